@@ -1,0 +1,231 @@
+"""The page that every report is: one offline HTML file without scripts, safe for hostile captions.
+
+Text from data reaches the page only through :func:`clean` and jinja2's escaping; ``Markup`` is made
+here and by callers from constants alone. The palette is Okabe and Ito's, which colour-blind readers
+can tell apart; status is always a word beside the colour (WCAG 1.4.1).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW = (
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442",
+)  # fmt: skip
+PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW)
+
+_ICONS = {"good": "✓", "warn": "!", "bad": "✕", "info": "i"}
+_PLOT_STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.6,
+    "grid.alpha": 0.14,
+    "grid.color": "black",
+    "grid.linewidth": 0.6,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.8,
+    "font.size": 10,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One card of a page: its heading, the id that links point to, and its content."""
+
+    title: str
+    anchor: str
+    body: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A report: heading, one line under it, and its sections (at least one) in reading order."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+
+
+def render(page: Page) -> str:
+    """The page as one self-contained HTML document."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("page.html").render(page=page)
+
+
+def clean(text: str, limit: int = 200) -> str:
+    """Text fit to be shown: no control or direction-changing characters, at most ``limit`` long.
+
+    >>> clean("a\\u202eb\\x00c\\nd")
+    'abc d'
+    >>> clean("abcdef", limit=4)
+    'abc…'
+    """
+    spaced = " ".join(text.split())
+    # Cc: controls; Cf: bidi overrides and other invisible marks (but the joiner emoji are built of);
+    # Cs: lone surrogates, which UTF-8 cannot encode.
+    shown = "".join(
+        c for c in spaced if c == "\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
+    )
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def quote(text: str, limit: int = 200) -> Markup:
+    """A caption or any other text from data, cleaned, escaped and isolated from its surroundings."""
+    return Markup("<bdi>{}</bdi>").format(clean(text, limit))
+
+
+def paragraph(text: str | Markup, kind: str = "") -> Markup:
+    """A paragraph; ``kind="note"`` is set in grey."""
+    return (
+        Markup('<p class="{}">{}</p>').format(kind, text)
+        if kind
+        else Markup("<p>{}</p>").format(text)
+    )
+
+
+def badge(kind: str, word: str) -> Markup:
+    """A status: an icon and a word, coloured by ``kind`` (good, warn, bad, info)."""
+    return Markup('<span class="badge {}">{} {}</span>').format(kind, _ICONS[kind], word)
+
+
+def banner(kind: str, word: str, sentence: str | Markup) -> Markup:
+    """The one message of a page in large type."""
+    return Markup('<div class="banner {}"><strong>{} {}</strong><p>{}</p></div>').format(
+        kind, _ICONS[kind], word, sentence
+    )
+
+
+def tiles(items: Iterable[tuple[str, str]]) -> Markup:
+    """A row of large figures, each a (value, label)."""
+    tile = Markup('<div class="tile"><b>{}</b><span>{}</span></div>')
+    return Markup('<div class="tiles">{}</div>').format(
+        Markup("").join(tile.format(value, label) for value, label in items)
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
+    """A table; numbers are set right-aligned, ``Markup`` cells pass, other cells are cleaned text.
+
+    A column is numeric when every one of its cells is a number or a string of one ("+1.2 %").
+    """
+    rows = [list(row) for row in rows]
+    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(head))]
+    kinds = [Markup(' class="number"') if n else Markup("") for n in numeric]
+    heads = (Markup("<th{}>{}</th>").format(k, h) for k, h in zip(kinds, head, strict=True))
+    lines = (
+        Markup("<tr>{}</tr>").format(
+            Markup("").join(
+                Markup("<td{}>{}</td>").format(k, _cell(c)) for k, c in zip(kinds, row, strict=True)
+            )
+        )
+        for row in rows
+    )
+    return Markup(
+        '<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(Markup("").join(heads), Markup("\n").join(lines))
+
+
+def _is_number(cell: Any) -> bool:
+    if isinstance(cell, str):
+        return not isinstance(cell, Markup) and bool(
+            re.match(r"^$|^[-+−–]?[\d.,]+\s?%?( |$)", cell)
+        )
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
+
+
+def _cell(cell: Any) -> Markup:
+    if isinstance(cell, Markup):
+        return cell
+    if isinstance(cell, float):
+        return escape(f"{cell:.4g}")
+    return escape(f"{cell:,}") if isinstance(cell, int) else escape(clean(str(cell), 400))
+
+
+def details(summary: str, body: Markup) -> Markup:
+    """Content that is folded away until asked for."""
+    return Markup("<details><summary>{}</summary>{}</details>").format(summary, body)
+
+
+def figure(content: Markup | str, caption: str | Markup, alt: str) -> Markup:
+    """A figure with the sentence it shows: ``content`` is markup (an SVG) or an image's data URI."""
+    alt = clean(alt)
+    if isinstance(content, Markup):
+        shown = Markup('<div role="img" aria-label="{}">{}</div>').format(alt, content)
+    else:
+        shown = Markup('<img src="{}" alt="{}">').format(content, alt)
+    text = caption if isinstance(caption, Markup) else escape(clean(caption, 600))
+    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(shown, text)
+
+
+def sheet(figures: Iterable[Markup]) -> Markup:
+    """A contact sheet of figures."""
+    return Markup('<div class="sheet">{}</div>').format(Markup("\n").join(figures))
+
+
+def thumbnail(image: Image, px: int) -> str:
+    """An RGB picture as a WebP data URI, its longer side at most ``px`` (it is never enlarged)."""
+    small = image.copy()
+    small.thumbnail((px, px))
+    stream = io.BytesIO()
+    small.save(stream, "WEBP", quality=80, method=6)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:
+    """A figure of ``width`` × ``height`` inches in the reports' style and its axes.
+
+    The same as ``matplotlib.pyplot.subplots`` without pyplot's global state; ``options`` go to
+    ``Figure.subplots``.
+    """
+    import matplotlib as mpl
+    from cycler import cycler
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_PLOT_STYLE | {"axes.prop_cycle": cycler(color=PALETTE)}):
+        drawing = Figure(figsize=(width, height), layout="constrained")
+        return drawing, drawing.subplots(rows, columns, **options)
+
+
+def svg(drawing: Figure) -> Markup:
+    """A matplotlib figure as inline SVG: black follows the page's theme, text stays text.
+
+    The bytes depend on the drawing alone, and ids carry a hash of it: two figures of a page never
+    capture each other's clip paths.
+    """
+    import matplotlib as mpl
+
+    drawing.patch.set_visible(False)
+    for axes in drawing.axes:
+        axes.patch.set_visible(False)
+        legend = axes.get_legend()
+        if legend is not None:
+            legend.set_frame_on(False)
+    stream = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "darkroom", "svg.fonttype": "none"}):
+        drawing.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :].replace("#000000", "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8] + "-"
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
+    return Markup(text)  # matplotlib escapes every text it draws
