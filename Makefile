@@ -1,0 +1,53 @@
+# Every target starts from a bare clone: the environment is built when it is missing or pyproject.toml changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.darkroom
+RUN ?= runs
+
+# Idle threads must sleep, not spin: two spinning pools on two cores are several times slower than one thread each.
+export OMP_WAIT_POLICY := PASSIVE
+export KMP_BLOCKTIME := 0
+# Nothing here needs a model hub or a tracker.
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check fix bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "Darkroom needs Python 3.11 or 3.12: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## curate OpenMoji, fine-tune the built-in model, judge and export it
+	$(BIN)/python -m curate experiment=demo run.root=$(RUN)
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no finetune/train.py experiment=demo run.root=$(RUN)
+	$(BIN)/python -m evaluate experiment=demo run.root=$(RUN)
+
+test: $(STAMP)  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(STAMP)  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## lint, format, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+fix: $(STAMP)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## speed, as ratios measured inside one run
+	$(BIN)/python -m workflows.bench
+
+clean:  ## remove the environment, caches and runs
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

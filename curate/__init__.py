@@ -1,0 +1,1 @@
+"""Curate: pairs in, scored, filtered, split and sharded pairs out."""

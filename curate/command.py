@@ -1,0 +1,119 @@
+"""What the commands share around Hydra: checked configuration, errors in one paragraph, exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+EXIT_GATE_FAILED = 1
+EXIT_USER_ERROR = 2
+EXIT_UNDECIDABLE = 3
+EXIT_INTERRUPTED = 130
+
+Config = TypeVar("Config")
+
+
+class UserError(ValueError):
+    """The configuration or the input is wrong; the message says what to type. Ends in exit code 2."""
+
+
+def register(schema: type, name: str, group: str | None = None) -> None:
+    """Make a dataclass known to Hydra, for a YAML's ``defaults`` list to name first.
+
+    Names start with an underscore, which keeps schemas out of the choices that Hydra prints.
+    """
+    ConfigStore.instance().store(name=f"_{name}", node=schema, group=group)
+
+
+def to_dataclass(cfg: DictConfig, schema: type[Config]) -> Config:
+    """The configuration as its dataclass; below this line nobody sees a ``DictConfig``.
+
+    Raises:
+        UserError: an unknown key (``+typo=1`` passes Hydra), a missing value, or one out of range.
+    """
+    unknown = sorted(_unknown_keys(cfg))
+    if unknown:
+        raise UserError(f"unknown configuration key {unknown[0]!r}; remove it, or see --help")
+    return OmegaConf.to_object(cfg)  # type: ignore[return-value]
+
+
+def _unknown_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """Keys that were added with ``+`` beside those of the dataclass that types the node."""
+    fields = getattr(OmegaConf.get_type(cfg), "__dataclass_fields__", None)
+    found = []
+    for key in map(str, cfg):
+        if fields is not None and key not in fields:
+            found.append(prefix + key)
+            continue
+        node = None if OmegaConf.is_missing(cfg, key) else cfg._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none():
+            found += _unknown_keys(node, f"{prefix}{key}.")
+    return found
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a ``@hydra.main`` function as a command: the user's mistakes print one paragraph and exit 2.
+
+    Any other exception is the program's own and keeps its traceback. Ctrl-C exits 130: the same
+    command again resumes.
+    """
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # two spinning thread pools starve each other
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with 1
+    try:
+        _refuse_multirun_inside_launch()
+        main()
+    except (UserError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        _leave(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _leave(explain(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command again resumes", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _leave(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def _refuse_multirun_inside_launch() -> None:
+    """Accelerate's state survives the first job of a sweep, and the second one dies of it."""
+    if {"-m", "--multirun"} & set(sys.argv[1:]) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "--multirun does not work inside one launch; start one launch for each job instead"
+        )
+
+
+def explain(error: BaseException) -> str:
+    """One paragraph for an error of Hydra's or OmegaConf's: the key, what is wrong, what to type."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    key = getattr(cause, "full_key", None) or ""
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    text = " ".join(line for line in lines if not re.match(r"(full_key|object_type)[:=]", line))
+    if isinstance(cause, OmegaConfBaseException) and key and key not in text:
+        text = f"{key}: {text}"
+    return text + _suggestion(str(error))
+
+
+def _suggestion(text: str) -> str:
+    """The overrides of this command line that the error speaks of, with near names of config keys."""
+    named = [arg for arg in sys.argv[1:] if "=" in arg and arg.lstrip("+~").split("=")[0] in text]
+    hint = f" (from {named[0]!r})" if named else ""
+    groups = ("dataset", "clip", "filters", "model", "method", "optim", "sampler", "gate")
+    wrong = named[0].lstrip("+~").split("=")[0] if named else ""
+    near = get_close_matches(wrong, groups, n=1)
+    if near and near[0] != wrong:
+        hint += f"; did you mean {near[0]!r}?"
+    return f"{hint}. See --help for the keys and choices."

@@ -1,0 +1,1 @@
+"""Evaluate: checkpoints in, numbers, a verdict and a report out."""

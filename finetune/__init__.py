@@ -1,0 +1,1 @@
+"""Fine-tune: shards in, checkpoints and a held-out curve out."""

@@ -1,0 +1,97 @@
+"""The noise schedule, the network's target and the one loss that training and held-out evaluation share.
+
+Everything up to the network's input is fp32: in bf16 a schedule of 1,000 steps has only 192 distinct
+noise levels, and the first ones add no noise at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """A variance-preserving schedule, x_t = alpha_t x_0 + sigma_t eps (Ho et al. 2020, eq. 4).
+
+    Attributes:
+        alphas: sqrt(alpha_bar_t), fp32, shape [T].
+        sigmas: sqrt(1 - alpha_bar_t), fp32, shape [T].
+        prediction_type: what the network predicts, one of ``PREDICTION_TYPES``.
+    """
+
+    alphas: Tensor
+    sigmas: Tensor
+    prediction_type: str
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise ValueError(
+                f"model.prediction_type={self.prediction_type!r} is not supported; "
+                f"it must be one of {', '.join(PREDICTION_TYPES)}"
+            )
+
+    @classmethod
+    def from_scheduler(cls, scheduler: Any, prediction_type: str | None = None) -> NoiseSchedule:
+        """Take the schedule of a diffusers scheduler; its own prediction type unless one is given."""
+        alpha_bar = scheduler.alphas_cumprod.double()
+        return cls(
+            alphas=alpha_bar.sqrt().float(),
+            sigmas=(1 - alpha_bar).sqrt().float(),
+            prediction_type=prediction_type or scheduler.config.prediction_type,
+        )
+
+    def __len__(self) -> int:
+        return len(self.alphas)
+
+    def to(self, device: torch.device) -> NoiseSchedule:
+        """The same schedule with its tables on ``device``."""
+        return NoiseSchedule(self.alphas.to(device), self.sigmas.to(device), self.prediction_type)
+
+    def _at(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        return self.alphas[timesteps, None, None, None], self.sigmas[timesteps, None, None, None]
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t for clean ``latents`` and ``noise`` [B, C, H, W] fp32 at ``timesteps`` [B] int64."""
+        alpha, sigma = self._at(timesteps)
+        return alpha * latents + sigma * noise
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network should say: eps, or v = alpha eps - sigma x_0 (Salimans & Ho 2022, app. D)."""
+        if self.prediction_type == "epsilon":
+            return noise
+        alpha, sigma = self._at(timesteps)
+        return alpha * noise - sigma * latents
+
+
+def denoising_loss(
+    unet: Callable[..., Any],
+    schedule: NoiseSchedule,
+    latents: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    text: Tensor,
+) -> Tensor:
+    """Unweighted squared error of the network's prediction, one value a sample.
+
+    Args:
+        unet: a diffusers U-Net (or its wrapper): ``unet(x_t, t, encoder_hidden_states=...).sample``.
+        schedule: on the same device as the tensors.
+        latents: clean, scaled latents [B, C, H, W], fp32.
+        noise: standard normal, like ``latents``.
+        timesteps: [B] int64 in [0, T).
+        text: text-encoder hidden states [B, L, D].
+
+    Returns:
+        fp32 [B], the mean over channels and positions.
+    """
+    noisy = schedule.add_noise(latents, noise, timesteps)
+    predicted = unet(noisy, timesteps, encoder_hidden_states=text).sample
+    target = schedule.target(latents, noise, timesteps)
+    return (predicted.float() - target).square().mean(dim=(1, 2, 3))

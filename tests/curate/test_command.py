@@ -1,0 +1,100 @@
+"""What a user sees when the configuration is wrong, whichever command it is."""
+
+import dataclasses
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from curate import command
+
+
+@dataclasses.dataclass
+class Inner:
+    rate: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.rate <= 1:
+            raise command.UserError(f"inner.rate={self.rate} must lie in [0, 1]")
+
+
+@dataclasses.dataclass
+class Outer:
+    name: str = "x"
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    free: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@pytest.fixture
+def composed(tmp_path):
+    ConfigStore.instance().store(name="_outer_for_test", node=Outer)
+    (tmp_path / "main.yaml").write_text("defaults: [_outer_for_test, _self_]\n")
+
+    def compose_with(*overrides):
+        with initialize_config_dir(str(tmp_path), version_base="1.3"):
+            return compose("main", overrides=list(overrides))
+
+    return compose_with
+
+
+def test_becomes_the_dataclass(composed):
+    config = command.to_dataclass(composed("inner.rate=0.25", "+free.a=1"), Outer)
+    assert config == Outer(inner=Inner(rate=0.25), free={"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("override", "key"), [("+typo=1", "typo"), ("++inner.typo=1", "inner.typo")]
+)
+def test_keys_added_beside_the_schema_are_refused(composed, override, key):
+    with pytest.raises(command.UserError, match=f"'{key}'"):
+        command.to_dataclass(composed(override), Outer)
+
+
+def test_a_value_out_of_range_names_its_key(composed):
+    with pytest.raises(command.UserError, match=r"inner\.rate=2"):
+        command.to_dataclass(composed("inner.rate=2"), Outer)
+
+
+@pytest.mark.parametrize("mistake", ["inner.rate=abc", "innr.rate=1", "inner.rate=null"])
+def test_mistakes_leave_with_2_and_one_paragraph(composed, capsys, monkeypatch, mistake):
+    monkeypatch.setattr("sys.argv", ["curate", mistake])
+    with pytest.raises(SystemExit) as leaving:
+        command.run(lambda: composed(mistake))
+    assert leaving.value.code == command.EXIT_USER_ERROR
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ")
+    assert "\n" not in said
+    assert mistake.split("=")[0].split(".")[0] in said
+
+
+def test_the_programs_own_errors_keep_their_traceback():
+    def broken():
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        command.run(broken)
+
+
+def test_interruption_leaves_with_130(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as leaving:
+        command.run(interrupted)
+    assert leaving.value.code == command.EXIT_INTERRUPTED
+    assert "resumes" in capsys.readouterr().err
+
+
+def test_multirun_inside_a_launch_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train", "-m"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        command.run(lambda: None)
+    assert "one launch for each job" in capsys.readouterr().err
+
+
+def test_any_dataclass_error_of_omegaconf_is_explained():
+    with pytest.raises(Exception, match="Key") as caught:
+        OmegaConf.structured(Outer).merge_with({"nme": 1})
+    assert "nme" in command.explain(caught.value)

@@ -1,0 +1,44 @@
+"""A file exists only when it is complete."""
+
+import hashlib
+import json
+
+import pytest
+
+from curate.files import atomic_write, remove_parts, sha256_of, write_json, write_text
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_part(tmp_path):
+    path = tmp_path / "deep" / "a.bin"
+    write_text(path, "old")
+
+    def failing():
+        with atomic_write(path) as stream:
+            stream.write(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        failing()
+    assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["a.bin"]
+
+
+def test_json_is_sorted_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": [0.5]})
+    assert (tmp_path / "a.json").read_text() == json.dumps({"a": [0.5], "b": 1}, indent=2) + "\n"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "b.json", {"a": float("nan")})
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_parts_of_killed_writers_are_removed(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / ".a.tar.123.part").write_bytes(b"half")
+    (tmp_path / "x" / "a.tar").write_bytes(b"whole")
+    remove_parts(tmp_path)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["a.tar"]

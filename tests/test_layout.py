@@ -1,0 +1,65 @@
+"""Decisions about the house that a later change must not undo unnoticed."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("curate", "finetune", "evaluate", "workflows")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+NO_HOME = {"utils", "common", "helpers", "misc", "base"}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_resolve_into_this_checkout(package):
+    """Hugging Face's `evaluate` has the import name of ours."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    assert Path(spec.origin).is_relative_to(ROOT)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_files_are_small_and_say_their_purpose(path):
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 300, "split the file: it has more than one purpose"
+    assert path.stem not in NO_HOME, "a thing belongs beside its producer"
+    assert ast.get_docstring(ast.parse(source)), "the first line says the file's one purpose"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_functions_are_short(path):
+    limit = 120 if relative(path) == "finetune/loop.py" else 40
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            length = node.end_lineno - node.lineno + 1
+            assert length <= limit, f"{node.name} has {length} lines"
+
+
+def test_no_module_of_finetune_shadows_an_installed_one():
+    """`accelerate launch finetune/train.py` starts with finetune/ first on the path."""
+    taken = sys.stdlib_module_names | importlib.metadata.packages_distributions().keys()
+    ours = {path.stem for path in (ROOT / "finetune").glob("*.py")} - {"__init__", "__main__"}
+    assert not ours & taken
+
+
+def test_train_defines_no_class():
+    """Launched by path, a class in train.py would exist twice: in __main__ and in finetune.train."""
+    tree = ast.parse((ROOT / "finetune" / "train.py").read_text(encoding="utf-8"))
+    assert not [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_nothing_writes_or_reads_pickles(path):
+    source = path.read_text(encoding="utf-8")
+    assert "torch.save(" not in source
+    assert "import pickle" not in source
