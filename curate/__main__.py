@@ -1,0 +1,26 @@
+"""The command ``python -m curate``: check the configuration and the input, then run the pipeline."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from curate import command
+from curate.config import CurateConfig
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="curate")
+def main(cfg: DictConfig) -> None:
+    """Everything that can be wrong with the request is said before anything heavy is imported."""
+    config = command.to_dataclass(cfg, CurateConfig)
+    from curate import clip, readers
+
+    listing = readers.read(config.dataset)
+    clip.check(config.clip)
+    from curate.pipeline import run
+
+    run(config, listing)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,70 @@
+"""What a similarity means for this CLIP: the null of shuffled captions, and the cut it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+SHUFFLES = 4
+MAX_PAIRS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """Similarities of images with captions of other images, ascending."""
+
+    similarities: np.ndarray
+
+    def cut(self, false_keep_rate: float) -> float:
+        """The lowest cut that no more than ``false_keep_rate`` of the shuffled pairs pass (>=)."""
+        allowed = int(false_keep_rate * len(self.similarities) + 1e-9)
+        if allowed >= len(self.similarities):
+            return -1.0
+        highest_refused = self.similarities[len(self.similarities) - allowed - 1]
+        return float(np.nextafter(np.float32(highest_refused), np.float32(2)))
+
+    def false_keep_rate(self, cut: float) -> float:
+        """The share of shuffled pairs that a cut lets pass."""
+        if not len(self.similarities):
+            return float("nan")
+        below = np.searchsorted(self.similarities, np.float32(cut), side="left")
+        return 1 - float(below) / len(self.similarities)
+
+
+def shuffled(annotations: pd.DataFrame, seed: int = 0) -> Null:
+    """Pair each image with captions dealt out at random among all.
+
+    Left out are pairs that may be true: the same picture, or a caption that the image has itself.
+
+    Args:
+        annotations: rows with ``clip_similarity``, embeddings, ``caption``, ``duplicate_group``.
+        seed: of the deals; the same annotations and seed give the same null.
+    """
+    scored = annotations[annotations["clip_similarity"].notna()]
+    rng = np.random.default_rng(seed)
+    if len(scored) > MAX_PAIRS:
+        scored = scored.iloc[np.sort(rng.choice(len(scored), MAX_PAIRS, replace=False))]
+    if scored.empty:
+        return Null(np.zeros(0, np.float32))
+    of_key = annotations.dropna(subset="image_embedding").set_index("key")["image_embedding"]
+    images = _stack(scored["key"].map(of_key))
+    texts = _stack(scored["text_embedding"])
+    group = pd.factorize(scored["duplicate_group"])[0]
+    caption = pd.factorize(scored["caption"])[0]
+    own = set(zip(group.tolist(), caption.tolist(), strict=True))
+    found = []
+    for _ in range(SHUFFLES):
+        dealt = rng.permutation(len(scored))
+        may_be_true = (group == group[dealt]) | np.array(
+            [pair in own for pair in zip(group.tolist(), caption[dealt].tolist(), strict=True)]
+        )
+        dots = np.einsum("nd,nd->n", images, texts[dealt], dtype=np.float64)
+        found.append(dots[~may_be_true])
+    return Null(np.sort(np.concatenate(found)).astype(np.float32))
+
+
+def _stack(embeddings: pd.Series) -> np.ndarray:
+    """N x D float32 from N byte strings."""
+    return np.frombuffer(b"".join(embeddings), np.float32).reshape(len(embeddings), -1)

@@ -1,0 +1,116 @@
+"""Encoded bytes to pixels, safely: header probe, full decode, and what identifies a picture."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 89_478_485  # Pillow's own line between a picture and a decompression bomb, and LAION's
+
+
+class UnreadableImage(Exception):
+    """These bytes are no picture; ``reason`` is short and the same for all of its kind."""
+
+    def __init__(self, reason: str) -> None:
+        """Keep the reason for the ledger."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+def probe(data: bytes) -> tuple[int, int, str]:
+    """Width and height in pixels as stored, and Pillow's name of the format, from the header alone.
+
+    Raises:
+        UnreadableImage: not an image, or more pixels than ``MAX_PIXELS``.
+    """
+    with _open(data) as image:
+        return image.width, image.height, image.format or ""
+
+
+def decode(data: bytes) -> Image.Image:
+    """The first frame as RGB, turned upright by its EXIF tag, transparency laid over white.
+
+    Raises:
+        UnreadableImage: for whatever the decoder raises; it is the data's fault, not the program's.
+    """
+    with _open(data) as image:
+        try:
+            image.seek(0)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+        except Exception as error:  # decoders raise anything on bytes made to break them
+            raise UnreadableImage(_reason(error)) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise UnreadableImage("empty file")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Exception as error:  # as in decode
+        raise UnreadableImage(_reason(error)) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImage("too many pixels")
+    return image
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too many pixels"
+    if "truncated" in str(error).lower():
+        return "truncated"
+    return f"broken ({type(error).__name__})"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits in one channel; convert() would clip it to white
+        values = np.asarray(image, dtype=np.int64) // 257
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def encode(image: Image.Image, extension: str, jpeg_quality: int) -> bytes:
+    """The picture as ``jpg`` or ``png`` bytes, without metadata."""
+    stream = io.BytesIO()
+    if extension == "jpg":
+        image.save(stream, "JPEG", quality=jpeg_quality)
+    else:
+        image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def pixels_sha256(image: Image.Image) -> str:
+    """Hex SHA-256 of size and RGB pixels: equal for two files that show exactly the same."""
+    digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def phash(image: Image.Image) -> str:
+    """Perceptual hash, 64 bits in hex: signs of the 8 x 8 lowest DCT terms of a 32 x 32 grey copy.
+
+    As Zauner (2010), "Implementation and Benchmarking of Perceptual Image Hash Functions": a bit is
+    set where the term exceeds the median of the 64.
+    """
+    grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), np.float64)
+    basis = _dct_basis()
+    low = basis @ grey @ basis.T
+    bits = np.packbits((low > np.median(low)).ravel())
+    return bits.tobytes().hex()
+
+
+@cache
+def _dct_basis() -> np.ndarray:
+    """The 8 lowest rows of the 32-point DCT-II, (8, 32)."""
+    frequency, position = np.arange(8)[:, None], np.arange(32)[None, :]
+    return np.cos(np.pi * frequency * (2 * position + 1) / 64)

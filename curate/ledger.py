@@ -1,0 +1,76 @@
+"""The ledger: one row for every input pair, kept or not, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curate.files import atomic_write, remove_parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS_PER_PART = 100_000
+KEPT, DROPPED, UNREADABLE = "kept", "dropped", "unreadable"
+
+COLUMNS = (
+    "key",
+    "caption_index",
+    "source",
+    "caption",
+    "width",
+    "height",
+    "format",
+    "bytes",
+    "sha256",
+    "phash",
+    "clip_similarity",
+    "clip_model",
+    "kept",
+    "reason",
+    "status",
+    "split",
+    "duplicate_group",
+    "shard",
+)
+
+
+def write(folder: Path, ledger: pd.DataFrame) -> None:
+    """Write the ledger as ``folder/part-*.parquet`` and remove parts of an earlier, longer one."""
+    assert_complete(ledger)
+    rest = [name for name in ledger.columns if name not in COLUMNS]
+    ordered = ledger[[*COLUMNS, *sorted(rest)]]
+    starts = range(0, max(len(ordered), 1), ROWS_PER_PART)
+    paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
+    for path, start in zip(paths, starts, strict=True):
+        with atomic_write(path) as stream:
+            ordered.iloc[start : start + ROWS_PER_PART].to_parquet(stream, index=False)
+    for stale in set(folder.glob("part-*.parquet")) - set(paths):
+        stale.unlink()
+    remove_parts(folder)
+
+
+def read(curate_dir: Path) -> pd.DataFrame:
+    """The ledger of a run, one row per input pair, in the order of the input.
+
+    Raises:
+        FileNotFoundError: the run has none yet.
+    """
+    import pandas as pd
+
+    paths = sorted((curate_dir / "ledger").glob("part-*.parquet"))
+    if not paths:
+        raise FileNotFoundError(
+            f"{curate_dir} holds no ledger; type: python -m curate run.name={curate_dir.parent.name}"
+        )
+    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+
+
+def assert_complete(ledger: pd.DataFrame) -> None:
+    """Kept, dropped and unreadable pairs make up the input, and each but the kept has a reason."""
+    counts = ledger["status"].value_counts()
+    total = sum(int(counts.get(status, 0)) for status in (KEPT, DROPPED, UNREADABLE))
+    assert total == len(ledger), f"{len(ledger) - total} pairs have no status"
+    reasonless = ledger.loc[(ledger["reason"] == "") != ledger["kept"], "key"]
+    assert reasonless.empty, f"kept and reason disagree for {list(reasonless[:3])}"
+    assert (ledger["kept"] == (ledger["status"] == KEPT)).all(), "kept and status disagree"

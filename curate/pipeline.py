@@ -1,0 +1,190 @@
+"""The plan of ``python -m curate``: annotate, decide, shard, report; the same command resumes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from curate import annotate, clip, funnel, ledger, provenance, report, shards
+from curate.command import UserError
+from curate.config import CurateConfig
+from curate.decide import Verdicts, decide, load_annotations
+from curate.files import write_json
+from curate.images import UnreadableImage, decode, encode
+from curate.readers import Listing
+from curate.sample import Candidate
+
+_EXTENSIONS = {"JPEG": "jpg", "PNG": "png"}
+
+
+def run(config: CurateConfig, listing: Listing) -> None:
+    """Curate ``listing`` into ``<run.root>/<run.name>/curate`` and print the funnel.
+
+    Under a launcher of several processes the first does the work and the others return.
+
+    Raises:
+        UserError: nothing is kept, or too much is unreadable.
+    """
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    curate_dir = Path(config.run.root, config.run.name, "curate")
+    curate_dir.mkdir(parents=True, exist_ok=True)
+    provenance.write_config(curate_dir / "config.yaml", config)
+    fingerprint = clip.fingerprint(config.clip)
+    parts = annotate.annotate(
+        listing.candidates,
+        curate_dir / "annotations",
+        config.annotate,
+        fingerprint,
+        load_scorer=lambda: clip.load_clip(config.clip),
+    )
+    annotations = load_annotations(parts)
+    verdicts = decide(annotations, config.filters, config.split)
+    figures = funnel.summarise(verdicts, listing.notes)
+    _say("\n".join(funnel.lines(figures)))
+    if not figures["kept"]:
+        raise UserError(_nothing_kept(figures))
+    _write_results(curate_dir, config, listing, verdicts, figures, fingerprint)
+    _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
+
+
+def _write_results(
+    curate_dir: Path,
+    config: CurateConfig,
+    listing: Listing,
+    verdicts: Verdicts,
+    figures: dict[str, Any],
+    fingerprint: str,
+) -> None:
+    """Shards, ledger, funnel, report and, last, the manifest."""
+    rows = sample_rows(verdicts.ledger)
+    extension = _extension(config.shards.image_format, rows)
+    plans = shards.plan(rows, config.shards.max_samples)
+    settings = f"{extension} {config.shards.jpeg_quality}"
+    written = [shards.is_written(curate_dir, planned, settings) for planned in plans]
+    if not all(written):
+        # Until the last shard is in place the old manifest would speak of files that are gone.
+        (curate_dir / "manifest.json").unlink(missing_ok=True)
+    image_of = _image_source(listing.candidates, extension, config.shards.jpeg_quality)
+    found = []
+    for planned, known in zip(tqdm(plans, desc="shards", unit="shard"), written, strict=True):
+        found.append(
+            known or shards.write_shard(curate_dir, planned, settings, extension, image_of)
+        )
+    shards.remove_stale(curate_dir, plans)
+    shard_of = {key: planned.path for planned in plans for key in planned.keys}
+    table = verdicts.ledger
+    table["shard"] = table["key"].where(table["kept"]).map(shard_of).fillna("")
+    ledger.write(curate_dir / "ledger", table)
+    write_json(curate_dir / "funnel.json", figures)
+    report.write(curate_dir / "report.html", config, verdicts, figures, listing.candidates)
+    shards.write_manifest(
+        curate_dir,
+        shards.Manifest(
+            shards=tuple(found),
+            totals={
+                "pairs_in": figures["pairs_in"],
+                **{
+                    name: figures[name] for name in (ledger.KEPT, ledger.DROPPED, ledger.UNREADABLE)
+                },
+                "samples": figures["samples"],
+            },
+            fingerprint={
+                "scorer": fingerprint,
+                "filters": _digest(asdict(config.filters)),
+                "split": _digest(asdict(config.split)),
+            },
+            image_format=extension,
+        ),
+    )
+
+
+def sample_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row for each kept image: its kept captions, the most similar first, and what is known of it.
+
+    ``table`` is the ledger; the source's own columns come along.
+    """
+    kept = table[table["kept"]].sort_values(
+        ["key", "clip_similarity", "caption_index"], ascending=[True, False, True]
+    )
+    groups = kept.groupby("key", sort=False)
+    images = groups.first().drop(columns=["caption", "caption_index", "clip_similarity"])
+    images = images.drop(columns=["kept", "reason", "status", "clip_model"])
+    images["captions"] = groups["caption"].agg(list)
+    images["similarity"] = groups["clip_similarity"].agg(
+        lambda values: [None if pd.isna(value) else round(float(value), 6) for value in values]
+    )
+    ordered = [
+        "captions",
+        "similarity",
+        *sorted(images.columns.difference(["captions", "similarity"])),
+    ]
+    records = images[ordered].reset_index().to_dict("records")
+    return [{str(name): _plain(value) for name, value in row.items()} for row in records]
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as Python's own; a missing value as None."""
+    if isinstance(value, list):
+        return value
+    value = value.item() if hasattr(value, "item") else value
+    return None if value is None or value != value else value
+
+
+def _extension(image_format: str, rows: list[dict[str, Any]]) -> str:
+    if image_format != "auto":
+        return image_format
+    return "png" if all(row["format"] == "PNG" for row in rows) else "jpg"
+
+
+def _image_source(
+    candidates: list[Candidate], extension: str, jpeg_quality: int
+) -> Callable[[dict[str, Any]], bytes]:
+    """The bytes to store for a row: the source's own where the format fits, else encoded anew."""
+    by_key = {candidate.key: candidate for candidate in candidates}
+
+    def image_of(row: dict[str, Any]) -> bytes:
+        try:
+            data = by_key[row["key"]].load()
+        except UnreadableImage as error:
+            raise UserError(
+                f"image {row['key']} is gone ({error.reason}); type it again"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+            raise UserError(
+                f"image {row['key']} has changed since it was measured; the same command again "
+                "measures what is new"
+            )
+        if _EXTENSIONS.get(row["format"]) == extension:
+            return data
+        return encode(decode(data), extension, jpeg_quality)
+
+    return image_of
+
+
+def _nothing_kept(figures: dict[str, Any]) -> str:
+    worst = max(figures["rules"], key=lambda rule: rule["dropped"])
+    return (
+        f"no pair is kept: of {figures['pairs_in']} rule {worst['rule']!r} took {worst['dropped']} "
+        f"(cut: {funnel.describe_cut(figures['cut'])}); loosen it, as with "
+        "filters.clip_similarity.fraction=0.5, or type filters=none to see the scores"
+    )
+
+
+def _digest(value: Any) -> str:
+    known = json.dumps(value, sort_keys=True).encode()
+    return hashlib.blake2b(known, digest_size=8).hexdigest()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

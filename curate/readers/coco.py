@@ -1,0 +1,94 @@
+"""COCO Captions, any year: the caption files as published, beside the image folders they speak of."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from curate.command import UserError
+from curate.config import CocoConfig
+from curate.readers import Listing
+from curate.readers.folder import read_bytes, version_of
+from curate.sample import Candidate, clean_caption, key_of
+
+_PREFIX = "captions_"
+
+
+def read(config: CocoConfig) -> Listing:
+    """List every image of every caption file, each with all its captions in the file's order.
+
+    Raises:
+        FileNotFoundError: the root or a caption file that was asked for is missing.
+        UserError: a caption file is not COCO's.
+    """
+    root = Path(config.root)
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"dataset.root={config.root} is no folder; type dataset.root=FOLDER, where FOLDER holds "
+            "annotations/captions_train2017.json and train2017/ as COCO's archives unpack"
+        )
+    candidates: list[Candidate] = []
+    for path in _caption_files(root, config.splits):
+        candidates += _read_split(config, root, path)
+    return Listing(candidates[: config.limit])
+
+
+def _caption_files(root: Path, splits: list[str] | None) -> list[Path]:
+    found = {
+        path.stem.removeprefix(_PREFIX): path for path in root.glob(f"annotations/{_PREFIX}*.json")
+    }
+    if not found:
+        raise FileNotFoundError(
+            f"dataset.root={root} holds no annotations/{_PREFIX}*.json; unpack COCO's "
+            "annotations_trainval2017.zip there, or type dataset.root=FOLDER"
+        )
+    for split in splits or ():
+        if split not in found:
+            raise UserError(
+                f"dataset.splits names {split!r}, which has no annotations/{_PREFIX}{split}.json; "
+                f"found: {', '.join(sorted(found))}"
+            )
+    return [found[split] for split in splits or sorted(found)]
+
+
+def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
+    split = path.stem.removeprefix(_PREFIX)
+    content = _load(path)
+    licences = {entry["id"]: entry for entry in content.get("licenses", ())}
+    captions: dict[int, list[str]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        captions[annotation["image_id"]].append(clean_caption(annotation["caption"]))
+    candidates = []
+    for image in sorted(content["images"], key=lambda image: image["id"]):
+        file = root / split / image["file_name"]
+        licence = licences.get(image.get("license"), {})
+        candidates.append(
+            Candidate(
+                key=key_of(f"{split}-{image['id']:012d}"),
+                captions=tuple(captions[image["id"]]),
+                source=config.name,
+                version=version_of(file),
+                load=partial(read_bytes, file),
+                columns={
+                    "source_split": split,
+                    "url": image.get("coco_url", ""),
+                    "flickr_url": image.get("flickr_url", ""),
+                    "licence": licence.get("name", ""),
+                    "licence_url": licence.get("url", ""),
+                },
+            )
+        )
+    return candidates
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); unpack it again") from error
+    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+        raise UserError(f"{path} is no COCO caption file: 'images' or 'annotations' is missing")
+    return content

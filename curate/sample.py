@@ -1,0 +1,79 @@
+"""The two nouns of curation: a candidate, as a reader offers it, and a sample, as a shard holds it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_KEY_CHARACTERS = 95  # USTAR names end at 100, the extension included
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One image with its captions, before anything was decided; the bytes are fetched on demand.
+
+    Attributes:
+        key: unique over the data set, see :func:`key_of`.
+        captions: none for an image that came without; an empty one stays and is dropped by name.
+        source: the data set's name.
+        version: changes whenever the bytes may have changed, and costs nothing to know.
+        load: the encoded image; raises ``images.UnreadableImage`` where there is none.
+        columns: what the source offers beside, for the ledger: url, licence, ...
+    """
+
+    key: str
+    captions: tuple[str, ...]
+    source: str
+    version: str
+    load: Callable[[], bytes]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of a shard with the captions that were kept, the best first."""
+
+    key: str
+    image: bytes
+    captions: tuple[str, ...]
+    meta: dict[str, Any]
+
+    @property
+    def caption(self) -> str:
+        """The caption with the highest similarity."""
+        return self.captions[0]
+
+
+def key_of(name: str) -> str:
+    """A key for ``name`` that survives tar files: letters, digits, ``_`` and ``-``, no dots.
+
+    WebDataset cuts keys at the first dot. Folders are joined by ``--``; whatever else has to be
+    replaced is made up for by eight hex digits of the name's hash, so that two names never share a
+    key and no key depends on its neighbours.
+
+    >>> key_of("cats/0001")
+    'cats--0001'
+    >>> key_of("a.b") == key_of("a b")
+    False
+    """
+    joined = name.replace("/", "--")
+    safe = _UNSAFE.sub("-", joined).strip("-")
+    if safe == joined and "--" not in name and len(safe) <= MAX_KEY_CHARACTERS:
+        return safe
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return f"{safe[: MAX_KEY_CHARACTERS - 9]}-{digest}".lstrip("-")
+
+
+def clean_caption(text: str) -> str:
+    """One line without control characters; runs of white space become one space.
+
+    >>> clean_caption(" a cat\\non a  mat ")
+    'a cat on a mat'
+    """
+    return " ".join(_CONTROL.sub("", text).split())

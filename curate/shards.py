@@ -1,0 +1,229 @@
+"""Stage 3: kept samples as WebDataset tars with sidecars and a manifest, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from curate.command import UserError
+from curate.files import atomic_write, remove_parts, sha256_of, write_json
+from curate.sample import Sample
+
+VERSION = 1
+IMAGE_EXTENSIONS = ("jpg", "png")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """A shard as the manifest lists it; ``path`` is relative to the manifest's folder."""
+
+    path: str
+    split: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a finished curation holds. It is written last: where it is, everything is."""
+
+    shards: tuple[ShardInfo, ...]
+    totals: dict[str, Any]
+    fingerprint: dict[str, str]
+    image_format: str
+
+    def shards_of(self, split: str) -> list[ShardInfo]:
+        """The shards of one side, in order."""
+        return [shard for shard in self.shards if shard.split == split]
+
+
+def read_manifest(curate_dir: Path) -> Manifest:
+    """Read ``curate_dir/manifest.json``.
+
+    Raises:
+        FileNotFoundError: nothing was curated there, or curation has not finished.
+        UserError: the manifest is of another version of this program.
+    """
+    path = curate_dir / "manifest.json"
+    retry = f"python -m curate run.name={curate_dir.parent.name}"
+    if not path.is_file():
+        raise FileNotFoundError(f"{curate_dir} holds no finished curation; type: {retry}")
+    content = json.loads(path.read_bytes())
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{path} has version {content.get('version')}, not {VERSION}; type: {retry}"
+        )
+    return Manifest(
+        shards=tuple(ShardInfo(**shard) for shard in content["shards"]),
+        totals=content["totals"],
+        fingerprint=content["fingerprint"],
+        image_format=content["image_format"],
+    )
+
+
+def write_manifest(curate_dir: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``; call it when everything else is in place."""
+    write_json(curate_dir / "manifest.json", {"version": VERSION, **asdict(manifest)})
+
+
+def read_shard(path: Path) -> Iterator[Sample]:
+    """The samples of one tar, in order.
+
+    Raises:
+        ValueError: members of a sample are not adjacent, or one is missing; names the shard.
+    """
+    seen: set[str] = set()
+    with tarfile.open(path) as tar:
+        for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
+            if key in seen:
+                raise ValueError(f"{path}: the members of sample {key!r} are not adjacent")
+            seen.add(key)
+            files = {member.name.partition(".")[2]: _content(tar, member) for member in members}
+            image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
+            if image is None or not {"json", "txt"} <= files.keys():
+                raise ValueError(f"{path}: sample {key!r} has only {', '.join(files)}")
+            meta = json.loads(files["json"])
+            yield Sample(key, image, tuple(meta["captions"]), meta)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    assert stream is not None, f"{tar.name}: {member.name} is no file"
+    return stream.read()
+
+
+def encode_tar(samples: Iterator[Sample], extension: str) -> Iterator[bytes]:
+    """USTAR bytes in pieces: image, json and txt of each sample side by side, no times, no owners."""
+    for sample in samples:
+        meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        for suffix, content in (
+            (extension, sample.image),
+            ("json", meta.encode()),
+            ("txt", sample.caption.encode()),
+        ):
+            yield _member(f"{sample.key}.{suffix}", content)
+    yield b"\0" * 2 * tarfile.BLOCKSIZE
+
+
+def _member(name: str, content: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    padding = -len(content) % tarfile.BLOCKSIZE
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + b"\0" * padding
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A shard before it is written: where it goes, and the rows of its samples (sidecar columns)."""
+
+    path: str
+    split: str
+    rows: list[dict[str, Any]]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of its samples, in order."""
+        return [row["key"] for row in self.rows]
+
+    def digest(self, settings: str) -> str:
+        """Changes whenever the shard's bytes would."""
+        known = json.dumps([VERSION, settings, self.rows], sort_keys=True)
+        return hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
+
+
+def plan(rows: list[dict[str, Any]], max_samples: int) -> list[Plan]:
+    """Deal samples out to shards of equal size, one more or less, in an order shuffled by key hash.
+
+    A shuffled order gives each shard a bit of everything, which a reader that shuffles a few
+    thousand samples needs; hashing the key makes it the same order for the same data.
+    """
+    plans = []
+    shuffled = sorted(rows, key=lambda row: hashlib.blake2b(row["key"].encode()).digest())
+    for split in sorted({row["split"] for row in rows}):
+        side = [row for row in shuffled if row["split"] == split]
+        count = -(-len(side) // max_samples)
+        bounds = [len(side) * number // count for number in range(count + 1)]
+        for number in range(count):
+            part = side[bounds[number] : bounds[number + 1]]
+            plans.append(Plan(f"shards/{split}/{number:06d}.tar", split, part))
+    return plans
+
+
+def is_written(curate_dir: Path, planned: Plan, settings: str) -> ShardInfo | None:
+    """The shard if exactly this plan was carried out before, by its sidecar, which is written last."""
+    path = curate_dir / planned.path
+    stats = path.with_name(f"{path.stem}_stats.json")
+    if not (stats.is_file() and path.is_file() and path.with_suffix(".parquet").is_file()):
+        return None
+    known = json.loads(stats.read_bytes())
+    if known["plan"] != planned.digest(settings) or known["bytes"] != path.stat().st_size:
+        return None
+    return ShardInfo(planned.path, planned.split, known["count"], known["bytes"], known["sha256"])
+
+
+def write_shard(
+    curate_dir: Path,
+    planned: Plan,
+    settings: str,
+    extension: str,
+    image_of: Callable[[dict[str, Any]], bytes],
+) -> ShardInfo:
+    """Write one tar, its sidecar table and, last, its statistics.
+
+    Args:
+        curate_dir: the folder that ``planned.path`` is relative to.
+        planned: the samples.
+        settings: what else decides the bytes (image format, quality).
+        extension: ``jpg`` or ``png``.
+        image_of: the bytes to store for a row; raises when the image has changed since.
+    """
+    import pandas as pd
+
+    path = curate_dir / planned.path
+    samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in planned.rows)
+    with atomic_write(path) as stream:
+        for piece in encode_tar(samples, extension):
+            stream.write(piece)
+    table = io.BytesIO()
+    frame = pd.DataFrame(planned.rows)
+    frame.insert(1, "caption", frame["captions"].str[0])
+    frame.to_parquet(table, index=False)
+    with atomic_write(path.with_suffix(".parquet")) as stream:
+        stream.write(table.getvalue())
+    info = ShardInfo(
+        planned.path, planned.split, len(planned.rows), path.stat().st_size, sha256_of(path)
+    )
+    stats = {
+        "count": info.samples,
+        "successes": info.samples,
+        "failed_to_download": 0,
+        "failed_to_resize": 0,
+        "status_dict": {"success": info.samples},
+        "bytes": info.bytes,
+        "sha256": info.sha256,
+        "plan": planned.digest(settings),
+    }
+    write_json(path.with_name(f"{path.stem}_stats.json"), stats)
+    return info
+
+
+def _meta(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None and value != ""}
+
+
+def remove_stale(curate_dir: Path, plans: list[Plan]) -> None:
+    """Delete shards and sidecars that no plan names: they belong to an earlier configuration."""
+    names = {str(Path(planned.path).with_suffix("")) for planned in plans}
+    for path in sorted((curate_dir / "shards").rglob("*.*")):
+        stem = path.relative_to(curate_dir).with_suffix("").as_posix().removesuffix("_stats")
+        if path.is_file() and stem not in names:
+            path.unlink()
+    remove_parts(curate_dir / "shards")
