@@ -66,22 +66,21 @@ class Picture:
 
 @dataclass
 class Store:
-    """What is known by content: pictures and image embeddings by SHA-256, text ones by caption."""
+    """What is known by content: images by SHA-256 of their bytes, text embeddings by caption."""
 
-    pictures: dict[str, Picture] = field(default_factory=dict)
-    images: dict[str, np.ndarray] = field(default_factory=dict)
+    images: dict[str, tuple[Picture, np.ndarray]] = field(default_factory=dict)
     texts: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add_part(self, path: Path) -> None:
         """Take over what an earlier run measured with the same scorer."""
-        for row in pq.read_table(path).to_pylist():
+        names = list(Picture.__dataclass_fields__)
+        for row in pq.read_table(path, columns=["caption", *EMBEDDINGS, *names]).to_pylist():
             if row["text_embedding"]:
                 self.texts[row["caption"]] = np.frombuffer(row["text_embedding"], np.float32)
             if row["image_embedding"]:
-                self.pictures[row["sha256"]] = Picture(
-                    **{name: row[name] for name in Picture.__dataclass_fields__}
-                )
-                self.images[row["sha256"]] = np.frombuffer(row["image_embedding"], np.float32)
+                picture = Picture(**{name: row[name] for name in names})
+                embedding = np.frombuffer(row["image_embedding"], np.float32)
+                self.images[picture.sha256] = picture, embedding
 
 
 def annotate(
@@ -174,12 +173,16 @@ def _measure(
     bar: tqdm,
 ) -> pa.Table:
     pictures: list[Picture] = []
+    fresh: dict[str, tuple[Picture, np.ndarray]] = {}
     for batch in _prefetched(chunk, pool, store, scorer.batch_size):
         pictures += [picture for picture, _ in batch]
-        fresh = {picture.sha256: image for picture, image in batch if image is not None}
-        store.images.update(zip(fresh, scorer.encode_images(list(fresh.values())), strict=True))
+        new = {p.sha256: (p, image) for p, image in batch if image and p.sha256 not in fresh}
+        embeddings = scorer.encode_images([image for _, image in new.values()])
+        for (sha256, (picture, _)), embedding in zip(new.items(), embeddings, strict=True):
+            fresh[sha256] = picture, embedding
         bar.update(len(batch))
-    store.pictures.update((p.sha256, p) for p in pictures if not p.error)
+    # Only now: what a batch holds must not depend on how far ahead the threads are.
+    store.images.update(fresh)
     readable = [c for c, picture in zip(chunk, pictures, strict=True) if not picture.error]
     texts = [text for c in readable for text in c.captions if text and text not in store.texts]
     store.texts.update(zip(texts, scorer.encode_texts(texts), strict=True))
@@ -209,7 +212,7 @@ def _look(store: Store, candidate: Candidate) -> tuple[Picture, Image | None]:
         data = candidate.load()
         sha256, size = hashlib.sha256(data).hexdigest(), len(data)
         if sha256 in store.images:
-            return store.pictures[sha256], None
+            return store.images[sha256][0], None
         _, _, kind = probe(data)
         image = decode(data)
     except UnreadableImage as error:
@@ -224,7 +227,7 @@ def _rows(
     candidate: Candidate, picture: Picture, store: Store, scorer: ClipScorer
 ) -> Iterator[dict[str, Any]]:
     """One row for each caption, and one for an image that has none."""
-    image = store.images.get(picture.sha256)
+    _, image = store.images.get(picture.sha256, (picture, None))
     for index, caption in enumerate(candidate.captions or ("",)):
         text = None if image is None else store.texts.get(caption)
         yield {

@@ -14,10 +14,20 @@ from omegaconf import OmegaConf
 
 from curate.files import write_text
 
-PACKAGES = (
-    "accelerate diffusers numpy open_clip_torch pandas peft pillow pyarrow safetensors timm torch "
-    "transformers"
-).split()
+PACKAGES = [
+    "accelerate",
+    "diffusers",
+    "numpy",
+    "open_clip_torch",
+    "pandas",
+    "peft",
+    "pillow",
+    "pyarrow",
+    "safetensors",
+    "timm",
+    "torch",
+    "transformers",
+]
 _SECRET = re.compile(r"token|key$|secret|password", re.IGNORECASE)
 
 

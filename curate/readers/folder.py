@@ -14,8 +14,12 @@ from curate.images import UnreadableImage
 from curate.readers import Listing
 from curate.sample import Candidate, clean_caption, key_of
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .png .webp .bmp .dib .gif .tif .tiff .avif .jp2 .j2k .ppm .pgm .tga".split()
+IMAGE_SUFFIXES = tuple(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "png", "webp", "bmp", "dib", "gif", "tif", "tiff"),
+        *("avif", "jp2", "j2k", "ppm", "pgm", "tga"),
+    )
 )
 CAPTION_SUFFIXES = (".txt", ".caption")
 CAPTION_COLUMNS = ("text", "caption", "captions", "TEXT", "alt", "title")
