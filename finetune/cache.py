@@ -1,0 +1,211 @@
+"""Latents and captions' hidden states, computed once per shard, in files that know what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+from tqdm import tqdm
+
+from curate.files import atomic_write
+from curate.images import UnreadableImage, decode
+from curate.sample import Sample
+from curate.shards import ShardInfo, read_shard
+from finetune.model import LatentDiffusion
+
+ENCODE_BATCH = 32  # pictures or captions at a time
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedShard:
+    """One shard as the U-Net sees it; the tensors are mapped from the file, not read into memory.
+
+    Attributes:
+        keys: of the samples. captions: the first one of each.
+        latents: [n, C, h, w] fp32.
+        text: [m, L, D] fp16, one row for each distinct caption of the shard. Hidden states have
+            magnitudes up to tens, which fp16 holds to three digits, in half the space.
+        caption_rows: rows of ``text``, those of sample i from ``offsets[i]`` up to ``offsets[i + 1]``.
+        offsets: [n + 1] int64.
+    """
+
+    keys: list[str]
+    captions: list[str]
+    latents: Tensor
+    text: Tensor
+    caption_rows: Tensor
+    offsets: Tensor
+
+    def text_row(self, sample: int, which: float) -> Tensor:
+        """Hidden states [L, D] of the caption at share ``which``, 0 <= which < 1, of the sample's own."""
+        first, end = self.offsets[sample].item(), self.offsets[sample + 1].item()
+        return self.text[self.caption_rows[first + int(which * (end - first))]]
+
+
+class EncodedSplit:
+    """All samples of a split, by index, over however many shards they lie in."""
+
+    def __init__(self, shards: Sequence[EncodedShard], empty: Tensor) -> None:
+        self.shards = list(shards)
+        self.empty = empty  # hidden states [L, D] of the empty caption
+        self.keys = [key for shard in shards for key in shard.keys]
+        self.captions = [caption for shard in shards for caption in shard.captions]
+        self._starts = np.cumsum([0, *(len(shard.keys) for shard in shards)])
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def latent_shape(self) -> torch.Size:
+        """[C, h, w]."""
+        return self.shards[0].latents.shape[1:]
+
+    def _find(self, indices: Tensor) -> Iterator[tuple[EncodedShard, int]]:
+        for index in indices.tolist():
+            shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+            yield self.shards[shard], index - int(self._starts[shard])
+
+    def latents_of(self, indices: Tensor) -> Tensor:
+        """[B, C, h, w] fp32."""
+        return torch.stack([shard.latents[row] for shard, row in self._find(indices)])
+
+    def text_of(
+        self, indices: Tensor, which: Tensor | None = None, dropped: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states [B, L, D], fp32, of one caption for each of ``indices``.
+
+        Args:
+            indices: [B].
+            which: [B] in [0, 1), the place in each sample's list of captions; the first by default.
+            dropped: [B] bool, true where the empty caption stands in.
+        """
+        places = [0.0] * len(indices) if which is None else which.tolist()
+        found = zip(self._find(indices), places, strict=True)
+        text = torch.stack([shard.text_row(row, place) for (shard, row), place in found]).float()
+        if dropped is not None:
+            text[dropped] = self.empty
+        return text
+
+
+def fingerprint_of(info: ShardInfo, encoders: str) -> str:
+    """What a cached shard depends on: the shard's bytes and the encoders."""
+    return hashlib.sha256(f"{info.sha256} {encoders}".encode()).hexdigest()
+
+
+def encode_shards(
+    model: LatentDiffusion,
+    curate_dir: Path,
+    shards: Sequence[ShardInfo],
+    cache_dir: Path,
+    *,
+    progress: bool = True,
+) -> None:
+    """Bring the cache of ``shards`` up to date; what is there and still right is left alone.
+
+    Raises:
+        RuntimeError: a picture cannot be decoded, or its latent is not finite; names shard and key.
+    """
+    encoders = model.encoder_fingerprint()
+    stale = [info for info in shards if not _is_current(cache_dir, info, encoders)]
+    total = sum(info.samples for info in stale)
+    with tqdm(total=total, desc="encode", unit="img", disable=not (progress and stale)) as bar:
+        for info in stale:
+            tensors, names = _encode(model, curate_dir / info.path, bar)
+            header = {"fingerprint": fingerprint_of(info, encoders), **names}
+            data = save(
+                tensors, {"encoded": json.dumps(header)}
+            )  # two keys would come in any order
+            with atomic_write(_path(cache_dir, info)) as stream:
+                stream.write(data)
+
+
+def load_split(
+    model: LatentDiffusion, shards: Sequence[ShardInfo], cache_dir: Path
+) -> EncodedSplit:
+    """Map what :func:`encode_shards` wrote."""
+    empty = model.encode_captions([""])[0].cpu()
+    return EncodedSplit([_load(_path(cache_dir, info)) for info in shards], empty)
+
+
+def to_square(image: Image.Image, resolution: int) -> Image.Image:
+    """The shorter side resized to ``resolution`` pixels (bicubic, antialiased), the centre cropped."""
+    return ImageOps.fit(image, (resolution, resolution), method=Image.Resampling.BICUBIC)
+
+
+def _path(cache_dir: Path, info: ShardInfo) -> Path:
+    return cache_dir / f"{info.split}-{Path(info.path).stem}.safetensors"
+
+
+def _header(path: Path) -> dict:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["encoded"])
+
+
+def _is_current(cache_dir: Path, info: ShardInfo, encoders: str) -> bool:
+    path = _path(cache_dir, info)
+    return path.exists() and _header(path)["fingerprint"] == fingerprint_of(info, encoders)
+
+
+def _load(path: Path) -> EncodedShard:
+    header = _header(path)
+    return EncodedShard(header["keys"], header["captions"], **load_file(path))
+
+
+def _encode(
+    model: LatentDiffusion, shard: Path, bar: tqdm
+) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    keys, captions, latents, rows, offsets = [], [], [], [], [0]
+    row_of: dict[str, int] = {}
+    samples = read_shard(shard)
+    while batch := list(islice(samples, ENCODE_BATCH)):
+        latents.append(_encode_images(model, shard, batch))
+        for sample in batch:
+            keys.append(sample.key)
+            captions.append(sample.caption)
+            rows += [row_of.setdefault(caption, len(row_of)) for caption in sample.captions]
+            offsets.append(len(rows))
+        bar.update(len(batch))
+    tensors = {
+        "latents": torch.cat(latents).contiguous(),
+        "text": _encode_captions(model, list(row_of)),
+        "caption_rows": torch.tensor(rows),
+        "offsets": torch.tensor(offsets),
+    }
+    return tensors, {"keys": keys, "captions": captions}
+
+
+def _encode_images(model: LatentDiffusion, shard: Path, batch: Sequence[Sample]) -> Tensor:
+    pixels = []
+    for sample in batch:
+        try:
+            image = decode(sample.image)
+        except UnreadableImage as error:
+            raise RuntimeError(
+                f"{shard}: the picture of {sample.key} is unreadable: {error}"
+            ) from error
+        pixels.append(np.asarray(to_square(image, model.resolution)))
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = model.encode_images(images).cpu()
+    finite = latents.flatten(1).isfinite().all(1)
+    if not finite.all():
+        key = batch[int((~finite).nonzero()[0])].key
+        raise RuntimeError(f"{shard}: the latent of {key} is not finite; is the VAE intact?")
+    return latents
+
+
+def _encode_captions(model: LatentDiffusion, captions: list[str]) -> Tensor:
+    parts = [
+        model.encode_captions(captions[start : start + ENCODE_BATCH]).half().cpu()
+        for start in range(0, len(captions), ENCODE_BATCH)
+    ]
+    return torch.cat(parts)

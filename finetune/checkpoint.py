@@ -1,0 +1,152 @@
+"""Checkpoints: folders that appear complete or not at all, and the links to the best and the last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from curate.files import write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One stored state of a run. Step 0 is never stored: it is the base model.
+
+    Attributes:
+        step: optimizer updates made. samples_seen: samples they took.
+        path: folder with ``weights.safetensors``, ``state.safetensors``, ``state.json`` and, where an
+            average is kept, ``ema.safetensors``.
+        heldout: mean relative held-out loss of the weights to export; None without held-out pairs.
+    """
+
+    step: int
+    samples_seen: int
+    path: Path
+    heldout: float | None
+
+    def weights(self, ema: bool = True) -> dict[str, Tensor]:
+        """The trained weights by name, fp32, on the CPU; the average where there is one and ``ema``."""
+        averaged = self.path / "ema.safetensors"
+        return load_file(
+            averaged if ema and averaged.exists() else self.path / "weights.safetensors"
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What ``state.json`` holds."""
+        return json.loads((self.path / "state.json").read_bytes())
+
+
+def list_checkpoints(finetune_dir: Path) -> list[Checkpoint]:
+    """All checkpoints of a run, the earliest first."""
+    found = []
+    for path in sorted((finetune_dir / "checkpoints").glob("step-*")):
+        state = json.loads((path / "state.json").read_bytes())
+        found.append(Checkpoint(state["step"], state["samples_seen"], path, state["heldout"]))
+    return found
+
+
+def best_of(checkpoints: list[Checkpoint]) -> Checkpoint:
+    """The one with the lowest held-out loss, the earlier of two; the last one without held-out pairs."""
+    measured = [(c.heldout, c.step, c) for c in checkpoints if c.heldout is not None]
+    return min(measured)[2] if measured else checkpoints[-1]
+
+
+def save(
+    finetune_dir: Path,
+    state: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    ema: Mapping[str, Tensor] | None,
+    optimizer: torch.optim.Optimizer,
+    keep: int | None = None,
+) -> Checkpoint:
+    """Store a checkpoint, move the links ``best`` and ``last``, and drop what ``keep`` does not keep.
+
+    Args:
+        finetune_dir: the run's ``finetune`` folder.
+        state: JSON values, with ``step``, ``samples_seen`` and ``heldout`` among them.
+        weights: the trained weights by name; the order is the optimizer's.
+        ema: their average, if there is one.
+        optimizer: over exactly these weights.
+        keep: the newest so many stay, and the best; None keeps all.
+    """
+    folder = finetune_dir / "checkpoints"
+    path = folder / f"step-{state['step']:08d}"
+    part = folder / f".{path.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    tensors = {"weights": weights, "ema": ema, "state": optimizer_tensors(weights, optimizer)}
+    for name, values in tensors.items():
+        if values is not None:
+            detached = {key: value.detach().cpu().contiguous() for key, value in values.items()}
+            save_file(detached, part / f"{name}.safetensors")
+            _sync(part / f"{name}.safetensors")
+    write_json(part / "state.json", dict(state))
+    _sync(part)
+    part.rename(path)
+    _sync(folder)
+    _link(folder / "last", path.name)
+    checkpoints = list_checkpoints(finetune_dir)
+    best = best_of(checkpoints)
+    _link(folder / "best", best.path.name)
+    for old in checkpoints[:-keep] if keep else []:
+        if old != best:
+            shutil.rmtree(old.path)
+    return checkpoints[-1]
+
+
+def optimizer_tensors(
+    weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """The optimizer's state as ``<weight>|<quantity>`` -> tensor."""
+    return {
+        f"{name}|{quantity}": value
+        for name, weight in weights.items()
+        for quantity, value in optimizer.state[weight].items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], checkpoint: Checkpoint
+) -> None:
+    """Give a fresh optimizer over ``weights`` the state it had at ``checkpoint``."""
+    stored = load_file(checkpoint.path / "state.safetensors")
+    index = {name: number for number, name in enumerate(weights)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in stored.items():
+        name, _, quantity = key.rpartition("|")
+        state.setdefault(index[name], {})[quantity] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def remove_unfinished(finetune_dir: Path) -> None:
+    """Delete what killed processes left of checkpoints."""
+    for part in (finetune_dir / "checkpoints").glob(".*.part"):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink()
+
+
+def _link(link: Path, target: str) -> None:
+    part = link.with_name(f".{link.name}.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    part.replace(link)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,115 @@
+"""Checks before training, all of them cheap: held-out pairs that leaked, a run that was begun otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from curate.command import UserError
+from curate.shards import Manifest
+from finetune.config import TrainConfig
+
+# What may change between the first part of a run and its continuation without changing its losses.
+_FREE = {
+    "optim.gradient_accumulation",
+    "optim.gradient_checkpointing",
+    "optim.mixed_precision",
+    "heldout.every",
+    "heldout.batch_size",
+    "heldout.patience",
+}
+_GROUPS = ("model", "method", "optim", "train", "ema", "heldout")
+
+
+def examine(config: TrainConfig, manifest: Manifest) -> None:
+    """Refuse what cannot end well, before any model is loaded.
+
+    Raises:
+        UserError: there is nothing to train on or to hold out, a held-out picture is also trained on,
+            or the run was begun with another configuration.
+    """
+    config.model.location()
+    retry = f"python -m curate run.name={config.run.name}"
+    if not manifest.shards_of("train"):
+        raise UserError(f"{config.run.folder / 'curate'} has no pairs to train on; see {retry}")
+    if config.heldout.items and not manifest.shards_of("val"):
+        raise UserError(
+            f"{config.run.folder / 'curate'} has no held-out pairs; curate again with split.val=0.05, "
+            "or type heldout.items=0 to train without a held-out loss"
+        )
+    refuse_leaks(config.run.folder / "curate", manifest)
+    last = config.folder / "checkpoints" / "last" / "state.json"
+    if last.exists():
+        begun = json.loads(last.read_bytes())["identity"]
+        refuse_change(config.folder, begun, identity(config, manifest))
+
+
+def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:
+    """A held-out picture that is trained on, itself or a copy, hides overfitting.
+
+    Raises:
+        UserError: names what a held-out and a training sample share.
+    """
+    train = _identifiers(curate_dir, manifest, "train")
+    for side in ("val", "test"):
+        held_out = _identifiers(curate_dir, manifest, side)
+        for column in train.keys() & held_out.keys():
+            if shared := sorted(train[column] & held_out[column]):
+                raise UserError(
+                    f"{len(shared)} of the {side} samples are also trained on: {column} {shared[0]} is "
+                    f"on both sides. Curate {curate_dir.parent.name} again under another run.name"
+                )
+
+
+def _identifiers(curate_dir: Path, manifest: Manifest, split: str) -> dict[str, set[str]]:
+    """For each identifying column of the sidecars, the values in ``split``; absent columns are left out."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, set[str]] = {}
+    for info in manifest.shards_of(split):
+        path = (curate_dir / info.path).with_suffix(".parquet")
+        present = set(pq.read_schema(path).names)
+        columns = [name for name in ("key", "sha256", "duplicate_group") if name in present]
+        table = pq.read_table(path, columns=columns)
+        for name in columns:
+            values = table.column(name).drop_null().to_pylist()
+            found.setdefault(name, set()).update(map(str, values))
+    return found
+
+
+def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
+    """Everything that decides a run's losses, by dotted key; ``shards`` stands for the data."""
+    known = {
+        f"{group}.{name}": value
+        for group in _GROUPS
+        for name, value in asdict(getattr(config, group)).items()
+        if f"{group}.{name}" not in _FREE
+    }
+    if config.optim.schedule == "constant":  # only then does training longer change nothing before
+        del known["train.samples"]
+    digests = [f"{shard.path} {shard.sha256}" for shard in manifest.shards]
+    known["shards"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return known
+
+
+def refuse_change(folder: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
+    """A run goes on as it was begun, or not at all.
+
+    Args:
+        folder: of the run, for the message.
+        begun: the identity that the last checkpoint carries.
+        now: the present one, or as much of it as is known already.
+
+    Raises:
+        UserError: names the first key that differs.
+    """
+    for key in sorted(now):
+        if begun.get(key) != now[key]:
+            raise UserError(
+                f"{folder} was begun with {key}={begun.get(key)}, not {now[key]}. To continue it, "
+                "leave that as it was; to start anew, type run.name=... for another run, or delete "
+                "that folder"
+            )

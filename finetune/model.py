@@ -1,0 +1,156 @@
+"""A latent diffusion model: pictures to latents, captions to hidden states, and the U-Net between."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+
+from curate.command import UserError
+from finetune.config import ModelConfig
+from finetune.objective import NoiseSchedule
+
+
+@dataclass
+class LatentDiffusion:
+    """The parts of a Stable Diffusion pipeline, all fp32; only the U-Net is ever trained.
+
+    Attributes:
+        scheduler: as diffusers loaded it; kept for its configuration, which exports carry on.
+        schedule: its noise levels, on the model's device.
+        resolution: side of the square pictures in pixels.
+        path: where the pipeline was loaded from.
+    """
+
+    tokenizer: Any
+    text_encoder: Any
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    scheduler: Any
+    schedule: NoiseSchedule
+    resolution: int
+    path: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where VAE and text encoder are."""
+        return self.vae.device
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], fp32: the VAE's mean, no sample."""
+        posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
+        return posterior.mean * self.vae.config["scaling_factor"]
+
+    @torch.no_grad()
+    def encode_captions(self, captions: Sequence[str]) -> Tensor:
+        """Hidden states [B, L, D] exactly as ``StableDiffusionPipeline`` makes them for its U-Net."""
+        tokens = self.tokenizer(
+            list(captions),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        masked = getattr(self.text_encoder.config, "use_attention_mask", False)
+        mask = tokens.attention_mask.to(self.device) if masked else None
+        return self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+
+    def pipeline(self, unet: nn.Module | None = None) -> StableDiffusionPipeline:
+        """A pipeline to sample from, sharing these weights; with another U-Net, if one is given."""
+        return StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=unet or self.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,  # type: ignore[arg-type]  # it blacks out pictures, silently
+            feature_extractor=None,  # type: ignore[arg-type]
+            requires_safety_checker=False,
+        )
+
+    def encoder_fingerprint(self) -> str:
+        """Hex digest of everything that latents and hidden states depend on, the data aside."""
+        digest = hashlib.sha256(f"{self.resolution} {self.vae.config['scaling_factor']}".encode())
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        return _digest_weights(digest, self.vae, self.text_encoder)
+
+    def fingerprint(self) -> str:
+        """Hex digest of the whole model; take it before adapters are attached."""
+        settings = [*self.scheduler.config.items(), self.encoder_fingerprint()]
+        return _digest_weights(hashlib.sha256(repr(settings).encode()), self.unet)
+
+
+def _digest_weights(digest: Any, *modules: nn.Module) -> str:
+    for module in modules:
+        for name, weight in sorted(module.state_dict().items()):
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(weight.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def load_pipeline(config: ModelConfig) -> StableDiffusionPipeline:
+    """The pipeline as diffusers loads it, in fp32, without a safety checker.
+
+    Raises:
+        UserError: the files are not there, or the hub does not answer.
+    """
+    location = config.location()
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()  # of reading files; downloads keep theirs
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            location,
+            revision=config.revision,
+            variant=config.variant,
+            dtype=torch.float32,
+            safety_checker=None,
+            requires_safety_checker=False,
+        )
+    except OSError as error:
+        raise UserError(
+            f"model.path={config.path} could not be loaded: {error}. Without access to the hub, "
+            "download the pipeline elsewhere and type model.path=FOLDER, or model=starter"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> LatentDiffusion:
+    """Load the pipeline's parts onto ``device``, frozen and in evaluation mode.
+
+    Raises:
+        UserError: see :func:`load_pipeline`; or the U-Net wants more than noisy latents as input.
+    """
+    pipeline = load_pipeline(config)
+    unet, vae = pipeline.unet, pipeline.vae
+    if unet.config["in_channels"] != vae.config["latent_channels"]:
+        raise UserError(
+            f"model.path={config.path} has a U-Net of {unet.config['in_channels']} input channels "
+            f"and a VAE of {vae.config['latent_channels']}: inpainting and depth models are not "
+            "supported; give a plain text-to-image pipeline"
+        )
+    scheduler = pipeline.scheduler
+    if config.prediction_type:
+        scheduler = type(scheduler).from_config(
+            scheduler.config, prediction_type=config.prediction_type
+        )
+    for module in (unet, vae, pipeline.text_encoder):
+        module.requires_grad_(False).eval().to(device)
+    return LatentDiffusion(
+        tokenizer=pipeline.tokenizer,
+        text_encoder=pipeline.text_encoder,
+        vae=vae,
+        unet=unet,
+        scheduler=scheduler,
+        schedule=NoiseSchedule.from_scheduler(scheduler).to(torch.device(device)),
+        resolution=config.resolution,
+        path=config.path,
+    )

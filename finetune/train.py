@@ -1,0 +1,33 @@
+"""The command ``accelerate launch finetune/train.py``: check the request, then fine-tune on a run's shards."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # launched by path: this folder must not be where imports are looked up first
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import hydra
+from omegaconf import DictConfig
+
+from curate import command
+from finetune.config import TrainConfig
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Everything that can be wrong with the request is said before anything heavy is imported."""
+    config = command.to_dataclass(cfg, TrainConfig)
+    from curate.shards import read_manifest
+    from finetune import doctor
+
+    manifest = read_manifest(config.run.folder / "curate")
+    doctor.examine(config, manifest)
+    from finetune.run import train
+
+    train(config, manifest)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,190 @@
+"""A pipeline of random weights in diffusers' layout, and small curated runs to fine-tune it on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1")
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from curate import images, shards
+from finetune.config import (
+    METHODS,
+    CheckpointConfig,
+    EmaConfig,
+    HeldoutConfig,
+    LogConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    TrainingConfig,
+)
+
+COLOURS = ("red", "green", "blue", "white", "black")
+SHAPES = ("square", "bar", "dot")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def pipeline_dir(tmp_path_factory) -> Path:
+    """A Stable Diffusion pipeline of a few thousand weights: 16 px pictures, 4×4 latents."""
+    from diffusers import (
+        AutoencoderKL,
+        DDPMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    tokens = [*letters, "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)}, merges=[], model_max_length=8
+    )
+    text = CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        bos_token_id=len(tokens) - 2,
+        eos_token_id=len(tokens) - 1,
+        pad_token_id=len(tokens) - 1,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(4, 4, 8),
+        norm_num_groups=2,
+        latent_channels=4,
+        sample_size=16,
+        scaling_factor=1.5,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDPMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            clip_sample=False,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def picture(seed: int, size: int = 16) -> Image.Image:
+    """Coloured noise around a mean of its own, so that no two are alike."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.normal(rng.uniform(40, 215, 3), 30, (size, size, 3)).clip(0, 255)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def curate(folder: Path, counts: dict[str, int], max_samples: int = 8) -> None:
+    """Write shards, sidecars and manifest of random pictures, in the real format."""
+    rows, pictures, seed = [], {}, 0
+    for split, count in counts.items():
+        for number in range(count):
+            key = f"{split}-{number:03d}"
+            data = images.encode(picture(seed), "png", 95)
+            pictures[key] = data
+            colour, shape = COLOURS[seed % 5], SHAPES[seed % 3]
+            rows.append(
+                {
+                    "key": key,
+                    "split": split,
+                    "captions": [f"{colour} {shape}", f"a {shape}"][: 1 + seed % 2],
+                    "sha256": f"{seed:064x}",
+                    "duplicate_group": f"group-{seed}",
+                    "width": 16,
+                    "height": 16,
+                    "source": "random",
+                }
+            )
+            seed += 1
+    infos = [
+        shards.write_shard(folder, plan, "png", "png", lambda row: pictures[row["key"]])
+        for plan in shards.plan(rows, max_samples)
+    ]
+    totals = {"pairs_in": len(rows), "kept": len(rows), "dropped": 0, "unreadable": 0}
+    shards.write_manifest(folder, shards.Manifest(tuple(infos), totals, {}, "png"))
+
+
+@pytest.fixture
+def make_config(tmp_path, pipeline_dir):
+    """A factory of small configurations over freshly curated pictures; keys are dotted."""
+
+    def make(name: str = "tiny", train: int = 12, val: int = 6, **changes) -> TrainConfig:
+        run = RunConfig(str(tmp_path), name)
+        if not (run.folder / "curate").exists():
+            curate(run.folder / "curate", {"train": train, "val": val})
+        config = TrainConfig(
+            run=run,
+            model=ModelConfig(path=str(pipeline_dir), resolution=16),
+            method=METHODS[changes.pop("method", "full")](),
+            optim=OptimConfig(lr=1e-3, batch_size=4),
+            train=TrainingConfig(samples=32),
+            ema=EmaConfig(decay=0.9),
+            heldout=HeldoutConfig(every=16, items=4, bins=3, draws=2, batch_size=8),
+            checkpoint=CheckpointConfig(every=16),
+            log=LogConfig(every=4),
+        )
+        for key, value in changes.items():
+            OmegaConf.update(holder := OmegaConf.structured(config), key, value)
+            config = OmegaConf.to_object(holder)
+        return config
+
+    return make
+
+
+@pytest.fixture
+def run_training():
+    """Train as the command does, in this process."""
+
+    def run(config: TrainConfig) -> None:
+        from accelerate.state import AcceleratorState, GradientState
+
+        from curate.shards import read_manifest
+        from finetune import doctor
+        from finetune.run import train
+
+        manifest = read_manifest(config.run.folder / "curate")
+        doctor.examine(config, manifest)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        train(config, manifest)
+
+    return run
