@@ -19,10 +19,8 @@ def copies(pairs: pd.DataFrame) -> pd.Series:
 
     Of several images in a group the one with the most similar caption stays, then the first by key.
     """
-    best = pairs.groupby(["duplicate_group", "key"], as_index=False)["clip_similarity"].max()
-    best = best.sort_values(
-        ["duplicate_group", "clip_similarity", "key"], ascending=[True, False, True]
-    )
+    best = pairs.groupby(["duplicate_group", "key"])[["clip_similarity"]].max().reset_index()
+    best = best.sort_values("key").sort_values("clip_similarity", ascending=False, kind="stable")
     stays = best.drop_duplicates("duplicate_group").set_index("duplicate_group")["key"]
     keeper = pairs["duplicate_group"].map(stays)
     return keeper.where(keeper != pairs["key"], "")

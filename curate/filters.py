@@ -114,7 +114,7 @@ def _characters(pairs: pd.DataFrame) -> pd.Series:
 
 
 def _words(pairs: pd.DataFrame) -> pd.Series:
-    return pairs["caption"].str.split().str.len()
+    return pairs["caption"].str.count(r"\S+")
 
 
 def _no_similarity(pairs: pd.DataFrame) -> pd.Series:

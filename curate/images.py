@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485  # Pillow's own line between a picture and a decompression bomb, and LAION's
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file is in the ledger
 
 
 class UnreadableImage(Exception):
@@ -39,7 +42,6 @@ def decode(data: bytes) -> Image.Image:
     """
     with _open(data) as image:
         try:
-            image.seek(0)
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
         except Exception as error:  # decoders raise anything on bytes made to break them

@@ -60,7 +60,9 @@ def _funnel(figures: dict[str, Any]) -> Markup:
     parts = [
         page.tiles(tiles),
         page.figure(
-            _funnel_chart(figures), "Pairs left after each rule, in order.", "bars of pairs left"
+            _funnel_chart(figures),
+            "Pairs left after each rule that took any, in order.",
+            "bars of pairs left",
         ),
         page.table(["rule", "pairs taken", "pairs left"], rows),
         page.details("Every reason", page.table(["reason", "pairs"], reasons)),
@@ -70,9 +72,10 @@ def _funnel(figures: dict[str, Any]) -> Markup:
 
 
 def _funnel_chart(figures: dict[str, Any]) -> Markup:
-    names = ["pairs in", *(rule["rule"] for rule in figures["rules"])]
-    left = [figures["pairs_in"], *(rule["left"] for rule in figures["rules"])]
-    taken = [0, *(rule["dropped"] for rule in figures["rules"])]
+    rules = [rule for rule in figures["rules"] if rule["dropped"]]
+    names = ["pairs in", *(rule["rule"] for rule in rules)]
+    left = [figures["pairs_in"], *(rule["left"] for rule in rules)]
+    taken = [0, *(rule["dropped"] for rule in rules)]
     drawing, axes = page.subplots(7.5, 0.3 * len(names) + 0.6)
     axes.barh(names, left, color=page.BLUE, label="left")
     axes.barh(names, taken, left=left, color=page.ORANGE, label="taken by this rule")
@@ -181,16 +184,16 @@ def _sheets(verdicts: Verdicts, candidates: dict[str, Candidate]) -> list[page.S
 
 
 def _sheet(pairs: pd.DataFrame, candidates: dict[str, Candidate]) -> Markup:
-    return page.sheet(_card(row, candidates[row["key"]]) for row in pairs.to_dict("records"))
+    return page.sheet(_card(row, candidates[row["key"]]) for _, row in pairs.iterrows())
 
 
-def _card(row: dict[str, Any], candidate: Candidate) -> Markup:
+def _card(row: pd.Series, candidate: Candidate) -> Markup:
     caption = Markup("<b>{}</b> {}").format(
         f"{row['clip_similarity']:.3f}", page.quote(row["caption"])
     )
     if row.get("planted_mismatch"):
         truth = page.quote(str(row["true_caption"]))
-        caption += Markup("<br>{} {}").format(page.badge("bad", "planted"), truth)
+        caption += Markup("<br>{} true: {}").format(page.badge("bad", "planted"), truth)
     try:
         image = decode(candidate.load())
     except UnreadableImage as error:

@@ -106,7 +106,7 @@ def _from_metadata(root: Path, table: Path) -> list[_Row]:
 
     readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if table.suffix == ".jsonl":
-        frame = pd.read_json(table, lines=True, dtype=False, convert_dates=False)
+        frame = pd.read_json(table, lines=True, dtype=False)
     else:
         frame = readers[table.suffix](table)
     column = next((name for name in CAPTION_COLUMNS if name in frame), None)
@@ -117,7 +117,8 @@ def _from_metadata(root: Path, table: Path) -> list[_Row]:
         )
     rest = [name for name in frame.columns if name not in ("file_name", column)]
     rows: list[_Row] = []
-    for record in frame.to_dict("records"):
+    for values in frame.itertuples(index=False):
+        record = dict(zip(frame.columns, values, strict=True))
         name = str(record["file_name"])
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{table}: file_name {name!r} leaves the folder; make it relative")

@@ -1,0 +1,72 @@
+"""A CLIP of a few thousand weights at random, and a folder of pictures with captions."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+VISION = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real test data beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not there")
+    return SHARED
+
+
+def save_clip(folder: Path, **text) -> Path:
+    """Write a random CLIP as a ``local-dir:`` folder; ``text`` overrides keys of the text tower."""
+    import torch
+    from open_clip.factory import create_model
+    from safetensors.torch import save_file
+
+    config = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": {**TEXT, **text}}
+    folder.mkdir(parents=True)
+    content = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    torch.manual_seed(0)
+    model = create_model(f"local-dir:{folder}", load_weights=False)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_clip():
+    return save_clip
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory):
+    return save_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+def draw_pictures(folder: Path, count: int, seed: int = 0) -> Path:
+    """PNG pictures of random blocks, each with a caption of random words beside it."""
+    draw = random.Random(seed)
+    words = "red green blue small large cat dog bird tree house sun moon".split()
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = [tuple(draw.randrange(256) for _ in range(3)) for _ in range(16)]
+        image = Image.new("RGB", (4, 4))
+        image.putdata(pixels)
+        image.resize((40, 32), Image.Resampling.NEAREST).save(folder / f"{number:04d}.png")
+        caption = " ".join(draw.choices(words, k=draw.randint(1, 6)))
+        (folder / f"{number:04d}.txt").write_text(f"{caption} {number}\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_pictures():
+    return draw_pictures
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    return draw_pictures(tmp_path_factory.mktemp("data") / "pictures", 48)

