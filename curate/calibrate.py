@@ -23,7 +23,7 @@ class Null:
         if allowed >= len(self.similarities):
             return -1.0
         highest_refused = self.similarities[len(self.similarities) - allowed - 1]
-        return float(np.nextafter(np.float32(highest_refused), np.float32(2)))
+        return float(np.nextafter(np.float32(highest_refused), np.float32(np.inf)))
 
     def false_keep_rate(self, cut: float) -> float:
         """The share of shuffled pairs that a cut lets pass."""

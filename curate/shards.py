@@ -78,8 +78,18 @@ def read_shard(path: Path) -> Iterator[Sample]:
     """The samples of one tar, in order.
 
     Raises:
-        ValueError: members of a sample are not adjacent, or one is missing; names the shard.
+        ValueError: the tar is damaged, members of a sample are not adjacent, or one is missing;
+            names the shard.
     """
+    try:
+        yield from _read_tar(path)
+    except tarfile.ReadError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); type: python -m curate, it writes it anew"
+        ) from error
+
+
+def _read_tar(path: Path) -> Iterator[Sample]:
     seen: set[str] = set()
     with tarfile.open(path) as tar:
         for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):

@@ -27,9 +27,11 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
     its end grows until the floor is met (or a fifth of the data is used up); then added data may move
     groups back to train, and only those at the edge.
     """
-    positions = groups.map({group: position(group, config.seed) for group in groups.unique()})
+    positions = groups.map(
+        {group: position(group, config.seed) for group in groups.unique()}
+    ).astype(float)
     floor = min(config.minimum, int(LARGEST_FLOOR * len(groups)))
-    ascending = np.sort(positions.to_numpy(float))
+    ascending = np.sort(positions.to_numpy())
     side = pd.Series("train", index=groups.index)
     side[positions <= _reach(ascending, config.val, floor)] = "val"
     side[1 - positions <= _reach(1 - ascending[::-1], config.test, floor)] = "test"

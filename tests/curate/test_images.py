@@ -90,7 +90,7 @@ def test_reasons(data, reason):
 def test_truncated_files_say_so(picture):
     for kind in ("PNG", "JPEG"):
         data = encoded(picture, kind)
-        with pytest.raises(UnreadableImage, match="truncated|broken"):
+        with pytest.raises(UnreadableImage, match=r"truncated|broken"):
             decode(data[: len(data) // 2])
 
 

@@ -1,0 +1,298 @@
+"""The whole command on small data: complete ledgers, equal bytes, survived kills, plain errors."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from curate import annotate, clip, ledger, pipeline, readers
+from curate.command import UserError
+from curate.config import (
+    AnnotateConfig,
+    ClipConfig,
+    ClipSimilarityConfig,
+    CocoConfig,
+    CurateConfig,
+    FiltersConfig,
+    FolderConfig,
+    RunConfig,
+    ShardsConfig,
+    SplitConfig,
+)
+from curate.shards import read_manifest, read_shard
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def config(tiny_clip, pictures, tmp_path):
+    return CurateConfig(
+        run=RunConfig(root=str(tmp_path / "runs"), name="small"),
+        dataset=FolderConfig(name="small", reader="folder", root=str(pictures)),
+        clip=ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu", batch_size=8),
+        filters=FiltersConfig(clip_similarity=ClipSimilarityConfig(fraction=0.75)),
+        split=SplitConfig(val=0.1, test=0.1, minimum=4),
+        shards=ShardsConfig(max_samples=10),
+        annotate=AnnotateConfig(images_per_part=10),
+    )
+
+
+def run(config):
+    pipeline.run(config, readers.read(config.dataset))
+    return Path(config.run.root, config.run.name, "curate")
+
+
+def bytes_of(curate_dir):
+    """Hash of every file of a run but its configuration, which names the run's own place."""
+    return {
+        str(path.relative_to(curate_dir)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(curate_dir.rglob("*"))
+        if path.is_file() and path.name not in ("config.yaml", "report.html")
+    }
+
+
+def test_a_run_is_complete_and_its_parts_agree(config):
+    curate_dir = run(config)
+    table, manifest = ledger.read(curate_dir), read_manifest(curate_dir)
+    assert len(table) == 48
+    assert table["kept"].sum() == 36
+    samples = {s.key: s for shard in manifest.shards for s in read_shard(curate_dir / shard.path)}
+    kept = table[table["kept"]].set_index("key")
+    assert set(samples) == set(kept.index)
+    assert manifest.image_format == "png"
+    assert manifest.totals["samples"] == kept["split"].value_counts().to_dict()
+    for key, sample in samples.items():
+        assert sample.image == (Path(config.dataset.root) / f"{key}.png").read_bytes()
+        assert sample.caption == kept.loc[key, "caption"]
+        assert sample.meta["similarity"] == pytest.approx([kept.loc[key, "clip_similarity"]])
+        assert hashlib.sha256(sample.image).hexdigest() == sample.meta["sha256"]
+    for shard in manifest.shards:
+        content = (curate_dir / shard.path).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == shard.sha256
+        assert set(kept.index[kept["shard"] == shard.path]) == {
+            sample.key for sample in read_shard(curate_dir / shard.path)
+        }
+    assert (curate_dir / "report.html").stat().st_size > 10_000
+
+
+def test_similarity_is_the_cosine_of_the_two_towers(config):
+    curate_dir = run(config)
+    scorer = clip.load_clip(config.clip)
+    for row in ledger.read(curate_dir).head(5).itertuples():
+        image = Image.open(Path(config.dataset.root) / f"{row.key}.png").convert("RGB")
+        cosine = (scorer.encode_images([image]) @ scorer.encode_texts([row.caption]).T).item()
+        assert row.clip_similarity == pytest.approx(cosine, abs=2e-6)
+
+
+def test_the_same_command_gives_the_same_bytes_elsewhere(config, tmp_path):
+    first = bytes_of(run(config))
+    config.run.root = str(tmp_path / "elsewhere")
+    config.annotate.workers = 5
+    assert bytes_of(run(config)) == first
+
+
+def test_other_thresholds_measure_nothing_and_leave_nothing_behind(config, monkeypatch):
+    run(config)
+    monkeypatch.setattr(clip, "load_clip", lambda *_: pytest.fail("the model was loaded"))
+    config.filters.clip_similarity.fraction = 0.25
+    curate_dir = run(config)
+    manifest = read_manifest(curate_dir)
+    assert manifest.totals["kept"] == 12
+    tars = {str(path.relative_to(curate_dir)) for path in curate_dir.rglob("*.tar")}
+    assert tars == {shard.path for shard in manifest.shards}
+
+
+def test_added_data_is_all_that_is_measured_and_moves_nobody(
+    config, make_pictures, tmp_path, monkeypatch
+):
+    config.dataset.root = str(make_pictures(tmp_path / "grows", 30))
+    config.split.minimum = 0
+    config.filters = FiltersConfig()
+    before = ledger.read(run(config)).set_index("key")
+    make_pictures(tmp_path / "grows", 31)  # the first thirty are drawn anew, the same bytes
+    (tmp_path / "grows" / "0030.png").rename(tmp_path / "grows" / "00000_first.png")
+    (tmp_path / "grows" / "0030.txt").rename(tmp_path / "grows" / "00000_first.txt")
+    seen = []
+    original = clip.ClipScorer.encode_images
+    monkeypatch.setattr(
+        clip.ClipScorer, "encode_images", lambda self, i: seen.extend(i) or original(self, i)
+    )
+    after = ledger.read(run(config)).set_index("key")
+    assert len(seen) == 1
+    columns = ["clip_similarity", "split", "sha256", "duplicate_group"]
+    pd.testing.assert_frame_equal(after.loc[before.index, columns], before[columns])
+
+
+def test_every_pair_is_accounted_for(config, tmp_path):
+    root = tmp_path / "odd"
+    root.mkdir()
+    noise = Image.effect_noise((64, 64), 90).convert("RGB")
+    for name in ("good", "copy", "uncaptioned", "empty"):
+        noise.save(root / f"{name}.png")
+    noise.rotate(90).save(root / "jpeg.jpg")
+    (root / "broken.png").write_bytes((root / "good.png").read_bytes()[:400])
+    (root / "text.png").write_text("not an image")
+    for name in ("good", "copy", "jpeg", "broken", "text"):
+        (root / f"{name}.txt").write_text("the same caption")
+    (root / "empty.txt").write_text("\n")
+    config.dataset.root, config.filters = str(root), FiltersConfig()
+    curate_dir = run(config)
+    reasons = ledger.read(curate_dir).set_index("key")["reason"].to_dict()
+    assert reasons.pop("broken").startswith("unreadable: ")
+    assert reasons == {
+        "copy": "",
+        "good": "duplicate of copy",
+        "uncaptioned": "no_caption",
+        "empty": "empty_caption",
+        "jpeg": "",
+        "text": "unreadable: not an image",
+    }
+    manifest = read_manifest(curate_dir)
+    assert manifest.image_format == "jpg"  # mixed sources: the PNG is encoded anew, the JPEG kept
+    samples = {s.key: s for shard in manifest.shards for s in read_shard(curate_dir / shard.path)}
+    assert samples["jpeg"].image == (root / "jpeg.jpg").read_bytes()
+    assert samples["copy"].image[:2] == b"\xff\xd8"
+
+
+def test_several_captions_share_one_image(config, shared, monkeypatch):
+    encoded = []
+    original = clip.ClipScorer.encode_images
+    monkeypatch.setattr(
+        clip.ClipScorer, "encode_images", lambda self, i: encoded.extend(i) or original(self, i)
+    )
+    config.dataset = CocoConfig(name="coco", reader="coco", root=str(shared / "coco_mini"))
+    curate_dir = run(config)
+    table = ledger.read(curate_dir)
+    assert (len(table), table["key"].nunique(), len(encoded)) == (415, 83, 83)
+    assert table["kept"].sum() == 311  # floor(0.75 * 415)
+    manifest = read_manifest(curate_dir)
+    captions = 0
+    for shard in manifest.shards:
+        for sample in read_shard(curate_dir / shard.path):
+            captions += len(sample.captions)
+            assert sample.meta["similarity"] == sorted(sample.meta["similarity"], reverse=True)
+            assert sample.meta["url"].startswith("http")
+            assert sample.meta["licence"]
+    assert captions == 311
+
+
+def test_odd_images_never_end_a_run(config, shared, tmp_path):
+    root = tmp_path / "odd"
+    root.mkdir()
+    names = [
+        path for path in (shared / "odd_images").iterdir() if path.suffix not in (".csv", ".txt")
+    ]
+    for number, path in enumerate(sorted(names)):
+        (root / f"{number:03d}.jpg").symlink_to(path)
+        (root / f"{number:03d}.txt").write_text(f"picture {number}")
+    config.dataset.root, config.annotate.max_reject_rate = str(root), 1.0
+    status = ledger.read(run(config))["status"].value_counts()
+    assert status.sum() == len(names)
+    assert status["unreadable"] > 30
+    assert status["kept"] > 30
+
+
+def test_too_much_unreadable_stops_the_run(config, tmp_path):
+    root = tmp_path / "broken"
+    root.mkdir()
+    for number in range(5):
+        (root / f"{number}.jpg").write_text("<html>404</html>")
+        (root / f"{number}.txt").write_text("a cat")
+    config.dataset.root = str(root)
+    with pytest.raises(UserError, match=r"not an image: 5.*annotate\.max_reject_rate"):
+        run(config)
+
+
+def test_nothing_kept_is_an_error_that_says_what_to_do(config):
+    config.filters.clip_similarity = ClipSimilarityConfig(minimum=1.0)
+    with pytest.raises(UserError, match="'clip_similarity' took 48"):
+        run(config)
+
+
+def test_only_the_first_process_of_a_launch_works(config, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    run(config)
+    assert not Path(config.run.root).exists()
+
+
+def test_an_image_that_changed_since_is_noticed(config, make_pictures, tmp_path, monkeypatch):
+    config.dataset.root = str(make_pictures(tmp_path / "changes", 12))
+    listing = readers.read(config.dataset)
+    original = annotate.annotate
+
+    def change_afterwards(*args, **kwargs):
+        parts = original(*args, **kwargs)
+        for path in Path(config.dataset.root).glob("*.png"):
+            Image.new("RGB", (8, 8)).save(path)
+        return parts
+
+    monkeypatch.setattr(annotate, "annotate", change_afterwards)
+    with pytest.raises(UserError, match="has changed since"):
+        pipeline.run(config, listing)
+
+
+def command(*overrides, check=None):
+    result = subprocess.run(
+        [sys.executable, "-m", "curate", *overrides],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    if check is not None:
+        assert result.returncode == check, result.stderr
+    return result
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["datset=coco"], "did you mean 'dataset'"),
+        (["filters.clip_similarity.minimum=abc"], "filters.clip_similarity.minimum"),
+        (["filters.clip_similarity.minimum=2"], "filters.clip_similarity.minimum=2"),
+        (["dataset=coco", "dataset.root=nowhere"], "type dataset.root=FOLDER"),
+        (["dataset=coco", "dataset.size_px=3"], "size_px"),
+        (["clip=custom", "clip.name=ViT-B32"], "near: ViT-B-32"),
+        (["+typo=1"], "typo"),
+    ],
+)
+def test_mistakes_end_early_with_one_paragraph(overrides, says, tmp_path):
+    start = time.monotonic()
+    result = command(*overrides, f"run.root={tmp_path}", check=2)
+    assert time.monotonic() - start < 10  # 3 on an idle machine
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(tiny_clip, pictures, tmp_path):
+    def overrides(root):
+        return [
+            "dataset=folder", f"dataset.root={pictures}", "run.name=small", f"run.root={root}",
+            "clip=custom", f"clip.name=local-dir:{tiny_clip}", "clip.batch_size=8",
+            "clip.device=cpu", "filters.clip_similarity.fraction=0.75",
+            "annotate.images_per_part=4", "shards.max_samples=4",
+        ]  # fmt: skip
+
+    command(*overrides(tmp_path / "straight"), check=0)
+    killed, draw = tmp_path / "killed", random.Random(os.getpid())
+    for kind in ("annotations/*.parquet", "shards/*/*.tar", "ledger/*"):
+        before = set(killed.rglob(kind))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "curate", *overrides(killed)],
+            cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while process.poll() is None and not set(killed.rglob(kind)) - before:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    command(*overrides(killed), check=0)
+    assert bytes_of(killed / "small" / "curate") == bytes_of(
+        tmp_path / "straight" / "small" / "curate"
+    )

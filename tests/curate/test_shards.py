@@ -1,0 +1,154 @@
+"""Tars that every reader of WebDataset reads, the same bytes every time, or no file at all."""
+
+import json
+import tarfile
+
+import pytest
+
+from curate import shards
+from curate.command import UserError
+from curate.sample import Sample
+
+
+def row(number, split="train"):
+    return {
+        "key": f"k{number:03d}",
+        "captions": [f"caption {number}", "ünïcode \U0001f408"],
+        "similarity": [0.3, None],
+        "split": split,
+        "width": 4,
+        "height": 4,
+        "url": "",
+    }
+
+
+def image_of(row):
+    return f"image of {row['key']}".encode() * 100
+
+
+def write(folder, rows, max_samples=1000):
+    plans = shards.plan(rows, max_samples)
+    return plans, [shards.write_shard(folder, p, "png 95", "png", image_of) for p in plans]
+
+
+def test_a_shard_reads_back(tmp_path):
+    [planned], [info] = write(tmp_path, [row(i) for i in range(5)])
+    samples = list(shards.read_shard(tmp_path / info.path))
+    assert [sample.key for sample in samples] == planned.keys
+    first = samples[0]
+    assert first.image == image_of({"key": first.key})
+    assert first.captions == tuple(row(int(first.key[1:]))["captions"])
+    assert first.caption == first.captions[0]
+    assert first.meta["similarity"] == [0.3, None]
+    assert "url" not in first.meta  # empty values are left out
+
+
+def test_webdataset_and_tarfile_read_it(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    _, [info] = write(tmp_path, [row(i) for i in range(5)])
+    path = tmp_path / info.path
+    found = list(webdataset.WebDataset(str(path), shardshuffle=False).decode())
+    ours = list(shards.read_shard(path))
+    assert [sample["__key__"] for sample in found] == [sample.key for sample in ours]
+    assert [sample["txt"] for sample in found] == [sample.caption for sample in ours]
+    assert [sample["json"] for sample in found] == [sample.meta for sample in ours]
+    with tarfile.open(path) as tar:
+        members = tar.getmembers()
+    assert {(m.mtime, m.uid, m.gid, m.uname) for m in members} == {(0, 0, 0, "")}
+    assert info.bytes == path.stat().st_size
+
+
+def test_bytes_do_not_depend_on_order_or_place(tmp_path):
+    rows = [row(i, "val" if i % 5 == 0 else "train") for i in range(50)]
+    _, one = write(tmp_path / "one", rows, 16)
+    _, other = write(tmp_path / "other", rows[::-1], 16)
+    assert one == other
+    for info in one:
+        for suffix in (".tar", ".parquet"):
+            path = (tmp_path / "one" / info.path).with_suffix(suffix)
+            assert (
+                path.read_bytes()
+                == (tmp_path / "other" / info.path).with_suffix(suffix).read_bytes()
+            )
+
+
+def test_shards_are_of_equal_size():
+    plans = shards.plan([row(i) for i in range(101)], 25)
+    assert sorted(len(planned.rows) for planned in plans) == [20, 20, 20, 20, 21]
+    assert sorted(key for planned in plans for key in planned.keys) == [
+        f"k{i:03d}" for i in range(101)
+    ]
+
+
+def test_what_is_written_is_known_and_what_changed_is_not(tmp_path):
+    [planned], [info] = write(tmp_path, [row(i) for i in range(5)])
+    assert shards.is_written(tmp_path, planned, "png 95") == info
+    assert shards.is_written(tmp_path, planned, "jpg 95") is None
+    planned.rows[0]["captions"] = ["another"]
+    assert shards.is_written(tmp_path, planned, "png 95") is None
+    [planned], _ = write(tmp_path, [row(i) for i in range(5)])
+    (tmp_path / info.path).write_bytes(b"cut short")
+    assert shards.is_written(tmp_path, planned, "png 95") is None
+
+
+def test_an_error_in_the_middle_leaves_no_tar(tmp_path):
+    def fail_late(row):
+        if row["key"] == planned.keys[3]:
+            raise RuntimeError("disk on fire")
+        return b"image"
+
+    [planned] = shards.plan([row(i) for i in range(5)], 10)
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        shards.write_shard(tmp_path, planned, "png 95", "png", fail_late)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_stale_shards_go(tmp_path):
+    plans, _ = write(tmp_path, [row(i) for i in range(50)], 10)
+    shards.remove_stale(tmp_path, plans[:2])
+    left = {path.name for path in tmp_path.rglob("*.*") if path.is_file()}
+    stems = ("000000", "000001")
+    assert left == {f"{s}{end}" for s in stems for end in (".tar", ".parquet", "_stats.json")}
+
+
+def members(path, names):
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name))
+    return path
+
+
+def test_a_broken_shard_is_named(tmp_path):
+    apart = members(tmp_path / "apart.tar", ["a.txt", "b.txt", "a.json"])
+    with pytest.raises(ValueError, match=r"apart\.tar: sample 'a' has only txt"):
+        list(shards.read_shard(apart))
+    _, [info] = write(tmp_path, [row(i) for i in range(5)])
+    whole = (tmp_path / info.path).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[:5_000])
+    with pytest.raises(ValueError, match=r"cut\.tar"):
+        list(shards.read_shard(tmp_path / "cut.tar"))
+
+
+def test_members_that_are_not_adjacent_are_an_error(tmp_path):
+    one, other = (
+        Sample("a", b"1", ("x",), {"captions": ["x"]}),
+        Sample("b", b"2", ("x",), {"captions": ["x"]}),
+    )
+    path = tmp_path / "twice.tar"
+    path.write_bytes(b"".join(shards.encode_tar(iter([one, other, one]), "png")))
+    with pytest.raises(ValueError, match=r"twice\.tar.*'a'.*not adjacent"):
+        list(shards.read_shard(path))
+
+
+def test_manifest_round_trip_and_its_absence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"python -m curate run\.name=mine"):
+        shards.read_manifest(tmp_path / "mine" / "curate")
+    info = shards.ShardInfo("shards/train/000000.tar", "train", 5, 10_240, "ab" * 32)
+    manifest = shards.Manifest((info,), {"pairs_in": 5}, {"scorer": "x"}, "png")
+    shards.write_manifest(tmp_path, manifest)
+    assert shards.read_manifest(tmp_path) == manifest
+    assert shards.read_manifest(tmp_path).shards_of("val") == []
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(content | {"version": 9}))
+    with pytest.raises(UserError, match="version 9"):
+        shards.read_manifest(tmp_path)
