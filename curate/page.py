@@ -30,7 +30,7 @@ BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW = (
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW)
 
 _ICONS = {"good": "✓", "warn": "!", "bad": "✕", "info": "i"}
-_PLOT_STYLE: dict[Any, Any] = {
+_PLOT_STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -183,11 +183,14 @@ def sheet(figures: Iterable[Markup]) -> Markup:
 
 
 def thumbnail(image: Image, px: int) -> str:
-    """An RGB picture as a WebP data URI, its longer side at most ``px`` (it is never enlarged)."""
+    """An RGB picture as a WebP data URI, its longer side at most ``px`` (it is never enlarged).
+
+    Tiny pictures are stored without loss: they are shown enlarged, and so would be the artefacts.
+    """
     small = image.copy()
     small.thumbnail((px, px))
     stream = io.BytesIO()
-    small.save(stream, "WEBP", quality=80, method=6)
+    small.save(stream, "WEBP", quality=80, method=6, lossless=max(small.size) <= 96)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
@@ -201,7 +204,8 @@ def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **opt
     from cycler import cycler
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_PLOT_STYLE | {"axes.prop_cycle": cycler(color=PALETTE)}):
+    style: dict[Any, Any] = {**_PLOT_STYLE, "axes.prop_cycle": cycler(color=PALETTE)}
+    with mpl.rc_context(style):
         drawing = Figure(figsize=(width, height), layout="constrained")
         return drawing, drawing.subplots(rows, columns, **options)
 

@@ -1,0 +1,36 @@
+"""The command ``python -m evaluate``: check the request, judge the run, leave with the gate's code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from curate import command
+from evaluate.config import EvaluateConfig
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """Judge the run; only the first process of a launch works, the others have nothing to do."""
+    config = command.to_dataclass(cfg, EvaluateConfig)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return
+    checkpoints = config.run.folder / "finetune" / "checkpoints"
+    if not any(checkpoints.glob("step-*")):
+        raise FileNotFoundError(
+            f"run.name={config.run.name} has no checkpoints in {checkpoints}; type "
+            f"accelerate launch finetune/train.py run.name={config.run.name} first"
+        )
+    from curate import clip
+
+    clip.check(config.clip)
+    from evaluate.judge import judge_run
+
+    sys.exit(judge_run(config, say=print))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,77 @@
+"""Prompt following: the curation CLIP's similarity of pictures with the captions they were drawn for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from curate.clip import ClipScorer
+from evaluate import metrics
+from evaluate.intervals import Bootstrap
+from evaluate.results import Metric
+
+MIN_CAPTIONS = 16
+NAMES = ("clip_base", "clip_kept", "clip_change")
+
+
+def not_measured(reason: str) -> dict[str, Metric]:
+    """The metrics of this module, all null."""
+    return {name: Metric(reason=reason) for name in NAMES}
+
+
+def measure(
+    scorer: ClipScorer,
+    captions: Sequence[str],
+    real: Sequence[Image.Image],
+    drawn: dict[str, list[Path]],
+    bootstrap: Bootstrap,
+) -> dict[str, Metric]:
+    """Anchored CLIP scores of base and kept, and their paired difference.
+
+    Args:
+        scorer: the CLIP.
+        captions: [N] held-out captions. real: [N] the pictures they belong to.
+        drawn: [N] files under ``base`` and ``kept``, same seeds.
+        bootstrap: intervals over captions; the anchors are taken as exact.
+    """
+    pictures = {label: [_read(path) for path in paths] for label, paths in drawn.items()}
+    fine = [
+        not any(metrics.is_flat(pictures[label][i]) for label in pictures)
+        for i in range(len(captions))
+    ]
+    if sum(fine) < MIN_CAPTIONS:
+        return not_measured(
+            f"{sum(fine)} captions with pictures that are not blank; at least {MIN_CAPTIONS} needed"
+        )
+    texts = scorer.encode_texts(list(captions))
+    anchors = metrics.clip_anchors(scorer.encode_images(list(real)), texts, captions)
+    if anchors[1] <= anchors[0]:
+        return not_measured(
+            "this CLIP does not tell real pairs from shuffled ones on these pictures"
+        )
+    chosen = np.flatnonzero(fine)
+    score = {
+        label: metrics.anchored(
+            metrics.clip_similarity(
+                scorer.encode_images([images[i] for i in chosen]), texts[chosen]
+            ),
+            anchors,
+        )
+        for label, images in pictures.items()
+    }
+    values = (score["base"], score["kept"], score["kept"] - score["base"])
+    return {n: Metric.of(bootstrap.mean(v)) for n, v in zip(NAMES, values, strict=True)}
+
+
+def count_flat(paths: Sequence[Path]) -> Metric:
+    """How many pictures are blank."""
+    flat = sum(metrics.is_flat(_read(path)) for path in paths)
+    return Metric(value=float(flat), n=len(paths))
+
+
+def _read(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")

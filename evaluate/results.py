@@ -1,0 +1,172 @@
+"""The schema of ``report.json``: what every key means, how it is written, read and checked.
+
+Numbers keep six significant digits. A metric that was not measured, or is not finite, is null and
+says why; JSON never holds NaN. Fractions are fractions: -0.06 is "6 % less".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from curate.command import UserError
+from curate.files import write_json
+from evaluate.intervals import Estimate
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number with its 95 % interval over ``n`` items; all null where ``reason`` says why."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Metric:
+        """From an estimate; one that is not finite is null with the reason."""
+        numbers = (estimate.value, estimate.low, estimate.high)
+        if not all(map(math.isfinite, numbers)):
+            return cls(n=estimate.n, reason="not a finite number")
+        return cls(*numbers, n=estimate.n)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointResult:
+    """A checkpoint's change against the base: fractions, negative is better.
+
+    Attributes:
+        step: optimizer updates; 0 is the base itself.
+        val: held-out pictures. probe: as many of the training pictures.
+        val_bins, probe_bins: by noise level, the least noise first.
+    """
+
+    step: int
+    samples_seen: int
+    val: Metric
+    probe: Metric
+    val_bins: tuple[float | None, ...]
+    probe_bins: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The word, the sentence, what to do next; and the steps that matter (0 is the base)."""
+
+    word: str
+    sentence: str
+    advice: str
+    best: int
+    kept: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A rule of the gate on one metric; ``status`` is passed, failed, warned, undecided or skipped."""
+
+    name: str
+    metric: str
+    rule: str
+    measured: str
+    status: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Pictures of one held-out caption by label, paths relative to the report.
+
+    Labels are ``base`` and ``step-<8 digits>``.
+    """
+
+    key: str
+    caption: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that one evaluation found out; the HTML page shows nothing that is not in here."""
+
+    schema_version: int
+    run: str
+    verdict: Verdict
+    gate: str
+    checks: tuple[Check, ...]
+    metrics: dict[str, Metric]
+    checkpoints: tuple[CheckpointResult, ...]
+    pictures: tuple[Picture, ...]
+    provenance: dict[str, Any]
+
+
+def save(results: Results, path: Path) -> None:
+    """Write ``report.json``, atomically, with sorted keys."""
+    write_json(path, rounded(asdict(results)))
+
+
+def load(path: Path) -> Results:
+    """Read and check ``report.json``.
+
+    Raises:
+        FileNotFoundError: there is none; says what to type.
+        UserError: it is of another schema version.
+        ValueError: a key is missing, unknown or of the wrong type; names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; type: python -m evaluate run.name={path.parent.parent.name}"
+        )
+    content = json.loads(path.read_bytes())
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema_version {content.get('schema_version')}, not {SCHEMA_VERSION}; "
+            "evaluate the run again"
+        )
+    return _typed(Results, content, "report")
+
+
+def rounded(value: Any) -> Any:
+    """A nested value with its floats at six significant digits.
+
+    >>> rounded({"loss": [0.12345678, 2]})
+    {'loss': [0.123457, 2]}
+    """
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """``value`` from JSON as ``kind``: dataclasses, tuples, dictionaries, optionals and plain values."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, UnionType):
+        (inner,) = (k for k in arguments if k is not type(None))
+        return value if value is None else _typed(inner, value, where)
+    if isinstance(kind, type) and is_dataclass(kind):
+        names = {field.name for field in fields(kind)}
+        if not isinstance(value, dict) or value.keys() != names:
+            odd = sorted(names ^ (value.keys() if isinstance(value, dict) else set()))
+            raise ValueError(f"{where}: missing or unknown keys: {', '.join(odd)}")
+        hints = get_type_hints(kind)
+        return kind(**{n: _typed(hints[n], value[n], f"{where}.{n}") for n in sorted(names)})
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {k: _typed(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    plain: Any = (int, float) if kind is float else origin or kind
+    if not isinstance(value, plain) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{where}: expected {kind.__name__}, got {value!r}")
+    return float(value) if kind is float else value

@@ -1,0 +1,146 @@
+"""Pictures for captions, each a function of its caption and seed alone, kept as PNG.
+
+Every picture has a generator of its own, on the CPU: neither batch size nor device nor the other
+captions change its noise, and base and checkpoints start from the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import nn
+from tqdm import tqdm
+
+from curate.files import atomic_write
+from evaluate.config import SamplerConfig
+from finetune.data import keyed_seed
+from finetune.model import LatentDiffusion
+
+FINGERPRINT = "darkroom-fingerprint"  # PNG text chunk that says what made the picture
+
+SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dpm_solver++": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2},
+    ),
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "ddpm": (DDPMScheduler, {"clip_sample": False}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A caption to draw, with the key that decides its noise and names its file."""
+
+    key: str
+    caption: str
+
+
+class Sampler:
+    """Draws and keeps pictures of one model; what was drawn before is read back."""
+
+    def __init__(
+        self, model: LatentDiffusion, config: SamplerConfig, seed: int, batch_size: int
+    ) -> None:
+        self.model, self.config, self.seed, self.batch_size = model, config, seed, batch_size
+        kind, options = SCHEDULERS[config.name]
+        self.scheduler = kind.from_config(
+            model.scheduler.config,
+            prediction_type=model.schedule.prediction_type,
+            timestep_spacing=config.timestep_spacing,
+            **options,
+        )
+        self._base = model.fingerprint()
+
+    def generator(self, key: str) -> torch.Generator:
+        """The noise of one picture."""
+        return torch.Generator("cpu").manual_seed(keyed_seed(self.seed, "picture", key))
+
+    def draw(self, unet: nn.Module, prompts: Sequence[Prompt]) -> list[Image.Image]:
+        """One picture for each prompt; one that is not finite comes out black.
+
+        Black pictures are counted by the caller (``metrics.is_flat``), never hidden.
+        """
+        pipeline = self.model.pipeline(unet)
+        pipeline.scheduler = self.scheduler
+        pipeline.set_progress_bar_config(disable=True)
+        pixels: Any = pipeline(
+            [prompt.caption for prompt in prompts],
+            height=self.model.resolution,
+            width=self.model.resolution,
+            num_inference_steps=self.config.steps,
+            guidance_scale=self.config.guidance_scale,
+            generator=[self.generator(prompt.key) for prompt in prompts],
+            output_type="np",
+        ).images  # type: ignore[union-attr]
+        return [_picture(array) for array in pixels]
+
+    def keep(
+        self,
+        folder: Path,
+        prompts: Sequence[Prompt],
+        weights: str,
+        unet: Callable[[], nn.Module],
+    ) -> list[Path]:
+        """Draw into ``folder/<key>.png`` what is not there yet, and return all paths in order.
+
+        Args:
+            folder: of one set of weights.
+            prompts: what to draw.
+            weights: identifies the weights; part of each picture's fingerprint.
+            unet: builds the U-Net; called only when something is missing.
+        """
+        paths = [folder / f"{prompt.key}.png" for prompt in prompts]
+        marks = [self.fingerprint(prompt, weights) for prompt in prompts]
+        missing = [i for i, path in enumerate(paths) if _mark(path) != marks[i]]
+        network = unet() if missing else None
+        with tqdm(total=len(missing), unit="picture", desc=folder.name, disable=not missing) as bar:
+            for start in range(0, len(missing), self.batch_size):
+                batch = missing[start : start + self.batch_size]
+                assert network is not None
+                for i, picture in zip(
+                    batch, self.draw(network, [prompts[i] for i in batch]), strict=True
+                ):
+                    _write(picture, paths[i], marks[i])
+                bar.update(len(batch))
+        return paths
+
+    def fingerprint(self, prompt: Prompt, weights: str) -> str:
+        """Changes with whatever changes the picture."""
+        known = [self._base, weights, asdict(self.config), self.seed, prompt.key, prompt.caption]
+        return hashlib.blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
+
+
+def _picture(array: np.ndarray) -> Image.Image:
+    """[H, W, 3] in [0, 1] to 8 bits; black where the model's output is not finite."""
+    if not np.isfinite(array).all():
+        return Image.new("RGB", (array.shape[1], array.shape[0]))
+    return Image.fromarray((array * 255).round().astype(np.uint8))
+
+
+def _write(picture: Image.Image, path: Path, mark: str) -> None:
+    info, stream = PngInfo(), io.BytesIO()
+    info.add_text(FINGERPRINT, mark)
+    picture.save(stream, "PNG", pnginfo=info)
+    with atomic_write(path) as file:
+        file.write(stream.getvalue())
+
+
+def _mark(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with Image.open(path) as picture:
+        return picture.info.get(FINGERPRINT)

@@ -1,0 +1,65 @@
+"""The short forms of a result: Markdown for a pull request or a CI summary, JUnit XML for a dashboard."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+from curate import page
+from evaluate.glossary import GLOSSARY, shown, title
+from evaluate.results import Results
+
+
+def markdown(found: Results) -> str:
+    """The verdict, the gate and the metrics in at most 60 lines."""
+    lines = [
+        f"# {_plain(found.run)}: {found.verdict.word.replace('_', ' ')}",
+        "",
+        _plain(found.verdict.sentence),
+        "",
+        f"Next: {_plain(found.verdict.advice)}",
+        "",
+        f"Gate: **{found.gate}**",
+        "",
+        "| check | measured | demanded | status |",
+        "|---|---|---|---|",
+    ]
+    for check in found.checks:
+        metric = found.metrics.get(check.metric)
+        value = shown(check.metric, metric) if metric else check.measured
+        cells = (check.name, value, check.rule, check.status)
+        lines.append("| " + " | ".join(map(_plain, cells)) + " |")
+    lines += ["", "| metric | value | pictures |", "|---|---|---|"]
+    for name in GLOSSARY:
+        metric = found.metrics.get(name)
+        if metric is not None:
+            value = shown(name, metric) if metric.value is not None else metric.reason
+            lines.append(f"| {title(name)} | {_plain(value)} | {metric.n or ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line and in one table cell."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", page.clean(text, 400))
+
+
+def junit(found: Results) -> str:
+    """One test case for each check; undecided and skipped ones are skipped, with the reason."""
+    outcome = {"failed": "failure", "undecided": "skipped", "skipped": "skipped"}
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"evaluate {page.clean(found.run)}",
+        tests=str(len(found.checks)),
+        failures=str(sum(check.status == "failed" for check in found.checks)),
+        skipped=str(sum(check.status in ("undecided", "skipped") for check in found.checks)),
+    )
+    for check in found.checks:
+        case = ElementTree.SubElement(suite, "testcase", classname="gate", name=check.name)
+        if check.status in outcome:
+            ElementTree.SubElement(
+                case, outcome[check.status], message=f"{check.measured}: {check.why}"
+            )
+        elif check.status == "warned":
+            ElementTree.SubElement(case, "system-out").text = f"{check.measured}: {check.why}"
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
