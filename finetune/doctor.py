@@ -106,7 +106,7 @@ def refuse_change(folder: Path, begun: dict[str, Any], now: dict[str, Any]) -> N
     Raises:
         UserError: names the first key that differs.
     """
-    for key in sorted(now):
+    for key in now:
         if begun.get(key) != now[key]:
             raise UserError(
                 f"{folder} was begun with {key}={begun.get(key)}, not {now[key]}. To continue it, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,10 @@ def _plain(value: Any) -> Any:
 
 def _read_lora(config: ModelConfig, model: LatentDiffusion, folder: Path) -> nn.Module:
     pipeline = load_pipeline(config)
+    logger = logging.getLogger("diffusers.loaders.lora_base")
+    logger.disabled = True  # it warns that there are no text encoder weights
     pipeline.load_lora_weights(str(folder))
+    logger.disabled = False
     return pipeline.unet.to(model.device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,9 @@ class LatentDiffusion:
     def encoder_fingerprint(self) -> str:
         """Hex digest of everything that latents and hidden states depend on, the data aside."""
         digest = hashlib.sha256(f"{self.resolution} {self.vae.config['scaling_factor']}".encode())
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        del tokenizer["padding"], tokenizer["truncation"]  # traces of the last call
+        digest.update(json.dumps([tokenizer, self.tokenizer.model_max_length]).encode())
         return _digest_weights(digest, self.vae, self.text_encoder)
 
     def fingerprint(self) -> str:

@@ -33,16 +33,12 @@ ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards
 
 def train(config: TrainConfig, manifest: Manifest) -> None:
     """Fine-tune as configured, continuing where an earlier start of the same run was cut off."""
-    accelerator = Accelerator(
-        mixed_precision=config.optim.mixed_precision,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=ENCODING_TIMEOUT)],
-    )
+    accelerator = _start(config)
     folder = config.folder
     stored = list_checkpoints(folder)
     if _is_finished(config, stored):
         accelerator.print(f"{folder} is complete: {_in_words(stored)}")
         return
-    _check_world(config, accelerator)
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
@@ -60,13 +56,16 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     accelerator.end_training()
 
 
-def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
-    if not stored or not (config.folder / "export").exists():
-        return False
-    return stored[-1].step >= config.steps or stored[-1].state()["stopped"] is not None
-
-
-def _check_world(config: TrainConfig, accelerator: Accelerator) -> None:
+def _start(config: TrainConfig) -> Accelerator:
+    """Join the launch. Without ``cpu=True`` the processes of a launch on CPUs would not find each other."""
+    cpu = not torch.accelerator.is_available()
+    precision = config.optim.mixed_precision
+    if cpu and precision == "fp16":
+        raise UserError(
+            "optim.mixed_precision=fp16 needs a GPU; type optim.mixed_precision=bf16 or no"
+        )
+    timeout = InitProcessGroupKwargs(timeout=ENCODING_TIMEOUT)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[timeout])
     size, pieces = config.optim.batch_size, config.optim.gradient_accumulation
     if size % (accelerator.num_processes * pieces):
         raise UserError(
@@ -74,6 +73,13 @@ def _check_world(config: TrainConfig, accelerator: Accelerator) -> None:
             f"optim.gradient_accumulation={pieces}; make it a multiple of "
             f"{accelerator.num_processes * pieces}"
         )
+    return accelerator
+
+
+def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
+    if not stored or not (config.folder / "export").exists():
+        return False
+    return stored[-1].step >= config.steps or stored[-1].state()["stopped"] is not None
 
 
 def _encode(
@@ -193,7 +199,8 @@ def _in_words(stored: list[Checkpoint]) -> str:
     stopped = stored[-1].state()["stopped"]
     text = f"{best.path.name} of {stored[-1].path.name} ({best.samples_seen} samples)"
     if best.heldout is not None:
-        text += f", held-out loss {100 * (best.heldout - 1):+.1f} % of the base model's"
+        text += f", held-out loss {100 * (best.heldout - 1):+.1f} % against the base model"
+        text += "" if best.heldout < 1 else ", which is better than any checkpoint"
     return text + (f"; stopped early: {stopped}" if stopped else "")
 
 

@@ -144,6 +144,12 @@ def curate(folder: Path, counts: dict[str, int], max_samples: int = 8) -> None:
 
 
 @pytest.fixture
+def random_curation():
+    """The functions that make such a curation and the pictures in it."""
+    return curate, picture
+
+
+@pytest.fixture
 def make_config(tmp_path, pipeline_dir):
     """A factory of small configurations over freshly curated pictures; keys are dotted."""
 

@@ -1,12 +1,83 @@
-"""Whole runs of a tiny model: what they leave, how they resume, when they stop."""
+"""Whole runs of a tiny model: what they leave, how they resume, when they stop, on one process and two."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
 from finetune import metrics
+from finetune.checkpoint import best_of, list_checkpoints
+from finetune.config import TrainConfig
+from finetune.loop import NonFiniteLoss
+from finetune.run import load_run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys):
-    config = make_config(method="lora")
+def losses(config: TrainConfig) -> list[dict]:
+    """The metrics without what depends on the clock."""
+    records = metrics.read(config.folder / "metrics.jsonl")
+    return [{k: v for k, v in record.items() if k != "samples_per_s"} for record in records]
+
+
+def digests(config: TrainConfig) -> dict[str, str]:
+    """Hashes of all that a run stores, but for where it was and how fast it ran."""
+    files = (p for p in sorted(config.folder.rglob("*")) if p.is_file() and not p.is_symlink())
+    return {
+        str(path.relative_to(config.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name not in ("metrics.jsonl", "config.yaml")
+    }
+
+
+def command(config: TrainConfig, *extra: str) -> list[str]:
+    """The overrides that reproduce ``config`` on the command line."""
+    return [
+        f"run.root={config.run.root}",
+        f"run.name={config.run.name}",
+        f"method={config.method.name}",
+        f"model.path={config.model.path}",
+        f"model.resolution={config.model.resolution}",
+        f"optim.lr={config.optim.lr}",
+        f"optim.batch_size={config.optim.batch_size}",
+        f"train.samples={config.train.samples}",
+        f"ema.decay={config.ema.decay}",
+        *(
+            f"heldout.{name}={getattr(config.heldout, name)}"
+            for name in ("every", "items", "bins", "draws", "batch_size")
+        ),
+        f"checkpoint.every={config.checkpoint.every}",
+        f"log.every={config.log.every}",
+        *extra,
+    ]
+
+
+def start(arguments: list[str], cwd: Path) -> subprocess.Popen:
+    """A command in a folder of its own, one thread, output kept."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, method):
+    config = make_config(method=method)
     run_training(config)
     names = {path.name for path in config.folder.iterdir()}
     assert names == {
@@ -17,5 +88,199 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys):
         "heldout.npz",
         "metrics.jsonl",
     }
-    print(metrics.read(config.folder / "metrics.jsonl"))
-    print(capsys.readouterr().out)
+    assert not list(config.folder.rglob("*.part"))
+    stored = list_checkpoints(config.folder)
+    assert [(c.step, c.samples_seen) for c in stored] == [(4, 16), (8, 32)]
+    links = config.folder / "checkpoints"
+    assert (links / "last").readlink() == Path("step-00000008")
+    assert (links / "best").readlink() == Path(best_of(stored).path.name)
+    trained = [r for r in losses(config) if "loss" in r]
+    measured = [r for r in losses(config) if "heldout" in r]
+    assert [r["samples_seen"] for r in trained] == list(range(4, 33, 4))
+    assert [r["samples_seen"] for r in measured] == [0, 16, 32]
+    assert measured[0]["heldout"] == measured[0]["heldout_base"]
+    assert stored[1].heldout == measured[2]["heldout_relative"]
+    with np.load(config.folder / "heldout.npz") as curve:
+        assert curve["val"].shape == curve["probe"].shape == (3, 4, 3, 2)
+    out = capsys.readouterr().out
+    assert "largest difference" in out
+    assert "python -m evaluate run.name=tiny" in out
+
+    before = digests(config)
+    run_training(config)
+    assert "is complete" in capsys.readouterr().out
+    assert digests(config) == before
+
+
+def test_base_value_comes_from_the_untouched_model(make_config, run_training):
+    """The stored base losses are those of a freshly loaded pipeline, measured from outside."""
+    from finetune.heldout import HeldoutGrid, grid_losses
+
+    config = make_config(method="lora")
+    run_training(config)
+    run = load_run(config.run.folder)
+    assert run.config == config
+    model, items = run.model(), run.items("val", 4)
+    grid = HeldoutGrid(bins=3, draws=2, seed=0)
+    with np.load(config.folder / "heldout.npz") as curve:
+        assert items.keys == curve["val_keys"].tolist()
+        for at, stored in enumerate([None, *run.checkpoints()]):
+            again = grid_losses(run.unet_at(stored), model.schedule, items, grid, batch_size=5)
+            np.testing.assert_allclose(again, curve["val"][at], rtol=1e-5)
+    raw, averaged = (run.unet_at(run.checkpoints()[-1], ema=ema) for ema in (False, True))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(raw.parameters(), averaged.parameters(), strict=True)
+    )
+    assert len(run.captions("val", 4)) == 4
+
+
+class Killed(BaseException):
+    """Stands in for the power cut: no ``except Exception`` sees it."""
+
+
+@pytest.mark.parametrize("cut", [2, 5, 9, 14, 17, 21])
+def test_a_run_cut_at_any_write_resumes_to_the_same_bytes(
+    make_config, run_training, monkeypatch, whole_run, cut
+):
+    """The writes are counted by their fsync; the run dies in the middle of number ``cut``."""
+    config = make_config()
+    calls = 0
+    real = os.fsync
+
+    def dying(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == cut:
+            raise Killed
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", dying)
+    with pytest.raises(Killed):
+        run_training(config)
+    monkeypatch.setattr(os, "fsync", real)
+    run_training(config)
+    assert losses(config) == whole_run[0]
+    assert digests(config) == whole_run[1]
+
+
+@pytest.fixture
+def whole_run(make_config, run_training, tmp_path):
+    """Losses and hashes of an uninterrupted run of the same configuration in the same place."""
+    config = make_config()
+    run_training(config)
+    result = losses(config), digests(config)
+    config.folder.rename(tmp_path / "whole")
+    return result
+
+
+def test_sigkill_and_the_same_command_again(make_config, run_training, whole_run, tmp_path):
+    config = make_config()
+    arguments = [str(ROOT / "finetune" / "train.py"), *command(config)]
+    first = start(arguments, tmp_path)
+    deadline = time.monotonic() + 120
+    while not (config.folder / "checkpoints" / "last").exists():
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    second = start(arguments, tmp_path)
+    output = second.communicate(timeout=120)[0]
+    assert second.returncode == 0, output
+    assert losses(config) == whole_run[0]
+    assert digests(config) == whole_run[1]
+
+
+def test_two_processes_train_what_one_does(make_config, run_training, tmp_path):
+    """Same global batch, half of it on each rank, in two micro-batches here and one there."""
+    one = make_config("one", **{"optim.gradient_accumulation": 2})
+    two = make_config("two")
+    run_training(one)
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"]
+    process = start([*launch, str(ROOT / "finetune" / "train.py"), *command(two)], tmp_path)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    for ours, theirs in zip(losses(one), losses(two), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
+    last = [list_checkpoints(config.folder)[-1].weights() for config in (one, two)]
+    for name, weight in last[0].items():
+        torch.testing.assert_close(last[1][name], weight, atol=2e-5, rtol=1e-3)
+
+
+def test_accumulation_changes_nothing_but_rounding(make_config, run_training):
+    whole, pieces = make_config("a"), make_config("b", **{"optim.gradient_accumulation": 4})
+    for config in (whole, pieces):
+        run_training(config)
+    for ours, theirs in zip(losses(whole), losses(pieces), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
+
+
+def test_memorising_four_pictures_is_noticed(make_config, run_training):
+    """A model that knows the domain is tuned on four pictures: training loss down, held-out loss up."""
+    options = {
+        "optim.lr": 1e-2,
+        "optim.batch_size": 16,
+        "train.caption_dropout": 0.0,
+        "heldout.items": 16,
+        "checkpoint.every": 100_000,
+        "ema.decay": None,
+    }
+    domain = make_config("domain", train=48, val=2, **options | {"train.samples": 2_400})
+    domain.heldout.every = domain.log.every = 2_400
+    run_training(domain)
+    changes = {"train.samples": 4_800, "heldout.every": 320, "log.every": 320, "optim.lr": 5e-3}
+    config = make_config("four", train=4, val=16, **options | changes)
+    config.model.path = str(domain.folder / "export")
+    run_training(config)
+    trained = [r["loss"] for r in losses(config) if "loss" in r]
+    measured = [r for r in losses(config) if "heldout" in r]
+    last = list_checkpoints(config.folder)[-1]
+    assert last.state()["stopped"] == "overfitting"
+    assert last.samples_seen < 4_800
+    assert trained[-1] < trained[0]
+    assert measured[-1]["probe_relative"] < 0.95
+    assert measured[-1]["heldout_relative"] > 1.05
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(
+    make_config, run_training, monkeypatch
+):
+    import finetune.loop
+
+    config = make_config()
+    real = finetune.loop.denoising_loss
+
+    def poisoned(unet, schedule, latents, noise, timesteps, text):
+        loss = real(unet, schedule, latents, noise, timesteps, text)
+        step = len([r for r in losses(config) if "loss" in r])
+        spoilt = torch.arange(len(loss)) == 2
+        return torch.where(spoilt, torch.nan, loss) if step == 5 else loss
+
+    monkeypatch.setattr(finetune.loop, "denoising_loss", poisoned)
+    with pytest.raises(NonFiniteLoss, match=r"update 6 \(after 20 samples\).*samples train-\d+\."):
+        run_training(config)
+    stored = list_checkpoints(config.folder)
+    assert [c.step for c in stored] == [4]
+    assert all(torch.isfinite(weight).all() for weight in stored[0].weights().values())
+
+
+def test_a_longer_run_goes_on_from_the_shorter_one(make_config, run_training):
+    """With a constant rate, 32 samples and then 48 are the same as 48 at once."""
+    config = make_config("grown")
+    run_training(config)
+    config.train.samples = 48
+    run_training(config)
+    direct = make_config("direct", **{"train.samples": 48})
+    run_training(direct)
+    assert losses(config) == losses(direct)
+
+
+def test_without_held_out_pairs_the_last_checkpoint_is_kept(make_config, run_training):
+    config = make_config(val=0, **{"heldout.items": 0, "checkpoint.keep": 1})
+    run_training(config)
+    stored = list_checkpoints(config.folder)
+    assert [c.step for c in stored] == [8]
+    assert stored[0].heldout is None
+    assert not any("heldout" in record for record in losses(config))
+    state = json.loads((stored[0].path / "state.json").read_text())
+    assert state["stopped"] is None

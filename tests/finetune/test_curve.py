@@ -1,0 +1,84 @@
+"""When training should stop: planted curves with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from finetune.curve import HeldoutCurve, paired_interval, reason_to_stop, symptom
+from finetune.heldout import HeldoutItems
+
+
+def curve(
+    val: list[float], probe: list[float], noise: float = 0.01, items: int = 64
+) -> HeldoutCurve:
+    """A curve with these mean losses relative to the base, and item-wise noise of that much."""
+    rng = np.random.default_rng(0)
+    keys = [str(i) for i in range(items)]
+    built = HeldoutCurve(keys, keys)
+    level = rng.uniform(0.5, 1.5, (items, 2, 1))
+    for step, means in enumerate(zip(val, probe, strict=True)):
+        losses = [
+            (level * (mean + noise * rng.normal(size=level.shape))).astype(np.float32)
+            for mean in means
+        ]
+        built.add(step, 10 * step, *losses)
+    return built
+
+
+def test_held_out_worse_while_training_pictures_improve_is_overfitting():
+    overfit = curve([1, 0.9, 0.8, 0.9, 0.95], [1, 0.9, 0.8, 0.6, 0.5])
+    assert [symptom(overfit, k) for k in range(5)] == [
+        None,
+        None,
+        None,
+        "overfitting",
+        "overfitting",
+    ]
+    assert reason_to_stop(overfit, patience=2) == "overfitting"
+    assert reason_to_stop(overfit, patience=3) is None
+    assert reason_to_stop(overfit, patience=None) is None
+
+
+def test_a_widening_gap_alone_is_not():
+    healthy = curve([1, 0.95, 0.92, 0.9, 0.89], [1, 0.9, 0.8, 0.7, 0.6])
+    assert all(symptom(healthy, k) is None for k in range(5))
+
+
+def test_a_rise_within_the_noise_is_not():
+    flat = curve([1, 0.9, 0.901, 0.9, 0.902], [1, 0.9, 0.89, 0.88, 0.87], noise=0.05)
+    assert reason_to_stop(flat, patience=1) is None
+
+
+def test_both_worse_than_the_base_is_divergence():
+    assert reason_to_stop(curve([1, 0.9, 1.3, 1.5], [1, 0.9, 1.2, 1.4]), patience=2) == "diverged"
+
+
+def test_held_out_worse_and_training_pictures_too_goes_on():
+    assert reason_to_stop(curve([1, 0.8, 0.9, 0.9], [1, 0.8, 0.9, 0.9]), patience=2) is None
+
+
+def test_a_curve_survives_its_file_and_can_be_cut(tmp_path):
+    whole = curve([1, 0.9, 0.8], [1, 0.9, 0.7])
+    whole.save(tmp_path / "a.npz")
+    whole.save(tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    cut = HeldoutCurve.load(tmp_path / "a.npz", up_to=1)
+    assert cut.steps == [0, 1]
+    assert cut.samples_seen == [0, 10]
+    assert cut.heldout() == whole.heldout(1)
+    np.testing.assert_array_equal(HeldoutCurve.load(tmp_path / "a.npz").probe, whole.probe)
+
+
+def test_the_interval_holds_the_truth_nineteen_times_in_twenty():
+    rng = np.random.default_rng(0)
+    inside = [
+        low < 0.3 < high
+        for _, low, high in (paired_interval(rng.normal(0.3, 1, 128)) for _ in range(1000))
+    ]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.025)
+
+
+def test_an_empty_curve_knows_its_items():
+    items = HeldoutItems(["a"], np.zeros(1), np.zeros(1))  # type: ignore[arg-type]
+    assert HeldoutCurve.of(items, items).val_keys == ["a"]

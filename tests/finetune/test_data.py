@@ -1,0 +1,128 @@
+"""The plan: permutations, shares of ranks, and batches that depend on their number alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.cache import EncodedShard, EncodedSplit
+from finetune.data import Batches, SamplePlan, epoch_order, keyed_seed
+
+
+def split(size: int = 10) -> EncodedSplit:
+    """Sample i has the latent i and i % 3 + 1 captions, caption c of it the hidden state 100 i + c."""
+    shards = []
+    for start in range(0, size, 4):
+        samples = range(start, min(start + 4, size))
+        captions = [100 * i + c for i in samples for c in range(i % 3 + 1)]
+        shards.append(
+            EncodedShard(
+                keys=[f"k{i}" for i in samples],
+                captions=[f"caption {i}" for i in samples],
+                latents=torch.tensor([float(i) for i in samples]).reshape(-1, 1, 1, 1),
+                text=torch.tensor(captions).reshape(-1, 1, 1).half(),
+                caption_rows=torch.arange(len(captions)),
+                offsets=torch.tensor(np.cumsum([0, *(i % 3 + 1 for i in samples)])),
+            )
+        )
+    return EncodedSplit(shards, empty=torch.full((1, 1), -1.0))
+
+
+def batches(**changes) -> Batches:
+    options = {"batch_size": 4, "caption_dropout": 0.0, "timesteps": 1000, "seed": 7}
+    return Batches(split(), **options | changes)
+
+
+def test_each_epoch_is_a_permutation_of_its_own():
+    orders = [epoch_order(0, epoch, 50) for epoch in range(3)]
+    for order in orders:
+        assert sorted(order) == list(range(50))
+    assert not np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[0], epoch_order(1, 0, 50))
+
+
+def test_the_plan_goes_on_across_epochs_and_can_start_anywhere():
+    whole = SamplePlan(0, 10)(0, 40)
+    assert [sorted(whole[i : i + 10]) for i in range(0, 40, 10)] == [list(range(10))] * 4
+    np.testing.assert_array_equal(SamplePlan(0, 10)(7, 26), whole[7:33])
+
+
+def test_ranks_share_each_batch_without_overlap():
+    for number in range(6):
+        whole = batches()(number)
+        shares = [batches(rank=rank, world_size=2)(number) for rank in range(2)]
+        for name in ("latents", "noise", "timesteps", "text"):
+            merged = torch.empty_like(getattr(whole, name))
+            for rank, share in enumerate(shares):
+                merged[rank::2] = getattr(share, name)
+            torch.testing.assert_close(merged, getattr(whole, name), atol=0, rtol=0)
+        assert [
+            key for pair in zip(*(s.keys for s in shares), strict=True) for key in pair
+        ] == whole.keys
+
+
+def test_a_batch_does_not_depend_on_those_before_it():
+    endless = batches()
+    for number in range(9):
+        reached = endless(number)
+    fresh = batches()(8)
+    assert reached.keys == fresh.keys
+    assert torch.equal(reached.noise, fresh.noise)
+    assert torch.equal(reached.timesteps, fresh.timesteps)
+    assert not torch.equal(fresh.noise, batches()(7).noise)
+
+
+def test_samples_come_with_their_own_latent_and_one_of_their_own_captions():
+    seen = set()
+    for number in range(60):
+        batch = batches(seed=1)(number)
+        for key, latent, text in zip(batch.keys, batch.latents, batch.text, strict=True):
+            i = int(key[1:])
+            assert latent.item() == i
+            caption = int(text.item()) - 100 * i
+            assert 0 <= caption <= i % 3
+            seen.add((i, caption))
+    assert len(seen) == sum(i % 3 + 1 for i in range(10))
+
+
+def test_caption_dropout_drops_its_share():
+    texts = torch.cat(
+        [batches(caption_dropout=0.3)(number).text.flatten() for number in range(500)]
+    )
+    share = (texts == -1).float().mean().item()
+    assert share == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 2000) ** 0.5)
+
+
+def test_timesteps_are_stratified_over_the_batch_and_uniform_for_each_sample():
+    drawn = torch.stack([batches(batch_size=8)(number).timesteps for number in range(400)])
+    assert drawn.min() >= 0
+    assert drawn.max() <= 999
+    assert torch.equal(drawn // 125, torch.arange(8).expand(400, 8))
+    # one sample's timesteps over time: its place in the batch is random, so its law is uniform
+    mine = torch.tensor(
+        [
+            int(t)
+            for number in range(800)
+            for key, t in zip(*(lambda b: (b.keys, b.timesteps))(batches()(number)), strict=True)
+            if key == "k3"
+        ]
+    )
+    counts = torch.histc(mine.float(), bins=4, min=0, max=1000)
+    expected = len(mine) / 4
+    assert ((counts - expected).abs() < 4 * expected**0.5).all()
+
+
+def test_micro_batches_cover_the_batch_in_equal_parts():
+    batch = batches()(0)
+    parts = list(batch.split(2))
+    assert [len(part.keys) for part in parts] == [2, 2]
+    assert torch.equal(torch.cat([part.noise for part in parts]), batch.noise)
+    assert parts[0].keys + parts[1].keys == batch.keys
+
+
+def test_keyed_seeds_are_known_numbers():
+    """Checkpoints of older versions resume only while these stay what they are."""
+    assert keyed_seed(0, "batch", 1) == keyed_seed(0, "batch", 1) != keyed_seed(0, "batch", 2)
+    assert keyed_seed(1, 23) != keyed_seed(12, 3)
+    assert 0 <= keyed_seed("x") < 2**63

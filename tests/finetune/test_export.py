@@ -1,0 +1,104 @@
+"""Exports read by plain diffusers, in ways that would show a wrong scale, and refused when wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+
+import finetune.export
+from finetune.config import FullConfig, LoraConfig, ModelConfig
+from finetune.export import ExportMismatch, export
+from finetune.methods import attach, trainable
+from finetune.model import load_model
+
+INPUTS = {"sample": torch.ones(1, 4, 4, 4), "timestep": torch.tensor([300])}
+
+
+@pytest.fixture
+def config(pipeline_dir):
+    return ModelConfig(path=str(pipeline_dir), resolution=16)
+
+
+def trained(config, method, scale: float = 0.3):
+    """A model whose trainable weights moved away from where they started."""
+    model = load_model(config)
+    attach(method, model.unet, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in trainable(model.unet).values():
+            weight.add_(scale * torch.randn(weight.shape, generator=generator))
+    return model
+
+
+@torch.no_grad()
+def output(unet, text):
+    return unet(**INPUTS, encoder_hidden_states=text).sample
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(4, 4.0), (4, 1.0), (2, 16.0), (3, 0.5)])
+def test_lora_loads_in_plain_diffusers_with_its_own_alpha(config, tmp_path, rank, alpha):
+    method = LoraConfig(rank=rank, alpha=alpha)
+    model = trained(config, method)
+    difference = export(method, config, model, tmp_path / "export")
+    assert difference < 1e-5
+    pipe = StableDiffusionPipeline.from_pretrained(config.path)
+    text = model.encode_captions(["red bar"])
+    base = output(pipe.unet, text)
+    pipe.load_lora_weights(str(tmp_path / "export"))
+    ours = output(model.unet, text)
+    torch.testing.assert_close(output(pipe.unet, text), ours, atol=1e-5, rtol=1e-5)
+    assert (ours - base).abs().max() > 0.01  # the comparison above could otherwise not fail
+    file = tmp_path / "export" / "pytorch_lora_weights.safetensors"
+    with safe_open(file, framework="pt") as stored:
+        adapter = json.loads(stored.metadata()["lora_adapter_metadata"])
+    assert (adapter["unet.r"], adapter["unet.lora_alpha"]) == (rank, alpha)
+
+
+def test_feed_forward_targets_are_exported_too(config, tmp_path):
+    method = LoraConfig(rank=2, alpha=3.0, targets=["to_q", "ff.net.2"])
+    model = trained(config, method)
+    assert any("ff.net.2" in name for name in trainable(model.unet))
+    assert export(method, config, model, tmp_path / "export") < 1e-5
+
+
+def test_the_full_export_is_a_pipeline_of_its_own(config, tmp_path):
+    model = trained(config, FullConfig(), scale=0.02)
+    assert export(FullConfig(), config, model, tmp_path / "export") < 1e-5
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "export")
+    text = model.encode_captions(["red bar"])
+    torch.testing.assert_close(output(pipe.unet, text), output(model.unet, text))
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    assert pipe.vae.config.scaling_factor == 1.5
+    assert not [p for p in (tmp_path / "export").rglob("*") if p.suffix in (".bin", ".pt", ".ckpt")]
+
+
+def test_the_same_weights_give_the_same_bytes(config, tmp_path):
+    method = LoraConfig(rank=2)
+    digests = set()
+    for name in "abc":
+        export(method, config, trained(config, method), tmp_path / name)
+        file = tmp_path / name / "pytorch_lora_weights.safetensors"
+        digests.add(hashlib.sha256(file.read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_wrong_export_is_refused_and_the_old_one_stays(config, tmp_path, monkeypatch):
+    method = LoraConfig(rank=4, alpha=1.0)
+    export(method, config, trained(config, method), tmp_path / "export")
+    before = (tmp_path / "export" / "pytorch_lora_weights.safetensors").read_bytes()
+    real = finetune.export._collate_lora_metadata
+
+    def alpha_as_rank(modules):  # what converters that forget alpha do
+        metadata = real(modules)
+        metadata["unet_lora_adapter_metadata"]["lora_alpha"] = 4.0
+        return metadata
+
+    monkeypatch.setattr(finetune.export, "_collate_lora_metadata", alpha_as_rank)
+    with pytest.raises(ExportMismatch, match="computes something else"):
+        export(method, config, trained(config, method, scale=0.5), tmp_path / "export")
+    assert (tmp_path / "export" / "pytorch_lora_weights.safetensors").read_bytes() == before

@@ -1,0 +1,130 @@
+"""The grid: its timesteps, noise that belongs to keys, and losses that nothing else moves."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.config import ModelConfig
+from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses, relative
+from finetune.model import load_model
+
+GRID = HeldoutGrid(bins=5, draws=2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model(pipeline_dir):
+    return load_model(ModelConfig(path=str(pipeline_dir), resolution=16))
+
+
+@pytest.fixture(scope="module")
+def items(model):
+    generator = torch.Generator().manual_seed(0)
+    return HeldoutItems(
+        keys=[f"key-{i}" for i in range(7)],
+        latents=torch.randn(7, 4, 4, 4, generator=generator),
+        text=torch.randn(7, 8, 16, generator=generator),
+    )
+
+
+def test_timesteps_are_stratified_midpoints():
+    timesteps = HeldoutGrid(bins=10, draws=2).timesteps(1000)
+    assert timesteps[0].tolist() == [25, 75]
+    assert timesteps[9].tolist() == [925, 975]
+    assert (timesteps // 100 == torch.arange(10)[:, None]).all()
+
+
+def test_losses_do_not_depend_on_batch_size_order_or_company(model, items):
+    whole = grid_losses(model.unet, model.schedule, items, GRID, batch_size=70)
+    assert whole.shape == (7, 5, 2)
+    one_by_one = grid_losses(model.unet, model.schedule, items, GRID, batch_size=1)
+    np.testing.assert_allclose(one_by_one, whole, rtol=1e-5)
+    backwards = HeldoutItems(items.keys[::-1], items.latents.flip(0), items.text.flip(0))
+    np.testing.assert_allclose(
+        grid_losses(model.unet, model.schedule, backwards, GRID, batch_size=9)[::-1],
+        whole,
+        rtol=1e-5,
+    )
+    alone = grid_losses(model.unet, model.schedule, items.take(slice(3, 4)), GRID, batch_size=4)
+    np.testing.assert_allclose(alone[0], whole[3], rtol=1e-5)
+
+
+def test_measuring_leaves_mode_and_random_state_alone(model, items):
+    model.unet.train()
+    state = torch.get_rng_state()
+    grid_losses(model.unet, model.schedule, items, GRID, batch_size=16)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.unet.training
+    model.unet.eval()
+
+
+def test_each_cell_is_the_loss_at_its_own_timestep_and_noise(model, items):
+    """An independent walk over the grid, one forward pass at a time."""
+    losses = grid_losses(model.unet, model.schedule, items, GRID, batch_size=16)
+    b, r, i = 3, 1, 5
+    t = int((b + (r + 0.5) / 2) * 1000 / 5)
+    noise = GRID.noise("key-5", b, r, torch.Size([4, 4, 4]))
+    alpha, sigma = model.schedule.alphas[t], model.schedule.sigmas[t]
+    with torch.no_grad():
+        noisy = alpha * items.latents[i] + sigma * noise
+        predicted = model.unet(noisy[None], t, encoder_hidden_states=items.text[i : i + 1]).sample[
+            0
+        ]
+    target = alpha * noise - sigma * items.latents[i]  # the tiny model predicts v
+    assert losses[i, b, r] == pytest.approx(((predicted - target) ** 2).mean().item(), rel=1e-5)
+
+
+def test_noise_depends_on_key_cell_and_seed_and_is_normal():
+    shape = torch.Size([4, 16, 16])
+    noises = {
+        (key, b, r, seed): HeldoutGrid(seed=seed).noise(key, b, r, shape)
+        for key in ("a", "b")
+        for b in (0, 1)
+        for r in (0, 1)
+        for seed in (0, 1)
+    }
+    stacked = torch.stack(list(noises.values()))
+    correlation = torch.corrcoef(stacked.flatten(1)) - torch.eye(len(noises))
+    assert correlation.abs().max() < 5 / 1024**0.5
+    assert stacked.std().item() == pytest.approx(1, abs=0.03)
+
+
+def test_a_perfect_predictor_has_no_loss(model, items):
+    known = {key: items.latents[i] for i, key in enumerate(items.keys)}
+
+    class Perfect(torch.nn.Module):
+        """Knows which clean latent it is looking at from the text, whose first number was planted."""
+
+        def forward(self, noisy, t, encoder_hidden_states):
+            clean = torch.stack(
+                [known[f"key-{int(row)}"] for row in encoder_hidden_states[:, 0, 0]]
+            )
+            alpha = model.schedule.alphas[t].reshape(-1, 1, 1, 1)
+            sigma = model.schedule.sigmas[t].reshape(-1, 1, 1, 1)
+            noise = (noisy - alpha * clean) / sigma
+            return SimpleNamespace(sample=alpha * noise - sigma * clean)
+
+    text = items.text.clone()
+    text[:, 0, 0] = torch.arange(7.0)
+    planted = HeldoutItems(items.keys, items.latents, text)
+    assert grid_losses(Perfect(), model.schedule, planted, GRID, batch_size=16).max() < 1e-6
+
+
+def test_relative_is_one_for_the_base_and_counts_every_bin_alike():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.5, 1.5, (20, 3, 2)) * np.array([1.0, 0.1, 0.05])[None, :, None]
+    assert relative(base, base).mean() == pytest.approx(1)
+    changed = base.copy()
+    changed[:, 2] *= 1.3  # the smallest bin by 30 %: a third of it in the mean
+    assert relative(changed, base).mean() == pytest.approx(1.1)
+
+
+def test_relative_leaves_out_bins_without_a_loss_to_speak_of():
+    base = np.ones((4, 3, 1), np.float32)
+    base[:, 2] = 0.001
+    worse = base.copy()
+    worse[:, 2] *= 50
+    assert relative(worse, base).mean() == pytest.approx(1)
