@@ -1,0 +1,47 @@
+"""Every YAML file composes into its typed schema; a configuration that nothing loads would rot."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from curate import command
+from curate.config import CurateConfig
+from evaluate.config import EvaluateConfig
+from finetune.config import TrainConfig
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+COMMANDS = {
+    "curate": (CurateConfig, ("dataset", "clip", "filters")),
+    "train": (TrainConfig, ("model", "method", "optim")),
+    "evaluate": (EvaluateConfig, ("clip", "sampler", "gate")),
+}
+CHOICES = [
+    (name, f"{group}={path.stem}")
+    for name, (_, groups) in COMMANDS.items()
+    for group in groups
+    for path in sorted((CONF / group).glob("*.yaml"))
+]
+# A choice that leaves a value to the user is composed with one.
+NEEDS = {"clip=custom": ["clip.name=ViT-B-32"]}
+
+
+def compose_with(name, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return command.to_dataclass(compose(name, overrides=list(overrides)), COMMANDS[name][0])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_defaults_compose(name):
+    assert isinstance(compose_with(name), COMMANDS[name][0])
+
+
+@pytest.mark.parametrize(("name", "choice"), CHOICES)
+def test_every_choice_composes(name, choice):
+    compose_with(name, choice, *NEEDS.get(choice, []))
+
+
+def test_every_file_belongs_to_a_command():
+    known = {group for _, groups in COMMANDS.values() for group in groups} | {"hydra"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == known
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS)
