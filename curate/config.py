@@ -170,7 +170,7 @@ class SplitConfig:
 
     val: float = 0.05
     test: float = 0.05
-    minimum: int = 32  # images per held-out side, as far as a fifth of the data allows
+    minimum: int = 128  # images per held-out side, as far as a tenth of the data allows
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -63,7 +63,7 @@ def _write_results(
     listing: Listing,
     verdicts: Verdicts,
     figures: dict[str, Any],
-    fingerprint: str,
+    scorer: str,
 ) -> None:
     """Shards, ledger, funnel, report and, last, the manifest."""
     rows = sample_rows(verdicts.ledger)
@@ -71,15 +71,21 @@ def _write_results(
     plans = shards.plan(rows, config.shards.max_samples)
     settings = f"{extension} {config.shards.jpeg_quality}"
     written = [shards.is_written(curate_dir, planned, settings) for planned in plans]
-    if not all(written):
-        # Until the last shard is in place the old manifest would speak of files that are gone.
+    known = [info for info in written if info]
+    if _manifest(config, figures, scorer, extension, known) != _old_manifest(curate_dir):
+        # Until the last file is in place the old manifest would speak of what is gone.
         (curate_dir / "manifest.json").unlink(missing_ok=True)
     image_of = _image_source(listing.candidates, extension, config.shards.jpeg_quality)
     found = []
-    for planned, known in zip(tqdm(plans, desc="shards", unit="shard"), written, strict=True):
-        found.append(
-            known or shards.write_shard(curate_dir, planned, settings, extension, image_of)
-        )
+    done = sum(info.samples for info in known)
+    with tqdm(total=len(rows), initial=done, desc="shards", unit="img") as bar:
+        for planned, info in zip(plans, written, strict=True):
+            found.append(
+                info
+                or shards.write_shard(
+                    curate_dir, planned, settings, extension, image_of, bar.update
+                )
+            )
     shards.remove_stale(curate_dir, plans)
     shard_of = {key: planned.path for planned in plans for key in planned.keys}
     table = verdicts.ledger
@@ -87,25 +93,35 @@ def _write_results(
     ledger.write(curate_dir / "ledger", table)
     write_json(curate_dir / "funnel.json", figures)
     report.write(curate_dir / "report.html", config, verdicts, figures, listing.candidates)
-    shards.write_manifest(
-        curate_dir,
-        shards.Manifest(
-            shards=tuple(found),
-            totals={
-                "pairs_in": figures["pairs_in"],
-                **{
-                    name: figures[name] for name in (ledger.KEPT, ledger.DROPPED, ledger.UNREADABLE)
-                },
-                "samples": figures["samples"],
-            },
-            fingerprint={
-                "scorer": fingerprint,
-                "filters": _digest(asdict(config.filters)),
-                "split": _digest(asdict(config.split)),
-            },
-            image_format=extension,
-        ),
+    manifest = _manifest(config, figures, scorer, extension, found)
+    shards.write_manifest(curate_dir, manifest)
+
+
+def _manifest(
+    config: CurateConfig,
+    figures: dict[str, Any],
+    scorer: str,
+    extension: str,
+    found: list[shards.ShardInfo],
+) -> shards.Manifest:
+    counts = ("pairs_in", ledger.KEPT, ledger.DROPPED, ledger.UNREADABLE, "samples")
+    return shards.Manifest(
+        shards=tuple(found),
+        totals={name: figures[name] for name in counts},
+        fingerprint={
+            "scorer": scorer,
+            "filters": _digest(asdict(config.filters)),
+            "split": _digest(asdict(config.split)),
+        },
+        image_format=extension,
     )
+
+
+def _old_manifest(curate_dir: Path) -> shards.Manifest | None:
+    try:
+        return shards.read_manifest(curate_dir)
+    except (FileNotFoundError, UserError):
+        return None
 
 
 def sample_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

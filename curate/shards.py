@@ -18,6 +18,7 @@ from curate.sample import Sample
 
 VERSION = 1
 IMAGE_EXTENSIONS = ("jpg", "png")
+END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +111,14 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return stream.read()
 
 
-def encode_tar(samples: Iterator[Sample], extension: str) -> Iterator[bytes]:
-    """USTAR bytes in pieces: image, json and txt of each sample side by side, no times, no owners."""
-    for sample in samples:
-        meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
-        for suffix, content in (
-            (extension, sample.image),
-            ("json", meta.encode()),
-            ("txt", sample.caption.encode()),
-        ):
-            yield _member(f"{sample.key}.{suffix}", content)
-    yield b"\0" * 2 * tarfile.BLOCKSIZE
+def encode_sample(sample: Sample, extension: str) -> bytes:
+    """USTAR bytes of a sample: image, json and txt side by side, no times, no owners."""
+    meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    return (
+        _member(f"{sample.key}.{extension}", sample.image)
+        + _member(f"{sample.key}.json", meta.encode())
+        + _member(f"{sample.key}.txt", sample.caption.encode())
+    )
 
 
 def _member(name: str, content: bytes) -> bytes:
@@ -185,6 +183,7 @@ def write_shard(
     settings: str,
     extension: str,
     image_of: Callable[[dict[str, Any]], bytes],
+    progress: Callable[[], object] = lambda: None,
 ) -> ShardInfo:
     """Write one tar, its sidecar table and, last, its statistics.
 
@@ -194,14 +193,17 @@ def write_shard(
         settings: what else decides the bytes (image format, quality).
         extension: ``jpg`` or ``png``.
         image_of: the bytes to store for a row; raises when the image has changed since.
+        progress: called after each sample.
     """
     import pandas as pd
 
     path = curate_dir / planned.path
     samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in planned.rows)
     with atomic_write(path) as stream:
-        for piece in encode_tar(samples, extension):
-            stream.write(piece)
+        for sample in samples:
+            stream.write(encode_sample(sample, extension))
+            progress()
+        stream.write(END_OF_TAR)
     table = io.BytesIO()
     frame = pd.DataFrame(planned.rows)
     frame.insert(1, "caption", frame["captions"].str[0])

@@ -10,7 +10,7 @@ import pandas as pd
 from curate.config import SplitConfig
 
 SIDES = ("train", "val", "test")
-LARGEST_FLOOR = 0.2  # a floor never takes more than this share of the images
+LARGEST_FLOOR = 0.1  # a floor never takes more than this share of the images
 
 
 def position(group: str, seed: int) -> float:
@@ -24,7 +24,7 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
 
     Groups stand on a line by their hash. ``val`` takes its share from the left end and ``test`` from
     the right one, so adding data moves nobody. Where a share is less than ``config.minimum`` images
-    its end grows until the floor is met (or a fifth of the data is used up); then added data may move
+    its end grows until the floor is met (or a tenth of the data is used up); then added data may move
     groups back to train, and only those at the edge.
     """
     positions = groups.map(

@@ -135,7 +135,10 @@ def test_members_that_are_not_adjacent_are_an_error(tmp_path):
         Sample("b", b"2", ("x",), {"captions": ["x"]}),
     )
     path = tmp_path / "twice.tar"
-    path.write_bytes(b"".join(shards.encode_tar(iter([one, other, one]), "png")))
+    path.write_bytes(
+        b"".join(shards.encode_sample(sample, "png") for sample in (one, other, one))
+        + shards.END_OF_TAR
+    )
     with pytest.raises(ValueError, match=r"twice\.tar.*'a'.*not adjacent"):
         list(shards.read_shard(path))
 

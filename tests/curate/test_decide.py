@@ -1,0 +1,147 @@
+"""Verdicts, funnel and ledger on planted data whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from curate import funnel, ledger
+from curate.config import ClipSimilarityConfig, FiltersConfig, SplitConfig
+from curate.decide import decide
+
+PAIRS, WRONG, DIMENSIONS = 600, 120, 48
+
+
+@pytest.fixture
+def annotations():
+    """Captions that lie near their images, a fifth of them dealt to other images; one row broken."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(PAIRS, DIMENSIONS))
+    texts = images + 0.8 * rng.normal(size=images.shape)
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    dealt = np.concatenate([np.roll(np.arange(WRONG), 1), np.arange(WRONG, PAIRS)])
+    texts = texts[dealt]
+    table = pd.DataFrame(
+        {
+            "key": [f"k{i:04d}" for i in range(PAIRS)],
+            "caption_index": 0,
+            "has_caption": True,
+            "source": "planted",
+            "caption": [f"caption {i}" for i in dealt],
+            "width": 64,
+            "height": 64,
+            "format": "PNG",
+            "bytes": 100,
+            "sha256": [f"{i:064x}" for i in range(PAIRS)],
+            "pixels": [f"{i:016x}" for i in range(PAIRS)],
+            "phash": "0" * 16,
+            "error": "",
+            "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
+            "clip_model": "planted 0",
+            "image_embedding": [row.tobytes() for row in images.astype(np.float32)],
+            "text_embedding": [row.tobytes() for row in texts.astype(np.float32)],
+            "planted_mismatch": dealt != np.arange(PAIRS),
+            "true_caption": [f"caption {i}" for i in range(PAIRS)],
+        }
+    )
+    broken = {"error": "truncated", "clip_similarity": np.nan, "pixels": ""}
+    broken |= {"image_embedding": None, "text_embedding": None}
+    for name, value in broken.items():
+        table.loc[PAIRS - 1, name] = value
+    return table
+
+
+def filters(**similarity):
+    return FiltersConfig(clip_similarity=ClipSimilarityConfig(**similarity))
+
+
+def test_calibrated_cut_removes_the_planted_and_keeps_the_true(annotations):
+    verdicts = decide(annotations, filters(false_keep_rate=0.05), SplitConfig(minimum=0))
+    found = funnel.summarise(verdicts, [])["planted"]
+    assert found["mismatches"] == WRONG
+    assert found["recall"] == pytest.approx(0.95, abs=0.06)
+    assert found["true_keep_rate"] > 0.99
+    assert found["precision"] > 0.95
+
+
+def test_funnel_and_ledger_agree(annotations):
+    verdicts = decide(annotations, filters(minimum=0.3), SplitConfig())
+    table, figures = verdicts.ledger, funnel.summarise(verdicts, ["a note"])
+    expected = annotations["clip_similarity"] >= np.float32(0.3)
+    assert table["kept"].tolist() == expected.tolist()
+    assert figures["kept"] == expected.sum()
+    assert figures["unreadable"] == 1
+    assert (
+        figures["kept"] + figures["dropped"] + figures["unreadable"] == figures["pairs_in"] == PAIRS
+    )
+    assert figures["rules"][-1]["left"] == figures["kept"]
+    assert sum(rule["dropped"] for rule in figures["rules"]) == PAIRS - figures["kept"]
+    assert figures["reasons"]["clip_similarity < 0.3"] == figures["dropped"]
+    assert sum(figures["samples"].values()) == figures["kept"]
+    assert table.loc[PAIRS - 1, ["status", "reason", "split"]].tolist() == [
+        "unreadable",
+        "unreadable: truncated",
+        "",
+    ]
+    assert (table["split"] != "").tolist() == table["kept"].tolist()
+    assert any("a note" in line for line in funnel.lines(figures))
+
+
+def test_a_cut_says_what_it_means_for_this_model(annotations):
+    strict = funnel.summarise(decide(annotations, filters(minimum=0.9), SplitConfig()), [])
+    loose = funnel.summarise(decide(annotations, filters(minimum=-1.0), SplitConfig()), [])
+    assert strict["cut"]["false_keep_rate"] == 0
+    assert loose["cut"]["false_keep_rate"] == 1
+
+
+def test_without_a_cut_everything_readable_stays(annotations):
+    verdicts = decide(annotations, filters(), SplitConfig())
+    assert verdicts.cut is None
+    assert verdicts.ledger["kept"].sum() == PAIRS - 1
+
+
+def test_an_image_stays_for_its_best_caption_and_on_one_side(annotations):
+    two = pd.concat([annotations, annotations.assign(caption_index=1, caption="other")])
+    two.loc[two["caption_index"] == 1, "clip_similarity"] = np.float32(0.01)
+    table = decide(two.reset_index(drop=True), filters(minimum=0.3), SplitConfig()).ledger
+    assert set(table.loc[table["kept"], "caption_index"]) == {0}
+    both = decide(two.reset_index(drop=True), filters(), SplitConfig()).ledger
+    assert both[both["kept"]].groupby("key")["split"].nunique().max() == 1
+
+
+def test_duplicates_are_on_one_side_when_they_are_kept(annotations):
+    annotations["pixels"] = [f"{i // 2:016x}" for i in range(PAIRS)]
+    config = filters()
+    config.exact_duplicates = False
+    table = decide(annotations, config, SplitConfig(val=0.3, test=0.3)).ledger
+    kept = table[table["kept"]]
+    assert kept.groupby("duplicate_group")["split"].nunique().max() == 1
+    assert (kept.groupby("duplicate_group").size() > 1).any()
+
+
+def test_the_ledger_refuses_to_lose_a_pair(annotations, tmp_path):
+    table = decide(annotations, filters(minimum=0.3), SplitConfig()).ledger.assign(shard="")
+    ledger.write(tmp_path / "ledger", table)
+    read = ledger.read(tmp_path)
+    assert read["key"].tolist() == annotations["key"].tolist()
+    assert tuple(read.columns[: len(ledger.COLUMNS)]) == ledger.COLUMNS
+    for change in ({"status": ""}, {"reason": "no reason"}, {"kept": False}):
+        wrong = table.copy()
+        row = wrong.index[wrong["kept"]][0]
+        for name, value in change.items():
+            wrong.loc[row, name] = value
+        with pytest.raises(AssertionError):
+            ledger.write(tmp_path / "ledger", wrong)
+
+
+def test_a_ledger_in_parts(annotations, tmp_path, monkeypatch):
+    table = decide(annotations, filters(), SplitConfig()).ledger.assign(shard="")
+    monkeypatch.setattr(ledger, "ROWS_PER_PART", 250)
+    ledger.write(tmp_path / "ledger", table)
+    assert len(list((tmp_path / "ledger").iterdir())) == 3
+    assert len(ledger.read(tmp_path)) == PAIRS
+    monkeypatch.setattr(ledger, "ROWS_PER_PART", 1_000)
+    ledger.write(tmp_path / "ledger", table)
+    assert len(ledger.read(tmp_path)) == PAIRS
+    with pytest.raises(FileNotFoundError, match=r"python -m curate run\.name="):
+        ledger.read(tmp_path / "none")
