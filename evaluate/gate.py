@@ -11,10 +11,11 @@ from collections.abc import Mapping
 
 from curate.command import EXIT_GATE_FAILED, EXIT_UNDECIDABLE
 from evaluate.config import GateConfig, GateRule
+from evaluate.glossary import shown
 from evaluate.results import Check, Metric
 
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-_BOUNDS = {"value": "the value", "ci_low": "the lower bound", "ci_high": "the upper bound"}
+_BOUNDS = {"value": "value", "ci_low": "lower bound", "ci_high": "upper bound"}
 
 
 def check_all(config: GateConfig, metrics: Mapping[str, Metric], word: str) -> tuple[Check, ...]:
@@ -40,15 +41,16 @@ def _check(name: str, rule: GateRule, metrics: Mapping[str, Metric], word: str) 
     if rule.metric == "verdict":
         met = (word in rule.values) == (rule.op == "in")
         demand = f"{'one of' if rule.op == 'in' else 'none of'} {', '.join(rule.values)}"
-        return Check(name, rule.metric, demand, word, _status(rule, met), _why(met, demand))
-    demand = f"{_BOUNDS[rule.use]} {rule.op} {rule.threshold:g}"
+        return Check(name, rule.metric, demand, word, _status(rule, met), "")
+    demand = f"{_BOUNDS[rule.use]} {rule.op} {shown(rule.metric, Metric(rule.threshold))}"
     metric = metrics.get(rule.metric, Metric(reason="no such metric"))
     if metric.value is None:
         status = "undecided" if rule.required else "skipped"
         return Check(name, rule.metric, demand, "not measured", status, metric.reason)
     met = _holds(rule, metric)
     status = "undecided" if met is None and rule.severity == "fail" else _status(rule, bool(met))
-    return Check(name, rule.metric, demand, _measured(metric), status, _why(met, demand))
+    why = "the interval straddles the threshold" if met is None else ""
+    return Check(name, rule.metric, demand, shown(rule.metric, metric), status, why)
 
 
 def _holds(rule: GateRule, metric: Metric) -> bool | None:
@@ -68,14 +70,3 @@ def _holds(rule: GateRule, metric: Metric) -> bool | None:
 
 def _status(rule: GateRule, met: bool) -> str:
     return "passed" if met else {"fail": "failed", "warn": "warned"}[rule.severity]
-
-
-def _why(met: bool | None, demand: str) -> str:
-    if met is None:
-        return f"the interval straddles the threshold ({demand})"
-    return "" if met else f"demanded: {demand}"
-
-
-def _measured(metric: Metric) -> str:
-    interval = "" if metric.low is None else f" [{metric.low:.4g}, {metric.high:.4g}]"
-    return f"{metric.value:.4g}{interval}"

@@ -18,6 +18,7 @@ class Entry:
 
 
 GLOSSARY: dict[str, Entry] = {
+    "verdict": Entry("Verdict", "What the run did, in one word.", better="", fraction=False),
     "heldout_change": Entry(
         "Held-out loss, kept against base",
         "Denoising loss on pictures that were not trained on, each noise level relative to the base "

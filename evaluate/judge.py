@@ -19,7 +19,7 @@ from curate.provenance import provenance, redacted
 from curate.shards import read_manifest, read_shard
 from evaluate import advice, alignment, gate, grid, report, results, summary, verdict
 from evaluate.config import EvaluateConfig
-from evaluate.glossary import shown, title
+from evaluate.glossary import title
 from evaluate.intervals import Bootstrap, detectable_change
 from evaluate.results import CheckpointResult, Metric, Picture, Results, Verdict
 from evaluate.sampling import Prompt, Sampler
@@ -248,9 +248,7 @@ def _print(found: Results, folder: Path, say: Callable[[str], None]) -> None:
     say(f"verdict {found.verdict.word}: {found.verdict.sentence}")
     say(f"next    {found.verdict.advice}")
     for check in found.checks:
-        metric = found.metrics.get(check.metric)
-        value = shown(check.metric, metric) if metric else check.measured
-        why = f" ({check.why})" if check.why else ""
-        say(f"gate    {check.status:9} {check.name}: {title(check.metric)} {value}{why}")
+        demanded = f"demanded: {check.rule}" + (f"; {check.why}" if check.why else "")
+        say(f"gate    {check.status:9} {title(check.metric)}: {check.measured} ({demanded})")
     say(f"gate    {found.gate}")
     say(f"report  {folder / 'report.html'}")

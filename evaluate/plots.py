@@ -30,7 +30,7 @@ def loss_curves(found: Results) -> Markup:
     _mark(axes, found, points)
     axes.set_xlabel("samples seen")
     axes.set_ylabel("loss against the base, %")
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return page.svg(drawing)
 
 

@@ -95,22 +95,17 @@ def _verdict(found: Results) -> Markup:
 def _checks(found: Results) -> Markup:
     if not found.checks:
         return page.paragraph("No rules were asked for (gate=none).", "note")
-    rows = []
-    for check in found.checks:
-        metric = found.metrics.get(check.metric)
-        rows.append(
-            [
-                page.badge(_STATUSES[check.status], check.status),
-                check.name.replace("_", " "),
-                title(check.metric) if metric else check.metric,
-                Markup("<b>{}</b>").format(
-                    shown(check.metric, metric) if metric else check.measured
-                ),
-                check.rule,
-                check.why,
-            ]
-        )
-    return page.table(["Status", "Rule", "Metric", "Measured", "Demanded", "Remark"], rows)
+    rows = [
+        [
+            page.badge(_STATUSES[check.status], check.status),
+            title(check.metric),
+            Markup('<b class="whole">{}</b>').format(check.measured),
+            Markup('<span class="whole">{}</span>').format(check.rule),
+            check.why,
+        ]
+        for check in found.checks
+    ]
+    return page.table(["Status", "Metric", "Measured", "Demanded", "Remark"], rows)
 
 
 def _pictures(found: Results, folder: Path, real: Mapping[str, Image.Image]) -> Markup:
@@ -231,7 +226,9 @@ def _not_measured(found: Results) -> Markup:
 
 def _glossary() -> Markup:
     rows = [[name, meaning, ""] for name, meaning in TERMS.items()]
-    rows += [[e.title, e.meaning, f"{e.better} is better"] for e in GLOSSARY.values()]
+    rows += [
+        [e.title, e.meaning, f"{e.better} is better" if e.better else ""] for e in GLOSSARY.values()
+    ]
     return page.table(["Term", "Meaning", "Direction"], rows)
 
 

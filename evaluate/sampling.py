@@ -19,6 +19,7 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import nn
@@ -77,6 +78,8 @@ class Sampler:
         pipeline = self.model.pipeline(unet)
         pipeline.scheduler = self.scheduler
         pipeline.set_progress_bar_config(disable=True)
+        verbosity = diffusers_logging.get_verbosity()
+        diffusers_logging.set_verbosity_error()  # it repeats every long caption, batch after batch
         pixels: Any = pipeline(
             [prompt.caption for prompt in prompts],
             height=self.model.resolution,
@@ -86,6 +89,7 @@ class Sampler:
             generator=[self.generator(prompt.key) for prompt in prompts],
             output_type="np",
         ).images  # type: ignore[union-attr]
+        diffusers_logging.set_verbosity(verbosity)
         return [_picture(array) for array in pixels]
 
     def keep(

@@ -25,9 +25,7 @@ def markdown(found: Results) -> str:
         "|---|---|---|---|",
     ]
     for check in found.checks:
-        metric = found.metrics.get(check.metric)
-        value = shown(check.metric, metric) if metric else check.measured
-        cells = (check.name, value, check.rule, check.status)
+        cells = (title(check.metric), check.measured, check.rule, check.status)
         lines.append("| " + " | ".join(map(_plain, cells)) + " |")
     lines += ["", "| metric | value | pictures |", "|---|---|---|"]
     for name in GLOSSARY:
@@ -54,12 +52,11 @@ def junit(found: Results) -> str:
         skipped=str(sum(check.status in ("undecided", "skipped") for check in found.checks)),
     )
     for check in found.checks:
+        text = f"{check.measured}; demanded: {check.rule}" + (f"; {check.why}" if check.why else "")
         case = ElementTree.SubElement(suite, "testcase", classname="gate", name=check.name)
         if check.status in outcome:
-            ElementTree.SubElement(
-                case, outcome[check.status], message=f"{check.measured}: {check.why}"
-            )
+            ElementTree.SubElement(case, outcome[check.status], message=text)
         elif check.status == "warned":
-            ElementTree.SubElement(case, "system-out").text = f"{check.measured}: {check.why}"
+            ElementTree.SubElement(case, "system-out").text = text
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

@@ -1,0 +1,142 @@
+"""One whole evaluation of a tiny run: its files, its exit code, and that it is not done twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curate.config import ClipConfig
+from evaluate import grid, judge, results, sampling
+from evaluate.config import (
+    EvaluateConfig,
+    GateConfig,
+    GateRule,
+    GridConfig,
+    RunConfig,
+    SamplerConfig,
+    SamplesConfig,
+)
+from finetune.heldout import relative
+
+ROOT = Path(__file__).resolve().parents[2]
+BETTER = GateRule(metric="heldout_change", op="<", threshold=0.0, use="ci_high")
+WORSE = GateRule(metric="heldout_change_last", op=">", threshold=0.0, use="ci_low")
+
+
+def config(trained, clip_dir: Path, rule: GateRule = BETTER, **grid_changes) -> EvaluateConfig:
+    return EvaluateConfig(
+        run=RunConfig(trained.run.root, trained.run.name),
+        clip=ClipConfig(name=f"local-dir:{clip_dir}"),
+        sampler=SamplerConfig("ddim", steps=2),
+        gate=GateConfig({"rule": rule}),
+        grid=GridConfig(**{"items": 34, "bins": 3, "draws": 1, **grid_changes}),
+        samples=SamplesConfig(rows=3, clip_captions=20),
+        resamples=200,
+    )
+
+
+def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
+    trained = make_run()
+    folder = trained.run.folder / "evaluate"
+    lines: list[str] = []
+    code = judge.judge_run(config(trained, clip_dir), lines.append)
+    found = results.load(folder / "report.json")
+    assert code == {"passed": 0, "failed": 1, "undecided": 3}[found.gate]
+    assert lines[0].startswith(f"verdict {found.verdict.word}: ")
+    assert lines[-1].endswith("report.html")
+    assert [c.step for c in found.checkpoints] == [0, 4, 8, 12, 16]
+    _check_against_the_arrays(found, folder)
+    _check_pictures(found, folder)
+    for name in ("report.html", "summary.md", "junit.xml"):
+        assert (folder / name).stat().st_size > 100
+    _check_nothing_is_done_twice(config(trained, clip_dir), monkeypatch, folder)
+
+    few = config(trained, clip_dir, items=31)
+    monkeypatch.undo()
+    assert judge.judge_run(few, lines.append) == 3
+    assert results.load(folder / "report.json").verdict.word == "inconclusive"
+
+
+def _check_against_the_arrays(found: results.Results, folder: Path) -> None:
+    """The numbers follow from losses.npz alone."""
+    stored = np.load(folder / "losses.npz")
+    base, last = stored["val/00000000"], stored["val/00000016"]
+    assert base.shape == (34, 3, 1)
+    change = (relative(last, base) - relative(base, base)).mean()
+    assert found.metrics["heldout_change_last"].value == pytest.approx(change, rel=1e-5)
+    assert found.checkpoints[-1].val.value == pytest.approx(change, rel=1e-5)
+    assert len(set(stored["val/keys"]) | set(stored["probe/keys"])) == 68
+    assert all(key.startswith("train-") for key in stored["probe/keys"])
+
+
+def _check_pictures(found: results.Results, folder: Path) -> None:
+    assert len(found.pictures) == 3
+    for picture in found.pictures:
+        assert {"base", "step-00000016"} <= picture.files.keys()
+        for name in picture.files.values():
+            assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def _check_nothing_is_done_twice(again: EvaluateConfig, monkeypatch, folder: Path) -> None:
+    def never(*_args, **_options):
+        raise AssertionError("done again")
+
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    monkeypatch.setattr(grid, "grid_losses", never)
+    monkeypatch.setattr(sampling.Sampler, "draw", never)
+    judge.judge_run(again, lambda _: None)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "evaluate", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run.name=nowhere"], ["accelerate launch finetune/train.py run.name=nowhere"]),
+        (["sampler.steps=0"], ["sampler.steps=0", "1 ... 1000"]),
+        (["grid.items=abc"], ["grid.items", "abc"]),
+        (["smapler=ddim"], ["smapler"]),
+        (["+typo=1"], ["typo"]),
+        (["gate.on_undecided=maybe"], ["gate.on_undecided=maybe", "exit_3"]),
+    ],
+)
+def test_wrong_requests_end_in_a_paragraph(tmp_path, arguments, parts):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert all(part in done.stderr for part in parts), done.stderr
+
+
+def test_help_and_checking_import_nothing_heavy(tmp_path):
+    assert "gate=default|none" in command("--help", cwd=tmp_path).stdout
+    code = (
+        "import sys, evaluate.__main__; "
+        "heavy = {'torch', 'pandas', 'diffusers', 'matplotlib', 'open_clip'} & set(sys.modules); "
+        "sys.exit(' '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_only_the_first_process_of_a_launch_works(tmp_path, monkeypatch, rank):
+    monkeypatch.setenv("RANK", rank)
+    done = command("run.name=nowhere", cwd=tmp_path)
+    assert done.returncode == {"0": 2, "1": 0}[rank]

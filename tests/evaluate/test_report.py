@@ -1,0 +1,127 @@
+"""The page, the summary and the JUnit file say what was found, and a caption stays text in each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluate import report, summary
+from evaluate.results import Check, Metric, Results
+from tests.evaluate.conftest import HOSTILE
+
+FUNNEL = {
+    "pairs_in": 10,
+    "kept": 8,
+    "samples": {"train": 6, "val": 1, "test": 1},
+    "rules": [{"rule": HOSTILE, "dropped": 2, "left": 8}],
+}
+
+
+class Elements(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture
+def render(tmp_path):
+    def draw(found: Results) -> str:
+        noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        for picture in found.pictures:
+            for name in picture.files.values():
+                path: Path = tmp_path / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(noise).save(path)
+        real = {picture.key: Image.fromarray(noise) for picture in found.pictures}
+        return report.render(found, tmp_path, real, FUNNEL)
+
+    return draw
+
+
+def test_hostile_caption_stays_text(results: Results, render):
+    elements = Elements(render(results)).found
+    assert "script" not in {tag for tag, _ in elements}
+    assert not any(name.startswith("on") for _, attrs in elements for name in attrs)
+    images = [attrs for tag, attrs in elements if tag == "img"]
+    assert len(images) == 4  # base, kept, last and the held-out picture
+    assert all(attrs["src"].startswith("data:image/webp;base64,") for attrs in images)
+    assert HOSTILE in images[0]["alt"]
+
+
+def test_verdict_comes_first_and_every_section_is_there(results: Results, render):
+    html = render(results)
+    anchors = [attrs["id"] for tag, attrs in Elements(html).found if tag == "section"]
+    assert anchors[:3] == ["verdict", "checks", "pictures"]
+    assert {"loss", "noise", "prompts", "data", "not-measured", "glossary"} <= set(anchors)
+    assert html.index("Overfitting") < html.index("a rule" if "a rule" in html else "Checks</h2>")
+    assert "the split &#39;test&#39; is empty" in html
+    assert "Kept (step 450)" in html
+    assert "Last (step 900)" in html
+
+
+def test_columns_merge_where_the_checkpoints_are_the_same(results: Results, render):
+    verdict = replace(results.verdict, kept=900, best=900)
+    assert "Kept = Last (step 900)" in render(replace(results, verdict=verdict))
+    base = replace(results.verdict, kept=0, best=0)
+    assert "Base = Kept" in render(replace(results, verdict=base))
+
+
+def test_same_result_same_bytes(results: Results, render):
+    assert render(results) == render(results)
+
+
+def test_a_diverged_run_still_gets_its_page(results: Results, render):
+    broken = replace(
+        results.checkpoints[-1],
+        val=Metric(reason="not a finite number"),
+        probe=Metric(reason="not a finite number"),
+        val_bins=(None,) * 3,
+        probe_bins=(None,) * 3,
+    )
+    found = replace(results, checkpoints=(*results.checkpoints[:-1], broken), checks=())
+    nothing = dict.fromkeys(("clip_base", "clip_kept", "clip_change"), Metric(reason="broke down"))
+    html = render(replace(found, metrics=found.metrics | nothing))
+    assert "Not measured: broke down." in html
+
+
+def test_summary_is_short_and_inert(results: Results):
+    checks = tuple(
+        Check(f"rule {i}", "clip_base", "value > 0", f"1|2 `{HOSTILE}`", "passed", "")
+        for i in range(12)
+    )
+    text = summary.markdown(replace(results, checks=checks))
+    assert text.count("\n") <= 60
+    assert "<img" not in text.replace(r"\<img", "")
+    row = next(line for line in text.splitlines() if "alert" in line)
+    assert row.replace(r"\|", "").count("|") == 5
+    assert "| Held-out loss, kept against base | -6.1 % \\[-7.4, -4.9\\] | 128 |" in text
+
+
+def test_junit_has_one_case_for_each_check(results: Results):
+    statuses = ("passed", "failed", "undecided", "skipped", "warned")
+    checks = tuple(Check(s, "clip_base", "value > 0", HOSTILE, s, "why") for s in statuses)
+    suite = ElementTree.fromstring(summary.junit(replace(results, checks=checks)))
+    assert suite.attrib["tests"] == "5"
+    assert suite.attrib["failures"] == "1"
+    assert suite.attrib["skipped"] == "2"
+    outcomes = {case.attrib["name"]: [child.tag for child in case] for case in suite}
+    assert outcomes == {
+        "passed": [],
+        "failed": ["failure"],
+        "undecided": ["skipped"],
+        "skipped": ["skipped"],
+        "warned": ["system-out"],
+    }
+    failure = suite.find(".//failure")
+    assert failure is not None
+    assert HOSTILE in failure.attrib["message"]

@@ -1,0 +1,125 @@
+"""A picture depends on its caption, seed, sampler and weights, and on nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from evaluate.config import SamplerConfig
+from evaluate.metrics import is_flat
+from evaluate.sampling import SCHEDULERS, Prompt, Sampler
+from finetune.config import ModelConfig
+from finetune.model import load_model
+
+PROMPTS = [Prompt(f"k{i}", caption) for i, caption in enumerate(("a dot", "a bar", "red", ""))]
+
+
+@pytest.fixture(scope="module")
+def model(pipeline_dir):
+    return load_model(ModelConfig(path=str(pipeline_dir), resolution=16))
+
+
+def sampler(model, name: str = "dpm_solver++", batch_size: int = 4, **options) -> Sampler:
+    settings = {"steps": 3, "guidance_scale": 3.0, **options}
+    return Sampler(model, SamplerConfig(name, **settings), seed=0, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_picture_does_not_depend_on_its_batch(model, name: str):
+    draw = sampler(model, name).draw
+    together = draw(model.unet, PROMPTS)
+    alone = [draw(model.unet, [prompt])[0] for prompt in PROMPTS]
+    for one, other in zip(together, alone, strict=True):
+        difference = np.abs(np.asarray(one, int) - np.asarray(other, int))
+        assert difference.max() <= 1  # rounding of batched convolutions
+    assert np.asarray(together[0]).tobytes() != np.asarray(together[1]).tobytes()
+
+
+def test_noise_is_keyed_and_leaves_the_global_state_alone(model):
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    draws = [
+        torch.randn(4, generator=sampler(model).generator(key)).tolist() for key in ("a", "a", "b")
+    ]
+    sampler(model, "ddpm").draw(model.unet, PROMPTS[:1])
+    assert draws[0] == draws[1] != draws[2]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_schedule_is_the_models_own(model):
+    for name in SCHEDULERS:
+        scheduler = sampler(model, name).scheduler
+        assert scheduler.config.prediction_type == "v_prediction"
+        assert torch.allclose(
+            scheduler.alphas_cumprod.sqrt().float(), model.schedule.alphas, atol=1e-6
+        )
+
+
+def test_a_perfect_denoiser_is_sampled_to_its_picture(model):
+    """Each solver, given a network that knows x_0, ends at the picture that x_0 decodes to."""
+    target = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        decoded = model.vae.decode(target / model.vae.config["scaling_factor"]).sample
+    expected = ((decoded / 2 + 0.5).clamp(0, 1) * 255)[0].permute(1, 2, 0).numpy()
+
+    class Perfect(torch.nn.Module):
+        """Says v = (alpha x_t - x_0) / sigma, from x_t = alpha x_0 + sigma eps."""
+
+        config, dtype, device = model.unet.config, torch.float32, torch.device("cpu")
+
+        def forward(self, x, t, **_):
+            t = torch.as_tensor(t).long()
+            alpha, sigma = model.schedule.alphas[t], model.schedule.sigmas[t]
+            return ((alpha * x - target) / sigma,)
+
+    for name in SCHEDULERS:
+        pipeline = sampler(model, name, steps=30)
+        pipeline.model = replace(model)
+        pipeline.model.pipeline = lambda unet: _with(model, unet)  # type: ignore[method-assign]
+        picture = pipeline.draw(Perfect(), PROMPTS[:1])[0]
+        assert np.abs(np.asarray(picture) - expected).max() < 8, name
+
+
+def _with(model, unet):
+    pipeline = model.pipeline()
+    pipeline.register_modules(unet=model.unet)
+    pipeline.unet = unet
+    return pipeline
+
+
+def test_pictures_are_kept_and_only_drawn_again_when_something_changed(model, tmp_path):
+    built = []
+
+    def unet():
+        built.append(1)
+        return model.unet
+
+    first = sampler(model, batch_size=3)
+    paths = first.keep(tmp_path, PROMPTS, "weights", unet)
+    assert [path.name for path in paths] == ["k0.png", "k1.png", "k2.png", "k3.png"]
+    content = [path.read_bytes() for path in paths]
+    first.keep(tmp_path, PROMPTS, "weights", unet)
+    assert len(built) == 1
+    paths[2].unlink()
+    first.keep(tmp_path, PROMPTS, "weights", unet)
+    assert len(built) == 2
+    assert [path.read_bytes() for path in paths] == content
+    for changed in (sampler(model, steps=4), sampler(model, guidance_scale=1.0)):
+        changed.keep(tmp_path, PROMPTS, "weights", unet)
+    first.keep(tmp_path, PROMPTS, "other weights", unet)
+    assert len(built) == 5
+
+
+def test_a_model_that_broke_down_gives_black_pictures(model):
+    broken = sampler(model)
+    nan = torch.nn.Parameter(torch.tensor(float("nan")))
+    unet = load_model(ModelConfig(path=model.path, resolution=16)).unet
+    with torch.no_grad():
+        unet.conv_out.bias.fill_(nan)
+    picture = broken.draw(unet, PROMPTS[:1])[0]
+    assert isinstance(picture, Image.Image)
+    assert is_flat(picture)
