@@ -48,7 +48,7 @@ class EncodedShard:
 
     def text_row(self, sample: int, which: float) -> Tensor:
         """Hidden states [L, D] of the caption at share ``which``, 0 <= which < 1, of the sample's own."""
-        first, end = self.offsets[sample].item(), self.offsets[sample + 1].item()
+        first, end = map(int, self.offsets[sample : sample + 2])
         return self.text[self.caption_rows[first + int(which * (end - first))]]
 
 

@@ -111,7 +111,8 @@ def fit(run: Training) -> Progress:
         saves = last or _crossed(config.checkpoint.every, before, progress.samples_seen)
         evaluates = saves or _crossed(config.heldout.every, before, progress.samples_seen)
         if evaluates or _crossed(config.log.every, before, progress.samples_seen):
-            mean = run.accelerator.reduce(window, "sum").item() / (window_steps * size)
+            total: Any = run.accelerator.reduce(window, "sum")
+            mean = total.item() / (window_steps * size)
             bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
             speed = window_steps * size / window_s
             _log(run, loss=mean, lr=lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))

@@ -70,7 +70,7 @@ class LatentDiffusion:
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
-            unet=unet or self.unet,
+            unet=unet or self.unet,  # type: ignore[arg-type]  # a U-Net, adapters or not
             scheduler=self.scheduler,
             safety_checker=None,  # type: ignore[arg-type]  # it blacks out pictures, silently
             feature_extractor=None,  # type: ignore[arg-type]

@@ -163,9 +163,7 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
         return
     last = stored[-1]
     state = last.state()
-    run.progress = Progress(
-        last.step, last.samples_seen, last.heldout
-    )  # longer now, if it had stopped
+    run.progress = Progress(last.step, last.samples_seen, last.heldout, state["stopped"])
     copy_into(run.weights, last.weights(ema=False))
     if run.ema:
         copy_into(run.ema.shadow, last.weights(ema=True))

@@ -177,7 +177,7 @@ def test_sigkill_and_the_same_command_again(make_config, run_training, whole_run
     config = make_config()
     arguments = [str(ROOT / "finetune" / "train.py"), *command(config)]
     first = start(arguments, tmp_path)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (config.folder / "checkpoints" / "last").exists():
         assert first.poll() is None, first.communicate()[0]
         assert time.monotonic() < deadline
@@ -185,7 +185,7 @@ def test_sigkill_and_the_same_command_again(make_config, run_training, whole_run
     first.send_signal(signal.SIGKILL)
     first.communicate()
     second = start(arguments, tmp_path)
-    output = second.communicate(timeout=120)[0]
+    output = second.communicate(timeout=600)[0]
     assert second.returncode == 0, output
     assert losses(config) == whole_run[0]
     assert digests(config) == whole_run[1]
@@ -198,7 +198,7 @@ def test_two_processes_train_what_one_does(make_config, run_training, tmp_path):
     run_training(one)
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"]
     process = start([*launch, str(ROOT / "finetune" / "train.py"), *command(two)], tmp_path)
-    output = process.communicate(timeout=240)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     for ours, theirs in zip(losses(one), losses(two), strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4)
@@ -240,6 +240,10 @@ def test_memorising_four_pictures_is_noticed(make_config, run_training):
     assert trained[-1] < trained[0]
     assert measured[-1]["probe_relative"] < 0.95
     assert measured[-1]["heldout_relative"] > 1.05
+    before = digests(config)
+    (config.folder / "export").rename(config.folder.parent / "lost")  # as if cut before the export
+    run_training(config)
+    assert digests(config) == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(
