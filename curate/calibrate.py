@@ -48,8 +48,8 @@ def shuffled(annotations: pd.DataFrame, seed: int = 0) -> Null:
         scored = scored.iloc[np.sort(rng.choice(len(scored), MAX_PAIRS, replace=False))]
     if scored.empty:
         return Null(np.zeros(0, np.float32))
-    of_key = annotations.dropna(subset="image_embedding").set_index("key")["image_embedding"]
-    images = _stack(scored["key"].map(of_key))
+    first = annotations.dropna(subset="image_embedding").drop_duplicates("key")
+    images = _stack(scored["key"].map(first.set_index("key")["image_embedding"]))
     texts = _stack(scored["text_embedding"])
     group = pd.factorize(scored["duplicate_group"])[0]
     caption = pd.factorize(scored["caption"])[0]
