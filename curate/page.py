@@ -211,7 +211,7 @@ def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **opt
 
 
 def svg(drawing: Figure) -> Markup:
-    """A matplotlib figure as inline SVG: black follows the page's theme, text stays text.
+    """A matplotlib figure as inline SVG: black and blue follow the page's theme, text stays text.
 
     The bytes depend on the drawing alone, and ids carry a hash of it: two figures of a page never
     capture each other's clip paths.
@@ -229,6 +229,7 @@ def svg(drawing: Figure) -> Markup:
         drawing.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace("#000000", "currentColor")
+    text = text.replace(BLUE, "var(--accent)")  # the one colour that is too dark on a dark page
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8] + "-"
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)

@@ -13,6 +13,7 @@ from evaluate.config import EvaluateConfig
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+@command.polite
 def main(cfg: DictConfig) -> None:
     """Judge the run; only the first process of a launch works, the others have nothing to do."""
     config = command.to_dataclass(cfg, EvaluateConfig)

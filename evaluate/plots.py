@@ -121,6 +121,6 @@ def alignment(found: Results) -> Markup:
     axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
     axes.set_yticks([0, 1], [label for _, label, _ in names])
     axes.set_ylim(-0.6, 1.8)
-    axes.set_xlabel("0: real pictures with wrong captions          1: real pictures with their own")
+    axes.set_xlabel("0 is real pictures with wrong captions, 1 is real pictures with their own")
     axes.grid(visible=False, axis="y")
     return page.svg(drawing)
