@@ -10,6 +10,7 @@ from curate.config import CurateConfig
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="curate")
+@command.polite
 def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
     config = command.to_dataclass(cfg, CurateConfig)

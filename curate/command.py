@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import wraps
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 EXIT_GATE_FAILED = 1
 EXIT_USER_ERROR = 2
@@ -20,6 +22,11 @@ EXIT_UNDECIDABLE = 3
 EXIT_INTERRUPTED = 130
 
 Config = TypeVar("Config")
+
+_GROUPS = ("dataset", "clip", "filters", "model", "method", "optim", "sampler", "gate")
+_NOISE = re.compile(
+    r"(full_key|object_type|reference_type)\s*[:=]|To append to your config|See https"
+)
 
 
 class UserError(ValueError):
@@ -61,19 +68,35 @@ def _unknown_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Run a ``@hydra.main`` function as a command: the user's mistakes print one paragraph and exit 2.
-
-    Any other exception is the program's own and keeps its traceback. Ctrl-C exits 130: the same
-    command again resumes.
-    """
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # two spinning thread pools starve each other
+    """Run a ``@hydra.main`` function as a command; see ``polite`` for how it ends."""
+    # Two spinning thread pools starve each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with 1
-    try:
+    with _exit_codes():
         _refuse_multirun_inside_launch()
         main()
+
+
+def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """End a command's own function by the exit codes of this module, before Hydra sees the exception.
+
+    The user's mistakes print one paragraph and exit 2. Any other exception is the program's own and
+    keeps its traceback. Ctrl-C exits 130: the same command again resumes.
+    """
+
+    @wraps(main)
+    def wrapped(cfg: DictConfig) -> None:
+        with _exit_codes():
+            main(cfg)
+
+    return wrapped
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
     except (UserError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
         _leave(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -100,20 +123,31 @@ def explain(error: BaseException) -> str:
     """One paragraph for an error of Hydra's or OmegaConf's: the key, what is wrong, what to type."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     key = getattr(cause, "full_key", None) or ""
+    if isinstance(cause, MissingConfigException) and cause.options:
+        group, _, choice = str(cause.missing_cfg_file).rpartition("/")
+        choices = [option for option in cause.options if not option.startswith("_")]
+        near = get_close_matches(choice, choices, n=1)
+        text = f"{group}={choice} is no choice; accepted: {', '.join(choices)}"
+        text += f". Type {group}={near[0] if near else choices[0]}"
+    elif isinstance(cause, MissingMandatoryValue):
+        text = f"{key} needs a value; type {key}=..."
+    else:
+        text = f"{_first_line(cause, key)}{_origin(str(error))}"
+    return f"{text}. See --help for the keys and choices."
+
+
+def _first_line(cause: BaseException, key: str) -> str:
+    """What the error says, without the lines that speak of Hydra's own workings."""
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    text = " ".join(line for line in lines if not re.match(r"(full_key|object_type)[:=]", line))
-    if isinstance(cause, OmegaConfBaseException) and key and key not in text:
-        text = f"{key}: {text}"
-    return text + _suggestion(str(error))
+    text = " ".join(line for line in lines if not _NOISE.match(line)).rstrip(".?")
+    return f"{key}: {text}" if key and key not in text else text
 
 
-def _suggestion(text: str) -> str:
-    """The overrides of this command line that the error speaks of, with near names of config keys."""
-    named = [arg for arg in sys.argv[1:] if "=" in arg and arg.lstrip("+~").split("=")[0] in text]
-    hint = f" (from {named[0]!r})" if named else ""
-    groups = ("dataset", "clip", "filters", "model", "method", "optim", "sampler", "gate")
-    wrong = named[0].lstrip("+~").split("=")[0] if named else ""
-    near = get_close_matches(wrong, groups, n=1)
-    if near and near[0] != wrong:
-        hint += f"; did you mean {near[0]!r}?"
-    return f"{hint}. See --help for the keys and choices."
+def _origin(text: str) -> str:
+    """The override of this command line that the error speaks of, and what it may have meant."""
+    for argument in sys.argv[1:]:
+        name = argument.lstrip("+~").split("=")[0]
+        if "=" in argument and name in text:
+            near = [] if name in _GROUPS or "." in name else get_close_matches(name, _GROUPS, n=1)
+            return f" (from {argument!r})" + (f"; did you mean {near[0]!r}?" if near else "")
+    return ""

@@ -16,6 +16,7 @@ from finetune.config import TrainConfig
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@command.polite
 def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
     config = command.to_dataclass(cfg, TrainConfig)

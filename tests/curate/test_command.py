@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from curate import command
@@ -66,6 +67,31 @@ def test_mistakes_leave_with_2_and_one_paragraph(composed, capsys, monkeypatch, 
     assert said.startswith("error: ")
     assert "\n" not in said
     assert mistake.split("=")[0].split(".")[0] in said
+
+
+def test_a_wrong_choice_lists_the_right_ones(tmp_path, monkeypatch):
+    (tmp_path / "color").mkdir()
+    (tmp_path / "color" / "green.yaml").write_text("")
+    (tmp_path / "main.yaml").write_text("defaults: [color: green]\n")
+    monkeypatch.setattr("sys.argv", ["curate", "color=gren"])
+    with (
+        initialize_config_dir(str(tmp_path), version_base="1.3"),
+        pytest.raises(MissingConfigException) as caught,
+    ):
+        compose("main", overrides=["color=gren"])
+    said = command.explain(caught.value)
+    assert said.startswith("color=gren is no choice; accepted: green. Type color=green.")
+
+
+def test_a_polite_function_leaves_with_2(capsys):
+    @command.polite
+    def mistaken(cfg):
+        raise command.UserError(f"{cfg} is wrong; type it right")
+
+    with pytest.raises(SystemExit) as leaving:
+        mistaken("key")
+    assert leaving.value.code == command.EXIT_USER_ERROR
+    assert capsys.readouterr().err == "error: key is wrong; type it right\n"
 
 
 def test_the_programs_own_errors_keep_their_traceback():
