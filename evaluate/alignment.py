@@ -10,7 +10,7 @@ from PIL import Image
 
 from curate.clip import ClipScorer
 from evaluate import metrics
-from evaluate.intervals import Bootstrap
+from evaluate.intervals import Array, Bootstrap
 from evaluate.results import Metric
 
 MIN_CAPTIONS = 16
@@ -38,10 +38,8 @@ def measure(
         bootstrap: intervals over captions; the anchors are taken as exact.
     """
     pictures = {label: [_read(path) for path in paths] for label, paths in drawn.items()}
-    fine = [
-        not any(metrics.is_flat(pictures[label][i]) for label in pictures)
-        for i in range(len(captions))
-    ]
+    rows = zip(*pictures.values(), strict=True)
+    fine = [not any(map(metrics.is_flat, row)) for row in rows]
     if sum(fine) < MIN_CAPTIONS:
         return not_measured(
             f"{sum(fine)} captions with pictures that are not blank; at least {MIN_CAPTIONS} needed"
@@ -53,16 +51,13 @@ def measure(
             "this CLIP does not tell real pairs from shuffled ones on these pictures"
         )
     chosen = np.flatnonzero(fine)
-    score = {
-        label: metrics.anchored(
-            metrics.clip_similarity(
-                scorer.encode_images([images[i] for i in chosen]), texts[chosen]
-            ),
-            anchors,
-        )
-        for label, images in pictures.items()
-    }
-    values = (score["base"], score["kept"], score["kept"] - score["base"])
+
+    def score(label: str) -> Array:
+        embedded = scorer.encode_images([pictures[label][i] for i in chosen])
+        return metrics.anchored(metrics.clip_similarity(embedded, texts[chosen]), anchors)
+
+    base, kept = score("base"), score("kept")
+    values = (base, kept, kept - base)
     return {n: Metric.of(bootstrap.mean(v)) for n, v in zip(NAMES, values, strict=True)}
 
 
