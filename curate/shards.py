@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -195,8 +195,6 @@ def write_shard(
         image_of: the bytes to store for a row; raises when the image has changed since.
         progress: called after each sample.
     """
-    import pandas as pd
-
     path = curate_dir / planned.path
     samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in planned.rows)
     with atomic_write(path) as stream:
@@ -204,15 +202,27 @@ def write_shard(
             stream.write(encode_sample(sample, extension))
             progress()
         stream.write(END_OF_TAR)
+    _write_sidecar(path.with_suffix(".parquet"), planned.rows)
+    size, sha256 = path.stat().st_size, sha256_of(path)
+    info = ShardInfo(planned.path, planned.split, len(planned.rows), size, sha256)
+    _write_stats(path, info, planned.digest(settings))
+    return info
+
+
+def _write_sidecar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The samples' table, one row each, as img2dataset puts it beside a tar."""
+    import pandas as pd
+
     table = io.BytesIO()
-    frame = pd.DataFrame(planned.rows)
+    frame = pd.DataFrame(rows)
     frame.insert(1, "caption", frame["captions"].str[0])
     frame.to_parquet(table, index=False)
-    with atomic_write(path.with_suffix(".parquet")) as stream:
+    with atomic_write(path) as stream:
         stream.write(table.getvalue())
-    info = ShardInfo(
-        planned.path, planned.split, len(planned.rows), path.stat().st_size, sha256_of(path)
-    )
+
+
+def _write_stats(path: Path, info: ShardInfo, plan_digest: str) -> None:
+    """img2dataset's ``_stats.json``, whose presence says that the shard is whole."""
     stats = {
         "count": info.samples,
         "successes": info.samples,
@@ -221,10 +231,9 @@ def write_shard(
         "status_dict": {"success": info.samples},
         "bytes": info.bytes,
         "sha256": info.sha256,
-        "plan": planned.digest(settings),
+        "plan": plan_digest,
     }
     write_json(path.with_name(f"{path.stem}_stats.json"), stats)
-    return info
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:

@@ -80,19 +80,8 @@ def save(
     """
     folder = finetune_dir / "checkpoints"
     path = folder / f"step-{state['step']:08d}"
-    part = folder / f".{path.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     tensors = {"weights": weights, "ema": ema, "state": optimizer_tensors(weights, optimizer)}
-    for name, values in tensors.items():
-        if values is not None:
-            detached = {key: value.detach().cpu().contiguous() for key, value in values.items()}
-            save_file(detached, part / f"{name}.safetensors")
-            _sync(part / f"{name}.safetensors")
-    write_json(part / "state.json", dict(state))
-    _sync(part)
-    part.rename(path)
-    _sync(folder)
+    _write_folder(path, tensors, state)
     _link(folder / "last", path.name)
     checkpoints = list_checkpoints(finetune_dir)
     best = best_of(checkpoints)
@@ -101,6 +90,24 @@ def save(
         if old != best:
             shutil.rmtree(old.path)
     return checkpoints[-1]
+
+
+def _write_folder(
+    path: Path, tensors: Mapping[str, Mapping[str, Tensor] | None], state: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint's files aside, sync them, and rename the folder into place."""
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, values in tensors.items():
+        if values is not None:
+            detached = {key: value.detach().cpu().contiguous() for key, value in values.items()}
+            save_file(detached, part / f"{name}.safetensors")
+            _sync(part / f"{name}.safetensors")
+    write_json(part / "state.json", dict(state))
+    _sync(part)
+    part.rename(path)
+    _sync(path.parent)
 
 
 def optimizer_tensors(

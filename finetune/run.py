@@ -18,7 +18,7 @@ from curate.shards import Manifest, read_manifest
 from finetune import checkpoint, doctor, metrics
 from finetune.cache import EncodedSplit, encode_shards, load_split
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import METHODS, TrainConfig
+from finetune.config import METHODS, OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches
 from finetune.ema import Ema, copy_into
@@ -112,19 +112,10 @@ def _assemble(
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     weights = trainable(model.unet)
-    optim = config.optim
-    optimizer = torch.optim.AdamW(
-        weights.values(),
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
-    unet, prepared = accelerator.prepare(model.unet, optimizer)
+    unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
     batches = Batches(
         splits[0],
-        batch_size=optim.batch_size,
+        batch_size=config.optim.batch_size,
         caption_dropout=config.train.caption_dropout,
         timesteps=len(model.schedule),
         seed=config.train.seed,
@@ -138,11 +129,22 @@ def _assemble(
         accelerator=accelerator,
         unet=unet,
         weights=weights,
-        optimizer=prepared,
+        optimizer=optimizer,
         ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
         schedule=model.schedule,
         batches=batches,
         heldout=_heldout(config, *splits) if config.heldout.items else None,
+    )
+
+
+def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        weights.values(),
+        lr=optim.lr,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        fused=True,
     )
 
 

@@ -1,0 +1,1 @@
+"""The Hydra configuration tree: YAML chooses, the dataclasses beside their owners define."""

@@ -1,0 +1,1 @@
+"""What a scheduler runs, and the script that rebuilds the built-in models."""
