@@ -1,0 +1,86 @@
+"""Resuming, averaging and failing of the starter models' training loop, on a model of two layers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from workflows.starter_loop import Recipe, TrainingState, load_ema, train
+
+RECIPE = Recipe(
+    steps=4, batch_size=8, learning_rate=1e-2, warmup_steps=2, measure_every=2, seed=5
+)  # fmt: skip
+
+
+class Sine:
+    """Learns sin(x) from noise drawn anew at each step."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.killed_at = -1
+        self.calls = 0
+
+    def parameter_groups(self) -> list[dict]:
+        return [
+            {"params": list(self.model[0].parameters())},
+            {"params": list(self.model[2].parameters()), "lr_scale": 10.0},
+        ]
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        self.calls += 1
+        if self.calls == self.killed_at:
+            raise KeyboardInterrupt
+        x = torch.randn((RECIPE.batch_size, 1), generator=generator)
+        return (self.model(x) - x.sin()).square().mean()
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        return {"at_zero": model(torch.zeros(1, 1)).item()}
+
+
+def test_a_cut_run_resumes_to_identical_weights(tmp_path: Path) -> None:
+    train(Sine(), RECIPE, tmp_path / "whole")
+    cut = Sine()
+    cut.killed_at = 4  # after the checkpoint of step 2
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, RECIPE, tmp_path / "cut")
+    train(Sine(), RECIPE, tmp_path / "cut")
+    whole = load_file(tmp_path / "whole" / "checkpoint.safetensors")
+    resumed = load_file(tmp_path / "cut" / "checkpoint.safetensors")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
+    assert logs[0] == logs[1]
+    assert [json.loads(line)["step"] for line in logs[0].splitlines()] == [2, 4]
+
+
+def test_the_average_is_what_is_measured_and_loaded(tmp_path: Path) -> None:
+    task = Sine()
+    train(task, RECIPE, tmp_path)
+    trained = {name: value.clone() for name, value in task.model.state_dict().items()}
+    assert load_ema(task.model, tmp_path / "checkpoint.safetensors") == RECIPE.steps
+    assert any(not torch.equal(trained[n], v) for n, v in task.model.state_dict().items())
+    measured = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["at_zero"]
+    assert measured == pytest.approx(task.model(torch.zeros(1, 1)).item())
+
+
+def test_the_learning_rate_rises_and_falls_to_zero() -> None:
+    rates = [RECIPE.learning_rate_at(step) for step in range(RECIPE.steps + 1)]
+    assert rates == pytest.approx([5e-3, 1e-2, 1e-2, 5e-3, 0.0])
+
+
+def test_groups_keep_their_own_rate() -> None:
+    task = Sine()
+    state = TrainingState(task, RECIPE)
+    state.update(task.loss(torch.Generator().manual_seed(0)))
+    slow, fast = (group["lr"] for group in state.optimizer.param_groups)
+    assert fast == pytest.approx(10 * slow) == pytest.approx(10 * RECIPE.learning_rate_at(0))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    state = TrainingState(Sine(), RECIPE)
+    with pytest.raises(FloatingPointError, match="step 0"):
+        state.update(torch.tensor(float("nan"), requires_grad=True))

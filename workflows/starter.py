@@ -1,0 +1,165 @@
+"""The command that rebuilds the built-in models: `python -m workflows.starter`.
+
+Stages: `clip`, `vae`, `unet`, `export`, `measure`, or `all` of them in that order. Each continues
+where it was cut; the same command again resumes. Work files stay in `--work-dir`; `export` writes the
+finished weights into the packages, and `measure` prints the figures of what lies there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from workflows.emoji_sets import Pictures
+
+CHECKPOINT = "checkpoint.safetensors"
+PROMPTS = (
+    *("red heart", "grinning face", "dog face", "flag France", "pizza"),
+    *("rocket", "deciduous tree", "woman astronaut medium skin tone", "automobile", "sun"),
+    *("cat face", "red apple", "house", "fish", "man cook dark skin tone"),
+    *("soccer ball", "strawberry", "green book", "yellow heart", "hourglass done"),
+)
+
+
+class Workshop:
+    """The work folder: pictures, tokenizer, and the models trained so far."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        from workflows.starter_tokenizer import load_tokenizer
+
+        self.folder = folder
+        self.device = device
+        self.tokenizer = load_tokenizer(folder / "tokenizer")
+
+    def pictures(self) -> tuple[Pictures, Pictures]:
+        """Training pictures and OpenMoji's, rendered on the first call."""
+        from workflows.emoji_sets import load_pictures
+        from workflows.starter_clip import IMAGE_SIZE_PX
+
+        return load_pictures(self.folder, IMAGE_SIZE_PX)
+
+    def trained(self, stage: str, build: Callable[[], Any]) -> Any:
+        """The averaged weights of a stage's last checkpoint, for inference.
+
+        Raises:
+            FileNotFoundError: the stage has not been run.
+        """
+        from workflows.starter_loop import load_ema
+
+        checkpoint = self.folder / stage / CHECKPOINT
+        if not checkpoint.exists():
+            raise FileNotFoundError(
+                f"{checkpoint} is missing; run `python -m workflows.starter {stage} "
+                f"--work-dir {self.folder}` first"
+            )
+        model = build()
+        load_ema(model, checkpoint)
+        return model.eval().requires_grad_(False).to(self.device)
+
+
+def train_clip(shop: Workshop) -> None:
+    """Train the CLIP."""
+    from workflows.starter_clip import RECIPE, ClipTask
+    from workflows.starter_loop import train
+
+    pictures, openmoji = shop.pictures()
+    train(ClipTask(pictures, openmoji, shop.tokenizer, shop.device), RECIPE, shop.folder / "clip")
+
+
+def train_vae(shop: Workshop) -> None:
+    """Train the VAE."""
+    from workflows.starter_loop import train
+    from workflows.starter_vae import RECIPE, VaeTask
+
+    pictures, openmoji = shop.pictures()
+    train(VaeTask(pictures, openmoji, shop.device), RECIPE, shop.folder / "vae")
+
+
+def train_unet(shop: Workshop) -> None:
+    """Train the U-Net on the VAE's latents and the CLIP's text tower."""
+    from workflows.starter_clip import build_clip
+    from workflows.starter_loop import train
+    from workflows.starter_text import convert_text_tower
+    from workflows.starter_unet import RECIPE, UnetTask
+    from workflows.starter_vae import build_vae
+
+    vae = shop.trained("vae", build_vae)
+    text_encoder = convert_text_tower(shop.trained("clip", build_clip).text).to(shop.device)
+    task = UnetTask(shop.pictures()[0], vae, text_encoder, shop.tokenizer, shop.device)
+    train(task, RECIPE, shop.folder / "unet")
+
+
+def export(shop: Workshop) -> None:
+    """Write the CLIP and the pipeline into the packages."""
+    from workflows.starter_clip import CONFIG, build_clip
+    from workflows.starter_export import export_clip, export_pipeline
+    from workflows.starter_text import convert_text_tower
+    from workflows.starter_unet import SCHEDULER, build_unet, latent_scale
+    from workflows.starter_vae import build_vae
+
+    clip = shop.trained("clip", build_clip)
+    text_encoder = convert_text_tower(clip.text)
+    export_clip(clip, CONFIG)
+    vae = shop.trained("vae", build_vae)
+    vae.register_to_config(scaling_factor=latent_scale(vae, shop.pictures()[0]))
+    export_pipeline(shop.trained("unet", build_unet), vae, text_encoder, SCHEDULER)
+
+
+def measure(shop: Workshop) -> None:
+    """Print the exported models' figures as JSON; draw `samples.png` into the work folder."""
+    import open_clip
+    from diffusers import AutoencoderKL
+
+    from workflows import starter_export
+    from workflows.emoji_batches import as_floats
+    from workflows.starter_clip import clip_figures
+    from workflows.starter_vae import vae_figures
+
+    pictures, openmoji = shop.pictures()
+    clip = open_clip.create_model(f"local-dir:{starter_export.CLIP_FOLDER}", device=shop.device)
+    figures = clip_figures(clip.eval(), shop.tokenizer, pictures, openmoji)
+    vae: Any = AutoencoderKL.from_pretrained(starter_export.LDM_FOLDER / "vae")
+    images = as_floats(openmoji.images, shop.device) * 2 - 1
+    figures |= vae_figures(vae.eval().to(shop.device), images)
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2))
+    starter_export.sample_grid(list(PROMPTS), shop.folder / "samples.png")
+
+
+STAGES: dict[str, Callable[[Workshop], None]] = {
+    "clip": train_clip,
+    "vae": train_vae,
+    "unet": train_unet,
+    "export": export,
+    "measure": measure,
+}
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(prog="python -m workflows.starter", description=__doc__)
+    parser.add_argument("stage", nargs="?", default="all", choices=(*STAGES, "all"))
+    parser.add_argument("--work-dir", type=Path, default=Path("runs/starter"))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads on the CPU")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Run the stages named on the command line."""
+    chosen = parse_arguments()
+    import torch
+
+    torch.set_num_threads(chosen.threads)
+    shop = Workshop(chosen.work_dir, torch.device(chosen.device))
+    for stage in STAGES if chosen.stage == "all" else (chosen.stage,):
+        STAGES[stage](shop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Finished starter models, written as fp16 safetensors into the folders that the packages load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from curate.files import atomic_write, write_json
+from workflows.starter_tokenizer import load_tokenizer, write_tokenizer
+
+PACKAGES = Path(__file__).resolve().parents[1]
+CLIP_FOLDER = PACKAGES / "curate" / "starter_clip"
+LDM_FOLDER = PACKAGES / "finetune" / "starter_ldm"
+CARD = "README.md"
+GUIDANCE_SCALE = 3.0
+
+
+def export_clip(model: Any, config: dict[str, Any], folder: Path = CLIP_FOLDER) -> None:
+    """Write an open_clip model as a folder for ``local-dir:``; the tokenizer lies beside it."""
+    weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    with atomic_write(folder / "open_clip_model.safetensors") as stream:
+        stream.write(save(weights, metadata={"format": "pt"}))
+    write_json(folder / "open_clip_config.json", config)
+    write_tokenizer(folder)
+
+
+def export_pipeline(
+    unet: Any, vae: Any, text_encoder: Any, scheduler: dict[str, Any], folder: Path = LDM_FOLDER
+) -> None:
+    """Write a ``StableDiffusionPipeline`` folder in diffusers' own layout; its card is kept.
+
+    The weights are rounded to fp16 in place: what is judged afterwards is what users load.
+    """
+    from diffusers import DDPMScheduler, StableDiffusionPipeline
+
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    pipeline = StableDiffusionPipeline(
+        vae=vae.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=load_tokenizer(part / "tokenizer"),
+        unet=unet.half(),
+        scheduler=DDPMScheduler(**scheduler),  # type: ignore[arg-type]
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,  # type: ignore[arg-type]
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(part, safe_serialization=True)
+    _forget_paths(part)
+    if (folder / CARD).exists():
+        shutil.copyfile(folder / CARD, part / CARD)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+
+
+def _forget_paths(folder: Path) -> None:
+    """Take the name of the folder they were loaded from out of the configurations."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            write_json(path, content)
+
+
+@torch.inference_mode()
+def sample_grid(
+    prompts: list[str], path: Path, folder: Path = LDM_FOLDER, columns: int = 10, steps: int = 20
+) -> None:
+    """Draw each prompt once, seeded by its place (DPM-Solver++), and save all as one PNG."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from PIL import Image
+
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
+    images = pipeline(
+        prompts,
+        num_inference_steps=steps,
+        guidance_scale=GUIDANCE_SCALE,
+        generator=generators,
+    ).images
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    grid = Image.new("RGB", (width * columns, height * rows), "white")
+    for index, image in enumerate(images):
+        grid.paste(image, (width * (index % columns), height * (index // columns)))
+    grid.save(path)

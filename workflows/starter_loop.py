@@ -1,0 +1,194 @@
+"""The training loop of the starter models: seeded by step, logged, and resumable after any kill.
+
+The randomness of a step is a function of (seed, step) alone, so a checkpoint needs no generator
+state and a resumed run computes what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from curate.files import atomic_write
+
+MAX_GRAD_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast one starter model is trained.
+
+    Attributes:
+        steps: optimizer steps from start to end; the learning rate falls to zero over them.
+        batch_size: samples a step.
+        learning_rate: peak of the cosine, after `warmup_steps` of linear rise.
+        weight_decay: AdamW's.
+        ema_decay: of the weights that are exported.
+        measure_every: steps between measurements; a checkpoint is written with each.
+        seed: of the initial weights, the batches and the noise.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    ema_decay: float = 0.998
+    measure_every: int = 100
+    seed: int = 0
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then a cosine to zero at `steps`."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class Task(Protocol):
+    """What a starter model brings to the loop."""
+
+    model: nn.Module
+
+    def parameter_groups(self) -> list[dict]:
+        """AdamW parameter groups; `lr_scale` of a group multiplies the learning rate."""
+        ...
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """Scalar loss of one batch; all randomness from `generator`."""
+        ...
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Figures on data that is never trained on."""
+        ...
+
+
+class TrainingState:
+    """Model, its moving average and optimizer, saved together as one safetensors file."""
+
+    def __init__(self, task: Task, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.model = task.model
+        self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            task.parameter_groups(),
+            lr=recipe.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=recipe.weight_decay,
+        )
+        self.step = 0
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Trainable parameters in the optimizer's order."""
+        return (p for group in self.optimizer.param_groups for p in group["params"])
+
+    def update(self, loss: Tensor) -> None:
+        """One optimizer step on `loss`, then one of the moving average.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"loss is {loss.item()} at step {self.step}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate_at(self.step) * group.get("lr_scale", 1.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters(), MAX_GRAD_NORM)
+        self.optimizer.step()
+        self.step += 1
+        # A short average at first: the initial weights are noise (as in Karras et al. 2024, sec. 3).
+        decay = min(self.recipe.ema_decay, self.step / (self.step + 9))
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.ema[name].lerp_(value.detach(), 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Write everything to `path`, atomically."""
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"ema/{name}": value for name, value in self.ema.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
+        tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+        with atomic_write(path) as stream:
+            stream.write(save(tensors, metadata={"step": str(self.step)}))
+
+    def load(self, path: Path) -> None:
+        """Continue from what `save` wrote."""
+        model: dict[str, Tensor] = {}
+        optimizer: dict[int, dict[str, Tensor]] = {}
+        with safe_open(path, framework="pt") as file:
+            self.step = int(file.metadata()["step"])
+            for key in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
+                kind, _, name = key.partition("/")
+                if kind == "model":
+                    model[name] = file.get_tensor(key)
+                elif kind == "ema":
+                    self.ema[name].copy_(file.get_tensor(key))
+                else:
+                    index, _, field = name.partition("/")
+                    optimizer.setdefault(int(index), {})[field] = file.get_tensor(key)
+        self.model.load_state_dict(model)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
+
+
+def load_ema(model: nn.Module, path: Path) -> int:
+    """Load the moving average of a checkpoint into `model`; returns the checkpoint's step."""
+    with safe_open(path, framework="pt") as file:
+        names = [key for key in file.keys() if key.startswith("ema/")]  # noqa: SIM118
+        model.load_state_dict({name.removeprefix("ema/"): file.get_tensor(name) for name in names})
+        return int(file.metadata()["step"])
+
+
+def train(task: Task, recipe: Recipe, folder: Path) -> None:
+    """Train to `recipe.steps`, continuing from `folder/checkpoint.safetensors` if there is one.
+
+    Figures are appended to `folder/metrics.jsonl` whenever a checkpoint is written.
+    """
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.safetensors"
+    state = TrainingState(task, recipe)
+    if checkpoint.exists():
+        state.load(checkpoint)
+    device = next(task.model.parameters()).device
+    bar = tqdm(total=recipe.steps, initial=state.step, desc=folder.name, mininterval=20, ncols=100)
+    losses: list[float] = []
+    while state.step < recipe.steps:
+        generator = torch.Generator(device).manual_seed(recipe.seed * 10**9 + state.step)
+        task.model.train()
+        loss = task.loss(generator)
+        state.update(loss)
+        losses.append(loss.item())
+        bar.update()
+        if state.step % recipe.measure_every == 0 or state.step == recipe.steps:
+            state.save(checkpoint)
+            figures = _measure_ema(task, state)
+            row = {"step": state.step, "loss": sum(losses) / len(losses), **figures}
+            losses.clear()
+            bar.write(json.dumps({key: round(value, 4) for key, value in row.items()}))
+            with (folder / "metrics.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+    bar.close()
+
+
+@torch.inference_mode()
+def _measure_ema(task: Task, state: TrainingState) -> dict[str, float]:
+    """Figures of the moving average; the trained weights are put back afterwards."""
+    trained = {name: value.clone() for name, value in state.model.state_dict().items()}
+    state.model.load_state_dict(state.ema)
+    state.model.eval()
+    figures = task.measure(state.model)
+    state.model.load_state_dict(trained)
+    return figures

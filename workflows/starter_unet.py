@@ -1,0 +1,142 @@
+"""The starter U-Net: denoises 16x16x8 latents of emoji, conditioned on the CLIP's text tower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetune.objective import NoiseSchedule, denoising_loss
+from workflows.emoji_batches import CaptionSampler, as_floats
+from workflows.emoji_sets import Pictures
+from workflows.starter_loop import Recipe
+from workflows.starter_text import hidden_states
+from workflows.starter_vae import LATENT_CHANNELS
+
+RECIPE = Recipe(
+    steps=1700, batch_size=32, learning_rate=1.2e-3, warmup_steps=60, weight_decay=0.01,
+    ema_decay=0.995, measure_every=100, seed=3,
+)  # fmt: skip
+CAPTION_DROPOUT = 0.1
+HELD_OUT_PICTURES = 128
+LATENT_SIZE = 16
+SCHEDULER: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,  # as in latent diffusion (Rombach et al. 2022)
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
+}
+CONFIG: dict[str, Any] = {
+    "sample_size": LATENT_SIZE,
+    "in_channels": LATENT_CHANNELS,
+    "out_channels": LATENT_CHANNELS,
+    "block_out_channels": (48, 96, 160),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "cross_attention_dim": 192,
+    "attention_head_dim": (1, 3, 5),  # diffusers takes these as numbers of heads, 32 wide each
+    "norm_num_groups": 16,
+}
+
+
+def build_unet() -> nn.Module:
+    """A randomly initialised UNet2DConditionModel of the starter's shape."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(**CONFIG)
+
+
+def build_schedule() -> NoiseSchedule:
+    """The noise schedule of ``SCHEDULER``."""
+    from diffusers import DDPMScheduler
+
+    return NoiseSchedule.from_scheduler(DDPMScheduler(**SCHEDULER))
+
+
+@torch.inference_mode()
+def encode(vae: Any, pictures: Pictures) -> Tensor:
+    """Means of the pictures' codes (N, 8, 16, 16), not yet scaled."""
+    parts = np.array_split(pictures.images, max(1, len(pictures) // 64))
+    device = next(vae.parameters()).device
+    return torch.cat(
+        [vae.encode(as_floats(part, device) * 2 - 1).latent_dist.mean.cpu() for part in parts]
+    )
+
+
+def latent_scale(vae: Any, pictures: Pictures) -> float:
+    """One over the standard deviation of the training pictures' codes, from every eighth of them."""
+    return float(1 / encode(vae, pictures.select(pictures.seen().nonzero()[0][::8])).std())
+
+
+class UnetTask:
+    """Denoising of cached latents, given cached text embeddings."""
+
+    def __init__(
+        self, pictures: Pictures, vae: Any, text_encoder: Any, tokenizer: Any, device: torch.device
+    ) -> None:
+        torch.manual_seed(RECIPE.seed)
+        self.model: Any = build_unet().to(device)
+        self.device = device
+        self.schedule = build_schedule().to(device)
+        seen = pictures.select(pictures.seen())
+        self.scaling_factor = latent_scale(vae, pictures)
+        self.latents = encode(vae, seen) * self.scaling_factor
+        self.sampler = CaptionSampler(seen)
+        captions, self.caption_of = np.unique(seen.captions, return_inverse=True)
+        self.text = hidden_states(text_encoder, tokenizer, [str(caption) for caption in captions])
+        self.no_caption = hidden_states(text_encoder, tokenizer, [""])
+        self._hold_out(pictures.select(~pictures.seen()), vae, text_encoder, tokenizer)
+
+    def _hold_out(self, unseen: Pictures, vae: Any, text_encoder: Any, tokenizer: Any) -> None:
+        """Pictures of unseen concepts, each with its own fixed noise and timestep."""
+        rows = np.linspace(0, len(unseen) - 1, HELD_OUT_PICTURES).astype(int)
+        chosen = unseen.select(rows)
+        generator = torch.Generator().manual_seed(RECIPE.seed)
+        self.heldout_latents = encode(vae, chosen) * self.scaling_factor
+        captions = [str(caption) for caption in chosen.captions]
+        self.heldout_text = hidden_states(text_encoder, tokenizer, captions)
+        self.heldout_noise = torch.randn(self.heldout_latents.shape, generator=generator)
+        self.heldout_timesteps = torch.linspace(0, 999, HELD_OUT_PICTURES).long()
+
+    def parameter_groups(self) -> list[dict]:
+        """Decayed matrices and undecayed vectors."""
+        weights = list(self.model.parameters())
+        return [
+            {"params": [p for p in weights if p.ndim > 1]},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """Mean denoising loss of a batch; timesteps are stratified over it."""
+        rows = self.sampler.draw(RECIPE.batch_size, generator)
+        latents = self.latents[rows].to(self.device)
+        text = self.text[self.caption_of[rows.numpy()]].to(self.device)
+        dropped = torch.rand((len(rows), 1, 1), generator=generator, device=self.device)
+        text = torch.where(dropped < CAPTION_DROPOUT, self.no_caption.to(self.device), text)
+        offset = torch.rand(1, generator=generator, device=self.device)
+        places = torch.arange(len(rows), device=self.device) + offset
+        timesteps = (places / len(rows) * len(self.schedule)).long()
+        noise = torch.randn(latents.shape, generator=generator, device=self.device)
+        return denoising_loss(self.model, self.schedule, latents, noise, timesteps, text).mean()
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """Mean loss on pictures of unseen concepts, and by thirds of the noise levels."""
+        losses = denoising_loss(
+            model,
+            self.schedule,
+            self.heldout_latents.to(self.device),
+            self.heldout_noise.to(self.device),
+            self.heldout_timesteps.to(self.device),
+            self.heldout_text.to(self.device),
+        )
+        thirds = zip(("low", "middle", "high"), losses.tensor_split(3), strict=True)
+        return {"heldout": float(losses.mean())} | {
+            f"heldout_{name}_noise": float(part.mean()) for name, part in thirds
+        }
