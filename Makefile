@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.darkroom
-RUN ?= runs
+RUNS ?= runs
+# What is not said here accelerate guesses, with a warning, and on a CPU it guesses one thread.
+THREADS := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 16))')
+LAUNCH := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process $(THREADS)
 
 # Idle threads must sleep, not spin: two spinning pools on two cores are several times slower than one thread each.
 export OMP_WAIT_POLICY := PASSIVE
@@ -25,9 +28,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## curate OpenMoji, fine-tune the built-in model, judge and export it
-	$(BIN)/python -m curate experiment=demo run.root=$(RUN)
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no finetune/train.py experiment=demo run.root=$(RUN)
-	$(BIN)/python -m evaluate experiment=demo run.root=$(RUN)
+	$(BIN)/python -m curate run.name=demo run.root=$(RUNS) dataset.mismatch=0.2
+	$(BIN)/accelerate launch $(LAUNCH) finetune/train.py run.name=demo run.root=$(RUNS) method=locon \
+	  optim.lr=1e-3 optim.batch_size=32 train.samples=9600 heldout.items=64 heldout.every=2400 checkpoint.every=2400
+	$(BIN)/python -m evaluate run.name=demo run.root=$(RUNS) grid.items=64 samples.clip_captions=48
+	@echo
+	@echo "curation report    $(RUNS)/demo/curate/report.html"
+	@echo "evaluation report  $(RUNS)/demo/evaluate/report.html"
+	@echo "exported LoRA      $(RUNS)/demo/finetune/export"
 
 test: $(STAMP)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m 'not slow'

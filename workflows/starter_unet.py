@@ -16,7 +16,7 @@ from workflows.starter_text import hidden_states
 from workflows.starter_vae import LATENT_CHANNELS
 
 RECIPE = Recipe(
-    steps=1700, batch_size=32, learning_rate=1.2e-3, warmup_steps=60, weight_decay=0.01,
+    steps=2100, batch_size=32, learning_rate=1.2e-3, warmup_steps=60, weight_decay=0.01,
     ema_decay=0.995, measure_every=100, seed=3,
 )  # fmt: skip
 CAPTION_DROPOUT = 0.1
