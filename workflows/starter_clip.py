@@ -128,7 +128,7 @@ def clip_figures(
     model: Any, tokenizer: Any, pictures: Pictures, openmoji: Pictures
 ) -> dict[str, float]:
     """Separation on OpenMoji (all, without skin tones, unseen concepts) and on unseen Noto."""
-    figures = {"logit_scale": float(model.logit_scale.exp())}
+    figures = {"logit_scale": model.logit_scale.exp().item()}
     image, text = embed(model, tokenizer, openmoji)
     every = np.ones(len(openmoji), dtype=bool)
     subsets = {"": every, "_plain": ~openmoji.toned(), "_unseen": ~openmoji.seen()}
