@@ -13,7 +13,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.training_utils import _collate_lora_metadata
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -75,7 +74,9 @@ def _write_lora(model: LatentDiffusion, folder: Path) -> None:
         tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
         save_file(tensors, path, metadata=header)
 
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.unet))
+    # In peft's own names: diffusers' older ones exist for attention alone, and of a file that mixes
+    # both its loader takes only the others.
+    layers = get_peft_model_state_dict(model.unet)
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, save_function=save)
 
 

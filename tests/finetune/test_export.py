@@ -40,6 +40,17 @@ def output(unet, text):
     return unet(**INPUTS, encoder_hidden_states=text).sample
 
 
+def test_lora_of_attention_and_convolutions_together(config, tmp_path):
+    """In diffusers' older names, its loader drops the attention part of such a file."""
+    method = LoraConfig(targets=["to_q", "to_out.0", "conv1", "proj_in", "ff.net.2"])
+    model = trained(config, method, scale=0.1)
+    assert export(method, config, model, tmp_path / "export") < 1e-4
+    with safe_open(tmp_path / "export" / "pytorch_lora_weights.safetensors", "pt") as stored:
+        names = list(stored.keys())
+    for target in method.targets:
+        assert any(f".{target}." in name for name in names)
+
+
 @pytest.mark.parametrize(("rank", "alpha"), [(4, 4.0), (4, 1.0), (2, 16.0), (3, 0.5)])
 def test_lora_loads_in_plain_diffusers_with_its_own_alpha(config, tmp_path, rank, alpha):
     method = LoraConfig(rank=rank, alpha=alpha)
