@@ -32,7 +32,7 @@ def advise(evidence: Evidence, config: TrainConfig) -> str:
     if word is Word.IMPROVING:
         return (
             "It was still getting better: type the same training command with "
-            f"train.samples={2 * config.train.samples}"
+            f"train.samples={2 * config.train.samples}{_anew(config)}"
         )
     if word is Word.CONVERGED:
         return "Held-out loss has settled. More or other data is what would move it now."
@@ -40,6 +40,13 @@ def advise(evidence: Evidence, config: TrainConfig) -> str:
         f"About {items_needed(evidence)} held-out pictures would decide it: raise split.val when "
         "curating, and grid.items here."
     )
+
+
+def _anew(config: TrainConfig) -> str:
+    """Only under a constant rate is a longer run the same run, continued."""
+    if config.optim.schedule == "constant":
+        return ""
+    return f" run.name={config.run.name}-2 (optim.schedule={config.optim.schedule} starts anew)"
 
 
 def _smaller(config: TrainConfig) -> str:
