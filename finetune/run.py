@@ -185,6 +185,7 @@ def _export_best(
 ) -> None:
     """Export the best checkpoint's weights and say what was kept, and where to go from here."""
     copy_into(trainable(model.unet), checkpoint.best_of(stored).weights())
+    vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
     difference = export(config.method, config.model, model, folder)
     accelerator.print(

@@ -112,6 +112,20 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
     assert digests(config) == before
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_run_in_half_precision_exports_what_it_trained(make_config, run_training, capsys, method):
+    """The export is compared in fp32, though training computed in bf16."""
+    config = make_config(method=method, **{"optim.mixed_precision": "bf16"})
+    run_training(config)
+    assert (config.folder / "export").is_dir()
+    assert "largest difference" in capsys.readouterr().out
+    full = make_config("full-precision", method=method)
+    run_training(full)
+    ours, theirs = ([r["loss"] for r in losses(c) if "loss" in r] for c in (config, full))
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, rel=0.05)
+
+
 def test_base_value_comes_from_the_untouched_model(make_config, run_training):
     """The stored base losses are those of a freshly loaded pipeline, measured from outside."""
     from finetune.heldout import HeldoutGrid, grid_losses
