@@ -88,7 +88,7 @@ def save(
     _link(folder / "best", best.path.name)
     for old in checkpoints[:-keep] if keep else []:
         if old != best:
-            shutil.rmtree(old.path)
+            remove_folder(old.path)
     return checkpoints[-1]
 
 
@@ -133,6 +133,15 @@ def restore_optimizer(
         state.setdefault(index[name], {})[quantity] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder, if it is there; killed at any moment, it is still whole or already gone."""
+    part = path.with_name(f".{path.name}.removed.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if path.exists():
+        path.rename(part)
+        shutil.rmtree(part)
 
 
 def remove_unfinished(finetune_dir: Path) -> None:

@@ -31,6 +31,24 @@ def test_links_and_retention_follow_the_held_out_loss(tmp_path):
     assert best_of(list_checkpoints(tmp_path)).heldout == 0.7
 
 
+def test_an_old_checkpoint_goes_as_a_whole(tmp_path, monkeypatch):
+    """Killed while its files are deleted, it is no checkpoint any more, and the next start clears up."""
+    stored(tmp_path, 1, 0.9)
+
+    def killed(path, *_args, **_options):
+        if path.exists():
+            next(path.iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stored(tmp_path, 2, 0.8, keep=1)
+    assert [c.step for c in list_checkpoints(tmp_path)] == [2]
+    checkpoint.remove_unfinished(tmp_path)
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
 def test_the_optimizer_goes_on_exactly(tmp_path):
     saved, weights, optimizer = stored(tmp_path, 1)
     copies = {name: torch.nn.Parameter(value.clone()) for name, value in saved.weights().items()}
