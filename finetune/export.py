@@ -17,6 +17,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from finetune.checkpoint import remove_folder
 from finetune.config import FullConfig, LoraConfig, MethodConfig, ModelConfig
 from finetune.model import LatentDiffusion, load_pipeline
 
@@ -49,7 +50,7 @@ def export(
     write, read = _FORMATS[type(method)]
     write(model, part)
     difference = _compare(model.unet, read(config, model, part), model)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     part.rename(folder)
     return difference
 

@@ -46,6 +46,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     splits = _encode(config, manifest, accelerator, model)
     if accelerator.is_main_process:
         checkpoint.remove_unfinished(folder)
+        checkpoint.remove_folder(folder / "export")  # of a shorter run; one that is cut has none
         write_config(folder / "config.yaml", config)
     run = _assemble(config, identity, accelerator, model, splits)
     _resume(run, stored)
