@@ -115,7 +115,8 @@ def fit(run: Training) -> Progress:
             mean = total.item() / (window_steps * size)
             bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
             speed = window_steps * size / window_s
-            _log(run, loss=mean, lr=lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
+            norm = grad_norm if math.isfinite(grad_norm) else None  # fp16, a step that was skipped
+            _log(run, loss=mean, lr=lr, grad_norm=norm, samples_per_s=round(speed, 2))
             window, window_steps, window_s = torch.zeros_like(window), 0, 0.0
         if evaluates and run.heldout:
             evaluate(run)
@@ -249,7 +250,7 @@ def save(run: Training) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _log(run: Training, **values: float) -> None:
+def _log(run: Training, **values: float | None) -> None:
     if run.accelerator.is_main_process:
         position = {"step": run.progress.step, "samples_seen": run.progress.samples_seen}
         metrics.append(run.folder / "metrics.jsonl", {**position, **values})

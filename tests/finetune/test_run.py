@@ -293,6 +293,49 @@ def test_a_longer_run_goes_on_from_the_shorter_one(make_config, run_training):
     assert losses(config) == losses(direct)
 
 
+def test_a_longer_run_that_is_cut_is_not_complete(make_config, run_training, monkeypatch, capsys):
+    """The shorter run's export does not pass for the longer one's."""
+    import finetune.run
+
+    config = make_config("grown")
+    run_training(config)
+    config.train.samples = 48
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finetune.run, "export", killed)
+        with pytest.raises(Killed):
+            run_training(config)
+    assert [c.step for c in list_checkpoints(config.folder)] == [4, 8, 12]
+    assert not (config.folder / "export").exists()
+    capsys.readouterr()
+    run_training(config)
+    assert "is complete" not in capsys.readouterr().out
+    direct = make_config("direct", **{"train.samples": 48})
+    run_training(direct)
+    assert digests(config) == digests(direct)
+
+
+def test_an_overflown_gradient_is_logged_as_null(make_config, run_training, monkeypatch):
+    """In fp16 the scaler skips that step, and JSON has no infinity."""
+    import finetune.loop
+
+    real = finetune.loop.update
+
+    def overflown(run, batch):
+        loss, norm = real(run, batch)
+        return loss, float("inf") if run.progress.step == 2 else norm
+
+    monkeypatch.setattr(finetune.loop, "update", overflown)
+    config = make_config()
+    run_training(config)
+    norms = [r["grad_norm"] for r in losses(config) if "loss" in r]
+    assert norms[2] is None
+    assert all(norm > 0 for norm in norms[:2] + norms[3:])
+
+
 def test_without_held_out_pairs_the_last_checkpoint_is_kept(make_config, run_training):
     config = make_config(val=0, **{"heldout.items": 0, "checkpoint.keep": 1})
     run_training(config)
