@@ -23,7 +23,7 @@ from curate.sample import Sample
 from curate.shards import ShardInfo, read_shard
 from finetune.model import LatentDiffusion
 
-ENCODE_BATCH = 32  # pictures or captions at a time
+ENCODE_BATCH = 32  # captions at a time, or pictures of 128 px
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,18 @@ def fingerprint_of(info: ShardInfo, encoders: str) -> str:
     return hashlib.sha256(f"{info.sha256} {encoders}".encode()).hexdigest()
 
 
+def pictures_at_once(resolution: int) -> int:
+    """Batch size of the VAE, whose memory grows with the pixels.
+
+    It moves latents by rounding only, and follows from the resolution, which is part of the encoders'
+    fingerprint: the cache needs no other mark of it.
+
+    >>> [pictures_at_once(resolution) for resolution in (64, 128, 256, 512, 1024)]
+    [32, 32, 8, 2, 1]
+    """
+    return max(1, min(ENCODE_BATCH, ENCODE_BATCH * 128**2 // resolution**2))
+
+
 def encode_shards(
     model: LatentDiffusion,
     curate_dir: Path,
@@ -167,7 +179,7 @@ def _encode(
     keys, captions, latents, rows, offsets = [], [], [], [], [0]
     row_of: dict[str, int] = {}
     samples = read_shard(shard)
-    while batch := list(islice(samples, ENCODE_BATCH)):
+    while batch := list(islice(samples, pictures_at_once(model.resolution))):
         latents.append(_encode_images(model, shard, batch))
         for sample in batch:
             keys.append(sample.key)

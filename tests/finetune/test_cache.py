@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from curate.shards import read_manifest, read_shard
-from finetune.cache import encode_shards, load_split, to_square
+from finetune.cache import encode_shards, load_split, pictures_at_once, to_square
 from finetune.config import ModelConfig
 from finetune.model import load_model
 
@@ -50,6 +50,29 @@ def test_rows_are_what_the_encoders_say_about_each_sample(model, shards, tmp_pat
             torch.testing.assert_close(split.text_of(at, which), expected, atol=2e-3, rtol=2e-3)
     dropped = split.text_of(torch.tensor([0, 1]), torch.zeros(2), torch.tensor([True, False]))
     torch.testing.assert_close(dropped[0], model.encode_captions([""])[0])
+
+
+def test_large_pictures_go_through_the_vae_in_small_batches(model, shards, tmp_path, monkeypatch):
+    """512 px would take 16 times the memory of 128 px; the latents are the same but for rounding."""
+    assert [pictures_at_once(side) for side in (16, 128, 512, 4096)] == [32, 32, 2, 1]
+    whole = encode(model, shards, tmp_path)
+    sizes = []
+    real = type(model).encode_images
+
+    def counted(self, images):
+        sizes.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(type(model), "encode_images", counted)
+    model.resolution = 512
+    encode_shards(model, tmp_path / "curate", shards[:1], tmp_path / "large", progress=False)
+    assert sizes == [2, 1]
+    monkeypatch.setattr("finetune.cache.pictures_at_once", lambda _: 1)
+    model.resolution = 16
+    encode_shards(model, tmp_path / "curate", shards, tmp_path / "single", progress=False)
+    single = load_split(model, shards, tmp_path / "single")
+    at = torch.arange(len(whole))
+    torch.testing.assert_close(single.latents_of(at), whole.latents_of(at), atol=1e-5, rtol=1e-5)
 
 
 def test_captions_are_encoded_as_the_pipeline_does(model):
