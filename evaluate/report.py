@@ -123,8 +123,8 @@ def _pictures(found: Results, folder: Path, real: Mapping[str, Image.Image]) -> 
         row.append(_cell(uri, f"{picture.caption} – the held-out picture"))
         rows.append(row)
     lead = page.paragraph(
-        "Captions that were not trained on. Each row starts from the same noise in every column; the "
-        "last column is the picture that the caption came with, which no model saw."
+        "Captions of held-out pictures. Each row starts from the same noise in every column; the last "
+        "column is the picture that the caption came with, which this fine-tuning did not see."
     )
     note = page.paragraph(
         f"{sampler['name']}, {sampler['steps']} steps, guidance {sampler['guidance_scale']:g}, "
