@@ -96,7 +96,8 @@ def annotate(
     content.
 
     Raises:
-        UserError: more than ``config.max_reject_rate`` of a part's images are unreadable.
+        UserError: of a full part's images, or of the first part's, more than
+            ``config.max_reject_rate`` are unreadable.
     """
     remove_parts(folder)
     size = config.images_per_part
@@ -114,7 +115,8 @@ def annotate(
         ):
             for i in stale:
                 table = _measure(chunks[i], scorer, store, pool, bar)
-                _check_rejects(table, config.max_reject_rate)
+                if i == 0 or len(chunks[i]) == size:  # a rest of a few says little of the whole
+                    _check_rejects(table, config.max_reject_rate)
                 _write(paths[i], table, digests[i], fingerprint)
     for path in set(folder.glob("part-*.parquet")) - set(paths):
         path.unlink()

@@ -205,7 +205,7 @@ class AnnotateConfig:
 
     images_per_part: int = 512
     workers: int = 2  # threads that read and decode
-    max_reject_rate: float = 0.5  # of a part's images; more unreadable ones than that stop the run
+    max_reject_rate: float = 0.5  # of a full part; more unreadable images stop the run
 
     def __post_init__(self) -> None:
         key = "annotate.images_per_part"
