@@ -59,6 +59,30 @@ def check(config: ClipConfig) -> None:
         )
 
 
+def check_tag(config: ClipConfig) -> None:
+    """Refuse weights that open_clip does not have, or that this name computes wrongly.
+
+    Models trained with QuickGELU (OpenAI's own, DFN's, MetaCLIP's) are loaded by open_clip under a
+    name with another activation too; similarities are then off, and only a warning says so.
+
+    Raises:
+        UserError: with the accepted tags, or with the name to type.
+    """
+    import open_clip
+
+    name, tag = config.name, config.pretrained or ""
+    weights = open_clip.get_pretrained_cfg(name, tag)
+    if not weights:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
+        raise UserError(f"clip.pretrained={tag!r} is no tag of {name}; accepted: {tags}")
+    model = open_clip.get_model_config(name) or {}
+    if weights.get("quick_gelu") and not model.get("quick_gelu"):
+        raise UserError(
+            f"clip.name={name} computes GELU, and the weights clip.pretrained={tag} were trained "
+            f"with QuickGELU; type clip.name={name}-quickgelu"
+        )
+
+
 def _builtin_names() -> list[str]:
     spec = find_spec("open_clip")
     if spec is None or spec.origin is None:
@@ -110,7 +134,7 @@ def load_clip(config: ClipConfig, device: str | torch.device | None = None) -> C
     """Load model, preprocessing and tokenizer; ``device`` overrides ``config.device``.
 
     Raises:
-        UserError: the weights cannot be had: an unknown tag, no network.
+        UserError: the weights cannot be had (an unknown tag, no network) or belong to another name.
     """
     import open_clip
     import torch
@@ -118,11 +142,8 @@ def load_clip(config: ClipConfig, device: str | torch.device | None = None) -> C
     check(config)
     local = config.name.startswith(LOCAL)
     name = f"{LOCAL}{_local_folder(config)}" if local else config.name
-    if not local and not open_clip.get_pretrained_cfg(name, config.pretrained or ""):
-        tags = open_clip.list_pretrained_tags_by_model(name)
-        raise UserError(
-            f"clip.pretrained={config.pretrained!r} is no tag of {name}; accepted: {', '.join(tags)}"
-        )
+    if not local:
+        check_tag(config)
     target = torch.device(device or _device(config.device))
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(

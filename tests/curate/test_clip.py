@@ -92,6 +92,30 @@ def test_a_wrong_tag_lists_the_right_ones():
         clip.load_clip(ClipConfig(name="ViT-B-32", pretrained="laion9"))
 
 
+@pytest.mark.parametrize(
+    ("name", "tag"), [("ViT-L-14", "openai"), ("ViT-B-32", "laion400m_e32"), ("RN50", "cc12m")]
+)
+def test_weights_of_another_activation_are_refused_by_the_name_to_type(name, tag, monkeypatch):
+    monkeypatch.setattr(
+        "open_clip.create_model_and_transforms", lambda *_, **__: pytest.fail("weights were loaded")
+    )
+    with pytest.raises(UserError, match=rf"clip\.name={name}-quickgelu"):
+        clip.load_clip(ClipConfig(name=name, pretrained=tag))
+
+
+def test_every_refused_name_has_one_that_is_accepted():
+    from open_clip import list_pretrained
+
+    refused = 0
+    for name, tag in list_pretrained():
+        try:
+            clip.check_tag(ClipConfig(name=name, pretrained=tag))
+        except UserError:
+            clip.check_tag(ClipConfig(name=f"{name}-quickgelu", pretrained=tag))
+            refused += 1
+    assert refused > 20
+
+
 def test_fingerprint_follows_weights_and_precision(tiny_clip, make_clip, tmp_path):
     config = ClipConfig(name=f"local-dir:{tiny_clip}")
     other = make_clip(tmp_path / "other", layers=1)
