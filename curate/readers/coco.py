@@ -10,6 +10,7 @@ from typing import Any
 
 from curate.command import UserError
 from curate.config import CocoConfig
+from curate.images import UnreadableImage
 from curate.readers import Listing
 from curate.readers.folder import read_bytes, version_of
 from curate.sample import Candidate, clean_caption, key_of
@@ -22,7 +23,7 @@ def read(config: CocoConfig) -> Listing:
 
     Raises:
         FileNotFoundError: the root or a caption file that was asked for is missing.
-        UserError: a caption file is not COCO's.
+        UserError: a caption file is not COCO's, or lists an image twice.
     """
     root = Path(config.root)
     if not root.is_dir():
@@ -61,17 +62,21 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
     captions: dict[int, list[str]] = defaultdict(list)
     for annotation in content["annotations"]:
         captions[annotation["image_id"]].append(clean_caption(annotation["caption"]))
+    images = {image["id"]: image for image in content["images"]}
+    if len(images) != len(content["images"]):
+        raise UserError(f"{path} lists an image id twice; take the published file")
     candidates = []
-    for image in sorted(content["images"], key=lambda image: image["id"]):
-        file = root / split / image["file_name"]
+    for number in sorted(images.keys() | captions.keys()):
+        image = images.get(number, {})
+        file = root / split / image.get("file_name", "")
         licence = licences.get(image.get("license"), {})
         candidates.append(
             Candidate(
-                key=key_of(f"{split}-{image['id']:012d}"),
-                captions=tuple(captions[image["id"]]),
+                key=key_of(f"{split}-{number:012d}"),
+                captions=tuple(captions[number]),
                 source=config.name,
-                version=version_of(file),
-                load=partial(read_bytes, file),
+                version=version_of(file) if image else "",
+                load=partial(read_bytes, file) if image else _unlisted,
                 columns={
                     "source_split": split,
                     "url": image.get("coco_url", ""),
@@ -82,6 +87,11 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
             )
         )
     return candidates
+
+
+def _unlisted() -> bytes:
+    """Stands for the image of captions whose id the file does not list: they are counted, not lost."""
+    raise UnreadableImage("image id is not in images")
 
 
 def _load(path: Path) -> dict[str, Any]:

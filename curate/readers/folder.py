@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 from collections import Counter
 from functools import partial
@@ -102,41 +104,85 @@ def _beside(path: Path) -> tuple[str, ...]:
 
 
 def _from_metadata(root: Path, table: Path) -> list[_Row]:
-    import pandas as pd
-
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if table.suffix == ".jsonl":
-        frame = pd.read_json(table, lines=True, dtype=False)
-    else:
-        frame = readers[table.suffix](table)
-    column = next((name for name in CAPTION_COLUMNS if name in frame), None)
-    if "file_name" not in frame or column is None:
+    try:
+        records = _RECORDS[table.suffix](table)
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{table} cannot be read ({error}); mend it") from error
+    names = list(dict.fromkeys(name for record in records for name in record))
+    column = next((name for name in CAPTION_COLUMNS if name in names), None)
+    if "file_name" not in names or column is None:
         raise UserError(
             f"{table} needs the columns 'file_name' and one of {', '.join(CAPTION_COLUMNS)}; "
-            f"it has: {', '.join(map(str, frame.columns))}"
+            f"it has: {', '.join(map(str, names))}"
         )
-    rest = [name for name in frame.columns if name not in ("file_name", column)]
+    rest = [name for name in names if name not in ("file_name", column)]
     rows: list[_Row] = []
-    for values in frame.itertuples(index=False):
-        record = dict(zip(frame.columns, values, strict=True))
-        name = str(record["file_name"])
+    for number, record in enumerate(records, start=1):
+        name = record.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise UserError(f"{table}: row {number} has no file_name; name its image or remove it")
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{table}: file_name {name!r} leaves the folder; make it relative")
-        rows.append((name, _captions(record[column]), _columns(record, rest)))
+        rows.append((name, _captions(record.get(column)), _columns(record, rest)))
     return rows
 
 
+def _from_csv(table: Path) -> list[dict[str, Any]]:
+    """Rows of text: "None", "NA" and "7" are captions. An empty field is a missing value."""
+    with table.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        records: list[dict[str, Any]] = []
+        for record in reader:
+            if None in record:
+                raise ValueError(
+                    f"line {reader.line_num} has more fields than the header; quote what holds a comma"
+                )
+            records.append({name: value or None for name, value in record.items()})
+    return records
+
+
+def _from_jsonl(table: Path) -> list[dict[str, Any]]:
+    records = []
+    with table.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"line {number} is no JSON object")
+            records.append(record)
+    return records
+
+
+def _from_parquet(table: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(table).to_pylist()
+
+
+_RECORDS = {".csv": _from_csv, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
+
+
 def _captions(value: Any) -> tuple[str, ...]:
-    """One caption, or a list of them; a missing value is none."""
-    if isinstance(value, str):
-        return (clean_caption(value),)
-    if hasattr(value, "__iter__"):
-        return tuple(clean_caption(str(item)) for item in value)
-    return ()
+    """One caption, or a list of them; a missing value is none, a number its digits."""
+    items = value if isinstance(value, list) else [value]
+    return tuple(clean_caption(str(item)) for item in items if not _is_missing(item))
 
 
 def _columns(record: dict[str, Any], names: list[str]) -> dict[str, str]:
     """Further columns as text, named so that they never hide one of the ledger's own."""
     from curate.ledger import COLUMNS
 
-    return {f"source_{name}" if name in COLUMNS else str(name): str(record[name]) for name in names}
+    columns = {}
+    for name in names:
+        value = record.get(name)
+        text = "" if _is_missing(value) else str(value)
+        columns[f"source_{name}" if name in COLUMNS else name] = text
+    return columns
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value

@@ -77,6 +77,50 @@ def test_metadata_tables(tmp_path, kind):
         gone.load()
 
 
+WORDS = ["None", "NA", "null", "nan", "7", "1e3", "True", "2020-01-01"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_captions_that_look_like_something_else_stay_as_they_are(tmp_path, kind):
+    rows = [{"file_name": f"{i}.png", "text": word} for i, word in enumerate(WORDS)]
+    if kind == "csv":
+        lines = ["file_name,text", *(f"{row['file_name']},{row['text']}" for row in rows)]
+        (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    elif kind == "jsonl":
+        (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pd.DataFrame(rows).to_parquet(tmp_path / "metadata.parquet")
+    assert [c.captions for c in folder(tmp_path).candidates] == [(word,) for word in WORDS]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_numbers_are_captions_and_lists_are_several(tmp_path, kind):
+    captions = {"jsonl": [7, None, ["a", "b"]], "parquet": [7, 8, 9]}[kind]
+    rows = [{"file_name": f"{i}.png", "text": text} for i, text in enumerate(captions)]
+    if kind == "jsonl":
+        (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        expected = [("7",), (), ("a", "b")]
+    else:
+        pd.DataFrame(rows).to_parquet(tmp_path / "metadata.parquet")
+        expected = [("7",), ("8",), ("9",)]
+    assert [c.captions for c in folder(tmp_path).candidates] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("metadata.csv", "file_name,text\na.png,a cat, and a dog\n", "quote"),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "a"}\n{', "metadata.jsonl"),
+        ("metadata.parquet", "no table", "metadata.parquet"),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "a"}\n{"text": "b"}', "file_name"),
+    ],
+)
+def test_a_broken_metadata_table_is_named(tmp_path, name, content, says):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=says):
+        folder(tmp_path)
+
+
 def test_metadata_must_name_its_columns_and_stay_inside(tmp_path):
     (tmp_path / "metadata.csv").write_text("file,text\na.png,a cat\n")
     with pytest.raises(UserError, match="file_name"):
@@ -137,6 +181,26 @@ def test_coco_keeps_every_caption_and_the_licence(small_coco):
     assert dog.captions == ("a dog",)
     with pytest.raises(UnreadableImage, match="missing file"):
         dog.load()
+
+
+def test_coco_captions_of_unlisted_images_are_unreadable_not_gone(small_coco):
+    path = small_coco / "annotations" / "captions_val2014.json"
+    content = json.loads(path.read_bytes())
+    content["annotations"].append({"image_id": 5, "id": 4, "caption": "A lost bird."})
+    path.write_text(json.dumps(content))
+    _, lost, _ = coco(small_coco)
+    assert (lost.key, lost.captions) == ("val2014-000000000005", ("A lost bird.",))
+    with pytest.raises(UnreadableImage, match="image id is not in images"):
+        lost.load()
+
+
+def test_coco_images_are_listed_once(small_coco):
+    path = small_coco / "annotations" / "captions_val2014.json"
+    content = json.loads(path.read_bytes())
+    content["images"].append(content["images"][0])
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="twice"):
+        coco(small_coco)
 
 
 def test_coco_says_what_is_missing(small_coco, tmp_path_factory):
