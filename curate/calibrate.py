@@ -7,28 +7,37 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from curate.config import ClipConfig, ClipSimilarityConfig
+
 SHUFFLES = 4
 MAX_PAIRS = 50_000
+LAION_CUTS = (0.28, 0.30)  # of LAION-2B-en and LAION-400M
+LAION_CLIP = ("ViT-B-32-quickgelu", "openai")  # the model both were cut with
 
 
 @dataclass(frozen=True, slots=True)
 class Null:
-    """Similarities of images with captions of other images, ascending."""
+    """Similarities of images with captions of other images, ascending.
+
+    There are none where all captions are equal, or all images: nothing can be said of a cut then.
+    """
 
     similarities: np.ndarray
 
-    def cut(self, false_keep_rate: float) -> float:
+    def cut(self, false_keep_rate: float) -> float | None:
         """The lowest cut that no more than ``false_keep_rate`` of the shuffled pairs pass (>=)."""
+        if not len(self.similarities):
+            return None
         allowed = int(false_keep_rate * len(self.similarities) + 1e-9)
         if allowed >= len(self.similarities):
             return -1.0
         highest_refused = self.similarities[len(self.similarities) - allowed - 1]
         return float(np.nextafter(np.float32(highest_refused), np.float32(np.inf)))
 
-    def false_keep_rate(self, cut: float) -> float:
+    def false_keep_rate(self, cut: float) -> float | None:
         """The share of shuffled pairs that a cut lets pass."""
         if not len(self.similarities):
-            return float("nan")
+            return None
         below = np.searchsorted(self.similarities, np.float32(cut), side="left")
         return 1 - float(below) / len(self.similarities)
 
@@ -63,6 +72,17 @@ def shuffled(annotations: pd.DataFrame, seed: int = 0) -> Null:
         dots = np.einsum("nd,nd->n", images, texts[dealt], dtype=np.float64)
         found.append(dots[~may_be_true])
     return Null(np.sort(np.concatenate(found)).astype(np.float32))
+
+
+def foreign_cut(similarity: ClipSimilarityConfig, clip: ClipConfig) -> list[str]:
+    """A note where LAION's cut meets a CLIP that it was not made for; similarities do not compare."""
+    if similarity.minimum not in LAION_CUTS or (clip.name, clip.pretrained) == LAION_CLIP:
+        return []
+    return [
+        f"filters.clip_similarity.minimum={similarity.minimum:g} is LAION's cut and belongs to "
+        f"clip=vit_b32_openai, not to {clip.name}; filters=default with its "
+        "filters.clip_similarity.false_keep_rate fits any CLIP"
+    ]
 
 
 def _stack(embeddings: pd.Series) -> np.ndarray:

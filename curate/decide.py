@@ -17,6 +17,8 @@ from curate.ledger import DROPPED, KEPT, UNREADABLE
 
 _INTERNAL = ("has_caption", "pixels", "error")  # annotations that the ledger says in other words
 
+UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
@@ -77,7 +79,8 @@ def _cut(filters: FiltersConfig, null: calibrate.Null) -> tuple[float | None, st
         return None, f"fraction={similarity.fraction:g}"
     if similarity.false_keep_rate is not None:
         rate = similarity.false_keep_rate
-        return null.cut(rate), f"false_keep_rate={rate:g}"
+        cut = null.cut(rate)
+        return cut, f"false_keep_rate={rate:g}" + (f": {UNCALIBRATED}" if cut is None else "")
     return None, "no cut"
 
 

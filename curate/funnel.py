@@ -92,11 +92,10 @@ def describe_cut(cut: dict[str, Any]) -> str:
     """One sentence: where the cut is, what set it, and how strict it is for this model."""
     if cut["similarity"] is None:
         return f"none ({cut['by']})"
-    rate = cut["false_keep_rate"]
-    return (
-        f"similarity >= {cut['similarity']:.4f} ({cut['by']}); "
-        f"{rate:.1%} of {cut['shuffled_pairs']:,} shuffled captions would pass"
-    )
+    where, rate = f"similarity >= {cut['similarity']:.4f} ({cut['by']})", cut["false_keep_rate"]
+    if rate is None:
+        return f"{where}; no shuffled captions to compare it with"
+    return f"{where}; {rate:.1%} of {cut['shuffled_pairs']:,} shuffled captions would pass"
 
 
 def describe_planted(found: dict[str, Any]) -> str:

@@ -37,7 +37,6 @@ COLUMNS = (
 
 def write(folder: Path, ledger: pd.DataFrame) -> None:
     """Write the ledger as ``folder/part-*.parquet`` and remove parts of an earlier, longer one."""
-    assert_complete(ledger)
     rest = [name for name in ledger.columns if name not in COLUMNS]
     ordered = ledger[[*COLUMNS, *sorted(rest)]]
     starts = range(0, max(len(ordered), 1), ROWS_PER_PART)
@@ -66,11 +65,17 @@ def read(curate_dir: Path) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
 
-def assert_complete(ledger: pd.DataFrame) -> None:
-    """Kept, dropped and unreadable pairs make up the input, and each but the kept has a reason."""
-    counts = ledger["status"].value_counts()
-    total = sum(int(counts.get(status, 0)) for status in (KEPT, DROPPED, UNREADABLE))
-    assert total == len(ledger), f"{len(ledger) - total} pairs have no status"
-    reasonless = ledger.loc[(ledger["reason"] == "") != ledger["kept"], "key"]
-    assert reasonless.empty, f"kept and reason disagree for {list(reasonless[:3])}"
-    assert (ledger["kept"] == (ledger["status"] == KEPT)).all(), "kept and status disagree"
+def check_complete(ledger: pd.DataFrame, pairs: int) -> None:
+    """Every pair that the reader listed has its row and a status, and each but the kept a reason.
+
+    Raises:
+        RuntimeError: a pair was lost or invented on the way, or a verdict contradicts itself.
+    """
+    if len(ledger) != pairs:
+        raise RuntimeError(f"the ledger holds {len(ledger)} pairs and the input {pairs}")
+    kept = ledger["status"] == KEPT
+    known = ledger["status"].isin((KEPT, DROPPED, UNREADABLE))
+    agree = known & (ledger["kept"] == kept) & ((ledger["reason"] == "") == kept)
+    if not agree.all():
+        wrong = list(ledger.loc[~agree, "key"][:3])
+        raise RuntimeError(f"kept, reason and status disagree for {(~agree).sum()} pairs: {wrong}")

@@ -96,13 +96,13 @@ def _similarity(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
         "(the null). The further apart, the better this CLIP knows these data."
     )
     chart = _histogram(scored, verdicts)
-    return Markup("").join(
-        [
-            page.paragraph(sentence),
-            page.figure(chart, caption, "histogram of similarities with the cut"),
-            page.details("What other cuts would keep", _other_cuts(scored, verdicts)),
-        ]
-    )
+    parts = [
+        page.paragraph(sentence),
+        page.figure(chart, caption, "histogram of similarities with the cut"),
+    ]
+    if len(verdicts.null.similarities):
+        parts.append(page.details("What other cuts would keep", _other_cuts(scored, verdicts)))
+    return Markup("").join(parts)
 
 
 def _histogram(scored: pd.DataFrame, verdicts: Verdicts) -> Markup:

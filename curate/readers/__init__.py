@@ -19,6 +19,11 @@ class Listing:
     candidates: list[Candidate]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def pairs(self) -> int:
+        """Rows that the ledger must have: one for each caption, and for each image without any."""
+        return sum(max(1, len(candidate.captions)) for candidate in self.candidates)
+
 
 def read(config: DatasetConfig) -> Listing:
     """List the data set without opening an image.

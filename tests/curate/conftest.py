@@ -1,5 +1,6 @@
 """A CLIP of a few thousand weights at random, and a folder of pictures with captions."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -70,3 +71,17 @@ def make_pictures():
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     return draw_pictures(tmp_path_factory.mktemp("data") / "pictures", 48)
+
+
+def hash_files(curate_dir):
+    """Hash of every file of a run but its configuration, which names the run's own place."""
+    return {
+        str(path.relative_to(curate_dir)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(curate_dir.rglob("*"))
+        if path.is_file() and path.name not in ("config.yaml", "report.html")
+    }
+
+
+@pytest.fixture(scope="session")
+def bytes_of():
+    return hash_files

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from curate.calibrate import Null, shuffled
+from curate.calibrate import Null, foreign_cut, shuffled
+from curate.config import ClipConfig, ClipSimilarityConfig
 
 
 def unit(vectors):
@@ -62,6 +63,30 @@ def test_cut_with_ties_never_lets_more_pass():
     null = Null(np.array([0.1] * 50 + [0.2] * 50, np.float32))
     assert null.false_keep_rate(null.cut(0.3)) == 0
     assert null.false_keep_rate(null.cut(0.5)) == 0.5
+
+
+def test_without_other_captions_there_is_no_null():
+    basis = np.eye(4, dtype=np.float32)
+    for table in (annotations(basis, basis, captions=["x"] * 4), annotations(basis[:1], basis[:1])):
+        null = shuffled(table)
+        assert null.cut(0.1) is None
+        assert null.false_keep_rate(0.3) is None
+
+
+@pytest.mark.parametrize(
+    ("minimum", "name", "noted"),
+    [
+        (0.3, "ViT-B-32-quickgelu", False),
+        (0.3, "ViT-L-14-quickgelu", True),
+        (0.28, "ViT-L-14-quickgelu", True),
+        (0.2, "ViT-L-14-quickgelu", False),
+        (None, "ViT-L-14-quickgelu", False),
+    ],
+)
+def test_laions_cuts_are_noted_where_they_do_not_belong(minimum, name, noted):
+    similarity = ClipSimilarityConfig(minimum=minimum)
+    notes = foreign_cut(similarity, ClipConfig(name=name, pretrained="openai"))
+    assert bool(notes) == noted
 
 
 def test_the_same_annotations_give_the_same_null():

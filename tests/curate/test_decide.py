@@ -122,6 +122,7 @@ def test_duplicates_are_on_one_side_when_they_are_kept(annotations):
 
 def test_the_ledger_refuses_to_lose_a_pair(annotations, tmp_path):
     table = decide(annotations, filters(minimum=0.3), SplitConfig()).ledger.assign(shard="")
+    ledger.check_complete(table, PAIRS)
     ledger.write(tmp_path / "ledger", table)
     read = ledger.read(tmp_path)
     assert read["key"].tolist() == annotations["key"].tolist()
@@ -131,8 +132,10 @@ def test_the_ledger_refuses_to_lose_a_pair(annotations, tmp_path):
         row = wrong.index[wrong["kept"]][0]
         for name, value in change.items():
             wrong.loc[row, name] = value
-        with pytest.raises(AssertionError):
-            ledger.write(tmp_path / "ledger", wrong)
+        with pytest.raises(RuntimeError):
+            ledger.check_complete(wrong, PAIRS)
+    with pytest.raises(RuntimeError, match=f"{PAIRS - 1} pairs"):
+        ledger.check_complete(table.iloc[1:], PAIRS)
 
 
 def test_a_ledger_in_parts(annotations, tmp_path, monkeypatch):

@@ -1,12 +1,8 @@
-"""The whole command on small data: complete ledgers, equal bytes, survived kills, plain errors."""
+"""The pipeline on small data: complete ledgers, equal bytes, what is counted and what stops it."""
 
 import hashlib
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
+import html
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -29,8 +25,6 @@ from curate.config import (
 )
 from curate.shards import read_manifest, read_shard
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def config(tiny_clip, pictures, tmp_path):
@@ -48,15 +42,6 @@ def config(tiny_clip, pictures, tmp_path):
 def run(config):
     pipeline.run(config, readers.read(config.dataset))
     return Path(config.run.root, config.run.name, "curate")
-
-
-def bytes_of(curate_dir):
-    """Hash of every file of a run but its configuration, which names the run's own place."""
-    return {
-        str(path.relative_to(curate_dir)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(curate_dir.rglob("*"))
-        if path.is_file() and path.name not in ("config.yaml", "report.html")
-    }
 
 
 def test_a_run_is_complete_and_its_parts_agree(config):
@@ -92,7 +77,7 @@ def test_similarity_is_the_cosine_of_the_two_towers(config):
         assert row.clip_similarity == pytest.approx(cosine, abs=2e-6)
 
 
-def test_the_same_command_gives_the_same_bytes_elsewhere(config, tmp_path):
+def test_the_same_command_gives_the_same_bytes_elsewhere(config, bytes_of, tmp_path):
     first = bytes_of(run(config))
     config.run.root = str(tmp_path / "elsewhere")
     config.annotate.workers = 5
@@ -211,10 +196,67 @@ def test_too_much_unreadable_stops_the_run(config, tmp_path):
         run(config)
 
 
+def test_a_short_last_part_may_be_unreadable(config, make_pictures, tmp_path):
+    config.dataset.root = str(make_pictures(tmp_path / "eleven", 11))
+    (tmp_path / "eleven" / "0010.png").write_bytes(b"truncated")
+    assert ledger.read(run(config))["status"].value_counts()["unreadable"] == 1
+
+
+def test_a_full_part_of_unreadable_images_stops_the_run_wherever_it_is(
+    config, make_pictures, tmp_path
+):
+    config.dataset.root = str(make_pictures(tmp_path / "twenty", 20))
+    for number in range(10, 20):
+        (tmp_path / "twenty" / f"{number:04d}.png").write_bytes(b"truncated")
+    with pytest.raises(UserError, match=r"10 of 10 images.*annotate\.max_reject_rate"):
+        run(config)
+
+
 def test_nothing_kept_is_an_error_that_says_what_to_do(config):
     config.filters.clip_similarity = ClipSimilarityConfig(minimum=1.0)
     with pytest.raises(UserError, match="'clip_similarity' took 48"):
         run(config)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("similarity", [{"false_keep_rate": 0.1}, {"minimum": -1.0}])
+def test_where_no_two_captions_differ_nothing_is_calibrated(
+    config, make_pictures, tmp_path, capsys, count, similarity
+):
+    root = make_pictures(tmp_path / "alike", count)
+    for path in root.glob("*.txt"):
+        path.write_text("a photo of my dog")
+    config.dataset.root = str(root)
+    config.filters.clip_similarity = ClipSimilarityConfig(**similarity)
+    curate_dir = run(config)
+    funnel = json.loads((curate_dir / "funnel.json").read_bytes())
+    assert funnel["cut"]["false_keep_rate"] is None
+    assert funnel["kept"] == read_manifest(curate_dir).totals["kept"] == count
+    said = capsys.readouterr().out
+    if "minimum" in similarity:
+        assert "similarity >= -1.0000 (minimum=-1); no shuffled captions" in said
+        return
+    sentence = "no image has a caption of another to be compared with"
+    assert f"cut: none (false_keep_rate=0.1: {sentence}" in said
+    assert sentence in html.unescape((curate_dir / "report.html").read_text())
+
+
+def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
+    original = pipeline.load_annotations
+    monkeypatch.setattr(pipeline, "load_annotations", lambda parts: original(parts).iloc[1:])
+    with pytest.raises(RuntimeError, match=r"47 pairs .* 48"):
+        run(config)
+    assert not (Path(config.run.root, "small", "curate") / "shards").exists()
+
+
+@pytest.mark.parametrize("minimum", [0.28, 0.3])
+def test_laions_cuts_with_another_clip_are_noted(config, capsys, minimum):
+    config.filters.clip_similarity = ClipSimilarityConfig(minimum=minimum)
+    with pytest.raises(UserError, match="no pair is kept"):
+        run(config)
+    said = capsys.readouterr().out
+    assert f"note: filters.clip_similarity.minimum={minimum:g}" in said
+    assert "filters.clip_similarity.false_keep_rate" in said
 
 
 def test_only_the_first_process_of_a_launch_works(config, monkeypatch):
@@ -237,62 +279,3 @@ def test_an_image_that_changed_since_is_noticed(config, make_pictures, tmp_path,
     monkeypatch.setattr(annotate, "annotate", change_afterwards)
     with pytest.raises(UserError, match="has changed since"):
         pipeline.run(config, listing)
-
-
-def command(*overrides, check=None):
-    result = subprocess.run(
-        [sys.executable, "-m", "curate", *overrides],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    if check is not None:
-        assert result.returncode == check, result.stderr
-    return result
-
-
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (["datset=coco"], "did you mean 'dataset'"),
-        (["filters.clip_similarity.minimum=abc"], "filters.clip_similarity.minimum"),
-        (["filters.clip_similarity.minimum=2"], "filters.clip_similarity.minimum=2"),
-        (["dataset=coco", "dataset.root=nowhere"], "type dataset.root=FOLDER"),
-        (["dataset=coco", "dataset.size_px=3"], "size_px"),
-        (["clip=custom", "clip.name=ViT-B32"], "near: ViT-B-32"),
-        (["+typo=1"], "typo"),
-    ],
-)
-def test_mistakes_end_early_with_one_paragraph(overrides, says, tmp_path):
-    start = time.monotonic()
-    result = command(*overrides, f"run.root={tmp_path}", check=2)
-    assert time.monotonic() - start < 10  # 3 on an idle machine
-    assert says in result.stderr
-    assert "Traceback" not in result.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(tiny_clip, pictures, tmp_path):
-    def overrides(root):
-        return [
-            "dataset=folder", f"dataset.root={pictures}", "run.name=small", f"run.root={root}",
-            "clip=custom", f"clip.name=local-dir:{tiny_clip}", "clip.batch_size=8",
-            "clip.device=cpu", "filters.clip_similarity.fraction=0.75",
-            "annotate.images_per_part=4", "shards.max_samples=4",
-        ]  # fmt: skip
-
-    command(*overrides(tmp_path / "straight"), check=0)
-    killed, draw = tmp_path / "killed", random.Random(os.getpid())
-    for kind in ("annotations/*.parquet", "shards/*/*.tar", "ledger/*"):
-        before = set(killed.rglob(kind))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "curate", *overrides(killed)],
-            cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        while process.poll() is None and not set(killed.rglob(kind)) - before:
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    command(*overrides(killed), check=0)
-    assert bytes_of(killed / "small" / "curate") == bytes_of(
-        tmp_path / "straight" / "small" / "curate"
-    )
