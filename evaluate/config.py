@@ -8,6 +8,8 @@ from omegaconf import MISSING
 
 from curate.command import UserError, register
 from curate.config import ClipConfig, check
+from evaluate.glossary import GLOSSARY
+from evaluate.verdict import Word
 from finetune.config import RunConfig
 
 SAMPLERS = ("dpm_solver++", "ddim", "ddpm")
@@ -98,11 +100,19 @@ class GateRule:
     required: bool = True
 
     def __post_init__(self) -> None:
+        _one_of("gate.rules.*.metric", self.metric, tuple(GLOSSARY))
         key = f"gate.rules.*.(metric={self.metric})"
         _one_of(f"{key}.op", self.op, OPERATORS)
         _one_of(f"{key}.use", self.use, BOUNDS)
         _one_of(f"{key}.severity", self.severity, SEVERITIES)
         words = self.op in ("in", "not_in")
+        if words != (self.metric == "verdict"):
+            raise UserError(
+                f"{key}: op={self.op} does not fit; the metric verdict takes in and not_in, all others "
+                "take <, <=, > and >="
+            )
+        for value in self.values:
+            _one_of(f"{key}.values", value, tuple(map(str, Word)))
         if words == (self.threshold is not None) or words != bool(self.values):
             raise UserError(
                 f"{key}: op={self.op} takes {'values=[...]' if words else 'a threshold'} and nothing "

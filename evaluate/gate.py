@@ -43,7 +43,7 @@ def _check(name: str, rule: GateRule, metrics: Mapping[str, Metric], word: str) 
         demand = f"{'one of' if rule.op == 'in' else 'none of'} {', '.join(rule.values)}"
         return Check(name, rule.metric, demand, word, _status(rule, met), "")
     demand = f"{_BOUNDS[rule.use]} {rule.op} {shown(rule.metric, Metric(rule.threshold))}"
-    metric = metrics.get(rule.metric, Metric(reason="no such metric"))
+    metric = metrics[rule.metric]
     if metric.value is None:
         status = "undecided" if rule.required else "skipped"
         return Check(name, rule.metric, demand, "not measured", status, metric.reason)

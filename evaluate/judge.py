@@ -83,15 +83,16 @@ def _loss_metrics(job: Judgement, measured: grid.Grid) -> dict[str, Metric]:
     evidence = job.evidence
     kept, best, last = evidence.kept(), evidence.best, evidence.last
     n = min(evidence.val.shape[1], evidence.probe.shape[1])
-    names = ("heldout_change", "heldout_change_last", "heldout_since_best", "probe_change")
-    if n < verdict.MIN_ITEMS:
-        few = f"only {n} held-out pictures; at least {verdict.MIN_ITEMS} needed"
-        return {name: Metric(n=n, reason=few) for name in names}
-    changes = (("val", kept, 0), ("val", last, 0), ("val", last, best), ("probe", kept, 0))
-    found = {
-        name: Metric.of(evidence.change(split, row, since))
-        for name, (split, row, since) in zip(names, changes, strict=True)
+    changes = {
+        "heldout_change": ("val", kept, 0),
+        "heldout_change_last": ("val", last, 0),
+        "heldout_since_best": ("val", last, best),
+        "probe_change": ("probe", kept, 0),
     }
+    if n < verdict.MIN_ITEMS:
+        few = Metric(n=n, reason=f"only {n} held-out pictures; at least {verdict.MIN_ITEMS} needed")
+        return dict.fromkeys((*changes, "detectable_change", "test_change"), few)
+    found = {name: Metric.of(evidence.change(*which)) for name, which in changes.items()}
     shown_row = kept or last  # where the base is kept, what could be seen of the last one
     difference = evidence.val[shown_row] - evidence.val[0]
     found["detectable_change"] = Metric(value=detectable_change(difference), n=n)

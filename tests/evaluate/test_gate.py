@@ -78,8 +78,25 @@ def test_no_rules_pass():
         {"threshold": None},
         {"values": ["a"]},
         {"op": "in"},
+        {"op": "in", "threshold": None, "values": ["converged"]},
     ],
 )
 def test_rules_that_make_no_sense_are_refused_at_once(wrong: dict):
     with pytest.raises(UserError, match="heldout_change"):
         GateRule(**{**BELOW_ZERO, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            {**BELOW_ZERO, "metric": "heldout_chnage", "required": False},
+            "heldout_chnage.*heldout_change,",
+        ),
+        ({**BELOW_ZERO, "metric": "verdict"}, "verdict takes in and not_in"),
+        ({"metric": "verdict", "op": "not_in", "values": ["divergd"]}, "divergd.*diverged, "),
+    ],
+)
+def test_a_misspelt_rule_does_not_pass(rule: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        GateRule(**rule)
