@@ -23,6 +23,7 @@ from evaluate.glossary import title
 from evaluate.intervals import Bootstrap, detectable_change
 from evaluate.results import CheckpointResult, Metric, Picture, Results, Verdict
 from evaluate.sampling import Prompt, Sampler
+from finetune import doctor
 from finetune.checkpoint import Checkpoint
 from finetune.heldout import relative
 from finetune.run import FinetuneRun, load_run
@@ -54,6 +55,7 @@ def judge_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     """
     run = load_run(config.run.folder)
     device = torch.device(_device(config.device))
+    refuse_other_origin(run, device)
     folder = config.run.folder / "evaluate"
     store = grid.LossStore(folder / "losses.npz")
     measured = grid.Grid(run, config.grid, store, device)
@@ -71,6 +73,18 @@ def judge_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     _write(found, job)
     _print(found, folder, say)
     return gate.exit_code(config.gate, found.gate)
+
+
+def refuse_other_origin(run: FinetuneRun, device: torch.device) -> None:
+    """Data and base model must be those of the training: curated again, its pictures may be held out now.
+
+    Raises:
+        UserError: names which of the two is another one.
+    """
+    begun = run.checkpoints()[-1].state()["identity"]
+    shards = {"shards": doctor.shards_digest(read_manifest(run.run_dir / "curate"))}
+    doctor.refuse_change(run.finetune_dir, begun, shards)  # first: it costs no model
+    doctor.refuse_change(run.finetune_dir, begun, {"weights": run.model(device).fingerprint()})
 
 
 def _device(name: str) -> str:

@@ -22,6 +22,7 @@ _FREE = {
     "heldout.patience",
 }
 _GROUPS = ("model", "method", "optim", "train", "ema", "heldout")
+_ORIGINS = {"shards": "curated data", "weights": "weights of the base model"}
 
 
 def examine(config: TrainConfig, manifest: Manifest) -> None:
@@ -90,9 +91,14 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     }
     if config.optim.schedule == "constant":  # only then does training longer change nothing before
         del known["train.samples"]
-    digests = [f"{shard.path} {shard.sha256}" for shard in manifest.shards]
-    known["shards"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    known["shards"] = shards_digest(manifest)
     return known
+
+
+def shards_digest(manifest: Manifest) -> str:
+    """Hex digest that stands for the data of all splits."""
+    digests = [f"{shard.path} {shard.sha256}" for shard in manifest.shards]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def refuse_change(folder: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
@@ -107,9 +113,14 @@ def refuse_change(folder: Path, begun: dict[str, Any], now: dict[str, Any]) -> N
         UserError: names the first key that differs.
     """
     for key in now:
-        if begun.get(key) != now[key]:
-            raise UserError(
-                f"{folder} was begun with {key}={begun.get(key)}, not {now[key]}. To continue it, "
-                "leave that as it was; to start anew, type run.name=... for another run, or delete "
-                "that folder"
+        if begun.get(key) == now[key]:
+            continue
+        other = f"with {key}={begun.get(key)}, not {now[key]}"
+        if key in _ORIGINS:
+            other = (
+                f"on other {_ORIGINS[key]} (digest {begun.get(key)!s:.12}, now {now[key]!s:.12})"
             )
+        raise UserError(
+            f"{folder} was begun {other}. To go on with it, leave that as it was; to start anew, type "
+            "run.name=... for another run, or delete that folder"
+        )

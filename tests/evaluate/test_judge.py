@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from curate.command import UserError
 from curate.config import ClipConfig
 from evaluate import grid, judge, results, sampling
 from evaluate.config import (
@@ -22,6 +24,8 @@ from evaluate.config import (
     SamplesConfig,
 )
 from finetune.heldout import relative
+from finetune.model import LatentDiffusion
+from tests.finetune.conftest import curate
 
 ROOT = Path(__file__).resolve().parents[2]
 BETTER = GateRule(metric="heldout_change", op="<", threshold=0.0, use="ci_high")
@@ -60,6 +64,21 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     monkeypatch.undo()
     assert judge.judge_run(few, lines.append) == 3
     assert results.load(folder / "report.json").verdict.word == "inconclusive"
+
+
+def test_a_run_is_not_judged_on_other_data_or_from_another_base(make_run, clip_dir, tmp_path):
+    """Curated again under the same name, what was trained on may be held out now."""
+    trained = make_run()
+    asked = config(trained, clip_dir)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(LatentDiffusion, "fingerprint", lambda _: "another one")
+        with pytest.raises(UserError, match="begun on other weights of the base model"):
+            judge.judge_run(asked, print)
+    shutil.rmtree(trained.run.folder / "curate")
+    curate(trained.run.folder / "curate", {"val": 40, "train": 36, "test": 34}, max_samples=40)
+    with pytest.raises(UserError, match="begun on other curated data"):
+        judge.judge_run(asked, print)
+    assert not (trained.run.folder / "evaluate").exists()
 
 
 def _check_against_the_arrays(found: results.Results, folder: Path) -> None:
