@@ -77,7 +77,7 @@ def _write_lora(model: LatentDiffusion, folder: Path) -> None:
 
     # In peft's own names: diffusers' older ones exist for attention alone, and of a file that mixes
     # both its loader takes only the others.
-    layers = get_peft_model_state_dict(model.unet)
+    layers: dict[str, nn.Module | Tensor] = {**get_peft_model_state_dict(model.unet)}
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, save_function=save)
 
 
