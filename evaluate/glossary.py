@@ -24,6 +24,10 @@ GLOSSARY: dict[str, Entry] = {
         "Denoising loss on pictures that were not trained on, each noise level relative to the base "
         "model's, paired per picture.",
     ),
+    "exported_change": Entry(
+        "Held-out loss, export against base",
+        "The same for the checkpoint that the export holds: what is given away.",
+    ),
     "heldout_change_last": Entry(
         "Held-out loss, last against base", "The same for the last checkpoint."
     ),
@@ -72,6 +76,8 @@ GLOSSARY: dict[str, Entry] = {
 TERMS: dict[str, str] = {
     "Base": "The model before fine-tuning.",
     "Kept": "The earliest checkpoint whose held-out loss is within one standard error of the best.",
+    "Exported": "The checkpoint with the lowest held-out loss while training, on fewer noises per "
+    "picture than here. It may be a later one than the kept.",
     "Interval": "95 %, from 2,000 bootstrap draws of the pictures unless configured otherwise: where "
     "the number would fall had other held-out pictures been drawn.",
     "Noise level": "Tenths of the diffusion time. Little noise tests detail, much tests composition.",

@@ -45,6 +45,11 @@ class Judgement:
         """The checkpoint of a row of the table; None for the base, row 0."""
         return self.run.checkpoints()[row - 1] if row else None
 
+    @property
+    def exported(self) -> int:
+        """The row whose weights the export holds: chosen while training, on a coarser grid."""
+        return self.table.steps.index(self.run.exported().step)
+
 
 def judge_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     """Judge the run, write everything under ``evaluate/``, and return the exit code.
@@ -99,6 +104,7 @@ def _loss_metrics(job: Judgement, measured: grid.Grid) -> dict[str, Metric]:
     n = min(evidence.val.shape[1], evidence.probe.shape[1])
     changes = {
         "heldout_change": ("val", kept, 0),
+        "exported_change": ("val", job.exported, 0),
         "heldout_change_last": ("val", last, 0),
         "heldout_since_best": ("val", last, best),
         "probe_change": ("probe", kept, 0),
@@ -210,6 +216,7 @@ def _results(job: Judgement, metrics: dict[str, Metric], pictures: tuple[Picture
             advice=advice.advise(evidence, job.run.config),
             best=steps[evidence.best],
             kept=steps[evidence.kept()],
+            exported=steps[job.exported],
             last=steps[evidence.last],
         ),
         gate=gate.decide(checks),

@@ -83,10 +83,11 @@ def _verdict(found: Results) -> Markup:
         tiles.insert(2, (f"{following.value:.2f}", "prompt following (real pictures: 1)"))
     body = page.banner(_VERDICTS[verdict.word], word, verdict.sentence) + page.tiles(tiles)
     body += Markup("<p><strong>Next.</strong> {}</p>").format(verdict.advice)
-    if verdict.best != verdict.kept:
+    if verdict.exported != verdict.kept:
+        change = shown("exported_change", found.metrics["exported_change"])
         body += page.paragraph(
-            f"The lowest held-out loss is at step {verdict.best:,}, which is also what the export "
-            "holds; the kept one is earlier and cannot be told apart from it.",
+            f"The export holds another checkpoint than the kept one: step {verdict.exported:,}, which had "
+            f"the lowest held-out loss while training. Against the base: {change}.",
             "note",
         )
     return body

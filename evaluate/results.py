@@ -17,7 +17,7 @@ from curate.command import UserError
 from curate.files import write_json
 from evaluate.intervals import Estimate
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,19 @@ class CheckpointResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The word, the sentence, what to do next; and the steps that matter (0 is the base)."""
+    """The word, the sentence, what to do next; and the steps that matter (0 is the base).
+
+    Attributes:
+        best: lowest held-out loss on the grid. kept: the earliest that cannot be told from it.
+        exported: the step whose weights the run's export holds. last: of the run.
+    """
 
     word: str
     sentence: str
     advice: str
     best: int
     kept: int
+    exported: int
     last: int
 
 

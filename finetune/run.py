@@ -226,6 +226,10 @@ class FinetuneRun:
         """The earliest first; the base model, step 0, is not among them."""
         return list_checkpoints(self.finetune_dir)
 
+    def exported(self) -> Checkpoint:
+        """The one whose weights the export holds, or will hold if training ends here."""
+        return checkpoint.best_of(self.checkpoints())
+
     def unet_at(
         self,
         stored: Checkpoint | None,

@@ -64,11 +64,14 @@ def results() -> Results:
     return Results(
         schema_version=SCHEMA_VERSION,
         run="demo",
-        verdict=Verdict("overfitting", "Since step 900 ...", "Use the kept one.", 450, 450, 900),
+        verdict=Verdict(
+            "overfitting", "Since step 900 ...", "Use the kept one.", 450, 450, 450, 900
+        ),
         gate="passed",
         checks=(Check("a_rule", "heldout_change", "upper bound < 0 %", "-6.1 %", "passed", ""),),
         metrics={
             "heldout_change": metric,
+            "exported_change": metric,
             "clip_base": Metric(0.4, 0.3, 0.5, 64),
             "clip_kept": Metric(0.6, 0.5, 0.7, 64),
             "clip_change": Metric(0.2, 0.1, 0.3, 64),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from safetensors.torch import save_file
 
+from curate import command as command_line
 from curate.command import UserError
 from curate.config import ClipConfig
+from curate.files import write_json
 from evaluate import grid, judge, results, sampling
 from evaluate.config import (
     EvaluateConfig,
@@ -23,6 +28,8 @@ from evaluate.config import (
     SamplerConfig,
     SamplesConfig,
 )
+from evaluate.glossary import GLOSSARY
+from finetune.checkpoint import list_checkpoints
 from finetune.heldout import relative
 from finetune.model import LatentDiffusion
 from tests.finetune.conftest import curate
@@ -54,6 +61,7 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     assert lines[0].startswith(f"verdict {found.verdict.word}: ")
     assert lines[-1].endswith("report.html")
     assert [c.step for c in found.checkpoints] == [0, 4, 8, 12, 16]
+    assert found.metrics.keys() == GLOSSARY.keys() - {"verdict"}
     _check_against_the_arrays(found, folder)
     _check_pictures(found, folder)
     for name in ("report.html", "summary.md", "junit.xml"):
@@ -64,6 +72,31 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     monkeypatch.undo()
     assert judge.judge_run(few, lines.append) == 3
     assert results.load(folder / "report.json").verdict.word == "inconclusive"
+
+
+def test_what_is_demanded_is_demanded_of_the_export(make_run, clip_dir):
+    """The first checkpoint undoes what the run learnt, and training believed it to be the best."""
+    trained = make_run()
+    first, *_, last = list_checkpoints(trained.folder)
+    state = json.loads((first.path / "state.json").read_bytes())
+    write_json(first.path / "state.json", state | {"heldout": 0.01})
+    backwards = {
+        name: -weight if "lora_B" in name else weight for name, weight in last.weights().items()
+    }
+    save_file(backwards, first.path / "ema.safetensors")
+    rule = GateRule(metric="exported_change", op="<", threshold=-0.1, use="ci_high")
+    assert judge.judge_run(config(trained, clip_dir, rule), print) == 1
+    found = results.load(trained.run.folder / "evaluate" / "report.json")
+    assert found.verdict.exported == first.step
+    assert found.verdict.kept == last.step
+    assert found.metrics["heldout_change"].high < -0.1  # of the kept one, it would have passed
+    assert found.metrics["exported_change"] == found.checkpoints[1].val
+
+
+def test_the_default_gate_demands_it_of_the_export():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        asked = command_line.to_dataclass(compose("evaluate"), EvaluateConfig)
+    assert asked.gate.rules["better_than_base"].metric == "exported_change"
 
 
 def test_a_run_is_not_judged_on_other_data_or_from_another_base(make_run, clip_dir, tmp_path):

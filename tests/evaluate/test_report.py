@@ -69,6 +69,15 @@ def test_verdict_comes_first_and_every_section_is_there(results: Results, render
     assert "Last (step 900)" in html
 
 
+def test_an_export_of_another_checkpoint_is_said(results: Results, render):
+    assert "another checkpoint than the kept" not in render(results)
+    worse = results.metrics | {"exported_change": Metric(-0.03, -0.04, -0.02, 128)}
+    verdict = replace(results.verdict, exported=900)
+    html = render(replace(results, verdict=verdict, metrics=worse))
+    assert "another checkpoint than the kept one: step 900" in html
+    assert "Against the base: -3.0 % [-4.0, -2.0]." in html
+
+
 def test_columns_merge_where_the_checkpoints_are_the_same(results: Results, render):
     verdict = replace(results.verdict, kept=900, best=900)
     assert "Kept = Last (step 900)" in render(replace(results, verdict=verdict))
