@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1")
@@ -14,6 +17,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from curate import images, shards
+from finetune import metrics
 from finetune.config import (
     METHODS,
     CheckpointConfig,
@@ -194,3 +198,54 @@ def run_training():
         train(config, manifest)
 
     return run
+
+
+def losses(config: TrainConfig) -> list[dict]:
+    """The metrics without what depends on the clock."""
+    records = metrics.read(config.folder / "metrics.jsonl")
+    return [{k: v for k, v in record.items() if k != "samples_per_s"} for record in records]
+
+
+def digests(config: TrainConfig) -> dict[str, str]:
+    """Hashes of all that a run stores, but for where it was and how fast it ran."""
+    files = (p for p in sorted(config.folder.rglob("*")) if p.is_file() and not p.is_symlink())
+    return {
+        str(path.relative_to(config.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name not in ("metrics.jsonl", "config.yaml")
+    }
+
+
+def command(config: TrainConfig, *extra: str) -> list[str]:
+    """The overrides that reproduce ``config`` on the command line."""
+    return [
+        f"run.root={config.run.root}",
+        f"run.name={config.run.name}",
+        f"method={config.method.name}",
+        f"model.path={config.model.path}",
+        f"model.resolution={config.model.resolution}",
+        f"optim.lr={config.optim.lr}",
+        f"optim.batch_size={config.optim.batch_size}",
+        f"train.samples={config.train.samples}",
+        f"ema.decay={config.ema.decay}",
+        *(
+            f"heldout.{name}={getattr(config.heldout, name)}"
+            for name in ("every", "items", "bins", "draws", "batch_size")
+        ),
+        f"checkpoint.every={config.checkpoint.every}",
+        f"log.every={config.log.every}",
+        *extra,
+    ]
+
+
+def start(arguments: list[str], cwd: Path) -> subprocess.Popen:
+    """A command in a folder of its own, one thread, output kept."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

@@ -1,78 +1,20 @@
-"""Whole runs of a tiny model: what they leave, how they resume, when they stop, on one process and two."""
+"""Whole runs of a tiny model: what they leave, when they stop, on one process and two."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from finetune import metrics
 from finetune.checkpoint import best_of, list_checkpoints
-from finetune.config import TrainConfig
 from finetune.loop import NonFiniteLoss
 from finetune.run import load_run
+from tests.finetune.conftest import command, digests, losses, start
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def losses(config: TrainConfig) -> list[dict]:
-    """The metrics without what depends on the clock."""
-    records = metrics.read(config.folder / "metrics.jsonl")
-    return [{k: v for k, v in record.items() if k != "samples_per_s"} for record in records]
-
-
-def digests(config: TrainConfig) -> dict[str, str]:
-    """Hashes of all that a run stores, but for where it was and how fast it ran."""
-    files = (p for p in sorted(config.folder.rglob("*")) if p.is_file() and not p.is_symlink())
-    return {
-        str(path.relative_to(config.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path.name not in ("metrics.jsonl", "config.yaml")
-    }
-
-
-def command(config: TrainConfig, *extra: str) -> list[str]:
-    """The overrides that reproduce ``config`` on the command line."""
-    return [
-        f"run.root={config.run.root}",
-        f"run.name={config.run.name}",
-        f"method={config.method.name}",
-        f"model.path={config.model.path}",
-        f"model.resolution={config.model.resolution}",
-        f"optim.lr={config.optim.lr}",
-        f"optim.batch_size={config.optim.batch_size}",
-        f"train.samples={config.train.samples}",
-        f"ema.decay={config.ema.decay}",
-        *(
-            f"heldout.{name}={getattr(config.heldout, name)}"
-            for name in ("every", "items", "bins", "draws", "batch_size")
-        ),
-        f"checkpoint.every={config.checkpoint.every}",
-        f"log.every={config.log.every}",
-        *extra,
-    ]
-
-
-def start(arguments: list[str], cwd: Path) -> subprocess.Popen:
-    """A command in a folder of its own, one thread, output kept."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -146,63 +88,6 @@ def test_base_value_comes_from_the_untouched_model(make_config, run_training):
         not torch.equal(a, b) for a, b in zip(raw.parameters(), averaged.parameters(), strict=True)
     )
     assert len(run.captions("val", 4)) == 4
-
-
-class Killed(BaseException):
-    """Stands in for the power cut: no ``except Exception`` sees it."""
-
-
-@pytest.mark.parametrize("cut", [2, 5, 9, 14, 17, 21])
-def test_a_run_cut_at_any_write_resumes_to_the_same_bytes(
-    make_config, run_training, monkeypatch, whole_run, cut
-):
-    """The writes are counted by their fsync; the run dies in the middle of number ``cut``."""
-    config = make_config()
-    calls = 0
-    real = os.fsync
-
-    def dying(descriptor: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == cut:
-            raise Killed
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", dying)
-    with pytest.raises(Killed):
-        run_training(config)
-    monkeypatch.setattr(os, "fsync", real)
-    run_training(config)
-    assert losses(config) == whole_run[0]
-    assert digests(config) == whole_run[1]
-
-
-@pytest.fixture
-def whole_run(make_config, run_training, tmp_path):
-    """Losses and hashes of an uninterrupted run of the same configuration in the same place."""
-    config = make_config()
-    run_training(config)
-    result = losses(config), digests(config)
-    config.folder.rename(tmp_path / "whole")
-    return result
-
-
-def test_sigkill_and_the_same_command_again(make_config, run_training, whole_run, tmp_path):
-    config = make_config()
-    arguments = [str(ROOT / "finetune" / "train.py"), *command(config)]
-    first = start(arguments, tmp_path)
-    deadline = time.monotonic() + 600
-    while not (config.folder / "checkpoints" / "last").exists():
-        assert first.poll() is None, first.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    second = start(arguments, tmp_path)
-    output = second.communicate(timeout=600)[0]
-    assert second.returncode == 0, output
-    assert losses(config) == whole_run[0]
-    assert digests(config) == whole_run[1]
 
 
 def test_two_processes_train_what_one_does(make_config, run_training, tmp_path):
@@ -280,42 +165,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(
     stored = list_checkpoints(config.folder)
     assert [c.step for c in stored] == [4]
     assert all(torch.isfinite(weight).all() for weight in stored[0].weights().values())
-
-
-def test_a_longer_run_goes_on_from_the_shorter_one(make_config, run_training):
-    """With a constant rate, 32 samples and then 48 are the same as 48 at once."""
-    config = make_config("grown")
-    run_training(config)
-    config.train.samples = 48
-    run_training(config)
-    direct = make_config("direct", **{"train.samples": 48})
-    run_training(direct)
-    assert losses(config) == losses(direct)
-
-
-def test_a_longer_run_that_is_cut_is_not_complete(make_config, run_training, monkeypatch, capsys):
-    """The shorter run's export does not pass for the longer one's."""
-    import finetune.run
-
-    config = make_config("grown")
-    run_training(config)
-    config.train.samples = 48
-
-    def killed(*_):
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(finetune.run, "export", killed)
-        with pytest.raises(Killed):
-            run_training(config)
-    assert [c.step for c in list_checkpoints(config.folder)] == [4, 8, 12]
-    assert not (config.folder / "export").exists()
-    capsys.readouterr()
-    run_training(config)
-    assert "is complete" not in capsys.readouterr().out
-    direct = make_config("direct", **{"train.samples": 48})
-    run_training(direct)
-    assert digests(config) == digests(direct)
 
 
 def test_an_overflown_gradient_is_logged_as_null(make_config, run_training, monkeypatch):

@@ -1,0 +1,108 @@
+"""Runs that are cut, killed or made longer go on to the very bytes of one that never stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from finetune.checkpoint import list_checkpoints
+from tests.finetune.conftest import command, digests, losses, start
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Killed(BaseException):
+    """Stands in for the power cut: no ``except Exception`` sees it."""
+
+
+@pytest.mark.parametrize("cut", [2, 5, 9, 14, 17, 21])
+def test_a_run_cut_at_any_write_resumes_to_the_same_bytes(
+    make_config, run_training, monkeypatch, whole_run, cut
+):
+    """The writes are counted by their fsync; the run dies in the middle of number ``cut``."""
+    config = make_config()
+    calls = 0
+    real = os.fsync
+
+    def dying(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == cut:
+            raise Killed
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", dying)
+    with pytest.raises(Killed):
+        run_training(config)
+    monkeypatch.setattr(os, "fsync", real)
+    run_training(config)
+    assert losses(config) == whole_run[0]
+    assert digests(config) == whole_run[1]
+
+
+@pytest.fixture
+def whole_run(make_config, run_training, tmp_path):
+    """Losses and hashes of an uninterrupted run of the same configuration in the same place."""
+    config = make_config()
+    run_training(config)
+    result = losses(config), digests(config)
+    config.folder.rename(tmp_path / "whole")
+    return result
+
+
+def test_sigkill_and_the_same_command_again(make_config, run_training, whole_run, tmp_path):
+    config = make_config()
+    arguments = [str(ROOT / "finetune" / "train.py"), *command(config)]
+    first = start(arguments, tmp_path)
+    deadline = time.monotonic() + 600
+    while not (config.folder / "checkpoints" / "last").exists():
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    second = start(arguments, tmp_path)
+    output = second.communicate(timeout=600)[0]
+    assert second.returncode == 0, output
+    assert losses(config) == whole_run[0]
+    assert digests(config) == whole_run[1]
+
+
+def test_a_longer_run_goes_on_from_the_shorter_one(make_config, run_training):
+    """With a constant rate, 32 samples and then 48 are the same as 48 at once."""
+    config = make_config("grown")
+    run_training(config)
+    config.train.samples = 48
+    run_training(config)
+    direct = make_config("direct", **{"train.samples": 48})
+    run_training(direct)
+    assert losses(config) == losses(direct)
+
+
+def test_a_longer_run_that_is_cut_is_not_complete(make_config, run_training, monkeypatch, capsys):
+    """The shorter run's export does not pass for the longer one's."""
+    import finetune.run
+
+    config = make_config("grown")
+    run_training(config)
+    config.train.samples = 48
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finetune.run, "export", killed)
+        with pytest.raises(Killed):
+            run_training(config)
+    assert [c.step for c in list_checkpoints(config.folder)] == [4, 8, 12]
+    assert not (config.folder / "export").exists()
+    capsys.readouterr()
+    run_training(config)
+    assert "is complete" not in capsys.readouterr().out
+    direct = make_config("direct", **{"train.samples": 48})
+    run_training(direct)
+    assert digests(config) == digests(direct)
