@@ -51,19 +51,25 @@ def export_pipeline(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(part, safe_serialization=True)
-    _forget_paths(part)
+    _tidy(part)
     if (folder / CARD).exists():
         shutil.copyfile(folder / CARD, part / CARD)
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
 
-def _forget_paths(folder: Path) -> None:
-    """Take the name of the folder they were loaded from out of the configurations."""
-    for path in folder.rglob("*.json"):
+def _tidy(folder: Path) -> None:
+    """Take the folder they were loaded from out of the configurations, and ask for loading in fp32.
+
+    transformers loads a text encoder in the type it was stored in, diffusers the rest in fp32; the
+    two would not work together.
+    """
+    for path in folder.rglob("config.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
-            write_json(path, content)
+        content.pop("_name_or_path", None)
+        if "dtype" in content:
+            content["dtype"] = "float32"
+        write_json(path, content)
 
 
 @torch.inference_mode()

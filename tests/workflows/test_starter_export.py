@@ -51,7 +51,7 @@ def ldm_folder(clip: torch.nn.Module, tmp_path: Path) -> Path:
 
 
 def test_diffusers_draws_with_the_folder(ldm_folder: Path) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(ldm_folder, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(ldm_folder)  # as a user would, all in fp32
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
     drawn = pipeline("red heart", num_inference_steps=2, generator=generator).images
