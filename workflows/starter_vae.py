@@ -12,7 +12,7 @@ from workflows.emoji_sets import Pictures
 from workflows.starter_loop import Recipe
 
 RECIPE = Recipe(
-    steps=12_000, batch_size=8, learning_rate=1.5e-3, warmup_steps=100, weight_decay=0.0,
+    steps=10_400, batch_size=8, learning_rate=1.5e-3, warmup_steps=100, weight_decay=0.0,
     ema_decay=0.999, measure_every=250, seed=2,
 )  # fmt: skip
 LATENT_CHANNELS = 16
