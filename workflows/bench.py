@@ -20,21 +20,8 @@ import numpy as np
 ROUNDS = 3
 PICTURES, CAPTIONS_EACH, SIDE_PX = 192, 5, 256
 WORDS = [
-    "a",
-    "red",
-    "blue",
-    "small",
-    "large",
-    "cat",
-    "dog",
-    "house",
-    "tree",
-    "on",
-    "under",
-    "beside",
-    "the",
-    "table",
-    "street",
+    *("a", "red", "blue", "small", "large", "cat", "dog", "house"),
+    *("tree", "on", "under", "beside", "the", "table", "street"),
 ]
 
 Ways = dict[str, Callable[[], object]]
