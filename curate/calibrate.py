@@ -7,12 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from curate.config import ClipConfig, ClipSimilarityConfig
-
 SHUFFLES = 4
 MAX_PAIRS = 50_000
-LAION_CUTS = (0.28, 0.30)  # of LAION-2B-en and LAION-400M
-LAION_CLIP = ("ViT-B-32-quickgelu", "openai")  # the model both were cut with
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +36,17 @@ class Null:
             return None
         below = np.searchsorted(self.similarities, np.float32(cut), side="left")
         return 1 - float(below) / len(self.similarities)
+
+    def separation(self, own: np.ndarray) -> float | None:
+        """AUC: how often a pair as it was given beats a shuffled one; ties count half.
+
+        1 is a CLIP that always tells them apart, 0.5 one that guesses. ``own`` has shape (N,).
+        """
+        if not len(self.similarities) or not len(own):
+            return None
+        below = np.searchsorted(self.similarities, own, side="left")
+        up_to = np.searchsorted(self.similarities, own, side="right")
+        return float((below + up_to).mean() / 2 / len(self.similarities))
 
 
 def shuffled(annotations: pd.DataFrame, seed: int = 0) -> Null:
@@ -72,17 +79,6 @@ def shuffled(annotations: pd.DataFrame, seed: int = 0) -> Null:
         dots = np.einsum("nd,nd->n", images, texts[dealt], dtype=np.float64)
         found.append(dots[~may_be_true])
     return Null(np.sort(np.concatenate(found)).astype(np.float32))
-
-
-def foreign_cut(similarity: ClipSimilarityConfig, clip: ClipConfig) -> list[str]:
-    """A note where LAION's cut meets a CLIP that it was not made for; similarities do not compare."""
-    if similarity.minimum not in LAION_CUTS or (clip.name, clip.pretrained) == LAION_CLIP:
-        return []
-    return [
-        f"filters.clip_similarity.minimum={similarity.minimum:g} is LAION's cut and belongs to "
-        f"clip=vit_b32_openai, not to {clip.name}; filters=default with its "
-        "filters.clip_similarity.false_keep_rate fits any CLIP"
-    ]
 
 
 def _stack(embeddings: pd.Series) -> np.ndarray:

@@ -38,6 +38,10 @@ class Verdicts:
     cut_by: str
     null: calibrate.Null
 
+    def separation(self) -> float | None:
+        """AUC of the pairs as given against shuffled ones; see `calibrate.Null.separation`."""
+        return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
+
 
 def load_annotations(parts: list[Path]) -> pd.DataFrame:
     """All parts as one frame, embeddings included, in input order."""

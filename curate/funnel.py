@@ -40,6 +40,7 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
             "false_keep_rate": None if cut is None else verdicts.null.false_keep_rate(cut),
             "shuffled_pairs": len(verdicts.null.similarities),
         },
+        "separation": verdicts.separation(),
         "notes": notes,
     }
     if "planted_mismatch" in ledger and ledger["planted_mismatch"].any():

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from curate import annotate, calibrate, clip, funnel, ledger, provenance, report, shards
+from curate import annotate, clip, funnel, ledger, notes, provenance, report, shards
 from curate.command import UserError
 from curate.config import CurateConfig
 from curate.decide import Verdicts, decide, load_annotations
@@ -50,8 +50,7 @@ def run(config: CurateConfig, listing: Listing) -> None:
     annotations = load_annotations(parts)
     verdicts = decide(annotations, config.filters, config.split)
     ledger.check_complete(verdicts.ledger, listing.pairs)
-    notes = calibrate.foreign_cut(config.filters.clip_similarity, config.clip)
-    figures = funnel.summarise(verdicts, [*listing.notes, *notes])
+    figures = funnel.summarise(verdicts, [*listing.notes, *notes.of(config, verdicts)])
     _say("\n".join(funnel.lines(figures)))
     if not figures["kept"]:
         raise UserError(_nothing_kept(figures))

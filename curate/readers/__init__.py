@@ -38,7 +38,7 @@ def read(config: DatasetConfig) -> Listing:
         )
     listing: Listing = import_module(f"curate.readers.{config.reader}").read(config)
     if not listing.candidates:
-        raise UserError(f"dataset={config.name} holds no images; " + "; ".join(listing.notes))
+        raise UserError("; ".join([f"dataset={config.name} holds no images", *listing.notes]))
     _check_keys(listing.candidates)
     return listing
 

@@ -42,6 +42,11 @@ def read(config: FolderConfig) -> Listing:
         )
     table = next((root / name for name in METADATA if (root / name).is_file()), None)
     found = _from_metadata(root, table) if table else _from_files(root)
+    if not found:
+        raise UserError(
+            f"{table or root} names no images; dataset.root=FOLDER takes one with pictures "
+            f"({', '.join(IMAGE_SUFFIXES)}) or with a table that has rows"
+        )
     stems = Counter(name.rpartition(".")[0] for name, _, _ in found)
     candidates = []
     for name, captions, columns in sorted(found, key=lambda row: row[0])[: config.limit]:

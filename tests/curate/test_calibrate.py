@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from curate.calibrate import Null, foreign_cut, shuffled
-from curate.config import ClipConfig, ClipSimilarityConfig
+from curate.calibrate import Null, shuffled
 
 
 def unit(vectors):
@@ -71,22 +70,14 @@ def test_without_other_captions_there_is_no_null():
         null = shuffled(table)
         assert null.cut(0.1) is None
         assert null.false_keep_rate(0.3) is None
+        assert null.separation(np.ones(1, np.float32)) is None
 
 
-@pytest.mark.parametrize(
-    ("minimum", "name", "noted"),
-    [
-        (0.3, "ViT-B-32-quickgelu", False),
-        (0.3, "ViT-L-14-quickgelu", True),
-        (0.28, "ViT-L-14-quickgelu", True),
-        (0.2, "ViT-L-14-quickgelu", False),
-        (None, "ViT-L-14-quickgelu", False),
-    ],
-)
-def test_laions_cuts_are_noted_where_they_do_not_belong(minimum, name, noted):
-    similarity = ClipSimilarityConfig(minimum=minimum)
-    notes = foreign_cut(similarity, ClipConfig(name=name, pretrained="openai"))
-    assert bool(notes) == noted
+def test_separation_counts_pairs():
+    rng = np.random.default_rng(0)
+    null, own = (np.sort(rng.integers(0, 9, n)).astype(np.float32) for n in (40, 25))  # with ties
+    wins = [1.0 if o > x else 0.5 if o == x else 0.0 for o in own for x in null]
+    assert Null(null).separation(own) == pytest.approx(np.mean(wins))
 
 
 def test_the_same_annotations_give_the_same_null():

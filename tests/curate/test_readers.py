@@ -136,7 +136,7 @@ def test_metadata_columns_never_hide_the_ledgers_own(tmp_path):
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="holds no images"):
+    with pytest.raises(UserError, match=f"{tmp_path} names no images"):
         folder(tmp_path)
 
 

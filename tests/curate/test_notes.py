@@ -1,0 +1,58 @@
+"""The notes on a curation: each appears where it should, and only there."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from curate import notes
+from curate.calibrate import Null
+from curate.config import ClipConfig, ClipSimilarityConfig, CurateConfig
+from curate.decide import Verdicts
+
+SCORER = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
+
+
+@pytest.mark.parametrize(
+    ("minimum", "name", "noted"),
+    [
+        (0.3, "ViT-B-32-quickgelu", False),
+        (0.3, "ViT-L-14-quickgelu", True),
+        (0.28, "ViT-L-14-quickgelu", True),
+        (0.2, "ViT-L-14-quickgelu", False),
+        (None, "ViT-L-14-quickgelu", False),
+    ],
+)
+def test_laions_cuts_are_noted_where_they_do_not_belong(minimum, name, noted):
+    similarity = ClipSimilarityConfig(minimum=minimum)
+    found = notes.foreign_cut(similarity, ClipConfig(name=name, pretrained="openai"))
+    assert bool(found) == noted
+
+
+def verdicts(own: float, held_out: int) -> Verdicts:
+    """Pairs of similarity ``own`` against shuffled ones spread evenly over 0 ... 1."""
+    count = 40
+    ledger = pd.DataFrame(
+        {
+            "key": [f"{row:03d}" for row in range(count)],
+            "clip_similarity": np.float32(own),
+            "kept": True,
+            "split": ["val" if row < held_out else "train" for row in range(count)],
+        }
+    )
+    return Verdicts(ledger, [], None, "no cut", Null(np.linspace(0, 1, 101, dtype=np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("own", "held_out", "says"),
+    [
+        (0.9, 32, []),
+        (0.55, 32, ["55%"]),
+        (0.9, 31, ["31 images"]),
+        (0.1, 0, ["10%", "0 images"]),
+    ],
+)
+def test_a_blind_clip_and_few_held_out_images_are_noted(own, held_out, says):
+    config = CurateConfig(clip=SCORER)
+    found = notes.of(config, verdicts(own, held_out))
+    assert len(found) == len(says)
+    assert all(text in note for text, note in zip(says, found, strict=True))
