@@ -151,7 +151,8 @@ def load_clip(config: ClipConfig, device: str | torch.device | None = None) -> C
         )
     except (RuntimeError, OSError) as error:
         raise UserError(
-            f"clip.name={config.name}: the weights cannot be loaded: {error}"
+            f"clip.name={config.name}: the weights cannot be loaded ({error}). Without the hub, type "
+            "clip=custom clip.name=local-dir:FOLDER, or clip=starter for drawings"
         ) from error
     return ClipScorer(
         name=config.name.removeprefix(LOCAL)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
@@ -23,6 +24,9 @@ EXIT_INTERRUPTED = 130
 
 Config = TypeVar("Config")
 
+_PATHS = re.compile(r"((?:dataset|run)\.root|model\.path|clip\.name)=(.+)", re.DOTALL)
+_PLAIN = re.compile(r"[\w/.:\- ]+", re.ASCII)
+_QUOTED = re.compile(r"[\"'\[{].*|.*\$\{.*", re.DOTALL)  # by the user, who knows the grammar
 _GROUPS = ("dataset", "clip", "filters", "model", "method", "optim", "sampler", "gate")
 _NOISE = re.compile(
     r"(full_key|object_type|reference_type)\s*[:=]|To append to your config|See https"
@@ -31,6 +35,16 @@ _NOISE = re.compile(
 
 class UserError(ValueError):
     """The configuration or the input is wrong; the message says what to type. Ends in exit code 2."""
+
+
+def run_arguments(run_dir: Path) -> str:
+    """What to type for a command to find a run's folder.
+
+    >>> run_arguments(Path("runs/demo")), run_arguments(Path("/data/runs/demo"))
+    ('run.name=demo', 'run.name=demo run.root=/data/runs')
+    """
+    elsewhere = "" if run_dir.parent == Path("runs") else f" run.root={run_dir.parent}"
+    return f"run.name={run_dir.name}{elsewhere}"
 
 
 def register(schema: type, name: str, group: str | None = None) -> None:
@@ -75,7 +89,28 @@ def run(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with 1
     with _exit_codes():
         _refuse_multirun_inside_launch()
+        if not _is_multirun():
+            sys.argv[1:] = map(quote_path, sys.argv[1:])
         main()
+
+
+def quote_path(argument: str) -> str:
+    """Spare the user Hydra's grammar where a value is a path: ``~`` is home, and any sign may occur.
+
+    >>> quote_path("dataset.root=/a, (1)/b=c")
+    "dataset.root='/a, (1)/b=c'"
+    >>> quote_path("optim.lr=1e-4")
+    'optim.lr=1e-4'
+    """
+    found = _PATHS.fullmatch(argument)
+    if not found:
+        return argument
+    key, value = found.groups()
+    if value.startswith("~"):
+        value = str(Path(value).expanduser())
+    if _PLAIN.fullmatch(value) or _QUOTED.fullmatch(value):
+        return f"{key}={value}"
+    return f"{key}='" + value.replace("'", "\\'") + "'"
 
 
 def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -113,10 +148,14 @@ def _leave(message: str) -> None:
 
 def _refuse_multirun_inside_launch() -> None:
     """Accelerate's state survives the first job of a sweep, and the second one dies of it."""
-    if {"-m", "--multirun"} & set(sys.argv[1:]) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if _is_multirun() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "--multirun does not work inside one launch; start one launch for each job instead"
         )
+
+
+def _is_multirun() -> bool:
+    return bool({"-m", "--multirun"} & set(sys.argv[1:]))
 
 
 def explain(error: BaseException) -> str:
@@ -125,12 +164,17 @@ def explain(error: BaseException) -> str:
     key = getattr(cause, "full_key", None) or ""
     if isinstance(cause, MissingConfigException) and cause.options:
         group, _, choice = str(cause.missing_cfg_file).rpartition("/")
+        group = group.rstrip("/")  # the choice itself was a path: model=/my/folder
         choices = [option for option in cause.options if not option.startswith("_")]
         near = get_close_matches(choice, choices, n=1)
         text = f"{group}={choice} is no choice; accepted: {', '.join(choices)}"
         text += f". Type {group}={near[0] if near else choices[0]}"
     elif isinstance(cause, MissingMandatoryValue):
         text = f"{key} needs a value; type {key}=..."
+    elif unread := next(filter(_needs_quotes, sys.argv[1:]), None):
+        name, _, value = unread.partition("=")
+        text = f"{unread!r} cannot be read; quote a value that holds , = ( or the like for the shell and "
+        text += f"again inside: '{name}=\"{value}\"'"
     else:
         text = f"{_first_line(cause, key)}{_origin(str(error))}"
     return f"{text}. See --help for the keys and choices."
@@ -143,11 +187,29 @@ def _first_line(cause: BaseException, key: str) -> str:
     return f"{key}: {text}" if key and key not in text else text
 
 
+def _needs_quotes(argument: str) -> bool:
+    """Whether Hydra cannot read an override, or takes a comma in it for a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if "=" not in argument or argument.startswith("-"):
+        return False
+    try:
+        return OverridesParser.create().parse_override(argument).is_sweep_override()
+    except HydraException:
+        return True
+
+
 def _origin(text: str) -> str:
     """The override of this command line that the error speaks of, and what it may have meant."""
-    for argument in sys.argv[1:]:
-        name = argument.lstrip("+~").split("=")[0]
-        if "=" in argument and name in text:
-            near = [] if name in _GROUPS or "." in name else get_close_matches(name, _GROUPS, n=1)
-            return f" (from {argument!r})" + (f"; did you mean {near[0]!r}?" if near else "")
-    return ""
+    named = [a for a in sys.argv[1:] if "=" in a and a.lstrip("+~").split("=")[0] in text]
+    if not named:
+        return ""
+    argument = max(named, key=lambda a: len(a.split("=")[0]))
+    group, dot, rest = argument.lstrip("+~").split("=")[0].partition(".")
+    meant = ""
+    if group not in _GROUPS:
+        near = get_close_matches(group, _GROUPS, n=1)
+        meant = f"; did you mean {near[0] + dot + rest!r}" if near else ""
+    elif dot and not any(a.startswith(f"{group}=") for a in sys.argv[1:]):
+        meant = f"; if it belongs to another choice of {group}, type {group}=... as well"
+    return f" (from {argument!r}){meant}"

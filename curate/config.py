@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -22,6 +23,15 @@ class RunConfig:
 
     root: str = "runs"
     name: str = "${dataset.name}"
+
+    def __post_init__(self) -> None:
+        sound = bool(self.name) and "/" not in self.name and not self.name.startswith(".")
+        check(sound, "run.name", self.name, "one folder name; run.root=FOLDER says where it is")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.root, self.name)
 
 
 @dataclass
@@ -105,7 +115,10 @@ class ClipSimilarityConfig:
         for name in ("fraction", "false_keep_rate"):
             value = getattr(self, name)
             check(
-                value is None or 0 < value <= 1, f"{key}.{name}", value, "null or a share, 0 ... 1"
+                value is None or 0 < value <= 1,
+                f"{key}.{name}",
+                value,
+                "null or a share above 0, up to 1",
             )
         check(
             self.minimum is None or -1 <= self.minimum <= 1,
@@ -176,7 +189,7 @@ class SplitConfig:
     def __post_init__(self) -> None:
         for side in ("val", "test"):
             value = getattr(self, side)
-            check(0 <= value < 0.5, f"split.{side}", value, "a share, 0 ... 0.5")
+            check(0 <= value < 0.5, f"split.{side}", value, "a share, 0 or more and below 0.5")
         check(self.minimum >= 0, "split.minimum", self.minimum, ">= 0")
 
 

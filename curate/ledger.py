@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curate.command import run_arguments
 from curate.files import atomic_write, remove_parts
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def read(curate_dir: Path) -> pd.DataFrame:
     paths = sorted((curate_dir / "ledger").glob("part-*.parquet"))
     if not paths:
         raise FileNotFoundError(
-            f"{curate_dir} holds no ledger; type: python -m curate run.name={curate_dir.parent.name}"
+            f"{curate_dir} holds no ledger; type: python -m curate {run_arguments(curate_dir.parent)} "
+            "with the keys of its data set"
         )
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 

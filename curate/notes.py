@@ -48,6 +48,6 @@ def few_held_out(images: int) -> list[str]:
     if images >= SMALLEST_JUDGED:
         return []
     return [
-        f"{images} images are held out for judging, and a verdict needs {SMALLEST_JUDGED}: training will "
-        "work, python -m evaluate will not decide; add pictures, or hold out more, as with split.val=0.3"
+        f"held out for judging: {images}, and a verdict needs {SMALLEST_JUDGED} images. Training will work, "
+        "python -m evaluate will not decide; add pictures, or hold out more, as with split.val=0.3"
     ]

@@ -36,7 +36,7 @@ def run(config: CurateConfig, listing: Listing) -> None:
     """
     if int(os.environ.get("RANK", "0")) != 0:
         return
-    curate_dir = Path(config.run.root, config.run.name, "curate")
+    curate_dir = config.run.folder / "curate"
     curate_dir.mkdir(parents=True, exist_ok=True)
     provenance.write_config(curate_dir / "config.yaml", config)
     fingerprint = clip.fingerprint(config.clip)

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from curate.command import UserError
+from curate.command import UserError, run_arguments
 from curate.files import atomic_write, remove_parts, sha256_of, write_json
 from curate.sample import Sample
 
@@ -54,7 +54,7 @@ def read_manifest(curate_dir: Path) -> Manifest:
         UserError: the manifest is of another version of this program.
     """
     path = curate_dir / "manifest.json"
-    retry = f"python -m curate run.name={curate_dir.parent.name}"
+    retry = f"python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
     if not path.is_file():
         raise FileNotFoundError(f"{curate_dir} holds no finished curation; type: {retry}")
     content = json.loads(path.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from curate.split import SMALLEST_JUDGED
 from evaluate.verdict import Evidence, Word, items_needed, judge
 from finetune.config import TrainConfig
 
@@ -36,6 +37,8 @@ def advise(evidence: Evidence, config: TrainConfig) -> str:
         )
     if word is Word.CONVERGED:
         return "Held-out loss has settled. More or other data is what would move it now."
+    if evidence.probe.shape[1] < SMALLEST_JUDGED:
+        return "Add pictures: there are too few to train on and to judge by."
     return (
         f"About {items_needed(evidence)} held-out pictures would decide it: raise split.val when "
         "curating, and grid.items here."

@@ -111,7 +111,7 @@ def _loss_metrics(job: Judgement, measured: grid.Grid) -> dict[str, Metric]:
         "probe_change": ("probe", kept, 0),
     }
     if n < SMALLEST_JUDGED:
-        few = Metric(n=n, reason=f"only {n} held-out pictures; at least {SMALLEST_JUDGED} needed")
+        few = Metric(n=n, reason=f"only {n} pictures on a side; at least {SMALLEST_JUDGED} needed")
         return dict.fromkeys((*changes, "detectable_change", "test_change"), few)
     found = {name: Metric.of(evidence.change(*which)) for name, which in changes.items()}
     shown_row = kept or last  # where the base is kept, what could be seen of the last one

@@ -170,8 +170,11 @@ def sentence(evidence: Evidence, steps: Sequence[int]) -> str:
     last, best, kept = evidence.last, evidence.best, evidence.kept()
     total = percent(evidence.change("val", last, 0))
     if word is Word.INCONCLUSIVE and _too_few(evidence):
-        n = min(evidence.val.shape[1], evidence.probe.shape[1])
-        return f"Only {n} held-out items; a verdict needs at least {SMALLEST_JUDGED}."
+        val, probe = evidence.val.shape[1], evidence.probe.shape[1]
+        return (
+            f"Only {val} held-out and {probe} training pictures to compare; a verdict needs at least "
+            f"{SMALLEST_JUDGED} of each."
+        )
     if not np.isfinite(evidence.val[last]).all():
         start = f"The loss at step {steps[last]:,} is not a number."
     elif word is Word.DIVERGED:

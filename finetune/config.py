@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
+from curate import config
 from curate.command import UserError, register
 from curate.config import check
 
@@ -16,16 +17,10 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass
-class RunConfig:
-    """Where the run's folder is: ``<root>/<name>``, relative to the working directory."""
+class RunConfig(config.RunConfig):
+    """Where the run's folder is; ``curate/`` in it holds the shards, ``finetune/`` will hold the rest."""
 
-    root: str = "runs"
     name: str = "openmoji"
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder; ``curate/`` in it holds the shards, ``finetune/`` will hold the rest."""
-        return Path(self.root) / self.name
 
 
 @dataclass

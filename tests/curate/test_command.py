@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
 from curate import command
@@ -81,6 +81,44 @@ def test_a_wrong_choice_lists_the_right_ones(tmp_path, monkeypatch):
         compose("main", overrides=["color=gren"])
     said = command.explain(caught.value)
     assert said.startswith("color=gren is no choice; accepted: green. Type color=green.")
+
+
+@pytest.mark.parametrize(
+    "value", ["/a=b", "/a,b", "/x/(1) pics", "/it's", "/a[1]", "/a b", "/ünï", "/a{b}", "/plain"]
+)
+def test_any_path_reaches_the_configuration_as_typed(composed, value):
+    argument = command.quote_path(f"run.root={value}")
+    assert composed("+free.x=1", argument.replace("run.root", "name")).name == value
+
+
+def test_a_path_may_begin_at_home_and_quotes_stay(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert command.quote_path("dataset.root=~/pics") == "dataset.root=/home/me/pics"
+    for argument in ("dataset.root='/a=b'", "run.root=${oc.env:HOME}/x", "train.samples=9"):
+        assert command.quote_path(argument) == argument
+
+
+@pytest.mark.parametrize("mistake", ["name=a=b", "name=a,b", "name={a", "name=(1)"])
+def test_a_value_that_needs_quotes_is_shown_with_them(monkeypatch, mistake):
+    monkeypatch.setattr("sys.argv", ["curate", "dataset=folder", mistake])
+    said = command.explain(HydraException("mismatched input"))
+    name, _, value = mistake.partition("=")
+    assert f'{name}="{value}"' in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dataset=folder", "dataset.rot=/x"], "(from 'dataset.rot=/x')."),
+        (["dataset.rot=/x"], "type dataset=... as well."),
+        (["datset.rot=/x"], "did you mean 'dataset.rot'."),
+        (["optm=adamw"], "did you mean 'optim'."),
+    ],
+)
+def test_the_override_at_fault_is_the_one_named(monkeypatch, arguments, says):
+    monkeypatch.setattr("sys.argv", ["curate", *arguments])
+    key = arguments[-1].split("=")[0]
+    assert says in command.explain(HydraException(f"Could not override {key!r}"))
 
 
 def test_a_polite_function_leaves_with_2(capsys):

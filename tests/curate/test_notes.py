@@ -47,8 +47,8 @@ def verdicts(own: float, held_out: int) -> Verdicts:
     [
         (0.9, 32, []),
         (0.55, 32, ["55%"]),
-        (0.9, 31, ["31 images"]),
-        (0.1, 0, ["10%", "0 images"]),
+        (0.9, 31, ["judging: 31,"]),
+        (0.1, 0, ["10%", "judging: 0,"]),
     ],
 )
 def test_a_blind_clip_and_few_held_out_images_are_noted(own, held_out, says):

@@ -48,6 +48,40 @@ def test_captions_are_paired_by_stem(tmp_path):
     }
 
 
+def test_what_is_left_out_of_a_folder_is_said(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+    (tmp_path / "a.txt").write_bytes("ünï\r\nmore".encode("utf-16"))
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "orphan.txt").write_text("belongs to no image")
+    (tmp_path / "c.psd").write_text("")
+    listing = folder(tmp_path)
+    assert [c.captions for c in listing.candidates] == [("ünï",), ("caf\ufffd",)]
+    orphan, other, cut, garbled = listing.notes
+    assert "orphan.txt" in orphan
+    assert ".psd" in other
+    assert "a.txt" in cut
+    assert "b.txt" in garbled
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_rows_of_one_image_are_its_captions(tmp_path, suffix):
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    rows = [("a.png", "one", "CC0"), ("b.png", "two", "BY"), ("a.png", "three", "BY")]
+    if suffix == "csv":
+        text = "\n".join(["file_name,text,licence", *map(",".join, rows)])
+    else:
+        names = ("file_name", "text", "licence")
+        text = "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows)
+    (tmp_path / f"metadata.{suffix}").write_text(text)
+    listing = folder(tmp_path)
+    assert [c.captions for c in listing.candidates] == [("one", "three"), ("two",)]
+    assert listing.candidates[0].columns["licence"] == "CC0"
+    assert listing.pairs == 3
+    assert listing.notes == [f"images not named in metadata.{suffix}: 1, such as c.png"]
+
+
 def test_equal_stems_keep_different_keys(tmp_path):
     for name in ("a.jpg", "a.png", "a-png.jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
