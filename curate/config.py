@@ -10,6 +10,8 @@ from omegaconf import MISSING
 
 from curate.command import UserError, register
 
+SMALLEST_JUDGED = 32  # held-out images from which a verdict can be given
+
 
 def check(condition: bool, key: str, value: Any, accepted: str) -> None:
     """Raise a ``UserError`` that names the dotted key, the value, and what is accepted."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from curate.config import ClipConfig, ClipSimilarityConfig, CurateConfig
+from curate.config import SMALLEST_JUDGED, ClipConfig, ClipSimilarityConfig, CurateConfig
 from curate.decide import Verdicts
-from curate.split import SMALLEST_JUDGED
 
 LAION_CUTS = (0.28, 0.30)  # of LAION-2B-en and LAION-400M
 LAION_CLIP = ("ViT-B-32-quickgelu", "openai")  # the model both were cut with

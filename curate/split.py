@@ -10,7 +10,6 @@ import pandas as pd
 from curate.config import SplitConfig
 
 SIDES = ("train", "val", "test")
-SMALLEST_JUDGED = 32  # images on a side from which something can be concluded
 LARGEST_FLOOR = 0.1  # a floor never takes more than this share of the images
 
 

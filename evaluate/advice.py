@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.split import SMALLEST_JUDGED
+from curate.config import SMALLEST_JUDGED
 from evaluate.verdict import Evidence, Word, items_needed, judge
 from finetune.config import TrainConfig
 

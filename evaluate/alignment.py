@@ -14,7 +14,7 @@ from evaluate.intervals import Array, Bootstrap, Estimate
 from evaluate.results import Metric
 
 MIN_CAPTIONS = 16
-LEAST_GAP = 1e-3  # between the anchors, in cosine: captions that are equal to CLIP differ by rounding
+LEAST_GAP = 1e-3  # in cosine; captions that are equal to CLIP differ by rounding
 LEAST_KNOWN = 0.5  # of the gap between the anchors, the lower end of its interval
 NAMES = ("clip_base", "clip_kept", "clip_change")
 

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from curate.clip import load_clip
+from curate.config import SMALLEST_JUDGED
 from curate.files import write_text
 from curate.images import decode
 from curate.provenance import provenance, redacted
 from curate.shards import read_manifest, read_shard
-from curate.split import SMALLEST_JUDGED
 from evaluate import advice, alignment, gate, grid, report, results, summary, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.glossary import title

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from curate.split import SMALLEST_JUDGED
+from curate.config import SMALLEST_JUDGED
 from evaluate.intervals import Array, Bootstrap, Estimate, standard_error
 
 NEGLIGIBLE = 0.002  # of the base's loss: a change inside ±0.2 % is no effect

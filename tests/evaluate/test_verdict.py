@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from curate.split import SMALLEST_JUDGED
+from curate.config import SMALLEST_JUDGED
 from evaluate.verdict import (
     Evidence,
     Word,
