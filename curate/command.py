@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,9 +25,12 @@ EXIT_INTERRUPTED = 130
 
 Config = TypeVar("Config")
 
-_PATHS = re.compile(r"((?:dataset|run)\.root|model\.path|clip\.name)=(.+)", re.DOTALL)
-_PLAIN = re.compile(r"[\w/.:\- ]+", re.ASCII)
-_QUOTED = re.compile(r"[\"'\[{].*|.*\$\{.*", re.DOTALL)  # by the user, who knows the grammar
+_PATHS = re.compile(
+    r"(\+{0,2}(?:(?:dataset|run)\.root|run\.name|model\.path|clip\.name))=(.+)", re.DOTALL
+)
+_QUOTED = re.compile(  # by the user, who knows the grammar
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.*\$\{.+\}.*""", re.DOTALL
+)
 _GROUPS = ("dataset", "clip", "filters", "model", "method", "optim", "sampler", "gate")
 _NOISE = re.compile(
     r"(full_key|object_type|reference_type)\s*[:=]|To append to your config|See https"
@@ -40,11 +44,13 @@ class UserError(ValueError):
 def run_arguments(run_dir: Path) -> str:
     """What to type for a command to find a run's folder.
 
-    >>> run_arguments(Path("runs/demo")), run_arguments(Path("/data/runs/demo"))
-    ('run.name=demo', 'run.name=demo run.root=/data/runs')
+    >>> run_arguments(Path("runs/demo")), run_arguments(Path("/my runs/demo"))
+    ('run.name=demo', "run.name=demo 'run.root=/my runs'")
     """
-    elsewhere = "" if run_dir.parent == Path("runs") else f" run.root={run_dir.parent}"
-    return f"run.name={run_dir.name}{elsewhere}"
+    arguments = [f"run.name={run_dir.name}"]
+    if run_dir.parent != Path("runs"):
+        arguments.append(f"run.root={run_dir.parent}")
+    return shlex.join(arguments)
 
 
 def register(schema: type, name: str, group: str | None = None) -> None:
@@ -95,7 +101,9 @@ def run(main: Callable[[], Any]) -> None:
 
 
 def quote_path(argument: str) -> str:
-    """Spare the user Hydra's grammar where a value is a path: ``~`` is home, and any sign may occur.
+    """Spare the user Hydra's grammar where a value is a path or a name: ``~`` is home, any sign may occur.
+
+    What the user quoted, and what holds an interpolation, stays as it is.
 
     >>> quote_path("dataset.root=/a, (1)/b=c")
     "dataset.root='/a, (1)/b=c'"
@@ -103,14 +111,14 @@ def quote_path(argument: str) -> str:
     'optim.lr=1e-4'
     """
     found = _PATHS.fullmatch(argument)
-    if not found:
+    if not found or found[2] == "null":
         return argument
-    key, value = found.groups()
-    if value.startswith("~"):
-        value = str(Path(value).expanduser())
-    if _PLAIN.fullmatch(value) or _QUOTED.fullmatch(value):
+    key, value = found[1], os.path.expanduser(found[2])  # noqa: PTH111 (Path's raises for ~nobody)
+    if _QUOTED.fullmatch(value):
         return f"{key}={value}"
-    return f"{key}='" + value.replace("'", "\\'") + "'"
+    # Backslashes count only before a quote and at the end.
+    escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), value)
+    return f"{key}='{escaped}'"
 
 
 def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -194,21 +202,24 @@ def _needs_quotes(argument: str) -> bool:
     if "=" not in argument or argument.startswith("-"):
         return False
     try:
-        return OverridesParser.create().parse_override(argument).is_sweep_override()
+        sweep = OverridesParser.create().parse_override(argument).is_sweep_override()
     except HydraException:
         return True
+    return sweep and not _is_multirun()
 
 
 def _origin(text: str) -> str:
     """The override of this command line that the error speaks of, and what it may have meant."""
-    named = [a for a in sys.argv[1:] if "=" in a and a.lstrip("+~").split("=")[0] in text]
+    words = set(re.findall(r"[\w.]+", text))
+    named = [a for a in sys.argv[1:] if "=" in a and a.lstrip("+~").split("=")[0] in words]
     if not named:
         return ""
     argument = max(named, key=lambda a: len(a.split("=")[0]))
     group, dot, rest = argument.lstrip("+~").split("=")[0].partition(".")
     meant = ""
     if group not in _GROUPS:
-        near = get_close_matches(group, _GROUPS, n=1)
+        # A dotted name may also be one of a section that is no group, such as samples beside sampler.
+        near = get_close_matches(group, _GROUPS, n=1, cutoff=0.9 if dot else 0.6)
         meant = f"; did you mean {near[0] + dot + rest!r}" if near else ""
     elif dot and not any(a.startswith(f"{group}=") for a in sys.argv[1:]):
         meant = f"; if it belongs to another choice of {group}, type {group}=... as well"

@@ -10,7 +10,8 @@ from omegaconf import MISSING
 
 from curate.command import UserError, register
 
-SMALLEST_JUDGED = 32  # held-out images from which a verdict can be given
+LARGEST_SHARE = 0.5  # of the data, on a held-out side
+SMALLEST_JUDGED = 32  # held-out images that python -m evaluate gives a verdict on
 
 
 def check(condition: bool, key: str, value: Any, accepted: str) -> None:
@@ -191,7 +192,12 @@ class SplitConfig:
     def __post_init__(self) -> None:
         for side in ("val", "test"):
             value = getattr(self, side)
-            check(0 <= value < 0.5, f"split.{side}", value, "a share, 0 or more and below 0.5")
+            check(
+                0 <= value < LARGEST_SHARE,
+                f"split.{side}",
+                value,
+                "a share, 0 or more and below 0.5",
+            )
         check(self.minimum >= 0, "split.minimum", self.minimum, ">= 0")
 
 

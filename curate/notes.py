@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from curate.config import SMALLEST_JUDGED, ClipConfig, ClipSimilarityConfig, CurateConfig
+import math
+
+from curate.config import (
+    LARGEST_SHARE,
+    SMALLEST_JUDGED,
+    ClipConfig,
+    ClipSimilarityConfig,
+    CurateConfig,
+)
 from curate.decide import Verdicts
 
 LAION_CUTS = (0.28, 0.30)  # of LAION-2B-en and LAION-400M
 LAION_CLIP = ("ViT-B-32-quickgelu", "openai")  # the model both were cut with
 BLIND_BELOW = 0.6  # AUC of given against shuffled pairs; 0.5 is guessing
+FEWEST_SCORED = 30  # pairs: the AUC of a guessing CLIP then spreads by 0.05 (sqrt(1 / 12 n))
 
 
 def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     """All notes on a run."""
-    held_out = verdicts.ledger.query("kept and split == 'val'")["key"].nunique()
+    images = verdicts.ledger.query("kept").drop_duplicates("key")["split"].value_counts()
     return [
         *foreign_cut(config.filters.clip_similarity, config.clip),
-        *blind_clip(verdicts.separation(), config.clip),
-        *few_held_out(held_out),
+        *blind_clip(verdicts, config.clip),
+        *few_held_out(int(images.get("val", 0)), int(images.sum())),
     ]
 
 
@@ -31,22 +40,33 @@ def foreign_cut(similarity: ClipSimilarityConfig, clip: ClipConfig) -> list[str]
     ]
 
 
-def blind_clip(separation: float | None, clip: ClipConfig) -> list[str]:
-    """A CLIP that hardly tells these pairs from shuffled ones: whatever it keeps is chance."""
-    if separation is None or separation >= BLIND_BELOW:
+def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:
+    """A CLIP that hardly tells these pairs from shuffled ones: its similarities say nothing."""
+    separation = verdicts.separation()
+    scored = int(verdicts.ledger["clip_similarity"].count())
+    if separation is None or separation >= BLIND_BELOW or scored < FEWEST_SCORED:
         return []
+    other = "" if (clip.name, clip.pretrained) == LAION_CLIP else ", such as clip=vit_b32_openai"
     return [
         f"{clip.name} rates a given pair above a shuffled one in {separation:.0%} of cases, and guessing "
-        "would in 50%: either it does not know such pictures, or the captions do not belong to them. Look "
-        "at the report; take another CLIP, such as clip=vit_b32_openai, or filters=none to keep all"
+        "would in 50%, so that similarity is no reason to keep or drop one. Either it does not know such "
+        f"pictures (take another one{other}), or the captions hardly differ (type filters=none), or "
+        "they do not belong to the pictures: look at the report"
     ]
 
 
-def few_held_out(images: int) -> list[str]:
-    """Fewer held-out images than any verdict needs."""
+def few_held_out(images: int, kept: int) -> list[str]:
+    """Fewer held-out images than any verdict needs.
+
+    Args:
+        images: on the side ``val``.
+        kept: on all sides.
+    """
     if images >= SMALLEST_JUDGED:
         return []
+    share = math.ceil(120 * SMALLEST_JUDGED / max(kept, 1)) / 100  # a fifth to spare
+    more = f", or hold out more: split.val={share:.2g}" if share < LARGEST_SHARE else ""
     return [
-        f"held out for judging: {images}, and a verdict needs {SMALLEST_JUDGED} images. Training will work, "
-        "python -m evaluate will not decide; add pictures, or hold out more, as with split.val=0.3"
+        f"held out for judging: {images} images, and python -m evaluate needs {SMALLEST_JUDGED} for a "
+        f"verdict; add pictures{more}"
     ]

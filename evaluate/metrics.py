@@ -22,10 +22,9 @@ def clip_similarity(images: Array, texts: Array) -> Array:
 
 
 def clip_anchors(images: Array, texts: Array, captions: Sequence[str]) -> tuple[Array, Array]:
-    """Similarity of each real picture with other pictures' captions on average, and with its own.
+    """Similarity of each real picture with wrong captions, on average, and with its own.
 
-    All mismatched pairs are averaged, which is the expectation over shuffles; pairs whose captions
-    read the same are no mismatch.
+    Wrong are all captions of the others that read differently.
 
     Args:
         images: [N, D] unit embeddings of real pictures. texts: [N, D] of their captions.
@@ -41,12 +40,18 @@ def clip_anchors(images: Array, texts: Array, captions: Sequence[str]) -> tuple[
 
 
 def anchored(similarity: Array, wrong: Array, right: Array) -> Array:
-    """Similarity on the scale where 0 is a wrong caption and 1 is the real picture, on average.
+    """Similarity on the scale where 0 is a wrong caption and 1 is the real picture; all [N].
 
-    >>> anchored(np.array([0.10, 0.20, 0.30]), np.array([0.10]), np.array([0.30])).round(3).tolist()
+    The mean is the ratio of means, mean(similarity - wrong) / mean(right - wrong). Around it each
+    caption stands as its influence on that ratio (the delta method), so that an interval of the mean
+    allows for what is not known about the anchors either.
+
+    >>> anchored(np.array([0.10, 0.20, 0.30]), np.full(3, 0.10), np.full(3, 0.30)).round(3).tolist()
     [0.0, 0.5, 1.0]
     """
-    return (similarity - wrong.mean()) / (right.mean() - wrong.mean())
+    gap = right - wrong
+    ratio = (similarity - wrong).mean() / gap.mean()
+    return ratio + (similarity - wrong - ratio * gap) / gap.mean()
 
 
 def is_flat(picture: Image) -> bool:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate import config
 from curate.command import UserError, register
+from curate.config import RunConfig as CuratedRun
 from curate.config import check
 
 SCHEDULES = ("constant", "cosine", "linear")
@@ -17,7 +17,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass
-class RunConfig(config.RunConfig):
+class RunConfig(CuratedRun):
     """Where the run's folder is; ``curate/`` in it holds the shards, ``finetune/`` will hold the rest."""
 
     name: str = "openmoji"

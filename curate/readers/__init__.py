@@ -1,4 +1,4 @@
-"""Readers: one file per family of sources, each listing its images and captions as candidates."""
+"""Readers list a source's images and captions as candidates: one of `READERS` per family, and its helpers."""
 
 from __future__ import annotations
 

@@ -27,10 +27,14 @@ def read(config: FolderConfig) -> Listing:
     table = next((root / name for name in metadata.NAMES if (root / name).is_file()), None)
     rows, notes = _from_table(root, table) if table else sidecars.read(root)
     if not rows:
-        raise UserError(
-            f"{table or root} names no images; dataset.root=FOLDER takes one with pictures "
-            f"({', '.join(sidecars.IMAGE_SUFFIXES)}) or with a table that has rows"
+        why = "; ".join(
+            [
+                f"{table} names no images" if table else f"{root} holds no images",
+                *notes,
+                f"dataset.root=FOLDER takes one with pictures ({', '.join(sidecars.IMAGE_SUFFIXES)})",
+            ]
         )
+        raise UserError(why)
     stems = Counter(name.rpartition(".")[0] for name, _, _ in rows)
     candidates = []
     for name, captions, columns in sorted(rows, key=lambda row: row[0])[: config.limit]:
@@ -49,11 +53,14 @@ def read(config: FolderConfig) -> Listing:
 
 
 def _from_table(root: Path, table: Path) -> tuple[list[sidecars.Row], list[str]]:
-    rows = metadata.read(table)
+    rows, notes = metadata.read(table)
     unnamed = set(sidecars.images_below(root)) - {name for name, _, _ in rows}
     if not unnamed:
-        return rows, []
-    return rows, [f"images not named in {table.name}: {len(unnamed)}, such as {min(unnamed)}"]
+        return rows, notes
+    return rows, [
+        *notes,
+        f"images not named in {table.name}: {len(unnamed)}, such as {min(unnamed)}",
+    ]
 
 
 def read_bytes(path: Path) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from curate.command import UserError
@@ -16,16 +16,22 @@ NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 CAPTION_COLUMNS = ("text", "caption", "captions", "TEXT", "alt", "title")
 
 
-def read(table: Path) -> list[Row]:
-    """The images that ``table`` names; rows of the same image are its several captions.
+def read(table: Path) -> tuple[list[Row], list[str]]:
+    """The images that ``table`` names, and notes; records of the same image are its several captions.
 
     Raises:
         UserError: the table cannot be read, lacks a column, or names a file outside its folder.
     """
     try:
         records = _RECORDS[table.suffix](table)
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read ({error}); mend it") from error
+    except PermissionError:
+        raise
+    except (ValueError, OSError, csv.Error) as error:
+        raise UserError(
+            f"{table} cannot be read ({error}); mend it, or save it as UTF-8"
+        ) from error
+    if not records:
+        return [], []
     names = list(dict.fromkeys(name for record in records for name in record))
     column = next((name for name in CAPTION_COLUMNS if name in names), None)
     if "file_name" not in names or column is None:
@@ -35,11 +41,24 @@ def read(table: Path) -> list[Row]:
         )
     rest = [name for name in names if name not in ("file_name", column)]
     rows: dict[str, Row] = {}
+    differing: set[str] = set()
     for number, record in enumerate(records, start=1):
-        name = _file_name(table, number, record)
-        _, known, columns = rows.get(name, (name, (), _columns(record, rest)))
-        rows[name] = (name, known + _captions(record.get(column)), columns)
-    return list(rows.values())
+        name, columns = _file_name(table, number, record), _columns(record, rest)
+        _, captions, first = rows.setdefault(name, (name, (), columns))
+        captions = tuple(dict.fromkeys(captions + _captions(record.get(column))))
+        rows[name] = (name, captions, first)
+        if columns != first:
+            differing.add(name)
+    return list(rows.values()), _notes(differing, rest)
+
+
+def _notes(differing: set[str], columns: list[str]) -> list[str]:
+    if not differing:
+        return []
+    return [
+        f"images whose records differ in {', '.join(columns)}, of which the first record counts: "
+        f"{len(differing)}, such as {min(differing)}"
+    ]
 
 
 def _file_name(table: Path, number: int, record: dict[str, Any]) -> str:
@@ -52,7 +71,7 @@ def _file_name(table: Path, number: int, record: dict[str, Any]) -> str:
         raise UserError(
             f"{table}: file_name {name!r} of record {number} leaves the folder; make it relative"
         )
-    return name
+    return PurePosixPath(name).as_posix()  # ./a.png is a.png
 
 
 def _from_csv(table: Path) -> list[dict[str, Any]]:

@@ -83,19 +83,55 @@ def test_a_wrong_choice_lists_the_right_ones(tmp_path, monkeypatch):
     assert said.startswith("color=gren is no choice; accepted: green. Type color=green.")
 
 
-@pytest.mark.parametrize(
-    "value", ["/a=b", "/a,b", "/x/(1) pics", "/it's", "/a[1]", "/a b", "/ünï", "/a{b}", "/plain"]
-)
-def test_any_path_reaches_the_configuration_as_typed(composed, value):
-    argument = command.quote_path(f"run.root={value}")
-    assert composed("+free.x=1", argument.replace("run.root", "name")).name == value
+ODD_PATHS = [
+    *("/a=b", "/a,b", "/x/(1) pics", "/it's", "/a[1]", "/a b", "/ünï", "/a{b}", "/plain"),
+    *(
+        "2024_10",
+        "2024.10",
+        "1e3",
+        "true",
+        "[2024] pics",
+        "{a}",
+        "'x",
+        " x ",
+        "~nobody-here/x",
+    ),
+    *("C:\\pics\\", "/a,b\\", "a\\'b", "/a\\\\", '"'),
+]
 
 
-def test_a_path_may_begin_at_home_and_quotes_stay(monkeypatch):
+@pytest.mark.parametrize("value", ODD_PATHS)
+@pytest.mark.parametrize("plus", ["", "++"])
+def test_any_path_reaches_the_configuration_as_typed(composed, value, plus):
+    argument = command.quote_path(f"{plus}run.root={value}")
+    assert composed(argument.replace("run.root", "name")).name == value
+
+
+def test_a_path_may_begin_at_home_and_what_is_quoted_stays(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert command.quote_path("dataset.root=~/pics") == "dataset.root=/home/me/pics"
-    for argument in ("dataset.root='/a=b'", "run.root=${oc.env:HOME}/x", "train.samples=9"):
+    assert command.quote_path("dataset.root=~/pics") == "dataset.root='/home/me/pics'"
+    for argument in (
+        *(
+            "dataset.root='/a=b'",
+            'run.name="a\\"b"',
+            "run.root=${oc.env:HOME}/x",
+            "train.samples=9",
+        ),
+        "clip.name=null",
+    ):
         assert command.quote_path(argument) == argument
+
+
+@pytest.mark.parametrize(("flags", "seen"), [([], "run.root='/a,b'"), (["-m"], "run.root=/a,b")])
+def test_a_command_quotes_paths_but_not_those_of_a_sweep(monkeypatch, flags, seen):
+    monkeypatch.setattr("sys.argv", ["curate", *flags, "run.root=/a,b"])
+    command.run(lambda: None)
+    assert command.sys.argv[-1] == seen
+
+
+def test_a_sweep_is_no_mistake(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["curate", "-m", "split.val=0.05,0.1", "dataset.rot=/x"])
+    assert "dataset.rot=/x" in command.explain(HydraException("Could not override 'dataset.rot'"))
 
 
 @pytest.mark.parametrize("mistake", ["name=a=b", "name=a,b", "name={a", "name=(1)"])
@@ -113,6 +149,7 @@ def test_a_value_that_needs_quotes_is_shown_with_them(monkeypatch, mistake):
         (["dataset.rot=/x"], "type dataset=... as well."),
         (["datset.rot=/x"], "did you mean 'dataset.rot'."),
         (["optm=adamw"], "did you mean 'optim'."),
+        (["samples.rowz=3"], "(from 'samples.rowz=3')."),
     ],
 )
 def test_the_override_at_fault_is_the_one_named(monkeypatch, arguments, says):

@@ -55,9 +55,12 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"caf\xe9")
     (tmp_path / "orphan.txt").write_text("belongs to no image")
     (tmp_path / "c.psd").write_text("")
+    Image.new("RGB", (4, 4)).save(tmp_path / "l.png")
+    (tmp_path / "l.txt").symlink_to("l.txt")  # a loop
     listing = folder(tmp_path)
-    assert [c.captions for c in listing.candidates] == [("ünï",), ("caf\ufffd",)]
-    orphan, other, cut, garbled = listing.notes
+    assert [c.captions for c in listing.candidates] == [("ünï",), ("caf\ufffd",), ()]
+    orphan, other, cut, garbled, closed = listing.notes
+    assert "l.txt" in closed
     assert "orphan.txt" in orphan
     assert ".psd" in other
     assert "a.txt" in cut
@@ -68,7 +71,8 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path):
 def test_rows_of_one_image_are_its_captions(tmp_path, suffix):
     for name in ("a.png", "b.png", "c.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
-    rows = [("a.png", "one", "CC0"), ("b.png", "two", "BY"), ("a.png", "three", "BY")]
+    rows = [("a.png", "one", "CC0"), ("b.png", "two", "BY"), ("./a.png", "three", "BY")]
+    rows.append(("a.png", "one", "CC0"))
     if suffix == "csv":
         text = "\n".join(["file_name,text,licence", *map(",".join, rows)])
     else:
@@ -79,7 +83,15 @@ def test_rows_of_one_image_are_its_captions(tmp_path, suffix):
     assert [c.captions for c in listing.candidates] == [("one", "three"), ("two",)]
     assert listing.candidates[0].columns["licence"] == "CC0"
     assert listing.pairs == 3
-    assert listing.notes == [f"images not named in metadata.{suffix}: 1, such as c.png"]
+    differing, unnamed = listing.notes
+    assert "a.png" in differing
+    assert unnamed == f"images not named in metadata.{suffix}: 1, such as c.png"
+
+
+def test_a_table_without_rows_names_no_images(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,text\n")
+    with pytest.raises(UserError, match=r"metadata\.csv names no images"):
+        folder(tmp_path)
 
 
 def test_equal_stems_keep_different_keys(tmp_path):
@@ -170,7 +182,7 @@ def test_metadata_columns_never_hide_the_ledgers_own(tmp_path):
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} names no images"):
+    with pytest.raises(UserError, match=f"{tmp_path} holds no images"):
         folder(tmp_path)
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from evaluate import alignment
-from evaluate.intervals import Bootstrap
+from evaluate.intervals import Bootstrap, Estimate
 
 COUNT, WIDTH = 24, 64
 
@@ -69,6 +69,19 @@ def test_a_clip_that_does_not_know_the_pairs_measures_nothing(scene: SimpleNames
         found = measure(scene, skill, scene.captions)
         assert {metric.value for metric in found.values()} == {None}
         assert "hardly tells" in found["clip_change"].reason
+
+
+@pytest.mark.parametrize(
+    ("gap", "known"),
+    [
+        (Estimate(0.100, 0.060, 0.140, COUNT), True),
+        (Estimate(0.100, 0.040, 0.160, COUNT), False),  # it may be 0.04 or 0.16
+        (Estimate(1e-7, 9e-8, 1.1e-7, COUNT), False),  # rounding, however regular
+        (Estimate(-0.10, -0.12, -0.08, COUNT), False),
+    ],
+)
+def test_a_gap_must_be_large_and_known(gap: Estimate, known: bool) -> None:
+    assert (alignment._unknown(gap) == "") == known
 
 
 def test_equal_captions_measure_nothing(scene: SimpleNamespace) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from evaluate import metrics
+from evaluate.intervals import Bootstrap
 
 
 def unit(*shape: int, seed: int = 0) -> np.ndarray:
@@ -39,6 +40,18 @@ def test_anchored_scale_is_one_for_the_real_pictures_and_zero_for_shuffled_capti
         for k in range(1, 60)
     ]
     assert np.mean(rolled) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_interval_of_the_anchored_mean_covers_the_truth():
+    """Anchors of 40 captions are estimates too; taken as exact, the interval covers 60 % or so."""
+    rng, covered, trials = np.random.default_rng(0), 0, 300
+    for _ in range(trials):
+        wrong = rng.normal(0.1, 0.05, 40)
+        right = wrong + rng.normal(0.1, 0.15, 40)
+        drawn = wrong + rng.normal(0.2, 0.05, 40)  # twice as far from wrong as the real pictures
+        found = Bootstrap(400).mean(metrics.anchored(drawn, wrong, right))
+        covered += found.low <= 2 <= found.high
+    assert covered / trials > 0.88
 
 
 def test_flat_pictures():
