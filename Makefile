@@ -32,7 +32,7 @@ env: $(STAMP)  ## build .venv, the environment that the others use
 demo: $(STAMP)  ## curate OpenMoji, fine-tune the built-in model, judge and export it
 	$(BIN)/python -m curate run.name=demo run.root=$(RUNS) dataset.mismatch=0.2
 	$(BIN)/accelerate launch $(LAUNCH) finetune/train.py run.name=demo run.root=$(RUNS) method=locon \
-	  optim.lr=1e-3 optim.batch_size=32 train.samples=9600 heldout.items=64 heldout.every=2400 checkpoint.every=2400
+	  optim.lr=1e-3 optim.batch_size=32 train.samples=7200 heldout.items=32 heldout.every=2400 checkpoint.every=2400
 	$(BIN)/python -m evaluate run.name=demo run.root=$(RUNS) grid.items=64 samples.clip_captions=48
 	@echo
 	@echo "curation report    $(RUNS)/demo/curate/report.html"
