@@ -41,6 +41,12 @@ class UserError(ValueError):
     """The configuration or the input is wrong; the message says what to type. Ends in exit code 2."""
 
 
+def check(condition: bool, key: str, value: Any, accepted: str) -> None:
+    """Raise a ``UserError`` that names the dotted key, the value, and what is accepted."""
+    if not condition:
+        raise UserError(f"{key}={value} is out of range; accepted: {accepted}. Type {key}=...")
+
+
 def run_arguments(run_dir: Path) -> str:
     """What to type for a command to find a run's folder.
 

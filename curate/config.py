@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import MISSING
 
-from curate.command import UserError, register
+from curate.command import check, register
+from curate.filters.config import FiltersConfig
+from curate.readers.config import DatasetConfig
 
 LARGEST_SHARE = 0.5  # of the data, on a held-out side
 SMALLEST_JUDGED = 32  # held-out images that python -m evaluate gives a verdict on
-
-
-def check(condition: bool, key: str, value: Any, accepted: str) -> None:
-    """Raise a ``UserError`` that names the dotted key, the value, and what is accepted."""
-    if not condition:
-        raise UserError(f"{key}={value} is out of range; accepted: {accepted}. Type {key}=...")
 
 
 @dataclass
@@ -38,48 +33,6 @@ class RunConfig:
 
 
 @dataclass
-class DatasetConfig:
-    """What all sources share."""
-
-    name: str = MISSING
-    reader: str = MISSING
-    limit: int | None = None  # images at most, the first ones; for trials
-
-    def __post_init__(self) -> None:
-        check(self.limit is None or self.limit > 0, "dataset.limit", self.limit, "null or > 0")
-
-
-@dataclass
-class OpenmojiConfig(DatasetConfig):
-    """OpenMoji's pictures, rendered, with the names that Unicode's CLDR gives them."""
-
-    size_px: int = 64
-    language: str = "en"
-    mismatch: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(16 <= self.size_px <= 1024, "dataset.size_px", self.size_px, "16 ... 1024")
-        check(0 <= self.mismatch <= 1, "dataset.mismatch", self.mismatch, "a share, 0 ... 1")
-
-
-@dataclass
-class CocoConfig(DatasetConfig):
-    """COCO's own layout: ``annotations/captions_*.json`` beside the image folders they name."""
-
-    root: str = MISSING
-    splits: list[str] | None = None  # such as [train2017]; null takes every caption file
-
-
-@dataclass
-class FolderConfig(DatasetConfig):
-    """Images with caption files beside them, or with a metadata table as Hugging Face has it."""
-
-    root: str = MISSING
-
-
-@dataclass
 class ClipConfig:
     """Which CLIP scores the pairs."""
 
@@ -97,87 +50,6 @@ class ClipConfig:
             "auto (bf16 on CUDA, else fp32), fp32, bf16",
         )
         check(self.batch_size > 0, "clip.batch_size", self.batch_size, "> 0")
-
-
-@dataclass
-class ClipSimilarityConfig:
-    """The cut on CLIP similarity. ``minimum`` or ``fraction``, where given, replace the calibration.
-
-    Attributes:
-        minimum: keep similarity >= minimum. 0.28 and 0.30 are OpenAI's ViT-B/32's and no other's.
-        fraction: keep this share of the pairs that reach the rule, the most similar ones.
-        false_keep_rate: let this share of shuffled captions pass; works for any model.
-    """
-
-    minimum: float | None = None
-    fraction: float | None = None
-    false_keep_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        key = "filters.clip_similarity"
-        for name in ("fraction", "false_keep_rate"):
-            value = getattr(self, name)
-            check(
-                value is None or 0 < value <= 1,
-                f"{key}.{name}",
-                value,
-                "null or a share above 0, up to 1",
-            )
-        check(
-            self.minimum is None or -1 <= self.minimum <= 1,
-            f"{key}.minimum",
-            self.minimum,
-            "null or a cosine, -1 ... 1",
-        )
-        if self.minimum is not None and self.fraction is not None:
-            raise UserError(
-                f"{key}.minimum={self.minimum} and {key}.fraction={self.fraction} exclude each "
-                f"other; type {key}.fraction=null or {key}.minimum=null"
-            )
-
-
-@dataclass
-class ImageFilterConfig:
-    """Bounds on the picture itself; null switches a bound off."""
-
-    min_side_px: int | None = None
-    max_aspect: float | None = None
-
-    def __post_init__(self) -> None:
-        side, aspect = self.min_side_px, self.max_aspect
-        check(side is None or side > 0, "filters.image.min_side_px", side, "null or > 0")
-        check(aspect is None or aspect >= 1, "filters.image.max_aspect", aspect, "null or >= 1")
-
-
-@dataclass
-class CaptionFilterConfig:
-    """Bounds on the caption; null switches a bound off."""
-
-    min_characters: int | None = None
-    max_characters: int | None = None
-    min_words: int | None = None
-    max_words: int | None = None
-
-    def __post_init__(self) -> None:
-        for unit in ("characters", "words"):
-            low, high = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
-            check(low is None or low >= 0, f"filters.caption.min_{unit}", low, "null or >= 0")
-            check(
-                high is None or high >= max(low or 0, 1),
-                f"filters.caption.max_{unit}",
-                high,
-                f"null or >= max(1, min_{unit})",
-            )
-
-
-@dataclass
-class FiltersConfig:
-    """The rules, in the order in which they are applied: image, caption, similarity, duplicates."""
-
-    image: ImageFilterConfig = field(default_factory=ImageFilterConfig)
-    caption: CaptionFilterConfig = field(default_factory=CaptionFilterConfig)
-    clip_similarity: ClipSimilarityConfig = field(default_factory=ClipSimilarityConfig)
-    exact_duplicates: bool = True
 
 
 @dataclass
@@ -250,8 +122,4 @@ class CurateConfig:
 
 
 register(CurateConfig, "curate")
-register(OpenmojiConfig, "openmoji", "dataset")
-register(CocoConfig, "coco", "dataset")
-register(FolderConfig, "folder", "dataset")
 register(ClipConfig, "clip", "clip")
-register(FiltersConfig, "filters", "filters")

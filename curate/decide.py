@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from curate import calibrate, duplicates, split
 from curate.annotate import EMBEDDINGS
-from curate.config import FiltersConfig, SplitConfig
-from curate.filters import rules
+from curate.config import SplitConfig
+from curate.filters.config import FiltersConfig
+from curate.filters.rules import rules
 from curate.ledger import DROPPED, KEPT, UNREADABLE
 
 _INTERNAL = ("has_caption", "pixels", "error")  # annotations that the ledger says in other words

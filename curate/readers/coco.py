@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from curate.command import UserError
-from curate.config import CocoConfig
 from curate.images import UnreadableImage
-from curate.readers import Listing
-from curate.readers.folder import read_bytes, version_of
+from curate.readers.config import CocoConfig
+from curate.readers.files import loader, version_of
+from curate.readers.source import Source
 from curate.sample import Candidate, clean_caption, key_of
 
 _PREFIX = "captions_"
 
 
-def read(config: CocoConfig) -> Listing:
+def read(config: CocoConfig) -> Source:
     """List every image of every caption file, each with all its captions in the file's order.
 
     Raises:
@@ -34,7 +33,14 @@ def read(config: CocoConfig) -> Listing:
     candidates: list[Candidate] = []
     for path in _caption_files(root, config.splits):
         candidates += _read_split(config, root, path)
-    return Listing(candidates[: config.limit])
+    files = loader(root)
+
+    def load(location: str) -> bytes:
+        if not location:  # the captions are counted, not lost
+            raise UnreadableImage("image id is not in images")
+        return files(location)
+
+    return Source.of(candidates, load)
 
 
 def _caption_files(root: Path, splits: list[str] | None) -> list[Path]:
@@ -68,15 +74,15 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
     candidates = []
     for number in sorted(images.keys() | captions.keys()):
         image = images.get(number, {})
-        file = root / split / image.get("file_name", "")
+        location = f"{split}/{image['file_name']}" if image else ""
         licence = licences.get(image.get("license"), {})
         candidates.append(
             Candidate(
                 key=key_of(f"{split}-{number:012d}"),
                 captions=tuple(captions[number]),
                 source=config.name,
-                version=version_of(file) if image else "",
-                load=partial(read_bytes, file) if image else _unlisted,
+                location=location,
+                version=version_of(root / location) if image else "",
                 columns={
                     "source_split": split,
                     "url": image.get("coco_url", ""),
@@ -87,11 +93,6 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
             )
         )
     return candidates
-
-
-def _unlisted() -> bytes:
-    """Stands for the image of captions whose id the file does not list: they are counted, not lost."""
-    raise UnreadableImage("image id is not in images")
 
 
 def _load(path: Path) -> dict[str, Any]:

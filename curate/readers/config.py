@@ -1,0 +1,64 @@
+"""The typed schema of the group ``dataset/``, with the range of every value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from curate.command import check, register
+
+
+@dataclass
+class DatasetConfig:
+    """What all sources share."""
+
+    name: str = MISSING
+    reader: str = MISSING
+    limit: int | None = None  # images at most, the first ones; for trials
+    sample: float | None = None  # this share of the images, chosen by hash of their keys
+    shard: str | None = None  # "i/n": the i-th of n parts by hash, 0 <= i < n, for n machines
+
+    def __post_init__(self) -> None:
+        check(self.limit is None or self.limit > 0, "dataset.limit", self.limit, "null or > 0")
+        share = self.sample
+        check(share is None or 0 < share <= 1, "dataset.sample", share, "null or a share up to 1")
+        part = re.fullmatch(r"(\d+)/(\d+)", self.shard or "0/1")
+        sound = bool(part) and int(part[1]) < int(part[2])
+        check(sound, "dataset.shard", self.shard, "null or i/n with 0 <= i < n, such as 0/4")
+
+
+@dataclass
+class OpenmojiConfig(DatasetConfig):
+    """OpenMoji's pictures, rendered, with the names that Unicode's CLDR gives them."""
+
+    size_px: int = 64
+    language: str = "en"
+    mismatch: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(16 <= self.size_px <= 1024, "dataset.size_px", self.size_px, "16 ... 1024")
+        check(0 <= self.mismatch <= 1, "dataset.mismatch", self.mismatch, "a share, 0 ... 1")
+
+
+@dataclass
+class CocoConfig(DatasetConfig):
+    """COCO's own layout: ``annotations/captions_*.json`` beside the image folders they name."""
+
+    root: str = MISSING
+    splits: list[str] | None = None  # such as [train2017]; null takes every caption file
+
+
+@dataclass
+class FolderConfig(DatasetConfig):
+    """Images with caption files beside them, or with a metadata table as Hugging Face has it."""
+
+    root: str = MISSING
+
+
+register(OpenmojiConfig, "openmoji", "dataset")
+register(CocoConfig, "coco", "dataset")
+register(FolderConfig, "folder", "dataset")
