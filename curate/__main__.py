@@ -16,11 +16,11 @@ def main(cfg: DictConfig) -> None:
     config = command.to_dataclass(cfg, CurateConfig)
     from curate import clip, readers
 
-    listing = readers.read(config.dataset)
+    source = readers.read(config.dataset)
     clip.check(config.clip)
     from curate.pipeline import run
 
-    run(config, listing)
+    run(config, source)
 
 
 if __name__ == "__main__":

@@ -20,29 +20,14 @@ from curate.clip import ClipScorer
 from curate.command import UserError
 from curate.config import AnnotateConfig
 from curate.files import atomic_write, remove_parts
-from curate.gate import Gate
 from curate.images import MISSING_FILE
 from curate.known import METADATA, Known, part_head
 from curate.measure import Measurer
 from curate.readers.source import Source
+from curate.request import Request
 from curate.sample import Candidate
 
 FORMAT = 2  # raise it when a measure changes its meaning: older parts are then measured again
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be known of each pair.
-
-    Attributes:
-        fingerprint: of the CLIP that scores; see ``clip.fingerprint``.
-        gate: the cheap rules; what fails them is neither decoded nor scored.
-        measures: names of the optional measures, see ``measures.MEASURES``.
-    """
-
-    fingerprint: str
-    gate: Gate
-    measures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +57,28 @@ def annotate(
     """
     remove_parts(folder)
     old = sorted(folder.glob("part-*.parquet"))
-    measurer: Measurer | None = None
     paths: list[Path] = []
     keys: set[bytes] = set()
     pairs = 0
-    scorer = cache(load_scorer)
     with (
         tqdm(total=source.total, desc="annotate", unit="img") as bar,
         ThreadPoolExecutor(config.workers) as pool,
     ):
+        measurer = cache(
+            lambda: Measurer(_known(old, request), request, source.load, cache(load_scorer), pool)
+        )
         for chunk in _chunks(source.candidates(), config.images_per_part):
             _check_keys(chunk, keys)
-            digest = _digest(chunk, request)
-            path = folder / f"part-{len(paths):05d}-{digest}.parquet"
-            if not _is_done(path, request):
-                measurer = measurer or Measurer(_known(old, request), request, scorer, pool)
-                table = measurer.measure(chunk, bar.update)
-                if (
-                    not paths or len(chunk) == config.images_per_part
-                ):  # a few say little of the whole
-                    _check_rejects(table, config.max_reject_rate)
-                _write(path, table, measurer)
-                measurer.known.add_part(path)
+            path = folder / f"part-{len(paths):05d}-{_digest(chunk, request)}.parquet"
+            if _is_done(path, request):
+                bar.initial += len(chunk)  # no part of the rate
+                bar.update(len(chunk))
             else:
-                bar.initial += len(chunk)
-                bar.update(0)
-                bar.n += len(chunk)
+                table = measurer().measure(chunk, bar.update)
+                if not paths or len(chunk) == config.images_per_part:  # a few say little of all
+                    _check_rejects(table, config.max_reject_rate)
+                _write(path, table, measurer())
+                measurer().known.add_part(path)
             paths.append(path)
             pairs += sum(max(1, len(candidate.captions)) for candidate in chunk)
     for path in set(folder.glob("part-*.parquet")) - set(paths):
@@ -122,7 +103,7 @@ def _check_keys(chunk: list[Candidate], seen: set[bytes]) -> None:
 
 def _digest(chunk: list[Candidate], request: Request) -> str:
     """Changes with whatever the part would hold, but for what the gate kept out."""
-    digest = hashlib.blake2b(f"{FORMAT} {request.fingerprint}".encode(), digest_size=8)
+    digest = hashlib.blake2b(f"{FORMAT} {request.clip_model}".encode(), digest_size=8)
     for c in chunk:
         known = [c.key, c.version, c.location, c.captions, c.source, sorted(c.columns.items())]
         digest.update(json.dumps(known, default=str).encode())
@@ -141,7 +122,7 @@ def _known(parts: list[Path], request: Request) -> Known:
     known = Known()
     for path in parts:
         head = part_head(path)
-        if (head.get("format"), head.get("fingerprint")) == (FORMAT, request.fingerprint):
+        if (head.get("format"), head.get("clip_model")) == (FORMAT, request.clip_model):
             known.add_part(path)
     return known
 
@@ -150,7 +131,7 @@ def _write(path: Path, table: pa.Table, measurer: Measurer) -> None:
     request = measurer.request
     head = {
         "format": FORMAT,
-        "fingerprint": request.fingerprint,
+        "clip_model": request.clip_model,
         "measures": request.measures,
         "values": measurer.value_columns,
         "gate": request.gate.digest if measurer.held_back(table) else None,

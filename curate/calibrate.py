@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from curate.embeddings import Embeddings
+
 SHUFFLES = 4
-MAX_PAIRS = 50_000
+MAX_PAIRS = 20_000  # whose embeddings are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,15 @@ class Null:
         return float((below + up_to).mean() / 2 / len(self.similarities))
 
 
-def shuffled(annotations: pd.DataFrame, seed: int = 0) -> Null:
+def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -> Null:
     """Pair each image with captions dealt out at random among all.
 
     Left out are pairs that may be true: the same picture, or a caption that the image has itself.
 
     Args:
-        annotations: rows with ``clip_similarity``, embeddings, ``caption``, ``duplicate_group``.
+        annotations: all rows of the parts, with ``clip_similarity``, ``caption``,
+            ``caption_index`` and ``duplicate_group``.
+        embeddings: of the same parts.
         seed: of the deals; the same annotations and seed give the same null.
     """
     scored = annotations[annotations["clip_similarity"].notna()]
@@ -64,9 +68,9 @@ def shuffled(annotations: pd.DataFrame, seed: int = 0) -> Null:
         scored = scored.iloc[np.sort(rng.choice(len(scored), MAX_PAIRS, replace=False))]
     if scored.empty:
         return Null(np.zeros(0, np.float32))
-    first = annotations.dropna(subset="image_embedding").drop_duplicates("key")
-    images = _stack(scored["key"].map(first.set_index("key")["image_embedding"]))
-    texts = _stack(scored["text_embedding"])
+    rows = scored.index.to_numpy()
+    images = embeddings.images(rows - scored["caption_index"].to_numpy())
+    texts = embeddings.texts(rows)
     group = pd.factorize(scored["duplicate_group"])[0]
     caption = pd.factorize(scored["caption"])[0]
     own = set(zip(group.tolist(), caption.tolist(), strict=True))
@@ -79,8 +83,3 @@ def shuffled(annotations: pd.DataFrame, seed: int = 0) -> Null:
         dots = np.einsum("nd,nd->n", images, texts[dealt], dtype=np.float64)
         found.append(dots[~may_be_true])
     return Null(np.sort(np.concatenate(found)).astype(np.float32))
-
-
-def _stack(embeddings: pd.Series) -> np.ndarray:
-    """N x D float32 from N byte strings."""
-    return np.frombuffer(b"".join(embeddings), np.float32).reshape(len(embeddings), -1)

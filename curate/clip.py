@@ -98,6 +98,11 @@ def _local_folder(config: ClipConfig) -> Path:
     return folder.resolve()
 
 
+def label(config: ClipConfig) -> str:
+    """What people call the model: name and weights."""
+    return " ".join(filter(None, (config.name.removeprefix(LOCAL), config.pretrained)))
+
+
 def fingerprint(config: ClipConfig) -> str:
     """16 hex digits that change whenever a similarity may: model, weights, precision, libraries.
 
@@ -155,8 +160,7 @@ def load_clip(config: ClipConfig, device: str | torch.device | None = None) -> C
             "clip=custom clip.name=local-dir:FOLDER, or clip=starter for drawings"
         ) from error
     return ClipScorer(
-        name=config.name.removeprefix(LOCAL)
-        + (f" {config.pretrained}" if config.pretrained else ""),
+        name=label(config),
         fingerprint=fingerprint(config),
         model=model.eval(),
         preprocess=preprocess,
@@ -182,12 +186,16 @@ class ClipScorer:
 
     def encode_images(self, images: list[Image]) -> np.ndarray:
         """N RGB pictures => N x D float32, unit length."""
+        return self.encode_pixels([self.preprocess(image) for image in images])
+
+    def encode_pixels(self, pixels: list[torch.Tensor]) -> np.ndarray:
+        """N results of ``preprocess`` => N x D float32, unit length."""
         import torch
 
-        batches = []
-        for start in range(0, len(images), self.batch_size):
-            pixels = [self.preprocess(image) for image in images[start : start + self.batch_size]]
-            batches.append(self._run(self.model.encode_image, torch.stack(pixels)))
+        batches = [
+            self._run(self.model.encode_image, torch.stack(pixels[start : start + self.batch_size]))
+            for start in range(0, len(pixels), self.batch_size)
+        ]
         return np.concatenate(batches) if batches else np.zeros((0, 0), np.float32)
 
     def encode_texts(self, texts: list[str]) -> np.ndarray:

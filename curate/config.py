@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from curate.command import check, register
 from curate.filters.config import FiltersConfig
+from curate.measures.registry import MEASURES
 from curate.readers.config import DatasetConfig
 
 LARGEST_SHARE = 0.5  # of the data, on a held-out side
@@ -99,6 +100,7 @@ class AnnotateConfig:
     images_per_part: int = 512
     workers: int = 2  # threads that read and decode
     max_reject_rate: float = 0.5  # of a full part; more unreadable images stop the run
+    measures: list[str] = field(default_factory=list)  # beyond those that the filters need
 
     def __post_init__(self) -> None:
         key = "annotate.images_per_part"
@@ -106,6 +108,8 @@ class AnnotateConfig:
         check(self.workers > 0, "annotate.workers", self.workers, "> 0")
         rate = self.max_reject_rate
         check(0 <= rate <= 1, "annotate.max_reject_rate", rate, "a share, 0 ... 1")
+        for name in self.measures:
+            check(name in MEASURES, "annotate.measures", name, ", ".join(MEASURES))
 
 
 @dataclass

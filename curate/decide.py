@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import calibrate, duplicates, split
-from curate.annotate import EMBEDDINGS
+from curate import calibrate, duplicates, embeddings, split
 from curate.config import SplitConfig
+from curate.filters import captions
 from curate.filters.config import FiltersConfig
+from curate.filters.rule import Rule
 from curate.filters.rules import rules
 from curate.ledger import DROPPED, KEPT, UNREADABLE
 
-_INTERNAL = ("has_caption", "pixels", "error")  # annotations that the ledger says in other words
+_INTERNAL = ("has_caption", "pixels", "error", "version")  # the ledger says them in other words
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
+
+Head = Callable[[np.ndarray], np.ndarray]
+"""Embeddings (N, D) float32 of unit length => scores (N,) float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +50,110 @@ class Verdicts:
         return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
 
 
-def load_annotations(parts: list[Path]) -> pd.DataFrame:
-    """All parts as one frame, embeddings included, in input order."""
-    tables = [pq.read_table(path) for path in parts]
-    return pa.concat_tables(tables, promote_options="permissive").to_pandas()
+def load_annotations(parts: list[Path], heads: Mapping[str, Head] | None = None) -> pd.DataFrame:
+    """All parts as one frame in input order, without the embeddings.
+
+    Args:
+        parts: of the annotation folder.
+        heads: scores of the images' embeddings to add, by column.
+    """
+    tables = []
+    for path in parts:
+        names = [n for n in pq.read_schema(path).names if n not in embeddings.COLUMNS]
+        tables.append(pq.read_table(path, columns=names))
+    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    if heads:
+        _add_scores(frame, embeddings.Embeddings(parts), heads)
+    return frame
 
 
-def decide(annotations: pd.DataFrame, filters: FiltersConfig, sides: SplitConfig) -> Verdicts:
-    """Apply the rules in order; the first that a pair fails is its reason."""
-    pairs = annotations.assign(duplicate_group=duplicates.groups(annotations))
-    null = calibrate.shuffled(pairs)
+def _add_scores(
+    frame: pd.DataFrame, embedded: embeddings.Embeddings, heads: Mapping[str, Head]
+) -> None:
+    """Each image's score on all of its rows; NaN where it has no embedding."""
+    first_rows = np.arange(len(frame)) - frame["caption_index"].to_numpy()
+    for name in heads:
+        frame[name] = np.full(len(frame), np.nan, np.float32)
+    for rows, vectors in embedded.image_blocks():
+        for name, head in heads.items():
+            frame.loc[rows, name] = head(vectors)
+    for name in heads:
+        frame[name] = frame[name].to_numpy()[first_rows]
+
+
+def decide(
+    pairs: pd.DataFrame,
+    embedded: embeddings.Embeddings,
+    filters: FiltersConfig,
+    sides: SplitConfig,
+) -> Verdicts:
+    """Apply the rules in order; the first that a pair fails is its reason.
+
+    Args:
+        pairs: of ``load_annotations``; rows are numbered from 0.
+        embedded: the embeddings of the same parts.
+        filters: the rules.
+        sides: the shares to hold out.
+    """
+    pairs = pairs.assign(duplicate_group=duplicates.groups(pairs))
+    null = calibrate.shuffled(pairs, embedded)
     cut, cut_by = _cut(filters, null)
-    reason = pairs["error"].where(pairs["error"] == "", "unreadable: " + pairs["error"])
-    status = reason.map(lambda text: UNREADABLE if text else KEPT)
-    steps = [(UNREADABLE, int((status == UNREADABLE).sum()))]
-    left = pairs.drop(columns=list(EMBEDDINGS))[status == KEPT]
-    for rule in rules(filters, cut):
-        why = rule.reasons(left)
-        taken = why[why != ""]
-        reason.loc[taken.index] = taken
-        status.loc[taken.index] = DROPPED
-        steps.append((rule.name, len(taken)))
-        left = left.drop(taken.index)
-    ledger = pairs.drop(columns=[*EMBEDDINGS, *_INTERNAL]).assign(
-        kept=status == KEPT, reason=reason, status=status, split=_split(left, sides)
-    )
-    ledger["split"] = ledger["split"].fillna("")
-    if cut is None and filters.clip_similarity.fraction is not None and len(left):
-        cut = float(left["clip_similarity"].min())
-    return Verdicts(ledger, steps, cut, cut_by, null)
+    court = _Court(pairs)
+    for rule in [*rules(filters, cut), *captions.rules(filters.captions)]:
+        court.apply(rule)
+    if filters.duplicates.exact:
+        court.drop_copies(duplicates.copies(court.left))
+    if cut is None and filters.clip_similarity.fraction is not None and len(court.left):
+        cut = float(court.left["clip_similarity"].min())
+    ledger = court.ledger().drop(columns=list(_INTERNAL))
+    ledger["split"] = _split(court.left, sides).reindex(ledger.index).fillna("")
+    return Verdicts(ledger, court.steps, cut, cut_by, null)
+
+
+class _Court:
+    """The pairs that are left, and what became of the others."""
+
+    def __init__(self, pairs: pd.DataFrame) -> None:
+        self._pairs = pairs
+        self._reasons = [""]
+        self._reason = np.zeros(len(pairs), np.int16)  # index into _reasons
+        self._keeper = pd.Series("", index=pairs.index, dtype="str")
+        unreadable = (pairs["error"] != "").to_numpy()
+        for error in pairs.loc[unreadable, "error"].unique():
+            self._sentence(f"{UNREADABLE}: {error}", (pairs["error"] == error).to_numpy())
+        self._unreadable = unreadable
+        self.steps = [(UNREADABLE, int(unreadable.sum()))]
+        self.left = pairs[~unreadable]
+
+    def apply(self, rule: Rule) -> None:
+        """Drop what ``rule`` marks."""
+        self._drop(rule.name, rule.reason, rule.drops(self.left).to_numpy(bool))
+
+    def drop_copies(self, keeper: pd.Series) -> None:
+        """Drop the pairs that have a keeper; it is the key of the image that stays instead."""
+        copies = keeper[keeper != ""]
+        self._keeper[copies.index] = copies
+        self._drop("duplicate", "duplicate", (keeper != "").to_numpy())
+
+    def ledger(self) -> pd.DataFrame:
+        """All pairs with their verdicts."""
+        status = np.where(self._unreadable, UNREADABLE, np.where(self._reason, DROPPED, KEPT))
+        return self._pairs.assign(
+            kept=self._reason == 0,
+            reason=pd.Categorical.from_codes(self._reason, self._reasons).astype("str"),
+            status=pd.Series(status, index=self._pairs.index, dtype="str"),
+            duplicate_of=self._keeper,
+        )
+
+    def _drop(self, name: str, reason: str, drops: np.ndarray) -> None:
+        self._sentence(reason, self.left.index[drops])
+        self.steps.append((name, int(drops.sum())))
+        self.left = self.left[~drops]
+
+    def _sentence(self, reason: str, rows: np.ndarray | pd.Index) -> None:
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        self._reason[rows] = self._reasons.index(reason)
 
 
 def _cut(filters: FiltersConfig, null: calibrate.Null) -> tuple[float | None, str]:

@@ -49,9 +49,8 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
 
 
 def _reasons(ledger: pd.DataFrame) -> dict[str, int]:
-    """Pairs by reason; all duplicates count as one, whatever they are duplicates of."""
-    reasons = ledger.loc[~ledger["kept"], "reason"].str.replace(r" of .*", "", regex=True)
-    return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+    reasons = ledger.loc[~ledger["kept"], "reason"].value_counts()
+    return {str(reason): int(count) for reason, count in reasons.items()}
 
 
 def planted(ledger: pd.DataFrame) -> dict[str, Any]:

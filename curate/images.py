@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MISSING_FILE = "missing file"
+CANNOT_BE_READ = "cannot be read"
 MAX_PIXELS = 89_478_485  # Pillow's own line between a picture and a decompression bomb, and LAION's
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file is in the ledger

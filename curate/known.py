@@ -91,7 +91,7 @@ class Known:
         path, row = place
         table = _content(path)
         record = {name: table[name][row].as_py() for name in STORED}
-        values = {name: table[name][row].as_py() for name in part_head(path)["values"]}
+        values = {name: table[name][row].as_py() for name in _head(table.schema)["values"]}
         embedding = table["image_embedding"][row].as_py()
         return Picture(**record, values=values, embedding=embedding and _vector(embedding))
 
@@ -100,12 +100,16 @@ def part_head(path: Path) -> dict[str, Any]:
     """What a part says about itself in its footer; empty for one that is missing or not ours."""
     if not path.is_file():
         return {}
-    return json.loads((pq.read_schema(path).metadata or {}).get(METADATA, b"{}"))
+    return _head(pq.read_schema(path))
+
+
+def _head(schema: pa.Schema) -> dict[str, Any]:
+    return json.loads((schema.metadata or {}).get(METADATA, b"{}"))
 
 
 @lru_cache(maxsize=4)
 def _content(path: Path) -> pa.Table:
-    """A part, which never changes: its name holds the digest of what is in it."""
+    """A part as it was when first read; one of the same name holds the same rows, or more of them filled."""
     return pq.read_table(path)
 
 

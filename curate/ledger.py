@@ -32,7 +32,9 @@ COLUMNS = (
     "status",
     "split",
     "duplicate_group",
+    "duplicate_of",
     "shard",
+    "location",
 )
 
 

@@ -8,10 +8,10 @@ from curate.config import (
     LARGEST_SHARE,
     SMALLEST_JUDGED,
     ClipConfig,
-    ClipSimilarityConfig,
     CurateConfig,
 )
 from curate.decide import Verdicts
+from curate.filters.config import ClipSimilarityConfig
 
 LAION_CUTS = (0.28, 0.30)  # of LAION-2B-en and LAION-400M
 LAION_CLIP = ("ViT-B-32-quickgelu", "openai")  # the model both were cut with

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from curate.config import CurateConfig
 from curate.decide import Verdicts
 from curate.files import write_text
 from curate.images import UnreadableImage, decode
-from curate.sample import Candidate
 
 SHEET_PAIRS = 18
 THUMBNAIL_PX = 128
@@ -27,16 +26,19 @@ def write(
     config: CurateConfig,
     verdicts: Verdicts,
     figures: dict[str, Any],
-    candidates: Sequence[Candidate],
+    load: Callable[[str], bytes],
 ) -> None:
-    """Write the report as one HTML file; ``figures`` are those of ``funnel.summarise``."""
+    """Write the report as one HTML file.
+
+    ``figures`` are those of ``funnel.summarise``, ``load`` is the source's.
+    """
     sections = [
         page.Section("Where the pairs went", "funnel", _funnel(figures)),
         page.Section("Similarity and the cut", "similarity", _similarity(verdicts, figures)),
     ]
     if "planted" in figures:
         sections.append(page.Section("Planted mismatches", "planted", _planted(figures["planted"])))
-    sections += _sheets(verdicts, {candidate.key: candidate for candidate in candidates})
+    sections += _sheets(verdicts, load)
     sections.append(page.Section("Settings", "settings", _settings(config)))
     subtitle = (
         f"{figures['pairs_in']:,} pairs of {config.dataset.name}, scored by {figures['clip_model']}"
@@ -160,7 +162,7 @@ def _of(found: dict[str, Any], part: str, whole: str) -> list[Any]:
     return [found[part], found[whole], f"{share:.1%}"]
 
 
-def _sheets(verdicts: Verdicts, candidates: dict[str, Candidate]) -> list[page.Section]:
+def _sheets(verdicts: Verdicts, load: Callable[[str], bytes]) -> list[page.Section]:
     """The pairs just above and just below the cut; without a cut, the lowest and the highest."""
     scored = verdicts.ledger[verdicts.ledger["clip_similarity"].notna()]
     scored = scored.sort_values(["clip_similarity", "key", "caption_index"])
@@ -177,17 +179,17 @@ def _sheets(verdicts: Verdicts, candidates: dict[str, Candidate]) -> list[page.S
             ("Just below the cut: dropped", "below", scored[below].tail(SHEET_PAIRS).iloc[::-1]),
         ]
     return [
-        page.Section(title, anchor, _sheet(pairs, candidates))
+        page.Section(title, anchor, _sheet(pairs, load))
         for title, anchor, pairs in chosen
         if len(pairs)
     ]
 
 
-def _sheet(pairs: pd.DataFrame, candidates: dict[str, Candidate]) -> Markup:
-    return page.sheet(_card(row, candidates[row["key"]]) for _, row in pairs.iterrows())
+def _sheet(pairs: pd.DataFrame, load: Callable[[str], bytes]) -> Markup:
+    return page.sheet(_card(row, load) for _, row in pairs.iterrows())
 
 
-def _card(row: pd.Series, candidate: Candidate) -> Markup:
+def _card(row: pd.Series, load: Callable[[str], bytes]) -> Markup:
     caption = Markup("<b>{}</b> {}").format(
         f"{row['clip_similarity']:.3f}", page.quote(row["caption"])
     )
@@ -195,7 +197,7 @@ def _card(row: pd.Series, candidate: Candidate) -> Markup:
         truth = page.quote(str(row["true_caption"]))
         caption += Markup("<br>{} true: {}").format(page.badge("bad", "planted"), truth)
     try:
-        image = decode(candidate.load())
+        image = decode(load(row["location"]))
     except UnreadableImage as error:
         return page.figure(Markup(""), caption, error.reason)
     return page.figure(page.thumbnail(image, THUMBNAIL_PX), caption, row["caption"])

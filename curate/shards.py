@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -130,49 +130,44 @@ def _member(name: str, content: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A shard before it is written: where it goes, and the rows of its samples (sidecar columns)."""
+    """A shard before it is written: where it goes, and the keys of its samples in order."""
 
     path: str
     split: str
-    rows: list[dict[str, Any]]
-
-    @property
-    def keys(self) -> list[str]:
-        """The keys of its samples, in order."""
-        return [row["key"] for row in self.rows]
-
-    def digest(self, settings: str) -> str:
-        """Changes whenever the shard's bytes would."""
-        known = json.dumps([VERSION, settings, self.rows], sort_keys=True)
-        return hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
+    keys: list[str]
 
 
-def plan(rows: list[dict[str, Any]], max_samples: int) -> list[Plan]:
-    """Deal samples out to shards of equal size, one more or less, in an order shuffled by key hash.
+def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
+    """Deal the keys of each side out to shards of equal size, one more or less, shuffled by hash.
 
     A shuffled order gives each shard a bit of everything, which a reader that shuffles a few
     thousand samples needs; hashing the key makes it the same order for the same data.
     """
     plans = []
-    shuffled = sorted(rows, key=lambda row: hashlib.blake2b(row["key"].encode()).digest())
-    for split in sorted({row["split"] for row in rows}):
-        side = [row for row in shuffled if row["split"] == split]
-        count = -(-len(side) // max_samples)
-        bounds = [len(side) * number // count for number in range(count + 1)]
+    for split, keys in sorted(sides.items()):
+        shuffled = sorted(keys, key=lambda key: hashlib.blake2b(key.encode()).digest())
+        count = -(-len(shuffled) // max_samples)
+        bounds = [len(shuffled) * number // count for number in range(count + 1)]
         for number in range(count):
-            part = side[bounds[number] : bounds[number + 1]]
+            part = shuffled[bounds[number] : bounds[number + 1]]
             plans.append(Plan(f"shards/{split}/{number:06d}.tar", split, part))
     return plans
 
 
-def is_written(curate_dir: Path, planned: Plan, settings: str) -> ShardInfo | None:
-    """The shard if exactly this plan was carried out before, by its sidecar, which is written last."""
+def digest(rows: Sequence[dict[str, Any]], settings: str) -> str:
+    """Changes whenever the bytes of the shard with these samples would."""
+    known = json.dumps([VERSION, settings, rows], sort_keys=True)
+    return hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
+
+
+def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None:
+    """The shard if its statistics, which are written last, carry the ``digest`` that is wanted."""
     path = curate_dir / planned.path
     stats = path.with_name(f"{path.stem}_stats.json")
     if not (stats.is_file() and path.is_file() and path.with_suffix(".parquet").is_file()):
         return None
     known = json.loads(stats.read_bytes())
-    if known["plan"] != planned.digest(settings) or known["bytes"] != path.stat().st_size:
+    if known["plan"] != wanted or known["bytes"] != path.stat().st_size:
         return None
     return ShardInfo(planned.path, planned.split, known["count"], known["bytes"], known["sha256"])
 
@@ -180,6 +175,7 @@ def is_written(curate_dir: Path, planned: Plan, settings: str) -> ShardInfo | No
 def write_shard(
     curate_dir: Path,
     planned: Plan,
+    rows: Sequence[dict[str, Any]],
     settings: str,
     extension: str,
     image_of: Callable[[dict[str, Any]], bytes],
@@ -189,23 +185,24 @@ def write_shard(
 
     Args:
         curate_dir: the folder that ``planned.path`` is relative to.
-        planned: the samples.
+        planned: the shard.
+        rows: its samples, as ``digest`` takes them; the columns of the sidecar.
         settings: what else decides the bytes (image format, quality).
         extension: ``jpg`` or ``png``.
         image_of: the bytes to store for a row; raises when the image has changed since.
         progress: called after each sample.
     """
     path = curate_dir / planned.path
-    samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in planned.rows)
+    samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in rows)
     with atomic_write(path) as stream:
         for sample in samples:
             stream.write(encode_sample(sample, extension))
             progress()
         stream.write(END_OF_TAR)
-    _write_sidecar(path.with_suffix(".parquet"), planned.rows)
+    _write_sidecar(path.with_suffix(".parquet"), rows)
     size, sha256 = path.stat().st_size, sha256_of(path)
-    info = ShardInfo(planned.path, planned.split, len(planned.rows), size, sha256)
-    _write_stats(path, info, planned.digest(settings))
+    info = ShardInfo(planned.path, planned.split, len(rows), size, sha256)
+    _write_stats(path, info, digest(rows, settings))
     return info
 
 

@@ -68,6 +68,7 @@ class CaptionFilterConfig:
     max_characters: int | None = None
     min_words: int | None = None
     max_words: int | None = None
+    max_tokens: int | None = None  # as CLIP's tokenizer counts, both ends included
 
     def __post_init__(self) -> None:
         for unit in ("characters", "words"):

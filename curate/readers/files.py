@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from curate.images import MISSING_FILE, UnreadableImage
+from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 
 
 def loader(root: Path) -> Callable[[str], bytes]:
@@ -20,7 +20,7 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise UnreadableImage(MISSING_FILE) from error
     except OSError as error:
-        raise UnreadableImage(f"cannot be read ({error.strerror})") from error
+        raise UnreadableImage(f"{CANNOT_BE_READ} ({error.strerror})") from error
 
 
 def version_of(path: Path) -> str:

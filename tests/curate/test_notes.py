@@ -6,7 +6,8 @@ import pytest
 
 from curate import notes
 from curate.calibrate import Null
-from curate.config import ClipConfig, ClipSimilarityConfig, CurateConfig
+from curate.config import ClipConfig, CurateConfig
+from curate.filters.config import ClipSimilarityConfig
 from curate.decide import Verdicts
 
 SCORER = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")

@@ -14,15 +14,13 @@ from curate.command import UserError
 from curate.config import (
     AnnotateConfig,
     ClipConfig,
-    ClipSimilarityConfig,
-    CocoConfig,
     CurateConfig,
-    FiltersConfig,
-    FolderConfig,
     RunConfig,
     ShardsConfig,
     SplitConfig,
 )
+from curate.filters.config import ClipSimilarityConfig, FiltersConfig
+from curate.readers.config import CocoConfig, FolderConfig
 from curate.shards import read_manifest, read_shard
 
 
@@ -106,9 +104,9 @@ def test_added_data_is_all_that_is_measured_and_moves_nobody(
     (tmp_path / "grows" / "0030.png").rename(tmp_path / "grows" / "00000_first.png")
     (tmp_path / "grows" / "0030.txt").rename(tmp_path / "grows" / "00000_first.txt")
     seen = []
-    original = clip.ClipScorer.encode_images
+    original = clip.ClipScorer.encode_pixels
     monkeypatch.setattr(
-        clip.ClipScorer, "encode_images", lambda self, i: seen.extend(i) or original(self, i)
+        clip.ClipScorer, "encode_pixels", lambda self, i: seen.extend(i) or original(self, i)
     )
     after = ledger.read(run(config)).set_index("key")
     assert len(seen) == 1
@@ -130,16 +128,18 @@ def test_every_pair_is_accounted_for(config, tmp_path):
     (root / "empty.txt").write_text("\n")
     config.dataset.root, config.filters = str(root), FiltersConfig()
     curate_dir = run(config)
-    reasons = ledger.read(curate_dir).set_index("key")["reason"].to_dict()
+    table = ledger.read(curate_dir).set_index("key")
+    reasons = table["reason"].to_dict()
     assert reasons.pop("broken").startswith("unreadable: ")
     assert reasons == {
         "copy": "",
-        "good": "duplicate of copy",
+        "good": "duplicate",
         "uncaptioned": "no_caption",
         "empty": "empty_caption",
         "jpeg": "",
         "text": "unreadable: not an image",
     }
+    assert table["duplicate_of"][table["duplicate_of"] != ""].to_dict() == {"good": "copy"}
     manifest = read_manifest(curate_dir)
     assert manifest.image_format == "jpg"  # mixed sources: the PNG is encoded anew, the JPEG kept
     samples = {s.key: s for shard in manifest.shards for s in read_shard(curate_dir / shard.path)}
@@ -149,9 +149,9 @@ def test_every_pair_is_accounted_for(config, tmp_path):
 
 def test_several_captions_share_one_image(config, shared, monkeypatch):
     encoded = []
-    original = clip.ClipScorer.encode_images
+    original = clip.ClipScorer.encode_pixels
     monkeypatch.setattr(
-        clip.ClipScorer, "encode_images", lambda self, i: encoded.extend(i) or original(self, i)
+        clip.ClipScorer, "encode_pixels", lambda self, i: encoded.extend(i) or original(self, i)
     )
     config.dataset = CocoConfig(name="coco", reader="coco", root=str(shared / "coco_mini"))
     curate_dir = run(config)
@@ -243,7 +243,7 @@ def test_where_no_two_captions_differ_nothing_is_calibrated(
 
 def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
     original = pipeline.load_annotations
-    monkeypatch.setattr(pipeline, "load_annotations", lambda parts: original(parts).iloc[1:])
+    monkeypatch.setattr(pipeline, "load_annotations", lambda parts: original(parts).iloc[:-1])
     with pytest.raises(RuntimeError, match=r"47 pairs .* 48"):
         run(config)
     assert not (Path(config.run.root, "small", "curate") / "shards").exists()
@@ -267,7 +267,7 @@ def test_only_the_first_process_of_a_launch_works(config, monkeypatch):
 
 def test_an_image_that_changed_since_is_noticed(config, make_pictures, tmp_path, monkeypatch):
     config.dataset.root = str(make_pictures(tmp_path / "changes", 12))
-    listing = readers.read(config.dataset)
+    source = readers.read(config.dataset)
     original = annotate.annotate
 
     def change_afterwards(*args, **kwargs):
@@ -278,4 +278,4 @@ def test_an_image_that_changed_since_is_noticed(config, make_pictures, tmp_path,
 
     monkeypatch.setattr(annotate, "annotate", change_afterwards)
     with pytest.raises(UserError, match="has changed since"):
-        pipeline.run(config, listing)
+        pipeline.run(config, source)

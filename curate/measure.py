@@ -1,0 +1,286 @@
+"""Measures one part of the candidates: bytes, header, pixels, CLIP, in threads beside the model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from curate.images import CANNOT_BE_READ, UnreadableImage, decode, phash, pixels_sha256, probe
+from curate.known import STORED, Known, Picture
+from curate.measures import registry
+from curate.sample import Candidate
+
+if TYPE_CHECKING:
+    import torch
+
+    from curate.clip import ClipScorer
+    from curate.request import Request
+
+BATCH = 64  # images that are fetched and decoded ahead of the model
+_Item, _Started = TypeVar("_Item"), TypeVar("_Started")
+
+_FIELDS = [
+    ("key", pa.string()),
+    ("caption_index", pa.int32()),
+    ("has_caption", pa.bool_()),
+    ("source", pa.string()),
+    ("caption", pa.string()),
+    ("location", pa.string()),
+    ("version", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("format", pa.string()),
+    ("bytes", pa.int64()),
+    ("sha256", pa.string()),
+    ("pixels", pa.string()),
+    ("phash", pa.string()),
+    ("error", pa.string()),
+    ("clip_similarity", pa.float32()),
+    ("clip_model", pa.dictionary(pa.int32(), pa.string())),
+    ("image_embedding", pa.binary()),  # D float32, on the first row of an image
+    ("text_embedding", pa.binary()),  # D float32
+]
+
+
+@dataclass
+class _Seen:
+    """An image on its way: its bytes until they are decoded, its pixels until they are encoded."""
+
+    picture: Picture
+    data: bytes = b""
+    pixels: torch.Tensor | None = None
+
+
+class Measurer:
+    """Turns candidates into rows; what ``known`` has is not measured again."""
+
+    def __init__(
+        self,
+        known: Known,
+        request: Request,
+        load: Callable[[str], bytes],
+        load_scorer: Callable[[], ClipScorer],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.known = known
+        self.request = request
+        self._load = load
+        self._load_scorer = load_scorer
+        self._pool = pool
+        self._picture_measures = registry.picture_measures(request.measures)
+        self._caption_measures = registry.caption_measures(
+            request.measures, lambda captions: load_scorer().tokens(list(captions))
+        )
+        self.value_columns = [name for m in self._picture_measures for name in m.columns]
+
+    def measure(self, chunk: Sequence[Candidate], progress: Callable[[int], object]) -> pa.Table:
+        """The part of ``chunk``: one row for each caption, and one for an image without any."""
+        pairs = [(c, caption) for c in chunk for caption in c.captions]
+        passes = self.request.gate.captions([caption for _, caption in pairs])
+        hopeful = {c.key for (c, _), passing in zip(pairs, passes, strict=True) if passing}
+        pictures = self._pictures(chunk, hopeful, progress)
+        wanted = {
+            caption
+            for (c, caption), passing in zip(pairs, passes, strict=True)
+            if passing and pictures[c.key].embedding is not None
+        }
+        texts = self._texts(sorted(wanted))
+        return self._table(chunk, pictures, texts)
+
+    def held_back(self, table: pa.Table) -> bool:
+        """Whether the gate kept any pair of a part from being scored."""
+        columns = table.select(["has_caption", "caption", "error", "clip_similarity"]).to_pandas()
+        scorable = columns["has_caption"] & (columns["caption"] != "") & (columns["error"] == "")
+        return bool((scorable & columns["clip_similarity"].isna()).any())
+
+    def _pictures(
+        self, chunk: Sequence[Candidate], hopeful: set[str], progress: Callable[[int], object]
+    ) -> dict[str, Picture]:
+        """Each candidate's picture by key; those already known cost nothing."""
+        found: dict[str, Picture] = {}
+        for candidate in chunk:
+            picture = self.known.of_candidate(candidate)
+            if picture and self._suffices(picture, candidate.key in hopeful):
+                found[candidate.key] = picture
+        progress(len(found))
+        todo = [candidate for candidate in chunk if candidate.key not in found]
+        for batch, seen in self._looked_at(todo, hopeful):
+            self._encode(seen)
+            found |= {c.key: s.picture for c, s in zip(batch, seen, strict=True)}
+            progress(len(batch))
+        return found
+
+    def _suffices(self, picture: Picture, is_hopeful: bool) -> bool:
+        if picture.error:
+            return not picture.error.startswith(CANNOT_BE_READ)  # the next run may be allowed to
+        if picture.pixels:
+            return picture.embedding is not None and set(self.value_columns) <= set(picture.values)
+        size = (picture.width, picture.height, picture.bytes)
+        return not (is_hopeful and self.request.gate.images([size])[0])
+
+    def _encode(self, seen: Sequence[_Seen]) -> None:
+        waiting = {id(s): s for s in seen if s.pixels is not None}.values()
+        pixels = [s.pixels for s in waiting if s.pixels is not None]
+        if not pixels:
+            return
+        embeddings = self._load_scorer().encode_pixels(pixels)
+        for s, embedding in zip(waiting, embeddings, strict=True):
+            s.picture, s.pixels = replace(s.picture, embedding=embedding), None
+
+    def _looked_at(
+        self, todo: Sequence[Candidate], hopeful: set[str]
+    ) -> Iterator[tuple[Sequence[Candidate], list[_Seen]]]:
+        """Batches in order; while the caller encodes one the next is decoded, the one after it fetched."""
+        batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
+        claimed: dict[str, _Seen] = {}
+
+        def decode_batch(
+            fetched: tuple[Sequence[Candidate], list[Future[_Seen]]],
+        ) -> tuple[Sequence[Candidate], list[_Seen], list[Future[None]]]:
+            batch, futures = fetched
+            seen = [future.result() for future in futures]
+            return batch, *self._start_decoding(batch, seen, hopeful, claimed)
+
+        fetches = _one_ahead(batches, lambda b: (b, [self._pool.submit(self._fetch, c) for c in b]))
+        for batch, seen, decoding in _one_ahead(fetches, decode_batch):
+            for future in decoding:
+                future.result()
+            yield batch, seen
+
+    def _fetch(self, candidate: Candidate) -> _Seen:
+        """The bytes and what the header says, or what is known of these bytes."""
+        try:
+            data = self._load(candidate.location)
+        except UnreadableImage as error:
+            return _Seen(Picture(error=error.reason))
+        sha256 = hashlib.sha256(data).hexdigest()
+        known = self.known.of_content(sha256)
+        if known and self._suffices(known, is_hopeful=True):
+            return _Seen(known)
+        try:
+            width, height, kind = probe(data)
+        except UnreadableImage as error:
+            return _Seen(Picture(sha256, len(data), error=error.reason))
+        embedding = known.embedding if known else None
+        return _Seen(Picture(sha256, len(data), width, height, kind, embedding=embedding), data)
+
+    def _start_decoding(
+        self,
+        batch: Sequence[Candidate],
+        seen: list[_Seen],
+        hopeful: set[str],
+        claimed: dict[str, _Seen],
+    ) -> tuple[list[_Seen], list[Future[None]]]:
+        """Decode what the gate lets through; of equal bytes the first stands for all."""
+        sizes = [(s.picture.width, s.picture.height, s.picture.bytes) for s in seen]
+        open_to = self.request.gate.images(sizes)
+        futures: list[Future[None]] = []
+        for number, (candidate, s) in enumerate(zip(batch, seen, strict=True)):
+            if not s.data:
+                continue
+            if not (open_to[number] and candidate.key in hopeful):
+                s.data = b""
+                continue
+            seen[number] = claimed.setdefault(s.picture.sha256, s)
+            if seen[number] is s:
+                self._load_scorer()  # here, not in several threads at once
+                futures.append(self._pool.submit(self._look, s))
+        return seen, futures
+
+    def _look(self, seen: _Seen) -> None:
+        """Decode, identify and measure; what CLIP has to encode is made ready for it."""
+        picture, data, seen.data = seen.picture, seen.data, b""
+        try:
+            image = decode(data)
+        except UnreadableImage as error:
+            seen.picture = Picture(picture.sha256, picture.bytes, error=error.reason)
+            return
+        values: dict[str, Any] = {}
+        for measure in self._picture_measures:
+            values |= measure.measure(image)
+        seen.picture = replace(
+            picture,
+            width=image.width,
+            height=image.height,
+            pixels=pixels_sha256(image),
+            phash=phash(image),
+            values=values,
+        )
+        if picture.embedding is None:
+            seen.pixels = self._load_scorer().preprocess(image)
+
+    def _texts(self, captions: list[str]) -> dict[str, np.ndarray]:
+        """The embedding of each caption; equal ones cost one, known ones none."""
+        found = self.known.texts(captions)
+        new = [caption for caption in captions if caption not in found]
+        if new:
+            found |= dict(zip(new, self._load_scorer().encode_texts(new), strict=True))
+        return found
+
+    def _table(
+        self,
+        chunk: Sequence[Candidate],
+        pictures: dict[str, Picture],
+        texts: dict[str, np.ndarray],
+    ) -> pa.Table:
+        rows = [row for c in chunk for row in self._rows(c, pictures[c.key], texts)]
+        measured = {
+            name: values
+            for measure in self._caption_measures
+            for name, values in measure([row["caption"] for row in rows]).items()
+        }
+        fixed = {name for name, _ in _FIELDS} | set(self.value_columns) | measured.keys()
+        extra = sorted({name for c in chunk for name in c.columns} - fixed)
+        columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in _FIELDS}
+        columns |= {
+            name: pa.array([row.get(name) for row in rows], pa.float32())
+            for name in self.value_columns
+        }
+        columns |= {name: pa.array(values) for name, values in measured.items()}
+        columns |= {name: pa.array([row.get(name) for row in rows]) for name in extra}
+        return pa.table(columns)
+
+    def _rows(
+        self, candidate: Candidate, picture: Picture, texts: dict[str, np.ndarray]
+    ) -> Iterator[dict[str, Any]]:
+        """One row for each caption, and one for an image that has none."""
+        image = picture.embedding
+        for index, caption in enumerate(candidate.captions or ("",)):
+            text = None if image is None else texts.get(caption)
+            yield {
+                **candidate.columns,
+                "key": candidate.key,
+                "caption_index": index,
+                "has_caption": bool(candidate.captions),
+                "source": candidate.source,
+                "caption": caption,
+                "location": candidate.location,
+                "version": candidate.version,
+                **{name: getattr(picture, name) for name in STORED},
+                **picture.values,
+                "clip_similarity": None if image is None or text is None else cosine(image, text),
+                "clip_model": self.request.clip_model,
+                "image_embedding": image.tobytes() if image is not None and index == 0 else None,
+                "text_embedding": None if text is None else text.tobytes(),
+            }
+
+
+def cosine(image: np.ndarray, text: np.ndarray) -> float:
+    """Dot product of two unit vectors in double precision, to the six digits that batches agree on."""
+    return round(float(image.astype(np.float64) @ text.astype(np.float64)), 6)
+
+
+def _one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Iterator[_Started]:
+    """What ``start`` returns for each item, the next item being started before one is handed out."""
+    waiting: list[_Started] = []
+    for item in items:
+        waiting.append(start(item))
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
