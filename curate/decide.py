@@ -19,6 +19,8 @@ from curate.filters.rule import Rule
 from curate.filters.rules import rules
 from curate.ledger import DROPPED, KEPT, UNREADABLE
 
+# No rule looks at these, and copying a million strings for each rule takes longer than the rules.
+_NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
 _INTERNAL = ("has_caption", "pixels", "error", "version")  # the ledger says them in other words
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
@@ -123,7 +125,8 @@ class _Court:
             self._sentence(f"{UNREADABLE}: {error}", (pairs["error"] == error).to_numpy())
         self._unreadable = unreadable
         self.steps = [(UNREADABLE, int(unreadable.sum()))]
-        self.left = pairs[~unreadable]
+        judged = pairs.drop(columns=_NOT_JUDGED)
+        self.left = judged[~unreadable] if unreadable.any() else judged
 
     def apply(self, rule: Rule) -> None:
         """Drop what ``rule`` marks."""
@@ -140,7 +143,7 @@ class _Court:
         status = np.where(self._unreadable, UNREADABLE, np.where(self._reason, DROPPED, KEPT))
         return self._pairs.assign(
             kept=self._reason == 0,
-            reason=pd.Categorical.from_codes(self._reason, self._reasons).astype("str"),
+            reason=pd.Series(np.array(self._reasons, object)[self._reason], self._pairs.index, "str"),
             status=pd.Series(status, index=self._pairs.index, dtype="str"),
             duplicate_of=self._keeper,
         )
@@ -148,7 +151,8 @@ class _Court:
     def _drop(self, name: str, reason: str, drops: np.ndarray) -> None:
         self._sentence(reason, self.left.index[drops])
         self.steps.append((name, int(drops.sum())))
-        self.left = self.left[~drops]
+        if drops.any():
+            self.left = self.left[~drops]
 
     def _sentence(self, reason: str, rows: np.ndarray | pd.Index) -> None:
         if reason not in self._reasons:

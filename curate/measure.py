@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from curate.request import Request
 
 BATCH = 64  # images that are fetched and decoded ahead of the model
-_Item, _Started = TypeVar("_Item"), TypeVar("_Started")
+_Item = TypeVar("_Item")
+_Started = TypeVar("_Started")
 
 _FIELDS = [
     ("key", pa.string()),

@@ -38,8 +38,10 @@ class Samples:
     def rows(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         """One row for each key: ``captions``, the most similar first, ``similarity``, and the rest."""
         places = self._images.get_indexer(pd.Index(keys))
-        spans = [np.arange(self._starts[place], self._starts[place + 1]) for place in places]
-        groups = self._pairs.iloc[np.concatenate(spans)].groupby("key", sort=False)
+        counts = self._starts[places + 1] - self._starts[places]
+        ends = np.cumsum(counts)
+        pairs = np.repeat(self._starts[places] - ends + counts, counts) + np.arange(ends[-1])
+        groups = self._pairs.iloc[pairs].groupby("key", sort=False)
         images = groups.first().drop(columns=["caption", "caption_index", "clip_similarity"])
         images["captions"] = groups["caption"].agg(list)
         images["similarity"] = groups["clip_similarity"].agg(_rounded)
