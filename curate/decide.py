@@ -143,7 +143,9 @@ class _Court:
         status = np.where(self._unreadable, UNREADABLE, np.where(self._reason, DROPPED, KEPT))
         return self._pairs.assign(
             kept=self._reason == 0,
-            reason=pd.Series(np.array(self._reasons, object)[self._reason], self._pairs.index, "str"),
+            reason=pd.Series(
+                np.array(self._reasons, object)[self._reason], self._pairs.index, "str"
+            ),
             status=pd.Series(status, index=self._pairs.index, dtype="str"),
             duplicate_of=self._keeper,
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.command import UserError, run_arguments
-from curate.files import atomic_write, remove_parts, sha256_of, write_json
+from curate.files import atomic_write, remove_parts, write_json
 from curate.sample import Sample
 
 VERSION = 1
@@ -194,14 +194,19 @@ def write_shard(
     """
     path = curate_dir / planned.path
     samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in rows)
+    hashed = hashlib.sha256()  # while writing: a shard that is read again takes twice as long
     with atomic_write(path) as stream:
         for sample in samples:
-            stream.write(encode_sample(sample, extension))
+            content = encode_sample(sample, extension)
+            hashed.update(content)
+            stream.write(content)
             progress()
+        hashed.update(END_OF_TAR)
         stream.write(END_OF_TAR)
     _write_sidecar(path.with_suffix(".parquet"), rows)
-    size, sha256 = path.stat().st_size, sha256_of(path)
-    info = ShardInfo(planned.path, planned.split, len(rows), size, sha256)
+    info = ShardInfo(
+        planned.path, planned.split, len(rows), path.stat().st_size, hashed.hexdigest()
+    )
     _write_stats(path, info, digest(rows, settings))
     return info
 
