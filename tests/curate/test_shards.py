@@ -57,6 +57,14 @@ def test_a_shard_reads_back(tmp_path):
     assert "url" not in first.meta  # empty values are left out
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "k" * 95 + ".json"])
+@pytest.mark.parametrize("size", [0, 7, 8**10 + 5])
+def test_headers_are_those_of_tarfile(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    assert shards.header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
+
+
 def test_webdataset_and_tarfile_read_it(tmp_path):
     webdataset = pytest.importorskip("webdataset")
     _, [info] = write(tmp_path, [row(i) for i in range(5)])
