@@ -20,7 +20,7 @@ from curate.clip import ClipScorer
 from curate.command import UserError
 from curate.config import AnnotateConfig
 from curate.files import atomic_write, remove_parts
-from curate.images import MISSING_FILE
+from curate.images import CANNOT_BE_READ, MISSING_FILE
 from curate.known import METADATA, Known, part_head
 from curate.measure import Measurer
 from curate.readers.source import Source
@@ -111,9 +111,9 @@ def _digest(chunk: list[Candidate], request: Request) -> str:
 
 
 def _is_done(path: Path, request: Request) -> bool:
-    """Whether a part holds all that is asked for: measures, and all that the gate lets through."""
+    """Whether a part holds all that is asked for, and nothing that the next try may mend."""
     head = part_head(path)
-    if not head or not set(request.measures) <= set(head["measures"]):
+    if not head or head["to_retry"] or not set(request.measures) <= set(head["measures"]):
         return False
     return head["gate"] in (None, request.gate.digest) or not request.gate.opens_for(path)
 
@@ -134,6 +134,7 @@ def _write(path: Path, table: pa.Table, measurer: Measurer) -> None:
         "clip_model": request.clip_model,
         "measures": request.measures,
         "values": measurer.value_columns,
+        "to_retry": sum(error.startswith(CANNOT_BE_READ) for error in table["error"].to_pylist()),
         "gate": request.gate.digest if measurer.held_back(table) else None,
     }
     with atomic_write(path) as stream:
