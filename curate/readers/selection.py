@@ -20,15 +20,12 @@ def select(source: Source, config: DatasetConfig) -> Source:
     """
     if config.sample is None and config.shard is None and config.limit is None:
         return source
-    hashed = config.sample is not None or config.shard is not None
-    total = None if hashed or source.total is None else min(source.total, config.limit or 0)
 
     def candidates() -> Iterator[Candidate]:
-        return islice(
-            filter(lambda c: _is_chosen(c.key, config), source.candidates()), config.limit
-        )
+        chosen = (c for c in source.candidates() if _is_chosen(c.key, config))
+        return islice(chosen, config.limit)
 
-    return replace(source, candidates=candidates, total=total)
+    return replace(source, candidates=candidates, total=None)
 
 
 def _is_chosen(key: str, config: DatasetConfig) -> bool:

@@ -7,8 +7,8 @@ import pytest
 from curate import notes
 from curate.calibrate import Null
 from curate.config import ClipConfig, CurateConfig
-from curate.filters.config import ClipSimilarityConfig
 from curate.decide import Verdicts
+from curate.filters.config import ClipSimilarityConfig
 
 SCORER = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
 
