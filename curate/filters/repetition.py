@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,8 @@ from curate.filters.text import BASE, Text, hashes, mark, mix
 _HASH_BITS = np.uint64(48)  # of a key; the 16 above them number the captions of a block
 
 
-class _Repeats(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Repeats:
     """The n-grams that come more than once in one of N captions.
 
     Attributes:
@@ -78,7 +79,7 @@ def _repeats(units: np.ndarray, starts: np.ndarray, n: int) -> _Repeats:
 
 
 def _commonest(found: _Repeats) -> np.ndarray:
-    owner, count, total = found
+    owner, count, total = found.owner, found.count, found.total
     different = total - np.bincount(owner, weights=count - 1, minlength=len(total))
     order = np.lexsort((-count, owner))
     rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
@@ -87,6 +88,6 @@ def _commonest(found: _Repeats) -> np.ndarray:
 
 def _share(found: _Repeats, taken: np.ndarray) -> np.ndarray:
     """The counts of the taken n-grams over those of all, by caption; 0 where there are none."""
-    owner, count, total = found
+    owner, count, total = found.owner, found.count, found.total
     part = np.bincount(owner[taken], weights=count[taken], minlength=len(total))
     return part / np.maximum(total, 1)
