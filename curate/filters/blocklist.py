@@ -1,20 +1,22 @@
 """Captions that hold a word of a list, whatever its case."""
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pc  # makes its functions when it is imported
 
 from curate.command import UserError
+from curate.filters.text import Text, hashes, is_word_character, mark
 
 KEY = "filters.caption.blocklist"
-_START = r"(?:^|[^\p{L}\p{M}\p{N}_])"
-_END = r"(?:$|[^\p{L}\p{M}\p{N}_])"
-# Scripts that set no spaces: a word of theirs is found within a run of letters as well.
+# Scripts that set no spaces: a word of theirs is looked for within a run of letters as well.
 _WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
@@ -43,22 +45,52 @@ def read(blocklist: list[str] | str) -> list[str]:
     return sorted(words)
 
 
-def matches(captions: pa.Array, words: list[str]) -> pa.Array:
-    """Which of N captions hold one of the case-folded ``words`` as a whole word or phrase."""
-    return pc.match_substring_regex(_casefold(captions), _pattern(words))
+def matches(captions: pa.Array, words: list[str]) -> np.ndarray:
+    """Which of N captions hold one of the case-folded ``words``, (N,) bool.
+
+    An entry is found as whole words one after the other, whatever signs stand between or around
+    them; one in a script without spaces, or of signs only, wherever its characters stand in a row.
+    """
+    folded = _casefold(captions)
+    alone = [word for word in words if _stands_alone(word)]
+    found = _whole(folded, [word for word in words if not _stands_alone(word)])
+    if alone:
+        pattern = "|".join(re.escape(word) for word in alone)
+        inside = pc.match_substring_regex(folded, pattern)
+        found |= inside.to_numpy(zero_copy_only=False)
+    return found
 
 
-def _pattern(words: list[str]) -> str:
-    return "|".join(
-        ("" if _stands_alone(word[0]) else _START)
-        + re.escape(word).replace("\\ ", " ")
-        + ("" if _stands_alone(word[-1]) else _END)
-        for word in words
-    )
+def _whole(captions: pa.Array, phrases: list[str]) -> np.ndarray:
+    """Look for sequences of words by their hashes; 64 bits leave no room for chance."""
+    wanted = defaultdict(list)
+    for text in Text.blocks(pa.array(phrases, pa.string())):
+        words, starts = text.words(mark(text.codes, _is_inside))
+        for length, phrase in zip(
+            np.diff(starts), hashes(words, starts[:-1], starts[1:]), strict=True
+        ):
+            wanted[int(length)].append(phrase)
+    found = [np.zeros(0, bool)]
+    for text in Text.blocks(captions):
+        words, starts = text.words(mark(text.codes, _is_inside))
+        owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        holds = np.zeros(len(starts) - 1, bool)
+        for length, known in wanted.items():
+            first = np.arange(max(0, len(words) - length + 1))
+            first = first[owner[first] == owner[first + length - 1]]
+            hits = np.isin(hashes(words, first, first + length), known)
+            holds[owner[first[hits]]] = True
+        found.append(holds)
+    return np.concatenate(found)
 
 
-def _stands_alone(character: str) -> bool:
-    return unicodedata.name(character, "").startswith(_WITHOUT_SPACES)
+def _is_inside(character: str) -> bool:
+    return is_word_character(character) or character == "_"
+
+
+def _stands_alone(word: str) -> bool:
+    names = [unicodedata.name(c, "") for c in word if _is_inside(c)]
+    return not names or any(name.startswith(_WITHOUT_SPACES) for name in names)
 
 
 def _casefold(captions: pa.Array) -> pa.Array:

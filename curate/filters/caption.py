@@ -1,11 +1,12 @@
 """Rules on the words of a caption."""
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pc  # makes its functions when it is imported
 
 from curate.filters import blocklist, contacts, repetition
 from curate.filters.config import CaptionFilterConfig
@@ -93,7 +94,7 @@ def _blocklist(words: list[str]) -> Rule:
     return Rule(
         "caption_blocklist",
         "caption_blocklist: holds a listed word",
-        lambda pairs: _series(pairs, blocklist.matches(_captions(pairs), words)),
+        lambda pairs: pd.Series(blocklist.matches(_captions(pairs), words), index=pairs.index),
     )
 
 

@@ -1,11 +1,12 @@
 """Web addresses, e-mail addresses and telephone numbers in captions: found, or taken out."""
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import re
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pc  # makes its functions when it is imported
 
 # Arrow's RE2 and Python's re read these alike: no look-around, ASCII classes.
 _EMAIL = r"[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}"

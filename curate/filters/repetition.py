@@ -1,14 +1,15 @@
 """How much a caption repeats itself: shares of n-grams that come more than once."""
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pc  # makes its functions when it is imported
 
-from curate.filters.text import BASE, Text, hashes, mark, mix
+from curate.filters.text import BASE, Text, mark, mix
 
 _HASH_BITS = np.uint64(48)  # of a key; the 16 above them number the captions of a block
 
@@ -50,9 +51,7 @@ def of_words(captions: pa.Array, n: int) -> np.ndarray:
     """
     shares = []
     for text in Text.blocks(pc.utf8_lower(captions)):
-        starts, ends = text.words(~mark(text.codes, str.isspace))
-        words = hashes(text.codes, starts, ends)
-        found = _repeats(words, np.searchsorted(starts, text.starts), n)
+        found = _repeats(*text.words(~mark(text.codes, str.isspace)), n)
         shares.append(_share(found, np.arange(len(found.owner))))
     return np.concatenate([np.zeros(0), *shares]).astype(np.float32)
 

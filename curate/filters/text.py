@@ -1,5 +1,6 @@
-"""Captions as arrays: their code points in a row, the words in them, and hashes of stretches."""
+"""Captions as arrays: their code points in a row, and hashes of words and other stretches."""
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import unicodedata
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pc  # makes its functions when it is imported
 
 MOST_AT_ONCE = 1 << 12  # captions; keeps the arrays small enough for the processor's caches
 # The golden ratio's digits, as in Knuth's multiplicative hashing; odd, so that it has an inverse.
@@ -42,12 +43,20 @@ class Text:
         return before[self.starts[1:]] - before[self.starts[:-1]]
 
     def words(self, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Starts and ends of the longest runs of marked code points; none crosses two captions."""
+        """Hashes of the captions' words: the longest runs of marked code points.
+
+        Args:
+            inside: (C,) bool.
+
+        Returns:
+            (W,) uint64, a hash of each word, and (N + 1,) where each caption starts among them.
+        """
         edge = np.zeros(len(inside) + 1, bool)
         edge[self.starts] = True
-        before = np.append(False, inside)
-        after = np.append(inside, False)
-        return np.flatnonzero(after & (~before | edge)), np.flatnonzero(before & (~after | edge))
+        before, after = np.append(False, inside), np.append(inside, False)
+        starts = np.flatnonzero(after & (~before | edge))
+        ends = np.flatnonzero(before & (~after | edge))
+        return hashes(self.codes, starts, ends), np.searchsorted(starts, self.starts)
 
 
 def mark(codes: np.ndarray, accepts: Callable[[str], bool]) -> np.ndarray:
