@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from curate import calibrate, duplicates, embeddings, split
 from curate.config import SplitConfig
-from curate.filters import captions
 from curate.filters.config import FiltersConfig
 from curate.filters.rule import Rule
 from curate.filters.rules import rules
@@ -101,7 +100,7 @@ def decide(
     null = calibrate.shuffled(pairs, embedded)
     cut, cut_by = _cut(filters, null)
     court = _Court(pairs)
-    for rule in [*rules(filters, cut), *captions.rules(filters.captions)]:
+    for rule in rules(filters, cut):
         court.apply(rule)
     if filters.duplicates.exact:
         court.drop_copies(duplicates.copies(court.left))

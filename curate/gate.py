@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.filters import caption, image
+from curate.filters import blocklist, caption, image
 from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
 from curate.filters.rule import Rule
 
@@ -28,7 +28,10 @@ class Gate:
     @property
     def digest(self) -> str:
         """Changes whenever another pair may pass."""
-        known = json.dumps([asdict(self.image), asdict(self.caption)], sort_keys=True)
+        listed = blocklist.read(self.caption.blocklist) if self.caption.blocklist else []
+        known = json.dumps(
+            [asdict(self.image), asdict(self.caption), sorted(listed)], sort_keys=True
+        )
         return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
 
     def captions(self, captions: Sequence[str]) -> np.ndarray:

@@ -29,15 +29,23 @@ class Rule:
 
 def below(name: str, measure: Measure, bound: float, digits: str = "g") -> Rule:
     """Drop pairs whose measure is less than ``bound``; one without a number stays."""
-    # float32, as measures are stored: 0.28 itself must pass a bound of 0.28
-    least = np.float32(bound)
-    return Rule(name, f"{name} < {bound:{digits}}", lambda pairs: measure(pairs) < least)
+    least, shown = _stored(bound), _shown(bound, digits)
+    return Rule(name, f"{name} < {shown}", lambda pairs: measure(pairs) < least)
 
 
 def above(name: str, measure: Measure, bound: float, digits: str = "g") -> Rule:
     """Drop pairs whose measure is more than ``bound``; one without a number stays."""
-    most = np.float32(bound)
-    return Rule(name, f"{name} > {bound:{digits}}", lambda pairs: measure(pairs) > most)
+    most, shown = _stored(bound), _shown(bound, digits)
+    return Rule(name, f"{name} > {shown}", lambda pairs: measure(pairs) > most)
+
+
+def _stored(bound: float) -> float:
+    """As measures are: counts exactly, others in float32, so that 0.28 itself passes a bound of 0.28."""
+    return bound if isinstance(bound, int) else float(np.float32(bound))
+
+
+def _shown(bound: float, digits: str) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:{digits}}"
 
 
 def within(name: str, measure: Measure, low: float | None, high: float | None) -> list[Rule]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.filters import caption, columns, image, language, similarity
+from curate.filters import caption, captions, columns, image, language, similarity
 from curate.filters.config import FiltersConfig
 from curate.filters.rule import Rule
 
@@ -21,5 +21,7 @@ def rules(config: FiltersConfig, cut: float | None) -> list[Rule]:
         *caption.rules(config.caption),
         *language.rules(config.language),
         *columns.rules(config.columns),
+        *caption.data_set_rules(config.caption),
         *similarity.rules(config.clip_similarity, cut),
+        *captions.rules(config.captions),
     ]

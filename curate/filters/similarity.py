@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 
 from curate.filters.config import ClipSimilarityConfig
@@ -34,15 +35,23 @@ def rules(config: ClipSimilarityConfig, cut: float | None) -> list[Rule]:
 
 
 def most_similar(fraction: float) -> Rule:
-    """Keep exactly floor(n x fraction) pairs, at least one; of equal ones the first by key."""
+    """Keep exactly floor(n x fraction) pairs, at least one; of equal ones the first by key.
+
+    The fraction is the decimal number that was typed: 0.29 of 100 are 29, which binary floating
+    point makes 28.
+    """
 
     def drops(pairs: pd.DataFrame) -> pd.Series:
-        keep = max(1, math.floor(len(pairs) * fraction + 1e-9))
-        order = pairs.sort_values(
-            ["clip_similarity", "key", "caption_index"], ascending=[False, True, True]
-        )
-        dropped = pd.Series(True, index=pairs.index)
-        dropped[order.index[:keep]] = False
-        return dropped
+        keep = max(1, int(len(pairs) * Decimal(str(fraction))))
+        similarity = pairs["clip_similarity"].to_numpy()
+        if keep >= len(pairs):
+            return pd.Series(False, index=pairs.index)
+        last = np.partition(similarity, -keep)[-keep]
+        dropped = similarity < last
+        rows = np.flatnonzero(similarity == last)
+        tied = pairs[["key", "caption_index"]].iloc[rows].assign(row=rows)
+        order = tied.sort_values(["key", "caption_index"])["row"].to_numpy()
+        dropped[order[keep - int((similarity > last).sum()) :]] = True
+        return pd.Series(dropped, index=pairs.index)
 
     return Rule(NAME, f"{NAME} not among the top {fraction:g}", drops)

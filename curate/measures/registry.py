@@ -35,7 +35,7 @@ class PictureMeasure:
 def needed(filters: FiltersConfig, wanted: Sequence[str]) -> tuple[str, ...]:
     """The measures that the rules look at, and those that are wanted anyway, sorted."""
     columns = set(filters.columns)
-    if filters.language.accepted is not None:
+    if filters.language.accepted is not None or filters.language.rejected is not None:
         columns.add("language")
     if filters.caption.max_tokens is not None:
         columns.add("tokens")
