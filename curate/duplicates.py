@@ -88,9 +88,10 @@ def _near_or_mirrored(phashes: pd.Series, distance: int) -> near.Pairs:
         yield picture[one], picture[other]
 
 
-def numbers(phashes: pd.Series) -> np.ndarray:
+def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:
     """Hashes of 16 hex digits as (N,) uint64."""
-    return np.frombuffer(bytes.fromhex("".join(phashes)), ">u8").astype(np.uint64)
+    digits = "".join(np.asarray(phashes, object))
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
 def copies(pairs: pd.DataFrame, config: DuplicatesConfig, parts: Sequence[Path] = ()) -> pd.Series:
