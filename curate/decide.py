@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from curate import calibrate, duplicates, embeddings, split
 from curate.config import SplitConfig
 from curate.filters.config import FiltersConfig
-from curate.filters.rule import Rule
 from curate.filters.rules import rules
 from curate.ledger import DROPPED, KEPT, UNREADABLE
+from curate.removed import REASON, Removed
 
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
 _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
@@ -87,6 +87,7 @@ def decide(
     embedded: embeddings.Embeddings,
     filters: FiltersConfig,
     sides: SplitConfig,
+    removed: Removed,
 ) -> Verdicts:
     """Apply the rules in order; the first that a pair fails is its reason.
 
@@ -95,15 +96,17 @@ def decide(
         embedded: the embeddings of the same parts.
         filters: the rules.
         sides: the shares to hold out.
+        removed: what has to go whatever the rules say.
     """
-    pairs = pairs.assign(duplicate_group=duplicates.groups(pairs))
+    groups = duplicates.groups(pairs, sides, filters.duplicates, embedded)
+    pairs = pairs.assign(duplicate_group=groups)
     null = calibrate.shuffled(pairs, embedded)
     cut, cut_by = _cut(filters, null)
     court = _Court(pairs)
+    court.drop(REASON, REASON, removed.drops(pairs)[court.left.index])
     for rule in rules(filters, cut):
-        court.apply(rule)
-    if filters.duplicates.exact:
-        court.drop_copies(duplicates.copies(court.left))
+        court.drop(rule.name, rule.reason, rule.drops(court.left))
+    court.drop_copies(duplicates.copies(court.left, filters.duplicates, embedded))
     if cut is None and filters.clip_similarity.fraction is not None and len(court.left):
         cut = float(court.left["clip_similarity"].min())
     ledger = court.ledger().drop(columns=list(_INTERNAL))
@@ -127,15 +130,11 @@ class _Court:
         judged = pairs.drop(columns=_NOT_JUDGED)
         self.left = judged[~unreadable] if unreadable.any() else judged
 
-    def apply(self, rule: Rule) -> None:
-        """Drop what ``rule`` marks."""
-        self._drop(rule.name, rule.reason, rule.drops(self.left).to_numpy(bool))
-
     def drop_copies(self, keeper: pd.Series) -> None:
         """Drop the pairs that have a keeper; it is the key of the image that stays instead."""
         copies = keeper[keeper != ""]
         self._keeper[copies.index] = copies
-        self._drop("duplicate", "duplicate", (keeper != "").to_numpy())
+        self.drop("duplicate", "duplicate", keeper != "")
 
     def ledger(self) -> pd.DataFrame:
         """All pairs with their verdicts."""
@@ -149,7 +148,9 @@ class _Court:
             duplicate_of=self._keeper,
         )
 
-    def _drop(self, name: str, reason: str, drops: np.ndarray) -> None:
+    def drop(self, name: str, reason: str, marked: pd.Series) -> None:
+        """Drop what is marked of those that are left."""
+        drops = marked.to_numpy(bool)
         self._sentence(reason, self.left.index[drops])
         self.steps.append((name, int(drops.sum())))
         if drops.any():

@@ -1,26 +1,193 @@
-"""Exact duplicates: images that show the same pixels, whatever their files are."""
+"""The same picture again: groups for the split, and which one of several stays."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import numpy as np
 import pandas as pd
 
+from curate import near
+from curate.config import SplitConfig
+from curate.embeddings import Embeddings
+from curate.filters.config import DuplicatesConfig
 
-def groups(annotations: pd.DataFrame) -> pd.Series:
-    """The duplicate group of each row: 16 hex digits of the pixels' hash, "" for unreadable images.
+NAME_DIGITS = 16  # of the pixels' hash in a group's name
 
-    The name depends on nothing but the picture, so that the split by group moves nobody when data is
-    added. Files of equal bytes decode to equal pixels and share a group as well.
+Pass = Callable[[pd.DataFrame], np.ndarray]
+"""Pictures, the one to keep first => for each the position of the one that stays, its own or an earlier."""
+
+
+def groups(
+    annotations: pd.DataFrame,
+    split: SplitConfig,
+    filters: DuplicatesConfig,
+    embedded: Embeddings | None = None,
+) -> pd.Series:
+    """The duplicate group of each row; what shares one is on one side of the split.
+
+    Pictures are joined when their pixels are equal, their hashes near (one of them mirrored, too),
+    their embeddings near where the filters say how near, or when the source says so in a column
+    ``group``. Chains are followed to their end: were a chain cut, its ends would face each other
+    across the split. The name is the least of its members' first 16 digits of ``pixels``, so adding
+    data moves nobody whose group nothing joins. Images that were not decoded are alone under "".
+
+    Args:
+        annotations: rows with ``key, pixels, phash`` and, where the source has it, ``group``.
+        split: how near hashes are on different sides.
+        filters: how near what is dropped is; the groups reach as far.
+        embedded: embeddings of the same rows; read where ``filters.cosine`` is given.
     """
-    return annotations["pixels"].str.slice(0, 16)
+    pictures = annotations.drop_duplicates("key")
+    pictures = pictures[pictures["pixels"] != ""]
+    labels = near.components(len(pictures), _links(pictures, split, filters, embedded))
+    names = pictures["pixels"].str.slice(0, NAME_DIGITS)
+    least = names.groupby(labels).transform("min").set_axis(pictures["key"].to_numpy())
+    return least.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
 
 
-def copies(pairs: pd.DataFrame) -> pd.Series:
-    """For each pair the key of the image to keep in its stead; "" where it is that image itself.
+def _links(
+    pictures: pd.DataFrame,
+    split: SplitConfig,
+    filters: DuplicatesConfig,
+    embedded: Embeddings | None,
+) -> near.Pairs:
+    """Pairs of positions that belong together, for whatever reason."""
+    for name in ("pixels", "group"):
+        if name in pictures:
+            yield _first_of_equal(pictures[name]), np.arange(len(pictures))
+    given = (split.hamming_distance, filters.hamming_distance)
+    if distances := [distance for distance in given if distance is not None]:
+        yield from _near_or_mirrored(pictures["phash"], max(distances))
+    if filters.cosine is not None:
+        with _vectors(pictures, embedded) as vectors:
+            yield from near.cosine_pairs(vectors, filters.cosine)
 
-    Of several images in a group the one with the most similar caption stays, then the first by key.
+
+def _first_of_equal(values: pd.Series) -> np.ndarray:
+    """For each position the first with an equal value; its own where the value is empty or missing."""
+    codes, _ = pd.factorize(values.where(values != ""))
+    _, first = np.unique(codes[codes >= 0], return_index=True)
+    positions = np.arange(len(values))
+    own = positions[codes >= 0][first]
+    return np.where(codes >= 0, own[codes] if len(own) else positions, positions)
+
+
+def _near_or_mirrored(phashes: pd.Series, distance: int) -> near.Pairs:
+    """Of photographs, at 4 bits, it finds all recompressed ones and three in four mirrored ones."""
+    first = _first_of_equal(phashes)
+    yield first, np.arange(len(phashes))
+    own = np.unique(first[(phashes != "").to_numpy()])
+    hashes = numbers(phashes.iloc[own])
+    # A picture stands for itself and for its mirror image; two meet where any of these are near.
+    both, node = np.unique(np.concatenate([hashes, near.mirrored(hashes)]), return_inverse=True)
+    picture = np.empty(len(both), np.int64)
+    picture[node] = np.tile(own, 2)
+    yield picture[node], np.tile(own, 2)
+    for one, other in near.hamming_pairs(both, distance):
+        yield picture[one], picture[other]
+
+
+def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:
+    """Hashes of 16 hex digits as (N,) uint64."""
+    digits = "".join(np.asarray(phashes, object))
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+
+
+def copies(
+    pairs: pd.DataFrame, config: DuplicatesConfig, embedded: Embeddings | None = None
+) -> pd.Series:
+    """For each pair the key of the picture that stays in its stead; "" where its own stays.
+
+    Of equal ones the one with the most similar caption stays, then the larger, then the first by
+    key. A picture goes only where one that stays is itself near to it: of a chain a-b-c whose ends
+    are not near, a and c stay. Exact, near and semantic copies are looked for one after another,
+    each among what the earlier left; no mirror images, for captions may speak of left and right.
+
+    Args:
+        pairs: rows with ``key, clip_similarity, width, height, pixels, phash``.
+        config: which pictures count as the same.
+        embedded: embeddings of all annotations; read where ``config.cosine`` is given.
     """
-    best = pairs.groupby(["duplicate_group", "key"])[["clip_similarity"]].max().reset_index()
-    best = best.sort_values("key").sort_values("clip_similarity", ascending=False, kind="stable")
-    stays = best.drop_duplicates("duplicate_group").set_index("duplicate_group")["key"]
-    keeper = pairs["duplicate_group"].map(stays)
+    pictures = _by_preference(pairs)
+    stays, left = np.arange(len(pictures)), np.arange(len(pictures))
+    for keepers in _passes(config, embedded):
+        found = keepers(pictures.iloc[left])
+        stays[left] = left[found]
+        left = left[found == np.arange(len(left))]
+    while not np.array_equal(last := stays[stays], stays):
+        stays = last
+    keys = pictures["key"].to_numpy()
+    keeper = pairs["key"].map(pd.Series(keys[stays], index=keys))
     return keeper.where(keeper != pairs["key"], "")
+
+
+def _by_preference(pairs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each picture, the one to keep first."""
+    best = pairs.groupby("key")["clip_similarity"].max()
+    pictures = pairs.drop_duplicates("key").assign(
+        clip_similarity=lambda table: table["key"].map(best),
+        area=lambda table: table["width"].astype("int64") * table["height"],
+    )
+    return pictures.sort_values(["clip_similarity", "area", "key"], ascending=[False, False, True])
+
+
+def _passes(config: DuplicatesConfig, embedded: Embeddings | None) -> Iterator[Pass]:
+    if config.exact:
+        yield lambda pictures: _first_of_equal(pictures["pixels"])
+    if config.hamming_distance is not None:
+        distance = config.hamming_distance
+        yield lambda pictures: _near_hashes(pictures["phash"], distance)
+    if config.cosine is not None:
+        cosine = config.cosine
+        yield lambda pictures: _near_embeddings(pictures, cosine, embedded)
+
+
+def _near_hashes(phashes: pd.Series, distance: int) -> np.ndarray:
+    first = _first_of_equal(phashes)
+    own = np.unique(first[(phashes != "").to_numpy()])
+    stays = np.arange(len(phashes))
+    pairs = near.joined(near.hamming_pairs(numbers(phashes.iloc[own]), distance))
+    stays[own] = own[_first_near(len(own), *pairs)]
+    return stays[first]
+
+
+def _near_embeddings(
+    pictures: pd.DataFrame, cosine: float, embedded: Embeddings | None
+) -> np.ndarray:
+    with _vectors(pictures, embedded) as vectors:
+        return _first_near(len(pictures), *near.joined(near.cosine_pairs(vectors, cosine)))
+
+
+def _vectors(
+    pictures: pd.DataFrame, embedded: Embeddings | None
+) -> AbstractContextManager[np.ndarray]:
+    """The embeddings (N, D) of N pictures, each by the row that its image begins with."""
+    if embedded is None:
+        raise ValueError("semantic duplicates need the embeddings")
+    rows = pictures.index.to_numpy() - pictures["caption_index"].to_numpy()
+    return embedded.images_on_disk(rows)
+
+
+def _first_near(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Going down the positions, each stays that is near none that stays; else the first such stands for it."""
+    high, low = np.maximum(one, other), np.minimum(one, other)
+    order = np.lexsort((low, high))
+    stays = list(range(count))
+    for before, after in zip(low[order].tolist(), high[order].tolist(), strict=True):
+        if stays[after] == after and stays[before] == before:
+            stays[after] = before
+    return np.array(stays, np.int64)
+
+
+def largest(table: pd.DataFrame, count: int = 10) -> pd.Series:
+    """The groups of most images, largest first: how many in each. One of unlike pictures is a chain.
+
+    Args:
+        table: rows with ``key`` and ``duplicate_group``, such as a ledger.
+        count: groups at most; only those of two and more images are listed.
+    """
+    images = table.drop_duplicates("key")
+    sizes = images.loc[images["duplicate_group"] != "", "duplicate_group"].value_counts()
+    return sizes[sizes > 1].head(count)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,20 @@ class Embeddings:
     def images(self, rows: np.ndarray) -> np.ndarray:
         """The images' embeddings at ``rows`` (N,), each the first row of its image: (N, D) float32."""
         return self._take("image_embedding", rows)
+
+    @contextmanager
+    def images_on_disk(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """As ``images``, zero where there is none, in a temporary file: memory holds what is looked at."""
+        place = np.full(self._starts[-1], -1)
+        place[rows] = np.arange(len(rows))
+        vectors = np.zeros((len(rows), 1), np.float32)
+        with tempfile.TemporaryFile() as file:
+            for found, block in self.image_blocks():
+                wanted = place[found] >= 0
+                if vectors.shape[1] != block.shape[1]:
+                    vectors = np.memmap(file, np.float32, "w+", shape=(len(rows), block.shape[1]))
+                vectors[place[found][wanted]] = block[wanted]
+            yield vectors
 
     def image_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each part the rows (n,) that hold an image's embedding, and these (n, D)."""

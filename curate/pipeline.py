@@ -24,6 +24,7 @@ from curate.gate import Gate
 from curate.images import UnreadableImage, decode, encode
 from curate.measures import registry
 from curate.readers.source import Source
+from curate.removed import removed
 from curate.request import Request
 from curate.samples import Samples
 
@@ -56,7 +57,13 @@ def run(config: CurateConfig, source: Source) -> None:
         load_scorer=lambda: clip.load_clip(config.clip),
     )
     pairs = load_annotations(measured.parts)
-    verdicts = decide(pairs, Embeddings(measured.parts), config.filters, config.split)
+    verdicts = decide(
+        pairs,
+        Embeddings(measured.parts),
+        config.filters,
+        config.split,
+        removed(curate_dir),
+    )
     del pairs
     ledger.check_complete(verdicts.ledger, measured.pairs)
     figures = funnel.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])

@@ -7,10 +7,13 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from curate import near
 from curate.config import SplitConfig
+from curate.duplicates import numbers
 
 SIDES = ("train", "val", "test")
 LARGEST_FLOOR = 0.1  # a floor never takes more than this share of the images
+LEAK_COLUMNS = ["key", "split", "other_key", "other_split", "bits", "same_url", "same_caption"]
 
 
 def position(group: str, seed: int) -> float:
@@ -43,3 +46,57 @@ def _reach(ascending: np.ndarray, share: float, floor: int) -> float:
     if share == 0 or not len(ascending):
         return -1.0
     return max(share, ascending[floor - 1] if floor else 0.0)
+
+
+def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
+    """Kept pictures on one side that look like, or come from the same address as, one on another.
+
+    The groups leave none within ``split.hamming_distance``; ask for more bits, such as 8, to see what
+    they may have missed. Of several pictures with the same hash or url on one side the first stands
+    for all.
+
+    Args:
+        table: a ledger: rows with ``key, caption, kept, split, phash`` and perhaps ``url``.
+        hamming_distance: bits of 64, 0 ... 16.
+
+    Returns:
+        One row for each pair, nearest first: ``key, split, other_key, other_split``, the ``bits`` in
+        which their hashes differ, and whether they share the url and any kept caption.
+    """
+    kept = table[table["kept"]]
+    images = kept.drop_duplicates("key")
+    phashes = images["phash"].unique()
+    one, other = near.joined(near.hamming_pairs(numbers(phashes), hamming_distance))
+    alike = [(phashes, phashes), (phashes[one], phashes[other]), (phashes[other], phashes[one])]
+    found = [_across(images, "phash", values, others) for values, others in alike]
+    if "url" in images:
+        urls = images.loc[images["url"].fillna("") != "", "url"].unique()
+        found.append(_across(images, "url", urls, urls))
+    pairs = pd.concat(found).drop_duplicates(["key", "other_key"])
+    pairs["bits"] = np.bitwise_count(numbers(pairs["phash"]) ^ numbers(pairs["other_phash"]))
+    pairs["same_url"] = pairs["url"] == pairs["other_url"] if "url" in images else False
+    pairs["same_caption"] = _share_a_caption(pairs, kept)
+    return pairs.sort_values(["bits", "key", "other_key"])[LEAK_COLUMNS].reset_index(drop=True)
+
+
+def _across(
+    images: pd.DataFrame, name: str, values: np.ndarray, others: np.ndarray
+) -> pd.DataFrame:
+    """Pairs on two sides: the first images of a value in column ``name`` and of its other value."""
+    firsts = images.drop_duplicates([name, "split"])
+    pairs = (
+        pd.DataFrame({name: values, f"other_{name}": others})
+        .merge(firsts, on=name)
+        .merge(firsts.add_prefix("other_"), on=f"other_{name}")
+    )
+    apart = pairs["split"] != pairs["other_split"]
+    return pairs[apart & (pairs["key"] < pairs["other_key"])]
+
+
+def _share_a_caption(pairs: pd.DataFrame, kept: pd.DataFrame) -> list[bool]:
+    involved = kept[kept["key"].isin({*pairs["key"], *pairs["other_key"]})]
+    captions = involved.groupby("key")["caption"].agg(set)
+    return [
+        not captions[key].isdisjoint(captions[other])
+        for key, other in zip(pairs["key"], pairs["other_key"], strict=True)
+    ]

@@ -10,6 +10,7 @@ from typing import Any
 from curate.command import UserError, check, register
 
 UNDETERMINED = "und"  # ISO 639's code for a language that is not known
+LARGEST_DISTANCE = 16  # bits; half of what two unrelated hashes of 64 differ in
 
 
 @dataclass
@@ -170,8 +171,9 @@ class DuplicatesConfig:
 
     Attributes:
         exact: equal pixels.
-        hamming_distance: perceptual hashes that differ in this many of 64 bits or fewer.
-        cosine: CLIP embeddings of at least this cosine.
+        hamming_distance: perceptual hashes that differ in this many of 64 bits or fewer; 4 for
+            photographs. Drawings of one style need less: recoloured ones have the same hash.
+        cosine: CLIP embeddings of at least this cosine; what that means depends on the CLIP.
     """
 
     exact: bool = True
@@ -180,11 +182,11 @@ class DuplicatesConfig:
 
     def __post_init__(self) -> None:
         bits, cosine = self.hamming_distance, self.cosine
-        key = "filters.duplicates"
-        check(bits is None or 0 <= bits <= 16, f"{key}.hamming_distance", bits, "null or 0 ... 16")
-        check(
-            cosine is None or 0 < cosine <= 1, f"{key}.cosine", cosine, "null or above 0, up to 1"
-        )
+        key, accepted = "filters.duplicates", f"null or 0 ... {LARGEST_DISTANCE}"
+        sound = bits is None or 0 <= bits <= LARGEST_DISTANCE
+        check(sound, f"{key}.hamming_distance", bits, accepted)
+        sound = cosine is None or 0 < cosine <= 1
+        check(sound, f"{key}.cosine", cosine, "null or above 0, up to 1")
 
 
 @dataclass

@@ -13,6 +13,7 @@ from curate.decide import decide as decide_parts
 from curate.decide import load_annotations
 from curate.embeddings import Embeddings
 from curate.filters.config import ClipSimilarityConfig, FiltersConfig
+from curate.removed import Removed
 
 PAIRS, WRONG, DIMENSIONS = 600, 120, 48
 
@@ -42,7 +43,7 @@ def annotations():
             "bytes": 100,
             "sha256": [f"{i:064x}" for i in range(PAIRS)],
             "pixels": [f"{i:016x}" for i in range(PAIRS)],
-            "phash": "0" * 16,
+            "phash": [f"{rng.integers(2**63):016x}" for _ in range(PAIRS)],
             "error": "",
             "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
             "clip_model": "planted 0",
@@ -64,7 +65,7 @@ def decide(annotations, filters, sides):
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "part-00000.parquet")
         annotations.to_parquet(part)
-        return decide_parts(load_annotations([part]), Embeddings([part]), filters, sides)
+        return decide_parts(load_annotations([part]), Embeddings([part]), filters, sides, Removed())
 
 
 def filters(**similarity):
