@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -53,6 +54,21 @@ class CocoConfig(DatasetConfig):
 
 
 @dataclass
+class ShardsConfig(DatasetConfig):
+    """WebDataset tars in the layout of img2dataset or any other."""
+
+    path: Any = MISSING  # a folder, a tar, a glob, a brace range, or a list of them
+    caption_field: str | None = None  # of the JSON members; null: .txt, .caption or the usual names
+    unique_keys: bool = False  # over all shards: then they stay without the shard's name
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        items = self.path if isinstance(self.path, list) else [self.path]
+        sound = bool(items) and all(isinstance(item, str) and item for item in items)
+        check(sound, "dataset.path", self.path, "a folder, a .tar, a pattern, or a list of them")
+
+
+@dataclass
 class FolderConfig(DatasetConfig):
     """Images with caption files beside them, or with a metadata table as Hugging Face has it."""
 
@@ -62,3 +78,4 @@ class FolderConfig(DatasetConfig):
 register(OpenmojiConfig, "openmoji", "dataset")
 register(CocoConfig, "coco", "dataset")
 register(FolderConfig, "folder", "dataset")
+register(ShardsConfig, "shards", "dataset")
