@@ -54,6 +54,21 @@ class CocoConfig(DatasetConfig):
 
 
 @dataclass
+class Cifar10Config(DatasetConfig):
+    """CIFAR-10 as published for Python, packed or unpacked."""
+
+    root: str = MISSING
+    template: str = "a photo of a {label}"
+    splits: list[str] | None = None  # of train and test; null takes both
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("{label}" in self.template, "dataset.template", self.template, "a text with {label}")
+        sound = self.splits is None or (self.splits and {*self.splits} <= {"train", "test"})
+        check(bool(sound), "dataset.splits", self.splits, "null or some of [train,test]")
+
+
+@dataclass
 class ShardsConfig(DatasetConfig):
     """WebDataset tars in the layout of img2dataset or any other."""
 
@@ -78,4 +93,5 @@ class FolderConfig(DatasetConfig):
 register(OpenmojiConfig, "openmoji", "dataset")
 register(CocoConfig, "coco", "dataset")
 register(FolderConfig, "folder", "dataset")
+register(Cifar10Config, "cifar10", "dataset")
 register(ShardsConfig, "shards", "dataset")
