@@ -54,6 +54,21 @@ class CocoConfig(DatasetConfig):
 
 
 @dataclass
+class VisualGenomeConfig(DatasetConfig):
+    """Visual Genome's region descriptions beside its images."""
+
+    root: str = MISSING
+    captions_per_image: int | None = 5  # phrases, those of the largest regions; null takes all
+    min_region_share: float = 0.0  # of the picture's area; smaller regions say little of it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most, share = self.captions_per_image, self.min_region_share
+        check(most is None or most > 0, "dataset.captions_per_image", most, "null or > 0")
+        check(0 <= share <= 1, "dataset.min_region_share", share, "a share, 0 ... 1")
+
+
+@dataclass
 class Cifar10Config(DatasetConfig):
     """CIFAR-10 as published for Python, packed or unpacked."""
 
@@ -93,5 +108,6 @@ class FolderConfig(DatasetConfig):
 register(OpenmojiConfig, "openmoji", "dataset")
 register(CocoConfig, "coco", "dataset")
 register(FolderConfig, "folder", "dataset")
+register(VisualGenomeConfig, "visual_genome", "dataset")
 register(Cifar10Config, "cifar10", "dataset")
 register(ShardsConfig, "shards", "dataset")
