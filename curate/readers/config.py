@@ -105,9 +105,24 @@ class FolderConfig(DatasetConfig):
     root: str = MISSING
 
 
+@dataclass
+class HubConfig(DatasetConfig):
+    """Whatever Hugging Face's `datasets` opens."""
+
+    path: str = MISSING  # a name on the hub, or a folder
+    config: str | None = None  # which of the data set's configurations
+    split: str = "train"
+    revision: str | None = None  # a tag or commit of the hub's repository
+    image_column: str | None = None  # null: the only one that holds images
+    caption_column: str | None = None  # null: text, caption, ...; a.b is field b of column a
+    streaming: bool = False
+    spool: str = "data/spool"  # where a stream's samples are kept
+
+
 register(OpenmojiConfig, "openmoji", "dataset")
 register(CocoConfig, "coco", "dataset")
 register(FolderConfig, "folder", "dataset")
 register(VisualGenomeConfig, "visual_genome", "dataset")
+register(HubConfig, "hub", "dataset")
 register(Cifar10Config, "cifar10", "dataset")
 register(ShardsConfig, "shards", "dataset")

@@ -55,17 +55,17 @@ def read(config: ShardsConfig) -> Source:
         for name, path in shards.items():
             yield from reader.candidates(name, path)
 
-    return Source(candidates, loader(shards), notes=notes)
+    return Source(candidates, loader(shards.__getitem__), notes=notes)
 
 
-def loader(shards: Mapping[str, Path]) -> Callable[[str], bytes]:
-    """A source's ``load`` for locations ``NAME.tar:OFFSET:SIZE``; shards may be added meanwhile."""
+def loader(path_of: Callable[[str], Path]) -> Callable[[str], bytes]:
+    """A source's ``load`` for locations ``NAME.tar:OFFSET:SIZE``, given where the shard NAME is."""
 
     def load(location: str) -> bytes:
         if not location:
             raise UnreadableImage(MISSING_FILE)
         file, offset, size = location.rsplit(":", 2)
-        return read_range(shards[file.removesuffix(".tar")], int(offset), int(size))
+        return read_range(path_of(file.removesuffix(".tar")), int(offset), int(size))
 
     return load
 
