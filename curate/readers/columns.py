@@ -30,11 +30,15 @@ def column_name(name: str) -> str:
 
 def flat(record: Mapping[str, Any], leave: Collection[str] = ()) -> dict[str, Any]:
     """A record as columns: scalars as they are, what is nested as JSON, bytes and missing values not."""
-    return {
-        column_name(str(name)): _plain(value)
-        for name, value in record.items()
-        if name not in leave and not is_missing(value) and not isinstance(value, bytes)
-    }
+    columns = {}
+    for name, value in record.items():
+        if name in leave or is_missing(value) or isinstance(value, bytes):
+            continue
+        column = column_name(str(name))
+        while column != name and column in record:  # curated before: it has key and source_key
+            column = f"source_{column}"
+        columns[column] = _plain(value)
+    return columns
 
 
 def captions_in(value: Any) -> tuple[str, ...]:

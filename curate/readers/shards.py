@@ -17,6 +17,7 @@ an image: its ``error_message`` says why, and it is counted as a missing file.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -33,9 +34,10 @@ from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source
 from curate.readers.tally import Tally
 from curate.readers.tars import BrokenTar, Members, check_tar, iter_samples, read_range
-from curate.sample import Candidate, key_of
+from curate.sample import MAX_KEY_CHARACTERS, Candidate, key_of
 
 _CAPTION_MEMBERS = ("txt", "caption")
+_IS_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_CHARACTERS}}}")  # as key_of makes them
 
 
 def read(config: ShardsConfig) -> Source:
@@ -127,8 +129,10 @@ class ShardReader:
 
         But for img2dataset's, which are unique over the set: the shard's number and five digits or so.
         """
+        if self._config.unique_keys:
+            return key if _IS_KEY.fullmatch(key) else key_of(key)
         numbered = name.isdigit() and len(name) >= 5 and key.isdigit() and key.startswith(name)
-        return key_of(key if numbered or self._config.unique_keys else f"{name}/{key}")
+        return key_of(key if numbered else f"{name}/{key}")
 
     def _texts(self, place: str, image: str, members: Members, stream: IO[bytes]) -> dict[str, Any]:
         """Text members by extension, an image's own before those of the sample; JSON parsed."""

@@ -185,6 +185,20 @@ def test_captions_and_columns_of_a_sample(tmp_path):
     assert found(tmp_path, caption_field="url")[0].captions == ("http://a/b",)
 
 
+def test_what_this_program_wrote_keeps_its_keys_and_columns(tmp_path):
+    from curate.sample import key_of
+
+    key = key_of("x/a")  # a key with two dashes must not be taken for a name with a folder
+    meta = {"captions": ["best", "other"], "key": key, "source_key": "7", "similarity": [0.3, 0.2]}
+    members = {"png": picture(), "json": json.dumps(meta), "txt": "best"}
+    pack(tmp_path / "train/000000.tar", {f"{key}.{name}": data for name, data in members.items()})
+    (candidate,) = found(tmp_path, unique_keys=True)
+    assert (candidate.key, candidate.captions) == (key, ("best", "other"))
+    assert candidate.columns == {
+        "source_key": "7", "source_source_key": key, "similarity": "[0.3, 0.2]"
+    }  # fmt: skip
+
+
 def test_several_images_of_a_sample(tmp_path):
     pack(
         tmp_path / "s.tar",
