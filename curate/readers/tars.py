@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from curate.command import UserError
 from curate.images import MISSING_FILE, UnreadableImage
@@ -93,11 +93,11 @@ def _check_new(path: Path, key: str, seen: set[int]) -> None:
 
 def _split(name: str) -> tuple[str, str]:
     """Key and extension of a member; an empty extension where it belongs to no sample."""
-    pure = PurePosixPath(name)
-    stem, _, extension = pure.name.partition(".")
-    if not stem or (stem.startswith("__") and pure.name.endswith("__")):
+    folder, _, base = f"/{name}".replace("/./", "/").rpartition("/")
+    stem, _, extension = base.partition(".")
+    if not stem or (stem.startswith("__") and base.endswith("__")):
         return "", ""
-    return pure.with_name(stem).as_posix().lstrip("/"), extension.lower()
+    return f"{folder}/{stem}".lstrip("/"), extension.lower()
 
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
