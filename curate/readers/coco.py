@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from curate.command import UserError
@@ -20,19 +20,24 @@ _PREFIX = "captions_"
 def read(config: CocoConfig) -> Source:
     """List every image of every caption file, each with all its captions in the file's order.
 
+    ``dataset.root`` may also be one caption file, as published or by itself. The column ``group`` is
+    the image id: ids are the same in 2014 and 2017, so that the two never part in a split.
+
     Raises:
         FileNotFoundError: the root or a caption file that was asked for is missing.
         UserError: a caption file is not COCO's, or lists an image twice.
     """
-    root = Path(config.root)
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"dataset.root={config.root} is no folder; type dataset.root=FOLDER, where FOLDER holds "
-            "annotations/captions_train2017.json and train2017/ as COCO's archives unpack"
-        )
+    root, paths = _find(config)
     candidates: list[Candidate] = []
-    for path in _caption_files(root, config.splits):
-        candidates += _read_split(config, root, path)
+    notes = []
+    for path in paths:
+        found = _read_split(config, root, path)
+        if not (root / _split_of(path)).is_dir():
+            notes.append(
+                f"{root / _split_of(path)} is not there: the {len(found)} images of {path.name} count as "
+                "missing files"
+            )
+        candidates += found
     files = loader(root)
 
     def load(location: str) -> bytes:
@@ -40,13 +45,30 @@ def read(config: CocoConfig) -> Source:
             raise UnreadableImage("image id is not in images")
         return files(location)
 
-    return Source.of(candidates, load)
+    return Source.of(candidates, load, notes)
+
+
+def _find(config: CocoConfig) -> tuple[Path, list[Path]]:
+    """The folder that the image folders are in, and the caption files."""
+    root = Path(config.root)
+    if root.is_file():
+        above = root.parent
+        return above.parent if above.name == "annotations" else above, [root]
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"dataset.root={config.root} is no folder; type dataset.root=FOLDER, where FOLDER holds "
+            "annotations/captions_train2017.json and train2017/ as COCO's archives unpack"
+        )
+    return root, _caption_files(root, config.splits)
+
+
+def _split_of(path: Path) -> str:
+    """``captions_val2014.json`` => ``val2014``, which is also the name of the image folder."""
+    return path.stem.partition(_PREFIX)[2] or path.stem
 
 
 def _caption_files(root: Path, splits: list[str] | None) -> list[Path]:
-    found = {
-        path.stem.removeprefix(_PREFIX): path for path in root.glob(f"annotations/{_PREFIX}*.json")
-    }
+    found = {_split_of(path): path for path in root.glob(f"annotations/{_PREFIX}*.json")}
     if not found:
         raise FileNotFoundError(
             f"dataset.root={root} holds no annotations/{_PREFIX}*.json; unpack COCO's "
@@ -62,7 +84,7 @@ def _caption_files(root: Path, splits: list[str] | None) -> list[Path]:
 
 
 def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
-    split = path.stem.removeprefix(_PREFIX)
+    split = _split_of(path)
     content = _load(path)
     licences = {entry["id"]: entry for entry in content.get("licenses", ())}
     captions: dict[int, list[str]] = defaultdict(list)
@@ -74,7 +96,7 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
     candidates = []
     for number in sorted(images.keys() | captions.keys()):
         image = images.get(number, {})
-        location = f"{split}/{image['file_name']}" if image else ""
+        location = f"{split}/{PurePath(image['file_name']).name}" if image else ""
         licence = licences.get(image.get("license"), {})
         candidates.append(
             Candidate(
@@ -89,6 +111,7 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
                     "flickr_url": image.get("flickr_url", ""),
                     "licence": licence.get("name", ""),
                     "licence_url": licence.get("url", ""),
+                    "group": f"coco-{number}",  # the same in 2014 and 2017, and in Visual Genome
                 },
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -53,12 +54,75 @@ class CocoConfig(DatasetConfig):
 
 
 @dataclass
+class VisualGenomeConfig(DatasetConfig):
+    """Visual Genome's region descriptions beside its images."""
+
+    root: str = MISSING
+    captions_per_image: int | None = 5  # phrases, those of the largest regions; null takes all
+    min_region_share: float = 0.0  # of the picture's area; smaller regions say little of it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most, share = self.captions_per_image, self.min_region_share
+        check(most is None or most > 0, "dataset.captions_per_image", most, "null or > 0")
+        check(0 <= share <= 1, "dataset.min_region_share", share, "a share, 0 ... 1")
+
+
+@dataclass
+class Cifar10Config(DatasetConfig):
+    """CIFAR-10 as published for Python, packed or unpacked."""
+
+    root: str = MISSING
+    template: str = "a photo of a {label}"
+    splits: list[str] | None = None  # of train and test; null takes both
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("{label}" in self.template, "dataset.template", self.template, "a text with {label}")
+        sound = self.splits is None or (self.splits and {*self.splits} <= {"train", "test"})
+        check(bool(sound), "dataset.splits", self.splits, "null or some of [train,test]")
+
+
+@dataclass
+class ShardsConfig(DatasetConfig):
+    """WebDataset tars in the layout of img2dataset or any other."""
+
+    path: Any = MISSING  # a folder, a tar, a glob, a brace range, or a list of them
+    caption_field: str | None = None  # of the JSON members; null: .txt, .caption or the usual names
+    unique_keys: bool = False  # over all shards: then they stay without the shard's name
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        items = self.path if isinstance(self.path, list) else [self.path]
+        sound = bool(items) and all(isinstance(item, str) and item for item in items)
+        check(sound, "dataset.path", self.path, "a folder, a .tar, a pattern, or a list of them")
+
+
+@dataclass
 class FolderConfig(DatasetConfig):
     """Images with caption files beside them, or with a metadata table as Hugging Face has it."""
 
     root: str = MISSING
 
 
+@dataclass
+class HubConfig(DatasetConfig):
+    """Whatever Hugging Face's `datasets` opens."""
+
+    path: str = MISSING  # a name on the hub, or a folder
+    config: str | None = None  # which of the data set's configurations
+    split: str = "train"
+    revision: str | None = None  # a tag or commit of the hub's repository
+    image_column: str | None = None  # null: the only one that holds images
+    caption_column: str | None = None  # null: text, caption, ...; a.b is field b of column a
+    streaming: bool = False
+    spool: str = "data/spool"  # where a stream's samples are kept
+
+
 register(OpenmojiConfig, "openmoji", "dataset")
 register(CocoConfig, "coco", "dataset")
 register(FolderConfig, "folder", "dataset")
+register(VisualGenomeConfig, "visual_genome", "dataset")
+register(HubConfig, "hub", "dataset")
+register(Cifar10Config, "cifar10", "dataset")
+register(ShardsConfig, "shards", "dataset")

@@ -22,7 +22,7 @@ def read(config: FolderConfig) -> Source:
     if not root.is_dir():
         raise FileNotFoundError(
             f"dataset.root={config.root} is no folder; type dataset.root=FOLDER, where FOLDER holds "
-            "images with .txt or .caption files beside them, or a metadata.csv, .jsonl or .parquet"
+            "images with .txt or .caption files beside them, or a metadata.csv, .jsonl, .parquet or .json"
         )
     table = next((root / name for name in metadata.NAMES if (root / name).is_file()), None)
     rows, notes = _from_table(root, table) if table else sidecars.read(root)
