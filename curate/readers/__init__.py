@@ -9,7 +9,7 @@ from curate.readers.config import DatasetConfig
 from curate.readers.selection import select
 from curate.readers.source import Source
 
-READERS = ("coco", "folder", "openmoji")
+READERS = ("coco", "folder", "openmoji", "table")
 
 
 def read(config: DatasetConfig) -> Source:
