@@ -85,18 +85,25 @@ def ensure(
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(b"")
+    except OSError as error:
+        raise _not_written(path, error) from error
+    try:
         with closing(sqlite3.connect(part)) as connection:
             _build(connection, digest, images(), claims())
         part.replace(path)
-    except (PermissionError, sqlite3.OperationalError) as error:
-        raise UserError(
-            f"the index of dataset.images_dir cannot be written to {path} ({error}); type "
-            "dataset.index=FILE with a place that takes it"
-        ) from error
+    except sqlite3.OperationalError as error:  # a full disk
+        raise _not_written(path, error) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"the index of dataset.images_dir cannot be written to {path} ({error}); type "
+        "dataset.index=FILE with a place that takes it"
+    )
 
 
 def _build(
