@@ -292,7 +292,10 @@ def test_the_parquet_beside_a_shard_serves_and_can_be_the_table(tmp_path):
     shards = tmp_path / "shards"
     samples = [("000000000", "red", "", "one"), ("000000002", "blue", "", "two")]
     write_shard(shards / "00000.tar", samples)
-    rows = [("000000000", "u0", "one", "success"), ("000000001", "u1", "lost", "failed_to_download")]
+    rows = [
+        ("000000000", "u0", "one", "success"),
+        ("000000001", "u1", "lost", "failed_to_download"),
+    ]
     rows += [("000000002", "u2", "two", "success")]
     write_rows(shards / "00000.parquet", rows, ("key", "url", "caption", "status"))
     assert found(read(shards, shards)) == ["red", MISSING_FILE, "blue"]
