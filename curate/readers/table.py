@@ -168,7 +168,8 @@ def _candidates(
     config: TableConfig, tables: list[TableFile], finder: Finder, tally: Tally
 ) -> Iterator[Candidate]:
     keys = Keys()
-    root = _root(tables)
+    root = os.path.commonpath([table.path.parent for table in tables])
+    files = {table: table.path.relative_to(root).as_posix() for table in tables}
     for entry in _entries(config, tables, tally):
         record, known, url = entry.record, entry.meaning, entry.url
         captions = captions_of(record, known.captions)
@@ -181,9 +182,9 @@ def _candidates(
         named |= {"file_name": file} if known.image else {}
         yield Candidate(
             key=keys.key(
-                next(filter(None, (text_of(record.get(name)) for name in IDS)), ""),
+                next((id_ for c in IDS if c in record and (id_ := text_of(record[c]))), ""),
                 (url, file, *captions),
-                entry.table.path.relative_to(root).as_posix(),
+                files[entry.table],
                 entry.number,
             ),
             captions=captions,
@@ -192,8 +193,3 @@ def _candidates(
             version=version,
             columns=named | columns_of(record, known.rest),
         )
-
-
-def _root(tables: list[TableFile]) -> Path:
-    """The folder that all files of the table are below."""
-    return Path(os.path.commonpath([table.path.parent for table in tables]))

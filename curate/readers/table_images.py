@@ -135,10 +135,10 @@ class Finder:
         if self._index is None:
             return ""
         location = self._index.find(_names_of_row(record, url, captions, file))
-        last = _last_part(url)
-        if location or not last or self._index.is_shared(last):
+        if location or not self._index.has(FILE):
             return location
-        return self._index.find([(FILE, last)])
+        last = _last_part(url)
+        return "" if self._index.is_shared(last) else self._index.find([(FILE, last)])
 
     def version(self, location: str) -> str:
         """Changes with the bytes at a location; "" where nothing is."""
@@ -221,10 +221,10 @@ def _names_of_row(
         yield "url", url
     if file:
         yield FILE, PurePosixPath(file).name
-    if key := text_of(record.get("key")):
+    if "key" in record and (key := text_of(record["key"])):
         yield "key", key
     for column in FILE_STEMS:
-        if name := text_of(record.get(column)):
+        if column in record and (name := text_of(record[column])):
             yield "stem", name
 
 

@@ -15,10 +15,12 @@ Name = tuple[str, str]
 """A kind of name, and the name."""
 
 FILE = "file"
+_FORMAT = 1  # raise it when an index of old would be misread
 _SHARED = ("pair", "url")  # several images of one address show the same: the first serves
 _PRAGMAS = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"  # it is renamed when complete
 _TABLES = """
 CREATE TABLE built_from (digest TEXT);
+CREATE TABLE kinds (kind TEXT PRIMARY KEY);
 CREATE TABLE images (id INTEGER PRIMARY KEY, location TEXT);
 CREATE TABLE names (name INTEGER, image INTEGER);
 CREATE TABLE claims (name INTEGER PRIMARY KEY, url INTEGER, shared INTEGER);
@@ -39,14 +41,21 @@ class ImageIndex:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._kinds = {kind for (kind,) in connection.execute("SELECT kind FROM kinds")}
 
     def find(self, names: Iterable[Name]) -> str:
         """The location of the image that the first name that finds one finds; "" if none does."""
         for kind, name in names:
+            if kind not in self._kinds:
+                continue
             found = self._connection.execute(_FIND, (_hash(kind, name),)).fetchall()
             if len(found) == 1 or (found and kind in _SHARED):
                 return found[0][0]
         return ""
+
+    def has(self, kind: str) -> bool:
+        """Whether any image goes by a name of this kind."""
+        return kind in self._kinds
 
     def is_shared(self, file_name: str) -> bool:
         """Whether different addresses of the table end in the name of this image file."""
@@ -81,6 +90,7 @@ def ensure(
     Raises:
         UserError: the file cannot be written.
     """
+    digest = f"{_FORMAT} {digest}"
     if _digest_of(path) == digest:
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -113,15 +123,16 @@ def _build(
     claims: Iterator[Name],
 ) -> None:
     connection.executescript(_PRAGMAS + _TABLES)
-    has_files = False
+    kinds: set[str] = set()
     for number, (location, names) in enumerate(images):
         text = location.encode(errors="replace").decode()  # a name that is no text finds no file
         connection.execute("INSERT INTO images VALUES (?, ?)", (number, text))
         for kind, name in names:
-            has_files = has_files or kind == FILE
+            kinds.add(kind)
             connection.execute("INSERT INTO names VALUES (?, ?)", (_hash(kind, name), number))
     connection.execute("CREATE INDEX by_name ON names (name, image)")
-    if has_files:
+    connection.executemany("INSERT INTO kinds VALUES (?)", ((kind,) for kind in sorted(kinds)))
+    if FILE in kinds:
         rows = ((_hash(FILE, name), _hash("url", url)) for name, url in claims)
         connection.executemany(_CLAIM, rows)
     connection.execute("INSERT INTO built_from VALUES (?)", (digest,))
@@ -140,7 +151,9 @@ def _digest_of(path: Path) -> str:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+    return sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+    )
 
 
 def _hash(kind: str, name: str) -> int:

@@ -305,7 +305,7 @@ def test_the_parquet_beside_a_shard_serves_and_can_be_the_table(tmp_path):
         MISSING_FILE,
         "red",
     ]
-    assert [c.key for c in listed(read(shards, shards))][0] == "000000000"
+    assert next(c.key for c in listed(read(shards, shards))) == "000000000"
 
 
 def test_files_fetched_by_img2dataset_are_found_by_their_notes(tmp_path):
