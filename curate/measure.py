@@ -244,7 +244,7 @@ class Measurer:
             for name in self.value_columns
         }
         columns |= {name: pa.array(values) for name, values in measured.items()}
-        columns |= {name: pa.array([row.get(name) for row in rows]) for name in extra}
+        columns |= {name: _column([row.get(name) for row in rows]) for name in extra}
         return pa.table(columns)
 
     def _rows(
@@ -270,6 +270,14 @@ class Measurer:
                 "image_embedding": image.tobytes() if image is not None and index == 0 else None,
                 "text_embedding": None if text is None else text.tobytes(),
             }
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """A source's own column; as text where its values are of several types."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values])
 
 
 def cosine(image: np.ndarray, text: np.ndarray) -> float:

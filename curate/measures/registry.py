@@ -19,6 +19,9 @@ PICTURE_COLUMNS = {
 }
 CAPTION_COLUMNS = {"language": ("language", "language_confidence"), "tokens": ("tokens",)}
 MEASURES = (*PICTURE_COLUMNS, *CAPTION_COLUMNS)
+FILLED = tuple(
+    name for columns in (*PICTURE_COLUMNS.values(), *CAPTION_COLUMNS.values()) for name in columns
+)
 
 CaptionMeasure = Callable[[Sequence[str]], dict[str, list[Any]]]
 """Captions (N) => columns of N values."""

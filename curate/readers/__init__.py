@@ -9,7 +9,7 @@ from curate.readers.config import DatasetConfig
 from curate.readers.selection import select
 from curate.readers.source import Source
 
-READERS = ("cifar10", "coco", "folder", "hub", "openmoji", "shards", "visual_genome")
+READERS = ("cifar10", "coco", "folder", "hub", "openmoji", "shards", "table", "visual_genome")
 
 
 def read(config: DatasetConfig) -> Source:

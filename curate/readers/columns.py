@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from curate.ledger import COLUMNS
+from curate.measures.registry import FILLED
 from curate.sample import clean_caption
 
 CAPTION_NAMES = ("text", "caption", "captions", "TEXT", "alt", "top_caption", "title")
@@ -15,9 +16,10 @@ CAPTION_NAMES = ("text", "caption", "captions", "TEXT", "alt", "top_caption", "t
 RESERVED = frozenset(
     (
         *COLUMNS,
-        *("duplicate_of", "group"),  # a foreign group would join pictures on one side of the split
-        *("has_caption", "location", "version", "pixels", "error"),
-        *("image_embedding", "text_embedding"),
+        "group",  # a foreign one would join pictures on one side of the split
+        *("has_caption", "version", "pixels", "error", "image_embedding", "text_embedding"),
+        *("captions", "similarity"),  # a shard's
+        *FILLED,
     )
 )
 _INT64 = 2**63

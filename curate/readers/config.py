@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -119,6 +119,50 @@ class HubConfig(DatasetConfig):
     spool: str = "data/spool"  # where a stream's samples are kept
 
 
+@dataclass
+class TableConfig(DatasetConfig):
+    """A table of addresses and captions, and a folder with the pictures fetched from them.
+
+    Attributes:
+        path: a file, a folder or a glob.
+        file_type: csv, tsv, jsonl or parquet; null tells it from the files' names.
+        columns: the columns' names in order, for text without a line of names.
+        quotes: whether a quoted field of text may hold delimiters and ends of line, as csv writers
+            have it; without, a line is a row and a quote is a character.
+        url_encoded: whether the fields are written as in an address and captions may hold HTML.
+        url_column: null takes the first known name, as do the next two.
+        caption_columns: the text of each is a caption of its own.
+        image_column: names the image's file below ``images_dir``.
+        leave_out: rows in which a column has this value are left out, with a note.
+        images_dir: image files, or WebDataset shards as img2dataset writes them.
+        index: where the index of ``images_dir`` is kept; null keeps it in that folder.
+    """
+
+    path: str = MISSING
+    file_type: str | None = None
+    columns: list[str] | None = None
+    quotes: bool = True
+    url_encoded: bool = False
+    url_column: str | None = None
+    caption_columns: list[str] | None = None
+    image_column: str | None = None
+    leave_out: dict[str, str] = field(default_factory=dict)
+    images_dir: str | None = None
+    index: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kinds = (None, "csv", "tsv", "jsonl", "parquet")
+        kind, names = self.file_type, self.columns
+        check(kind in kinds, "dataset.file_type", kind, "null, csv, tsv, jsonl, parquet")
+        sound = names is None or (bool(names) and len(set(names)) == len(names))
+        check(sound, "dataset.columns", names, "null or different names")
+        captions = self.caption_columns
+        check(
+            captions is None or bool(captions), "dataset.caption_columns", captions, "null or names"
+        )
+
+
 register(OpenmojiConfig, "openmoji", "dataset")
 register(CocoConfig, "coco", "dataset")
 register(FolderConfig, "folder", "dataset")
@@ -126,3 +170,4 @@ register(VisualGenomeConfig, "visual_genome", "dataset")
 register(HubConfig, "hub", "dataset")
 register(Cifar10Config, "cifar10", "dataset")
 register(ShardsConfig, "shards", "dataset")
+register(TableConfig, "table", "dataset")

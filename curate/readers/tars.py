@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from curate.command import UserError
-from curate.images import MISSING_FILE, UnreadableImage
+from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 
 Members = dict[str, tuple[int, int]]
 """Extension of each member, without the first dot and in lower case, to its (offset, size) in bytes."""
@@ -138,7 +138,7 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
     except FileNotFoundError as error:
         raise UnreadableImage(MISSING_FILE) from error
     except OSError as error:
-        raise UnreadableImage(f"cannot be read ({error.strerror})") from error
+        raise UnreadableImage(f"{CANNOT_BE_READ} ({error.strerror})") from error
     if len(data) != size:
         raise UnreadableImage("truncated")
     return data

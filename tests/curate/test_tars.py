@@ -195,7 +195,7 @@ def test_what_this_program_wrote_keeps_its_keys_and_columns(tmp_path):
     (candidate,) = found(tmp_path, unique_keys=True)
     assert (candidate.key, candidate.captions) == (key, ("best", "other"))
     assert candidate.columns == {
-        "source_key": "7", "source_source_key": key, "similarity": "[0.3, 0.2]"
+        "source_key": "7", "source_source_key": key, "source_similarity": "[0.3, 0.2]"
     }  # fmt: skip
 
 
