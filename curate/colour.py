@@ -55,7 +55,11 @@ def _transform(profile: bytes) -> tuple[str, Any]:
         mode = _MODE_OF_SPACE.get(opened.profile.xcolor_space.strip().upper(), "")
         if not mode:
             return "", None
-        transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+        # Littlecms would fit greys by 33 points, which is coarse in the shadows.
+        flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+        transform = ImageCms.buildTransform(
+            opened, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags
+        )
     except (ImageCms.PyCMSError, OSError, ValueError):
         return "", None
     return mode, None if _keeps_colours(transform, mode) else transform

@@ -29,7 +29,7 @@ def measure(image: Image.Image) -> dict[str, float]:
 
     - ``sharpness``: ``min(1, s(e) + t)`` with ``s(x) = 1 - exp(-x / 100)``, of a grey copy with a
       longer side of at most 64 px. ``e`` is the standard deviation of its edges (each pixel times
-      eight less its neighbours, clipped to 0 ... 255); ``t = s(h)`` where that exceeds 0.18, else 0,
+      eight less its neighbours, clipped to 0 ... 255; the outermost stay as they are); ``t = s(h)`` where that exceeds 0.18, else 0,
       for the standard deviation ``h`` of the copy's 256 histogram counts.
     - ``brightness``: ``sqrt(.241 R^2 + .691 G^2 + .068 B^2) / 255`` of the mean R, G and B;
       ``brightness_p5`` and ``brightness_p99`` are percentiles of the same over the pixels.
@@ -51,7 +51,9 @@ def measure(image: Image.Image) -> dict[str, float]:
 def _sharpness(image: Image.Image) -> float:
     shrink = max(1.0, max(image.size) / _SIDE_PX)
     if shrink > 1:
-        image = image.resize((max(1, int(image.width // shrink)), max(1, int(image.height // shrink))))
+        image = image.resize(
+            (max(1, int(image.width // shrink)), max(1, int(image.height // shrink)))
+        )
     grey = image.convert("L")
     edges = float(np.std(np.asarray(grey.filter(ImageFilter.FIND_EDGES), np.float64)))
     spread = 1 - np.exp(-np.std(grey.histogram()) / 100)

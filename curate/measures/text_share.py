@@ -16,7 +16,9 @@ from PIL import Image, ImageDraw
 from curate.command import UserError
 
 COLUMNS = ("text_share",)
-SIDE_PX = 512  # of the copy that is searched: a fifth of the time of the detector's own 736 px or more
+SIDE_PX = (
+    512  # of the copy that is searched: a fifth of the time of the detector's own 736 px or more
+)
 
 _engines = threading.local()  # the engine keeps the picture it works on
 
