@@ -32,7 +32,7 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
     """Load model, preprocessing and tokenizer, check them, and say where; ``on`` overrides ``config.device``.
 
     With bf16 and fp16 the weights themselves are converted, all but the layer norms (open_clip's
-    ``precision``). That is faster than autocast, which converts them again for every batch.
+    ``precision``); autocast would convert them again for every batch.
 
     Raises:
         UserError: the weights cannot be had (an unknown tag, no network) or belong to another name;
@@ -41,6 +41,7 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
     """
     import open_clip
     import torch
+    from torch.backends import cpu
 
     check(config)
     config = config if on is None else replace(config, device=str(on))
@@ -74,6 +75,10 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
     )
     check_scorer(replace(scorer, texts=Work()))  # a warm-up says nothing of the rate
     tqdm.write(f"clip: {scorer.name} on {target}, {dtype}, batches of {scorer.batch_size}")
+    if target.type == "cpu" and dtype != "fp32" and "512" not in cpu.get_cpu_capability():
+        tqdm.write(
+            f"clip: this processor emulates {dtype}; clip.precision=fp32 is several times faster"
+        )
     return scorer
 
 

@@ -51,7 +51,7 @@ def _managed(image: Image.Image, profile: bytes | None) -> Image.Image:
 def _transform(profile: bytes) -> tuple[str, Any]:
     """The mode a profile is for and the way from it to sRGB; None where it is broken, or sRGB itself."""
     try:
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        opened: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = _MODE_OF_SPACE.get(opened.profile.xcolor_space.strip().upper(), "")
         if not mode:
             return "", None

@@ -146,6 +146,13 @@ def test_device_and_rate_are_told(tiny_clip, capsys):
     assert scorer.images.rate == pytest.approx(3 / scorer.images.seconds)
 
 
+@pytest.mark.parametrize(("processor", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_emulated_precision_is_told(tiny_clip, capsys, monkeypatch, processor, warned):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: processor)
+    clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", precision="bf16"), "cpu")
+    assert ("emulates bf16" in capsys.readouterr().out) == warned
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
 def test_a_device_that_is_not_there_is_refused(tiny_clip):
     with pytest.raises(UserError, match=r"clip\.device=cuda.*type clip\.device=auto"):

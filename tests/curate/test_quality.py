@@ -48,6 +48,15 @@ def test_percentiles_of_a_ramp():
     assert found["information"] == pytest.approx(math.log2(768) / 10)  # all bins are equal
 
 
+def test_large_pictures_are_judged_by_a_grid_of_their_pixels():
+    blocks = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    small = Image.fromarray(blocks).resize((1000, 1000), Image.Resampling.BICUBIC)
+    large = small.resize((2500, 2500), Image.Resampling.BICUBIC)
+    one, other = measure(small), measure(large)
+    for name in ("brightness_p5", "brightness_p99", "sharpness"):
+        assert one[name] == pytest.approx(other[name], abs=0.01)
+
+
 def test_cleanvisions_defaults_find_what_was_spoilt(shared):
     spoilt = dict.fromkeys(("blurry", "dark", "light", "empty"), 0)
     sound = dict.fromkeys(spoilt, 0)
