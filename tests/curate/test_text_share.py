@@ -43,6 +43,19 @@ def test_no_text_no_share(detector):
         assert text_share.measure(Image.new("RGB", size, "grey")) == {"text_share": 0.0}
 
 
+def test_photographs_with_and_without_text(detector, shared):
+    def share(name):
+        image = Image.open(shared / f"coco_mini/train2017/{name}.jpg").convert("RGB")
+        return text_share.measure(image)["text_share"]
+
+    assert share("000000196393") == 0  # a cat and a bird, all of which the detector calls text
+    assert share("000000213148") == 0  # potatoes before a keyboard
+    files = sorted((shared / "coco_mini").glob("*2017/*.jpg"))
+    signs = [share(file.stem) for file in files[3:6] if file.parent.name == "train2017"]
+    assert len(signs) == 3  # the names of a place, a birthday cake and a book
+    assert all(0.005 < found < 0.2 for found in signs)
+
+
 def test_threads_do_not_disturb_each_other(detector):
     pictures = [poster((256, 256), ["word " * n], 30)[0] for n in (1, 2)]
     alone = [text_share.measure(picture) for picture in pictures]
