@@ -50,23 +50,11 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
     if not local:
         check_tag(config)
     target, dtype = torch.device(device(config)), precision(config)
-    try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            name,
-            pretrained=None if local else config.pretrained,
-            device=target,
-            precision=dtype,
-        )
-    except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"clip.name={config.name}: the weights cannot be loaded ({error}). Without the hub, type "
-            "clip=custom clip.name=local-dir:FOLDER, or clip=starter for drawings"
-        ) from error
+    model, preprocess = _load(config, name, target, dtype)
     scorer = ClipScorer(
-        name=config.name.removeprefix(LOCAL)
-        + (f" {config.pretrained}" if config.pretrained else ""),
+        name=" ".join(filter(None, (config.name.removeprefix(LOCAL), config.pretrained))),
         fingerprint=fingerprint(config),
-        model=model.eval(),
+        model=model,
         preprocess=preprocess,
         tokenizer=open_clip.get_tokenizer(name),
         device=target,
@@ -80,6 +68,23 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
             f"clip: this processor emulates {dtype}; clip.precision=fp32 is several times faster"
         )
     return scorer
+
+
+def _load(config: ClipConfig, name: str, target: torch.device, dtype: str) -> tuple[Any, Any]:
+    """The model, in evaluation mode on its device, and its preprocessing."""
+    import open_clip
+
+    tag = None if config.name.startswith(LOCAL) else config.pretrained
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            name, pretrained=tag, device=target, precision=dtype
+        )
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"clip.name={config.name}: the weights cannot be loaded ({error}). Without the hub, type "
+            "clip=custom clip.name=local-dir:FOLDER, or clip=starter for drawings"
+        ) from error
+    return model.eval(), preprocess
 
 
 @dataclass
