@@ -51,12 +51,15 @@ class Verdicts:
         return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
 
 
-def load_annotations(parts: list[Path], heads: Mapping[str, Head] | None = None) -> pd.DataFrame:
+def load_annotations(
+    parts: list[Path], embedded: embeddings.Embeddings, heads: Mapping[str, Head]
+) -> pd.DataFrame:
     """All parts as one frame in input order, without the embeddings.
 
     Args:
         parts: of the annotation folder.
-        heads: scores of the images' embeddings to add, by column.
+        embedded: the embeddings of the same parts.
+        heads: by the column that gets each image's score; NaN where it has no embedding.
     """
     tables = []
     for path in parts:
@@ -64,22 +67,13 @@ def load_annotations(parts: list[Path], heads: Mapping[str, Head] | None = None)
         tables.append(pq.read_table(path, columns=names))
     frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
     if heads:
-        _add_scores(frame, embeddings.Embeddings(parts), heads)
+        scores = {name: np.full(len(frame), np.nan, np.float32) for name in heads}
+        for rows, vectors in embedded.image_blocks():
+            for name, head in heads.items():
+                scores[name][rows] = head(vectors)
+        first_rows = np.arange(len(frame)) - frame["caption_index"].to_numpy()
+        frame = frame.assign(**{name: found[first_rows] for name, found in scores.items()})
     return frame
-
-
-def _add_scores(
-    frame: pd.DataFrame, embedded: embeddings.Embeddings, heads: Mapping[str, Head]
-) -> None:
-    """Each image's score on all of its rows; NaN where it has no embedding."""
-    first_rows = np.arange(len(frame)) - frame["caption_index"].to_numpy()
-    for name in heads:
-        frame[name] = np.full(len(frame), np.nan, np.float32)
-    for rows, vectors in embedded.image_blocks():
-        for name, head in heads.items():
-            frame.loc[rows, name] = head(vectors)
-    for name in heads:
-        frame[name] = frame[name].to_numpy()[first_rows]
 
 
 def decide(

@@ -21,6 +21,7 @@ from curate.decide import Verdicts, decide, load_annotations
 from curate.embeddings import Embeddings
 from curate.files import write_json
 from curate.gate import Gate
+from curate.heads import load_head
 from curate.images import UnreadableImage, decode, encode
 from curate.measures import registry
 from curate.readers.source import Source
@@ -45,6 +46,7 @@ def run(config: CurateConfig, source: Source) -> None:
     curate_dir.mkdir(parents=True, exist_ok=True)
     provenance.write_config(curate_dir / "config.yaml", config)
     scorer = clip.fingerprint(config.clip)
+    scores = {f"head_{name}": load_head(head) for name, head in config.heads.items()}
     measured = annotate.annotate(
         source,
         curate_dir / "annotations",
@@ -56,10 +58,11 @@ def run(config: CurateConfig, source: Source) -> None:
         ),
         load_scorer=lambda: clip.load_clip(config.clip),
     )
-    pairs = load_annotations(measured.parts)
+    embedded = Embeddings(measured.parts)
+    pairs = load_annotations(measured.parts, embedded, scores)
     verdicts = decide(
         pairs,
-        Embeddings(measured.parts),
+        embedded,
         config.filters,
         config.split,
         removed(curate_dir),

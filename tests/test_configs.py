@@ -23,7 +23,11 @@ CHOICES = [
     for path in sorted((CONF / group).glob("*.yaml"))
 ]
 # A choice that leaves a value to the user is composed with one.
-NEEDS = {"clip=custom": ["clip.name=ViT-B-32"]}
+NEEDS = {"clip=custom": ["clip.name=ViT-B-32"]} | {
+    f"dataset={path.stem}": ["dataset.path=table.csv"]
+    for path in (CONF / "dataset").glob("*.yaml")
+    if "path: ???" in path.read_text()
+}
 
 
 def compose_with(name, *overrides):

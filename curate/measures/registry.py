@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from curate.filters.config import FiltersConfig
 
 PICTURE_COLUMNS = {
-    "quality": ("sharpness", "brightness", "information"),
+    "quality": ("sharpness", "brightness", "brightness_p5", "brightness_p99", "information"),
     "nsfw": ("nsfw",),
     "text_share": ("text_share",),
 }

@@ -65,7 +65,9 @@ def decide(annotations, filters, sides):
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "part-00000.parquet")
         annotations.to_parquet(part)
-        return decide_parts(load_annotations([part]), Embeddings([part]), filters, sides, Removed())
+        embedded = Embeddings([part])
+        pairs = load_annotations([part], embedded, {})
+        return decide_parts(pairs, embedded, filters, sides, Removed())
 
 
 def filters(**similarity):

@@ -243,7 +243,7 @@ def test_where_no_two_captions_differ_nothing_is_calibrated(
 
 def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
     original = pipeline.load_annotations
-    monkeypatch.setattr(pipeline, "load_annotations", lambda parts: original(parts).iloc[:-1])
+    monkeypatch.setattr(pipeline, "load_annotations", lambda *a: original(*a).iloc[:-1])
     with pytest.raises(RuntimeError, match=r"47 pairs .* 48"):
         run(config)
     assert not (Path(config.run.root, "small", "curate") / "shards").exists()

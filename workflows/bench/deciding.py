@@ -28,6 +28,7 @@ def run() -> None:
         FiltersConfig,
         ImageFilterConfig,
     )
+    from curate.removed import Removed
 
     filters = FiltersConfig(
         image=ImageFilterConfig(max_aspect=3.0),
@@ -37,9 +38,10 @@ def run() -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts = [_part(Path(folder), start) for start in range(0, ROWS, ROWS_PER_PART)]
         started = time.perf_counter()
-        pairs = load_annotations(parts)
+        embedded = Embeddings(parts)
+        pairs = load_annotations(parts, embedded, {})
         loaded = time.perf_counter()
-        verdicts = decide(pairs, Embeddings(parts), filters, SplitConfig())
+        verdicts = decide(pairs, embedded, filters, SplitConfig(), Removed())
         decided = time.perf_counter()
     say(f"\ndeciding {ROWS:,} pairs, {int(verdicts.ledger['kept'].sum()):,} kept")
     say(f"  reading the annotations {loaded - started:6.1f} s")

@@ -47,6 +47,7 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     from curate.annotate import annotate
     from curate.config import AnnotateConfig
     from curate.decide import load_annotations
+    from curate.embeddings import Embeddings
     from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
     from curate.gate import Gate
     from curate.request import Request
@@ -54,7 +55,7 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     request = Request("bench", Gate(ImageFilterConfig(), CaptionFilterConfig()))
     with tempfile.TemporaryDirectory() as folder:
         parts = annotate(source, Path(folder), AnnotateConfig(), request, lambda: scorer).parts
-        return load_annotations(parts)
+        return load_annotations(parts, Embeddings(parts), {})
 
 
 def _random_scorer(precision: str) -> Any:
@@ -62,16 +63,19 @@ def _random_scorer(precision: str) -> Any:
     import open_clip
     import torch
 
-    from curate import clip
-    from curate.config import ClipConfig
+    from curate.clip import ClipScorer
 
     torch.manual_seed(0)
-    model, _, preprocess = open_clip.create_model_and_transforms(MODEL)
-    return clip.scorer_of(
-        ClipConfig(name=MODEL, precision=precision),
-        model,
-        preprocess,
-        open_clip.get_tokenizer(MODEL),
+    model, _, preprocess = open_clip.create_model_and_transforms(MODEL, precision=precision)
+    return ClipScorer(
+        name=MODEL,
+        fingerprint=precision,
+        model=model.eval(),
+        preprocess=preprocess,
+        tokenizer=open_clip.get_tokenizer(MODEL),
+        device=torch.device("cpu"),
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        batch_size=32,
     )
 
 
