@@ -36,7 +36,7 @@ def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
             for column, title in groups
             if column in verdicts.ledger
         ),
-        *(page.paragraph(note, "note") for note in figures["notes"]),
+        *(page.paragraph(page.clean(note, 600), "note") for note in figures["notes"]),
     ]
     return Markup("").join(parts)
 
@@ -62,6 +62,7 @@ def _chart(figures: dict[str, Any]) -> Markup:
     left = [figures["pairs_in"], *(rule["left"] for rule in rules)]
     taken = [0, *(rule["dropped"] for rule in rules)]
     drawing, axes = page.subplots(7.5, 0.3 * len(names) + 0.6)
+    names = [page.clean(name, 48).replace("$", r"\$") for name in names]  # no mathematics
     axes.barh(names, left, color=page.BLUE, label="left")
     axes.barh(names, taken, left=left, color=page.ORANGE, label="taken by this rule")
     axes.invert_yaxis()
@@ -111,7 +112,10 @@ def _by_group(ledger: pd.DataFrame, column: str, reasons: dict[str, list[str]]) 
                 counts.pairs(kept, f"{query} and kept"),
                 f"{kept / sizes[name]:.1%}",
                 *(
-                    counts.pairs(tally.loc[name, own].sum(), f"{query} and {taken_by(rule, own)}")
+                    counts.pairs(
+                        int(tally.loc[name, own].to_numpy().sum()),
+                        f"{query} and {taken_by(rule, own)}",
+                    )
                     for rule, own in taking.items()
                 ),
             ]
