@@ -65,10 +65,10 @@ def _sections(
 def _ledger(curate_dir: Path) -> Markup:
     """How to get at the pairs behind a number."""
     explained = (
-        "Each number of pairs is the answer to a query on the ledger: point at it, or unfold the list "
-        "below its table. Without len( ) a query gives the pairs themselves. To begin, type:"
+        "Each number of pairs answers a query: point at the number, or unfold the list below its table. "
+        "Without len( ) the query gives the pairs themselves. To begin, type in Python:"
     )
-    return page.details("Ask the ledger", page.paragraph(explained) + counts.loading(curate_dir))
+    return page.paragraph(explained, "note") + counts.loading(curate_dir)
 
 
 def _settings(config: CurateConfig) -> Markup:

@@ -29,7 +29,7 @@ def section(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
             _table(sizes),
             _kept(ledger),
             page.heading("The largest groups"),
-            *(_group(str(name), ledger, pictures) for name in largest["duplicate_group"][:GROUPS]),
+            _largest([str(name) for name in largest["duplicate_group"][:GROUPS]], ledger, pictures),
         ]
     )
 
@@ -69,15 +69,17 @@ def _kept(ledger: pd.DataFrame) -> Markup:
     )
 
 
-def _group(name: str, ledger: pd.DataFrame, pictures: Pictures) -> Markup:
-    """One group: first the image that stays, then copies of it."""
-    rows = ledger[ledger["duplicate_group"] == name]
-    images = rows.sort_values("kept", ascending=False, kind="stable").drop_duplicates("key")
-    query = f"duplicate_group == {name!r}"
-    title = Markup("{} images, {} pairs").format(
-        counts.images(len(images), query), counts.pairs(len(rows), query)
-    )
-    return page.paragraph(title, "note") + pictures.sheet(images.head(OF_GROUP), _status)
+def _largest(names: list[str], ledger: pd.DataFrame, pictures: Pictures) -> Markup:
+    """The groups in a table; of each the image that stays, where one does, and copies of it."""
+    rows, shown = [], []
+    for name in names:
+        pairs, query = ledger[ledger["duplicate_group"] == name], f"duplicate_group == {name!r}"
+        images = pairs.sort_values("kept", ascending=False, kind="stable").drop_duplicates("key")
+        first = page.quote(images["key"].iloc[0], 60)
+        rows.append([first, counts.images(len(images), query), counts.pairs(len(pairs), query)])
+        shown.append(images.head(OF_GROUP))
+    table = counts.table(["group of", "images", "pairs"], rows)
+    return table + pictures.sheet(pd.concat(shown), _status)
 
 
 def _status(row: dict) -> str:
