@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,6 @@ from curate.report.similarity import reaching
 
 CLEARLY = 1.1  # times the share of the whole; below, a difference may be certain and yet not matter
 _MOST_NAMES = 8
-_WORDS = "caption.str.count(r'\\S+')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,13 @@ class Loss:
 def section(verdicts: Verdicts) -> Markup:
     """The losses to the similarity cut, where it took any, and those to all rules together."""
     ledger = verdicts.ledger
-    everything = _of("any rule", ledger, READABLE, "reason != ''")
+    kinds = [(bucket, mask(ledger, bucket.query)) for bucket in buckets(ledger)]
+    everything = _of("any rule", losses(ledger, kinds, READABLE, "reason != ''"))
     by_cut = reasons_by_rule(verdicts).get("clip_similarity")
     if not by_cut:
         return everything
     seen = f"{among('reason', reaching(verdicts))} and clip_similarity.notna()"
-    cut = _of("the similarity cut", ledger, seen, among("reason", by_cut))
+    cut = _of("the similarity cut", losses(ledger, kinds, seen, among("reason", by_cut)))
     return cut + page.details("Lost to any rule", everything)
 
 
@@ -65,7 +65,7 @@ def buckets(ledger: pd.DataFrame) -> Iterator[Bucket]:
         if column in ledger:
             names = ledger[column].fillna("").value_counts().index[:_MOST_NAMES]
             yield from (Bucket(column, n, among(column, [n])) for n in names if n)
-    yield from _ranges("words of the caption", _WORDS, (1, 3, 6, 11, 21, 41), step=1)
+    yield from _words((1, 3, 6, 11, 21, 41))
     digits = "caption.str.contains('[0-9]')"
     yield Bucket("digits in the caption", "some", digits)
     yield Bucket("digits in the caption", "none", f"not {digits}")
@@ -75,18 +75,23 @@ def buckets(ledger: pd.DataFrame) -> Iterator[Bucket]:
         yield from _ranges("share of text in the picture", "text_share", (0, 0.01, 0.05, 0.2))
 
 
-def _ranges(
-    measure: str, expression: str, starts: tuple[float, ...], step: int = 0
-) -> Iterator[Bucket]:
-    """From each start up to the next, which is not part of it; ``step`` 1 for whole numbers."""
+def _words(starts: tuple[int, ...]) -> Iterator[Bucket]:
+    for start, end in zip(starts, (*starts[1:], None), strict=True):
+        count, measure = r"caption.str.count('\\S+')", "words of the caption"
+        if end is None:
+            yield Bucket(measure, f"{start} and more", f"{count} >= {start}")
+        else:
+            yield Bucket(measure, f"{start}–{end - 1}", f"{count}.between({start}, {end - 1})")
+
+
+def _ranges(measure: str, expression: str, starts: tuple[float, ...]) -> Iterator[Bucket]:
+    """From each start up to the next, which is not part of it."""
     for start, end in zip(starts, (*starts[1:], None), strict=True):
         query = f"{expression} >= {start}"
         if end is None:
             yield Bucket(measure, f"{start:g} and more", query)
         else:
-            last = end - step
-            label = f"{start:g}" if last == start else f"{start:g}–{last:g}"
-            yield Bucket(measure, label, f"{query} and {expression} < {end}")
+            yield Bucket(measure, f"{start:g}–{end:g}", f"{query} and {expression} < {end}")
 
 
 def _sides(starts: tuple[int, ...]) -> Iterator[Bucket]:
@@ -99,31 +104,35 @@ def _sides(starts: tuple[int, ...]) -> Iterator[Bucket]:
             yield Bucket("shorter side, px", f"{start}–{end - 1}", query)
 
 
-def losses(ledger: pd.DataFrame, seen: str, lost: str) -> list[Loss]:
+def losses(
+    ledger: pd.DataFrame, kinds: Sequence[tuple[Bucket, np.ndarray]], seen: str, lost: str
+) -> list[Loss]:
     """The whole, then the buckets that hold pairs, of measures that tell pairs apart.
 
     Args:
         ledger: all rows.
+        kinds: of ``buckets``, each with its rows as a mask (N,).
         seen: the query for the pairs that the filter saw.
         lost: for those that it took.
     """
-    saw, took = _mask(ledger, seen), _mask(ledger, lost)
+    saw, took = mask(ledger, seen), mask(ledger, lost)
     whole = Bucket("all", "", "")
     found = [Loss(whole, counts.pairs(saw.sum(), seen), _lost(saw & took, seen, lost))]
-    for bucket in buckets(ledger):
-        within, inside = saw & _mask(ledger, bucket.query), f"{seen} and ({bucket.query})"
+    for bucket, rows in kinds:
+        within, inside = saw & rows, f"{seen} and ({bucket.query})"
         if within.any():
             count = counts.pairs(within.sum(), inside)
             found.append(Loss(bucket, count, _lost(within & took, inside, lost)))
-    kinds = Counter(loss.bucket.measure for loss in found)
-    return [found[0], *(loss for loss in found[1:] if kinds[loss.bucket.measure] > 1)]
+    sizes = Counter(loss.bucket.measure for loss in found)
+    return [found[0], *(loss for loss in found[1:] if sizes[loss.bucket.measure] > 1)]
 
 
 def _lost(rows: np.ndarray, seen: str, lost: str) -> page.Count:
     return counts.pairs(rows.sum(), f"{seen} and {lost}")
 
 
-def _mask(ledger: pd.DataFrame, query: str) -> np.ndarray:
+def mask(ledger: pd.DataFrame, query: str) -> np.ndarray:
+    """The rows that a query finds, (N,) bool."""
     return np.asarray(ledger.eval(query), dtype=bool)
 
 
@@ -143,8 +152,7 @@ def worst(found: list[Loss]) -> list[Loss]:
     ]
 
 
-def _of(rule: str, ledger: pd.DataFrame, seen: str, lost: str) -> Markup:
-    found = losses(ledger, seen, lost)
+def _of(rule: str, found: list[Loss]) -> Markup:
     title = page.heading(f"Lost to {rule}")
     if not found[0].seen.value:
         return title + page.paragraph("No pair came this far.")

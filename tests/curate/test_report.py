@@ -192,7 +192,8 @@ def test_a_bucket_that_loses_more_is_marked_and_no_other():
     rng = np.random.default_rng(1)
     lost = rng.random(4_000) < np.where(table["language"] == "de", 0.5, 0.3)
     table["reason"] = np.where(lost, "cut", "")
-    found = loss.losses(table, "status == status", "reason != ''")
+    kinds = [(bucket, loss.mask(table, bucket.query)) for bucket in loss.buckets(table)]
+    found = loss.losses(table, kinds, "status == status", "reason != ''")
     assert [(x.bucket.measure, x.bucket.label) for x in loss.worst(found)] == [("language", "de")]
     assert found[0].seen.value == 4_000
     by_measure: dict[str, int] = {}
