@@ -68,3 +68,11 @@ def test_a_blind_clip_gives_no_estimate():
 def test_nothing_to_compare_with():
     assert estimate(np.ones(3), Null(np.zeros(0, np.float32))) is None
     assert estimate(np.zeros(0), Null(np.ones(3, np.float32))) is None
+
+
+def test_the_tail_shrinks_until_true_pairs_have_thinned_out():
+    drawn, wrong, null = mixture(0.2, 100_000, 0, distance=0.06)
+    found = estimate(drawn, null)
+    assert found.tail < 0.2
+    assert found.share.value == pytest.approx(wrong.mean(), abs=0.05)  # the lower half says 0.38
+    assert found.share.low < wrong.mean() < found.share.high
