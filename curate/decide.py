@@ -11,13 +11,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import calibrate, duplicates, embeddings, split
+from curate import duplicates, embeddings, split
 from curate.config import SplitConfig
 from curate.filters import captions
 from curate.filters.config import FiltersConfig
 from curate.filters.rule import Rule
 from curate.filters.rules import rules
 from curate.ledger import DROPPED, KEPT, UNREADABLE
+from curate.null import Null, shuffled
 
 _INTERNAL = ("has_caption", "pixels", "error", "version")  # the ledger says them in other words
 
@@ -43,10 +44,10 @@ class Verdicts:
     steps: list[tuple[str, int]]
     cut: float | None
     cut_by: str
-    null: calibrate.Null
+    null: Null
 
     def separation(self) -> float | None:
-        """AUC of the pairs as given against shuffled ones; see `calibrate.Null.separation`."""
+        """AUC of the pairs as given against shuffled ones; see `null.Null.separation`."""
         return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
 
 
@@ -96,7 +97,7 @@ def decide(
         sides: the shares to hold out.
     """
     pairs = pairs.assign(duplicate_group=duplicates.groups(pairs))
-    null = calibrate.shuffled(pairs, embedded)
+    null = shuffled(pairs, embedded)
     cut, cut_by = _cut(filters, null)
     court = _Court(pairs)
     for rule in [*rules(filters, cut), *captions.rules(filters.captions)]:
@@ -156,7 +157,7 @@ class _Court:
         self._reason[rows] = self._reasons.index(reason)
 
 
-def _cut(filters: FiltersConfig, null: calibrate.Null) -> tuple[float | None, str]:
+def _cut(filters: FiltersConfig, null: Null) -> tuple[float | None, str]:
     """The absolute cut, where there is one, and the setting that it comes from."""
     similarity = filters.clip_similarity
     if similarity.minimum is not None:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from curate import notes
-from curate.calibrate import Null
+from curate.null import Null
 from curate.config import ClipConfig, CurateConfig
 from curate.filters.config import ClipSimilarityConfig
 from curate.decide import Verdicts

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from curate.calibrate import Null, shuffled
+from curate.null import Null, shuffled
 
 
 def unit(vectors):
