@@ -55,7 +55,8 @@ def run(config: CurateConfig, source: Source) -> None:
     print("\n".join(lines(trial, whole, folder)))
     for note in [*chosen.notes, *notes.blind_clip(trial.verdicts, config.clip)]:
         print(f"note: {note}")
-    print(f"next, type: {next_command(sys.argv[1:])}")
+    typed = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :]  # before paths were quoted
+    print(f"next, type: {next_command(typed)}")
 
 
 def choose(source: Source, count: int) -> tuple[Source, Count]:
@@ -83,7 +84,34 @@ def _rank(key: str) -> bytes:
 
 
 def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
-    """Annotate in two goes, the first of which warms up, then decide and pack into nothing."""
+    """Annotate, decide, and pack into nothing."""
+    measured, start_s, image_s = _measure(config, chosen, folder / "annotations")
+    pairs, embedded = load_annotations(measured.parts), Embeddings(measured.parts)
+    frame_bytes = int(pairs.memory_usage(deep=True).sum())
+    verdicts = decide(pairs, embedded, config.filters, config.split)
+    ledger.check_complete(verdicts.ledger, measured.pairs)
+    ledger.write(folder / "ledger", verdicts.ledger.assign(shard=""))
+    kept = Samples(verdicts.ledger)
+    shard_bytes, kept_s = _timed(lambda: _packed_bytes(chosen, verdicts, kept))
+    return Trial(
+        count=Count(measured.images, measured.pairs),
+        verdicts=verdicts,
+        start_s=start_s,
+        image_s=image_s,
+        kept_s=kept_s / max(1, len(kept)),
+        source_bytes=int(verdicts.ledger.drop_duplicates("key")["bytes"].sum()),
+        annotation_bytes=sum(path.stat().st_size for path in measured.parts),
+        shard_bytes=shard_bytes,
+        frame_bytes=frame_bytes,
+        embedding_bytes=next((v[0].nbytes for _, v in embedded.image_blocks()), 0),
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _measure(
+    config: CurateConfig, chosen: Source, folder: Path
+) -> tuple[annotate.Annotations, float, float]:
+    """Annotate in two goes: the seconds of the first, which warms up, and of each image of the second."""
     request = Request(
         f"{clip.label(config.clip)} {clip.fingerprint(config.clip)}",
         Gate(config.filters.image, config.filters.caption),
@@ -94,13 +122,9 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
     first = images[: min(WARM_UP, -(-len(images) // 10))]
 
     def measure(part: list[Candidate], most_rejected: float) -> annotate.Annotations:
-        return annotate.annotate(
-            replace(chosen, candidates=lambda: iter(part), total=len(part)),
-            folder / "annotations",
-            replace(config.annotate, max_reject_rate=most_rejected),
-            request,
-            scorer,
-        )
+        source = replace(chosen, candidates=lambda: iter(part), total=len(part))
+        limits = replace(config.annotate, max_reject_rate=most_rejected)
+        return annotate.annotate(source, folder, limits, request, scorer)
 
     def warm_up() -> None:
         scorer()
@@ -108,25 +132,8 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
 
     _, start_s = _timed(warm_up)
     measured, rest_s = _timed(lambda: measure(images, config.annotate.max_reject_rate))
-    pairs = load_annotations(measured.parts)
-    frame_bytes = int(pairs.memory_usage(deep=True).sum())
-    verdicts = decide(pairs, Embeddings(measured.parts), config.filters, config.split)
-    ledger.check_complete(verdicts.ledger, measured.pairs)
-    ledger.write(folder / "ledger", verdicts.ledger.assign(shard=""))
-    kept = Samples(verdicts.ledger)
-    shard_bytes, kept_s = _timed(lambda: _packed_bytes(chosen, verdicts, kept))
-    return Trial(
-        count=Count(measured.images, measured.pairs),
-        verdicts=verdicts,
-        start_s=start_s,
-        image_s=rest_s / rest if (rest := len(images) - len(first)) else start_s,
-        kept_s=kept_s / max(1, len(kept)),
-        source_bytes=int(verdicts.ledger.drop_duplicates("key")["bytes"].sum()),
-        annotation_bytes=sum(path.stat().st_size for path in measured.parts),
-        shard_bytes=shard_bytes,
-        frame_bytes=frame_bytes,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    )
+    rest = len(images) - len(first)
+    return measured, start_s, rest_s / rest if rest else start_s
 
 
 def _timed(does: Callable[[], _Result]) -> tuple[_Result, float]:
