@@ -3,6 +3,8 @@
 import errno
 import os
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +14,8 @@ from curate import command, pipeline, readers
 from curate.config import AnnotateConfig, ClipConfig, CurateConfig, RunConfig, ShardsConfig
 from curate.files import atomic_write
 from curate.readers.config import FolderConfig
+
+NOBODY = 65_534
 
 
 @pytest.fixture
@@ -88,3 +92,23 @@ def test_a_disk_that_is_read_only_is_named(small_disk, tiny_clip, pictures, caps
         curate(tiny_clip, pictures, small_disk)
     assert leaving.value.code == command.EXIT_USER_ERROR
     assert f"{small_disk}/small: Read-only file system; let this user" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_read_is_named(make_pictures, capsys):
+    """Root may read anything, so that it has to be somebody else for a moment."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        make_pictures(Path(name, "pictures"), 2)
+        closed = make_pictures(Path(name, "pictures", "closed"), 2)
+        closed.chmod(0)
+        config = FolderConfig(name="small", reader="folder", root=f"{name}/pictures")
+        os.seteuid(NOBODY)
+        try:
+            with pytest.raises(SystemExit) as leaving:
+                command.run(lambda: list(readers.read(config).candidates()))
+        finally:
+            os.seteuid(0)
+    assert leaving.value.code == command.EXIT_USER_ERROR
+    assert f"error: {closed}: Permission denied; let this user" in capsys.readouterr().err
