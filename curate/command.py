@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -25,8 +26,13 @@ EXIT_INTERRUPTED = 130
 
 Config = TypeVar("Config")
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 _PATHS = re.compile(
-    r"(\+{0,2}(?:(?:dataset|run)\.root|run\.name|model\.path|clip\.name))=(.+)", re.DOTALL
+    r"(\+{0,2}(?:(?:dataset|run)\.root|run\.name|model\.path|clip\.name"
+    r"|filters\.clip_similarity\.made_for))=(.+)",
+    re.DOTALL,
 )
 _QUOTED = re.compile(  # by the user, who knows the grammar
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.*\$\{.+\}.*""", re.DOTALL
@@ -146,13 +152,36 @@ def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 def _exit_codes() -> Iterator[None]:
     try:
         yield
-    except (UserError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except UserError as error:
         _leave(str(error))
+    except OSError as error:
+        if not (said := explain_refusal(error)):
+            raise
+        _leave(said)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(explain(error))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again resumes", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def explain_refusal(error: OSError) -> str:
+    """One paragraph for what the file system refused and the user can mend; "" for anything else."""
+    where = error.filename or "the output"
+    if error.errno in _FULL:
+        return (
+            f"{where}: {error.strerror}. No file is left half written and what was complete is kept; "
+            "make room there, or name a folder on another disk (run.root=FOLDER), and the same "
+            "command again resumes"
+        )
+    if error.errno in _DENIED:
+        return (
+            f"{where}: {error.strerror}; let this user read it, and write where results go "
+            "(ls -ld, chmod, chown), or name another folder (dataset.root=FOLDER, run.root=FOLDER)"
+        )
+    if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+        return str(error)  # raised here with what to type, or by the system with the path
+    return ""
 
 
 def _leave(message: str) -> None:

@@ -175,6 +175,10 @@ class CurateConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     shards: ShardsConfig = field(default_factory=ShardsConfig)
     annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
+    dry_run: int | None = None  # images to try the run on; what it would come to is printed
+
+    def __post_init__(self) -> None:
+        check(self.dry_run is None or self.dry_run > 0, "dry_run", self.dry_run, "null or > 0")
 
 
 register(CurateConfig, "curate")

@@ -11,11 +11,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import calibrate, duplicates, embeddings, split
-from curate.config import SplitConfig
+from curate import duplicates, embeddings, split
+from curate.config import CurateConfig, SplitConfig
+from curate.embeddings import Embeddings
 from curate.filters.config import FiltersConfig
 from curate.filters.rules import rules
+from curate.heads import load_head
 from curate.ledger import DROPPED, KEPT, UNREADABLE
+from curate.null import Null, shuffled
 from curate.removed import REASON, Removed
 
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
@@ -44,15 +47,27 @@ class Verdicts:
     steps: list[tuple[str, int]]
     cut: float | None
     cut_by: str
-    null: calibrate.Null
+    null: Null
 
     def separation(self) -> float | None:
-        """AUC of the pairs as given against shuffled ones; see `calibrate.Null.separation`."""
+        """AUC of the pairs as given against shuffled ones; see `null.Null.separation`."""
         return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
 
 
+def judge(parts: list[Path], config: CurateConfig, removed: Removed) -> Verdicts:
+    """The verdicts on all pairs of ``parts`` by the rules and heads of a configuration.
+
+    Raises:
+        UserError: a head cannot be read, or belongs to another CLIP.
+    """
+    embedded = Embeddings(parts)
+    heads = {f"head_{name}": load_head(head) for name, head in config.heads.items()}
+    pairs = load_annotations(parts, embedded, heads)
+    return decide(pairs, embedded, config.filters, config.split, removed)
+
+
 def load_annotations(
-    parts: list[Path], embedded: embeddings.Embeddings, heads: Mapping[str, Head]
+    parts: list[Path], embedded: Embeddings, heads: Mapping[str, Head]
 ) -> pd.DataFrame:
     """All parts as one frame in input order, without the embeddings.
 
@@ -78,7 +93,7 @@ def load_annotations(
 
 def decide(
     pairs: pd.DataFrame,
-    embedded: embeddings.Embeddings,
+    embedded: Embeddings,
     filters: FiltersConfig,
     sides: SplitConfig,
     removed: Removed,
@@ -94,7 +109,7 @@ def decide(
     """
     groups = duplicates.groups(pairs, sides, filters.duplicates, embedded)
     pairs = pairs.assign(duplicate_group=groups)
-    null = calibrate.shuffled(pairs, embedded)
+    null = shuffled(pairs, embedded)
     cut, cut_by = _cut(filters, null)
     court = _Court(pairs)
     court.drop(REASON, REASON, removed.drops(pairs)[court.left.index])
@@ -156,7 +171,7 @@ class _Court:
         self._reason[rows] = self._reasons.index(reason)
 
 
-def _cut(filters: FiltersConfig, null: calibrate.Null) -> tuple[float | None, str]:
+def _cut(filters: FiltersConfig, null: Null) -> tuple[float | None, str]:
     """The absolute cut, where there is one, and the setting that it comes from."""
     similarity = filters.clip_similarity
     if similarity.minimum is not None:

@@ -17,6 +17,9 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
     The temporary file carries the process id, so two writers of the same file never share one; of two
     that finish, the later rename wins whole.
+
+    Raises:
+        OSError: the disk is full or refuses; it names ``path`` where the system named nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -26,6 +29,10 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

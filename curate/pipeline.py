@@ -17,13 +17,9 @@ from tqdm import tqdm
 from curate import annotate, clip, funnel, ledger, notes, provenance, report, shards
 from curate.command import UserError
 from curate.config import CurateConfig
-from curate.decide import Verdicts, decide, load_annotations
-from curate.embeddings import Embeddings
+from curate.decide import Verdicts, judge
 from curate.files import write_json
-from curate.gate import Gate
-from curate.heads import load_head
 from curate.images import UnreadableImage, decode, encode
-from curate.measures import registry
 from curate.readers.source import Source
 from curate.removed import removed
 from curate.request import Request
@@ -45,35 +41,20 @@ def run(config: CurateConfig, source: Source) -> None:
     curate_dir = config.run.folder / "curate"
     curate_dir.mkdir(parents=True, exist_ok=True)
     provenance.write_config(curate_dir / "config.yaml", config)
-    scorer = clip.fingerprint(config.clip)
-    scores = {f"head_{name}": load_head(head) for name, head in config.heads.items()}
     measured = annotate.annotate(
         source,
         curate_dir / "annotations",
         config.annotate,
-        Request(
-            f"{clip.label(config.clip)} {scorer}",
-            Gate(config.filters.image, config.filters.caption),
-            registry.needed(config.filters, config.annotate.measures),
-        ),
+        Request.of(config),
         load_scorer=lambda: clip.load_clip(config.clip),
     )
-    embedded = Embeddings(measured.parts)
-    pairs = load_annotations(measured.parts, embedded, scores)
-    verdicts = decide(
-        pairs,
-        embedded,
-        config.filters,
-        config.split,
-        removed(curate_dir),
-    )
-    del pairs
+    verdicts = judge(measured.parts, config, removed(curate_dir))
     ledger.check_complete(verdicts.ledger, measured.pairs)
     figures = funnel.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])
     _say("\n".join(funnel.lines(figures)))
     if not figures["kept"]:
         raise UserError(_nothing_kept(figures))
-    _write_results(curate_dir, config, source, verdicts, figures, scorer)
+    _write_results(curate_dir, config, source, verdicts, figures)
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 
@@ -83,7 +64,6 @@ def _write_results(
     source: Source,
     verdicts: Verdicts,
     figures: dict[str, Any],
-    scorer: str,
 ) -> None:
     """Shards, ledger, funnel, report and, last, the manifest."""
     kept = Samples(verdicts.ledger)
@@ -96,7 +76,7 @@ def _write_results(
         for planned, digest in zip(plans, wanted, strict=True)
     ]
     known = [info for info in written if info]
-    if _manifest(config, figures, scorer, extension, known) != _old_manifest(curate_dir):
+    if _manifest(config, figures, extension, known) != _old_manifest(curate_dir):
         # Until the last file is in place the old manifest would speak of what is gone.
         (curate_dir / "manifest.json").unlink(missing_ok=True)
     image_of = _image_source(source, verdicts.ledger, extension, config.shards.jpeg_quality)
@@ -117,14 +97,13 @@ def _write_results(
     ledger.write(curate_dir / "ledger", table)
     write_json(curate_dir / "funnel.json", figures)
     report.write(curate_dir / "report.html", config, verdicts, figures, source.load)
-    manifest = _manifest(config, figures, scorer, extension, found)
+    manifest = _manifest(config, figures, extension, found)
     shards.write_manifest(curate_dir, manifest)
 
 
 def _manifest(
     config: CurateConfig,
     figures: dict[str, Any],
-    scorer: str,
     extension: str,
     found: list[shards.ShardInfo],
 ) -> shards.Manifest:
@@ -133,7 +112,7 @@ def _manifest(
         shards=tuple(found),
         totals={name: figures[name] for name in counts},
         fingerprint={
-            "scorer": scorer,
+            "scorer": clip.fingerprint(config.clip),
             "filters": _digest(asdict(config.filters)),
             "split": _digest(asdict(config.split)),
         },

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from curate import clip_models
+from curate.config import CurateConfig
 from curate.gate import Gate
+from curate.measures import registry
 
 
 @dataclass(frozen=True)
@@ -20,3 +23,12 @@ class Request:
     clip_model: str
     gate: Gate
     measures: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: CurateConfig) -> Request:
+        """What the configuration's CLIP and rules ask for."""
+        return cls(
+            f"{clip_models.label(config.clip)} {clip_models.fingerprint(config.clip)}",
+            Gate(config.filters.image, config.filters.caption),
+            registry.needed(config.filters, config.annotate.measures),
+        )

@@ -158,3 +158,49 @@ def write_finished_shard(curate_dir, path, rows):
     file.with_name(f"{file.stem}_stats.json").write_text(json.dumps(stats))
     split = path.split("/")[1]
     return {"path": path, "split": split, "samples": len(rows), **found}
+
+
+def write_annotations(run_dir, clip="here", noise=1.0, offset=0.0, parts=4, seed=0):
+    """Annotations of pairs in random directions; ``offset`` raises all similarities alike."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from curate.known import METADATA
+
+    def unit(vectors):
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    count, dimensions = 400, 64
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(count, dimensions))
+    texts = unit(images + noise * rng.normal(size=images.shape))
+    common = np.full((count, 1), np.sqrt(offset), np.float32)
+    scale = np.float32(np.sqrt(1 - offset))
+    images, texts = (np.hstack([scale * unit(v), common]) for v in (images, texts))
+    table = pd.DataFrame(
+        {
+            "key": [f"k{n:04d}" for n in range(count)],
+            "caption_index": 0,
+            "caption": [f"caption {n}" for n in range(count)],
+            "pixels": [f"{n:016x}" for n in range(count)],
+            "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
+            "image_embedding": [row.astype(np.float32).tobytes() for row in images],
+            "text_embedding": [row.astype(np.float32).tobytes() for row in texts],
+        }
+    )
+    table.loc[5, "clip_similarity"] = np.nan  # one that the gate kept out
+    table.loc[5, ["image_embedding", "text_embedding"]] = None
+    folder = run_dir / "curate" / "annotations"
+    folder.mkdir(parents=True)
+    head = {METADATA: json.dumps({"clip_model": f"{clip} 0123456789abcdef"})}
+    for number, rows in enumerate(np.array_split(np.arange(count), parts)):
+        part = pa.Table.from_pandas(table.iloc[rows], preserve_index=False)
+        pq.write_table(part.replace_schema_metadata(head), folder / f"part-{number:05d}.parquet")
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def write_scored():
+    return write_annotations

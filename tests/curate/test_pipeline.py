@@ -249,16 +249,6 @@ def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
     assert not (Path(config.run.root, "small", "curate") / "shards").exists()
 
 
-@pytest.mark.parametrize("minimum", [0.28, 0.3])
-def test_laions_cuts_with_another_clip_are_noted(config, capsys, minimum):
-    config.filters.clip_similarity = ClipSimilarityConfig(minimum=minimum)
-    with pytest.raises(UserError, match="no pair is kept"):
-        run(config)
-    said = capsys.readouterr().out
-    assert f"note: filters.clip_similarity.minimum={minimum:g}" in said
-    assert "filters.clip_similarity.false_keep_rate" in said
-
-
 def test_only_the_first_process_of_a_launch_works(config, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     run(config)
