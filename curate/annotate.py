@@ -32,10 +32,9 @@ FORMAT = 2  # raise it when a measure changes its meaning: older parts are then 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """The parts in input order, and how much was listed."""
+    """The parts in input order, and how many pairs were listed."""
 
     parts: list[Path]
-    images: int
     pairs: int
 
 
@@ -56,34 +55,44 @@ def annotate(
             ``config.max_reject_rate`` are unreadable.
     """
     remove_parts(folder)
-    old = sorted(folder.glob("part-*.parquet"))
     paths: list[Path] = []
-    keys: set[bytes] = set()
     pairs = 0
     with (
         tqdm(total=source.total, desc="annotate", unit="img") as bar,
         ThreadPoolExecutor(config.workers) as pool,
     ):
         measurer = cache(
-            lambda: Measurer(_known(old, request), request, source.load, cache(load_scorer), pool)
+            lambda: Measurer(
+                _known(folder, request), request, source.load, cache(load_scorer), pool
+            )
         )
-        for chunk in _chunks(source.candidates(), config.images_per_part):
-            _check_keys(chunk, keys)
+        for chunk in _chunks(_unique(source.candidates()), config.images_per_part):
             path = folder / f"part-{len(paths):05d}-{_digest(chunk, request)}.parquet"
             if _is_done(path, request):
                 bar.initial += len(chunk)  # no part of the rate
                 bar.update(len(chunk))
             else:
-                table = measurer().measure(chunk, bar.update)
-                if not paths or len(chunk) == config.images_per_part:  # a few say little of all
-                    _check_rejects(table, config.max_reject_rate)
-                _write(path, table, measurer())
-                measurer().known.add_part(path)
+                is_rest = paths and len(chunk) < config.images_per_part  # says little of the whole
+                limit = 1.0 if is_rest else config.max_reject_rate
+                _make_part(path, chunk, measurer(), limit, bar.update)
             paths.append(path)
             pairs += sum(max(1, len(candidate.captions)) for candidate in chunk)
     for path in set(folder.glob("part-*.parquet")) - set(paths):
         path.unlink()
-    return Annotations(paths, len(keys), pairs)
+    return Annotations(paths, pairs)
+
+
+def _make_part(
+    path: Path,
+    chunk: list[Candidate],
+    measurer: Measurer,
+    max_reject_rate: float,
+    progress: Callable[[int], object],
+) -> None:
+    table = measurer.measure(chunk, progress)
+    _check_rejects(table, max_reject_rate)
+    _write(path, table, measurer)
+    measurer.known.add_part(path)
 
 
 def _chunks(candidates: Iterator[Candidate], size: int) -> Iterator[list[Candidate]]:
@@ -91,14 +100,16 @@ def _chunks(candidates: Iterator[Candidate], size: int) -> Iterator[list[Candida
         yield chunk
 
 
-def _check_keys(chunk: list[Candidate], seen: set[bytes]) -> None:
-    for candidate in chunk:
+def _unique(candidates: Iterator[Candidate]) -> Iterator[Candidate]:
+    seen: set[bytes] = set()
+    for candidate in candidates:
         name = hashlib.blake2b(candidate.key.encode(), digest_size=8).digest()
         if name in seen:
             raise UserError(
                 f"two images of this data set share the key {candidate.key!r}; rename one of them"
             )
         seen.add(name)
+        yield candidate
 
 
 def _digest(chunk: list[Candidate], request: Request) -> str:
@@ -118,9 +129,9 @@ def _is_done(path: Path, request: Request) -> bool:
     return head["gate"] in (None, request.gate.digest) or not request.gate.opens_for(path)
 
 
-def _known(parts: list[Path], request: Request) -> Known:
+def _known(folder: Path, request: Request) -> Known:
     known = Known()
-    for path in parts:
+    for path in sorted(folder.glob("part-*.parquet")):
         head = part_head(path)
         if (head.get("format"), head.get("clip_model")) == (FORMAT, request.clip_model):
             known.add_part(path)

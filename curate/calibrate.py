@@ -156,8 +156,6 @@ def lines(
         rate: the false-keep rate whose cut is wanted.
         other: whether another run follows, whose CLIP the cuts are then of.
     """
-    from curate import strictness
-
     null = here.null()
     values = null.similarities
     yield f"CLIP: {here.clip}"
@@ -179,11 +177,16 @@ def lines(
         )
     cut = null.cut(rate) or 0.0
     yield f"false-keep rate {rate:g}: a cut of {cut:.4f}, which keeps {here.kept(cut):.1%} of the pairs"
+    yield _as_strict_as_laion(here, null)
+
+
+def _as_strict_as_laion(here: Scored, null: Null) -> str:
+    from curate import strictness
+
     if here.clip == strictness.LAION_CLIP:
-        yield "LAION's cuts: 0.28 and 0.30 belong to this CLIP"
-        return
+        return "LAION's cuts: 0.28 and 0.30 belong to this CLIP"
     cut = null.cut(strictness.LAION_FALSE_KEEP) or 0.0
-    yield (
+    return (
         f"LAION's cuts: 0.28 lets {strictness.LAION_FALSE_KEEP:.2%} of wrong names pass with "
         f"{strictness.LAION_CLIP} at most, so that as strict here is {cut:.4f} or more, which keeps "
         f"{here.kept(cut):.1%} of the pairs or fewer; --like RUN2, a run by that CLIP, says more"

@@ -92,7 +92,7 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
     kept = Samples(verdicts.ledger)
     shard_bytes, kept_s = _timed(lambda: _packed_bytes(chosen, verdicts, kept))
     return Trial(
-        count=Count(measured.images, measured.pairs),
+        count=Count(chosen.total or 0, measured.pairs),
         verdicts=verdicts,
         start_s=start_s,
         image_s=image_s,

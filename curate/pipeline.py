@@ -66,6 +66,24 @@ def _write_results(
     figures: dict[str, Any],
 ) -> None:
     """Shards, ledger, funnel, report and, last, the manifest."""
+    plans, manifest = _write_shards(curate_dir, config, source, verdicts, figures)
+    shard_of = {key: planned.path for planned in plans for key in planned.keys}
+    table = verdicts.ledger
+    table["shard"] = table["key"].where(table["kept"]).map(shard_of).fillna("")
+    ledger.write(curate_dir / "ledger", table)
+    write_json(curate_dir / "funnel.json", figures)
+    report.write(curate_dir / "report.html", config, verdicts, figures, source.load)
+    shards.write_manifest(curate_dir, manifest)
+
+
+def _write_shards(
+    curate_dir: Path,
+    config: CurateConfig,
+    source: Source,
+    verdicts: Verdicts,
+    figures: dict[str, Any],
+) -> tuple[list[shards.Plan], shards.Manifest]:
+    """Write the shards that are not there yet and remove those of other configurations."""
     kept = Samples(verdicts.ledger)
     extension = _extension(config.shards.image_format, kept.formats)
     plans = shards.plan(kept.sides(), config.shards.max_samples)
@@ -91,14 +109,7 @@ def _write_results(
                 )
             found.append(info)
     shards.remove_stale(curate_dir, plans)
-    shard_of = {key: planned.path for planned in plans for key in planned.keys}
-    table = verdicts.ledger
-    table["shard"] = table["key"].where(table["kept"]).map(shard_of).fillna("")
-    ledger.write(curate_dir / "ledger", table)
-    write_json(curate_dir / "funnel.json", figures)
-    report.write(curate_dir / "report.html", config, verdicts, figures, source.load)
-    manifest = _manifest(config, figures, extension, found)
-    shards.write_manifest(curate_dir, manifest)
+    return plans, _manifest(config, figures, extension, found)
 
 
 def _manifest(
@@ -115,6 +126,7 @@ def _manifest(
             "scorer": clip.fingerprint(config.clip),
             "filters": _digest(asdict(config.filters)),
             "split": _digest(asdict(config.split)),
+            "heads": _digest({name: asdict(head) for name, head in config.heads.items()}),
         },
         image_format=extension,
     )

@@ -111,20 +111,11 @@ def note(
     files = frozenset(rows.loc[named, "sha256"]) - {""}
     new = {"keys": known.keys | asked.keys, "urls": known.urls | asked.urls}
     known = replace(known, **new, sha256=known.sha256 | asked.sha256 | files, pending=True)
-    banned, copied = known.drops(rows), _copies(rows, named)
-    goes = rows[banned & rows["kept"]]
     same = {"by": by, "list_sha256": list_sha256, "copies": copies}
     record = next((old for old in known.records if same.items() <= old.items()), None)
     if record is None:
-        record = {
-            **same,
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "listed": len(listed),
-            "found": len(listed & _values(rows, by)),
-            "pictures": int(goes["key"].nunique()),
-            "pairs": len(goes),
-            "copies_left": int(copied[~banned[copied.index]].nunique()),
-        }
+        found = len(listed & _values(rows, by))
+        record = same | {"listed": len(listed), "found": found} | _outcome(rows, known, named)
         known = replace(known, records=(*known.records, record))
     write(curate_dir, known)
     return record
@@ -147,6 +138,18 @@ def _copies(rows: pd.DataFrame, named: pd.Series) -> pd.Series:
     """The keys of all rows that share a duplicate group with a named one."""
     groups = set(rows.loc[named, "duplicate_group"]) - {""}
     return rows.loc[rows["duplicate_group"].isin(groups), "key"]
+
+
+def _outcome(rows: pd.DataFrame, known: Removed, named: pd.Series) -> dict[str, Any]:
+    """What goes, and how many copies of what was named stay."""
+    banned, copied = known.drops(rows), _copies(rows, named)
+    goes = rows[banned & rows["kept"]]
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pictures": int(goes["key"].nunique()),
+        "pairs": len(goes),
+        "copies_left": int(copied[~banned[copied.index]].nunique()),
+    }
 
 
 def _values(rows: pd.DataFrame, by: str) -> set[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.calibrate import SHUFFLES, Null
+from curate.null import SHUFFLES, Null
 from curate.report.shares import Z95, wilson
 
 HIGHEST = 0.9  # an upper end that says no more than that the CLIP cannot tell

@@ -9,8 +9,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from curate import funnel, page
-from curate.calibrate import Null
 from curate.decide import Verdicts
+from curate.null import Null
 from curate.report import counts, mismatch
 from curate.report.counts import among
 from curate.report.mismatch import Mismatches

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from curate import funnel
-from curate.calibrate import Null
 from curate.decide import Verdicts
+from curate.null import Null
 
 TAKEN = {
     "": 5,

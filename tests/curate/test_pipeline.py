@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from curate import annotate, clip, ledger, pipeline, readers
+from curate import annotate, clip, decide, ledger, pipeline, readers
 from curate.command import UserError
 from curate.config import (
     AnnotateConfig,
@@ -242,8 +242,8 @@ def test_where_no_two_captions_differ_nothing_is_calibrated(
 
 
 def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
-    original = pipeline.load_annotations
-    monkeypatch.setattr(pipeline, "load_annotations", lambda *a: original(*a).iloc[:-1])
+    original = decide.load_annotations
+    monkeypatch.setattr(decide, "load_annotations", lambda *a: original(*a).iloc[:-1])
     with pytest.raises(RuntimeError, match=r"47 pairs .* 48"):
         run(config)
     assert not (Path(config.run.root, "small", "curate") / "shards").exists()

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from curate import funnel, ledger, report
-from curate.calibrate import Null
 from curate.config import ClipConfig, CurateConfig, RunConfig
 from curate.decide import Verdicts
 from curate.images import UnreadableImage
+from curate.null import Null
 from curate.readers.config import FolderConfig
 from curate.report import duplicates, licences, loss, similarity
 from curate.report.pictures import Pictures
