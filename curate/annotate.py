@@ -51,8 +51,7 @@ def annotate(
     to another part is found by content. The model is loaded when something needs it.
 
     Raises:
-        UserError: a key comes twice, or of a full part's images, or of the first part's, more than
-            ``config.max_reject_rate`` are unreadable.
+        UserError: a key comes twice, or more images than ``config.max_reject_rate`` are unreadable.
     """
     remove_parts(folder)
     paths: list[Path] = []
