@@ -47,8 +47,8 @@ def annotate(
 ) -> Annotations:
     """Measure all candidates of ``source`` in one pass, a part at a time.
 
-    A part is named by what it was measured from, so that one that is there is complete; what moved
-    to another part is found by content. The model is loaded when something needs it.
+    A part is named by what it was measured from; what moved to another part is found by content. The
+    model is loaded when something needs it.
 
     Raises:
         UserError: a key comes twice, or more images than ``config.max_reject_rate`` are unreadable.
@@ -67,13 +67,12 @@ def annotate(
         )
         for chunk in _chunks(_unique(source.candidates()), config.images_per_part):
             path = folder / f"part-{len(paths):05d}-{_digest(chunk, request)}.parquet"
-            if _is_done(path, request):
+            if not _is_done(path, request):
+                limit = _most_rejects(config, chunk, is_first=not paths)
+                _make_part(path, chunk, measurer(), limit, bar.update)
+            else:
                 bar.initial += len(chunk)  # no part of the rate
                 bar.update(len(chunk))
-            else:
-                is_rest = paths and len(chunk) < config.images_per_part  # says little of the whole
-                limit = 1.0 if is_rest else config.max_reject_rate
-                _make_part(path, chunk, measurer(), limit, bar.update)
             paths.append(path)
             pairs += sum(max(1, len(candidate.captions)) for candidate in chunk)
     for path in set(folder.glob("part-*.parquet")) - set(paths):
@@ -92,6 +91,12 @@ def _make_part(
     _check_rejects(table, max_reject_rate)
     _write(path, table, measurer)
     measurer.known.add_part(path)
+
+
+def _most_rejects(config: AnnotateConfig, chunk: list[Candidate], is_first: bool) -> float:
+    """The share of unreadable images that stops the run; any in a rest, which says little of the whole."""
+    is_rest = not is_first and len(chunk) < config.images_per_part
+    return 1.0 if is_rest else config.max_reject_rate
 
 
 def _chunks(candidates: Iterator[Candidate], size: int) -> Iterator[list[Candidate]]:

@@ -31,9 +31,12 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _PATHS = re.compile(
     r"(\+{0,2}(?:(?:dataset|run)\.root|run\.name|model\.path|clip\.name"
-    r"|filters\.clip_similarity\.made_for))=(.+)",
+    r"|dataset\.(?:path|images_dir|index|spool)|heads\.\w+\.path"
+    r"|filters\.caption\.blocklist|filters\.clip_similarity\.made_for))=(.+)",
     re.DOTALL,
 )
+_LISTS = re.compile(r"\+{0,2}(?:dataset\.path|filters\.caption\.blocklist)=\[.*\]", re.DOTALL)
+_ENTRIES = re.compile(r"(?:filters\.columns|heads)\.\w+[.=]")
 _QUOTED = re.compile(  # by the user, who knows the grammar
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.*\$\{.+\}.*""", re.DOTALL
 )
@@ -108,8 +111,17 @@ def run(main: Callable[[], Any]) -> None:
     with _exit_codes():
         _refuse_multirun_inside_launch()
         if not _is_multirun():
-            sys.argv[1:] = map(quote_path, sys.argv[1:])
+            sys.argv[1:] = map(quote_path, map(add_entry, sys.argv[1:]))
         main()
+
+
+def add_entry(argument: str) -> str:
+    """Spare the user Hydra's ``++`` where a key is an entry of a mapping, which is named as one likes.
+
+    >>> add_entry("filters.columns.punsafe.maximum=0.5")
+    '++filters.columns.punsafe.maximum=0.5'
+    """
+    return f"++{argument}" if _ENTRIES.match(argument) else argument
 
 
 def quote_path(argument: str) -> str:
@@ -123,7 +135,7 @@ def quote_path(argument: str) -> str:
     'optim.lr=1e-4'
     """
     found = _PATHS.fullmatch(argument)
-    if not found or found[2] == "null":
+    if not found or found[2] == "null" or _LISTS.fullmatch(argument):
         return argument
     key, value = found[1], os.path.expanduser(found[2])  # noqa: PTH111 (Path's raises for ~nobody)
     if _QUOTED.fullmatch(value):

@@ -109,6 +109,19 @@ def test_any_path_reaches_the_configuration_as_typed(composed, value, plus):
     assert composed(argument.replace("run.root", "name")).name == value
 
 
+def test_paths_of_globs_are_quoted_and_lists_are_not():
+    assert command.quote_path("dataset.path=a/{0..9}.tar") == "dataset.path='a/{0..9}.tar'"
+    assert command.quote_path("dataset.path=a/[01]*.csv") == "dataset.path='a/[01]*.csv'"
+    assert command.quote_path("dataset.path=[a.tar,b.tar]") == "dataset.path=[a.tar,b.tar]"
+
+
+def test_entries_of_mappings_need_no_plus():
+    arguments = ["filters.columns.x.minimum=1", "heads.nsfw.path=a", "filters.columns.x=null"]
+    assert [command.add_entry(a) for a in arguments] == [f"++{a}" for a in arguments]
+    for argument in ("++filters.columns.x.minimum=1", "filters.caption.min_words=3"):
+        assert command.add_entry(argument) == argument
+
+
 def test_the_name_of_a_clip_reaches_the_configuration_as_typed():
     argument = "filters.clip_similarity.made_for=models/a=b (1)"
     assert command.quote_path(argument) == argument.replace("=", "='", 1) + "'"
