@@ -132,6 +132,12 @@ class ClipScorer:
     images: Work = field(default_factory=Work)
     texts: Work = field(default_factory=Work)
 
+    @property
+    def image_px(self) -> int:
+        """The longer side of the pictures that the model sees."""
+        size = self.model.visual.image_size
+        return size if isinstance(size, int) else max(size)
+
     def encode_images(self, images: list[Image]) -> np.ndarray:
         """N RGB pictures => N x D float32, unit length."""
         return _joined(

@@ -112,7 +112,8 @@ def decide(
     null = shuffled(pairs, embedded)
     cut, cut_by = _cut(filters, null)
     court = _Court(pairs)
-    court.drop(REASON, REASON, removed.drops(pairs)[court.left.index])
+    if removed.records:
+        court.drop(REASON, REASON, removed.drops(pairs)[court.left.index])
     for rule in rules(filters, cut):
         court.drop(rule.name, rule.reason, rule.drops(court.left))
     court.drop_copies(duplicates.copies(court.left, filters.duplicates, embedded))

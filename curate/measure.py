@@ -198,17 +198,20 @@ class Measurer:
         """Decode, identify and measure; what CLIP has to encode is made ready for it."""
         picture, data, seen.data = seen.picture, seen.data, b""
         try:
-            image = decode(data)
+            image = decode(data, self._load_scorer().image_px if self.request.draft else None)
         except UnreadableImage as error:
             seen.picture = Picture(picture.sha256, picture.bytes, error=error.reason)
             return
+        # The header speaks of the picture before it was turned upright or drafted.
+        sides = sorted((picture.width, picture.height), reverse=image.width > image.height)
+        width, height = sides if self.request.draft else image.size
         values: dict[str, Any] = {}
         for measure in self._picture_measures:
             values |= measure.measure(image)
         seen.picture = replace(
             picture,
-            width=image.width,
-            height=image.height,
+            width=width,
+            height=height,
             pixels=pixels_sha256(image),
             phash=phash(image),
             values=values,

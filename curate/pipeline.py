@@ -173,6 +173,9 @@ def _image_source(
 
 def _nothing_kept(figures: dict[str, Any]) -> str:
     worst = max(figures["rules"], key=lambda rule: rule["dropped"])
+    if worst["rule"] == ledger.UNREADABLE:
+        reasons = ", ".join(f"{why} ({count})" for why, count in [*figures["reasons"].items()][:3])
+        return f"no pair is kept: {reasons}; type the keys of dataset= that lead to the images"
     return (
         f"no pair is kept: of {figures['pairs_in']} rule {worst['rule']!r} took {worst['dropped']} "
         f"(cut: {funnel.describe_cut(figures['cut'])}); loosen it, as with "

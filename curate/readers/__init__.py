@@ -24,6 +24,8 @@ def read(config: DatasetConfig) -> Source:
             f"dataset.reader={config.reader!r} is unknown; accepted: {', '.join(READERS)}"
         )
     source = select(import_module(f"curate.readers.{config.reader}").read(config), config)
+    if config.scrub_contacts:
+        source = import_module("curate.readers.scrub").scrub(source)
     if next(source.candidates(), None) is None:
         raise UserError("; ".join([f"dataset={config.name} holds no images", *source.notes]))
     return source

@@ -19,6 +19,9 @@ class DatasetConfig:
     reader: str = MISSING
     limit: int | None = None  # images at most, the first ones; for trials
     sample: float | None = None  # this share of the images, chosen by hash of their keys
+    scrub_contacts: bool = (
+        False  # take URLs, e-mail addresses and telephone numbers out of captions
+    )
     shard: str | None = None  # "i/n": the i-th of n parts by hash, 0 <= i < n, for n machines
 
     def __post_init__(self) -> None:

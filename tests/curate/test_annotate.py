@@ -62,7 +62,12 @@ def run(tiny_clip, tmp_path):
             source,
             tmp_path / "annotations",
             AnnotateConfig(**{"images_per_part": 5, **config}),
-            Request("tiny 0", gate, tuple(config.get("measures", ()))),
+            Request(
+                "tiny 0 draft" if config.get("draft") else "tiny 0",
+                gate,
+                (),
+                bool(config.get("draft")),
+            ),
             lambda: scorer,
         )
         assert len(list((tmp_path / "annotations").iterdir())) == len(found.parts)
@@ -176,3 +181,22 @@ def test_embeddings_are_read_by_row(run, pictures, tmp_path):
     blocks = list(embedded.image_blocks())
     assert np.concatenate([found for found, _ in blocks]).tolist() == list(range(48))
     np.testing.assert_array_equal(np.concatenate([v for _, v in blocks])[chosen], images)
+
+
+def test_drafted_pictures_keep_their_size_and_nearly_their_score(run, tmp_path, make_pictures):
+    root = tmp_path / "large"
+    root.mkdir()
+    noise = Image.effect_noise((40, 30), 90).convert("RGB").resize((800, 600))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter
+    noise.save(root / "a.jpg", quality=95)
+    noise.save(root / "b.jpg", quality=95, exif=turned)
+    for name in "ab":
+        (root / f"{name}.txt").write_text("noise")
+    whole = run(root)
+    drafted = run(root, draft=True)
+    for one, other in zip(whole, drafted, strict=True):
+        assert (one["width"], one["height"]) == (other["width"], other["height"])
+        assert one["pixels"] != other["pixels"]
+        assert one["clip_similarity"] == pytest.approx(other["clip_similarity"], abs=0.05)
+    assert [(row["width"], row["height"]) for row in drafted] == [(800, 600), (600, 800)]

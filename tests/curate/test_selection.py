@@ -1,9 +1,12 @@
 """Parts of a data set: stable, disjoint, complete."""
 
+import json
+
 import pytest
 
 from curate.command import UserError
 from curate.readers.config import DatasetConfig
+from curate.readers.scrub import COLUMN, scrub
 from curate.readers.selection import select
 from curate.readers.source import Source
 from curate.sample import Candidate
@@ -41,3 +44,15 @@ def test_the_limit_comes_last():
 def test_out_of_range(change):
     with pytest.raises(UserError, match=f"dataset.{next(iter(change))}"):
         DatasetConfig(name="s", reader="folder", **change)
+
+
+def test_scrubbed_captions_keep_what_was_read():
+    candidates = [
+        Candidate("a", ("call +49 30 1234567 now", "plain"), "s", "a", "1", {"url": "x"}),
+        Candidate("b", ("plain",), "s", "b", "1"),
+    ]
+    changed, same = scrub(Source.of(candidates, str.encode)).candidates()
+    assert changed.captions == ("call now", "plain")
+    assert json.loads(changed.columns[COLUMN]) == list(candidates[0].captions)
+    assert changed.columns["url"] == "x"
+    assert same == candidates[1]
