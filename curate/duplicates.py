@@ -43,8 +43,17 @@ def groups(
     pictures = pictures[pictures["pixels"] != ""]
     labels = near.components(len(pictures), _links(pictures, split, filters, embedded))
     names = pictures["pixels"].str.slice(0, NAME_DIGITS)
-    least = names.groupby(labels).transform("min").set_axis(pictures["key"].to_numpy())
+    least = names.iloc[_least_of_group(labels, numbers(names))].set_axis(pictures["key"].to_numpy())
     return least.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
+
+
+def _least_of_group(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """For each position that of the least value with the same label; all of shape (N,)."""
+    order = np.lexsort((values, labels))
+    begins = np.append(True, labels[order][1:] != labels[order][:-1])[: len(order)]
+    leader = np.empty(len(order), np.int64)
+    leader[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
+    return leader
 
 
 def _links(
@@ -54,9 +63,10 @@ def _links(
     embedded: Embeddings | None,
 ) -> near.Pairs:
     """Pairs of positions that belong together, for whatever reason."""
-    for name in ("pixels", "group"):
-        if name in pictures:
-            yield _first_of_equal(pictures[name]), np.arange(len(pictures))
+    positions = np.arange(len(pictures))
+    yield _first_of_equal(numbers(pictures["pixels"].str.slice(0, NAME_DIGITS))), positions
+    if "group" in pictures:
+        yield _first_of_equal(pictures["group"].where(pictures["group"] != "")), positions
     given = (split.hamming_distance, filters.hamming_distance)
     if distances := [distance for distance in given if distance is not None]:
         yield from _near_or_mirrored(pictures["phash"], max(distances))
@@ -65,9 +75,9 @@ def _links(
             yield from near.cosine_pairs(vectors, filters.cosine)
 
 
-def _first_of_equal(values: pd.Series) -> np.ndarray:
-    """For each position the first with an equal value; its own where the value is empty or missing."""
-    codes, _ = pd.factorize(values.where(values != ""))
+def _first_of_equal(values: pd.Series | np.ndarray) -> np.ndarray:
+    """For each position the first with an equal value; its own where the value is missing."""
+    codes, _ = pd.factorize(values)
     _, first = np.unique(codes[codes >= 0], return_index=True)
     positions = np.arange(len(values))
     own = positions[codes >= 0][first]
@@ -76,10 +86,11 @@ def _first_of_equal(values: pd.Series) -> np.ndarray:
 
 def _near_or_mirrored(phashes: pd.Series, distance: int) -> near.Pairs:
     """Of photographs, at 4 bits, it finds all recompressed ones and three in four mirrored ones."""
-    first = _first_of_equal(phashes)
-    yield first, np.arange(len(phashes))
-    own = np.unique(first[(phashes != "").to_numpy()])
-    hashes = numbers(phashes.iloc[own])
+    hashes = numbers(phashes)
+    first = _first_of_equal(hashes)
+    yield first, np.arange(len(hashes))
+    own = np.unique(first)
+    hashes = hashes[own]
     # A picture stands for itself and for its mirror image; two meet where any of these are near.
     both, node = np.unique(np.concatenate([hashes, near.mirrored(hashes)]), return_inverse=True)
     picture = np.empty(len(both), np.int64)
@@ -91,7 +102,7 @@ def _near_or_mirrored(phashes: pd.Series, distance: int) -> near.Pairs:
 
 def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:
     """Hashes of 16 hex digits as (N,) uint64."""
-    digits = "".join(np.asarray(phashes, object))
+    digits = "".join(np.asarray(phashes, object).tolist())
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
@@ -110,7 +121,9 @@ def copies(
         config: which pictures count as the same.
         embedded: embeddings of all annotations; read where ``config.cosine`` is given.
     """
-    pictures = _by_preference(pairs)
+    alike = config.hamming_distance is not None or config.cosine is not None
+    # Of all but equal pictures none can go where nothing else is looked for, and few are equal.
+    pictures = _by_preference(pairs if alike else pairs[pairs["pixels"].duplicated(keep=False)])
     stays, left = np.arange(len(pictures)), np.arange(len(pictures))
     for keepers in _passes(config, embedded):
         found = keepers(pictures.iloc[left])
@@ -119,8 +132,9 @@ def copies(
     while not np.array_equal(last := stays[stays], stays):
         stays = last
     keys = pictures["key"].to_numpy()
-    keeper = pairs["key"].map(pd.Series(keys[stays], index=keys))
-    return keeper.where(keeper != pairs["key"], "")
+    goes = keys[stays] != keys
+    keeper = pd.Series(keys[stays][goes], index=keys[goes], dtype="str")
+    return pairs["key"].map(keeper).fillna("").astype("str")
 
 
 def _by_preference(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +149,9 @@ def _by_preference(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _passes(config: DuplicatesConfig, embedded: Embeddings | None) -> Iterator[Pass]:
     if config.exact:
-        yield lambda pictures: _first_of_equal(pictures["pixels"])
+        yield lambda pictures: _first_of_equal(
+            numbers(pictures["pixels"].str.slice(0, NAME_DIGITS))
+        )
     if config.hamming_distance is not None:
         distance = config.hamming_distance
         yield lambda pictures: _near_hashes(pictures["phash"], distance)
@@ -145,10 +161,11 @@ def _passes(config: DuplicatesConfig, embedded: Embeddings | None) -> Iterator[P
 
 
 def _near_hashes(phashes: pd.Series, distance: int) -> np.ndarray:
-    first = _first_of_equal(phashes)
-    own = np.unique(first[(phashes != "").to_numpy()])
-    stays = np.arange(len(phashes))
-    pairs = near.joined(near.hamming_pairs(numbers(phashes.iloc[own]), distance))
+    hashes = numbers(phashes)
+    first = _first_of_equal(hashes)
+    own = np.unique(first)
+    stays = np.arange(len(hashes))
+    pairs = near.joined(near.hamming_pairs(hashes[own], distance))
     stays[own] = own[_first_near(len(own), *pairs)]
     return stays[first]
 

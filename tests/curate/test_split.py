@@ -1,16 +1,17 @@
 """The split moves nobody, cuts no group, and meets its shares and floors."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from curate.config import SplitConfig
-from curate.split import assign, leaks, position
+from curate.split import assign, leaks, positions
 
 PLAIN = SplitConfig(val=0.05, test=0.05, minimum=0)
 
 
 def groups(count, copies=1):
-    return pd.Series([f"{number // copies:08x}" for number in range(count)])
+    return pd.Series([f"{number // copies:016x}" for number in range(count)])
 
 
 def test_shares():
@@ -57,8 +58,14 @@ def test_a_side_of_no_share_is_empty():
 
 
 def test_another_seed_deals_anew():
-    assert position("a", 0) != position("a", 1)
-    assert 0 <= position("a", 0) < 1
+    groups = np.arange(10_000, dtype=np.uint64)
+    one, other = positions(groups, 0), positions(groups, 1)
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.04  # four standard deviations
+    assert 0 <= one.min() < one.max() < 1
+
+
+def test_positions_are_splitmix64s():
+    assert positions(np.zeros(1, np.uint64), 0)[0] == 0xE220A8397B1DCDAF / 2**64  # its first output
 
 
 def kept(key, side, phash, caption="a cat", url=None, kept=True):

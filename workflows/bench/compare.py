@@ -17,19 +17,26 @@ Ways = dict[str, Callable[[], object]]
 
 
 def compare(title: str, ways: Ways, samples: int, unit: str) -> None:
-    """Time every way in turn and print its rate and its speed relative to the last one."""
+    """Time every way in turn and print its rate, and how many times as fast as each it is."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():
             started = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - started)
-    yardstick = list(ways)[-1]
-    say(f"\n{title} (median of {ROUNDS} rounds; ratio within each round)")
-    for name, taken in seconds.items():
-        ratios = [base / own for own, base in zip(taken, seconds[yardstick], strict=True)]
+    say(f"\n{title} (median of {ROUNDS} rounds; ratios within each round)")
+    letters = "ABCDEF"[: len(ways)]
+    head = "".join(f"{'x ' + letter:>8}" for letter in letters)
+    say(f"  {'':44}{unit + '/s':>10}{head}")
+    for letter, (name, taken) in zip(letters, seconds.items(), strict=True):
         rate = samples / statistics.median(taken)
-        say(f"  {name:44} {rate:10.1f} {unit}/s   {statistics.median(ratios):5.2f} x {yardstick}")
+        ratios = [_ratio(other, taken) for other in seconds.values()]
+        say(f"  {letter} {name:42}{rate:10.1f}" + "".join(f"{ratio:8.2f}" for ratio in ratios))
+
+
+def _ratio(others: list[float], own: list[float]) -> float:
+    """How often as fast as another way, by the rounds' median."""
+    return statistics.median(other / mine for other, mine in zip(others, own, strict=True))
 
 
 def say(text: str) -> None:
