@@ -12,6 +12,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -19,9 +20,10 @@ from tqdm import tqdm
 from curate.clip import ClipScorer
 from curate.command import UserError
 from curate.config import AnnotateConfig
-from curate.files import atomic_write, remove_parts
+from curate.files import atomic_write, remove_parts, write_json
 from curate.images import CANNOT_BE_READ, MISSING_FILE
-from curate.known import METADATA, Known, part_head
+from curate.index import Index, name_of, names_of
+from curate.known import LIST, METADATA, Known, part_head
 from curate.measure import Measurer
 from curate.readers.source import Source
 from curate.request import Request
@@ -55,7 +57,7 @@ def annotate(
     """
     remove_parts(folder)
     paths: list[Path] = []
-    pairs = 0
+    keys, pairs = Index(), 0
     with (
         tqdm(total=source.total, desc="annotate", unit="img") as bar,
         ThreadPoolExecutor(config.workers) as pool,
@@ -65,7 +67,8 @@ def annotate(
                 _known(folder, request), request, source.load, cache(load_scorer), pool
             )
         )
-        for chunk in _chunks(_unique(source.candidates()), config.images_per_part):
+        for chunk in _chunks(source.candidates(), config.images_per_part):
+            _check_keys(chunk, keys)
             path = folder / f"part-{len(paths):05d}-{_digest(chunk, request)}.parquet"
             if not _is_done(path, request):
                 limit = _most_rejects(config, chunk, is_first=not paths)
@@ -75,9 +78,23 @@ def annotate(
                 bar.update(len(chunk))
             paths.append(path)
             pairs += sum(max(1, len(candidate.captions)) for candidate in chunk)
-    for path in set(folder.glob("part-*.parquet")) - set(paths):
-        path.unlink()
+    write_json(folder / LIST, [path.name for path in paths])
+    _remove_superseded(folder, paths, keys, request)
     return Annotations(paths, pairs)
+
+
+def _remove_superseded(folder: Path, paths: list[Path], keys: Index, request: Request) -> None:
+    """Delete parts all of whose images this pass has measured or found; others may be wanted again.
+
+    Those of another CLIP, or of images outside a trial's selection, stay.
+    """
+    for path in set(folder.glob("part-*.parquet")) - set(paths):
+        head = part_head(path)
+        if head.get("format") == FORMAT and head.get("clip_model") != request.clip_model:
+            continue
+        rows = pq.read_table(path, columns=["key"])["key"].unique().to_pylist()
+        if all(keys.find(name_of(key)) is not None for key in rows):
+            path.unlink()
 
 
 def _make_part(
@@ -104,16 +121,16 @@ def _chunks(candidates: Iterator[Candidate], size: int) -> Iterator[list[Candida
         yield chunk
 
 
-def _unique(candidates: Iterator[Candidate]) -> Iterator[Candidate]:
-    seen: set[bytes] = set()
-    for candidate in candidates:
-        name = hashlib.blake2b(candidate.key.encode(), digest_size=8).digest()
-        if name in seen:
+def _check_keys(chunk: list[Candidate], seen: Index) -> None:
+    names = names_of([(candidate.key,) for candidate in chunk])
+    here: set[int] = set()
+    for candidate, name in zip(chunk, names.tolist(), strict=True):
+        if name in here or seen.find(name) is not None:
             raise UserError(
                 f"two images of this data set share the key {candidate.key!r}; rename one of them"
             )
-        seen.add(name)
-        yield candidate
+        here.add(name)
+    seen.add(names, np.zeros(len(names), np.int64))
 
 
 def _digest(chunk: list[Candidate], request: Request) -> str:
@@ -128,13 +145,13 @@ def _digest(chunk: list[Candidate], request: Request) -> str:
 def _is_done(path: Path, request: Request) -> bool:
     """Whether a part holds all that is asked for, and nothing that the next try may mend."""
     head = part_head(path)
-    if not head or head["to_retry"] or not set(request.measures) <= set(head["measures"]):
+    if not head or head["to_retry"] or not request.measures.items() <= head["measures"].items():
         return False
     return head["gate"] in (None, request.gate.digest) or not request.gate.opens_for(path)
 
 
 def _known(folder: Path, request: Request) -> Known:
-    known = Known()
+    known = Known(request.measures)
     for path in sorted(folder.glob("part-*.parquet")):
         head = part_head(path)
         if (head.get("format"), head.get("clip_model")) == (FORMAT, request.clip_model):
@@ -148,7 +165,6 @@ def _write(path: Path, table: pa.Table, measurer: Measurer) -> None:
         "format": FORMAT,
         "clip_model": request.clip_model,
         "measures": request.measures,
-        "values": measurer.value_columns,
         "to_retry": sum(error.startswith(CANNOT_BE_READ) for error in table["error"].to_pylist()),
         "gate": request.gate.digest if measurer.held_back(table) else None,
     }

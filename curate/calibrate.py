@@ -105,10 +105,12 @@ def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
     import pyarrow.parquet as pq
 
     from curate.embeddings import Embeddings
-    from curate.known import part_head
+    from curate.known import current_parts, part_head
 
     found: dict[str, list[Path]] = {}
-    for path in sorted((curate_dir / "annotations").glob("part-*.parquet")):
+    folder = curate_dir / "annotations"
+    everything = sorted(folder.glob("part-*.parquet"))
+    for path in current_parts(folder) if clip is None else everything:
         model = part_head(path).get("clip_model")
         if model and clip in (None, _label(model)):
             found.setdefault(model, []).append(path)

@@ -98,19 +98,24 @@ def label(config: ClipConfig) -> str:
     return " ".join(filter(None, (config.name.removeprefix(LOCAL), config.pretrained)))
 
 
-def fingerprint(config: ClipConfig) -> str:
+def fingerprint(config: ClipConfig, draft: bool = False) -> str:
     """16 hex digits that change whenever a similarity may: model, weights, precision, libraries.
+
+    With ``draft`` pictures are decoded at a fraction of their size, see ``images.decode``.
 
     A local model is known by the hashes of its files; one of open_clip's by name, tag and the
     release that says what the tag means. Preprocessing and tokenizer are part of either.
     """
     if config.name.startswith(LOCAL):
         files = sorted(local_folder(config).iterdir())
-        model: Any = {file.name: sha256_of(file) for file in files if file.suffix != ".md"}
+        model: Any = {
+            file.name: sha256_of(file) for file in files if file.is_file() and file.suffix != ".md"
+        }
     else:
         model = [config.name, config.pretrained]
     versions = {package: version(package) for package in _PACKAGES}
-    known = json.dumps([model, precision(config), versions, _PIXELS], sort_keys=True)
+    pixels = f"{_PIXELS} drafted" if draft else _PIXELS
+    known = json.dumps([model, precision(config), versions, pixels], sort_keys=True)
     return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,13 @@ from curate.config import CurateConfig, SplitConfig
 from curate.embeddings import Embeddings
 from curate.filters.config import FiltersConfig
 from curate.filters.rules import rules
+from curate.filters.similarity import NAME as SIMILARITY
 from curate.heads import load_head
 from curate.ledger import DROPPED, KEPT, UNREADABLE
+from curate.measures import registry
 from curate.null import Null, shuffled
 from curate.removed import REASON, Removed
+from curate.request import Request
 
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
 _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
@@ -62,33 +66,71 @@ def judge(parts: list[Path], config: CurateConfig, removed: Removed) -> Verdicts
     """
     embedded = Embeddings(parts)
     heads = {f"head_{name}": load_head(head) for name, head in config.heads.items()}
-    pairs = load_annotations(parts, embedded, heads)
+    pairs = load_annotations(parts, Request.of(config))
+    pairs = pairs.assign(**_scores(pairs, embedded, heads))
     return decide(pairs, embedded, config.filters, config.split, removed)
 
 
-def load_annotations(
-    parts: list[Path], embedded: Embeddings, heads: Mapping[str, Head]
-) -> pd.DataFrame:
-    """All parts as one frame in input order, without the embeddings.
+def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
+    """All parts as one frame in input order, without the embeddings, and with nothing but what was asked for.
 
-    Args:
-        parts: of the annotation folder.
-        embedded: the embeddings of the same parts.
-        heads: by the column that gets each image's score; NaN where it has no embedding.
+    What an earlier run measured beyond ``request`` is left out, so that the verdicts do not depend on
+    what was run before.
     """
     tables = []
     for path in parts:
         names = [n for n in pq.read_schema(path).names if n not in embeddings.COLUMNS]
         tables.append(pq.read_table(path, columns=names))
-    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    if heads:
-        scores = {name: np.full(len(frame), np.nan, np.float32) for name in heads}
-        for rows, vectors in embedded.image_blocks():
-            for name, head in heads.items():
-                scores[name][rows] = head(vectors)
-        first_rows = np.arange(len(frame)) - frame["caption_index"].to_numpy()
-        frame = frame.assign(**{name: found[first_rows] for name, found in scores.items()})
+    frame = _concatenated(tables).to_pandas()
+    frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
+    closed = ~request.gate.lets_through(frame) & (frame["error"] == "").to_numpy()
+    if closed.any():
+        frame.loc[closed, "clip_similarity"] = np.nan
+        shut = pd.Series(closed).groupby(frame["key"]).transform("all").to_numpy()
+        frame.loc[shut, ["pixels", "phash"]] = ""
+        frame.loc[shut, registry.picture_columns(request.measures)] = np.nan
     return frame
+
+
+def _concatenated(tables: list[pa.Table]) -> pa.Table:
+    """One table; a column of the source's that has several types in it becomes text."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        kinds: dict[str, set[pa.DataType]] = defaultdict(set)
+        for table in tables:
+            for field in table.schema:
+                kinds[field.name].add(field.type)
+        mixed = {name for name, types in kinds.items() if len(types - {pa.null()}) > 1}
+        return pa.concat_tables(
+            [_as_text(table, mixed) for table in tables], promote_options="permissive"
+        )
+
+
+def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
+    fields = [
+        pa.field(field.name, pa.string()) if field.name in names else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def _scores(
+    pairs: pd.DataFrame, embedded: Embeddings, heads: Mapping[str, Head]
+) -> dict[str, np.ndarray]:
+    """Each image's scores on all of its rows (N,), by column; NaN where it was not measured."""
+    if not heads:
+        return {}
+    scores = {name: np.full(len(pairs), np.nan, np.float32) for name in heads}
+    for rows, vectors in embedded.image_blocks():
+        for name, head in heads.items():
+            scores[name][rows] = head(vectors)
+    first_rows = np.arange(len(pairs)) - pairs["caption_index"].to_numpy()
+    unmeasured = (pairs["pixels"] == "").to_numpy()
+    return {
+        name: np.where(unmeasured, np.float32("nan"), found[first_rows])
+        for name, found in scores.items()
+    }
 
 
 def decide(
@@ -116,9 +158,9 @@ def decide(
         court.drop(REASON, REASON, removed.drops(pairs)[court.left.index])
     for rule in rules(filters, cut):
         court.drop(rule.name, rule.reason, rule.drops(court.left))
+        if cut is None and rule.name == SIMILARITY and len(court.left):
+            cut = float(court.left["clip_similarity"].min())  # where the fraction cuts
     court.drop_copies(duplicates.copies(court.left, filters.duplicates, embedded))
-    if cut is None and filters.clip_similarity.fraction is not None and len(court.left):
-        cut = float(court.left["clip_similarity"].min())
     ledger = court.ledger().drop(columns=list(_INTERNAL))
     ledger["split"] = _split(court.left, sides).reindex(ledger.index).fillna("")
     return Verdicts(ledger, court.steps, cut, cut_by, null)

@@ -22,6 +22,7 @@ from curate import annotate, clip, ledger, notes, shards
 from curate.config import CurateConfig
 from curate.decide import Verdicts, judge
 from curate.embeddings import Embeddings
+from curate.files import locked
 from curate.forecast import Count, Trial, lines
 from curate.images import UnreadableImage
 from curate.readers.source import Source
@@ -47,10 +48,11 @@ def run(config: CurateConfig, source: Source) -> None:
     if int(os.environ.get("RANK", "0")) != 0:
         return
     folder = config.run.folder / FOLDER / "curate"
-    if folder.exists():
-        shutil.rmtree(folder)
     chosen, whole = choose(source, config.dry_run or 1)
-    trial = _try(config, chosen, folder)
+    with locked(config.run.folder / FOLDER):
+        if folder.exists():
+            shutil.rmtree(folder)
+        trial = _try(config, chosen, folder)
     print("\n".join(lines(trial, whole, folder)))
     for note in [*chosen.notes, *notes.blind_clip(trial.verdicts, config.clip)]:
         print(f"note: {note}")

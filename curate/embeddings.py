@@ -44,6 +44,10 @@ class Embeddings:
                 vectors[place[found][wanted]] = block[wanted]
             yield vectors
 
+    def part_of(self, rows: np.ndarray) -> np.ndarray:
+        """The number of the part that holds each of ``rows`` (N,)."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
     def image_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each part the rows (n,) that hold an image's embedding, and these (n, D)."""
         for path, start in zip(self._parts, self._starts[:-1], strict=True):
@@ -54,7 +58,7 @@ class Embeddings:
 
     def _take(self, column: str, rows: np.ndarray) -> np.ndarray:
         order = np.argsort(rows, kind="stable")
-        part_of = np.searchsorted(self._starts, rows[order], side="right") - 1
+        part_of = self.part_of(rows[order])
         found: list[np.ndarray] = []
         for number in np.unique(part_of):
             within = rows[order][part_of == number] - self._starts[number]

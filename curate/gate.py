@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ class Gate:
     image: ImageFilterConfig
     caption: CaptionFilterConfig
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Changes whenever another pair may pass."""
         listed = blocklist.read(self.caption.blocklist) if self.caption.blocklist else []
@@ -34,7 +35,7 @@ class Gate:
         )
         return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
 
-    def captions(self, captions: Sequence[str]) -> np.ndarray:
+    def captions(self, captions: Sequence[str] | pd.Series) -> np.ndarray:
         """Mask (N,): True where a caption passes; an empty one does not."""
         frame = pd.DataFrame({"caption": pd.Series(captions, dtype="str")})
         rules = caption.rules(replace(self.caption, max_tokens=None))
@@ -46,13 +47,16 @@ class Gate:
         return _passing(frame, image.rules(self.image))
 
     def opens_for(self, part: Path) -> bool:
-        """Whether a part holds an image that was kept out and would pass now."""
-        closed = pc.field("pixels") == ""
+        """Whether a part holds a pair that was kept out and would pass now."""
+        closed = pc.is_null(pc.field("clip_similarity")) & pc.field("has_caption")
         readable = pc.field("error") == ""
         columns = ["caption", "width", "height", "bytes"]
         held = pq.read_table(part, columns=columns, filters=closed & readable).to_pandas()
-        sizes = held[["width", "height", "bytes"]].to_records(index=False).tolist()
-        return bool((self.captions(held["caption"].tolist()) & self.images(sizes)).any())
+        return bool(self.lets_through(held).any())
+
+    def lets_through(self, pairs: pd.DataFrame) -> np.ndarray:
+        """Mask (N,) over rows with ``caption, width, height, bytes``."""
+        return self.captions(pairs["caption"]) & _passing(pairs, image.rules(self.image))
 
 
 def _passing(frame: pd.DataFrame, rules: Sequence[Rule]) -> np.ndarray:

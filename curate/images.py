@@ -27,6 +27,7 @@ _TURNS = {  # Exif 2.32, tag Orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTER_TURNS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file is in the ledger
 
@@ -41,13 +42,18 @@ class UnreadableImage(Exception):
 
 
 def probe(data: bytes) -> tuple[int, int, str]:
-    """Width and height in pixels as stored, and Pillow's name of the format, from the header alone.
+    """Width and height in pixels when upright, and Pillow's name of the format, from the header alone.
 
     Raises:
         UnreadableImage: not an image, or more pixels than ``MAX_PIXELS``.
     """
     with _open(data) as image:
-        return image.width, image.height, image.format or ""
+        width, height = image.size
+        # Of a PNG whose header has none Pillow would decode all to look for it.
+        tagged = image.format != "PNG" or "exif" in image.info
+        if tagged and _turn(image) in _QUARTER_TURNS:
+            width, height = height, width
+        return width, height, image.format or ""
 
 
 def decode(data: bytes, draft_px: int | None = None) -> Image.Image:
@@ -72,12 +78,15 @@ def decode(data: bytes, draft_px: int | None = None) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as EXIF says; a broken EXIF block is no broken picture."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # as in decode
-        return image
-    turn = _TURNS.get(orientation)
+    turn = _turn(image)
     return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as in decode
+        return None
 
 
 def _open(data: bytes) -> Image.Image:

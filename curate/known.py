@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.index import Index, name_of, names_of
+from curate.measures.registry import PICTURE_COLUMNS
 from curate.sample import Candidate
 
 
@@ -44,56 +46,89 @@ class Picture:
 STORED = ("sha256", "bytes", "width", "height", "format", "pixels", "phash", "error")
 
 METADATA = b"darkroom"
-_Place = tuple[Path, int]
+LIST = "parts.json"  # in an annotation folder, the names of the last pass in order
+_ROW = (1 << 32) - 1
+_COLUMNS = ("key", "version", "sha256", "pixels", "caption", "caption_index", "clip_similarity")
 
 
 class Known:
     """Finds measurements in the parts of an annotation folder; the parts stay on the disk."""
 
-    def __init__(self) -> None:
-        self._candidates: dict[bytes, _Place] = {}
-        self._contents: dict[bytes, _Place] = {}
-        self._captions: dict[bytes, _Place] = {}
+    def __init__(self, stamps: Mapping[str, str]) -> None:
+        """``stamps`` say which optional measures count: those made by the same release of a model."""
+        self._stamps = stamps
+        self._parts: list[Path] = []
+        self._candidates, self._contents, self._captions = Index(), Index(), Index()
 
     def add_part(self, path: Path) -> None:
-        """Index one part; what is indexed already stays where it is."""
-        columns = ["key", "version", "sha256", "caption", "caption_index", "error"]
-        table = pq.read_table(path, columns=[*columns, "text_embedding"])
-        has_text = table["text_embedding"].is_valid().to_pylist()
-        for row, record in enumerate(table.select(columns).to_pylist()):
-            place = path, row
-            if record["caption_index"] == 0:
-                self._candidates.setdefault(_name(record["key"], record["version"]), place)
-                if record["sha256"] and not record["error"]:
-                    self._contents.setdefault(_name(record["sha256"]), place)
-            if has_text[row]:
-                self._captions.setdefault(_name(record["caption"]), place)
+        """Index one part; what it has counts more than what was there before."""
+        table = pq.read_table(path, columns=list(_COLUMNS))
+        places = np.arange(len(table), dtype=np.int64) + (len(self._parts) << 32)
+        scored = table["clip_similarity"].is_valid().to_numpy()
+        rows = table.drop_columns(["clip_similarity"]).to_pandas()
+        images = (rows["caption_index"] == 0).to_numpy()
+        decoded = images & (rows["pixels"] != "").to_numpy()
+        for index, chosen, columns in (
+            (self._candidates, images, ["key", "version"]),
+            (self._contents, decoded, ["sha256"]),
+            (self._captions, scored, ["caption"]),
+        ):
+            names = names_of(list(rows.loc[chosen, columns].itertuples(index=False, name=None)))
+            index.add(names, places[chosen])
+        self._parts.append(path)
 
     def of_candidate(self, candidate: Candidate) -> Picture | None:
         """The picture of an unchanged candidate, without a look at its bytes."""
-        return self._picture(self._candidates.get(_name(candidate.key, candidate.version)))
+        place = self._candidates.find(name_of(candidate.key, candidate.version))
+        return self._picture(place, key=candidate.key, version=candidate.version)
 
     def of_content(self, sha256: str) -> Picture | None:
         """The picture with these bytes, whatever its key."""
-        return self._picture(self._contents.get(_name(sha256)))
+        return self._picture(self._contents.find(name_of(sha256)), sha256=sha256)
 
     def texts(self, captions: Iterable[str]) -> dict[str, np.ndarray]:
         """The embeddings (D,) of those captions that are known."""
-        found = {}
+        wanted: dict[int, list[int]] = defaultdict(list)
         for caption in captions:
-            if place := self._captions.get(_name(caption)):
-                found[caption] = _vector(_content(place[0])["text_embedding"][place[1]].as_py())
+            place = self._captions.find(name_of(caption))
+            if place is not None:
+                wanted[place >> 32].append(place & _ROW)
+        found: dict[str, np.ndarray] = {}
+        for part, rows in wanted.items():
+            columns = ["caption", "text_embedding"]
+            table = pq.read_table(self._parts[part], columns=columns).take(pa.array(rows))
+            stored = zip(*(table[name].to_pylist() for name in columns), strict=True)
+            found |= {caption: _vector(embedding) for caption, embedding in stored if embedding}
         return found
 
-    def _picture(self, place: _Place | None) -> Picture | None:
+    def _picture(self, place: int | None, **expected: str) -> Picture | None:
+        """What stands at ``place``, if that is what was looked for."""
         if place is None:
             return None
-        path, row = place
-        table = _content(path)
+        path, row = self._parts[place >> 32], place & _ROW
+        table = _content(path, path.stat().st_mtime_ns)
+        if any(table[name][row].as_py() != value for name, value in expected.items()):
+            return None
         record = {name: table[name][row].as_py() for name in STORED}
-        values = {name: table[name][row].as_py() for name in _head(table.schema)["values"]}
+        values = {
+            column: table[column][row].as_py()
+            for name, stamp in _head(table.schema)["measures"].items()
+            if self._stamps.get(name) == stamp
+            for column in PICTURE_COLUMNS.get(name, ())
+        }
         embedding = table["image_embedding"][row].as_py()
         return Picture(**record, values=values, embedding=embedding and _vector(embedding))
+
+
+def current_parts(folder: Path) -> list[Path]:
+    """The parts of the last pass that was finished, or all where none was."""
+    try:
+        listed = [folder / name for name in json.loads((folder / LIST).read_bytes())]
+    except (FileNotFoundError, ValueError):
+        listed = []
+    if listed and all(path.is_file() for path in listed):
+        return listed
+    return sorted(folder.glob("part-*.parquet"))
 
 
 def part_head(path: Path) -> dict[str, Any]:
@@ -108,14 +143,10 @@ def _head(schema: pa.Schema) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4)
-def _content(path: Path) -> pa.Table:
-    """A part as it was when first read; one of the same name holds the same rows, or more of them filled."""
+def _content(path: Path, _mtime_ns: int) -> pa.Table:
+    """A part as it is now: it may be written anew under its name, the same rows with more of them filled."""
     return pq.read_table(path)
 
 
 def _vector(stored: bytes) -> np.ndarray:
     return np.frombuffer(stored, np.float32)
-
-
-def _name(*parts: str) -> bytes:
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).digest()

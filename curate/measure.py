@@ -74,9 +74,9 @@ class Measurer:
         self._load = load
         self._load_scorer = load_scorer
         self._pool = pool
-        self._picture_measures = registry.picture_measures(request.measures)
+        self._picture_measures = registry.picture_measures(list(request.measures))
         self._caption_measures = registry.caption_measures(
-            request.measures, lambda captions: load_scorer().tokens(list(captions))
+            list(request.measures), lambda captions: load_scorer().tokens(list(captions))
         )
         self.value_columns = [name for m in self._picture_measures for name in m.columns]
 
@@ -202,9 +202,9 @@ class Measurer:
         except UnreadableImage as error:
             seen.picture = Picture(picture.sha256, picture.bytes, error=error.reason)
             return
-        # The header speaks of the picture before it was turned upright or drafted.
-        sides = sorted((picture.width, picture.height), reverse=image.width > image.height)
-        width, height = sides if self.request.draft else image.size
+        width, height = image.size
+        if self.request.draft:
+            width, height = picture.width, picture.height
         values: dict[str, Any] = {}
         for measure in self._picture_measures:
             values |= measure.measure(image)

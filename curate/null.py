@@ -10,6 +10,7 @@ import pandas as pd
 from curate.embeddings import Embeddings
 
 SHUFFLES = 4
+MAX_PARTS = 64
 MAX_PAIRS = 20_000  # whose embeddings are in memory at once
 
 
@@ -65,7 +66,12 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
     scored = annotations[annotations["clip_similarity"].notna()]
     rng = np.random.default_rng(seed)
     if len(scored) > MAX_PAIRS:
-        scored = scored.iloc[np.sort(rng.choice(len(scored), MAX_PAIRS, replace=False))]
+        # Of some parts alone: a row from each of thousands would mean to read them all.
+        part = embeddings.part_of(scored.index.to_numpy())
+        chosen = rng.permutation(np.unique(part))[:MAX_PARTS]
+        scored = scored[np.isin(part, chosen)]
+        count = min(MAX_PAIRS, len(scored))
+        scored = scored.iloc[np.sort(rng.choice(len(scored), count, replace=False))]
     if scored.empty:
         return Null(np.zeros(0, np.float32))
     rows = scored.index.to_numpy()

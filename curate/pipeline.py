@@ -7,7 +7,8 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from curate import annotate, clip, funnel, ledger, notes, provenance, report, sh
 from curate.command import UserError
 from curate.config import CurateConfig
 from curate.decide import Verdicts, judge
-from curate.files import write_json
+from curate.files import locked, sha256_of, write_json
+from curate.filters import blocklist
+from curate.filters.config import FiltersConfig
 from curate.images import UnreadableImage, decode, encode
 from curate.readers.source import Source
 from curate.removed import removed
+from curate.removed import write as write_removed
 from curate.request import Request
 from curate.samples import Samples
 
@@ -39,22 +43,29 @@ def run(config: CurateConfig, source: Source) -> None:
     if int(os.environ.get("RANK", "0")) != 0:
         return
     curate_dir = config.run.folder / "curate"
-    curate_dir.mkdir(parents=True, exist_ok=True)
+    with locked(curate_dir):
+        _run(config, source, curate_dir)
+
+
+def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     provenance.write_config(curate_dir / "config.yaml", config)
+    listed = removed(curate_dir)
+    scorer = cache(lambda: clip.load_clip(config.clip))
     measured = annotate.annotate(
-        source,
-        curate_dir / "annotations",
-        config.annotate,
-        Request.of(config),
-        load_scorer=lambda: clip.load_clip(config.clip),
+        source, curate_dir / "annotations", config.annotate, Request.of(config), scorer
     )
-    verdicts = judge(measured.parts, config, removed(curate_dir))
+    if scorer.cache_info().currsize:
+        _say(f"clip: {scorer().speed()}")
+        scorer.cache_clear()  # what follows needs the memory, not the model
+    verdicts = judge(measured.parts, config, listed)
     ledger.check_complete(verdicts.ledger, measured.pairs)
     figures = funnel.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])
     _say("\n".join(funnel.lines(figures)))
     if not figures["kept"]:
         raise UserError(_nothing_kept(figures))
     _write_results(curate_dir, config, source, verdicts, figures)
+    if listed.pending:  # this curation has left out what a removal was interrupted in
+        write_removed(curate_dir, replace(listed, pending=False))
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 
@@ -124,9 +135,11 @@ def _manifest(
         totals={name: figures[name] for name in counts},
         fingerprint={
             "scorer": clip.fingerprint(config.clip),
-            "filters": _digest(asdict(config.filters)),
+            "filters": _digest([asdict(config.filters), _blocked(config.filters)]),
             "split": _digest(asdict(config.split)),
-            "heads": _digest({name: asdict(head) for name, head in config.heads.items()}),
+            "heads": _digest(
+                {name: sha256_of(Path(head.path)) for name, head in config.heads.items()}
+            ),
         },
         image_format=extension,
     )
@@ -181,6 +194,12 @@ def _nothing_kept(figures: dict[str, Any]) -> str:
         f"(cut: {funnel.describe_cut(figures['cut'])}); loosen it, as with "
         "filters.clip_similarity.fraction=0.5, or type filters=none to see the scores"
     )
+
+
+def _blocked(filters: FiltersConfig) -> list[str]:
+    """The words of a blocklist, whose file may change under its name."""
+    listed = filters.caption.blocklist
+    return blocklist.read(listed) if listed else []
 
 
 def _digest(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from curate import clip_models
 from curate.config import CurateConfig
@@ -15,26 +15,24 @@ class Request:
     """What is to be measured; parts that were measured otherwise are measured again.
 
     Attributes:
-        clip_model: the CLIP that scores, as the ledger names it: name, weights, fingerprint, and
-            whether pictures were decoded at a fraction of their size.
+        clip_model: the CLIP that scores, as the ledger names it: name, weights and fingerprint.
         gate: the cheap rules; what fails them is neither decoded nor scored.
-        measures: names of the optional measures, see ``measures.registry``.
+        measures: the optional measures with their stamps, see ``measures.registry``.
         draft: see ``images.decode``.
     """
 
     clip_model: str
     gate: Gate
-    measures: tuple[str, ...] = ()
+    measures: dict[str, str] = field(default_factory=dict)
     draft: bool = False
 
     @classmethod
     def of(cls, config: CurateConfig) -> Request:
         """What the configuration's CLIP and rules ask for."""
         draft = config.annotate.draft
-        model = f"{clip_models.label(config.clip)} {clip_models.fingerprint(config.clip)}"
         return cls(
-            f"{model} draft" if draft else model,
+            f"{clip_models.label(config.clip)} {clip_models.fingerprint(config.clip, draft)}",
             Gate(config.filters.image, config.filters.caption),
-            registry.needed(config.filters, config.annotate.measures),
+            registry.stamps(registry.needed(config.filters, config.annotate.measures)),
             draft,
         )

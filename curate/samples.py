@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_VERDICT = ("kept", "reason", "status", "duplicate_of", "clip_model", "location")
+from curate.readers.scrub import COLUMN
+
+_VERDICT = ("kept", "reason", "status", "duplicate_of", "clip_model", "location", COLUMN)
 
 
 class Samples:
     """The kept images of a ledger as rows of plain values, made when they are asked for."""
 
     def __init__(self, ledger: pd.DataFrame) -> None:
-        kept = ledger[ledger["kept"]].drop(columns=list(_VERDICT))
+        kept = ledger[ledger["kept"]].drop(columns=list(_VERDICT), errors="ignore")
         self._pairs = kept.sort_values(
             ["key", "clip_similarity", "caption_index"], ascending=[True, False, True]
         )

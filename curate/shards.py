@@ -177,7 +177,7 @@ def digest(rows: Sequence[dict[str, Any]], settings: str) -> str:
 def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None:
     """The shard if its statistics, which are written last, carry the ``digest`` that is wanted."""
     path = curate_dir / planned.path
-    stats = path.with_name(f"{path.stem}_stats.json")
+    stats = stats_path(path)
     if not (stats.is_file() and path.is_file() and path.with_suffix(".parquet").is_file()):
         return None
     known = json.loads(stats.read_bytes())
@@ -207,6 +207,8 @@ def write_shard(
         progress: called after each sample.
     """
     path = curate_dir / planned.path
+    # Before the tar changes: what is left of a killed writer must not pass for what was there before.
+    stats_path(path).unlink(missing_ok=True)
     samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in rows)
     with atomic_write(path) as stream, _Hashing(stream) as hashing:
         for sample in samples:
@@ -280,7 +282,12 @@ def _write_stats(path: Path, info: ShardInfo, plan_digest: str) -> None:
         "sha256": info.sha256,
         "plan": plan_digest,
     }
-    write_json(path.with_name(f"{path.stem}_stats.json"), stats)
+    write_json(stats_path(path), stats)
+
+
+def stats_path(tar: Path) -> Path:
+    """Where a shard's statistics are."""
+    return tar.with_name(f"{tar.stem}_stats.json")
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:

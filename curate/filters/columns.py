@@ -32,7 +32,8 @@ def _numbers(name: str, pairs: pd.DataFrame) -> pd.Series:
             f"{', '.join(numeric)}"
         )
     try:
-        return pd.to_numeric(pairs[name]).astype(np.float32)
+        numbers = pd.to_numeric(pairs[name])
+        return numbers if pd.api.types.is_integer_dtype(numbers) else numbers.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"filters.columns.{name}: not all values are numbers ({error})") from error
 

@@ -19,8 +19,6 @@ class ClipSimilarityConfig:
 
     Attributes:
         minimum: keep similarity >= minimum. 0.28 and 0.30 are OpenAI's ViT-B/32's and no other's.
-        made_for: the CLIP that ``minimum`` belongs to, ``clip.name`` and ``clip.pretrained`` with a
-            space between, such as "ViT-B-32-quickgelu openai"; null where it belongs to none.
         fraction: keep this share of the pairs that reach the rule, the most similar ones.
         false_keep_rate: let this share of shuffled captions pass; works for any model.
         made_for: the CLIP that ``minimum`` belongs to, ``clip.name`` and ``clip.pretrained`` with a
@@ -28,7 +26,6 @@ class ClipSimilarityConfig:
     """
 
     minimum: float | None = None
-    made_for: str | None = None
     fraction: float | None = None
     false_keep_rate: float | None = None
     made_for: str | None = None

@@ -30,4 +30,5 @@ def pixels(pairs: pd.DataFrame) -> pd.Series:
 
 def aspect(pairs: pd.DataFrame) -> pd.Series:
     """Longer side to shorter side, 1 and more."""
-    return pairs[["width", "height"]].max(axis=1) / min_side_px(pairs)
+    sides = pairs[["width", "height"]]
+    return (sides.max(axis=1) / sides.min(axis=1)).astype("float32")  # as bounds are

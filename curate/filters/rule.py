@@ -27,15 +27,15 @@ class Rule:
     drops: Callable[[pd.DataFrame], pd.Series]
 
 
-def below(name: str, measure: Measure, bound: float, digits: str = "g") -> Rule:
+def below(name: str, measure: Measure, bound: float) -> Rule:
     """Drop pairs whose measure is less than ``bound``; one without a number stays."""
-    least, shown = _stored(bound), _shown(bound, digits)
+    least, shown = _stored(bound), _shown(bound)
     return Rule(name, f"{name} < {shown}", lambda pairs: measure(pairs) < least)
 
 
-def above(name: str, measure: Measure, bound: float, digits: str = "g") -> Rule:
+def above(name: str, measure: Measure, bound: float) -> Rule:
     """Drop pairs whose measure is more than ``bound``; one without a number stays."""
-    most, shown = _stored(bound), _shown(bound, digits)
+    most, shown = _stored(bound), _shown(bound)
     return Rule(name, f"{name} > {shown}", lambda pairs: measure(pairs) > most)
 
 
@@ -44,8 +44,11 @@ def _stored(bound: float) -> float:
     return bound if isinstance(bound, int) else float(np.float32(bound))
 
 
-def _shown(bound: float, digits: str) -> str:
-    return str(bound) if isinstance(bound, int) else f"{bound:{digits}}"
+def _shown(bound: float) -> str:
+    """Enough digits to tell it from its neighbours: 7 and the next number above it read differently."""
+    if isinstance(bound, int):
+        return str(bound)
+    return np.format_float_positional(np.float32(bound), trim="-")
 
 
 def within(name: str, measure: Measure, low: float | None, high: float | None) -> list[Rule]:

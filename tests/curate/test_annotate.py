@@ -1,5 +1,7 @@
 """Measuring: nothing twice, nothing that a cheap rule makes useless, and parts that say what they hold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -8,9 +10,11 @@ from PIL import Image
 from curate import annotate, clip, measure, readers
 from curate.command import UserError
 from curate.config import AnnotateConfig, ClipConfig
+from curate.decide import load_annotations
 from curate.embeddings import Embeddings
 from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
 from curate.gate import Gate
+from curate.known import current_parts
 from curate.readers.config import FolderConfig
 from curate.readers.source import Source
 from curate.request import Request
@@ -62,15 +66,10 @@ def run(tiny_clip, tmp_path):
             source,
             tmp_path / "annotations",
             AnnotateConfig(**{"images_per_part": 5, **config}),
-            Request(
-                "tiny 0 draft" if config.get("draft") else "tiny 0",
-                gate,
-                (),
-                bool(config.get("draft")),
-            ),
+            Request(f"tiny {config.get('draft', 0)}", gate, {}, config.get("draft", False)),
             lambda: scorer,
         )
-        assert len(list((tmp_path / "annotations").iterdir())) == len(found.parts)
+        assert current_parts(tmp_path / "annotations") == found.parts
         rows = [row for path in found.parts for row in pq.read_table(path).to_pylist()]
         assert len(rows) == found.pairs
         return rows
@@ -78,6 +77,7 @@ def run(tiny_clip, tmp_path):
     return annotated
 
 
+REQUEST = Request("tiny 0", Gate(ImageFilterConfig(), CaptionFilterConfig()))
 NOTHING = {"decoded": 0, "images": 0, "texts": 0}
 
 
@@ -172,7 +172,7 @@ def test_missing_files_are_no_reason_to_stop(run, pictures):
 
 def test_embeddings_are_read_by_row(run, pictures, tmp_path):
     rows = run(pictures)
-    embedded = Embeddings(sorted((tmp_path / "annotations").iterdir()))
+    embedded = Embeddings(current_parts(tmp_path / "annotations"))
     chosen = np.array([40, 3, 3, 17])
     images, texts = embedded.images(chosen), embedded.texts(chosen)
     np.testing.assert_allclose(
@@ -200,3 +200,34 @@ def test_drafted_pictures_keep_their_size_and_nearly_their_score(run, tmp_path, 
         assert one["pixels"] != other["pixels"]
         assert one["clip_similarity"] == pytest.approx(other["clip_similarity"], abs=0.05)
     assert [(row["width"], row["height"]) for row in drafted] == [(800, 600), (600, 800)]
+
+
+def test_a_looser_caption_rule_scores_the_captions_that_it_lets_in(run, pictures):
+    loaded = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    both = [replace(c, captions=("cat", "a big red cat")) for c in loaded.candidates()]
+    source = Source.of(both, loaded.load)
+    tight = run(source, caption=CaptionFilterConfig(min_words=2))
+    assert {row["caption"] for row in tight if row["clip_similarity"] is None} == {"cat"}
+    # "cat" is in every part: what the first of them measures is found by the others.
+    assert all(row["clip_similarity"] is not None for row in run(source))
+
+
+def test_a_trial_keeps_what_was_measured_of_the_others(run, make_pictures, tmp_path, counted):
+    root = make_pictures(tmp_path / "pictures", 12)
+    run(root)
+    counted()
+    source = readers.read(FolderConfig(name="x", reader="folder", root=str(root), limit=3))
+    run(source)
+    run(root)
+    assert counted() == NOTHING
+
+
+def test_one_column_of_two_types_becomes_text(run, pictures, tmp_path):
+    loaded = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    odd = [
+        replace(c, columns={"id_": number if number < 20 else f"n{number}"})
+        for number, c in enumerate(loaded.candidates())
+    ]
+    run(Source.of(odd, loaded.load))
+    frame = load_annotations(current_parts(tmp_path / "annotations"), REQUEST)
+    assert frame["id_"].tolist() == [str(n) for n in range(20)] + [f"n{n}" for n in range(20, 48)]

@@ -13,7 +13,9 @@ from curate.decide import decide as decide_parts
 from curate.decide import load_annotations
 from curate.embeddings import Embeddings
 from curate.filters.config import ClipSimilarityConfig, FiltersConfig
+from curate.gate import Gate
 from curate.removed import Removed
+from curate.request import Request
 
 PAIRS, WRONG, DIMENSIONS = 600, 120, 48
 
@@ -65,9 +67,9 @@ def decide(annotations, filters, sides):
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "part-00000.parquet")
         annotations.to_parquet(part)
-        embedded = Embeddings([part])
-        pairs = load_annotations([part], embedded, {})
-        return decide_parts(pairs, embedded, filters, sides, Removed())
+        request = Request("planted 0", Gate(filters.image, filters.caption))
+        pairs = load_annotations([part], request)
+        return decide_parts(pairs, Embeddings([part]), filters, sides, Removed())
 
 
 def filters(**similarity):

@@ -292,3 +292,16 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are():
         reasons(config, frame(pair()))
     with pytest.raises(UserError, match="not all values are numbers"):
         reasons(FiltersConfig(columns={"caption": {"maximum": 0.5}}), frame(pair()))
+
+
+@pytest.mark.parametrize(("width", "bound"), [(330, 3.3), (190, 1.9), (300, 3.0)])
+def test_the_aspect_of_the_bound_itself_stays(width, bound):
+    config = FiltersConfig(image=ImageFilterConfig(max_aspect=bound))
+    assert reasons(config, frame(pair(width=width, height=100))) == [""]
+    assert reasons(config, frame(pair(width=width + 1, height=100))) == [f"aspect > {bound:g}"]
+
+
+def test_whole_numbers_are_bounded_exactly():
+    config = FiltersConfig(columns={"taken": {"minimum": 2**24 + 1}})
+    rows = frame(pair(taken=2**24), pair(taken=2**24 + 1))
+    assert reasons(config, rows) == [f"taken < {2**24 + 1}", ""]

@@ -19,7 +19,13 @@ from curate.config import (
     ShardsConfig,
     SplitConfig,
 )
-from curate.filters.config import ClipSimilarityConfig, FiltersConfig
+from curate.files import locked
+from curate.filters.config import (
+    CaptionFilterConfig,
+    ClipSimilarityConfig,
+    DuplicatesConfig,
+    FiltersConfig,
+)
 from curate.readers.config import CocoConfig, FolderConfig
 from curate.shards import read_manifest, read_shard
 
@@ -269,3 +275,32 @@ def test_an_image_that_changed_since_is_noticed(config, make_pictures, tmp_path,
     monkeypatch.setattr(annotate, "annotate", change_afterwards)
     with pytest.raises(UserError, match="has changed since"):
         pipeline.run(config, source)
+
+
+def test_what_was_run_before_changes_nothing(config, bytes_of, tmp_path):
+    strict = FiltersConfig(
+        caption=CaptionFilterConfig(min_words=4),
+        clip_similarity=ClipSimilarityConfig(false_keep_rate=0.5),
+        duplicates=DuplicatesConfig(hamming_distance=8),
+    )
+    config.filters = strict
+    fresh = verdicts_of(run(config))
+    config.run.root = str(tmp_path / "elsewhere")
+    config.filters, config.annotate.measures = FiltersConfig(), ["quality"]
+    run(config)
+    config.filters, config.annotate.measures = strict, []
+    after = run(config)
+    assert verdicts_of(after) == fresh
+    config.run.root = str(tmp_path / "third")
+    assert bytes_of(run(config) / "shards") == bytes_of(after / "shards")
+
+
+def verdicts_of(curate_dir):
+    return ledger.read(curate_dir).fillna(0).to_dict("list")
+
+
+def test_two_processes_never_work_in_one_run(config):
+    curate_dir = Path(config.run.root, config.run.name, "curate")
+    with locked(curate_dir), pytest.raises(UserError, match="another process"):
+        run(config)
+    run(config)

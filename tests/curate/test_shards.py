@@ -180,3 +180,19 @@ def test_manifest_round_trip_and_its_absence(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(content | {"version": 9}))
     with pytest.raises(UserError, match="version 9"):
         shards.read_manifest(tmp_path)
+
+
+def test_a_writer_that_was_killed_between_tar_and_table_vouches_for_nothing(tmp_path, monkeypatch):
+    rows = [row(i) for i in range(5)]
+    [planned], _ = write(tmp_path, rows)
+    wanted = shards.digest(rows_of(planned, rows), "png 95")
+    other = [r | {"captions": ["another"]} for r in rows]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_write_sidecar", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path, other)
+    assert shards.is_written(tmp_path, planned, wanted) is None

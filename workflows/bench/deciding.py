@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from workflows.bench.compare import say
 from workflows.bench.data import WORDS
 
-ROWS, ROWS_PER_PART, DIMENSIONS = 1_000_000, 20_000, 16
+ROWS, ROWS_PER_PART, DIMENSIONS = 1_000_000, 2_500, 64
 
 
 def run() -> None:
@@ -28,18 +28,21 @@ def run() -> None:
         FiltersConfig,
         ImageFilterConfig,
     )
+    from curate.gate import Gate
     from curate.removed import Removed
+    from curate.request import Request
 
     filters = FiltersConfig(
         image=ImageFilterConfig(max_aspect=3.0),
         caption=CaptionFilterConfig(max_characters=1000),
         clip_similarity=ClipSimilarityConfig(false_keep_rate=0.1),
     )
+    request = Request("bench", Gate(filters.image, filters.caption))
     with tempfile.TemporaryDirectory() as folder:
         parts = [_part(Path(folder), start) for start in range(0, ROWS, ROWS_PER_PART)]
         started = time.perf_counter()
         embedded = Embeddings(parts)
-        pairs = load_annotations(parts, embedded, {})
+        pairs = load_annotations(parts, request)
         loaded = time.perf_counter()
         verdicts = decide(pairs, embedded, filters, SplitConfig(), Removed())
         decided = time.perf_counter()

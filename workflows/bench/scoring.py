@@ -47,7 +47,6 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     from curate.annotate import annotate
     from curate.config import AnnotateConfig
     from curate.decide import load_annotations
-    from curate.embeddings import Embeddings
     from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
     from curate.gate import Gate
     from curate.request import Request
@@ -55,7 +54,7 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     request = Request("bench", Gate(ImageFilterConfig(), CaptionFilterConfig()))
     with tempfile.TemporaryDirectory() as folder:
         parts = annotate(source, Path(folder), AnnotateConfig(), request, lambda: scorer).parts
-        return load_annotations(parts, Embeddings(parts), {})
+        return load_annotations(parts, request)
 
 
 def _random_scorer(precision: str) -> Any:
