@@ -7,11 +7,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from curate.command import UserError
+
+_BLOCK_BYTES = 1 << 22
 
 
 @contextmanager
@@ -56,6 +59,42 @@ def locked(folder: Path) -> Iterator[None]:
                 f"another process is at work in {folder}; wait for it, or take another run.name"
             ) from error
         yield
+
+
+class HashingWriter:
+    """Writes to a stream in blocks and hashes them beside it; to hash by reading again takes as long."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._digest = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1)
+        self._pending = self._thread.submit(self._digest.update, b"")
+
+    def __enter__(self) -> HashingWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._thread.shutdown()
+
+    def write(self, content: bytes) -> None:
+        """Append ``content``."""
+        self._parts.append(content)
+        if sum(map(len, self._parts)) >= _BLOCK_BYTES:
+            self._flush()
+
+    def hexdigest(self) -> str:
+        """Of all that was written."""
+        self._pending.result()
+        return self._digest.hexdigest()
+
+    def _flush(self) -> None:
+        block = b"".join(self._parts)
+        self._parts.clear()
+        self._pending.result()
+        self._pending = self._thread.submit(self._digest.update, block)
+        self._stream.write(block)
 
 
 def write_text(path: Path, text: str) -> None:

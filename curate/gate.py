@@ -48,7 +48,7 @@ class Gate:
 
     def opens_for(self, part: Path) -> bool:
         """Whether a part holds a pair that was kept out and would pass now."""
-        closed = pc.is_null(pc.field("clip_similarity")) & pc.field("has_caption")
+        closed = pc.field("clip_similarity").is_null() & pc.field("has_caption")
         readable = pc.field("error") == ""
         columns = ["caption", "width", "height", "bytes"]
         held = pq.read_table(part, columns=columns, filters=closed & readable).to_pandas()

@@ -11,7 +11,7 @@ from curate.embeddings import Embeddings
 
 SHUFFLES = 4
 MAX_PARTS = 64
-MAX_PAIRS = 20_000  # whose embeddings are in memory at once
+MAX_PAIRS = 10_000  # whose embeddings are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,14 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
         may_be_true = (group == group[dealt]) | np.array(
             [pair in own for pair in zip(group.tolist(), caption[dealt].tolist(), strict=True)]
         )
-        dots = np.einsum("nd,nd->n", images, texts[dealt], dtype=np.float64)
-        found.append(dots[~may_be_true])
+        found.append(_dots(images, texts, dealt)[~may_be_true])
     return Null(np.sort(np.concatenate(found)).astype(np.float32))
+
+
+def _dots(images: np.ndarray, texts: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+    """Similarity of each image with the text dealt to it, (N,), in double precision; a block at a time."""
+    blocks = np.array_split(np.arange(len(dealt)), len(dealt) // 1024 + 1)
+    parts = [
+        np.einsum("nd,nd->n", images[rows], texts[dealt[rows]], dtype=np.float64) for rows in blocks
+    ]
+    return np.concatenate(parts)

@@ -7,19 +7,17 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from curate.command import UserError, run_arguments
-from curate.files import atomic_write, remove_parts, write_json
+from curate.files import HashingWriter, atomic_write, remove_parts, write_json
 from curate.sample import Sample
 
 VERSION = 1
 IMAGE_EXTENSIONS = ("jpg", "png")
-BLOCK_BYTES = 1 << 22
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 
@@ -210,7 +208,7 @@ def write_shard(
     # Before the tar changes: what is left of a killed writer must not pass for what was there before.
     stats_path(path).unlink(missing_ok=True)
     samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in rows)
-    with atomic_write(path) as stream, _Hashing(stream) as hashing:
+    with atomic_write(path) as stream, HashingWriter(stream) as hashing:
         for sample in samples:
             hashing.write(encode_sample(sample, extension))
             progress()
@@ -220,42 +218,6 @@ def write_shard(
     info = ShardInfo(planned.path, planned.split, len(rows), size, hashing.hexdigest())
     _write_stats(path, info, digest(rows, settings))
     return info
-
-
-class _Hashing:
-    """Writes to a stream in blocks and hashes them beside it; to hash by reading again takes as long."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._parts: list[bytes] = []
-        self._digest = hashlib.sha256()
-        self._thread = ThreadPoolExecutor(1)
-        self._pending = self._thread.submit(self._digest.update, b"")
-
-    def __enter__(self) -> _Hashing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._thread.shutdown()
-
-    def write(self, content: bytes) -> None:
-        """Append ``content``."""
-        self._parts.append(content)
-        if sum(map(len, self._parts)) >= BLOCK_BYTES:
-            self._flush()
-
-    def hexdigest(self) -> str:
-        """Of all that was written."""
-        self._pending.result()
-        return self._digest.hexdigest()
-
-    def _flush(self) -> None:
-        block = b"".join(self._parts)
-        self._parts.clear()
-        self._pending.result()
-        self._pending = self._thread.submit(self._digest.update, block)
-        self._stream.write(block)
 
 
 def _write_sidecar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
