@@ -36,6 +36,7 @@ from curate.sample import clean_caption
 _IN_TAR = re.compile(r"(.+\.tar):(\d+):(\d+)", re.DOTALL)
 _INDEX = ".curate-index.sqlite"
 _NOTED = ("key", "url", "caption", "uid")
+_INDEXED = (".parquet", ".json", *IMAGE_SUFFIXES)
 
 
 class Images:
@@ -95,7 +96,8 @@ class Images:
             for name in names:
                 is_shard = name.endswith(".tar")
                 has_shards = has_shards or is_shard
-                version = version_of(folder / name) if is_shard or name.endswith(".parquet") else ""
+                is_read = is_shard or Path(name).suffix.lower() in _INDEXED
+                version = version_of(folder / name) if is_read else ""
                 digest.update(os.fsencode(f"{folder}/{name}\0{version}\n"))
         return digest.hexdigest(), has_shards
 

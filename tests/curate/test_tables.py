@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import json
+import os
 import tarfile
 
 import pandas as pd
@@ -316,6 +317,22 @@ def test_files_fetched_by_img2dataset_are_found_by_their_notes(tmp_path):
     rows = [("http://x/1", "000000000"), ("http://x/2", "000000001")]
     path = write_rows(tmp_path / "t.csv", [(*row, "t") for row in rows], ("url", "id", "text"))
     assert found(read(path, tmp_path / "images")) == [MISSING_FILE, "blue"]
+
+
+def test_notes_that_are_written_anew_are_read_anew(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, colour in enumerate(("red", "blue")):
+        (folder / f"{number}.png").write_bytes(picture(colour))
+        (folder / f"{number}.json").write_text(f'{{"url": "http://x/{number}"}}')
+    path = write_rows(tmp_path / "t.csv", [("http://x/0", "a"), ("http://x/1", "b")])
+    assert found(read(path, folder)) == ["red", "blue"]
+    for number in (0, 1):  # another download into the same folder gives the names to other pictures
+        notes = folder / f"{number}.json"
+        before = notes.stat()
+        notes.write_text(f'{{"url": "http://x/{1 - number}"}}')
+        os.utime(notes, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert found(read(path, folder)) == ["blue", "red"]
 
 
 def test_files_are_found_by_identifier_or_by_the_address_s_end(tmp_path, images):
