@@ -16,7 +16,6 @@ an image: its ``error_message`` says why, and it is counted as a missing file.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from curate.readers import shard_files
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.config import ShardsConfig
 from curate.readers.files import version_of
+from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source
 from curate.readers.tally import Tally
@@ -144,20 +144,16 @@ class ShardReader:
                 continue
             offset, size = members[extension]
             stream.seek(offset)
-            texts[kind] = stream.read(size).decode("utf-8-sig", "replace")
-        if "json" in texts:
-            texts["json"] = self._parsed(place, texts["json"])
+            data = stream.read(size)
+            texts[kind] = self._parsed(place, data) if kind == "json" else _text(data)
         return texts
 
-    def _parsed(self, place: str, text: str) -> dict[str, Any]:
+    def _parsed(self, place: str, data: bytes) -> dict[str, Any]:
         try:
-            content = json.loads(text)
+            return json_object(data)
         except ValueError:
-            content = None
-        if isinstance(content, dict):
-            return content
-        self._tally.add("JSON members that hold no object, passed over", place)
-        return {}
+            self._tally.add("JSON members that hold no object, passed over", place)
+            return {}
 
     def _captions(self, texts: Mapping[str, Any]) -> tuple[str, ...]:
         record = texts.get("json", {})
@@ -209,6 +205,10 @@ def caption_of(record: Mapping[str, Any]) -> Any:
     """The value of the first caption field that has one."""
     values = (record.get(name) for name in CAPTION_NAMES)
     return next((value for value in values if value is not None), None)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8-sig", "replace")
 
 
 def _is_image(extension: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from curate.command import UserError
@@ -102,19 +103,33 @@ def _split(name: str) -> tuple[str, str]:
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of each plain file, as its header says."""
-    with tarfile.open(path, "r:") as tar:
-        while member := _next(tar, path):
+    with _damage():
+        opened = tarfile.open(path, "r:")  # noqa: SIM115 (which reads the first header)
+    with opened as tar:
+        while member := _next(tar):
             tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  (or it keeps them all)
             if member.isreg() and not member.issparse():
                 yield member.name, member.offset_data, member.size
         _check_end(path, tar.offset)
 
 
-def _next(tar: tarfile.TarFile, path: Path) -> tarfile.TarInfo | None:
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    with _damage():
+        member = tar.next()
+    if member is not None and member.size < 0:  # the next header would be sought before this one
+        raise BrokenTar(f"damaged, {member.name} has a negative size")
+    return member
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """What `tarfile` raises over headers: of its own, and whatever extended ones make its parsers raise."""
     try:
-        return tar.next()
-    except tarfile.ReadError as error:
+        yield
+    except tarfile.TarError as error:
         raise BrokenTar(f"cut off ({error})") from error
+    except (ValueError, IndexError, OverflowError, RecursionError) as error:
+        raise BrokenTar(f"damaged, a header says what it cannot mean ({error})") from error
 
 
 def _check_end(path: Path, offset: int) -> None:

@@ -207,6 +207,15 @@ def test_lines_that_are_no_rows_are_counted(tmp_path, images):
     assert sorted(source.notes) == sorted(notes)
 
 
+def test_lines_nested_too_deep_are_counted(tmp_path, images):
+    path = tmp_path / "t.jsonl"
+    deep = ['{"url": ' + "[" * depth + "]" * depth + "}" for depth in (400, 200_000)]
+    path.write_text("\n".join(['{"url": "http://x/red.png", "text": "t"}', *deep, "["]))
+    source = read(path, images)
+    assert found(source) == ["red"]
+    assert source.notes == ["lines that are no JSON object: 3, such as t.jsonl:2"]
+
+
 def test_json_lines_may_differ_in_their_columns(tmp_path, images):
     path = tmp_path / "t.jsonl"
     lines = ['{"url": "u", "score": 1}', "{broken", '{"url": "v", "text": null, "n": [1]}']

@@ -139,6 +139,38 @@ def test_damage_in_the_middle_is_not_the_end(tmp_path):
         list(given)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.map": "a,b"},
+        {"GNU.sparse.size": "x", "GNU.sparse.map": "0,1"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+        {"size": "-1536"},
+        {"size": "9" * 30},
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_headers_without_sense_are_damage(tmp_path, headers, place):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for i in range(2):
+            info = tarfile.TarInfo(f"{i}.png")
+            info.size = 600
+            info.pax_headers = headers if i == place else {}
+            tar.addfile(info, io.BytesIO(b"?" * 600))
+    with pytest.raises(BrokenTar, match=r"damaged|cut off"):
+        list(iter_samples(path))
+
+
+def test_a_chain_of_headers_is_damage(tmp_path):
+    info = tarfile.TarInfo("pax")
+    info.type = tarfile.XHDTYPE
+    path = tmp_path / "a.tar"
+    path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) * 5000)
+    with pytest.raises(BrokenTar, match="damaged"):
+        list(iter_samples(path))
+
+
 # ---- the data set
 
 
@@ -162,12 +194,14 @@ def test_captions_and_columns_of_a_sample(tmp_path):
             **{"c.png": picture(), "c.json": json.dumps(listed), "c.txt": "best"},
             **{"d.png": picture(), "d.cls": "3\n"},
             **{"e.png": picture(), "e.json": "[1]"},
+            **{"ee.png": picture(), "ee.json": "[" * 200_000},
+            **{"eee.png": picture(), "eee.json": '{"a":' + "[" * 400 + "]" * 400 + "}"},
             "f.txt": "no picture",
             **{"g.png": picture(), "g.json": '{"text": "lone \\ud83d surrogate"}'},
         },
     )
     source = open_shards(tmp_path)
-    a, b, c, d, e, f, g = source.candidates()
+    a, b, c, d, e, _, _, f, g = source.candidates()
     assert a.key == "s--a"
     assert [x.captions for x in (a, b, c, d, e)] == [
         ("from json",), ("from text",), ("best", "worse"), (), ()
@@ -181,7 +215,7 @@ def test_captions_and_columns_of_a_sample(tmp_path):
     assert source.load(b.location) == picture()
     with pytest.raises(UnreadableImage, match="missing file"):
         source.load(f.location)
-    assert source.notes == ["JSON members that hold no object, passed over: 1, such as s: e"]
+    assert source.notes == ["JSON members that hold no object, passed over: 3, such as s: e"]
     assert found(tmp_path, caption_field="url")[0].captions == ("http://a/b",)
 
 
