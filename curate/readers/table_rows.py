@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from curate.command import UserError
+from curate.readers.columns import encodable, is_missing
 from curate.readers.config import TableConfig
 from curate.readers.json_object import json_object
 from curate.readers.table_files import TableFile, opened
@@ -136,9 +137,9 @@ def _as_text(value: Any) -> Any:
     """Scalars as text: in JSON lines nothing promises that a column keeps one type."""
     if isinstance(value, list):
         return [_as_text(item) for item in value]
-    if value is None or isinstance(value, dict):
+    if is_missing(value) or isinstance(value, dict):
         return value
-    return str(value).encode(errors="replace").decode()  # half a pair of surrogates is no character
+    return encodable(str(value))
 
 
 def _from_parquet(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:

@@ -8,6 +8,8 @@ import os
 import tarfile
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -214,6 +216,20 @@ def test_lines_nested_too_deep_are_counted(tmp_path, images):
     source = read(path, images)
     assert found(source) == ["red"]
     assert source.notes == ["lines that are no JSON object: 3, such as t.jsonl:2"]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
+def test_numbers_that_are_not_finite_are_missing(tmp_path, images, name):
+    row = {"url": "http://x/red.png", "text": "t", "a": float("nan"), "b": float("inf"), "c": 2.5}
+    row["d"] = {"e": [float("-inf")]}
+    if name.endswith("jsonl"):
+        (tmp_path / name).write_text(json.dumps(row))
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / name)
+    (candidate,) = listed(read(tmp_path / name, images))
+    assert candidate.captions == ("t",)
+    columns = {key: str(value) for key, value in candidate.columns.items()}
+    assert columns == {"url": "http://x/red.png", "c": "2.5", "d": '{"e": [null]}'}
 
 
 def test_json_lines_may_differ_in_their_columns(tmp_path, images):

@@ -211,12 +211,44 @@ def test_captions_and_columns_of_a_sample(tmp_path):
         "url": "http://a/b", "source_key": "7", "punsafe": 0.5, "exif": '{"Make": "x"}',
         "source_group": "mine", "sharp": True,
     }  # fmt: skip
+    assert b.columns["source_caption"] == "from json"  # the text member served
+    assert c.columns == {"title": "no"}
     assert d.columns == {"cls": "3"}
     assert source.load(b.location) == picture()
     with pytest.raises(UnreadableImage, match="missing file"):
         source.load(f.location)
     assert source.notes == ["JSON members that hold no object, passed over: 3, such as s: e"]
     assert found(tmp_path, caption_field="url")[0].captions == ("http://a/b",)
+
+
+def test_only_the_field_that_served_as_caption_is_no_column(tmp_path):
+    meta = {"text": "served", "caption": "other", "TEXT": None, "alt": "served"}
+    listed = {"captions": ["served"], "text": "other"}
+    pack(
+        tmp_path / "s.tar",
+        {
+            **{"a.png": picture(), "a.json": json.dumps(meta)},
+            **{"b.png": picture(), "b.json": json.dumps(listed)},
+            **{
+                "c.png": picture(),
+                "c.txt": "served",
+                "c.json": '{"caption": " served", "text": 7}',
+            },
+        },
+    )
+    a, b, c = found(tmp_path)
+    assert {x.captions for x in (a, b, c)} == {("served",)}
+    assert a.columns == {"source_caption": "other", "alt": "served"}
+    assert b.columns == {"text": "other"}
+    assert c.columns == {"text": 7}
+
+
+def test_numbers_that_are_not_finite_are_missing(tmp_path):
+    meta = '{"caption": NaN, "text": "t", "a": NaN, "b": 1e999, "c": {"d": [-Infinity, 1.5]}, "e": 0.5}'
+    pack(tmp_path / "s.tar", {"a.png": picture(), "a.json": meta})
+    (candidate,) = found(tmp_path)
+    assert candidate.captions == ("t",)
+    assert candidate.columns == {"c": '{"d": [null, 1.5]}', "e": 0.5}
 
 
 def test_what_this_program_wrote_keeps_its_keys_and_columns(tmp_path):
