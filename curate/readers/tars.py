@@ -9,21 +9,10 @@ from pathlib import Path
 
 from curate.command import UserError
 from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.readers.what_is import what_is
 
 Members = dict[str, tuple[int, int]]
 """Extension of each member, without the first dot and in lower case, to its (offset, size) in bytes."""
-
-_MAGIC = (  # first bytes of what is found under the name of a tar
-    (b"\x1f\x8b", "compressed by gzip; gunzip it, random access needs a plain tar"),
-    (b"BZh", "compressed by bzip2; bunzip2 it, random access needs a plain tar"),
-    (b"\xfd7zXZ", "compressed by xz; unxz it, random access needs a plain tar"),
-    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unzstd it, random access needs a plain tar"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"PAR1", "a parquet table"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file; type: git lfs pull"),
-    (b"<", "a page of HTML or XML, such as a server sends in place of a file; fetch it again"),
-    (b"{", "JSON"),
-)
 
 
 class BrokenTar(Exception):
@@ -44,9 +33,11 @@ def check_tar(path: Path) -> None:
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
-        known = (what for magic, what in _MAGIC if head.lstrip().startswith(magic))
-        what = "an empty file" if not head else next(known, "no tar")
-        raise UserError(f"{path} is {what}; mend it or leave it out") from error
+        what = what_is(head)
+        advice = "mend it or leave it out"
+        if what.startswith("compressed"):
+            advice = "unpack it (gunzip, unxz, ...), random access needs a plain tar"
+        raise UserError(f"{path} is {what or 'no tar'}; {advice}") from error
 
 
 def iter_samples(path: Path) -> Iterator[tuple[str, Members]]:

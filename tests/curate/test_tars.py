@@ -339,6 +339,7 @@ def test_a_truncated_shard_is_read_up_to_the_damage_and_noted_once_a_pass(tmp_pa
         (b"PAR1" + bytes(600), "parquet"),
         (b"", "empty file"),
         (b"\x01" * 600, "no tar"),
+        (b'{"a": 1}', "no tar"),
     ],
 )
 def test_what_is_no_tar_is_named(tmp_path, content, says):
