@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,6 +10,7 @@ from curate.command import UserError
 from curate.images import UnreadableImage
 from curate.readers.config import CocoConfig
 from curate.readers.files import loader, version_of
+from curate.readers.json_object import json_object
 from curate.readers.source import Source
 from curate.sample import Candidate, clean_caption, key_of
 
@@ -120,9 +120,9 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json_object(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); unpack it again") from error
-    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+    if not {"images", "annotations"} <= content.keys():
         raise UserError(f"{path} is no COCO caption file: 'images' or 'annotations' is missing")
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def flat(record: Mapping[str, Any], leave: Collection[str] = ()) -> dict[str, An
         column = column_name(str(name))
         while column != name and column in record:  # curated before: it has key and source_key
             column = f"source_{column}"
-        columns[column] = _plain(value)
+        columns[column] = plain(value)
     return columns
 
 
@@ -51,8 +52,8 @@ def captions_in(value: Any) -> tuple[str, ...]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is None or NaN."""
-    return value is None or (isinstance(value, float) and value != value)
+    """Whether a value is None or a float that is not finite, which no JSON can hold."""
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def encodable(text: str) -> str:
@@ -60,11 +61,20 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _plain(value: Any) -> str | int | float | bool:
+def plain(value: Any) -> str | int | float | bool:
+    """A value that is not missing as a scalar: what is nested as JSON, with null for what is missing in it."""
     if isinstance(value, str):
         return encodable(value)
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
         return str(value)
     if isinstance(value, int | float):
         return value
-    return json.dumps(value, ensure_ascii=True, sort_keys=True, default=str)
+    return json.dumps(_finite(value), ensure_ascii=True, sort_keys=True, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if is_missing(value) else value

@@ -6,16 +6,18 @@ With ``dataset.streaming=true`` nothing but what is used is fetched, see ``reade
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.command import UserError
-from curate.images import MISSING_FILE, UnreadableImage
+from curate.images import CANNOT_BE_READ, UnreadableImage
 from curate.readers import spool
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.config import HubConfig
-from curate.readers.files import read_bytes
+from curate.readers.hub_files import bytes_of, folders_of
 from curate.readers.source import Source
 from curate.sample import Candidate, key_of
 
@@ -35,15 +37,14 @@ def read(config: HubConfig) -> Source:
     Raises:
         UserError: it cannot be opened, or a column is missing or not clear; says which there are.
     """
-    dataset = _open(config)
+    dataset, version = _open(config)
     reader = _Rows(config, dataset)
     if _is_stream(dataset):
-        return spool.source(config, lambda start: reader.raw(dataset.skip(start)))
-    return _random_access(config, dataset, reader)
+        return spool.source(config, version, lambda start: reader.raw(dataset.skip(start)))
+    return _random_access(config, dataset, version, reader)
 
 
-def _random_access(config: HubConfig, dataset: Dataset, reader: _Rows) -> Source:
-    version = dataset._fingerprint  # of the files and whatever was done to them
+def _random_access(config: HubConfig, dataset: Dataset, version: str, reader: _Rows) -> Source:
     images = reader.encoded(dataset.select_columns([reader.image]))
     rest: Any = dataset.remove_columns(reader.media)
 
@@ -59,34 +60,9 @@ def _random_access(config: HubConfig, dataset: Dataset, reader: _Rows) -> Source
             )
 
     def load(location: str) -> bytes:
-        return bytes_of(images[int(location)][reader.image])
+        return bytes_of(images[int(location)][reader.image], reader.folders)
 
     return Source(candidates, load, len(dataset))
-
-
-def bytes_of(value: Any) -> bytes:
-    """The stored bytes of an image that was not decoded: in the table, in a file, or in a hub's file.
-
-    Raises:
-        UnreadableImage: there is none. A place on another server is not asked: that is for a downloader.
-    """
-    path, data = (value or {}).get("path"), (value or {}).get("bytes")
-    if data:
-        return data
-    if not path:
-        raise UnreadableImage(MISSING_FILE)
-    if "://" not in path:
-        return read_bytes(Path(path))
-    outermost = path.rpartition("::")[2]
-    if "://" in outermost and not outermost.startswith("hf://"):
-        raise UnreadableImage(MISSING_FILE)
-    import fsspec
-
-    try:
-        with fsspec.open(path) as stream:
-            return stream.read()  # type: ignore[union-attr]
-    except FileNotFoundError as error:
-        raise UnreadableImage(MISSING_FILE) from error
 
 
 class _Rows:
@@ -97,6 +73,7 @@ class _Rows:
         if features is None:  # of a stream whose files do not say
             features = dataset._resolve_features().features  # type: ignore[union-attr]
         self.features: Mapping[str, Any] = features
+        self.folders = folders_of(config.path)
         self.image = self._image_column(config)
         self.caption = self._caption_column(config)
         media = [name for name, feature in features.items() if _is_media(feature)]
@@ -109,12 +86,18 @@ class _Rows:
         return dataset.cast_column(self.image, Image(decode=False))
 
     def raw(self, stream: IterableDataset) -> Iterator[spool.Raw]:
-        """Image, captions and columns of each row of a stream."""
+        """Image, captions and columns of each row of a stream.
+
+        Raises:
+            OSError: an image cannot be read now; the spool would keep it as missing.
+        """
         others = [name for name in self.media if name != self.image]
         for row in self.encoded(stream.remove_columns(others)):
             try:
-                image = bytes_of(row.pop(self.image))
-            except UnreadableImage:
+                image = bytes_of(row.pop(self.image), self.folders)
+            except UnreadableImage as error:
+                if error.reason.startswith(CANNOT_BE_READ):
+                    raise OSError(error.reason) from error
                 image = None
             yield image, self.captions(row), self.columns(row)
 
@@ -182,26 +165,39 @@ def _is_stream(dataset: Any) -> bool:
     return isinstance(dataset, IterableDataset)
 
 
-def _open(config: HubConfig) -> Any:
-    from datasets import load_dataset
+def _open(config: HubConfig) -> tuple[Any, str]:
+    """The data set, and what changes with its content."""
+    from datasets import load_dataset, load_dataset_builder
     from datasets.exceptions import DatasetsError
 
     folder = Path(config.path)
     try:
         if any((folder / name).is_file() for name in _SAVED):
-            return _saved(config)
-        return load_dataset(
-            config.path,
-            name=config.config,
-            split=config.split,
-            revision=config.revision,
-            streaming=config.streaming,
-        )
+            dataset = _saved(config)
+        elif config.streaming:
+            builder = load_dataset_builder(
+                config.path, name=config.config, revision=config.revision
+            )
+            return builder.as_streaming_dataset(split=config.split), _state_of(builder)
+        else:
+            dataset = load_dataset(
+                config.path, name=config.config, split=config.split, revision=config.revision
+            )
+        return dataset, dataset._fingerprint  # of the files and whatever was done to them
     except (DatasetsError, OSError, ValueError) as error:
         raise UserError(
             f"dataset.path={config.path} cannot be opened with dataset.config={config.config} and "
             f"dataset.split={config.split}: {error}"
         ) from error
+
+
+def _state_of(builder: Any) -> str:
+    """Changes with the files of a stream: with the hub's commit, or the time that one was written at."""
+    files = builder.config.data_files
+    if not files:
+        return str(builder.hash)
+    known = [[str(split), list(found), found.origin_metadata] for split, found in files.items()]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def _saved(config: HubConfig) -> Any:

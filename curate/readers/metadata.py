@@ -9,6 +9,7 @@ from typing import Any
 
 from curate.command import UserError
 from curate.readers.columns import CAPTION_NAMES, captions_in, column_name, is_missing
+from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES, Row, images_below
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
@@ -25,7 +26,7 @@ def read(table: Path) -> tuple[list[Row], list[str]]:
         records = _RECORDS[table.suffix](table)
     except PermissionError:
         raise
-    except (ValueError, OSError, csv.Error) as error:
+    except (ValueError, RecursionError, OSError, csv.Error) as error:
         raise UserError(
             f"{table} cannot be read ({error}); mend it, or save it as UTF-8"
         ) from error
@@ -110,12 +111,9 @@ def _from_jsonl(table: Path) -> list[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                records.append(json_object(line))
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"line {number} is no JSON object")
-            records.append(record)
     return records
 
 

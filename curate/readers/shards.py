@@ -8,7 +8,7 @@ What of a sample counts:
   captions, but for those with their own middle part (``a.0.txt``). Images passed over are counted;
 - captions are ``.txt`` or ``.caption``, and every one of a JSON list ``captions``; without a text member
   the JSON's first field of ``columns.CAPTION_NAMES``;
-- the other JSON fields, and ``.cls``, are columns. Nothing else is opened, least of all pickles.
+- the other JSON fields, but for captions that repeat the text member's, and ``.cls``, are columns. Nothing else is opened, least of all pickles.
 
 A pair that img2dataset's table beside the tar lists, and the tar does not hold, is a candidate without
 an image: its ``error_message`` says why, and it is counted as a missing file.
@@ -16,9 +16,8 @@ an image: its ``error_message`` says why, and it is counted as a missing file.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,9 +26,10 @@ import pyarrow.parquet as pq
 
 from curate.images import MISSING_FILE, UnreadableImage
 from curate.readers import shard_files
-from curate.readers.columns import CAPTION_NAMES, captions_in, flat
+from curate.readers.columns import CAPTION_NAMES, captions_in, flat, is_missing
 from curate.readers.config import ShardsConfig
 from curate.readers.files import version_of
+from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source
 from curate.readers.tally import Tally
@@ -113,15 +113,16 @@ class ShardReader:
             )
         for extension in chosen or [""]:
             texts = self._texts(f"{name}: {key}", extension, members, stream)
+            captions, columns = self._content(texts)
             offset, size = members.get(extension, (0, 0))
             full = f"{key}.{extension}" if len(chosen) > 1 else key
             yield Candidate(
                 key=self._key(name, full),
-                captions=self._captions(texts),
+                captions=captions,
                 source=self._config.name,
                 location=f"{name}.tar:{offset}:{size}" if extension else "",
                 version=f"{version}-{offset}" if extension else "",
-                columns=self._columns(texts),
+                columns=columns,
             )
 
     def _key(self, name: str, key: str) -> str:
@@ -144,53 +145,52 @@ class ShardReader:
                 continue
             offset, size = members[extension]
             stream.seek(offset)
-            texts[kind] = stream.read(size).decode("utf-8-sig", "replace")
-        if "json" in texts:
-            texts["json"] = self._parsed(place, texts["json"])
+            data = stream.read(size)
+            texts[kind] = self._parsed(place, data) if kind == "json" else _text(data)
         return texts
 
-    def _parsed(self, place: str, text: str) -> dict[str, Any]:
+    def _parsed(self, place: str, data: bytes) -> dict[str, Any]:
         try:
-            content = json.loads(text)
+            return json_object(data)
         except ValueError:
-            content = None
-        if isinstance(content, dict):
-            return content
-        self._tally.add("JSON members that hold no object, passed over", place)
-        return {}
+            self._tally.add("JSON members that hold no object, passed over", place)
+            return {}
 
-    def _captions(self, texts: Mapping[str, Any]) -> tuple[str, ...]:
+    def _content(self, texts: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """The captions, and as columns the fields of the JSON that they did not come from."""
         record = texts.get("json", {})
-        if self._config.caption_field:
-            return captions_in(record.get(self._config.caption_field))
         first = [texts[kind] for kind in _CAPTION_MEMBERS if kind in texts][:1]
-        listed = record.get("captions")
-        if isinstance(listed, list):
-            return captions_in([*first, *listed])
-        return captions_in(first or caption_of(record))
+        if self._config.caption_field or not first:
+            field = self._caption_field(record)
+            captions, served = captions_in(record.get(field)), {field}
+        else:
+            listed = record.get("captions")
+            captions = captions_in([*first, *listed] if isinstance(listed, list) else first)
+            served = _repeating(record, captions)
+        columns = flat(record, served)
+        return captions, columns | ({"cls": texts["cls"].strip()} if "cls" in texts else {})
 
-    def _columns(self, texts: Mapping[str, Any]) -> dict[str, Any]:
-        columns = self._flat(texts.get("json", {}))
-        return columns | ({"cls": texts["cls"].strip()} if "cls" in texts else {})
-
-    def _flat(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        field = self._config.caption_field
-        leave = {field} if field else {"caption", "captions", "text", "TEXT"}
-        return flat(record, leave)
+    def _caption_field(self, record: Mapping[str, Any]) -> str:
+        """The field that was asked for, a list ``captions``, or the first that has a value; "" for none."""
+        if self._config.caption_field:
+            return self._config.caption_field
+        if isinstance(record.get("captions"), list):
+            return "captions"
+        return next((name for name in CAPTION_NAMES if not is_missing(record.get(name))), "")
 
     def _without_image(self, name: str, table: Path, keys: set[str]) -> Iterator[Candidate]:
         """The rows of img2dataset's table whose key the tar does not hold."""
         for row in self._rows(table):
             if row["key"] in keys:
                 continue
-            field = self._config.caption_field
+            captions, columns = self._content({"json": row})
             yield Candidate(
                 key=self._key(name, row["key"]),
-                captions=captions_in(row.get(field) if field else caption_of(row)),
+                captions=captions,
                 source=self._config.name,
                 location="",
                 version="",
-                columns=self._flat(row),
+                columns=columns,
             )
 
     def _rows(self, table: Path) -> Iterator[dict[str, Any]]:
@@ -205,10 +205,13 @@ class ShardReader:
             self._tally.add("tables beside shards that cannot be read", f"{table} ({error})")
 
 
-def caption_of(record: Mapping[str, Any]) -> Any:
-    """The value of the first caption field that has one."""
-    values = (record.get(name) for name in CAPTION_NAMES)
-    return next((value for value in values if value is not None), None)
+def _repeating(record: Mapping[str, Any], captions: Collection[str]) -> set[str]:
+    """The caption fields that say nothing new: img2dataset writes its text member into the JSON too."""
+    return {name for name in CAPTION_NAMES if set(captions_in(record.get(name))) <= set(captions)}
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8-sig", "replace")
 
 
 def _is_image(extension: str) -> bool:

@@ -21,6 +21,7 @@ from curate.command import UserError
 from curate.files import atomic_write, write_json
 from curate.images import UnreadableImage, probe
 from curate.readers.config import HubConfig, ShardsConfig
+from curate.readers.json_object import json_object
 from curate.readers.shards import ShardReader, loader
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source
@@ -32,21 +33,28 @@ Raw = tuple[bytes | None, tuple[str, ...], dict[str, Any]]
 
 SAMPLES_PER_TAR = 500  # some 100 MB of photos: soon complete, and few enough files
 _END = "end.json"
+_STREAM = "stream.json"
 
 
-def source(config: HubConfig, stream: Callable[[int], Iterator[Raw]]) -> Source:
+def source(config: HubConfig, state: str, stream: Callable[[int], Iterator[Raw]]) -> Source:
     """The samples of ``stream(start)``, an iterator that begins at a position, by way of the spool.
 
+    Args:
+        config: names the stream.
+        state: changes with what the stream gives; samples of different states are never mixed.
+        stream: begins at the sample that it is given.
+
     Raises:
-        UserError: during a pass, when the stream breaks off.
+        UserError: the spool holds samples of another state, or, during a pass, the stream breaks off.
     """
     folder = Path(config.spool) / _name(config)
+    _check_state(folder, state)
     notes: list[str] = []
     shards = ShardsConfig(name=config.name, reader="shards", path=str(folder))
 
     def candidates() -> Iterator[Candidate]:
         reader = ShardReader(shards, Tally(notes, [f"fetched samples are kept in {folder}"]))
-        for path in _tars(folder, stream):
+        for path in _tars(folder, state, stream):
             yield from reader.candidates(path.stem, path)
 
     return Source(candidates, loader(lambda name: folder / f"{name}.tar"), notes=notes)
@@ -60,7 +68,22 @@ def _name(config: HubConfig) -> str:
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', config.path).strip('-')[-40:]}-{digest}"
 
 
-def _tars(folder: Path, stream: Callable[[int], Iterator[Raw]]) -> Iterator[Path]:
+def _check_state(folder: Path, state: str) -> None:
+    """Refuse what was fetched before the stream changed, or before its state was noted."""
+    if not any(folder.glob("*.tar")) and not (folder / _END).is_file():
+        return
+    try:
+        known = json_object((folder / _STREAM).read_bytes()).get("state")
+    except (FileNotFoundError, ValueError):
+        known = None
+    if known != state:
+        raise UserError(
+            f"{folder} holds samples of another revision of the data set, which has changed since; to "
+            "fetch it anew remove that folder or type dataset.spool=FOLDER with another one"
+        )
+
+
+def _tars(folder: Path, state: str, stream: Callable[[int], Iterator[Raw]]) -> Iterator[Path]:
     """The tars that are there, and then new ones, until the stream has ended."""
     samples: Iterator[Raw] | None = None
     number = 0
@@ -69,20 +92,31 @@ def _tars(folder: Path, stream: Callable[[int], Iterator[Raw]]) -> Iterator[Path
         if not path.is_file():
             if (folder / _END).is_file():
                 return
-            samples = stream(number * SAMPLES_PER_TAR) if samples is None else samples
-            try:
-                count = _write(path, islice(samples, SAMPLES_PER_TAR))
-            except OSError as error:
-                raise UserError(
-                    f"the stream broke off after {number * SAMPLES_PER_TAR} samples ({error}); the same "
-                    "command goes on from there"
-                ) from error
+            start = number * SAMPLES_PER_TAR
+            if samples is None:
+                write_json(folder / _STREAM, {"state": state})
+                samples = _fetched(stream, start)
+            count = _write(path, islice(samples, SAMPLES_PER_TAR))
             if count < SAMPLES_PER_TAR:
-                write_json(folder / _END, {"samples": number * SAMPLES_PER_TAR + count})
+                write_json(folder / _END, {"samples": start + count})
             if not count:
                 return
         yield path
         number += 1
+
+
+def _fetched(stream: Callable[[int], Iterator[Raw]], start: int) -> Iterator[Raw]:
+    """The stream from ``start`` on; errors of whoever writes its samples down are not its own."""
+    number = start
+    try:
+        for sample in stream(start):
+            yield sample
+            number += 1
+    except OSError as error:
+        kept = number - number % SAMPLES_PER_TAR
+        raise UserError(
+            f"the stream broke off after {kept} samples ({error}); the same command goes on from there"
+        ) from error
 
 
 def _write(path: Path, samples: Iterator[Raw]) -> int:

@@ -13,25 +13,12 @@ from pathlib import Path
 
 from curate.command import UserError
 from curate.readers.tally import Tally
+from curate.readers.what_is import HEAD_BYTES, PARQUET, what_is
 
 KINDS = ("csv", "tsv", "jsonl", "parquet")
 _SUFFIXES = {f".{kind}": kind for kind in KINDS} | {".ndjson": "jsonl", ".tab": "tsv"}
 _COMPRESSION = {".gz": "gzip", ".bz2": "bzip2"}
 _LEFTOVERS = (".crc", ".part", ".tmp", ".partial", ".incomplete", ".aria2", ".lock")
-_HEAD_BYTES = 512
-_MAGIC = {
-    b"PAR1": "a parquet file",
-    b"\x1f\x8b": "compressed by gzip",
-    b"BZh": "compressed by bzip2",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
-    b"\xfd7zXZ": "compressed by xz",
-    b"PK\x03\x04": "a zip archive",
-    b"ARROW1": "an Arrow file",
-    b"\xff\xfe": "text in UTF-16",
-    b"\xfe\xff": "text in UTF-16",
-    b"version https://git-lfs": "a Git LFS pointer, which `git lfs pull` replaces by the file",
-}
-_MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +117,19 @@ def _named(path: Path, kind: str | None) -> TableFile:
 def _check_content(table: TableFile) -> None:
     """Refuse a file that is not what its name says, and say what it is."""
     with table.path.open("rb") as stream:
-        found = _describe(stream.read(_HEAD_BYTES))
+        found = what_is(stream.read(HEAD_BYTES))
         end = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, end - 4))
         tail = stream.read()
     expected = f"compressed by {table.compression}" if table.compression else ""
     if table.kind == "parquet":
-        expected = "a parquet file"
+        expected = PARQUET
         if found == expected and (end < 12 or tail != b"PAR1"):
             raise UserError(f"{table.path} is a truncated parquet file; fetch it again")
     if found == expected and table.compression:
         with opened(table) as stream:
             try:
-                found, expected = _describe(stream.read(_HEAD_BYTES)), ""
+                found, expected = what_is(stream.read(HEAD_BYTES)), ""
             except (OSError, EOFError) as error:
                 raise UserError(f"{table.path} is damaged ({error}); fetch it again") from error
     if found != expected:
@@ -150,15 +137,3 @@ def _check_content(table: TableFile) -> None:
             f"{table.path} is {found or 'plain text'}, not {expected or f'{table.kind} text'}; fetch "
             "it again, or give it the name of what it is"
         )
-
-
-def _describe(head: bytes) -> str:
-    """What a file is by its first bytes; "" for text."""
-    for magic, name in _MAGIC.items():
-        if head.startswith(magic):
-            return name
-    if head.lstrip().lower().startswith(_MARKUP):
-        return "a page of HTML or XML, such as servers send in a file's stead"
-    if not head.strip():
-        return "empty"
-    return "binary data" if b"\0" in head else ""

@@ -6,7 +6,6 @@ descendants, Re-LAION, DataComp, COYO, img2dataset's sidecars.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -14,9 +13,8 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from curate.command import UserError
-from curate.readers.columns import RESERVED, is_missing
+from curate.readers.columns import RESERVED, captions_in, is_missing, plain
 from curate.readers.config import TableConfig
-from curate.sample import clean_caption
 
 URLS = ("url", "URL", "image_url", "image_urls", "downloadurl", "download_url")
 CAPTIONS = ("text", "TEXT", "caption", "captions", "alt", "top_caption", "title")
@@ -107,9 +105,7 @@ def captions_of(record: dict[str, Any], columns: Sequence[str]) -> tuple[str, ..
     """The captions of a row, each once; a missing one is none, and an empty one counts if it is alone."""
     found: dict[str, None] = {}
     for column in columns:
-        value = record.get(column)
-        items = value if isinstance(value, list) else [value]
-        found |= {clean_caption(str(item)): None for item in items if not is_missing(item)}
+        found |= dict.fromkeys(captions_in(record.get(column)))
     return tuple(filter(None, found)) or tuple(found)
 
 
@@ -120,11 +116,9 @@ def columns_of(record: dict[str, Any], rest: dict[str, str]) -> dict[str, Any]:
         value = record.get(name)
         if is_missing(value):
             continue
-        if not isinstance(value, str | int | float):
-            value = json.dumps(value, default=str)
-        elif ours in _WHOLE and isinstance(value, float) and value.is_integer():
-            value = int(value)
-        columns[ours] = value
+        value = plain(value)
+        is_whole = ours in _WHOLE and isinstance(value, float) and value.is_integer()
+        columns[ours] = int(value) if is_whole else value
     return columns
 
 

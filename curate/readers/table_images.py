@@ -15,7 +15,6 @@ are kept in one index on the disk, which is built when the folder or the table h
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 from curate.images import MISSING_FILE, UnreadableImage
 from curate.readers import table_index
 from curate.readers.files import read_bytes, version_of
+from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.table_formats import FILE_STEMS, text_of
 from curate.readers.table_index import FILE, ImageIndex, Name
@@ -36,6 +36,7 @@ from curate.sample import clean_caption
 _IN_TAR = re.compile(r"(.+\.tar):(\d+):(\d+)", re.DOTALL)
 _INDEX = ".curate-index.sqlite"
 _NOTED = ("key", "url", "caption", "uid")
+_INDEXED = (".parquet", ".json", *IMAGE_SUFFIXES)
 
 
 class Images:
@@ -95,7 +96,8 @@ class Images:
             for name in names:
                 is_shard = name.endswith(".tar")
                 has_shards = has_shards or is_shard
-                version = version_of(folder / name) if is_shard or name.endswith(".parquet") else ""
+                is_read = is_shard or Path(name).suffix.lower() in _INDEXED
+                version = version_of(folder / name) if is_read else ""
                 digest.update(os.fsencode(f"{folder}/{name}\0{version}\n"))
         return digest.hexdigest(), has_shards
 
@@ -110,7 +112,7 @@ class Images:
                     yield from _named_in_tar(path, location)
                 elif path.suffix.lower() in IMAGE_SUFFIXES:
                     notes = path.with_suffix(".json")
-                    record = _parsed(notes.read_bytes()) if notes.name in there else {}
+                    record = _notes(notes.read_bytes()) if notes.name in there else {}
                     yield location, _names(name, record)
 
 
@@ -167,7 +169,7 @@ def _named_in_tar(path: Path, location: str) -> Iterator[tuple[str, list[Name]]]
         stem = key.rpartition("/")[2]
         record = noted.get(stem, {})
         if not record and "json" in members:
-            record = _parsed(read_range(path, *members["json"]))
+            record = _notes(read_range(path, *members["json"]))
         offset, size = members[extension]
         yield f"{location}:{offset}:{size}", _names(f"{stem}.{extension}", record)
 
@@ -194,12 +196,12 @@ def _sidecar(path: Path) -> dict[str, dict[str, Any]]:
     return {text_of(record["key"]): record for record in records}
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _notes(data: bytes) -> dict[str, Any]:
+    """Notes; without any where they are not JSON, the picture goes by its name."""
     try:
-        record = json.loads(data)
-    except (ValueError, RecursionError):
+        return json_object(data)
+    except ValueError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _names(file: str, record: dict[str, Any]) -> list[Name]:

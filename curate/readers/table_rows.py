@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from curate.command import UserError
+from curate.readers.columns import encodable, is_missing
 from curate.readers.config import TableConfig
+from curate.readers.json_object import json_object
 from curate.readers.table_files import TableFile, opened
 from curate.readers.tally import Tally
 
@@ -118,33 +119,27 @@ def _from_jsonl(table: TableFile, config: TableConfig, tally: Tally) -> Iterator
         for number, line in enumerate(_decoded(stream, table, tally), start=1):
             if not line.strip():
                 continue
-            record = _parsed(line)
-            if isinstance(record, dict):
-                fitting += 1
-                yield number, {name: _as_text(value) for name, value in record.items()}
+            try:
+                record = json_object(line)
+            except ValueError:
+                misfits += 1
+                tally.add("lines that are no JSON object", f"{table.path.name}:{number}")
+                if not fitting and misfits == _HOPELESS_LINES:
+                    break
                 continue
-            misfits += 1
-            tally.add("lines that are no JSON object", f"{table.path.name}:{number}")
-            if not fitting and misfits == _HOPELESS_LINES:
-                break
+            fitting += 1
+            yield number, {name: _as_text(value) for name, value in record.items()}
     if misfits and not fitting:
         raise UserError(f"{table.path} has no JSON object in any line; write one record a line")
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _as_text(value: Any) -> Any:
     """Scalars as text: in JSON lines nothing promises that a column keeps one type."""
     if isinstance(value, list):
         return [_as_text(item) for item in value]
-    if value is None or isinstance(value, dict):
+    if is_missing(value) or isinstance(value, dict):
         return value
-    return str(value).encode(errors="replace").decode()  # half a pair of surrogates is no character
+    return encodable(str(value))
 
 
 def _from_parquet(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from curate.command import UserError
 from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.readers.what_is import what_is
 
 Members = dict[str, tuple[int, int]]
 """Extension of each member, without the first dot and in lower case, to its (offset, size) in bytes."""
-
-_MAGIC = (  # first bytes of what is found under the name of a tar
-    (b"\x1f\x8b", "compressed by gzip; gunzip it, random access needs a plain tar"),
-    (b"BZh", "compressed by bzip2; bunzip2 it, random access needs a plain tar"),
-    (b"\xfd7zXZ", "compressed by xz; unxz it, random access needs a plain tar"),
-    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unzstd it, random access needs a plain tar"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"PAR1", "a parquet table"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file; type: git lfs pull"),
-    (b"<", "a page of HTML or XML, such as a server sends in place of a file; fetch it again"),
-    (b"{", "JSON"),
-)
 
 
 class BrokenTar(Exception):
@@ -43,9 +33,11 @@ def check_tar(path: Path) -> None:
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
-        known = (what for magic, what in _MAGIC if head.lstrip().startswith(magic))
-        what = "an empty file" if not head else next(known, "no tar")
-        raise UserError(f"{path} is {what}; mend it or leave it out") from error
+        what = what_is(head)
+        advice = "mend it or leave it out"
+        if what.startswith("compressed"):
+            advice = "unpack it (gunzip, unxz, ...), random access needs a plain tar"
+        raise UserError(f"{path} is {what or 'no tar'}; {advice}") from error
 
 
 def iter_samples(path: Path) -> Iterator[tuple[str, Members]]:
@@ -102,19 +94,33 @@ def _split(name: str) -> tuple[str, str]:
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of each plain file, as its header says."""
-    with tarfile.open(path, "r:") as tar:
-        while member := _next(tar, path):
+    with _damage():
+        opened = tarfile.open(path, "r:")  # noqa: SIM115 (which reads the first header)
+    with opened as tar:
+        while member := _next(tar):
             tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  (or it keeps them all)
             if member.isreg() and not member.issparse():
                 yield member.name, member.offset_data, member.size
         _check_end(path, tar.offset)
 
 
-def _next(tar: tarfile.TarFile, path: Path) -> tarfile.TarInfo | None:
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    with _damage():
+        member = tar.next()
+    if member is not None and member.size < 0:  # the next header would be sought before this one
+        raise BrokenTar(f"damaged, {member.name} has a negative size")
+    return member
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """What `tarfile` raises over headers: of its own, and whatever extended ones make its parsers raise."""
     try:
-        return tar.next()
-    except tarfile.ReadError as error:
+        yield
+    except tarfile.TarError as error:
         raise BrokenTar(f"cut off ({error})") from error
+    except (ValueError, IndexError, OverflowError, RecursionError) as error:
+        raise BrokenTar(f"damaged, a header says what it cannot mean ({error})") from error
 
 
 def _check_end(path: Path, offset: int) -> None:

@@ -63,7 +63,7 @@ def _images(path: Path) -> dict[int, Image]:
     try:
         content = json.loads(path.read_bytes())
         images = {_id_of(record): record for record in content}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is not Visual Genome's list of images ({error}); unpack it again"
         ) from error

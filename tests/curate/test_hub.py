@@ -1,8 +1,10 @@
 """Data sets that `datasets` opens without a network: folders, parquet, WebDataset, saved ones; streams."""
 
+import errno
 import io
 import itertools
 import json
+import os
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from curate.command import UserError
 from curate.images import UnreadableImage
 from curate.readers import spool
 from curate.readers.config import HubConfig
+from curate.readers.hub_files import bytes_of, folders_of
 
 
 @pytest.fixture(autouse=True)
@@ -152,15 +155,76 @@ def test_webdataset(tmp_path, streaming):
     assert pairs(source) == [(picture(i), (f"json {i}",)) for i in range(3)]
 
 
-def test_images_of_other_places_are_not_fetched(tmp_path):
-    from curate.readers.hub import bytes_of
-
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("x.png", picture(3))
-    assert bytes_of({"bytes": None, "path": f"zip://x.png::{tmp_path}/a.zip"}) == picture(3)
-    for place in ("http://a/b.png", "zip://x.png::http://a/b.zip", "ftp://a/b", "", None):
+def test_images_of_other_places_are_not_opened(tmp_path):
+    root = tmp_path / "d"
+    root.mkdir()
+    for folder in (root, tmp_path):
+        (folder / "x.png").write_bytes(picture(3))
+        with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+            archive.writestr("x.png", picture(3))
+    folders = folders_of(str(root))
+    for place in (f"{root}/x.png", f"{root}/../d/x.png", f"zip://x.png::{root}/a.zip"):
+        assert bytes_of({"bytes": None, "path": place}, folders) == picture(3)
+    elsewhere = ("http://a/b.png", "zip://x.png::http://a/b.zip", "ftp://a/b", "", None)
+    local = (f"file://{tmp_path}/x.png", f"reference://x::{root}/a.zip", f"{root}/no.png")
+    for place in (*elsewhere, *local):
         with pytest.raises(UnreadableImage, match="missing file"):
-            bytes_of({"bytes": None, "path": place})
+            bytes_of({"bytes": None, "path": place}, folders)
+    outside = (f"{tmp_path}/x.png", f"{root}/../x.png", f"{root}/\0", "x.png")
+    for place in (*outside, f"zip://x.png::{tmp_path}/a.zip"):
+        with pytest.raises(UnreadableImage, match="out of the folder"):
+            bytes_of({"bytes": None, "path": place}, folders)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (TimeoutError(), "cannot be read (TimeoutError)"),
+        (ConnectionResetError(104, "reset by peer"), "cannot be read (reset by peer)"),
+        (RuntimeError("of a client"), "cannot be read (RuntimeError)"),
+        (zipfile.BadZipFile("bad CRC"), "damaged archive"),
+        (FileNotFoundError("gone"), "missing file"),
+    ],
+)
+def test_what_a_server_does_is_the_image_s_error(monkeypatch, error, says):
+    def refuse(path):
+        raise error
+
+    monkeypatch.setattr("fsspec.open", refuse)
+    with pytest.raises(UnreadableImage) as raised:
+        bytes_of({"bytes": None, "path": "hf://datasets/a/b/c.png"}, ())
+    assert raised.value.reason == says
+
+
+def test_a_stream_keeps_no_gap_for_what_can_be_read_later(tmp_path, monkeypatch):
+    (tmp_path / "d").mkdir()
+    pd.DataFrame({"img": [picture(7)], "text": ["seven"]}).to_parquet(tmp_path / "d" / "a.parquet")
+
+    def refuse(value, folders):
+        raise UnreadableImage("cannot be read (TimeoutError)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("curate.readers.hub.bytes_of", refuse)
+        with pytest.raises(UserError, match=r"broke off after 0 samples \(cannot be read"):
+            hub(tmp_path / "d", streaming=True, spool=str(tmp_path / "spool"))
+    source = hub(tmp_path / "d", streaming=True, spool=str(tmp_path / "spool"))
+    assert pairs(source) == [(picture(7), ("seven",))]
+
+
+def test_a_stream_keeps_captions_that_were_not_asked_for(tmp_path):
+    (tmp_path / "d").mkdir()
+    frame = pd.DataFrame({"img": [picture(7)], "text": ["t"], "caption": ["c"], "TEXT": ["C"]})
+    frame.to_parquet(tmp_path / "d" / "a.parquet")
+    columns = []
+    for streaming in (False, True):
+        source = hub(
+            tmp_path / "d",
+            caption_column="caption",
+            streaming=streaming,
+            spool=str(tmp_path / "spool"),
+        )
+        columns += [dict(candidate.columns) for candidate in source.candidates()]
+    assert columns == [{"text": "t", "TEXT": "C"}] * 2
 
 
 def test_what_cannot_be_opened_is_said(tmp_path):
@@ -192,7 +256,7 @@ def stream(tmp_path):
             yield sample
 
     return (
-        (lambda limit=None: readers.select(spool.source(config, begin), _limit(limit))),
+        (lambda limit=None: readers.select(spool.source(config, "state", begin), _limit(limit))),
         begun,
         read,
     )
@@ -225,15 +289,50 @@ def test_an_interrupted_stream_goes_on_where_it_stopped(tmp_path):
         raise ConnectionError("reset by peer")
 
     with pytest.raises(UserError, match=r"after 500 samples \(reset by peer\)"):
-        list(spool.source(config, broken).candidates())
-    assert [p.name for p in tmp_path.rglob("*.*")] == ["00000.tar"]
-    whole = spool.source(config, numbers)
+        list(spool.source(config, "state", broken).candidates())
+    assert [p.name for p in tmp_path.rglob("*.tar")] == ["00000.tar"]
+    whole = spool.source(config, "state", numbers)
     assert pairs(whole) == [(image, captions) for image, captions, _ in numbers(0)]
 
 
 def test_a_stream_may_end_with_a_full_tar_or_at_once(tmp_path):
     config = HubConfig(name="mine", reader="hub", path="a/b", spool=str(tmp_path), streaming=True)
-    assert len(list(spool.source(config, lambda start: numbers(start, 500)).candidates())) == 500
-    assert len(list(spool.source(config, lambda start: pytest.fail("ended")).candidates())) == 500
+    assert (
+        len(list(spool.source(config, "state", lambda start: numbers(start, 500)).candidates()))
+        == 500
+    )
+    assert (
+        len(list(spool.source(config, "state", lambda start: pytest.fail("ended")).candidates()))
+        == 500
+    )
     other = HubConfig(name="mine", reader="hub", path="a/c", spool=str(tmp_path), streaming=True)
-    assert list(spool.source(other, lambda start: iter(())).candidates()) == []
+    assert list(spool.source(other, "state", lambda start: iter(())).candidates()) == []
+
+
+def test_samples_of_different_revisions_are_never_mixed(tmp_path):
+    folder = tmp_path / "d"
+    folder.mkdir()
+    options = {"streaming": True, "spool": str(tmp_path / "spool")}
+    for number in (1, 2):
+        frame = pd.DataFrame({"img": [picture(number)], "text": [f"t{number}"]})
+        frame.to_parquet(folder / "a.parquet")
+        os.utime(folder / "a.parquet", (number, number))
+        if number == 1:
+            first = pairs(hub(folder, **options))
+            assert pairs(hub(folder, **options)) == first
+    with pytest.raises(UserError, match="another revision"):
+        hub(folder, **options)
+    options["spool"] = str(tmp_path / "anew")
+    assert pairs(hub(folder, **options)) == [(picture(2), ("t2",))]
+
+
+def test_a_full_disk_is_not_the_stream_s_fault(tmp_path, monkeypatch):
+    config = HubConfig(name="mine", reader="hub", path="a/b", spool=str(tmp_path), streaming=True)
+
+    def full(tar, name, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spool, "_add", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        list(spool.source(config, "state", numbers).candidates())
+    assert raised.value.errno == errno.ENOSPC

@@ -4,9 +4,12 @@ import bz2
 import gzip
 import io
 import json
+import os
 import tarfile
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -206,6 +209,29 @@ def test_lines_that_are_no_rows_are_counted(tmp_path, images):
     assert sorted(source.notes) == sorted(notes)
 
 
+def test_lines_nested_too_deep_are_counted(tmp_path, images):
+    path = tmp_path / "t.jsonl"
+    deep = ['{"url": ' + "[" * depth + "]" * depth + "}" for depth in (400, 200_000)]
+    path.write_text("\n".join(['{"url": "http://x/red.png", "text": "t"}', *deep, "["]))
+    source = read(path, images)
+    assert found(source) == ["red"]
+    assert source.notes == ["lines that are no JSON object: 3, such as t.jsonl:2"]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
+def test_numbers_that_are_not_finite_are_missing(tmp_path, images, name):
+    row = {"url": "http://x/red.png", "text": "t", "a": float("nan"), "b": float("inf"), "c": 2.5}
+    row["d"] = {"e": [float("-inf")]}
+    if name.endswith("jsonl"):
+        (tmp_path / name).write_text(json.dumps(row))
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / name)
+    (candidate,) = listed(read(tmp_path / name, images))
+    assert candidate.captions == ("t",)
+    columns = {key: str(value) for key, value in candidate.columns.items()}
+    assert columns == {"url": "http://x/red.png", "c": "2.5", "d": '{"e": [null]}'}
+
+
 def test_json_lines_may_differ_in_their_columns(tmp_path, images):
     path = tmp_path / "t.jsonl"
     lines = ['{"url": "u", "score": 1}', "{broken", '{"url": "v", "text": null, "n": [1]}']
@@ -316,6 +342,22 @@ def test_files_fetched_by_img2dataset_are_found_by_their_notes(tmp_path):
     rows = [("http://x/1", "000000000"), ("http://x/2", "000000001")]
     path = write_rows(tmp_path / "t.csv", [(*row, "t") for row in rows], ("url", "id", "text"))
     assert found(read(path, tmp_path / "images")) == [MISSING_FILE, "blue"]
+
+
+def test_notes_that_are_written_anew_are_read_anew(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, colour in enumerate(("red", "blue")):
+        (folder / f"{number}.png").write_bytes(picture(colour))
+        (folder / f"{number}.json").write_text(f'{{"url": "http://x/{number}"}}')
+    path = write_rows(tmp_path / "t.csv", [("http://x/0", "a"), ("http://x/1", "b")])
+    assert found(read(path, folder)) == ["red", "blue"]
+    for number in (0, 1):  # another download into the same folder gives the names to other pictures
+        notes = folder / f"{number}.json"
+        before = notes.stat()
+        notes.write_text(f'{{"url": "http://x/{1 - number}"}}')
+        os.utime(notes, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert found(read(path, folder)) == ["blue", "red"]
 
 
 def test_files_are_found_by_identifier_or_by_the_address_s_end(tmp_path, images):

@@ -139,6 +139,38 @@ def test_damage_in_the_middle_is_not_the_end(tmp_path):
         list(given)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.map": "a,b"},
+        {"GNU.sparse.size": "x", "GNU.sparse.map": "0,1"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+        {"size": "-1536"},
+        {"size": "9" * 30},
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_headers_without_sense_are_damage(tmp_path, headers, place):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for i in range(2):
+            info = tarfile.TarInfo(f"{i}.png")
+            info.size = 600
+            info.pax_headers = headers if i == place else {}
+            tar.addfile(info, io.BytesIO(b"?" * 600))
+    with pytest.raises(BrokenTar, match=r"damaged|cut off"):
+        list(iter_samples(path))
+
+
+def test_a_chain_of_headers_is_damage(tmp_path):
+    info = tarfile.TarInfo("pax")
+    info.type = tarfile.XHDTYPE
+    path = tmp_path / "a.tar"
+    path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) * 5000)
+    with pytest.raises(BrokenTar, match="damaged"):
+        list(iter_samples(path))
+
+
 # ---- the data set
 
 
@@ -162,12 +194,14 @@ def test_captions_and_columns_of_a_sample(tmp_path):
             **{"c.png": picture(), "c.json": json.dumps(listed), "c.txt": "best"},
             **{"d.png": picture(), "d.cls": "3\n"},
             **{"e.png": picture(), "e.json": "[1]"},
+            **{"ee.png": picture(), "ee.json": "[" * 200_000},
+            **{"eee.png": picture(), "eee.json": '{"a":' + "[" * 400 + "]" * 400 + "}"},
             "f.txt": "no picture",
             **{"g.png": picture(), "g.json": '{"text": "lone \\ud83d surrogate"}'},
         },
     )
     source = open_shards(tmp_path)
-    a, b, c, d, e, f, g = source.candidates()
+    a, b, c, d, e, _, _, f, g = source.candidates()
     assert a.key == "s--a"
     assert [x.captions for x in (a, b, c, d, e)] == [
         ("from json",), ("from text",), ("best", "worse"), (), ()
@@ -177,12 +211,44 @@ def test_captions_and_columns_of_a_sample(tmp_path):
         "url": "http://a/b", "source_key": "7", "punsafe": 0.5, "exif": '{"Make": "x"}',
         "source_group": "mine", "sharp": True,
     }  # fmt: skip
+    assert b.columns["source_caption"] == "from json"  # the text member served
+    assert c.columns == {"title": "no"}
     assert d.columns == {"cls": "3"}
     assert source.load(b.location) == picture()
     with pytest.raises(UnreadableImage, match="missing file"):
         source.load(f.location)
-    assert source.notes == ["JSON members that hold no object, passed over: 1, such as s: e"]
+    assert source.notes == ["JSON members that hold no object, passed over: 3, such as s: e"]
     assert found(tmp_path, caption_field="url")[0].captions == ("http://a/b",)
+
+
+def test_only_the_field_that_served_as_caption_is_no_column(tmp_path):
+    meta = {"text": "served", "caption": "other", "TEXT": None, "alt": "served"}
+    listed = {"captions": ["served"], "text": "other"}
+    pack(
+        tmp_path / "s.tar",
+        {
+            **{"a.png": picture(), "a.json": json.dumps(meta)},
+            **{"b.png": picture(), "b.json": json.dumps(listed)},
+            **{
+                "c.png": picture(),
+                "c.txt": "served",
+                "c.json": '{"caption": " served", "text": 7}',
+            },
+        },
+    )
+    a, b, c = found(tmp_path)
+    assert {x.captions for x in (a, b, c)} == {("served",)}
+    assert a.columns == {"source_caption": "other", "alt": "served"}
+    assert b.columns == {"text": "other"}
+    assert c.columns == {"text": 7}
+
+
+def test_numbers_that_are_not_finite_are_missing(tmp_path):
+    meta = '{"caption": NaN, "text": "t", "a": NaN, "b": 1e999, "c": {"d": [-Infinity, 1.5]}, "e": 0.5}'
+    pack(tmp_path / "s.tar", {"a.png": picture(), "a.json": meta})
+    (candidate,) = found(tmp_path)
+    assert candidate.captions == ("t",)
+    assert candidate.columns == {"c": '{"d": [null, 1.5]}', "e": 0.5}
 
 
 def test_what_this_program_wrote_keeps_its_keys_and_columns(tmp_path):
@@ -273,6 +339,7 @@ def test_a_truncated_shard_is_read_up_to_the_damage_and_noted_once_a_pass(tmp_pa
         (b"PAR1" + bytes(600), "parquet"),
         (b"", "empty file"),
         (b"\x01" * 600, "no tar"),
+        (b'{"a": 1}', "no tar"),
     ],
 )
 def test_what_is_no_tar_is_named(tmp_path, content, says):
