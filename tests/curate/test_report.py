@@ -226,6 +226,27 @@ def test_licences_without_a_name_are_unknown():
     assert [number for _, number in counts(nothing)] == [6, 6]
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"licence": [1, 2, 2, 0, 1, 2]},
+        {"licence": [1.0, None, 2.0, 2.0, None, 1.0]},
+        {
+            "licence": ["", "BY", None, "?", "CC0", ""],
+            "LICENSE": ["CC0", "BY-SA", "?", None, "", 3],
+        },
+        {"license": list("abcdeg") * 4 + list("hijklmnopqrstuvwxyz")},
+    ],
+)
+def test_queries_find_licences_of_any_type_and_column(columns):
+    size = len(next(iter(columns.values())))
+    table = make_verdicts(size).ledger.drop(columns="licence").assign(**columns)
+    found = counts(licences.section(table))
+    assert sum(number for _, number in found[::2]) == size
+    for expression, number in found:
+        assert eval(expression, {"ledger": table}) == number, expression
+
+
 def test_wilson_is_the_published_interval():
     # Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
