@@ -196,15 +196,3 @@ def _first_near(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         if stays[after] == after and stays[before] == before:
             stays[after] = before
     return np.array(stays, np.int64)
-
-
-def largest(table: pd.DataFrame, count: int = 10) -> pd.Series:
-    """The groups of most images, largest first: how many in each. One of unlike pictures is a chain.
-
-    Args:
-        table: rows with ``key`` and ``duplicate_group``, such as a ledger.
-        count: groups at most; only those of two and more images are listed.
-    """
-    images = table.drop_duplicates("key")
-    sizes = images.loc[images["duplicate_group"] != "", "duplicate_group"].value_counts()
-    return sizes[sizes > 1].head(count)

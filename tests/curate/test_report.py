@@ -14,11 +14,11 @@ from curate import funnel, ledger, report
 from curate.config import ClipConfig, CurateConfig, RunConfig
 from curate.decide import Verdicts
 from curate.images import UnreadableImage
+from curate.intervals import wilson
 from curate.null import Null
 from curate.readers.config import FolderConfig
 from curate.report import duplicates, licences, loss, similarity
 from curate.report.pictures import Pictures
-from curate.report.shares import wilson
 
 HOSTILE = '</script><img src=x onerror=alert(1)> `it\'s` "$x" \\n\u202e\n#'
 REASONS = ["", "aspect > 3", "language is not en", "clip_similarity < 0.28", "duplicate"]
