@@ -50,6 +50,7 @@ def make_verdicts(pairs=400, hostile=HOSTILE) -> Verdicts:
             "status": status,
             "split": np.where(reason == "", "train", ""),
             "duplicate_group": np.where(status == "unreadable", "", group),
+            "phash": [f"{i // 2 * 0x9E3779B97F4A7C15 % 2**64:016x}" for i in range(pairs)],
             "duplicate_of": np.where(reason == "duplicate", "k0", ""),
             "location": [f"{i // 2}" for i in range(pairs)],
             "licence": rng.choice(["CC0", hostile, "?", ""], pairs),
@@ -214,6 +215,22 @@ def test_groups_of_copies_are_counted():
     assert "has a copy" in table(["a", "b", "", ""])
     numbers = [number for _, number in counts(table([*"aabbcccddddddd", "", ""]))]
     assert numbers[:6] == [2, 4, 1, 3, 1, 7]  # groups and images of two, of three, of five to nine
+
+
+def test_alike_pictures_across_the_split_are_shown(monkeypatch):
+    table = make_verdicts(80).ledger.drop_duplicates("key").assign(kept=True, split="train")
+    assert "No two kept pictures on different sides" in duplicates.section(table, Pictures(picture))
+    table.loc[table["key"].isin(["k3", "k9"]), "phash"] = ["00ffff00ffff0000", "00ffff00ffff00ff"]
+    table.loc[table["key"] == "k3", "split"] = "val"
+    html = duplicates.section(table, Pictures(picture))
+    assert "1 pairs of kept pictures on different sides" in html
+    _, _, shown = html.partition("Across the split")
+    assert re.findall(r"<td.*?>(.*?)</td>", re.sub("<(?!/?td)[^>]*>", "", shown))[:5] == [
+        *("k3", "val", "k9", "train", "8")
+    ]
+    assert shown.count('src="data:') == 2
+    monkeypatch.setattr(duplicates, "MOST_COMPARED", len(table) - 1)
+    assert "are too many to look here" in duplicates.section(table, Pictures(picture))
 
 
 def test_licences_without_a_name_are_unknown():
