@@ -128,10 +128,7 @@ def note(
     rows = identities(curate_dir)
     present = _values(rows, by)
     if by == "urls" and not present:
-        raise UserError(
-            f"the ledger of {curate_dir.parent} has no addresses, so none of the list can be found; "
-            "name the pictures by --keys or --sha256 (python -m curate.explain KEY shows both)"
-        )
+        raise UserError(_no_addresses(curate_dir))
     named = asked.drops(rows)
     if copies:
         named |= rows.index.isin(_copies(rows, named).index)
@@ -147,6 +144,13 @@ def note(
         known = replace(known, records=(*known.records, record))
     write(curate_dir, known)
     return record
+
+
+def _no_addresses(curate_dir: Path) -> str:
+    return (
+        f"the ledger of {curate_dir.parent} has no addresses, so none of the list can be found; name "
+        "the pictures by --keys or --sha256 (python -m curate.explain RUN KEY shows both)"
+    )
 
 
 def identities(curate_dir: Path) -> pd.DataFrame:
