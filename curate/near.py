@@ -15,7 +15,7 @@ _SORT_COST = 20  # of a hash in one table, in comparisons of two hashes
 _ODD_COLUMNS = np.uint64(0x5555_5555_5555_5555)
 _GATHERED = 1 << 20  # pairs that are joined at a time
 _SLICE = 256  # rows of a block of cosines whose pairs are listed at a time
-_MOST_PAIRS = 1 << 22  # of hashes that are held in memory, 64 MB, and some times that while they are sorted
+_MOST_PAIRS = 1 << 22  # of hashes that are held in memory: 64 MB, sorting takes 240
 
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
 """Pairs of positions in blocks: two integer arrays (M,), each pair once, in no order."""
