@@ -72,7 +72,7 @@ def removed(curate_dir: Path) -> Removed:
     content = read_json(path)
     if content is None:
         raise UserError(
-            f"{path} is damaged; fetch it from a backup, or delete it and type all removals again"
+            f"{path} is damaged; fetch it from a backup, or delete it and type all removals again at once"
         )
     sets = {name: frozenset(content[name]) for name in ("keys", "urls", "sha256")}
     return Removed(**sets, records=tuple(content["records"]), pending=content["pending"])

@@ -49,8 +49,8 @@ def main() -> None:
     print(f"{len(shards)} shards, {samples} samples, {found} problems")
     if found:
         print(
-            "delete what is damaged, of a shard its tar; the curation's own command writes it anew: "
-            f"python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
+            "delete what is damaged (of a shard its tar; never removed.json): the curation's own command "
+            f"writes it anew: python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
         )
     sys.exit(EXIT_PROBLEMS if found else 0)
 
