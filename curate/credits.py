@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from curate import command, runs
+from curate import command, ledger, licence, runs
 from curate.command import UserError
 from curate.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LICENCE = ("licence", "license")
 LINKS = ("licence_url", "license_url", "url", "flickr_url", "coco_url", "page_url")
 NAMES = ("title", "author", "attribution", "credit", "user", "username", "source_name")
 NOT_STATED = "not stated"
@@ -41,7 +40,7 @@ def main() -> None:
     else:
         write_text(arguments.output, text)
     if arguments.format == "csv" or arguments.output is not None:
-        counts = [f"{count} {licence}" for licence, count in licences(table).items()]
+        counts = [f"{count} {name}" for name, count in licences(table).items()]
         print(f"{len(table)} pictures: {'; '.join(counts)}", file=sys.stderr)
 
 
@@ -54,22 +53,13 @@ def credited(curate_dir: Path) -> pd.DataFrame:
         FileNotFoundError: the run has no ledger.
         UserError: nothing is kept.
     """
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    found = []
-    for part in runs.ledger_parts(curate_dir):
-        present = pq.read_schema(part).names
-        asked = [name for name in ("key", "source", *LICENCE, *NAMES, *LINKS) if name in present]
-        table = pd.read_parquet(part, columns=asked, filters=[("kept", "==", True)])
-        found.append(table.drop_duplicates("key"))
-    table = pd.concat(found, ignore_index=True).drop_duplicates("key").fillna("").astype(str)
+    asked = ["key", "source", *licence.COLUMNS, *NAMES, *LINKS]
+    table = ledger.read(curate_dir, asked, [("kept", "==", True)]).drop_duplicates("key")
     if not len(table):
         raise UserError(f"{curate_dir.parent} keeps no picture, there is nobody to credit")
-    stated = pd.Series("", index=table.index)
-    for name in LICENCE:
-        if name in table:
-            stated = stated.where(stated != "", table.pop(name))
+    stated = licence.licence_of(table)
+    rest = [name for name in asked if name in table and name not in licence.COLUMNS]
+    table = table[rest].astype("str").where(table[rest].notna(), "")
     table.insert(2, "licence", stated.where(stated != "", NOT_STATED))
     return table.loc[:, (table != "").any()]
 
@@ -79,7 +69,7 @@ def licences(table: pd.DataFrame) -> dict[str, int]:
     counts = (
         table["licence"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
     )
-    return {str(licence): int(count) for licence, count in counts.items()}
+    return {str(name): int(count) for name, count in counts.items()}
 
 
 def as_csv(table: pd.DataFrame) -> str:
@@ -93,7 +83,7 @@ def as_csv(table: pd.DataFrame) -> str:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """Counts by licence, then a row for each picture."""
-    counts = [[licence, str(count)] for licence, count in licences(table).items()]
+    counts = [[name, str(count)] for name, count in licences(table).items()]
     pictures = [list(map(str, row)) for row in table.itertuples(index=False)]
     return "\n".join(
         [

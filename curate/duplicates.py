@@ -112,9 +112,11 @@ def copies(
     """For each pair the key of the picture that stays in its stead; "" where its own stays.
 
     Of equal ones the one with the most similar caption stays, then the larger, then the first by
-    key. A picture goes only where one that stays is itself near to it: of a chain a-b-c whose ends
-    are not near, a and c stay. Exact, near and semantic copies are looked for one after another,
-    each among what the earlier left; no mirror images, for captions may speak of left and right.
+    key. Exact, near and semantic copies are looked for one after another, each among what the earlier
+    left; no mirror images, for captions may speak of left and right. A search lets a picture go only
+    where one that it lets stay is itself near to it: of a chain a-b-c whose ends are not near, a and c
+    stay. Where a later search takes that one, too, the one named for both is near to it and need not
+    be near to the first, neither by hash nor by embedding.
 
     Args:
         pairs: rows with ``key, clip_similarity, width, height, pixels, phash``.
@@ -165,8 +167,7 @@ def _near_hashes(phashes: pd.Series, distance: int) -> np.ndarray:
     first = _first_of_equal(hashes)
     own = np.unique(first)
     stays = np.arange(len(hashes))
-    pairs = near.joined(near.hamming_pairs(hashes[own], distance))
-    stays[own] = own[_first_near(len(own), *pairs)]
+    stays[own] = own[near.stays_by_hash(hashes[own], distance)]
     return stays[first]
 
 
@@ -174,7 +175,7 @@ def _near_embeddings(
     pictures: pd.DataFrame, cosine: float, embedded: Embeddings | None
 ) -> np.ndarray:
     with _vectors(pictures, embedded) as vectors:
-        return _first_near(len(pictures), *near.joined(near.cosine_pairs(vectors, cosine)))
+        return near.stays_by_cosine(vectors, cosine)
 
 
 def _vectors(
@@ -185,26 +186,3 @@ def _vectors(
         raise ValueError("semantic duplicates need the embeddings")
     rows = pictures.index.to_numpy() - pictures["caption_index"].to_numpy()
     return embedded.images_on_disk(rows)
-
-
-def _first_near(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Going down the positions, each stays that is near none that stays; else the first such stands for it."""
-    high, low = np.maximum(one, other), np.minimum(one, other)
-    order = np.lexsort((low, high))
-    stays = list(range(count))
-    for before, after in zip(low[order].tolist(), high[order].tolist(), strict=True):
-        if stays[after] == after and stays[before] == before:
-            stays[after] = before
-    return np.array(stays, np.int64)
-
-
-def largest(table: pd.DataFrame, count: int = 10) -> pd.Series:
-    """The groups of most images, largest first: how many in each. One of unlike pictures is a chain.
-
-    Args:
-        table: rows with ``key`` and ``duplicate_group``, such as a ledger.
-        count: groups at most; only those of two and more images are listed.
-    """
-    images = table.drop_duplicates("key")
-    sizes = images.loc[images["duplicate_group"] != "", "duplicate_group"].value_counts()
-    return sizes[sizes > 1].head(count)

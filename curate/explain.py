@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate import command, runs
+from curate import command, ledger, runs
 from curate.command import UserError
-from curate.ledger import COLUMNS
+from curate.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +20,7 @@ TWINS_SHOWN = 10  # other pictures of a duplicate group
 _WIDTH = 12  # of a line's label
 
 # A line of its own tells of these; the others are measures and the source's own.
-_TOLD = {*COLUMNS, "duplicate_of"}
+_TOLD = set(ledger.COLUMNS)
 
 
 def main() -> None:
@@ -43,30 +42,27 @@ def explain(curate_dir: Path, keys: list[str]) -> list[str]:
         UserError: the ledger has no such key; names those that look like it.
         FileNotFoundError: the run has no ledger.
     """
-    rows = _rows(curate_dir, "key", keys)
+    rows = ledger.read(curate_dir, filters=[("key", "in", keys)])
     unknown = [key for key in keys if key not in set(rows["key"])]
     if unknown:
         raise UserError(_unknown(curate_dir, unknown[0]))
-    funnel = curate_dir / "funnel.json"
-    cut = json.loads(funnel.read_bytes())["cut"] if funnel.is_file() else {}
-    twins = _rows(curate_dir, "duplicate_group", rows["duplicate_group"].unique().tolist())
-    twins = twins[twins["duplicate_group"] != ""].drop_duplicates("key")
+    cut = (read_json(curate_dir / "funnel.json") or {}).get("cut", {})
+    groups = sorted(set(rows["duplicate_group"]) - {""})
+    twins = _twins(curate_dir, groups) if groups else rows[:0]
     return ["\n".join(_story(curate_dir, rows[rows["key"] == key], twins, cut)) for key in keys]
 
 
-def _rows(curate_dir: Path, column: str, values: list[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    wanted = [(column, "in", values)]
-    parts = [pd.read_parquet(path, filters=wanted) for path in runs.ledger_parts(curate_dir)]
-    return pd.concat(parts, ignore_index=True)
+def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
+    """A row for each picture of some duplicate groups."""
+    columns, wanted = (
+        ["key", "duplicate_group", "phash", "status"],
+        ("duplicate_group", "in", groups),
+    )
+    return ledger.read(curate_dir, columns, [wanted]).drop_duplicates("key")
 
 
 def _unknown(curate_dir: Path, key: str) -> str:
-    import pandas as pd
-
-    columns = [pd.read_parquet(path, columns=["key"]) for path in runs.ledger_parts(curate_dir)]
-    present = pd.concat(columns)["key"].unique().tolist()
+    present = ledger.read(curate_dir, ["key"])["key"].unique().tolist()
     near = get_close_matches(key, present, NEAR_KEYS)
     hint = f"near ones: {', '.join(near)}" if near else f"it begins with: {', '.join(present[:3])}"
     return f"the ledger of {curate_dir.parent} has no key {key!r}; {hint}"
@@ -84,7 +80,7 @@ def _story(
     yield _line("file", f"{first['bytes']} bytes, sha256 {first['sha256'] or 'unknown'}")
     for _, row in rows.iterrows():
         yield from _caption(row, cut)
-    yield from _duplicates(first, twins)
+    yield from _duplicates(rows, twins)
     if kept:
         in_shard = rows[rows["kept"]].iloc[0]
         yield _line("split", in_shard["split"])
@@ -118,9 +114,10 @@ def _caption(row: pd.Series, cut: dict[str, Any]) -> Iterator[str]:
     yield _line("", f"similarity {similarity:.4f} by {row['clip_model']}, {against}")
 
 
-def _duplicates(first: pd.Series, twins: pd.DataFrame) -> Iterator[str]:
-    if first.get("duplicate_of"):
-        yield _line("copy of", f"{first['duplicate_of']}, which stays in its stead")
+def _duplicates(rows: pd.DataFrame, twins: pd.DataFrame) -> Iterator[str]:
+    first = rows.iloc[0]
+    for keeper in rows.loc[rows["duplicate_of"] != "", "duplicate_of"].unique():
+        yield _line("copy of", f"{keeper}, which stays in its stead")
     same = twins[twins["duplicate_group"] == first["duplicate_group"]]
     others = same[same["key"] != first["key"]]
     if not len(others):
@@ -140,10 +137,13 @@ def _members(curate_dir: Path, key: str, shard: str) -> Iterator[str]:
     if not path.is_file():
         yield _line("", "which is missing; python -m curate.verify says what else is")
         return
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if member.name.partition(".")[0] == key:
-                yield _line("", f"{member.name}: {member.size} bytes at {member.offset_data}")
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.partition(".")[0] == key:
+                    yield _line("", f"{member.name}: {member.size} bytes at {member.offset_data}")
+    except tarfile.TarError as error:
+        yield _line("", f"which is damaged ({error}); python -m curate.verify says what else is")
 
 
 if __name__ == "__main__":

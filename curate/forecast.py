@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curate.decide import Verdicts
+from curate.intervals import wilson
 from curate.null import MAX_PAIRS
 
 COPIES = 2.5
@@ -18,7 +19,6 @@ COPIES = 2.5
 Measured at 20,000, 60,000 and 180,000 pairs of one caption each: 2.8 and 2.4 between them.
 """
 INDEX_BYTES = 580  # per pair, of annotate's index of what is measured: 498 measured, and a key's 81
-_Z95 = 1.959964  # normal quantile of 97.5 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +62,6 @@ class Trial:
         return int(table.loc[table["kept"], "key"].nunique())
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share seen in ``count`` independent trials (Wilson 1927).
-
-    >>> [round(end, 4) for end in wilson(0.5, 100)]
-    [0.4038, 0.5962]
-    """
-    squared = _Z95**2
-    centre = (share + squared / (2 * count)) / (1 + squared / count)
-    spread = math.sqrt(share * (1 - share) / count + squared / (4 * count**2))
-    half = spread * _Z95 / (1 + squared / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def lines(trial: Trial, whole: Count, folder: Path) -> Iterator[str]:
     """The trial's figures, scaled to the whole."""
     seen = trial.count
@@ -102,7 +89,7 @@ def _losses(trial: Trial, whole: Count) -> Iterator[str]:
 
 
 def _kept(what: str, share: float, trials: int, whole: int) -> str:
-    low, high = wilson(share, trials)
+    low, high = wilson(share * trials, trials)
     return (
         f"kept {what}: {share:.1%} ({low:.1%} ... {high:.1%}), "
         f"{math.floor(low * whole):,} ... {math.ceil(high * whole):,} of {whole:,}"

@@ -1,4 +1,4 @@
-"""Which of many are near each other: hashes by Hamming distance, vectors by cosine; exact, in bounded memory."""
+"""Which of many are near each other, and which stay: hashes by Hamming distance, vectors by cosine; exact, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ COSINE_ERROR = 1e-6  # of float32 products of unit vectors: equal ones must pass
 _SORT_COST = 20  # of a hash in one table, in comparisons of two hashes
 _ODD_COLUMNS = np.uint64(0x5555_5555_5555_5555)
 _GATHERED = 1 << 20  # pairs that are joined at a time
+_SLICE = 256  # rows of a block of cosines whose pairs are listed at a time
+_MOST_PAIRS = 1 << 22  # of hashes that are held in memory: 64 MB, sorting takes 240
 
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
 """Pairs of positions in blocks: two integer arrays (M,), each pair once, in no order."""
@@ -95,6 +97,9 @@ def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs
         vectors: (N, D) float32 of unit length, or zero, which is near nothing; may be a memmap.
         cosine: above 0, up to 1.
         block: vectors that are compared at a time; memory is its square.
+
+    Yields:
+        When the first pair (i, j), i < j, comes, all pairs (h, i), h < i, have come.
     """
     import torch
 
@@ -107,9 +112,71 @@ def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs
         rows = load(top)
         for left in range(top, len(vectors), block):
             near = rows @ load(left).T >= cosine - COSINE_ERROR
-            first, second = (near.triu(1) if left == top else near).nonzero(as_tuple=True)
-            if len(first):
-                yield first.cpu().numpy() + top, second.cpu().numpy() + left
+            near = near.triu(1) if left == top else near
+            if not near.any():
+                continue
+            for start in range(
+                0, len(rows), _SLICE
+            ):  # were all near, their positions take 16 bytes each
+                first, second = near[start : start + _SLICE].nonzero(as_tuple=True)
+                yield first.cpu().numpy() + top + start, second.cpu().numpy() + left
+
+
+def stays_by_cosine(vectors: np.ndarray, cosine: float, block: int = 4096) -> np.ndarray:
+    """For each vector the one that stays in its stead (N,), its own or an earlier; see ``cosine_pairs``.
+
+    Going down the positions, each stays that is near none that stays; else the first such stands for it.
+    """
+    stays = np.arange(len(vectors))
+    for first, second in cosine_pairs(vectors, cosine, block):
+        _decide(stays, first, second)
+    return stays
+
+
+def _decide(stays: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+    """Go down sorted ``first``, of which all earlier pairs were seen: each that stays takes what is near it."""
+    starts = np.flatnonzero(np.append(True, first[1:] != first[:-1])[: len(first)])
+    for one, near_it in zip(first[starts].tolist(), np.split(second, starts[1:]), strict=False):
+        if stays[one] == one:
+            stays[near_it[stays[near_it] == near_it]] = one
+
+
+def stays_by_hash(hashes: np.ndarray, distance: int) -> np.ndarray:
+    """As ``stays_by_cosine``, of different hashes (N,); see ``hamming_pairs``.
+
+    Where there are too many pairs to hold, the first half is decided, then the second without what
+    is near one that stays of the first. Those are few, as no two that stay are near each other.
+    """
+    count = len(hashes)
+    stays, pairs = np.arange(count), _held(hamming_pairs(hashes, distance))
+    if pairs is not None:
+        low, high = np.minimum(*pairs), np.maximum(*pairs)
+        order = np.lexsort((high, low))
+        _decide(stays, low[order], high[order])
+        return stays
+    half = count // 2
+    stays[:half] = stays_by_hash(hashes[:half], distance)
+    keepers = np.flatnonzero(stays[:half] == np.arange(half))
+    both = np.append(keepers, np.arange(half, count))
+    for one, other in hamming_pairs(hashes[both], distance):
+        low, high = both[np.minimum(one, other)], both[np.maximum(one, other)]
+        across = (low < half) & (high >= half)
+        np.minimum.at(stays, high[across], low[across])
+    left = np.flatnonzero(stays == np.arange(count))
+    left = left[left >= half]
+    stays[left] = left[stays_by_hash(hashes[left], distance)]
+    return stays
+
+
+def _held(pairs: Pairs) -> tuple[np.ndarray, np.ndarray] | None:
+    """All pairs at once; None where they are more than memory should hold."""
+    blocks, size = [], 0
+    for block in pairs:
+        blocks.append(block)
+        size += len(block[0])
+        if size > _MOST_PAIRS:
+            return None
+    return joined(blocks)
 
 
 def components(count: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

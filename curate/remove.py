@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from curate import command, runs
-from curate.files import atomic_write, remove_parts, sha256_of, write_json
+from curate import command, ledger, runs
+from curate.files import atomic_write, read_json, remove_parts, sha256_of, write_json
 from curate.removed import REASON, Removed, identities, note, read_list, removed, write
 from curate.shards import END_OF_TAR, Manifest, read_manifest, write_manifest
 
@@ -77,7 +76,7 @@ def carry_out(curate_dir: Path) -> None:
     concerned = list(goes.groupby("shard")["key"].agg(set).items())
     for shard, keys in tqdm(concerned, desc="remove", unit="shard"):
         _take_out(curate_dir / str(shard), keys)
-    for part in runs.ledger_parts(curate_dir):
+    for part in ledger.parts(curate_dir):
         _mark(part, known)
     # It may show what is gone.
     (curate_dir / "report.html").unlink(missing_ok=True)
@@ -102,7 +101,7 @@ def _take_out(path: Path, keys: set[str]) -> None:
     # A plan of this name is none that curation can have had, so it never takes the shard for whole.
     told = {"count": count, "successes": count, "status_dict": {"success": count}, "plan": REASON}
     told |= {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    write_json(stats_path, {**json.loads(stats_path.read_bytes()), **told})
+    write_json(stats_path, {**(read_json(stats_path) or {}), **told})
 
 
 def _copy_tar(path: Path, without: set[str]) -> bool:
@@ -135,9 +134,7 @@ def _copy_table(path: Path, without: set[str]) -> int:
 
 def _mark(part: Path, known: Removed) -> None:
     """The ledger's rows of what was kept until now: dropped, "removed"."""
-    import pandas as pd
-
-    table = pd.read_parquet(part)
+    table = ledger.read_part(part)
     gone = known.drops(table) & table["kept"]
     if not gone.any():
         return
@@ -156,7 +153,7 @@ def _follow(curate_dir: Path, manifest: Manifest, rows: pd.DataFrame) -> Manifes
     for shard in manifest.shards:
         path = curate_dir / shard.path
         stats_path = path.with_name(f"{path.stem}_stats.json")
-        stats = json.loads(stats_path.read_bytes()) if stats_path.is_file() else {}
+        stats = read_json(stats_path) or {}
         if stats.get("plan") == REASON:
             told = {name: stats[name] for name in ("bytes", "sha256")}
             shard = replace(shard, samples=stats["count"], **told)
@@ -174,9 +171,9 @@ def _follow(curate_dir: Path, manifest: Manifest, rows: pd.DataFrame) -> Manifes
 def _write_funnel(curate_dir: Path, manifest: Manifest) -> None:
     """Its totals are the manifest's; what was taken is the last of its rules."""
     path = curate_dir / "funnel.json"
-    if not path.is_file():
+    funnel = read_json(path)
+    if funnel is None:
         return
-    funnel = json.loads(path.read_bytes())
     rules, kept = funnel["rules"], manifest.totals["kept"]
     if rules[-1]["rule"] == REASON:
         rules.pop()

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate import runs
+from curate import ledger
 from curate.command import UserError
-from curate.files import write_json
+from curate.files import read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REASON = "removed"
-URL_COLUMNS = ("url", "flickr_url", "coco_url", "page_url")
 
 _FILE = "removed.json"
+# Sources call a picture's address what they like; others are of whom it is and how it may be used.
+_ADDRESS = re.compile(r"url|uri(?![a-z])", re.IGNORECASE)
+_OF_ANOTHER = re.compile(r"licen[cs]e|rights|author|creator|owner|user|profile", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,7 +33,7 @@ class Removed:
         keys: as they were listed.
         urls: as they were listed; compared with whatever column of the source holds addresses.
         sha256: listed ones, and those of the files that listed keys and urls led to.
-        records: one for each list: when, by what, the list's sha256, how many it named and found.
+        records: one for each time: when, by what, the list's sha256, how many it named and found.
         pending: whether shards and ledger still have to follow.
     """
 
@@ -44,18 +46,34 @@ class Removed:
     def drops(self, pairs: pd.DataFrame) -> pd.Series:
         """A mask (N,) over rows with ``key, sha256`` and perhaps urls: True for what was removed."""
         mask = pairs["key"].isin(self.keys) | pairs["sha256"].isin(self.sha256)
-        for name in URL_COLUMNS:
-            if name in pairs:
-                mask |= pairs[name].isin(self.urls)
+        for name in url_columns(pairs.columns) if self.urls else ():
+            mask |= pairs[name].isin(self.urls)
         return mask
 
 
+def url_columns(names: Iterable[str]) -> list[str]:
+    """The columns that hold addresses of a picture, or of a page that shows it.
+
+    >>> url_columns(["URL", "image_url", "OriginalLandingURL", "licence_url", "author_url", "caption"])
+    ['URL', 'image_url', 'OriginalLandingURL']
+    """
+    return [name for name in names if _ADDRESS.search(name) and not _OF_ANOTHER.search(name)]
+
+
 def removed(curate_dir: Path) -> Removed:
-    """What was removed from a run; nothing where nothing was."""
+    """What was removed from a run; nothing where nothing was.
+
+    Raises:
+        UserError: the file is damaged; to go on without it would bring back what was removed.
+    """
     path = curate_dir / _FILE
     if not path.is_file():
         return Removed()
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
+    if content is None:
+        raise UserError(
+            f"{path} is damaged; fetch it from a backup, or delete it and type all removals again at once"
+        )
     sets = {name: frozenset(content[name]) for name in ("keys", "urls", "sha256")}
     return Removed(**sets, records=tuple(content["records"]), pending=content["pending"])
 
@@ -100,38 +118,45 @@ def note(
         copies: also whatever shares a duplicate group with them.
 
     Returns:
-        The record: the one of an earlier time where the list is the same.
+        The record: of an interrupted removal that this one completes, that one's.
+
+    Raises:
+        UserError: addresses are listed, and the ledger holds none.
     """
     known = removed(curate_dir)
     asked = replace(Removed(), **{by: frozenset(listed)})
     rows = identities(curate_dir)
+    present = _values(rows, by)
+    if by == "urls" and not present:
+        raise UserError(_no_addresses(curate_dir))
     named = asked.drops(rows)
     if copies:
         named |= rows.index.isin(_copies(rows, named).index)
+    interrupted = known.pending
     files = frozenset(rows.loc[named, "sha256"]) - {""}
     new = {"keys": known.keys | asked.keys, "urls": known.urls | asked.urls}
     known = replace(known, **new, sha256=known.sha256 | asked.sha256 | files, pending=True)
     same = {"by": by, "list_sha256": list_sha256, "copies": copies}
-    record = next((old for old in known.records if same.items() <= old.items()), None)
-    if record is None:
-        found = len(listed & _values(rows, by))
+    record = known.records[-1] if interrupted and known.records else {}
+    if not same.items() <= record.items():
+        found = len(listed & present)
         record = same | {"listed": len(listed), "found": found} | _outcome(rows, known, named)
         known = replace(known, records=(*known.records, record))
     write(curate_dir, known)
     return record
 
 
+def _no_addresses(curate_dir: Path) -> str:
+    return (
+        f"the ledger of {curate_dir.parent} has no addresses, so none of the list can be found; name "
+        "the pictures by --keys or --sha256 (python -m curate.explain RUN KEY shows both)"
+    )
+
+
 def identities(curate_dir: Path) -> pd.DataFrame:
     """The columns of the ledger by which pictures can be named, and their verdict."""
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    found = []
-    asked = ("key", "sha256", "duplicate_group", "kept", "status", "split", "shard", *URL_COLUMNS)
-    for part in runs.ledger_parts(curate_dir):
-        present = set(pq.read_schema(part).names)
-        found.append(pd.read_parquet(part, columns=[name for name in asked if name in present]))
-    return pd.concat(found, ignore_index=True)
+    asked = ["key", "sha256", "duplicate_group", "kept", "status", "split", "shard"]
+    return ledger.read(curate_dir, [*asked, *url_columns(ledger.columns(curate_dir))])
 
 
 def _copies(rows: pd.DataFrame, named: pd.Series) -> pd.Series:
@@ -153,5 +178,6 @@ def _outcome(rows: pd.DataFrame, known: Removed, named: pd.Series) -> dict[str, 
 
 
 def _values(rows: pd.DataFrame, by: str) -> set[str]:
-    names = URL_COLUMNS if by == "urls" else (by.removesuffix("s"),)
-    return {value for name in names if name in rows for value in rows[name].dropna()}
+    names = url_columns(rows.columns) if by == "urls" else [by.removesuffix("s")]
+    values = (value for name in names for value in rows[name])
+    return {value for value in values if isinstance(value, str) and value}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from curate.command import run_arguments
-
 EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
 
 
@@ -37,18 +35,3 @@ def curate_dir(run: str) -> Path:
     raise FileNotFoundError(
         f"{run} is no curated run: neither {tried[0]}/curate nor {tried[1]}/curate is a folder; {known}"
     )
-
-
-def ledger_parts(folder: Path) -> list[Path]:
-    """The files of a curation's ledger, in the order of the input.
-
-    Raises:
-        FileNotFoundError: it has none yet.
-    """
-    parts = sorted((folder / "ledger").glob("part-*.parquet"))
-    if not parts:
-        raise FileNotFoundError(
-            f"{folder} holds no ledger; type: python -m curate {run_arguments(folder.parent)} "
-            "with the keys of its data set"
-        )
-    return parts

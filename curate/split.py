@@ -68,8 +68,11 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
     """
     kept = table[table["kept"]]
     images = kept.drop_duplicates("key")
-    phashes = images["phash"].unique()
-    one, other = near.joined(near.hamming_pairs(numbers(phashes), hamming_distance))
+    codes, phashes = pd.factorize(images["phash"].to_numpy(object))
+    sides = np.zeros(len(phashes), np.int64)
+    np.bitwise_or.at(sides, codes, 1 << pd.factorize(images["split"])[0])
+    pairs = near.hamming_pairs(numbers(phashes), hamming_distance)
+    one, other = near.joined(_on_several(sides, pairs))
     alike = [(phashes, phashes), (phashes[one], phashes[other]), (phashes[other], phashes[one])]
     found = [_across(images, "phash", values, others) for values, others in alike]
     if "url" in images:
@@ -77,9 +80,19 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
         found.append(_across(images, "url", urls, urls))
     pairs = pd.concat(found).drop_duplicates(["key", "other_key"])
     pairs["bits"] = np.bitwise_count(numbers(pairs["phash"]) ^ numbers(pairs["other_phash"]))
-    pairs["same_url"] = pairs["url"] == pairs["other_url"] if "url" in images else False
+    pairs["same_url"] = (
+        (pairs["url"] == pairs["other_url"]) & (pairs["url"] != "") if "url" in images else False
+    )
     pairs["same_caption"] = _share_a_caption(pairs, kept)
     return pairs.sort_values(["bits", "key", "other_key"])[LEAK_COLUMNS].reset_index(drop=True)
+
+
+def _on_several(sides: np.ndarray, pairs: near.Pairs) -> near.Pairs:
+    """Those of hashes whose pictures, of sides (N,) as bits, are not all on one; most are."""
+    for one, other in pairs:
+        apart = np.bitwise_count(sides[one] | sides[other]) > 1
+        if apart.any():
+            yield one[apart], other[apart]
 
 
 def _across(

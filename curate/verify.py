@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from curate import command, runs
-from curate.command import UserError
-from curate.files import sha256_of
+from curate.command import UserError, run_arguments
+from curate.files import read_json, sha256_of
+from curate.ledger import check_complete, parts, read_part
 from curate.removed import removed
 from curate.sample import Sample
 from curate.shards import Manifest, ShardInfo, read_manifest, read_shard
@@ -44,9 +44,14 @@ def main() -> None:
     for problem in problems(curate_dir, arguments.images):
         tqdm.write(problem)
         found += 1
-    manifest = read_manifest(curate_dir)
-    samples = sum(shard.samples for shard in manifest.shards)
-    print(f"{len(manifest.shards)} shards, {samples} samples, {found} problems")
+    shards = manifest.shards if (manifest := _manifest(curate_dir)) else ()
+    samples = sum(shard.samples for shard in shards)
+    print(f"{len(shards)} shards, {samples} samples, {found} problems")
+    if found:
+        print(
+            "delete what is damaged (of a shard its tar; never removed.json): the curation's own command "
+            f"writes it anew: python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
+        )
     sys.exit(EXIT_PROBLEMS if found else 0)
 
 
@@ -59,36 +64,76 @@ def problems(curate_dir: Path, images: bool = False) -> Iterator[str]:
             encoded anew is decoded instead.
 
     Raises:
-        FileNotFoundError: there is no manifest, or no ledger.
+        FileNotFoundError: there is no manifest, or no ledger; one that is damaged is a problem.
         UserError: a removal was interrupted.
     """
-    manifest = read_manifest(curate_dir)
-    ledger = _ledger(curate_dir)
-    if removed(curate_dir).pending:
+    manifest = _manifest(curate_dir)
+    ledger, damaged = _ledger(curate_dir)
+    yield from damaged
+    yield from _removal(curate_dir)
+    if read_json(curate_dir / "funnel.json") is None:
+        yield "funnel.json: missing or damaged"
+    if manifest is None:
+        yield "manifest.json: damaged, so that nothing says what the shards should be"
+    else:
+        yield from _shards(curate_dir, manifest, ledger, images)
+        yield from _strays(curate_dir, manifest)
+    if ledger is not None:
+        yield from _totals(manifest, ledger) if manifest else ()
+        yield from _verdicts(ledger)
+
+
+def _manifest(curate_dir: Path) -> Manifest | None:
+    """The manifest; None where it is damaged."""
+    path = curate_dir / "manifest.json"
+    return None if path.is_file() and read_json(path) is None else read_manifest(curate_dir)
+
+
+def _ledger(curate_dir: Path) -> tuple[pd.DataFrame | None, list[str]]:
+    """The ledger, or None and a line for each part that is damaged."""
+    import pandas as pd
+
+    found, damaged = [], []
+    for path in parts(curate_dir):
+        try:
+            found.append(read_part(path, _COLUMNS))
+        except UserError as error:
+            damaged.append(f"ledger/{path.name}: damaged ({error.__cause__})")
+    return None if damaged else pd.concat(found, ignore_index=True), damaged
+
+
+def _removal(curate_dir: Path) -> Iterator[str]:
+    try:
+        pending = removed(curate_dir).pending
+    except UserError as error:
+        yield str(error)
+        return
+    if pending:
         raise UserError(
             f"a removal from {curate_dir.parent} was interrupted; type the same "
             "python -m curate.remove again, it goes on"
         )
-    of_shard = dict(list(ledger[ledger["kept"]].groupby("shard")))
+
+
+def _shards(
+    curate_dir: Path, manifest: Manifest, ledger: pd.DataFrame | None, images: bool
+) -> Iterator[str]:
+    """All shards; without a ledger they are not compared with it."""
+    of_shard = {} if ledger is None else dict(list(ledger[ledger["kept"]].groupby("shard")))
     holders: dict[str, str] = {}
     for shard in tqdm(manifest.shards, desc="verify", unit="shard"):
-        yield from _shard(curate_dir, shard, of_shard.pop(shard.path, ledger[:0]), images, holders)
+        rows = None if ledger is None else of_shard.pop(shard.path, ledger[:0])
+        yield from _shard(curate_dir, shard, rows, images, holders)
     for path, rows in of_shard.items():
         yield f"{path}: the ledger keeps {rows['key'].nunique()} pictures there, the manifest has none"
-    yield from _strays(curate_dir, manifest)
-    yield from _totals(manifest, ledger)
-    yield from _verdicts(ledger)
-
-
-def _ledger(curate_dir: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    parts = [pd.read_parquet(path, columns=_COLUMNS) for path in runs.ledger_parts(curate_dir)]
-    return pd.concat(parts, ignore_index=True)
 
 
 def _shard(
-    curate_dir: Path, shard: ShardInfo, rows: pd.DataFrame, images: bool, holders: dict[str, str]
+    curate_dir: Path,
+    shard: ShardInfo,
+    rows: pd.DataFrame | None,
+    images: bool,
+    holders: dict[str, str],
 ) -> Iterator[str]:
     """The tar, what lies beside it, and the ledger's rows of it; ``holders`` has the shard of each key."""
     path = curate_dir / shard.path
@@ -114,6 +159,11 @@ def _shard(
             yield f"{shard.path}: {key} is in {holder} as well"
     yield from _sidecar(path, shard, keys)
     yield from _stats(path, shard)
+    if rows is not None:
+        yield from _rows(shard, rows, keys)
+
+
+def _rows(shard: ShardInfo, rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
     yield from _differing(f"{shard.path}: the ledger", set(rows["key"]), set(keys))
     if set(rows["split"]) - {shard.split}:
         yield f"{shard.path}: the ledger has pictures of another side there"
@@ -150,7 +200,7 @@ def _sidecar(path: Path, shard: ShardInfo, keys: list[str]) -> Iterator[str]:
     table = path.with_suffix(".parquet")
     try:
         listed = pd.read_parquet(table, columns=["key"])["key"].tolist()
-    except (FileNotFoundError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException) as error:
         yield f"{shard.path}: its table {table.name} cannot be read ({error})"
         return
     yield from _differing(f"{shard.path}: its table", set(listed), set(keys))
@@ -163,7 +213,10 @@ def _stats(path: Path, shard: ShardInfo) -> Iterator[str]:
     if not file.is_file():
         yield f"{shard.path}: {file.name} is missing"
         return
-    stats = json.loads(file.read_bytes())
+    stats = read_json(file)
+    if stats is None:
+        yield f"{shard.path}: {file.name} is damaged"
+        return
     says = {"count": shard.samples, "bytes": shard.bytes, "sha256": shard.sha256}
     for name, value in says.items():
         if stats.get(name) != value:
@@ -198,8 +251,6 @@ def _totals(manifest: Manifest, ledger: pd.DataFrame) -> Iterator[str]:
 
 
 def _verdicts(ledger: pd.DataFrame) -> Iterator[str]:
-    from curate.ledger import check_complete
-
     try:
         check_complete(ledger, len(ledger))
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Images that count as the same: how many there are, how many stay, and the largest groups."""
+"""Images that count as the same: how many, how many stay, the largest groups, what the split may have missed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from markupsafe import Markup
 from curate import page
 from curate.report import counts
 from curate.report.pictures import Pictures
+from curate.split import leaks
 
 SIZES = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 99), (100, None))  # images of a group, ends included
 GROUPS, OF_GROUP = 6, 4
+LEAK_BITS, LEAKS = 8, 6  # how near, of 64 bits, and how many pairs are shown
+MOST_COMPARED = 200_000  # kept pictures: their hashes take five seconds
 _PER_GROUP = 'ledger.query("duplicate_group != \'\'").groupby("duplicate_group")["key"].nunique()'
 
 
 def section(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
-    """The table of sizes and the sheet of the largest groups; one sentence where there are none."""
+    """The groups, then what looks alike on different sides; each one sentence where there is none."""
+    return _groups(ledger, pictures) + page.heading("Across the split") + _leaks(ledger, pictures)
+
+
+def _groups(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
     images = ledger.loc[ledger["duplicate_group"] != "", ["key", "duplicate_group", "kept"]]
     sizes = images.drop_duplicates("key")["duplicate_group"].value_counts(sort=False)
     sizes = sizes[sizes > 1]
@@ -80,6 +87,39 @@ def _largest(names: list[str], ledger: pd.DataFrame, pictures: Pictures) -> Mark
         shown.append(images.head(OF_GROUP))
     table = counts.table(["group of", "images", "pairs"], rows)
     return table + pictures.sheet(pd.concat(shown), _status)
+
+
+def _leaks(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
+    """The nearest pairs of kept pictures on different sides, side by side."""
+    kept = ledger[ledger["kept"]]
+    if (count := kept["key"].nunique()) > MOST_COMPARED:
+        skipped = (
+            f"{count:,} kept pictures are too many to look here for near ones on different sides; "
+            f"in Python, curate.split.leaks(ledger, {LEAK_BITS}) does."
+        )
+        return page.paragraph(skipped, "note")
+    found = leaks(kept, LEAK_BITS)
+    alike = f"alike to {LEAK_BITS} of 64 bits of their hashes or of the same address"
+    if found.empty:
+        return page.paragraph(f"No two kept pictures on different sides are {alike}.")
+    nearest = found.head(LEAKS)
+    rows = [
+        [page.quote(one, 60), side, page.quote(other, 60), other_side, str(bits), *map(_yes, same)]
+        for one, side, other, other_side, bits, *same in nearest.itertuples(index=False)
+    ]
+    head = ["image", "on", "image", "on", "bits apart", "same address", "a caption in common"]
+    keys = nearest[["key", "other_key"]].to_numpy().ravel()
+    shown = kept.drop_duplicates("key").set_index("key", drop=False).loc[keys]
+    told = f"{len(found):,} pairs of kept pictures on different sides are {alike}. The nearest:"
+    return page.paragraph(told) + page.table(head, rows) + pictures.sheet(shown, _side)
+
+
+def _yes(fact: bool) -> str:
+    return "yes" if fact else ""
+
+
+def _side(row: dict) -> str:
+    return f"on {row['split']}"
 
 
 def _status(row: dict) -> str:

@@ -13,10 +13,10 @@ from markupsafe import Markup
 from curate import page
 from curate.decide import Verdicts
 from curate.funnel import reasons_by_rule
+from curate.intervals import shown, wilson
 from curate.report import counts
 from curate.report.counts import among
 from curate.report.funnel import READABLE
-from curate.report.shares import shown, wilson
 from curate.report.similarity import reaching
 
 CLEARLY = 1.1  # times the share of the whole; below, a difference may be certain and yet not matter

@@ -14,7 +14,10 @@ def change(curate_dir, key, **values):
     for path in sorted((curate_dir / "ledger").iterdir()):
         table = pd.read_parquet(path)
         for name, value in values.items():
-            table.loc[table["key"] == key if key else table.index, name] = value
+            if key:
+                table.loc[table["key"] == key, name] = value
+            else:
+                table[name] = value
         table.to_parquet(path, index=False)
 
 
@@ -39,6 +42,15 @@ def test_markdown_shows_hostile_words_as_words(finished):
     line = next(line for line in text.splitlines() if line.startswith("| k02 "))
     assert r"a\|b \[x\](javascript:1) \<script\>" in line
     assert "<https://x.org/a%7Cb%3E%20c>" in line
+
+
+def test_numbers_and_marks_for_unknown(finished):
+    change(finished, "", licence="?", LICENSE="unknown")
+    assert licences(credited(finished)) == {"not stated": 21}
+    change(finished, "", license=4)
+    assert licences(credited(finished)) == {"4": 21}
+    change(finished, "k02", licence="CC BY")
+    assert licences(credited(finished)) == {"4": 20, "CC BY": 1}
 
 
 def test_nobody_to_credit(finished):

@@ -9,6 +9,7 @@ import pytest
 from curate import dry_run, forecast, ledger, pipeline, readers
 from curate.config import AnnotateConfig, ClipConfig, CurateConfig, RunConfig, SplitConfig
 from curate.filters.config import CaptionFilterConfig, FiltersConfig
+from curate.intervals import wilson
 from curate.readers.config import FolderConfig
 from curate.readers.source import Source
 from curate.sample import Candidate
@@ -51,7 +52,7 @@ def tried(config, monkeypatch) -> tuple[forecast.Trial, forecast.Count]:
 def test_the_interval_covers_the_planted_share_and_no_run_is_there(config, monkeypatch, capsys):
     trial, whole = tried(config, monkeypatch)
     assert (trial.count.images, whole) == (90, forecast.Count(PLANTED, PLANTED))
-    low, high = forecast.wilson(trial.kept_images / 90, 90)
+    low, high = wilson(trial.kept_images, 90)
     assert low < 1 - SHORT / PLANTED < high
     assert high - low < 0.2
     assert dict(trial.verdicts.steps)["caption_words"] == 90 - trial.kept_images
@@ -118,15 +119,15 @@ def test_the_choice_is_spread_evenly_and_always_the_same():
 def test_wilsons_interval_covers_as_often_as_it_says(share):
     import numpy as np
 
-    seen = np.random.default_rng(0).binomial(200, share, 4_000) / 200
-    ends = [forecast.wilson(each, 200) for each in seen]
+    seen = np.random.default_rng(0).binomial(200, share, 4_000)
+    ends = [wilson(each, 200) for each in seen]
     covered = np.mean([low <= share <= high for low, high in ends])
     assert covered == pytest.approx(0.95, abs=0.025)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_an_interval_at_the_edge_stays_inside_and_has_a_width(share):
-    low, high = forecast.wilson(share, 50)
+    low, high = wilson(50 * share, 50)
     assert 0 <= low < high <= 1
 
 

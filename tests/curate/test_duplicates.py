@@ -152,13 +152,6 @@ def test_distances_out_of_range(key, bits):
         config(hamming_distance=bits)
 
 
-def test_the_largest_groups():
-    names = ["h"] * 2 + ["g"] * 4 + ["i", "", ""]
-    ledger = pd.DataFrame({"key": [*"abccdefgh"], "duplicate_group": names})
-    assert list(duplicates.largest(ledger).items()) == [("g", 3), ("h", 2)]
-    assert list(duplicates.largest(ledger, 1).items()) == [("g", 3)]
-
-
 def saved(image, quality=95):
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality)

@@ -2,8 +2,10 @@
 
 import tarfile
 
+import pandas as pd
 import pytest
 
+from curate import ledger
 from curate.command import UserError
 from curate.explain import explain
 from curate.runs import curate_dir
@@ -61,6 +63,31 @@ def test_a_typo_is_offered_what_it_may_have_meant(finished):
         explain(finished, ["k00", "k007"])
     with pytest.raises(UserError, match="no key '§'; it begins with: k00, k01, k02"):
         explain(finished, ["§"])
+
+
+def test_another_captions_row_may_be_the_copy(finished):
+    part = finished / "ledger/part-00000.parquet"
+    table = pd.read_parquet(part)
+    gone = (table["key"] == "k00") & (table["caption_index"] == 1)
+    table.loc[gone, ["kept", "status", "reason", "duplicate_of"]] = False, "dropped", "copy", "k05"
+    table.to_parquet(part, index=False)
+    assert "copy of      k05, which stays in its stead" in story(finished, "k00")
+
+
+def test_other_unreadable_pictures_are_not_read(finished, monkeypatch):
+    read, rows = ledger.read, []
+    monkeypatch.setattr(ledger, "read", lambda *a, **k: rows.append(read(*a, **k)) or rows[-1])
+    assert "group" not in story(finished, "k06")
+    assert [len(table) for table in rows] == [1]
+
+
+def test_a_damaged_part_and_a_damaged_shard_are_said(finished):
+    shard, part = finished / "shards/val/000000.tar", finished / "ledger/part-00001.parquet"
+    shard.write_bytes(b"no tar" * 1_000)
+    assert "which is damaged" in story(finished, "k00")
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"part-00001\.parquet is damaged .*python -m curate run"):
+        explain(finished, ["k00"])
 
 
 def test_a_shard_that_is_missing_is_said(finished):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from curate import near
 from curate.near import components, cosine_pairs, hamming_pairs, joined, mirrored
 
 
@@ -77,6 +78,48 @@ def test_vectors_as_by_brute_force(block):
     found = listed(cosine_pairs(vectors, 0.9, block))
     assert found == sorted(zip(*np.nonzero(expected), strict=True))
     assert listed(cosine_pairs(vectors, 1.0, block)) == [(3, 140)]
+
+
+def greedily(alike):
+    """For each the first that stays and is near it, one by one, from a matrix (N, N)."""
+    stays = []
+    for number in range(len(alike)):
+        taken = (n for n in range(number) if stays[n] == n and alike[n, number])
+        stays.append(next(taken, number))
+    return stays
+
+
+@pytest.mark.parametrize("most", [1 << 22, 40, 0])
+@pytest.mark.parametrize("distance", [1, 4, 12])
+def test_which_hashes_stay_however_few_pairs_are_held(distance, most, monkeypatch):
+    monkeypatch.setattr(near, "_MOST_PAIRS", most)
+    rng = np.random.default_rng(0)
+    hashes = np.unique(np.append(clustered(300), rng.integers(0, 2**9, 150, dtype=np.uint64)))
+    hashes = rng.permutation(hashes)
+    expected = greedily(np.bitwise_count(hashes[:, None] ^ hashes[None]) <= distance)
+    assert near.stays_by_hash(hashes, distance).tolist() == expected
+    assert 10 < sum(one != n for n, one in enumerate(expected)) < len(hashes) - 10
+
+
+@pytest.mark.parametrize("block", [7, 64, 4096])
+def test_which_vectors_stay(block, monkeypatch):
+    monkeypatch.setattr(near, "_SLICE", 5)
+    vectors = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = greedily(vectors @ vectors.T >= 0.8)
+    assert near.stays_by_cosine(vectors, 0.8, block).tolist() == expected
+    assert 10 < len(set(expected)) < 100
+
+
+def test_many_alike_vectors_are_decided_in_little_memory():
+    import tracemalloc
+
+    vectors = np.zeros((3_000, 4), np.float32)
+    vectors[:, 0] = 1
+    tracemalloc.start()
+    assert (near.stays_by_cosine(vectors, 0.9) == 0).all()
+    assert tracemalloc.get_traced_memory()[1] < 45_000_000  # 4.5 million pairs take 72 MB
+    tracemalloc.stop()
 
 
 def test_components_of_a_random_graph():

@@ -13,7 +13,7 @@ import pytest
 
 from curate import remove
 from curate.command import UserError
-from curate.removed import note, read_list, removed
+from curate.removed import Removed, note, read_list, removed
 from curate.shards import read_manifest, read_shard
 from curate.verify import problems
 
@@ -86,6 +86,34 @@ def test_by_address_and_by_file(finished):
     known = removed(finished)
     assert {file, ledger(finished).loc["k08", "sha256"]} == known.sha256
     assert known.urls == {"https://x.org/8", "https://x.org/nowhere"}
+
+
+@pytest.mark.parametrize("name", ["URL", "image_url", "source_url", "downloadurl", "OriginalURL"])
+def test_a_picture_is_found_by_any_column_of_addresses(finished, name):
+    rename(finished, url=name)
+    assert take(finished, "urls", "https://x.org/8")["found"] == 1
+    assert "k08" not in samples(finished)
+
+
+def test_addresses_of_other_things_name_no_picture(finished):
+    rename(finished, url="licence_url")
+    before = digests(finished)
+    with pytest.raises(UserError, match=r"has no addresses.*--keys or --sha256"):
+        take(finished, "urls", "https://x.org/8")
+    assert digests(finished) == before
+    assert removed(finished) == Removed()
+
+
+def rename(curate_dir, **names):
+    for part in sorted((curate_dir / "ledger").iterdir()):
+        pd.read_parquet(part).rename(columns=names).to_parquet(part, index=False)
+
+
+def test_a_list_typed_again_counts_anew(finished):
+    assert take(finished, "keys", "k08", "k09")["pictures"] == 2
+    again = take(finished, "keys", "k08", "k09")
+    assert again | {"found": 2, "pictures": 0, "pairs": 0} == again
+    assert len(removed(finished).records) == 2
 
 
 def test_later_curations_leave_out_the_listed_and_their_files(finished):

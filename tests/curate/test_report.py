@@ -14,11 +14,11 @@ from curate import funnel, ledger, report
 from curate.config import ClipConfig, CurateConfig, RunConfig
 from curate.decide import Verdicts
 from curate.images import UnreadableImage
+from curate.intervals import wilson
 from curate.null import Null
 from curate.readers.config import FolderConfig
 from curate.report import duplicates, licences, loss, similarity
 from curate.report.pictures import Pictures
-from curate.report.shares import wilson
 
 HOSTILE = '</script><img src=x onerror=alert(1)> `it\'s` "$x" \\n\u202e\n#'
 REASONS = ["", "aspect > 3", "language is not en", "clip_similarity < 0.28", "duplicate"]
@@ -50,6 +50,7 @@ def make_verdicts(pairs=400, hostile=HOSTILE) -> Verdicts:
             "status": status,
             "split": np.where(reason == "", "train", ""),
             "duplicate_group": np.where(status == "unreadable", "", group),
+            "phash": [f"{i // 2 * 0x9E3779B97F4A7C15 % 2**64:016x}" for i in range(pairs)],
             "duplicate_of": np.where(reason == "duplicate", "k0", ""),
             "location": [f"{i // 2}" for i in range(pairs)],
             "licence": rng.choice(["CC0", hostile, "?", ""], pairs),
@@ -216,6 +217,22 @@ def test_groups_of_copies_are_counted():
     assert numbers[:6] == [2, 4, 1, 3, 1, 7]  # groups and images of two, of three, of five to nine
 
 
+def test_alike_pictures_across_the_split_are_shown(monkeypatch):
+    table = make_verdicts(80).ledger.drop_duplicates("key").assign(kept=True, split="train")
+    assert "No two kept pictures on different sides" in duplicates.section(table, Pictures(picture))
+    table.loc[table["key"].isin(["k3", "k9"]), "phash"] = ["00ffff00ffff0000", "00ffff00ffff00ff"]
+    table.loc[table["key"] == "k3", "split"] = "val"
+    html = duplicates.section(table, Pictures(picture))
+    assert "1 pairs of kept pictures on different sides" in html
+    _, _, shown = html.partition("Across the split")
+    assert re.findall(r"<td.*?>(.*?)</td>", re.sub("<(?!/?td)[^>]*>", "", shown))[:5] == [
+        *("k3", "val", "k9", "train", "8")
+    ]
+    assert shown.count('src="data:') == 2
+    monkeypatch.setattr(duplicates, "MOST_COMPARED", len(table) - 1)
+    assert "are too many to look here" in duplicates.section(table, Pictures(picture))
+
+
 def test_licences_without_a_name_are_unknown():
     table = make_verdicts(6).ledger.assign(licence=["CC0", "?", "", None, "CC0", "BY"], kept=True)
     rows = re.findall(
@@ -224,6 +241,27 @@ def test_licences_without_a_name_are_unknown():
     assert rows == [("CC0", "2", "2"), ("BY", "1", "1"), ("unknown", "3", "3")]
     nothing = licences.section(table.drop(columns="licence"))
     assert [number for _, number in counts(nothing)] == [6, 6]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"licence": [1, 2, 2, 0, 1, 2]},
+        {"licence": [1.0, None, 2.0, 2.0, None, 1.0]},
+        {
+            "licence": ["", "BY", None, "?", "CC0", ""],
+            "LICENSE": ["CC0", "BY-SA", "?", None, "", 3],
+        },
+        {"license": list("abcdeg") * 4 + list("hijklmnopqrstuvwxyz")},
+    ],
+)
+def test_queries_find_licences_of_any_type_and_column(columns):
+    size = len(next(iter(columns.values())))
+    table = make_verdicts(size).ledger.drop(columns="licence").assign(**columns)
+    found = counts(licences.section(table))
+    assert sum(number for _, number in found[::2]) == size
+    for expression, number in found:
+        assert eval(expression, {"ledger": table}) == number, expression
 
 
 def test_wilson_is_the_published_interval():

@@ -98,6 +98,7 @@ def test_leaks_are_found_across_sides_only():
     assert len(found) == 4
     assert found["bits"].is_monotonic_increasing
     assert len(leaks(pd.DataFrame(rows[:6]).drop(columns="url"), 1)) == 0
+    assert not leaks(pd.DataFrame(rows[:6]).assign(url=""), 3)["same_url"].any()
 
 
 def test_equal_hashes_on_two_sides_are_one_leak():

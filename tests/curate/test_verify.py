@@ -100,6 +100,38 @@ def test_a_key_in_two_shards(finished):
     assert f"000007.tar: k10 is in {SHARD} as well" in found(finished)
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("shards/train/000001_stats.json", f"{SHARD}: 000001_stats.json is damaged"),
+        ("shards/train/000001.parquet", f"{SHARD}: its table 000001.parquet cannot be read"),
+        ("manifest.json", "manifest.json: damaged"),
+        ("funnel.json", "funnel.json: missing or damaged"),
+        ("ledger/part-00001.parquet", "ledger/part-00001.parquet: damaged"),
+        ("removed.json", "removed.json is damaged; fetch it from a backup"),
+    ],
+)
+def test_half_a_file_is_one_problem(finished, name, line):
+    sets = {name: [] for name in ("keys", "urls", "sha256", "records")}
+    (finished / "removed.json").write_text(json.dumps(sets | {"pending": False}))
+    assert found(finished) == ""
+    cut(finished / name)
+    [problem] = found(finished).splitlines()
+    assert line in problem
+
+
+def test_pages_of_a_table_that_were_written_over(finished):
+    path = finished / "ledger/part-00000.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:2_000] = bytes(1_996)
+    path.write_bytes(data)
+    assert found(finished).startswith("ledger/part-00000.parquet: damaged")
+
+
 def test_unfinished_and_interrupted_runs(finished):
     sets = {name: [] for name in ("keys", "urls", "sha256", "records")}
     (finished / "removed.json").write_text(json.dumps(sets | {"pending": True}))
@@ -122,6 +154,12 @@ def test_exit_codes(finished):
     broken = run(str(finished.parent))
     assert broken.returncode == 1
     assert f"{SHARD}: missing\n" in broken.stdout
+    assert (
+        "(of a shard its tar; never removed.json): the curation's own command writes it anew: python -m"
+        in (broken.stdout)
+    )
+    cut(finished / "manifest.json")
+    assert "0 shards, 0 samples, 1 problems" in run(str(finished.parent)).stdout
     wrong = run("no-such-run")
     assert wrong.returncode == 2
     assert "error: no-such-run is no curated run" in wrong.stderr

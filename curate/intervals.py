@@ -1,4 +1,4 @@
-"""Shares with their uncertainty."""
+"""A share that was seen in a number of trials, with its uncertainty."""
 
 from __future__ import annotations
 
