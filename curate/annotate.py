@@ -49,8 +49,8 @@ def annotate(
 ) -> Annotations:
     """Measure all candidates of ``source`` in one pass, a part at a time.
 
-    A part is named by what it was measured from; what moved to another part is found by content. The
-    model is loaded when something needs it.
+    A part is named by what it was measured from; what moved to another part is found by content.
+    ``load_scorer`` is called when something needs the model, and then often: it should remember.
 
     Raises:
         UserError: a key comes twice, or more images than ``config.max_reject_rate`` are unreadable.
@@ -63,9 +63,7 @@ def annotate(
         ThreadPoolExecutor(config.workers) as pool,
     ):
         measurer = cache(
-            lambda: Measurer(
-                _known(folder, request), request, source.load, cache(load_scorer), pool
-            )
+            lambda: Measurer(_known(folder, request), request, source.load, load_scorer, pool)
         )
         for chunk in _chunks(source.candidates(), config.images_per_part):
             _check_keys(chunk, keys)

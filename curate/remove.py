@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from curate import command, ledger, runs
-from curate.files import atomic_write, read_json, remove_parts, sha256_of, write_json
+from curate.files import atomic_write, locked, read_json, remove_parts, sha256_of, write_json
 from curate.removed import REASON, Removed, identities, note, read_list, removed, write
 from curate.shards import END_OF_TAR, Manifest, read_manifest, write_manifest
 
@@ -43,8 +43,9 @@ def main() -> None:
     read_manifest(curate_dir)  # of an unfinished curation nothing can be removed
     by, path = _list(arguments)
     listed = read_list(path, by)
-    found = note(curate_dir, by, listed, sha256_of(path), arguments.copies)
-    carry_out(curate_dir)
+    with locked(curate_dir):
+        found = note(curate_dir, by, listed, sha256_of(path), arguments.copies)
+        carry_out(curate_dir)
     print(
         f"{found['listed']} {by} listed, {found['found']} of them found; removed "
         f"{found['pictures']} pictures with {found['pairs']} pairs. {curate_dir / 'report.html'} "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.command import UserError, run_arguments
-from curate.files import HashingWriter, atomic_write, remove_parts, write_json
+from curate.files import HashingWriter, atomic_write, read_json, remove_parts, write_json
 from curate.sample import Sample
 
 VERSION = 1
@@ -58,7 +58,9 @@ def read_manifest(curate_dir: Path) -> Manifest:
     retry = f"python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
     if not path.is_file():
         raise FileNotFoundError(f"{curate_dir} holds no finished curation; type: {retry}")
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
+    if content is None:
+        raise UserError(f"{path} is damaged; type: {retry}")
     if content.get("version") != VERSION:
         raise UserError(
             f"{path} has version {content.get('version')}, not {VERSION}; type: {retry}"
@@ -103,12 +105,15 @@ def _read_tar(path: Path) -> Iterator[Sample]:
             if image is None or not {"json", "txt"} <= files.keys():
                 raise ValueError(f"{path}: sample {key!r} has only {', '.join(files)}")
             meta = json.loads(files["json"])
+            if not isinstance(meta, dict) or not isinstance(meta.get("captions"), list):
+                raise ValueError(f"{path}: the json of sample {key!r} holds no list of captions")
             yield Sample(key, image, tuple(meta["captions"]), meta)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = tar.extractfile(member)
-    assert stream is not None, f"{tar.name}: {member.name} is no file"
+    if stream is None:
+        raise ValueError(f"{tar.name}: {member.name} is no file")
     return stream.read()
 
 
@@ -178,8 +183,8 @@ def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None
     stats = stats_path(path)
     if not (stats.is_file() and path.is_file() and path.with_suffix(".parquet").is_file()):
         return None
-    known = json.loads(stats.read_bytes())
-    if known["plan"] != wanted or known["bytes"] != path.stat().st_size:
+    known = read_json(stats)
+    if known is None or known.get("plan") != wanted or known["bytes"] != path.stat().st_size:
         return None
     return ShardInfo(planned.path, planned.split, known["count"], known["bytes"], known["sha256"])
 
