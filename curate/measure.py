@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from curate import rows
 from curate.images import CANNOT_BE_READ, UnreadableImage, decode, phash, pixels_sha256, probe
-from curate.known import STORED, Known, Picture
+from curate.known import Known, Picture
 from curate.measures import registry
 from curate.sample import Candidate
 
@@ -25,28 +26,6 @@ if TYPE_CHECKING:
 BATCH = 64  # images that are fetched and decoded ahead of the model
 _Item = TypeVar("_Item")
 _Started = TypeVar("_Started")
-
-_FIELDS = [
-    ("key", pa.string()),
-    ("caption_index", pa.int32()),
-    ("has_caption", pa.bool_()),
-    ("source", pa.string()),
-    ("caption", pa.string()),
-    ("location", pa.string()),
-    ("version", pa.string()),
-    ("width", pa.int32()),
-    ("height", pa.int32()),
-    ("format", pa.string()),
-    ("bytes", pa.int64()),
-    ("sha256", pa.string()),
-    ("pixels", pa.string()),
-    ("phash", pa.string()),
-    ("error", pa.string()),
-    ("clip_similarity", pa.float32()),
-    ("clip_model", pa.dictionary(pa.int32(), pa.string())),
-    ("image_embedding", pa.binary()),  # D float32, on the first row of an image
-    ("text_embedding", pa.binary()),  # D float32
-]
 
 
 @dataclass
@@ -92,7 +71,22 @@ class Measurer:
             if passing and pictures[c.key].embedding is not None
         }
         texts = self._texts(sorted(wanted))
-        return self._table(chunk, pictures, texts)
+        pairs_of = [
+            (c, index, caption) for c in chunk for index, caption in enumerate(c.captions or ("",))
+        ]
+        return rows.table(
+            [rows.row(c, index, pictures[c.key], texts) for c, index, _ in pairs_of],
+            self.request.clip_model,
+            self.value_columns,
+            self._of_captions([caption for _, _, caption in pairs_of]),
+        )
+
+    def _of_captions(self, captions: list[str]) -> dict[str, list[Any]]:
+        """The measures of captions, by column."""
+        found: dict[str, list[Any]] = {}
+        for measure in self._caption_measures:
+            found |= measure(captions)
+        return found
 
     def held_back(self, table: pa.Table) -> bool:
         """Whether the gate kept any pair of a part from being scored."""
@@ -226,66 +220,6 @@ class Measurer:
         if new:
             found |= dict(zip(new, self._load_scorer().encode_texts(new), strict=True))
         return found
-
-    def _table(
-        self,
-        chunk: Sequence[Candidate],
-        pictures: dict[str, Picture],
-        texts: dict[str, np.ndarray],
-    ) -> pa.Table:
-        rows = [row for c in chunk for row in self._rows(c, pictures[c.key], texts)]
-        measured = {
-            name: values
-            for measure in self._caption_measures
-            for name, values in measure([row["caption"] for row in rows]).items()
-        }
-        fixed = {name for name, _ in _FIELDS} | set(self.value_columns) | measured.keys()
-        extra = sorted({name for c in chunk for name in c.columns} - fixed)
-        columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in _FIELDS}
-        columns |= {
-            name: pa.array([row.get(name) for row in rows], pa.float32())
-            for name in self.value_columns
-        }
-        columns |= {name: pa.array(values) for name, values in measured.items()}
-        columns |= {name: _column([row.get(name) for row in rows]) for name in extra}
-        return pa.table(columns)
-
-    def _rows(
-        self, candidate: Candidate, picture: Picture, texts: dict[str, np.ndarray]
-    ) -> Iterator[dict[str, Any]]:
-        """One row for each caption, and one for an image that has none."""
-        image = picture.embedding
-        for index, caption in enumerate(candidate.captions or ("",)):
-            text = None if image is None else texts.get(caption)
-            yield {
-                **candidate.columns,
-                "key": candidate.key,
-                "caption_index": index,
-                "has_caption": bool(candidate.captions),
-                "source": candidate.source,
-                "caption": caption,
-                "location": candidate.location,
-                "version": candidate.version,
-                **{name: getattr(picture, name) for name in STORED},
-                **picture.values,
-                "clip_similarity": None if image is None or text is None else cosine(image, text),
-                "clip_model": self.request.clip_model,
-                "image_embedding": image.tobytes() if image is not None and index == 0 else None,
-                "text_embedding": None if text is None else text.tobytes(),
-            }
-
-
-def _column(values: list[Any]) -> pa.Array:
-    """A source's own column; as text where its values are of several types."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in values])
-
-
-def cosine(image: np.ndarray, text: np.ndarray) -> float:
-    """Dot product of two unit vectors in double precision, to the six digits that batches agree on."""
-    return round(float(image.astype(np.float64) @ text.astype(np.float64)), 6)
 
 
 def _one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Iterator[_Started]:
