@@ -166,12 +166,12 @@ def _exit_codes() -> Iterator[None]:
         yield
     except UserError as error:
         _leave(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _leave(explain(error))  # before OSError, which Hydra's missing choices are as well
     except OSError as error:
         if not (said := explain_refusal(error)):
             raise
         _leave(said)
-    except (HydraException, OmegaConfBaseException) as error:
-        _leave(explain(error))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again resumes", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -164,9 +164,9 @@ def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
     for split, keys in sorted(sides.items()):
         shuffled = sorted(keys, key=lambda key: hashlib.blake2b(key.encode()).digest())
         count = -(-len(shuffled) // max_samples)
-        bounds = [len(shuffled) * number // count for number in range(count + 1)]
         for number in range(count):
-            part = shuffled[bounds[number] : bounds[number + 1]]
+            begin, end = (len(shuffled) * edge // count for edge in (number, number + 1))
+            part = shuffled[begin:end]
             plans.append(Plan(f"shards/{split}/{number:06d}.tar", split, part))
     return plans
 
