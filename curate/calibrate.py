@@ -124,7 +124,7 @@ def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
         return None
     for model, parts in found.items():
         tables = [pq.read_table(path, columns=_COLUMNS).to_pandas() for path in parts]
-        pairs = pd.concat(tables, ignore_index=True).rename(columns={"pixels": "duplicate_group"})
+        pairs = pd.concat(tables, ignore_index=True)
         pairs = pairs[pairs["clip_similarity"].notna()]
         if len(pairs):
             return Scored(_label(model), pairs, Embeddings(parts))

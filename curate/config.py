@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -75,9 +77,17 @@ class HeadConfig:
         kind: linear (LAION's aesthetic V1 and V2) or nsfw (LAION's detector); see ``heads.py``.
     """
 
-    path: str = MISSING
+    path: str
     sha256: str | None = None
     kind: str = "linear"
+
+    @classmethod
+    def of(cls, name: str, values: Any) -> HeadConfig:
+        """From what was typed: Hydra cannot add a typed entry to a mapping from the command line."""
+        known = [field.name for field in fields(cls)]
+        sound = isinstance(values, Mapping) and "path" in values and set(values) <= set(known)
+        check(sound, f"heads.{name}", values, f"{', '.join(known)}, of which path is needed")
+        return cls(**values)
 
     def __post_init__(self) -> None:
         check(self.kind in ("linear", "nsfw"), "heads.NAME.kind", self.kind, "linear, nsfw")
@@ -171,7 +181,7 @@ class CurateConfig:
     run: RunConfig = field(default_factory=RunConfig)
     dataset: DatasetConfig = MISSING
     clip: ClipConfig = MISSING
-    heads: dict[str, HeadConfig] = field(default_factory=dict)
+    heads: dict[str, Any] = field(default_factory=dict)  # HeadConfig, or its values, by name
     filters: FiltersConfig = field(default_factory=FiltersConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     shards: ShardsConfig = field(default_factory=ShardsConfig)
@@ -179,6 +189,11 @@ class CurateConfig:
     dry_run: int | None = None  # images to try the run on; what it would come to is printed
 
     def __post_init__(self) -> None:
+        self.heads = {
+            name: values if isinstance(values, HeadConfig) else HeadConfig.of(name, values)
+            for name, values in self.heads.items()
+            if values is not None
+        }
         check(self.dry_run is None or self.dry_run > 0, "dry_run", self.dry_run, "null or > 0")
 
 

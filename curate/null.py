@@ -59,7 +59,7 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
 
     Args:
         annotations: all rows of the parts, with ``clip_similarity``, ``caption``,
-            ``caption_index`` and ``duplicate_group``.
+            ``caption_index`` and ``pixels``.
         embeddings: of the same parts.
         seed: of the deals; the same annotations and seed give the same null.
     """
@@ -77,7 +77,7 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
     rows = scored.index.to_numpy()
     images = embeddings.images(rows - scored["caption_index"].to_numpy())
     texts = embeddings.texts(rows)
-    group = pd.factorize(scored["duplicate_group"])[0]
+    group = pd.factorize(scored["pixels"])[0]
     caption = pd.factorize(scored["caption"])[0]
     own = set(zip(group.tolist(), caption.tolist(), strict=True))
     found = []
@@ -91,9 +91,12 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
 
 
 def _dots(images: np.ndarray, texts: np.ndarray, dealt: np.ndarray) -> np.ndarray:
-    """Similarity of each image with the text dealt to it, (N,), in double precision; a block at a time."""
+    """Similarity of each image with the text dealt to it, (N,), to six digits like those of the pairs.
+
+    In double precision, and a block at a time, which memory thanks for.
+    """
     blocks = np.array_split(np.arange(len(dealt)), len(dealt) // 1024 + 1)
     parts = [
         np.einsum("nd,nd->n", images[rows], texts[dealt[rows]], dtype=np.float64) for rows in blocks
     ]
-    return np.concatenate(parts)
+    return np.concatenate(parts).round(6)

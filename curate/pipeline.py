@@ -22,6 +22,7 @@ from curate.decide import Verdicts, judge
 from curate.files import locked, sha256_of, write_json
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
+from curate.filters.similarity import NAME as SIMILARITY
 from curate.images import UnreadableImage, decode, encode
 from curate.readers.source import Source
 from curate.removed import removed
@@ -55,7 +56,8 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
         source, curate_dir / "annotations", config.annotate, Request.of(config), scorer
     )
     if scorer.cache_info().currsize:
-        _say(f"clip: {scorer().speed()}")
+        if scorer().images.items:
+            _say(f"clip: {scorer().speed()}")
         scorer.cache_clear()  # what follows needs the memory, not the model
     verdicts = judge(measured.parts, config, listed)
     ledger.check_complete(verdicts.ledger, measured.pairs)
@@ -185,15 +187,15 @@ def _image_source(
 
 
 def _nothing_kept(figures: dict[str, Any]) -> str:
-    worst = max(figures["rules"], key=lambda rule: rule["dropped"])
-    if worst["rule"] == ledger.UNREADABLE:
-        reasons = ", ".join(f"{why} ({count})" for why, count in [*figures["reasons"].items()][:3])
-        return f"no pair is kept: {reasons}; type the keys of dataset= that lead to the images"
-    return (
-        f"no pair is kept: of {figures['pairs_in']} rule {worst['rule']!r} took {worst['dropped']} "
-        f"(cut: {funnel.describe_cut(figures['cut'])}); loosen it, as with "
-        "filters.clip_similarity.fraction=0.5, or type filters=none to see the scores"
-    )
+    took = {rule["rule"]: rule["dropped"] for rule in figures["rules"] if rule["dropped"]}
+    reasons = ", ".join(f"{why} ({count})" for why, count in [*figures["reasons"].items()][:3])
+    said = f"no pair of {figures['pairs_in']} is kept: {reasons}"
+    if ledger.UNREADABLE in took and len(took) == 1:
+        return f"{said}; type the keys of dataset= that lead to the images"
+    if SIMILARITY in took:
+        cut = funnel.describe_cut(figures["cut"])
+        said += f" (cut: {cut}; filters.clip_similarity.fraction=0.5 keeps the better half)"
+    return f"{said}; loosen the rule, or type filters=none to see the scores"
 
 
 def _blocked(filters: FiltersConfig) -> list[str]:

@@ -33,10 +33,14 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
     Groups stand on a line by their hash. ``val`` takes its share from the left end and ``test`` from
     the right one, so adding data moves nobody. Where a share is less than ``config.minimum`` images
     its end grows until the floor is met (or a tenth of the data is used up); then added data may move
-    groups back to train, and only those at the edge.
+    groups back to train, and only those at the edge. A group of more images than a side is to have
+    stays in train.
     """
     place = positions(numbers(groups), config.seed)
     floor = min(config.minimum, int(LARGEST_FLOOR * len(groups)))
+    size = groups.map(groups.value_counts()).to_numpy()
+    most = max(floor, min(config.val or 1, config.test or 1) * len(groups), 1)
+    place[size > most] = 0.5  # as far from either end as can be
     ascending = np.sort(place)
     in_val = place <= _reach(ascending, config.val, floor)
     in_test = 1 - place <= _reach(1 - ascending[::-1], config.test, floor)

@@ -106,3 +106,12 @@ def test_equal_hashes_on_two_sides_are_one_leak():
     found = leaks(pd.DataFrame(rows), 0)
     assert len(found) == 3
     assert set(found["bits"]) == {0}
+
+
+def test_a_group_larger_than_a_side_stays_in_train():
+    ids = pd.concat([groups(40), pd.Series([f"{number:016x}" for number in [9] * 30])])
+    ids = ids.reset_index(drop=True)
+    for seed in range(20):
+        sides = assign(ids, SplitConfig(val=0.05, test=0.05, minimum=5, seed=seed))
+        assert set(sides[ids == f"{9:016x}"]) == {"train"}
+        assert (sides == "val").sum() == 5
