@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -25,9 +26,17 @@ EXIT_INTERRUPTED = 130
 
 Config = TypeVar("Config")
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 _PATHS = re.compile(
-    r"(\+{0,2}(?:(?:dataset|run)\.root|run\.name|model\.path|clip\.name))=(.+)", re.DOTALL
+    r"(\+{0,2}(?:(?:dataset|run)\.root|run\.name|model\.path|clip\.name"
+    r"|dataset\.(?:path|images_dir|index|spool)|heads\.\w+\.path"
+    r"|filters\.caption\.blocklist|filters\.clip_similarity\.made_for))=(.+)",
+    re.DOTALL,
 )
+_LISTS = re.compile(r"\+{0,2}(?:dataset\.path|filters\.caption\.blocklist)=\[.*\]", re.DOTALL)
+_ENTRIES = re.compile(r"(?:filters\.columns|heads)\.\w+[.=]")
 _QUOTED = re.compile(  # by the user, who knows the grammar
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.*\$\{.+\}.*""", re.DOTALL
 )
@@ -39,6 +48,12 @@ _NOISE = re.compile(
 
 class UserError(ValueError):
     """The configuration or the input is wrong; the message says what to type. Ends in exit code 2."""
+
+
+def check(condition: bool, key: str, value: Any, accepted: str) -> None:
+    """Raise a ``UserError`` that names the dotted key, the value, and what is accepted."""
+    if not condition:
+        raise UserError(f"{key}={value} is out of range; accepted: {accepted}. Type {key}=...")
 
 
 def run_arguments(run_dir: Path) -> str:
@@ -96,8 +111,17 @@ def run(main: Callable[[], Any]) -> None:
     with _exit_codes():
         _refuse_multirun_inside_launch()
         if not _is_multirun():
-            sys.argv[1:] = map(quote_path, sys.argv[1:])
+            sys.argv[1:] = map(quote_path, map(add_entry, sys.argv[1:]))
         main()
+
+
+def add_entry(argument: str) -> str:
+    """Spare the user Hydra's ``++`` where a key is an entry of a mapping, which is named as one likes.
+
+    >>> add_entry("filters.columns.punsafe.maximum=0.5")
+    '++filters.columns.punsafe.maximum=0.5'
+    """
+    return f"++{argument}" if _ENTRIES.match(argument) else argument
 
 
 def quote_path(argument: str) -> str:
@@ -111,7 +135,7 @@ def quote_path(argument: str) -> str:
     'optim.lr=1e-4'
     """
     found = _PATHS.fullmatch(argument)
-    if not found or found[2] == "null":
+    if not found or found[2] == "null" or _LISTS.fullmatch(argument):
         return argument
     key, value = found[1], os.path.expanduser(found[2])  # noqa: PTH111 (Path's raises for ~nobody)
     if _QUOTED.fullmatch(value):
@@ -140,13 +164,36 @@ def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 def _exit_codes() -> Iterator[None]:
     try:
         yield
-    except (UserError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except UserError as error:
         _leave(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(explain(error))
+        _leave(explain(error))  # before OSError, which Hydra's missing choices are as well
+    except OSError as error:
+        if not (said := explain_refusal(error)):
+            raise
+        _leave(said)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again resumes", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def explain_refusal(error: OSError) -> str:
+    """One paragraph for what the file system refused and the user can mend; "" for anything else."""
+    where = error.filename or "the output"
+    if error.errno in _FULL:
+        return (
+            f"{where}: {error.strerror}. No file is left half written and what was complete is kept; "
+            "make room there, or name a folder on another disk (run.root=FOLDER), and the same "
+            "command again resumes"
+        )
+    if error.errno in _DENIED:
+        return (
+            f"{where}: {error.strerror}; let this user read it, and write where results go "
+            "(ls -ld, chmod, chown), or name another folder (dataset.root=FOLDER, run.root=FOLDER)"
+        )
+    if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+        return str(error)  # raised here with what to type, or by the system with the path
+    return ""
 
 
 def _leave(message: str) -> None:

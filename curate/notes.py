@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 
+from curate.clip import label
 from curate.config import (
     LARGEST_SHARE,
     SMALLEST_JUDGED,
     ClipConfig,
-    ClipSimilarityConfig,
     CurateConfig,
 )
 from curate.decide import Verdicts
+from curate.strictness import LAION_CLIP
 
-LAION_CUTS = (0.28, 0.30)  # of LAION-2B-en and LAION-400M
-LAION_CLIP = ("ViT-B-32-quickgelu", "openai")  # the model both were cut with
 BLIND_BELOW = 0.6  # AUC of given against shuffled pairs; 0.5 is guessing
 FEWEST_SCORED = 30  # pairs: the AUC of a guessing CLIP then spreads by 0.05 (sqrt(1 / 12 n))
 
@@ -23,20 +22,8 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     """All notes on a run."""
     images = verdicts.ledger.query("kept").drop_duplicates("key")["split"].value_counts()
     return [
-        *foreign_cut(config.filters.clip_similarity, config.clip),
         *blind_clip(verdicts, config.clip),
         *few_held_out(int(images.get("val", 0)), int(images.sum())),
-    ]
-
-
-def foreign_cut(similarity: ClipSimilarityConfig, clip: ClipConfig) -> list[str]:
-    """LAION's cut on a CLIP that it was not made for; similarities do not compare."""
-    if similarity.minimum not in LAION_CUTS or (clip.name, clip.pretrained) == LAION_CLIP:
-        return []
-    return [
-        f"filters.clip_similarity.minimum={similarity.minimum:g} is LAION's cut and belongs to "
-        f"clip=vit_b32_openai, not to {clip.name}; filters=default with its "
-        "filters.clip_similarity.false_keep_rate fits any CLIP"
     ]
 
 
@@ -46,7 +33,7 @@ def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:
     scored = int(verdicts.ledger["clip_similarity"].count())
     if separation is None or separation >= BLIND_BELOW or scored < FEWEST_SCORED:
         return []
-    other = "" if (clip.name, clip.pretrained) == LAION_CLIP else ", such as clip=vit_b32_openai"
+    other = "" if label(clip) == LAION_CLIP else ", such as clip=vit_b32_openai"
     return [
         f"{clip.name} rates a given pair above a shuffled one in {separation:.0%} of cases, and guessing "
         "would in 50%, so that similarity is no reason to keep or drop one. Either it does not know such "

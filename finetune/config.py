@@ -7,9 +7,8 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.command import UserError, register
+from curate.command import UserError, check, register
 from curate.config import RunConfig as CuratedRun
-from curate.config import check
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")

@@ -1,6 +1,8 @@
 """What a user sees when the configuration is wrong, whichever command it is."""
 
 import dataclasses
+import errno
+import os
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -107,6 +109,24 @@ def test_any_path_reaches_the_configuration_as_typed(composed, value, plus):
     assert composed(argument.replace("run.root", "name")).name == value
 
 
+def test_paths_of_globs_are_quoted_and_lists_are_not():
+    assert command.quote_path("dataset.path=a/{0..9}.tar") == "dataset.path='a/{0..9}.tar'"
+    assert command.quote_path("dataset.path=a/[01]*.csv") == "dataset.path='a/[01]*.csv'"
+    assert command.quote_path("dataset.path=[a.tar,b.tar]") == "dataset.path=[a.tar,b.tar]"
+
+
+def test_entries_of_mappings_need_no_plus():
+    arguments = ["filters.columns.x.minimum=1", "heads.nsfw.path=a", "filters.columns.x=null"]
+    assert [command.add_entry(a) for a in arguments] == [f"++{a}" for a in arguments]
+    for argument in ("++filters.columns.x.minimum=1", "filters.caption.min_words=3"):
+        assert command.add_entry(argument) == argument
+
+
+def test_the_name_of_a_clip_reaches_the_configuration_as_typed():
+    argument = "filters.clip_similarity.made_for=models/a=b (1)"
+    assert command.quote_path(argument) == argument.replace("=", "='", 1) + "'"
+
+
 def test_a_path_may_begin_at_home_and_what_is_quoted_stays(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert command.quote_path("dataset.root=~/pics") == "dataset.root='/home/me/pics'"
@@ -167,6 +187,45 @@ def test_a_polite_function_leaves_with_2(capsys):
         mistaken("key")
     assert leaving.value.code == command.EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: key is wrong; type it right\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (errno.ENOSPC, "the same command again resumes"),
+        (errno.EDQUOT, "the same command again resumes"),
+        (errno.EACCES, "let this user read it"),
+        (errno.EROFS, "let this user read it"),
+    ],
+)
+def test_what_the_file_system_refuses_leaves_with_2_and_one_paragraph(capsys, code, says):
+    def refused():
+        raise OSError(code, os.strerror(code), "/data/x")
+
+    with pytest.raises(SystemExit) as leaving:
+        command.run(refused)
+    assert leaving.value.code == command.EXIT_USER_ERROR
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"error: /data/x: {os.strerror(code)}")
+    assert says in said
+    assert "\n" not in said
+
+
+def test_a_message_of_our_own_about_a_file_is_said_as_it_is(capsys):
+    def missing():
+        raise FileNotFoundError("no such run; type this")
+
+    with pytest.raises(SystemExit):
+        command.run(missing)
+    assert capsys.readouterr().err == "error: no such run; type this\n"
+
+
+def test_a_broken_disk_keeps_its_traceback():
+    def broken():
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        command.run(broken)
 
 
 def test_the_programs_own_errors_keep_their_traceback():

@@ -5,7 +5,14 @@ import json
 
 import pytest
 
-from curate.files import atomic_write, remove_parts, sha256_of, write_json, write_text
+from curate.files import (
+    atomic_write,
+    read_json,
+    remove_parts,
+    sha256_of,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failing_writer_leaves_the_old_file_and_no_part(tmp_path):
@@ -29,6 +36,16 @@ def test_json_is_sorted_and_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "b.json", {"a": float("nan")})
     assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1', b"", b"\xff\xfe", b"[1]", b"[" * 200_000])
+def test_damaged_json_is_none(tmp_path, content):
+    path = tmp_path / "a.json"
+    assert read_json(path) is None
+    path.write_bytes(content)
+    assert read_json(path) is None
+    write_json(path, {"a": 1})
+    assert read_json(path) == {"a": 1}
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):

@@ -5,27 +5,11 @@ import pandas as pd
 import pytest
 
 from curate import notes
-from curate.calibrate import Null
-from curate.config import ClipConfig, ClipSimilarityConfig, CurateConfig
+from curate.config import ClipConfig, CurateConfig
 from curate.decide import Verdicts
+from curate.null import Null
 
 SCORER = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
-
-
-@pytest.mark.parametrize(
-    ("minimum", "name", "noted"),
-    [
-        (0.3, "ViT-B-32-quickgelu", False),
-        (0.3, "ViT-L-14-quickgelu", True),
-        (0.28, "ViT-L-14-quickgelu", True),
-        (0.2, "ViT-L-14-quickgelu", False),
-        (None, "ViT-L-14-quickgelu", False),
-    ],
-)
-def test_laions_cuts_are_noted_where_they_do_not_belong(minimum, name, noted):
-    similarity = ClipSimilarityConfig(minimum=minimum)
-    found = notes.foreign_cut(similarity, ClipConfig(name=name, pretrained="openai"))
-    assert bool(found) == noted
 
 
 def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
