@@ -39,12 +39,17 @@ def groups(
         filters: how near what is dropped is; the groups reach as far.
         embedded: embeddings of the same rows; read where ``filters.cosine`` is given.
     """
-    pictures = annotations.drop_duplicates("key")
+    looked_at = ["key", "pixels", "phash", "group", "caption_index"]
+    pictures = annotations[annotations.columns.intersection(looked_at)].drop_duplicates("key")
+    is_single = len(pictures) == len(annotations)
     pictures = pictures[pictures["pixels"] != ""]
     labels = near.components(len(pictures), _links(pictures, split, filters, embedded))
     names = pictures["pixels"].str.slice(0, NAME_DIGITS)
-    least = names.iloc[_least_of_group(labels, numbers(names))].set_axis(pictures["key"].to_numpy())
-    return least.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
+    least = names.iloc[_least_of_group(labels, numbers(names))]
+    if is_single:  # a million keys need not be looked up
+        return least.set_axis(pictures.index).reindex(annotations.index, fill_value="")
+    by_key = least.set_axis(pictures["key"].to_numpy())
+    return by_key.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
 
 
 def _least_of_group(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
