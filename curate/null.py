@@ -93,7 +93,7 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
 def _dots(images: np.ndarray, texts: np.ndarray, dealt: np.ndarray) -> np.ndarray:
     """Similarity of each image with the text dealt to it, (N,), to six digits like those of the pairs.
 
-    In double precision, and a block at a time, which memory thanks for.
+    In double precision, a block at a time: a copy of all would be as large as the embeddings twice.
     """
     blocks = np.array_split(np.arange(len(dealt)), len(dealt) // 1024 + 1)
     parts = [
