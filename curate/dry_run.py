@@ -152,7 +152,7 @@ def _packed_bytes(source: Source, verdicts: Verdicts, kept: Samples) -> int:
             except UnreadableImage:
                 continue  # it could be read a minute ago: the run itself will say so
             sample = Sample(row["key"], image, tuple(row["captions"]), row)
-            total += len(shards.encode_sample(sample, "jpg"))
+            total += sum(map(len, shards.encode_sample(sample, "jpg")))
     return total
 
 

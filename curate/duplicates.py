@@ -141,7 +141,7 @@ def copies(
     keys = pictures["key"].to_numpy()
     goes = keys[stays] != keys
     keeper = pd.Series(keys[stays][goes], index=keys[goes], dtype="str")
-    return pairs["key"].map(keeper).fillna("").astype("str")
+    return pairs["key"].map(keeper).astype("str").fillna("")
 
 
 def _by_preference(pairs: pd.DataFrame) -> pd.DataFrame:

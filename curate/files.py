@@ -14,7 +14,8 @@ from typing import IO, Any
 
 from curate.command import UserError
 
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 20  # larger ones leave the cache before they are hashed and written
+_SYNC_BYTES = 1 << 24
 
 
 @contextmanager
@@ -62,39 +63,56 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class HashingWriter:
-    """Writes to a stream in blocks and hashes them beside it; to hash by reading again takes as long."""
+    """Writes to a stream in blocks; beside it they are hashed, and what is written goes to the disk.
+
+    To hash by reading again takes as long as to write, and a disk that is only told to sync at the end
+    has been idle until then.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._parts: list[bytes] = []
+        self._waiting = self._unsynced = 0
         self._digest = hashlib.sha256()
-        self._thread = ThreadPoolExecutor(1)
-        self._pending = self._thread.submit(self._digest.update, b"")
+        self._threads = {name: ThreadPoolExecutor(1) for name in ("hash", "sync")}
+        self._hashed = self._threads["hash"].submit(self._digest.update, b"")
+        self._synced = self._threads["sync"].submit(lambda: None)
 
     def __enter__(self) -> HashingWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._thread.shutdown()
+        try:
+            self._flush()
+            self._synced.result()
+        finally:
+            for thread in self._threads.values():
+                thread.shutdown()
 
-    def write(self, content: bytes) -> None:
-        """Append ``content``."""
-        self._parts.append(content)
-        if sum(map(len, self._parts)) >= _BLOCK_BYTES:
+    def write(self, *parts: bytes) -> None:
+        """Append ``parts``."""
+        self._parts += parts
+        self._waiting += sum(map(len, parts))
+        if self._waiting >= _BLOCK_BYTES:
             self._flush()
 
     def hexdigest(self) -> str:
         """Of all that was written."""
-        self._pending.result()
+        self._hashed.result()
         return self._digest.hexdigest()
 
     def _flush(self) -> None:
         block = b"".join(self._parts)
         self._parts.clear()
-        self._pending.result()
-        self._pending = self._thread.submit(self._digest.update, block)
+        self._waiting = 0
+        self._hashed.result()
+        self._hashed = self._threads["hash"].submit(self._digest.update, block)
         self._stream.write(block)
+        self._unsynced += len(block)
+        if self._unsynced >= _SYNC_BYTES:
+            self._unsynced = 0
+            self._synced.result()
+            self._synced = self._threads["sync"].submit(os.fdatasync, self._stream.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

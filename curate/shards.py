@@ -117,8 +117,8 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return stream.read()
 
 
-def encode_sample(sample: Sample, extension: str) -> bytes:
-    """USTAR bytes of a sample: image, json and txt side by side, no times, no owners."""
+def encode_sample(sample: Sample, extension: str) -> list[bytes]:
+    """USTAR bytes of a sample in parts: image, json and txt side by side, no times, no owners."""
     meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
     members = (
         (extension, sample.image),
@@ -129,7 +129,7 @@ def encode_sample(sample: Sample, extension: str) -> bytes:
     for suffix, content in members:
         padding = bytes(-len(content) % tarfile.BLOCKSIZE)
         parts += [header(f"{sample.key}.{suffix}", len(content)), content, padding]
-    return b"".join(parts)
+    return parts
 
 
 def header(name: str, size: int) -> bytes:
@@ -215,7 +215,7 @@ def write_shard(
     samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in rows)
     with atomic_write(path) as stream, HashingWriter(stream) as hashing:
         for sample in samples:
-            hashing.write(encode_sample(sample, extension))
+            hashing.write(*encode_sample(sample, extension))
             progress()
         hashing.write(END_OF_TAR)
     _write_sidecar(path.with_suffix(".parquet"), rows)

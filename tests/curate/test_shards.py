@@ -161,7 +161,9 @@ def test_members_that_are_not_adjacent_are_an_error(tmp_path):
     )
     path = tmp_path / "twice.tar"
     path.write_bytes(
-        b"".join(shards.encode_sample(sample, "png") for sample in (one, other, one))
+        b"".join(
+            part for sample in (one, other, one) for part in shards.encode_sample(sample, "png")
+        )
         + shards.END_OF_TAR
     )
     with pytest.raises(ValueError, match=r"twice\.tar.*'a'.*not adjacent"):
