@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from curate import annotate, clip, funnel, ledger, notes, provenance, report, shards
+from curate import annotate, clip, funnel, ledger, memory, notes, provenance, report, shards
 from curate.command import UserError
 from curate.config import CurateConfig
 from curate.decide import Verdicts, judge
@@ -58,7 +58,8 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if scorer.cache_info().currsize:
         if scorer().images.items:
             _say(f"clip: {scorer().speed()}")
-        scorer.cache_clear()  # what follows needs the memory, not the model
+        scorer.cache_clear()
+        memory.give_back()  # what follows needs it, not the model
     verdicts = judge(measured.parts, config, listed)
     ledger.check_complete(verdicts.ledger, measured.pairs)
     figures = funnel.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])
