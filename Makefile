@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check fix bench clean
+.PHONY: help env demo test test-all check fix bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,10 +27,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+env: $(STAMP)  ## build .venv, the environment that the others use
+
 demo: $(STAMP)  ## curate OpenMoji, fine-tune the built-in model, judge and export it
 	$(BIN)/python -m curate run.name=demo run.root=$(RUNS) dataset.mismatch=0.2
 	$(BIN)/accelerate launch $(LAUNCH) finetune/train.py run.name=demo run.root=$(RUNS) method=locon \
-	  optim.lr=1e-3 optim.batch_size=32 train.samples=9600 heldout.items=64 heldout.every=2400 checkpoint.every=2400
+	  optim.lr=1e-3 optim.batch_size=32 train.samples=7200 heldout.items=32 heldout.every=2400 checkpoint.every=2400
 	$(BIN)/python -m evaluate run.name=demo run.root=$(RUNS) grid.items=64 samples.clip_captions=48
 	@echo
 	@echo "curation report    $(RUNS)/demo/curate/report.html"
@@ -56,6 +58,6 @@ fix: $(STAMP)  ## let ruff mend what it can
 bench: $(STAMP)  ## speed, as ratios measured inside one run
 	$(BIN)/python -m workflows.bench
 
-clean:  ## remove the environment, caches and runs
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info runs
+clean:  ## remove the environment and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

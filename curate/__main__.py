@@ -14,13 +14,16 @@ from curate.config import CurateConfig
 def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
     config = command.to_dataclass(cfg, CurateConfig)
-    from curate import clip, readers
+    from curate import clip, readers, strictness
 
-    listing = readers.read(config.dataset)
     clip.check(config.clip)
-    from curate.pipeline import run
-
-    run(config, listing)
+    strictness.check(config)
+    source = readers.read(config.dataset)
+    if config.dry_run:
+        from curate.dry_run import run
+    else:
+        from curate.pipeline import run
+    run(config, source)
 
 
 if __name__ == "__main__":

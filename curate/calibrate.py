@@ -1,90 +1,237 @@
-"""What a similarity means for this CLIP: the null of shuffled captions, and the cut it gives."""
+"""The command ``python -m curate.calibrate``: what a similarity means for the CLIP of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
+from curate import command, runs
+from curate.command import UserError, check, run_arguments
 
-from curate.config import ClipConfig, ClipSimilarityConfig
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
-SHUFFLES = 4
-MAX_PAIRS = 50_000
-LAION_CUTS = (0.28, 0.30)  # of LAION-2B-en and LAION-400M
-LAION_CLIP = ("ViT-B-32-quickgelu", "openai")  # the model both were cut with
+    from curate.embeddings import Embeddings
+    from curate.null import Null
+
+QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
+FEWEST_BEYOND = 10  # shuffled pairs above a quantile for it to be more than chance
+FALSE_KEEP_RATE = 0.05
+_COLUMNS = ["key", "caption_index", "caption", "pixels", "clip_similarity"]
 
 
-@dataclass(frozen=True, slots=True)
-class Null:
-    """Similarities of images with captions of other images, ascending.
+def main() -> None:
+    """Print the null, the separation and the cuts."""
+    parser = runs.parser("calibrate", __doc__.partition(": ")[2] if __doc__ else "")
+    parser.add_argument(
+        "--cut", type=float, action="append", metavar="C",
+        help="a similarity, of RUN's CLIP or with --like of RUN2's; may come again (0.28 and 0.30)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--false-keep-rate", type=float, metavar="R", default=FALSE_KEEP_RATE,
+        help="the share of shuffled captions that a cut may let pass (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--like", metavar="RUN2", help="a run with the same pairs scored by another CLIP"
+    )
+    asked = parser.parse_args()
+    for cut in asked.cut or ():
+        check(-1 <= cut <= 1, "--cut", cut, "a cosine, -1 ... 1")
+    rate = asked.false_keep_rate
+    check(0 < rate <= 1, "--false-keep-rate", rate, "a share above 0, up to 1")
+    here = _of_run(asked.run)
+    for line in lines(here, asked.cut or (), rate, bool(asked.like)):
+        print(line)
+    if asked.like:
+        for line in compared(here, _of_run(asked.like), asked.cut or ()):
+            print(line)
 
-    There are none where all captions are equal, or all images: nothing can be said of a cut then.
+
+@dataclass(frozen=True)
+class Scored:
+    """The pairs of a curation that one CLIP scored.
+
+    Attributes:
+        clip: its name and weights, see ``clip.label``.
+        pairs: ``key, caption_index, caption, duplicate_group, clip_similarity``, numbered through
+            all parts; pictures of equal pixels are a group.
+        embeddings: of the same parts.
     """
 
-    similarities: np.ndarray
+    clip: str
+    pairs: pd.DataFrame
+    embeddings: Embeddings
 
-    def cut(self, false_keep_rate: float) -> float | None:
-        """The lowest cut that no more than ``false_keep_rate`` of the shuffled pairs pass (>=)."""
-        if not len(self.similarities):
-            return None
-        allowed = int(false_keep_rate * len(self.similarities) + 1e-9)
-        if allowed >= len(self.similarities):
-            return -1.0
-        highest_refused = self.similarities[len(self.similarities) - allowed - 1]
-        return float(np.nextafter(np.float32(highest_refused), np.float32(np.inf)))
+    @cached_property
+    def own(self) -> np.ndarray:
+        """Similarities of the pairs as they were given (N,), ascending."""
+        import numpy as np
 
-    def false_keep_rate(self, cut: float) -> float | None:
-        """The share of shuffled pairs that a cut lets pass."""
-        if not len(self.similarities):
-            return None
-        below = np.searchsorted(self.similarities, np.float32(cut), side="left")
-        return 1 - float(below) / len(self.similarities)
+        return np.sort(self.pairs["clip_similarity"].to_numpy(np.float32))
+
+    def null(self) -> Null:
+        """Similarities of images with captions of others."""
+        from curate.null import shuffled
+
+        return shuffled(self.pairs, self.embeddings)
+
+    def kept(self, cut: float) -> float:
+        """The share of the given pairs that a cut keeps."""
+        import numpy as np
+
+        return float((self.own >= np.float32(cut)).mean())
+
+    def cut_keeping(self, share: float) -> float | None:
+        """The highest cut that keeps this share of the given pairs; None where that is none of them."""
+        count = round(share * len(self.own))
+        return float(self.own[len(self.own) - count]) if count else None
 
 
-def shuffled(annotations: pd.DataFrame, seed: int = 0) -> Null:
-    """Pair each image with captions dealt out at random among all.
-
-    Left out are pairs that may be true: the same picture, or a caption that the image has itself.
+def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
+    """The scored pairs of a curation, finished or not; None where ``clip`` has scored none there.
 
     Args:
-        annotations: rows with ``clip_similarity``, embeddings, ``caption``, ``duplicate_group``.
-        seed: of the deals; the same annotations and seed give the same null.
+        curate_dir: the folder that holds ``annotations/``.
+        clip: the label of the CLIP; None takes the one that is there.
+
+    Raises:
+        UserError: several CLIPs' parts are there and none was named.
     """
-    scored = annotations[annotations["clip_similarity"].notna()]
-    rng = np.random.default_rng(seed)
-    if len(scored) > MAX_PAIRS:
-        scored = scored.iloc[np.sort(rng.choice(len(scored), MAX_PAIRS, replace=False))]
-    if scored.empty:
-        return Null(np.zeros(0, np.float32))
-    first = annotations.dropna(subset="image_embedding").drop_duplicates("key")
-    images = _stack(scored["key"].map(first.set_index("key")["image_embedding"]))
-    texts = _stack(scored["text_embedding"])
-    group = pd.factorize(scored["duplicate_group"])[0]
-    caption = pd.factorize(scored["caption"])[0]
-    own = set(zip(group.tolist(), caption.tolist(), strict=True))
-    found = []
-    for _ in range(SHUFFLES):
-        dealt = rng.permutation(len(scored))
-        may_be_true = (group == group[dealt]) | np.array(
-            [pair in own for pair in zip(group.tolist(), caption[dealt].tolist(), strict=True)]
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    from curate.embeddings import Embeddings
+    from curate.known import current_parts, part_head
+
+    found: dict[str, list[Path]] = {}
+    folder = curate_dir / "annotations"
+    everything = sorted(folder.glob("part-*.parquet"))
+    for path in current_parts(folder) if clip is None else everything:
+        model = part_head(path).get("clip_model")
+        if model and clip in (None, _label(model)):
+            found.setdefault(model, []).append(path)
+    if len(found) > 1:
+        if clip is None:
+            raise UserError(
+                f"{curate_dir.parent} was scored by {', '.join(map(_label, found))} in parts, so that a "
+                f"run was interrupted; type: python -m curate {run_arguments(curate_dir.parent)} with "
+                "the keys of its data set, it ends that"
+            )
+        return None
+    for model, parts in found.items():
+        tables = [pq.read_table(path, columns=_COLUMNS).to_pandas() for path in parts]
+        pairs = pd.concat(tables, ignore_index=True)
+        pairs = pairs[pairs["clip_similarity"].notna()]
+        if len(pairs):
+            return Scored(_label(model), pairs, Embeddings(parts))
+    return None
+
+
+def _label(clip_model: str) -> str:
+    """The ledger's name of a CLIP without the fingerprint."""
+    return clip_model.rpartition(" ")[0]
+
+
+def _of_run(run: str) -> Scored:
+    curate_dir = runs.curate_dir(run)
+    found = scored(curate_dir)
+    if found is None:
+        raise FileNotFoundError(
+            f"{curate_dir} holds no scored pairs; type: python -m curate "
+            f"{run_arguments(curate_dir.parent)} with the keys of its data set"
         )
-        dots = np.einsum("nd,nd->n", images, texts[dealt], dtype=np.float64)
-        found.append(dots[~may_be_true])
-    return Null(np.sort(np.concatenate(found)).astype(np.float32))
+    return found
 
 
-def foreign_cut(similarity: ClipSimilarityConfig, clip: ClipConfig) -> list[str]:
-    """A note where LAION's cut meets a CLIP that it was not made for; similarities do not compare."""
-    if similarity.minimum not in LAION_CUTS or (clip.name, clip.pretrained) == LAION_CLIP:
-        return []
-    return [
-        f"filters.clip_similarity.minimum={similarity.minimum:g} is LAION's cut and belongs to "
-        f"clip=vit_b32_openai, not to {clip.name}; filters=default with its "
-        "filters.clip_similarity.false_keep_rate fits any CLIP"
-    ]
+def lines(
+    here: Scored, cuts: tuple[float, ...] | list[float], rate: float, other: bool
+) -> Iterator[str]:
+    """What one run says of its CLIP.
+
+    Args:
+        here: the run.
+        cuts: of its CLIP, to be judged; of the other's where there is one.
+        rate: the false-keep rate whose cut is wanted.
+        other: whether another run follows, whose CLIP the cuts are then of.
+    """
+    null = here.null()
+    values = null.similarities
+    yield f"CLIP: {here.clip}"
+    yield f"given pairs: {len(here.own):,}, mean similarity {here.own.mean():.4f}"
+    if not len(values):
+        yield "shuffled captions: none, no image has a caption of another to be compared with"
+        return
+    yield (
+        f"shuffled captions (the null): {len(values):,}, mean {values.mean(dtype=float):.4f}, "
+        f"standard deviation {values.std(dtype=float):.4f}"
+    )
+    yield f"  quantiles: {', '.join(_quantiles(values))}"
+    separation = null.separation(here.own) or 0.0
+    yield f"separation (AUC): {separation:.1%} of given pairs beat a shuffled one; guessing gives 50%"
+    for cut in () if other else cuts:
+        yield (
+            f"cut {cut:g}: lets {null.false_keep_rate(cut):.2%} of shuffled captions pass and keeps "
+            f"{here.kept(cut):.1%} of the pairs"
+        )
+    cut = null.cut(rate) or 0.0
+    yield f"false-keep rate {rate:g}: a cut of {cut:.4f}, which keeps {here.kept(cut):.1%} of the pairs"
+    yield _as_strict_as_laion(here, null)
 
 
-def _stack(embeddings: pd.Series) -> np.ndarray:
-    """N x D float32 from N byte strings."""
-    return np.frombuffer(b"".join(embeddings), np.float32).reshape(len(embeddings), -1)
+def _as_strict_as_laion(here: Scored, null: Null) -> str:
+    from curate import strictness
+
+    if here.clip == strictness.LAION_CLIP:
+        return "LAION's cuts: 0.28 and 0.30 belong to this CLIP"
+    cut = null.cut(strictness.LAION_FALSE_KEEP) or 0.0
+    return (
+        f"LAION's cuts: 0.28 lets {strictness.LAION_FALSE_KEEP:.2%} of wrong names pass with "
+        f"{strictness.LAION_CLIP} at most, so that as strict here is {cut:.4f} or more, which keeps "
+        f"{here.kept(cut):.1%} of the pairs or fewer; --like RUN2, a run by that CLIP, says more"
+    )
+
+
+def _quantiles(values: np.ndarray) -> Iterator[str]:
+    import numpy as np
+
+    for share in QUANTILES:
+        if (1 - share) * len(values) >= FEWEST_BEYOND or share == QUANTILES[0]:
+            yield f"{share:.1%} {np.quantile(values, share):.4f}"
+
+
+def compared(here: Scored, there: Scored, cuts: tuple[float, ...] | list[float]) -> Iterator[str]:
+    """What the other CLIP's cuts are for this one, by the pairs that both scored.
+
+    Raises:
+        UserError: the runs have no pair in common.
+    """
+    from curate import strictness
+
+    here, there = _common(here, there), _common(there, here)
+    null, other = here.null(), there.null()
+    yield f"by {len(here.own):,} pairs that {there.clip} scored too:"
+    for cut in cuts or strictness.LAION_CUTS:
+        share, rate = there.kept(cut), other.false_keep_rate(cut)
+        by_share = here.cut_keeping(share)
+        kept = "none" if by_share is None else f"{by_share:.4f}"
+        yield f"  its {cut:g} keeps {share:.1%} of them, as does a cut of {kept} here"
+        if rate is not None and (by_null := null.cut(rate)) is not None:
+            least = "" if rate else " or more"
+            yield f"    and lets {rate:.2%} of shuffled captions pass, as does {by_null:.4f}{least}"
+
+
+def _common(one: Scored, two: Scored) -> Scored:
+    """The pairs of ``one`` that ``two`` has as well."""
+    names = ["key", "caption"]
+    common = one.pairs.set_index(names).index.isin(two.pairs.set_index(names).index)
+    if not common.any():
+        raise UserError("the two runs share no pair; --like RUN2 needs the same data set")
+    return Scored(one.clip, one.pairs[common], one.embeddings)
+
+
+if __name__ == "__main__":
+    command.run(main)

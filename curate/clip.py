@@ -2,173 +2,124 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
-from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
+from curate.clip_check import check_scorer
+from curate.clip_models import (
+    LOCAL,
+    check,
+    check_tag,
+    device,
+    fingerprint,
+    label,
+    local_folder,
+    precision,
+)
 from curate.command import UserError
 from curate.config import ClipConfig
-from curate.files import sha256_of
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-LOCAL = "local-dir:"
-_PACKAGES = ("open_clip_torch", "torch", "timm", "transformers", "pillow")
+__all__ = ["LOCAL", "ClipScorer", "check", "check_tag", "fingerprint", "label", "load_clip"]
+
+# Pictures at a time where the user names no number: more gain nothing, and what does not fit is halved.
+_BATCH_SIZE = {"cuda": 512, "mps": 64, "cpu": 32}
+
+Item = TypeVar("Item")
 
 
-def check(config: ClipConfig) -> None:
-    """Refuse a model that does not exist, without importing open_clip (which takes seconds).
+def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipScorer:
+    """Load model, preprocessing and tokenizer, check them, and say where; ``on`` overrides ``config.device``.
 
-    Raises:
-        UserError: an unknown name, with near ones, or a name without ``clip.pretrained``.
-        FileNotFoundError: a ``local-dir:`` folder without a model in it.
-    """
-    if config.name.startswith(LOCAL):
-        folder = _local_folder(config)
-        if not (folder / "open_clip_config.json").is_file():
-            raise FileNotFoundError(
-                f"clip.name={config.name} holds no open_clip_config.json (looked in {folder}); "
-                "type clip.name=local-dir:FOLDER, or clip=vit_b32_openai"
-            )
-        if not any(folder.glob("open_clip_*.safetensors")):
-            raise FileNotFoundError(
-                f"clip.name={config.name}: no open_clip_model.safetensors in {folder}"
-            )
-        return
-    names = _builtin_names()
-    if config.name not in names:
-        near = get_close_matches(config.name, names, n=5, cutoff=0.4)
-        raise UserError(
-            f"clip.name={config.name!r} is no model of open_clip; near: {', '.join(near) or 'none'}. "
-            "Type clip.name=local-dir:FOLDER for a model of your own"
-        )
-    if not config.pretrained:
-        raise UserError(
-            f"clip.name={config.name} without clip.pretrained has random weights; type "
-            "clip.pretrained=TAG, such as openai or laion2b_s34b_b79k"
-        )
-
-
-def check_tag(config: ClipConfig) -> None:
-    """Refuse weights that open_clip does not have, or that this name computes wrongly.
-
-    Models trained with QuickGELU (OpenAI's own, DFN's, MetaCLIP's) are loaded by open_clip under a
-    name with another activation too; similarities are then off, and only a warning says so.
+    With bf16 and fp16 the weights themselves are converted, all but the layer norms (open_clip's
+    ``precision``); autocast would convert them again for every batch.
 
     Raises:
-        UserError: with the accepted tags, or with the name to type.
-    """
-    import open_clip
-
-    name, tag = config.name, config.pretrained or ""
-    weights = open_clip.get_pretrained_cfg(name, tag)
-    if not weights:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
-        raise UserError(f"clip.pretrained={tag!r} is no tag of {name}; accepted: {tags}")
-    model = open_clip.get_model_config(name) or {}
-    if weights.get("quick_gelu") and not model.get("quick_gelu"):
-        raise UserError(
-            f"clip.name={name} computes GELU, and the weights clip.pretrained={tag} were trained "
-            f"with QuickGELU; type clip.name={name}-quickgelu"
-        )
-
-
-def _builtin_names() -> list[str]:
-    spec = find_spec("open_clip")
-    if spec is None or spec.origin is None:
-        raise UserError("clip scoring needs open_clip; type: pip install open_clip_torch")
-    return sorted(path.stem for path in Path(spec.origin).parent.glob("model_configs/*.json"))
-
-
-def _local_folder(config: ClipConfig) -> Path:
-    """The folder of a ``local-dir:`` name; a relative one is looked for here, then by the package."""
-    folder = Path(config.name.removeprefix(LOCAL))
-    if not folder.is_absolute() and not folder.is_dir():
-        folder = Path(__file__).resolve().parents[1] / folder
-    return folder.resolve()
-
-
-def fingerprint(config: ClipConfig) -> str:
-    """16 hex digits that change whenever a similarity may: model, weights, precision, libraries.
-
-    A local model is known by the hashes of its files; one of open_clip's by name, tag and the
-    release that says what the tag means. Preprocessing and tokenizer are part of either.
-    """
-    if config.name.startswith(LOCAL):
-        files = sorted(_local_folder(config).iterdir())
-        model: Any = {file.name: sha256_of(file) for file in files if file.suffix != ".md"}
-    else:
-        model = [config.name, config.pretrained]
-    versions = {package: version(package) for package in _PACKAGES}
-    known = json.dumps(
-        [model, _precision(config), versions, "upright-rgb-on-white"], sort_keys=True
-    )
-    return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
-
-
-def _precision(config: ClipConfig) -> str:
-    if config.precision != "auto":
-        return config.precision
-    return "bf16" if _device(config.device) == "cuda" else "fp32"
-
-
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def load_clip(config: ClipConfig, device: str | torch.device | None = None) -> ClipScorer:
-    """Load model, preprocessing and tokenizer; ``device`` overrides ``config.device``.
-
-    Raises:
-        UserError: the weights cannot be had (an unknown tag, no network) or belong to another name.
+        UserError: the weights cannot be had (an unknown tag, no network) or belong to another name;
+            the device is not there.
+        RuntimeError: this device computes wrongly in this precision.
     """
     import open_clip
     import torch
+    from torch.backends import cpu
 
     check(config)
+    config = config if on is None else replace(config, device=str(on))
     local = config.name.startswith(LOCAL)
-    name = f"{LOCAL}{_local_folder(config)}" if local else config.name
+    name = f"{LOCAL}{local_folder(config)}" if local else config.name
     if not local:
         check_tag(config)
-    target = torch.device(device or _device(config.device))
-    try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=None if local else config.pretrained, device=target
-        )
-    except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"clip.name={config.name}: the weights cannot be loaded: {error}"
-        ) from error
-    return ClipScorer(
-        name=config.name.removeprefix(LOCAL)
-        + (f" {config.pretrained}" if config.pretrained else ""),
+    target, dtype = torch.device(device(config)), precision(config)
+    model, preprocess = _load(config, name, target, dtype)
+    scorer = ClipScorer(
+        name=label(config),
         fingerprint=fingerprint(config),
-        model=model.eval(),
+        model=model,
         preprocess=preprocess,
         tokenizer=open_clip.get_tokenizer(name),
         device=target,
-        dtype=torch.bfloat16 if _precision(config) == "bf16" else torch.float32,
-        batch_size=config.batch_size,
+        dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32),
+        batch_size=config.batch_size or _BATCH_SIZE.get(target.type, _BATCH_SIZE["cpu"]),
     )
+    check_scorer(replace(scorer, texts=Work()))  # a warm-up says nothing of the rate
+    tqdm.write(f"clip: {scorer.name} on {target}, {dtype}, batches of {scorer.batch_size}")
+    if target.type == "cpu" and dtype != "fp32" and "512" not in cpu.get_cpu_capability():
+        tqdm.write(
+            f"clip: this processor emulates {dtype}; clip.precision=fp32 is several times faster"
+        )
+    return scorer
 
 
-@dataclass(frozen=True)
+def _load(config: ClipConfig, name: str, target: torch.device, dtype: str) -> tuple[Any, Any]:
+    """The model, in evaluation mode on its device, and its preprocessing."""
+    import open_clip
+
+    tag = None if config.name.startswith(LOCAL) else config.pretrained
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            name, pretrained=tag, device=target, precision=dtype
+        )
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"clip.name={config.name}: the weights cannot be loaded ({error}). Without the hub, type "
+            "clip=custom clip.name=local-dir:FOLDER, or clip=starter for drawings"
+        ) from error
+    return model.eval(), preprocess
+
+
+@dataclass
+class Work:
+    """What was encoded in how many seconds of the model's time."""
+
+    items: int = 0
+    seconds: float = 0.0
+
+    def add(self, items: int, seconds: float) -> None:
+        """Count a batch."""
+        self.items += items
+        self.seconds += seconds
+
+    @property
+    def rate(self) -> float:
+        """Items per second; 0 before anything was encoded."""
+        return self.items / self.seconds if self.seconds else 0.0
+
+
+@dataclass
 class ClipScorer:
-    """A CLIP ready to encode. Embeddings have unit length, so their dot product is the similarity."""
+    """A CLIP ready to encode. Embeddings have unit length, so their dot product is the similarity.
+
+    ``batch_size`` is halved whenever the accelerator's memory does not suffice.
+    """
 
     name: str
     fingerprint: str
@@ -178,16 +129,30 @@ class ClipScorer:
     device: torch.device
     dtype: torch.dtype
     batch_size: int
+    images: Work = field(default_factory=Work)
+    texts: Work = field(default_factory=Work)
+
+    @property
+    def image_px(self) -> int:
+        """The longer side of the pictures that the model sees."""
+        size = self.model.visual.image_size
+        return size if isinstance(size, int) else max(size)
 
     def encode_images(self, images: list[Image]) -> np.ndarray:
         """N RGB pictures => N x D float32, unit length."""
+        return _joined(
+            self.encode_pixels([self.preprocess(image) for image in batch])
+            for batch in self._batches(images)
+        )
+
+    def encode_pixels(self, pixels: list[torch.Tensor]) -> np.ndarray:
+        """N results of ``preprocess``, 3 x H x W each, perhaps made in other threads => N x D float32."""
         import torch
 
-        batches = []
-        for start in range(0, len(images), self.batch_size):
-            pixels = [self.preprocess(image) for image in images[start : start + self.batch_size]]
-            batches.append(self._run(self.model.encode_image, torch.stack(pixels)))
-        return np.concatenate(batches) if batches else np.zeros((0, 0), np.float32)
+        return _joined(
+            self._encode(self._encode_pixels, torch.stack(batch), self.images)
+            for batch in self._batches(pixels)
+        )
 
     def encode_texts(self, texts: list[str]) -> np.ndarray:
         """N captions => N x D float32, unit length; equal captions cost one.
@@ -205,12 +170,58 @@ class ClipScorer:
             groups[length].append(row)
         encoded: dict[int, np.ndarray] = {}
         for length, rows in sorted(groups.items()):
-            for start in range(0, len(rows), self.batch_size):
-                batch = rows[start : start + self.batch_size]
-                features = self._run(self._encode_tokens, tokens[batch, :length])
+            for batch in self._batches(rows):
+                features = self._encode(self._encode_tokens, tokens[batch, :length], self.texts)
                 encoded.update(zip(batch, features, strict=True))
         row_of = {text: row for row, text in enumerate(distinct)}
         return np.stack([encoded[row_of[text]] for text in texts])
+
+    def tokens(self, captions: list[str]) -> list[int]:
+        """Each caption's number of tokens with both ends, before anything is cut off."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        if inner is None:  # OpenAI's own byte pairs, which know of no ends
+            return [len(self.tokenizer.encode(caption)) + 2 for caption in captions]
+        if not captions:
+            return []
+        cleaned = [self.tokenizer.clean_fn(caption) for caption in captions]
+        ids = inner(cleaned, padding=False, truncation=False, verbose=False)["input_ids"]
+        return [len(row) for row in ids]
+
+    def speed(self) -> str:
+        """The measured rate in words, such as ``41.0 images/s, 210.3 captions/s on cpu``."""
+        return f"{self.images.rate:.1f} images/s, {self.texts.rate:.1f} captions/s on {self.device}"
+
+    def _batches(self, items: list[Item]) -> Iterator[list[Item]]:
+        """Slices as large as ``batch_size`` is by then."""
+        start = 0
+        while start < len(items):
+            batch = items[start : start + self.batch_size]
+            start += len(batch)
+            yield batch
+
+    def _encode(self, encode: Any, batch: torch.Tensor, work: Work) -> np.ndarray:
+        """Unit features of a batch, in halves as often as memory runs out."""
+        import torch
+
+        start = perf_counter()
+        try:
+            features = self._run(encode, batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        else:
+            work.add(len(batch), perf_counter() - start)
+            return features
+        # Out of the handler, whose traceback holds on to what has to be freed.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = (len(batch) + 1) // 2
+        self.batch_size = min(self.batch_size, half)
+        tqdm.write(f"clip: out of memory on {self.device}; going on in batches of {half}")
+        return np.concatenate([self._encode(encode, part, work) for part in batch.split(half)])
+
+    def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.encode_image(pixels.to(self.dtype))
 
     def _encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """Open_clip's own forward pass, its position table and causal mask cut to B x L tokens."""
@@ -232,10 +243,14 @@ class ClipScorer:
     def _run(self, encode: Any, batch: torch.Tensor) -> np.ndarray:
         import torch
 
-        low = self.dtype != torch.float32
-        with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=low):
+        with torch.inference_mode():
             features = encode(batch.to(self.device, non_blocking=True))
         return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+
+
+def _joined(batches: Iterator[np.ndarray]) -> np.ndarray:
+    found = list(batches)
+    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
 
 
 def _own_lengths(model: Any, tokens: torch.Tensor) -> list[int]:

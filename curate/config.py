@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
-from curate.command import UserError, register
+from curate.command import check, register
+from curate.filters.config import LARGEST_DISTANCE, FiltersConfig
+from curate.measures.registry import MEASURES
+from curate.readers.config import DatasetConfig
 
-
-def check(condition: bool, key: str, value: Any, accepted: str) -> None:
-    """Raise a ``UserError`` that names the dotted key, the value, and what is accepted."""
-    if not condition:
-        raise UserError(f"{key}={value} is out of range; accepted: {accepted}. Type {key}=...")
+LARGEST_SHARE = 0.5  # of the data, on a held-out side
+SMALLEST_JUDGED = 32  # held-out images that python -m evaluate gives a verdict on
 
 
 @dataclass
@@ -23,161 +26,113 @@ class RunConfig:
     root: str = "runs"
     name: str = "${dataset.name}"
 
-
-@dataclass
-class DatasetConfig:
-    """What all sources share."""
-
-    name: str = MISSING
-    reader: str = MISSING
-    limit: int | None = None  # images at most, the first ones; for trials
-
     def __post_init__(self) -> None:
-        check(self.limit is None or self.limit > 0, "dataset.limit", self.limit, "null or > 0")
+        sound = bool(self.name) and "/" not in self.name and not self.name.startswith(".")
+        check(sound, "run.name", self.name, "one folder name; run.root=FOLDER says where it is")
 
-
-@dataclass
-class OpenmojiConfig(DatasetConfig):
-    """OpenMoji's pictures, rendered, with the names that Unicode's CLDR gives them."""
-
-    size_px: int = 64
-    language: str = "en"
-    mismatch: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(16 <= self.size_px <= 1024, "dataset.size_px", self.size_px, "16 ... 1024")
-        check(0 <= self.mismatch <= 1, "dataset.mismatch", self.mismatch, "a share, 0 ... 1")
-
-
-@dataclass
-class CocoConfig(DatasetConfig):
-    """COCO's own layout: ``annotations/captions_*.json`` beside the image folders they name."""
-
-    root: str = MISSING
-    splits: list[str] | None = None  # such as [train2017]; null takes every caption file
-
-
-@dataclass
-class FolderConfig(DatasetConfig):
-    """Images with caption files beside them, or with a metadata table as Hugging Face has it."""
-
-    root: str = MISSING
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.root, self.name)
 
 
 @dataclass
 class ClipConfig:
-    """Which CLIP scores the pairs."""
+    """Which CLIP scores the pairs.
+
+    Attributes:
+        name: of a model of open_clip, or ``local-dir:FOLDER``.
+        pretrained: open_clip's tag of its weights.
+        precision: fp32, bf16, fp16, or auto (bf16 on CUDA, else fp32).
+        device: auto, cpu, mps, cuda or cuda:N.
+        batch_size: null for one that suits the device; halved where memory does not suffice.
+    """
 
     name: str = MISSING
     pretrained: str | None = None
     precision: str = "fp32"
     device: str = "auto"
-    batch_size: int = 64
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         check(
-            self.precision in ("auto", "fp32", "bf16"),
+            self.precision in ("auto", "fp32", "bf16", "fp16"),
             "clip.precision",
             self.precision,
-            "auto (bf16 on CUDA, else fp32), fp32, bf16",
+            "auto (bf16 on CUDA, else fp32), fp32, bf16, fp16",
         )
-        check(self.batch_size > 0, "clip.batch_size", self.batch_size, "> 0")
+        known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device)
+        check(known is not None, "clip.device", self.device, "auto, cpu, mps, cuda, cuda:N")
+        size = self.batch_size
+        check(size is None or size > 0, "clip.batch_size", size, "null (by device), or > 0")
 
 
 @dataclass
-class ClipSimilarityConfig:
-    """The cut on CLIP similarity. ``minimum`` or ``fraction``, where given, replace the calibration.
+class HeadConfig:
+    """A small model on CLIP's image embeddings, from a file of the user's; its column is ``head_<name>``.
 
     Attributes:
-        minimum: keep similarity >= minimum. 0.28 and 0.30 are OpenAI's ViT-B/32's and no other's.
-        fraction: keep this share of the pairs that reach the rule, the most similar ones.
-        false_keep_rate: let this share of shuffled captions pass; works for any model.
+        path: a safetensors file, or a ``.pt``/``.pth`` of tensors only.
+        sha256: what the file has to hash to; null trusts it.
+        kind: linear (LAION's aesthetic V1 and V2) or nsfw (LAION's detector); see ``heads.py``.
     """
 
-    minimum: float | None = None
-    fraction: float | None = None
-    false_keep_rate: float | None = None
+    path: str
+    sha256: str | None = None
+    kind: str = "linear"
+
+    @classmethod
+    def of(cls, name: str, values: Any) -> HeadConfig:
+        """From what was typed: Hydra cannot add a typed entry to a mapping from the command line."""
+        known = [field.name for field in fields(cls)]
+        sound = isinstance(values, Mapping) and "path" in values and set(values) <= set(known)
+        check(sound, f"heads.{name}", values, f"{', '.join(known)}, of which path is needed")
+        return cls(**values)
 
     def __post_init__(self) -> None:
-        key = "filters.clip_similarity"
-        for name in ("fraction", "false_keep_rate"):
-            value = getattr(self, name)
-            check(
-                value is None or 0 < value <= 1, f"{key}.{name}", value, "null or a share, 0 ... 1"
-            )
-        check(
-            self.minimum is None or -1 <= self.minimum <= 1,
-            f"{key}.minimum",
-            self.minimum,
-            "null or a cosine, -1 ... 1",
-        )
-        if self.minimum is not None and self.fraction is not None:
-            raise UserError(
-                f"{key}.minimum={self.minimum} and {key}.fraction={self.fraction} exclude each "
-                f"other; type {key}.fraction=null or {key}.minimum=null"
-            )
-
-
-@dataclass
-class ImageFilterConfig:
-    """Bounds on the picture itself; null switches a bound off."""
-
-    min_side_px: int | None = None
-    max_aspect: float | None = None
-
-    def __post_init__(self) -> None:
-        side, aspect = self.min_side_px, self.max_aspect
-        check(side is None or side > 0, "filters.image.min_side_px", side, "null or > 0")
-        check(aspect is None or aspect >= 1, "filters.image.max_aspect", aspect, "null or >= 1")
-
-
-@dataclass
-class CaptionFilterConfig:
-    """Bounds on the caption; null switches a bound off."""
-
-    min_characters: int | None = None
-    max_characters: int | None = None
-    min_words: int | None = None
-    max_words: int | None = None
-
-    def __post_init__(self) -> None:
-        for unit in ("characters", "words"):
-            low, high = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
-            check(low is None or low >= 0, f"filters.caption.min_{unit}", low, "null or >= 0")
-            check(
-                high is None or high >= max(low or 0, 1),
-                f"filters.caption.max_{unit}",
-                high,
-                f"null or >= max(1, min_{unit})",
-            )
-
-
-@dataclass
-class FiltersConfig:
-    """The rules, in the order in which they are applied: image, caption, similarity, duplicates."""
-
-    image: ImageFilterConfig = field(default_factory=ImageFilterConfig)
-    caption: CaptionFilterConfig = field(default_factory=CaptionFilterConfig)
-    clip_similarity: ClipSimilarityConfig = field(default_factory=ClipSimilarityConfig)
-    exact_duplicates: bool = True
+        check(self.kind in ("linear", "nsfw"), "heads.NAME.kind", self.kind, "linear, nsfw")
+        digest = self.sha256
+        sound = digest is None or re.fullmatch("[0-9a-f]{64}", digest) is not None
+        check(sound, "heads.NAME.sha256", digest, "null, or 64 hex digits in lower case")
 
 
 @dataclass
 class SplitConfig:
-    """Shares held out of training, by hash of the duplicate group."""
+    """Shares held out of training, by hash of the duplicate group.
+
+    Attributes:
+        val: share of the images that the verdict is made on.
+        test: share of the images that nothing looks at before the end.
+        minimum: images per held-out side, as far as a tenth of the data allows.
+        seed: of the hash.
+        hamming_distance: bits of 64 in which the perceptual hashes of pictures on different sides,
+            as they are or mirrored, differ at least by one more; null tells only equal pixels. At 4
+            every recompressed or resized photograph is found, and unlike ones differ in 18.
+    """
 
     val: float = 0.05
     test: float = 0.05
-    minimum: int = 128  # images per held-out side, as far as a tenth of the data allows
+    minimum: int = 128
     seed: int = 0
+    hamming_distance: int | None = 4
 
     def __post_init__(self) -> None:
         for side in ("val", "test"):
             value = getattr(self, side)
-            check(0 <= value < 0.5, f"split.{side}", value, "a share, 0 ... 0.5")
+            check(
+                0 <= value < LARGEST_SHARE,
+                f"split.{side}",
+                value,
+                "a share, 0 or more and below 0.5",
+            )
         check(self.minimum >= 0, "split.minimum", self.minimum, ">= 0")
+        bits = self.hamming_distance
+        check(
+            bits is None or 0 <= bits <= LARGEST_DISTANCE,
+            "split.hamming_distance",
+            bits,
+            f"null or 0 ... {LARGEST_DISTANCE}",
+        )
 
 
 @dataclass
@@ -206,6 +161,8 @@ class AnnotateConfig:
     images_per_part: int = 512
     workers: int = 2  # threads that read and decode
     max_reject_rate: float = 0.5  # of a full part; more unreadable images stop the run
+    draft: bool = False  # decode JPEGs at a fraction of their size: faster, other scores
+    measures: list[str] = field(default_factory=list)  # beyond those that the filters need
 
     def __post_init__(self) -> None:
         key = "annotate.images_per_part"
@@ -213,6 +170,8 @@ class AnnotateConfig:
         check(self.workers > 0, "annotate.workers", self.workers, "> 0")
         rate = self.max_reject_rate
         check(0 <= rate <= 1, "annotate.max_reject_rate", rate, "a share, 0 ... 1")
+        for name in self.measures:
+            check(name in MEASURES, "annotate.measures", name, ", ".join(MEASURES))
 
 
 @dataclass
@@ -222,15 +181,21 @@ class CurateConfig:
     run: RunConfig = field(default_factory=RunConfig)
     dataset: DatasetConfig = MISSING
     clip: ClipConfig = MISSING
+    heads: dict[str, Any] = field(default_factory=dict)  # HeadConfig, or its values, by name
     filters: FiltersConfig = field(default_factory=FiltersConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     shards: ShardsConfig = field(default_factory=ShardsConfig)
     annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
+    dry_run: int | None = None  # images to try the run on; what it would come to is printed
+
+    def __post_init__(self) -> None:
+        self.heads = {
+            name: values if isinstance(values, HeadConfig) else HeadConfig.of(name, values)
+            for name, values in self.heads.items()
+            if values is not None
+        }
+        check(self.dry_run is None or self.dry_run > 0, "dry_run", self.dry_run, "null or > 0")
 
 
 register(CurateConfig, "curate")
-register(OpenmojiConfig, "openmoji", "dataset")
-register(CocoConfig, "coco", "dataset")
-register(FolderConfig, "folder", "dataset")
 register(ClipConfig, "clip", "clip")
-register(FiltersConfig, "filters", "filters")

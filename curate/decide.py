@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import calibrate, duplicates, split
-from curate.annotate import EMBEDDINGS
-from curate.config import FiltersConfig, SplitConfig
-from curate.filters import rules
+from curate import duplicates, embeddings, split
+from curate.config import CurateConfig, SplitConfig
+from curate.embeddings import Embeddings
+from curate.filters.config import FiltersConfig
+from curate.filters.rules import rules
+from curate.filters.similarity import NAME as SIMILARITY
+from curate.heads import load_head
 from curate.ledger import DROPPED, KEPT, UNREADABLE
+from curate.measures import registry
+from curate.null import Null, shuffled
+from curate.removed import REASON, Removed
+from curate.request import Request
 
-_INTERNAL = ("has_caption", "pixels", "error")  # annotations that the ledger says in other words
+# No rule looks at these, and copying a million strings for each rule takes longer than the rules.
+_NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
+_INTERNAL = ("has_caption", "pixels", "error", "version")  # the ledger says them in other words
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
+
+Head = Callable[[np.ndarray], np.ndarray]
+"""Embeddings (N, D) float32 of unit length => scores (N,) float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +51,170 @@ class Verdicts:
     steps: list[tuple[str, int]]
     cut: float | None
     cut_by: str
-    null: calibrate.Null
+    null: Null
+
+    def separation(self) -> float | None:
+        """AUC of the pairs as given against shuffled ones; see `null.Null.separation`."""
+        return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
 
 
-def load_annotations(parts: list[Path]) -> pd.DataFrame:
-    """All parts as one frame, embeddings included, in input order."""
-    tables = [pq.read_table(path) for path in parts]
-    return pa.concat_tables(tables, promote_options="permissive").to_pandas()
+def judge(parts: list[Path], config: CurateConfig, removed: Removed) -> Verdicts:
+    """The verdicts on all pairs of ``parts`` by the rules and heads of a configuration.
+
+    Raises:
+        UserError: a head cannot be read, or belongs to another CLIP.
+    """
+    embedded = Embeddings(parts)
+    heads = {f"head_{name}": load_head(head) for name, head in config.heads.items()}
+    pairs = load_annotations(parts, Request.of(config))
+    pairs = pairs.assign(**_scores(pairs, embedded, heads))
+    return decide(pairs, embedded, config.filters, config.split, removed)
 
 
-def decide(annotations: pd.DataFrame, filters: FiltersConfig, sides: SplitConfig) -> Verdicts:
-    """Apply the rules in order; the first that a pair fails is its reason."""
-    pairs = annotations.assign(duplicate_group=duplicates.groups(annotations))
-    null = calibrate.shuffled(pairs)
+def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
+    """All parts as one frame in input order, without the embeddings, and with nothing but what was asked for.
+
+    What an earlier run measured beyond ``request`` is left out, so that the verdicts do not depend on
+    what was run before.
+    """
+    tables = []
+    for path in parts:
+        names = [n for n in pq.read_schema(path).names if n not in embeddings.COLUMNS]
+        tables.append(pq.read_table(path, columns=names))
+    frame = _concatenated(tables).to_pandas()
+    frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
+    closed = ~request.gate.lets_through(frame) & (frame["error"] == "").to_numpy()
+    if closed.any():
+        frame.loc[closed, "clip_similarity"] = np.nan
+        shut = pd.Series(closed).groupby(frame["key"]).transform("all").to_numpy()
+        frame.loc[shut, ["pixels", "phash"]] = ""
+        frame.loc[shut, registry.picture_columns(request.measures)] = np.nan
+    return frame
+
+
+def _concatenated(tables: list[pa.Table]) -> pa.Table:
+    """One table; a column of the source's that has several types in it becomes text."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        kinds: dict[str, set[pa.DataType]] = defaultdict(set)
+        for table in tables:
+            for field in table.schema:
+                kinds[field.name].add(field.type)
+        mixed = {name for name, types in kinds.items() if len(types - {pa.null()}) > 1}
+        return pa.concat_tables(
+            [_as_text(table, mixed) for table in tables], promote_options="permissive"
+        )
+
+
+def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
+    fields = [
+        pa.field(field.name, pa.string()) if field.name in names else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def _scores(
+    pairs: pd.DataFrame, embedded: Embeddings, heads: Mapping[str, Head]
+) -> dict[str, np.ndarray]:
+    """Each image's scores on all of its rows (N,), by column; NaN where it was not measured."""
+    if not heads:
+        return {}
+    scores = {name: np.full(len(pairs), np.nan, np.float32) for name in heads}
+    for rows, vectors in embedded.image_blocks():
+        for name, head in heads.items():
+            scores[name][rows] = head(vectors)
+    first_rows = np.arange(len(pairs)) - pairs["caption_index"].to_numpy()
+    unmeasured = (pairs["pixels"] == "").to_numpy()
+    return {
+        name: np.where(unmeasured, np.float32("nan"), found[first_rows])
+        for name, found in scores.items()
+    }
+
+
+def decide(
+    pairs: pd.DataFrame,
+    embedded: Embeddings,
+    filters: FiltersConfig,
+    sides: SplitConfig,
+    removed: Removed,
+) -> Verdicts:
+    """Apply the rules in order; the first that a pair fails is its reason.
+
+    Args:
+        pairs: of ``load_annotations``; rows are numbered from 0.
+        embedded: the embeddings of the same parts.
+        filters: the rules.
+        sides: the shares to hold out.
+        removed: what has to go whatever the rules say.
+    """
+    groups = duplicates.groups(pairs, sides, filters.duplicates, embedded)
+    pairs = pairs.assign(duplicate_group=groups)
+    null = shuffled(pairs, embedded)
     cut, cut_by = _cut(filters, null)
-    reason = pairs["error"].where(pairs["error"] == "", "unreadable: " + pairs["error"])
-    status = reason.map(lambda text: UNREADABLE if text else KEPT)
-    steps = [(UNREADABLE, int((status == UNREADABLE).sum()))]
-    left = pairs.drop(columns=list(EMBEDDINGS))[status == KEPT]
+    court = _Court(pairs)
+    if removed.records:
+        court.drop(REASON, REASON, removed.drops(pairs)[court.left.index])
     for rule in rules(filters, cut):
-        why = rule.reasons(left)
-        taken = why[why != ""]
-        reason.loc[taken.index] = taken
-        status.loc[taken.index] = DROPPED
-        steps.append((rule.name, len(taken)))
-        left = left.drop(taken.index)
-    ledger = pairs.drop(columns=[*EMBEDDINGS, *_INTERNAL]).assign(
-        kept=status == KEPT, reason=reason, status=status, split=_split(left, sides)
-    )
-    ledger["split"] = ledger["split"].fillna("")
-    if cut is None and filters.clip_similarity.fraction is not None and len(left):
-        cut = float(left["clip_similarity"].min())
-    return Verdicts(ledger, steps, cut, cut_by, null)
+        court.drop(rule.name, rule.reason, rule.drops(court.left))
+        if cut is None and rule.name == SIMILARITY and len(court.left):
+            cut = float(court.left["clip_similarity"].min())  # where the fraction cuts
+    court.drop_copies(duplicates.copies(court.left, filters.duplicates, embedded))
+    ledger = court.ledger().drop(columns=list(_INTERNAL))
+    ledger["split"] = _split(court.left, sides).reindex(ledger.index).fillna("")
+    return Verdicts(ledger, court.steps, cut, cut_by, null)
 
 
-def _cut(filters: FiltersConfig, null: calibrate.Null) -> tuple[float | None, str]:
+class _Court:
+    """The pairs that are left, and what became of the others."""
+
+    def __init__(self, pairs: pd.DataFrame) -> None:
+        self._pairs = pairs
+        self._reasons = [""]
+        self._reason = np.zeros(len(pairs), np.int16)  # index into _reasons
+        self._keeper = pd.Series("", index=pairs.index, dtype="str")
+        unreadable = (pairs["error"] != "").to_numpy()
+        for error in pairs.loc[unreadable, "error"].unique():
+            self._sentence(f"{UNREADABLE}: {error}", (pairs["error"] == error).to_numpy())
+        self._unreadable = unreadable
+        self.steps = [(UNREADABLE, int(unreadable.sum()))]
+        judged = pairs.drop(columns=_NOT_JUDGED)
+        self.left = judged[~unreadable] if unreadable.any() else judged
+
+    def drop_copies(self, keeper: pd.Series) -> None:
+        """Drop the pairs that have a keeper; it is the key of the image that stays instead."""
+        copies = keeper[keeper != ""]
+        self._keeper[copies.index] = copies
+        self.drop("duplicate", "duplicate", keeper != "")
+
+    def ledger(self) -> pd.DataFrame:
+        """All pairs with their verdicts."""
+        status = np.where(self._unreadable, UNREADABLE, np.where(self._reason, DROPPED, KEPT))
+        return self._pairs.assign(
+            kept=self._reason == 0,
+            reason=pd.Series(
+                np.array(self._reasons, object)[self._reason], self._pairs.index, "str"
+            ),
+            status=pd.Series(status, index=self._pairs.index, dtype="str"),
+            duplicate_of=self._keeper,
+        )
+
+    def drop(self, name: str, reason: str, marked: pd.Series) -> None:
+        """Drop what is marked of those that are left."""
+        drops = marked.to_numpy(bool)
+        self._sentence(reason, self.left.index[drops])
+        self.steps.append((name, int(drops.sum())))
+        if drops.any():
+            self.left = self.left[~drops]
+
+    def _sentence(self, reason: str, rows: np.ndarray | pd.Index) -> None:
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        self._reason[rows] = self._reasons.index(reason)
+
+
+def _cut(filters: FiltersConfig, null: Null) -> tuple[float | None, str]:
     """The absolute cut, where there is one, and the setting that it comes from."""
     similarity = filters.clip_similarity
     if similarity.minimum is not None:

@@ -21,17 +21,13 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
     ledger = verdicts.ledger
     status = ledger["status"].value_counts()
     images = ledger[ledger["kept"]].drop_duplicates("key")["split"].value_counts()
-    left, rules = len(ledger), []
-    for name, taken in verdicts.steps:
-        left -= taken
-        rules.append({"rule": name, "dropped": taken, "left": left})
     cut = verdicts.cut
     funnel: dict[str, Any] = {
         "pairs_in": len(ledger),
         "images_in": int(ledger["key"].nunique()),
         **{name: int(status.get(name, 0)) for name in (KEPT, DROPPED, UNREADABLE)},
         "samples": {side: int(images.get(side, 0)) for side in SIDES},
-        "rules": rules,
+        "rules": _rules(verdicts),
         "reasons": _reasons(ledger),
         "clip_model": str(ledger["clip_model"].iloc[0]),
         "cut": {
@@ -40,6 +36,7 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
             "false_keep_rate": None if cut is None else verdicts.null.false_keep_rate(cut),
             "shuffled_pairs": len(verdicts.null.similarities),
         },
+        "separation": verdicts.separation(),
         "notes": notes,
     }
     if "planted_mismatch" in ledger and ledger["planted_mismatch"].any():
@@ -47,10 +44,35 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
     return funnel
 
 
+def _rules(verdicts: Verdicts) -> list[dict[str, Any]]:
+    """What each rule took and left, a rule with two ends as one."""
+    taken: dict[str, int] = {}
+    for name, count in verdicts.steps:
+        taken[name] = taken.get(name, 0) + count
+    left, found = len(verdicts.ledger), []
+    for name, count in taken.items():
+        left -= count
+        found.append({"rule": name, "dropped": count, "left": left})
+    return found
+
+
+def reasons_by_rule(verdicts: Verdicts) -> dict[str, list[str]]:
+    """The reasons in the ledger, by the rule that they begin with, in the order of the rules."""
+    names = dict.fromkeys(name for name, _ in verdicts.steps)
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for reason in _reasons(verdicts.ledger):
+        rule = max((name for name in names if _begins(reason, name)), key=len)
+        found[rule].append(reason)
+    return found
+
+
+def _begins(reason: str, rule: str) -> bool:
+    return reason.startswith(rule) and reason[len(rule) : len(rule) + 1] in ("", " ", ":")
+
+
 def _reasons(ledger: pd.DataFrame) -> dict[str, int]:
-    """Pairs by reason; all duplicates count as one, whatever they are duplicates of."""
-    reasons = ledger.loc[~ledger["kept"], "reason"].str.replace(r" of .*", "", regex=True)
-    return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+    reasons = ledger.loc[~ledger["kept"], "reason"].value_counts()
+    return {str(reason): int(count) for reason, count in reasons.items()}
 
 
 def planted(ledger: pd.DataFrame) -> dict[str, Any]:

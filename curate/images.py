@@ -8,9 +8,26 @@ import warnings
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from curate.colour import to_rgb
+
+MISSING_FILE = "missing file"
+CANNOT_BE_READ = "cannot be read"
 MAX_PIXELS = 89_478_485  # Pillow's own line between a picture and a decompression bomb, and LAION's
+_NEEDS_A_PROGRAM = ("EPS", "WMF")  # PostScript and metafiles: Pillow would have others run them
+_CUT_SHORT = ("truncated", "not enough image data", "expected to read")
+_ORIENTATION = 0x0112
+_TURNS = {  # Exif 2.32, tag Orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUARTER_TURNS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file is in the ledger
 
@@ -25,27 +42,51 @@ class UnreadableImage(Exception):
 
 
 def probe(data: bytes) -> tuple[int, int, str]:
-    """Width and height in pixels as stored, and Pillow's name of the format, from the header alone.
+    """Width and height in pixels when upright, and Pillow's name of the format, from the header alone.
 
     Raises:
         UnreadableImage: not an image, or more pixels than ``MAX_PIXELS``.
     """
     with _open(data) as image:
-        return image.width, image.height, image.format or ""
+        width, height = image.size
+        # Of a PNG whose header has none Pillow would decode all to look for it.
+        tagged = image.format != "PNG" or "exif" in image.info
+        if tagged and _turn(image) in _QUARTER_TURNS:
+            width, height = height, width
+        return width, height, image.format or ""
 
 
-def decode(data: bytes) -> Image.Image:
-    """The first frame as RGB, turned upright by its EXIF tag, transparency laid over white.
+def decode(data: bytes, draft_px: int | None = None) -> Image.Image:
+    """The first frame as sRGB, turned upright by its EXIF tag, transparency laid over white.
+
+    With ``draft_px`` a JPEG may come at 1/2, 1/4 or 1/8 of its size, still at least ``draft_px`` on
+    each side, for a third of the time; pixels then differ a little, which belongs in the
+    fingerprint of whatever is measured from them.
 
     Raises:
         UnreadableImage: for whatever the decoder raises; it is the data's fault, not the program's.
     """
     with _open(data) as image:
         try:
+            if draft_px is not None:
+                image.draft(None, (draft_px, draft_px))
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(_upright(image))
         except Exception as error:  # decoders raise anything on bytes made to break them
             raise UnreadableImage(_reason(error)) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says; a broken EXIF block is no broken picture."""
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as in decode
+        return None
 
 
 def _open(data: bytes) -> Image.Image:
@@ -55,30 +96,23 @@ def _open(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data))
     except Exception as error:  # as in decode
         raise UnreadableImage(_reason(error)) from error
+    if image.format in _NEEDS_A_PROGRAM:
+        raise UnreadableImage("not an image of pixels")
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage("too many pixels")
     return image
 
 
 def _reason(error: Exception) -> str:
+    """One of few reasons, equal for all files of its kind; Pillow tells them apart in words only."""
+    message = str(error).lower()
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError) or "too large" in message:
         return "too many pixels"
-    if "truncated" in str(error).lower():
+    if any(words in message for words in _CUT_SHORT):
         return "truncated"
     return f"broken ({type(error).__name__})"
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits in one channel; convert() would clip it to white
-        values = np.asarray(image, dtype=np.int64) // 257
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def encode(image: Image.Image, extension: str, jpeg_quality: int) -> bytes:

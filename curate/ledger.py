@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from curate.command import UserError, run_arguments
 from curate.files import atomic_write, remove_parts
 
 if TYPE_CHECKING:
@@ -31,7 +34,9 @@ COLUMNS = (
     "status",
     "split",
     "duplicate_group",
+    "duplicate_of",
     "shard",
+    "location",
 )
 
 
@@ -49,20 +54,84 @@ def write(folder: Path, ledger: pd.DataFrame) -> None:
     remove_parts(folder)
 
 
-def read(curate_dir: Path) -> pd.DataFrame:
+def parts(curate_dir: Path) -> list[Path]:
+    """The files of a run's ledger, in the order of the input.
+
+    Raises:
+        FileNotFoundError: it has none yet.
+    """
+    found = sorted((curate_dir / "ledger").glob("part-*.parquet"))
+    if not found:
+        raise FileNotFoundError(f"{curate_dir} holds no ledger; {_writes_it(curate_dir)}")
+    return found
+
+
+def read(
+    curate_dir: Path, columns: Sequence[str] | None = None, filters: list[Any] | None = None
+) -> pd.DataFrame:
     """The ledger of a run, one row per input pair, in the order of the input.
+
+    Args:
+        curate_dir: the run's curation.
+        columns: those to read, so far as the ledger has them; None for all.
+        filters: which rows, as ``pandas.read_parquet`` takes them; None for all.
 
     Raises:
         FileNotFoundError: the run has none yet.
+        UserError: a part is damaged.
     """
     import pandas as pd
 
-    paths = sorted((curate_dir / "ledger").glob("part-*.parquet"))
-    if not paths:
-        raise FileNotFoundError(
-            f"{curate_dir} holds no ledger; type: python -m curate run.name={curate_dir.parent.name}"
-        )
-    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+    paths = parts(curate_dir)
+    return pd.concat([read_part(path, columns, filters) for path in paths], ignore_index=True)
+
+
+def columns(curate_dir: Path) -> list[str]:
+    """What the parts of a run's ledger are made of, in order.
+
+    Raises:
+        FileNotFoundError: the run has none yet.
+        UserError: a part is damaged.
+    """
+    named = dict.fromkeys(name for path in parts(curate_dir) for name in _names(path))
+    return list(named)
+
+
+def read_part(
+    path: Path, columns: Sequence[str] | None = None, filters: list[Any] | None = None
+) -> pd.DataFrame:
+    """One file of the ledger; see ``read``."""
+    import pandas as pd
+
+    present = _names(path)
+    wanted = None if columns is None else [name for name in columns if name in present]
+    with _damage_told(path):
+        return pd.read_parquet(path, columns=wanted, filters=filters)
+
+
+def _names(path: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    with _damage_told(path):
+        return pq.read_schema(path).names
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # not of what the file holds
+            raise
+        raise UserError(f"{path} is damaged ({error}); {_writes_it(path.parents[1])}") from error
+
+
+def _writes_it(curate_dir: Path) -> str:
+    return (
+        f"type: python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
+    )
 
 
 def check_complete(ledger: pd.DataFrame, pairs: int) -> None:

@@ -64,6 +64,18 @@ class Page:
     sections: Sequence[Section]
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number of pairs and the Python expression on the ledger that gives it."""
+
+    value: int
+    expression: str
+
+    def __html__(self) -> str:
+        """The number; pointing at it shows the expression."""
+        return Markup('<abbr title="{}">{}</abbr>').format(self.expression, f"{self.value:,}")
+
+
 def render(page: Page) -> str:
     """The page as one self-contained HTML document."""
     environment = Environment(
@@ -103,6 +115,11 @@ def paragraph(text: str | Markup, kind: str = "") -> Markup:
     )
 
 
+def heading(text: str) -> Markup:
+    """A heading within a section."""
+    return Markup("<h3>{}</h3>").format(clean(text))
+
+
 def badge(kind: str, word: str) -> Markup:
     """A status: an icon and a word, coloured by ``kind`` (good, warn, bad, info)."""
     return Markup('<span class="badge {}">{} {}</span>').format(kind, _ICONS[kind], word)
@@ -115,7 +132,7 @@ def banner(kind: str, word: str, sentence: str | Markup) -> Markup:
     )
 
 
-def tiles(items: Iterable[tuple[str, str]]) -> Markup:
+def tiles(items: Iterable[tuple[str | Count, str]]) -> Markup:
     """A row of large figures, each a (value, label)."""
     tile = Markup('<div class="tile"><b>{}</b><span>{}</span></div>')
     return Markup('<div class="tiles">{}</div>').format(
@@ -150,12 +167,12 @@ def _is_number(cell: Any) -> bool:
         return not isinstance(cell, Markup) and bool(
             re.match(r"^$|^[-+−–]?[\d.,]+\s?%?( |$)", cell)
         )
-    return isinstance(cell, int | float) and not isinstance(cell, bool)
+    return isinstance(cell, int | float | Count) and not isinstance(cell, bool)
 
 
 def _cell(cell: Any) -> Markup:
-    if isinstance(cell, Markup):
-        return cell
+    if isinstance(cell, Markup | Count):
+        return escape(cell)
     if isinstance(cell, float):
         return escape(f"{cell:.4g}")
     return escape(f"{cell:,}") if isinstance(cell, int) else escape(clean(str(cell), 400))

@@ -7,27 +7,34 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
-from curate import annotate, calibrate, clip, funnel, ledger, provenance, report, shards
+from curate import annotate, clip, funnel, ledger, memory, notes, provenance, report, shards
 from curate.command import UserError
 from curate.config import CurateConfig
-from curate.decide import Verdicts, decide, load_annotations
-from curate.files import write_json
+from curate.decide import Verdicts, judge
+from curate.files import locked, sha256_of, write_json
+from curate.filters import blocklist
+from curate.filters.config import FiltersConfig
+from curate.filters.similarity import NAME as SIMILARITY
 from curate.images import UnreadableImage, decode, encode
-from curate.readers import Listing
-from curate.sample import Candidate
+from curate.readers.source import Source
+from curate.removed import removed
+from curate.removed import write as write_removed
+from curate.request import Request
+from curate.samples import Samples
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png"}
 
 
-def run(config: CurateConfig, listing: Listing) -> None:
-    """Curate ``listing`` into ``<run.root>/<run.name>/curate`` and print the funnel.
+def run(config: CurateConfig, source: Source) -> None:
+    """Curate ``source`` into ``<run.root>/<run.name>/curate`` and print the funnel.
 
     Under a launcher of several processes the first does the work and the others return.
 
@@ -36,73 +43,92 @@ def run(config: CurateConfig, listing: Listing) -> None:
     """
     if int(os.environ.get("RANK", "0")) != 0:
         return
-    curate_dir = Path(config.run.root, config.run.name, "curate")
-    curate_dir.mkdir(parents=True, exist_ok=True)
+    curate_dir = config.run.folder / "curate"
+    with locked(curate_dir):
+        _run(config, source, curate_dir)
+
+
+def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     provenance.write_config(curate_dir / "config.yaml", config)
-    fingerprint = clip.fingerprint(config.clip)
-    parts = annotate.annotate(
-        listing.candidates,
-        curate_dir / "annotations",
-        config.annotate,
-        fingerprint,
-        load_scorer=lambda: clip.load_clip(config.clip),
+    listed = removed(curate_dir)
+    scorer = cache(lambda: clip.load_clip(config.clip))
+    measured = annotate.annotate(
+        source, curate_dir / "annotations", config.annotate, Request.of(config), scorer
     )
-    annotations = load_annotations(parts)
-    verdicts = decide(annotations, config.filters, config.split)
-    ledger.check_complete(verdicts.ledger, listing.pairs)
-    notes = calibrate.foreign_cut(config.filters.clip_similarity, config.clip)
-    figures = funnel.summarise(verdicts, [*listing.notes, *notes])
+    if scorer.cache_info().currsize:
+        if scorer().images.items:
+            _say(f"clip: {scorer().speed()}")
+        scorer.cache_clear()
+        memory.give_back()  # what follows needs it, not the model
+    verdicts = judge(measured.parts, config, listed)
+    ledger.check_complete(verdicts.ledger, measured.pairs)
+    figures = funnel.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])
     _say("\n".join(funnel.lines(figures)))
     if not figures["kept"]:
         raise UserError(_nothing_kept(figures))
-    _write_results(curate_dir, config, listing, verdicts, figures, fingerprint)
+    _write_results(curate_dir, config, source, verdicts, figures)
+    if listed.pending:  # this curation has left out what a removal was interrupted in
+        write_removed(curate_dir, replace(listed, pending=False))
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 
 def _write_results(
     curate_dir: Path,
     config: CurateConfig,
-    listing: Listing,
+    source: Source,
     verdicts: Verdicts,
     figures: dict[str, Any],
-    scorer: str,
 ) -> None:
     """Shards, ledger, funnel, report and, last, the manifest."""
-    rows = sample_rows(verdicts.ledger)
-    extension = _extension(config.shards.image_format, rows)
-    plans = shards.plan(rows, config.shards.max_samples)
-    settings = f"{extension} {config.shards.jpeg_quality}"
-    written = [shards.is_written(curate_dir, planned, settings) for planned in plans]
-    known = [info for info in written if info]
-    if _manifest(config, figures, scorer, extension, known) != _old_manifest(curate_dir):
-        # Until the last file is in place the old manifest would speak of what is gone.
-        (curate_dir / "manifest.json").unlink(missing_ok=True)
-    image_of = _image_source(listing.candidates, extension, config.shards.jpeg_quality)
-    found = []
-    done = sum(info.samples for info in known)
-    with tqdm(total=len(rows), initial=done, desc="shards", unit="img") as bar:
-        for planned, info in zip(plans, written, strict=True):
-            found.append(
-                info
-                or shards.write_shard(
-                    curate_dir, planned, settings, extension, image_of, bar.update
-                )
-            )
-    shards.remove_stale(curate_dir, plans)
+    plans, manifest = _write_shards(curate_dir, config, source, verdicts, figures)
     shard_of = {key: planned.path for planned in plans for key in planned.keys}
     table = verdicts.ledger
     table["shard"] = table["key"].where(table["kept"]).map(shard_of).fillna("")
     ledger.write(curate_dir / "ledger", table)
     write_json(curate_dir / "funnel.json", figures)
-    report.write(curate_dir / "report.html", config, verdicts, figures, listing.candidates)
-    manifest = _manifest(config, figures, scorer, extension, found)
+    report.write(curate_dir / "report.html", config, verdicts, figures, source.load)
     shards.write_manifest(curate_dir, manifest)
+
+
+def _write_shards(
+    curate_dir: Path,
+    config: CurateConfig,
+    source: Source,
+    verdicts: Verdicts,
+    figures: dict[str, Any],
+) -> tuple[list[shards.Plan], shards.Manifest]:
+    """Write the shards that are not there yet and remove those of other configurations."""
+    kept = Samples(verdicts.ledger)
+    extension = _extension(config.shards.image_format, kept.formats)
+    plans = shards.plan(kept.sides(), config.shards.max_samples)
+    settings = f"{extension} {config.shards.jpeg_quality}"
+    wanted = [shards.digest(kept.rows(planned.keys), settings) for planned in plans]
+    written = [
+        shards.is_written(curate_dir, planned, digest)
+        for planned, digest in zip(plans, wanted, strict=True)
+    ]
+    known = [info for info in written if info]
+    if _manifest(config, figures, extension, known) != _old_manifest(curate_dir):
+        # Until the last file is in place the old manifest would speak of what is gone.
+        (curate_dir / "manifest.json").unlink(missing_ok=True)
+    image_of = _image_source(source, verdicts.ledger, extension, config.shards.jpeg_quality)
+    found = []
+    done = sum(info.samples for info in known)
+    with tqdm(total=len(kept), initial=done, desc="shards", unit="img") as bar:
+        for planned, info in zip(plans, written, strict=True):
+            if info is None:
+                rows = kept.rows(planned.keys)
+                info = shards.write_shard(
+                    curate_dir, planned, rows, settings, extension, image_of, bar.update
+                )
+            found.append(info)
+    shards.remove_stale(curate_dir, plans)
+    return plans, _manifest(config, figures, extension, found)
 
 
 def _manifest(
     config: CurateConfig,
     figures: dict[str, Any],
-    scorer: str,
     extension: str,
     found: list[shards.ShardInfo],
 ) -> shards.Manifest:
@@ -111,9 +137,12 @@ def _manifest(
         shards=tuple(found),
         totals={name: figures[name] for name in counts},
         fingerprint={
-            "scorer": scorer,
-            "filters": _digest(asdict(config.filters)),
+            "scorer": clip.fingerprint(config.clip),
+            "filters": _digest([asdict(config.filters), _blocked(config.filters)]),
             "split": _digest(asdict(config.split)),
+            "heads": _digest(
+                {name: sha256_of(Path(head.path)) for name, head in config.heads.items()}
+            ),
         },
         image_format=extension,
     )
@@ -126,53 +155,22 @@ def _old_manifest(curate_dir: Path) -> shards.Manifest | None:
         return None
 
 
-def sample_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row for each kept image: its kept captions, the most similar first, and what is known of it.
-
-    ``table`` is the ledger; the source's own columns come along.
-    """
-    kept = table[table["kept"]].sort_values(
-        ["key", "clip_similarity", "caption_index"], ascending=[True, False, True]
-    )
-    groups = kept.groupby("key", sort=False)
-    images = groups.first().drop(columns=["caption", "caption_index", "clip_similarity"])
-    images = images.drop(columns=["kept", "reason", "status", "clip_model"])
-    images["captions"] = groups["caption"].agg(list)
-    images["similarity"] = groups["clip_similarity"].agg(
-        lambda values: [None if pd.isna(value) else round(float(value), 6) for value in values]
-    )
-    ordered = [
-        "captions",
-        "similarity",
-        *sorted(images.columns.difference(["captions", "similarity"])),
-    ]
-    records = images[ordered].reset_index().to_dict("records")
-    return [{str(name): _plain(value) for name, value in row.items()} for row in records]
-
-
-def _plain(value: Any) -> Any:
-    """A numpy scalar as Python's own; a missing value as None."""
-    if isinstance(value, list):
-        return value
-    value = value.item() if hasattr(value, "item") else value
-    return None if value is None or value != value else value
-
-
-def _extension(image_format: str, rows: list[dict[str, Any]]) -> str:
+def _extension(image_format: str, formats: set[str]) -> str:
     if image_format != "auto":
         return image_format
-    return "png" if all(row["format"] == "PNG" for row in rows) else "jpg"
+    return "png" if formats == {"PNG"} else "jpg"
 
 
 def _image_source(
-    candidates: list[Candidate], extension: str, jpeg_quality: int
+    source: Source, table: pd.DataFrame, extension: str, jpeg_quality: int
 ) -> Callable[[dict[str, Any]], bytes]:
     """The bytes to store for a row: the source's own where the format fits, else encoded anew."""
-    by_key = {candidate.key: candidate for candidate in candidates}
+    kept = table[table["kept"]].drop_duplicates("key")
+    location_of = kept.set_index("key")["location"]
 
     def image_of(row: dict[str, Any]) -> bytes:
         try:
-            data = by_key[row["key"]].load()
+            data = source.load(location_of[row["key"]])
         except UnreadableImage as error:
             raise UserError(
                 f"image {row['key']} is gone ({error.reason}); type it again"
@@ -190,12 +188,21 @@ def _image_source(
 
 
 def _nothing_kept(figures: dict[str, Any]) -> str:
-    worst = max(figures["rules"], key=lambda rule: rule["dropped"])
-    return (
-        f"no pair is kept: of {figures['pairs_in']} rule {worst['rule']!r} took {worst['dropped']} "
-        f"(cut: {funnel.describe_cut(figures['cut'])}); loosen it, as with "
-        "filters.clip_similarity.fraction=0.5, or type filters=none to see the scores"
-    )
+    took = {rule["rule"]: rule["dropped"] for rule in figures["rules"] if rule["dropped"]}
+    reasons = ", ".join(f"{why} ({count})" for why, count in [*figures["reasons"].items()][:3])
+    said = f"no pair of {figures['pairs_in']} is kept: {reasons}"
+    if ledger.UNREADABLE in took and len(took) == 1:
+        return f"{said}; type the keys of dataset= that lead to the images"
+    if SIMILARITY in took:
+        cut = funnel.describe_cut(figures["cut"])
+        said += f" (cut: {cut}; filters.clip_similarity.fraction=0.5 keeps the better half)"
+    return f"{said}; loosen the rule, or type filters=none to see the scores"
+
+
+def _blocked(filters: FiltersConfig) -> list[str]:
+    """The words of a blocklist, whose file may change under its name."""
+    listed = filters.caption.blocklist
+    return blocklist.read(listed) if listed else []
 
 
 def _digest(value: Any) -> str:

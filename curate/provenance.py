@@ -28,7 +28,7 @@ PACKAGES = [
     "torch",
     "transformers",
 ]
-_SECRET = re.compile(r"token|key$|secret|password", re.IGNORECASE)
+_SECRET = re.compile(r"(^|_)token$|key$|secret|password", re.IGNORECASE)
 
 
 def write_config(path: Path, config: Any) -> None:

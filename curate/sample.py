@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 MAX_KEY_CHARACTERS = 95  # USTAR names end at 100, the extension included
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One image with its captions, before anything was decided; the bytes are fetched on demand.
+    """One image with its captions, before anything was decided; its bytes stay where they are.
 
     Attributes:
         key: unique over the data set, see :func:`key_of`.
         captions: none for an image that came without; an empty one stays and is dropped by name.
         source: the data set's name.
+        location: where the source finds the bytes, see ``readers.Source.load``.
         version: changes whenever the bytes may have changed, and costs nothing to know.
-        load: the encoded image; raises ``images.UnreadableImage`` where there is none.
         columns: what the source offers beside, for the ledger: url, licence, ...
     """
 
     key: str
     captions: tuple[str, ...]
     source: str
+    location: str
     version: str
-    load: Callable[[], bytes]
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 

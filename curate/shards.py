@@ -6,19 +6,20 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from curate.command import UserError
-from curate.files import atomic_write, remove_parts, sha256_of, write_json
+from curate.command import UserError, run_arguments
+from curate.files import HashingWriter, atomic_write, read_json, remove_parts, write_json
 from curate.sample import Sample
 
 VERSION = 1
 IMAGE_EXTENSIONS = ("jpg", "png")
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+_EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,12 @@ def read_manifest(curate_dir: Path) -> Manifest:
         UserError: the manifest is of another version of this program.
     """
     path = curate_dir / "manifest.json"
-    retry = f"python -m curate run.name={curate_dir.parent.name}"
+    retry = f"python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
     if not path.is_file():
         raise FileNotFoundError(f"{curate_dir} holds no finished curation; type: {retry}")
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
+    if content is None:
+        raise UserError(f"{path} is damaged; type: {retry}")
     if content.get("version") != VERSION:
         raise UserError(
             f"{path} has version {content.get('version')}, not {VERSION}; type: {retry}"
@@ -102,77 +105,86 @@ def _read_tar(path: Path) -> Iterator[Sample]:
             if image is None or not {"json", "txt"} <= files.keys():
                 raise ValueError(f"{path}: sample {key!r} has only {', '.join(files)}")
             meta = json.loads(files["json"])
+            if not isinstance(meta, dict) or not isinstance(meta.get("captions"), list):
+                raise ValueError(f"{path}: the json of sample {key!r} holds no list of captions")
             yield Sample(key, image, tuple(meta["captions"]), meta)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = tar.extractfile(member)
-    assert stream is not None, f"{tar.name}: {member.name} is no file"
+    if stream is None:
+        raise ValueError(f"{tar.name}: {member.name} is no file")
     return stream.read()
 
 
-def encode_sample(sample: Sample, extension: str) -> bytes:
-    """USTAR bytes of a sample: image, json and txt side by side, no times, no owners."""
+def encode_sample(sample: Sample, extension: str) -> list[bytes]:
+    """USTAR bytes of a sample in parts: image, json and txt side by side, no times, no owners."""
     meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
-    return (
-        _member(f"{sample.key}.{extension}", sample.image)
-        + _member(f"{sample.key}.json", meta.encode())
-        + _member(f"{sample.key}.txt", sample.caption.encode())
+    members = (
+        (extension, sample.image),
+        ("json", meta.encode()),
+        ("txt", sample.caption.encode()),
     )
+    parts: list[bytes] = []
+    for suffix, content in members:
+        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+        parts += [header(f"{sample.key}.{suffix}", len(content)), content, padding]
+    return parts
 
 
-def _member(name: str, content: bytes) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    padding = -len(content) % tarfile.BLOCKSIZE
-    return info.tobuf(tarfile.USTAR_FORMAT) + content + b"\0" * padding
+def header(name: str, size: int) -> bytes:
+    """What ``tarfile`` writes ahead of a plain file in USTAR format; eight times as fast as it does.
+
+    ``name`` is ASCII of up to 100 characters, ``size`` below 8 GiB.
+    """
+    block = bytearray(_EMPTY_HEADER)
+    block[: len(name)] = name.encode("ascii")
+    block[124:136] = b"%011o\0" % size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A shard before it is written: where it goes, and the rows of its samples (sidecar columns)."""
+    """A shard before it is written: where it goes, and the keys of its samples in order."""
 
     path: str
     split: str
-    rows: list[dict[str, Any]]
-
-    @property
-    def keys(self) -> list[str]:
-        """The keys of its samples, in order."""
-        return [row["key"] for row in self.rows]
-
-    def digest(self, settings: str) -> str:
-        """Changes whenever the shard's bytes would."""
-        known = json.dumps([VERSION, settings, self.rows], sort_keys=True)
-        return hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
+    keys: list[str]
 
 
-def plan(rows: list[dict[str, Any]], max_samples: int) -> list[Plan]:
-    """Deal samples out to shards of equal size, one more or less, in an order shuffled by key hash.
+def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
+    """Deal the keys of each side out to shards of equal size, one more or less, shuffled by hash.
 
     A shuffled order gives each shard a bit of everything, which a reader that shuffles a few
     thousand samples needs; hashing the key makes it the same order for the same data.
     """
     plans = []
-    shuffled = sorted(rows, key=lambda row: hashlib.blake2b(row["key"].encode()).digest())
-    for split in sorted({row["split"] for row in rows}):
-        side = [row for row in shuffled if row["split"] == split]
-        count = -(-len(side) // max_samples)
-        bounds = [len(side) * number // count for number in range(count + 1)]
+    for split, keys in sorted(sides.items()):
+        shuffled = sorted(keys, key=lambda key: hashlib.blake2b(key.encode()).digest())
+        count = -(-len(shuffled) // max_samples)
         for number in range(count):
-            part = side[bounds[number] : bounds[number + 1]]
+            begin, end = (len(shuffled) * edge // count for edge in (number, number + 1))
+            part = shuffled[begin:end]
             plans.append(Plan(f"shards/{split}/{number:06d}.tar", split, part))
     return plans
 
 
-def is_written(curate_dir: Path, planned: Plan, settings: str) -> ShardInfo | None:
-    """The shard if exactly this plan was carried out before, by its sidecar, which is written last."""
+def digest(rows: Sequence[dict[str, Any]], settings: str) -> str:
+    """Changes whenever the bytes of the shard with these samples would."""
+    known = json.dumps([VERSION, settings, rows], sort_keys=True)
+    return hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
+
+
+def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None:
+    """The shard if its statistics, which are written last, carry the ``digest`` that is wanted."""
     path = curate_dir / planned.path
-    stats = path.with_name(f"{path.stem}_stats.json")
+    stats = stats_path(path)
     if not (stats.is_file() and path.is_file() and path.with_suffix(".parquet").is_file()):
         return None
-    known = json.loads(stats.read_bytes())
-    if known["plan"] != planned.digest(settings) or known["bytes"] != path.stat().st_size:
+    known = read_json(stats)
+    if known is None or known.get("plan") != wanted or known["bytes"] != path.stat().st_size:
         return None
     return ShardInfo(planned.path, planned.split, known["count"], known["bytes"], known["sha256"])
 
@@ -180,6 +192,7 @@ def is_written(curate_dir: Path, planned: Plan, settings: str) -> ShardInfo | No
 def write_shard(
     curate_dir: Path,
     planned: Plan,
+    rows: Sequence[dict[str, Any]],
     settings: str,
     extension: str,
     image_of: Callable[[dict[str, Any]], bytes],
@@ -189,23 +202,26 @@ def write_shard(
 
     Args:
         curate_dir: the folder that ``planned.path`` is relative to.
-        planned: the samples.
+        planned: the shard.
+        rows: its samples, as ``digest`` takes them; the columns of the sidecar.
         settings: what else decides the bytes (image format, quality).
         extension: ``jpg`` or ``png``.
         image_of: the bytes to store for a row; raises when the image has changed since.
         progress: called after each sample.
     """
     path = curate_dir / planned.path
-    samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in planned.rows)
-    with atomic_write(path) as stream:
+    # Before the tar changes: what is left of a killed writer must not pass for what was there before.
+    stats_path(path).unlink(missing_ok=True)
+    samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in rows)
+    with atomic_write(path) as stream, HashingWriter(stream) as hashing:
         for sample in samples:
-            stream.write(encode_sample(sample, extension))
+            hashing.write(*encode_sample(sample, extension))
             progress()
-        stream.write(END_OF_TAR)
-    _write_sidecar(path.with_suffix(".parquet"), planned.rows)
-    size, sha256 = path.stat().st_size, sha256_of(path)
-    info = ShardInfo(planned.path, planned.split, len(planned.rows), size, sha256)
-    _write_stats(path, info, planned.digest(settings))
+        hashing.write(END_OF_TAR)
+    _write_sidecar(path.with_suffix(".parquet"), rows)
+    size = path.stat().st_size
+    info = ShardInfo(planned.path, planned.split, len(rows), size, hashing.hexdigest())
+    _write_stats(path, info, digest(rows, settings))
     return info
 
 
@@ -233,7 +249,12 @@ def _write_stats(path: Path, info: ShardInfo, plan_digest: str) -> None:
         "sha256": info.sha256,
         "plan": plan_digest,
     }
-    write_json(path.with_name(f"{path.stem}_stats.json"), stats)
+    write_json(stats_path(path), stats)
+
+
+def stats_path(tar: Path) -> Path:
+    """Where a shard's statistics are."""
+    return tar.with_name(f"{tar.stem}_stats.json")
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:

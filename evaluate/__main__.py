@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     if not any(checkpoints.glob("step-*")):
         raise FileNotFoundError(
             f"run.name={config.run.name} has no checkpoints in {checkpoints}; type "
-            f"accelerate launch finetune/train.py run.name={config.run.name} first"
+            f"accelerate launch finetune/train.py {command.run_arguments(config.run.folder)} first"
         )
     from curate import clip
 

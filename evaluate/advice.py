@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+
+from curate.command import run_arguments
+from curate.config import SMALLEST_JUDGED
 from evaluate.verdict import Evidence, Word, items_needed, judge
 from finetune.config import TrainConfig
 
 
 def advise(evidence: Evidence, config: TrainConfig) -> str:
-    """One or two sentences; ``config`` is the run's own."""
-    word, name = judge(evidence), config.run.name
+    """A few sentences; ``config`` is the run's own."""
+    word, lr = judge(evidence), config.optim.lr
     if word is Word.DIVERGED:
-        return (
-            "Train again with a lower learning rate: "
-            f"run.name={name}-2 optim.lr={config.optim.lr / 3:.2g}"
-        )
+        return f"Train again with a lower learning rate: {_anew(config, f'optim.lr={lr / 3:.2g}')}"
     if word is Word.OVERFITTING:
         return (
             "Use the kept checkpoint. For more, add data, or train fewer weights "
@@ -22,31 +23,40 @@ def advise(evidence: Evidence, config: TrainConfig) -> str:
     if word is Word.REGRESSING:
         return (
             "Use the kept checkpoint. Training pictures got worse as well, which is a learning rate "
-            f"too high for the end: run.name={name}-2 optim.schedule=cosine"
+            f"too high for the end: {_anew(config, 'optim.schedule=cosine')}"
         )
     if word is Word.NO_EFFECT:
         return (
             "Train longer, or with a higher learning rate: "
-            f"run.name={name}-2 optim.lr={config.optim.lr * 3:.2g}"
+            f"{_anew(config, f'optim.lr={lr * 3:.2g}')}"
         )
     if word is Word.IMPROVING:
-        return (
-            "It was still getting better: type the same training command with "
-            f"train.samples={2 * config.train.samples}{_anew(config)}"
-        )
+        return f"It was still getting better: {_longer(config)}"
     if word is Word.CONVERGED:
         return "Held-out loss has settled. More or other data is what would move it now."
+    if evidence.probe.shape[1] < SMALLEST_JUDGED:
+        return f"Raise grid.items to {SMALLEST_JUDGED} or more; where it is, add pictures to the data set."
     return (
-        f"About {items_needed(evidence)} held-out pictures would decide it: raise split.val when "
-        "curating, and grid.items here."
+        f"About {items_needed(evidence)} held-out pictures would decide it: raise grid.items here, and "
+        "where there are not so many, curate with a larger split.val under another run.name."
     )
 
 
-def _anew(config: TrainConfig) -> str:
+def _longer(config: TrainConfig) -> str:
     """Only under a constant rate is a longer run the same run, continued."""
+    samples = f"train.samples={2 * config.train.samples}"
     if config.optim.schedule == "constant":
-        return ""
-    return f" run.name={config.run.name}-2 (optim.schedule={config.optim.schedule} starts anew)"
+        return f"type the same training command with {samples}"
+    return f"optim.schedule={config.optim.schedule} starts anew, {_anew(config, samples)}"
+
+
+def _anew(config: TrainConfig, change: str) -> str:
+    """Another run on the same shards; a run that was begun keeps its configuration."""
+    old = config.run.folder
+    new = old.with_name(f"{old.name}-2")
+    copy = f"mkdir {shlex.quote(str(new))} && cp -r {shlex.quote(str(old / 'curate'))} "
+    copy += shlex.quote(str(new))
+    return f"{copy}, then train with {run_arguments(new)} {change}"
 
 
 def _smaller(config: TrainConfig) -> str:

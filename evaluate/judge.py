@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from curate.clip import load_clip
+from curate.config import SMALLEST_JUDGED
 from curate.files import write_text
 from curate.images import decode
 from curate.provenance import provenance, redacted
@@ -109,8 +110,8 @@ def _loss_metrics(job: Judgement, measured: grid.Grid) -> dict[str, Metric]:
         "heldout_since_best": ("val", last, best),
         "probe_change": ("probe", kept, 0),
     }
-    if n < verdict.MIN_ITEMS:
-        few = Metric(n=n, reason=f"only {n} held-out pictures; at least {verdict.MIN_ITEMS} needed")
+    if n < SMALLEST_JUDGED:
+        few = Metric(n=n, reason=f"only {n} pictures on a side; at least {SMALLEST_JUDGED} needed")
         return dict.fromkeys((*changes, "detectable_change", "test_change"), few)
     found = {name: Metric.of(evidence.change(*which)) for name, which in changes.items()}
     shown_row = kept or last  # where the base is kept, what could be seen of the last one
@@ -126,8 +127,8 @@ def _test_change(job: Judgement, measured: grid.Grid) -> Metric:
     if kept is None:
         return Metric(reason="the base is kept, there is no checkpoint to test")
     losses = measured.test(kept)
-    if losses is None or losses.shape[1] < verdict.MIN_ITEMS:
-        return Metric(reason=f"the split 'test' holds fewer than {verdict.MIN_ITEMS} pictures")
+    if losses is None or losses.shape[1] < SMALLEST_JUDGED:
+        return Metric(reason=f"the split 'test' holds fewer than {SMALLEST_JUDGED} pictures")
     scores = [relative(row, losses[0]) for row in losses]
     return Metric.of(job.bootstrap.mean(scores[1] - scores[0]))
 

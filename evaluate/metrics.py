@@ -21,34 +21,37 @@ def clip_similarity(images: Array, texts: Array) -> Array:
     return np.einsum("nd,nd->n", images, texts)
 
 
-def clip_anchors(images: Array, texts: Array, captions: Sequence[str]) -> tuple[float, float]:
-    """Mean similarity of real pictures with other pictures' captions, and with their own.
+def clip_anchors(images: Array, texts: Array, captions: Sequence[str]) -> tuple[Array, Array]:
+    """Similarity of each real picture with wrong captions, on average, and with its own.
 
-    All mismatched pairs are averaged, which is the expectation over shuffles; pairs whose captions
-    read the same are no mismatch.
+    Wrong are all captions of the others that read differently.
 
     Args:
         images: [N, D] unit embeddings of real pictures. texts: [N, D] of their captions.
-        captions: [N], to tell equal ones.
+        captions: [N], to tell equal ones; at least two different ones.
+
+    Returns:
+        Two vectors [N]: wrong and right.
     """
     names = np.array(captions, dtype=object)
     mismatched = names[:, None] != names[None, :]
-    table = images @ texts.T
-    if not mismatched.any():
-        raise ValueError("all captions are the same; there is no mismatch to anchor on")
-    return float(table[mismatched].mean()), float(clip_similarity(images, texts).mean())
+    wrong = (images @ texts.T * mismatched).sum(axis=1) / mismatched.sum(axis=1)
+    return wrong, clip_similarity(images, texts)
 
 
-def anchored(similarity: Array, anchors: tuple[float, float]) -> Array:
-    """Similarity on the scale where 0 is a wrong caption and 1 is the real picture.
+def anchored(similarity: Array, wrong: Array, right: Array) -> Array:
+    """Similarity on the scale where 0 is a wrong caption and 1 is the real picture; all [N].
 
-    >>> anchored(np.array([0.10, 0.20, 0.30]), (0.10, 0.30)).round(3).tolist()
+    The mean is the ratio of means, mean(similarity - wrong) / mean(right - wrong). Around it each
+    caption stands as its influence on that ratio (the delta method), so that an interval of the mean
+    allows for what is not known about the anchors either.
+
+    >>> anchored(np.array([0.10, 0.20, 0.30]), np.full(3, 0.10), np.full(3, 0.30)).round(3).tolist()
     [0.0, 0.5, 1.0]
     """
-    wrong, right = anchors
-    if right <= wrong:
-        raise ValueError(f"real pairs ({right:.4f}) score no higher than wrong ones ({wrong:.4f})")
-    return (similarity - wrong) / (right - wrong)
+    gap = right - wrong
+    ratio = (similarity - wrong).mean() / gap.mean()
+    return ratio + (similarity - wrong - ratio * gap) / gap.mean()
 
 
 def is_flat(picture: Image) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from curate.command import UserError
+from curate.command import UserError, run_arguments
 from curate.files import write_json
 from evaluate.intervals import Estimate
 
@@ -129,7 +129,7 @@ def load(path: Path) -> Results:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist; type: python -m evaluate run.name={path.parent.parent.name}"
+            f"{path} does not exist; type: python -m evaluate {run_arguments(path.parent.parent)}"
         )
     content = json.loads(path.read_bytes())
     if content.get("schema_version") != SCHEMA_VERSION:

@@ -16,9 +16,9 @@ from enum import StrEnum
 
 import numpy as np
 
+from curate.config import SMALLEST_JUDGED
 from evaluate.intervals import Array, Bootstrap, Estimate, standard_error
 
-MIN_ITEMS = 32
 NEGLIGIBLE = 0.002  # of the base's loss: a change inside ±0.2 % is no effect
 SHARE_OF_GAIN = 0.05  # a change below 5 % of what the run gained is no news
 
@@ -98,7 +98,7 @@ class Evidence:
 
 
 def _too_few(e: Evidence) -> bool:
-    return min(e.val.shape[1], e.probe.shape[1]) < MIN_ITEMS
+    return min(e.val.shape[1], e.probe.shape[1]) < SMALLEST_JUDGED
 
 
 def _diverged(e: Evidence) -> bool:
@@ -161,7 +161,7 @@ def items_needed(evidence: Evidence) -> int:
     change = evidence.change("val", evidence.last, evidence.window)
     half_width = (change.high - change.low) / 2
     ratio = half_width / evidence.tolerance
-    return max(MIN_ITEMS, int(np.ceil(change.n * ratio**2)))
+    return max(SMALLEST_JUDGED, int(np.ceil(change.n * ratio**2)))
 
 
 def sentence(evidence: Evidence, steps: Sequence[int]) -> str:
@@ -170,8 +170,11 @@ def sentence(evidence: Evidence, steps: Sequence[int]) -> str:
     last, best, kept = evidence.last, evidence.best, evidence.kept()
     total = percent(evidence.change("val", last, 0))
     if word is Word.INCONCLUSIVE and _too_few(evidence):
-        n = min(evidence.val.shape[1], evidence.probe.shape[1])
-        return f"Only {n} held-out items; a verdict needs at least {MIN_ITEMS}."
+        val, probe = evidence.val.shape[1], evidence.probe.shape[1]
+        return (
+            f"Only {val} held-out and {probe} training pictures to compare; a verdict needs at least "
+            f"{SMALLEST_JUDGED} of each."
+        )
     if not np.isfinite(evidence.val[last]).all():
         start = f"The loss at step {steps[last]:,} is not a number."
     elif word is Word.DIVERGED:

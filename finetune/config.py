@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.command import UserError, register
-from curate.config import check
+from curate.command import UserError, check, register
+from curate.config import RunConfig as CuratedRun
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -16,16 +16,10 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass
-class RunConfig:
-    """Where the run's folder is: ``<root>/<name>``, relative to the working directory."""
+class RunConfig(CuratedRun):
+    """Where the run's folder is; ``curate/`` in it holds the shards, ``finetune/`` will hold the rest."""
 
-    root: str = "runs"
     name: str = "openmoji"
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder; ``curate/`` in it holds the shards, ``finetune/`` will hold the rest."""
-        return Path(self.root) / self.name
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curate.command import UserError
+from curate.command import UserError, run_arguments
 from curate.shards import Manifest
 from finetune.config import TrainConfig
 
@@ -33,13 +33,16 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             or the run was begun with another configuration.
     """
     config.model.location()
-    retry = f"python -m curate run.name={config.run.name}"
+    retry = (
+        f"type: python -m curate {run_arguments(config.run.folder)} with the keys of its data set"
+    )
     if not manifest.shards_of("train"):
-        raise UserError(f"{config.run.folder / 'curate'} has no pairs to train on; see {retry}")
+        raise UserError(f"{config.run.folder / 'curate'} has no pairs to train on; {retry}")
     if config.heldout.items and not manifest.shards_of("val"):
         raise UserError(
-            f"{config.run.folder / 'curate'} has no held-out pairs; curate again with split.val=0.05, "
-            "or type heldout.items=0 to train without a held-out loss"
+            f"{config.run.folder / 'curate'} has {manifest.totals['kept']} pairs, none of them held out; "
+            "curate again with more pictures or a larger split.val, such as 0.3, or type heldout.items=0 to "
+            "train without a held-out loss"
         )
     refuse_leaks(config.run.folder / "curate", manifest)
     last = config.folder / "checkpoints" / "last" / "state.json"

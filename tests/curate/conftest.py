@@ -1,10 +1,14 @@
 """A CLIP of a few thousand weights at random, and a folder of pictures with captions."""
 
 import hashlib
+import io
 import json
 import random
+import tarfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -85,3 +89,118 @@ def hash_files(curate_dir):
 @pytest.fixture(scope="session")
 def bytes_of():
     return hash_files
+
+
+def finished_rows():
+    """A ledger of 24 pictures, the first with two captions; 2 are dropped, 1 is unreadable."""
+    rows = []
+    for i in range(24):
+        row = {"key": f"k{i:02d}", "caption_index": 0, "source": "drawn", "caption": f"a cat {i}"}
+        row |= {"width": 8, "height": 6, "format": "PNG", "phash": f"{i:016x}", "bytes": 0}
+        row |= {"clip_similarity": np.float32(0.25 + i / 100), "clip_model": "tiny 0"}
+        row |= {"kept": True, "reason": "", "status": "kept", "duplicate_group": f"{i:016x}"}
+        row |= {"duplicate_of": "", "url": f"https://x.org/{i}", "licence": ["CC0", ""][i % 2]}
+        row |= {"split": "val" if i < 2 else "train", "sharpness": 1.5}
+        row["shard"] = f"shards/{row['split']}/{i // 10 if i > 1 else 0:06d}.tar"
+        rows.append(row)
+    gone = {"kept": False, "status": "dropped", "split": "", "shard": ""}
+    rows[3] |= gone | {"reason": "clip_similarity < 0.29"}
+    rows[4] |= gone | {"reason": "duplicate", "duplicate_of": "k05", "duplicate_group": f"{5:016x}"}
+    rows[6] |= gone | {"status": "unreadable", "reason": "unreadable: truncated", "width": 0}
+    rows[6] |= {"clip_similarity": np.float32("nan"), "duplicate_group": "", "phash": ""}
+    return [rows[0], rows[0] | {"caption_index": 1, "caption": "meow"}, *rows[1:]]
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The run ``tmp_path/runs/done``, put together by tarfile and pandas: 4 shards, 21 samples."""
+    curate_dir = tmp_path / "runs" / "done" / "curate"
+    rows, shards = finished_rows(), []
+    for row in rows:
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 6), (int(row["key"][1:]), 0, 0)).save(stream, "PNG")
+        row |= {"image": stream.getvalue(), "sha256": hashlib.sha256(stream.getvalue()).hexdigest()}
+    for path in sorted({row["shard"] for row in rows} - {""}):
+        inside = {row["key"]: row for row in rows if row["shard"] == path}
+        shards.append(write_finished_shard(curate_dir, path, inside))
+    ledger = pd.DataFrame(rows).drop(columns="image")
+    (curate_dir / "ledger").mkdir()
+    for number, part in enumerate((ledger[:10], ledger[10:])):
+        part.to_parquet(curate_dir / f"ledger/part-{number:05d}.parquet", index=False)
+    totals = {"pairs_in": 25, "kept": 22, "dropped": 2, "unreadable": 1}
+    totals["samples"] = {"train": 19, "val": 2, "test": 0}
+    manifest = {"version": 1, "shards": shards, "totals": totals, "fingerprint": {}}
+    funnel = {"rules": [{"rule": "duplicate", "dropped": 1, "left": 22}], "reasons": {}, **totals}
+    funnel["cut"] = {"similarity": 0.29, "by": "minimum=0.29"}
+    for name, content in (("manifest", manifest | {"image_format": "png"}), ("funnel", funnel)):
+        (curate_dir / f"{name}.json").write_text(json.dumps(content))
+    (curate_dir / "report.html").write_text("<html>")
+    return curate_dir
+
+
+def write_finished_shard(curate_dir, path, rows):
+    """One tar with its table and statistics; its entry in the manifest."""
+    file = curate_dir / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, row in rows.items():
+            meta = {"key": key, "captions": [row["caption"]], "split": row["split"]}
+            meta |= {"format": "PNG", "sha256": row["sha256"]}
+            contents = {"png": row["image"], "json": json.dumps(meta).encode(), "txt": b"a cat"}
+            for extension, content in contents.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    table = pd.DataFrame({"key": [*rows], "captions": [[row["caption"]] for row in rows.values()]})
+    table.to_parquet(file.with_suffix(".parquet"), index=False)
+    found = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    stats = {"count": len(rows), "successes": len(rows), "plan": "a plan", **found}
+    file.with_name(f"{file.stem}_stats.json").write_text(json.dumps(stats))
+    split = path.split("/")[1]
+    return {"path": path, "split": split, "samples": len(rows), **found}
+
+
+def write_annotations(run_dir, clip="here", noise=1.0, offset=0.0, parts=4, seed=0):
+    """Annotations of pairs in random directions; ``offset`` raises all similarities alike."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from curate.known import METADATA
+
+    def unit(vectors):
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    count, dimensions = 400, 64
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(count, dimensions))
+    texts = unit(images + noise * rng.normal(size=images.shape))
+    common = np.full((count, 1), np.sqrt(offset), np.float32)
+    scale = np.float32(np.sqrt(1 - offset))
+    images, texts = (np.hstack([scale * unit(v), common]) for v in (images, texts))
+    table = pd.DataFrame(
+        {
+            "key": [f"k{n:04d}" for n in range(count)],
+            "caption_index": 0,
+            "caption": [f"caption {n}" for n in range(count)],
+            "pixels": [f"{n:016x}" for n in range(count)],
+            "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
+            "image_embedding": [row.astype(np.float32).tobytes() for row in images],
+            "text_embedding": [row.astype(np.float32).tobytes() for row in texts],
+        }
+    )
+    table.loc[5, "clip_similarity"] = np.nan  # one that the gate kept out
+    table.loc[5, ["image_embedding", "text_embedding"]] = None
+    folder = run_dir / "curate" / "annotations"
+    folder.mkdir(parents=True)
+    head = {METADATA: json.dumps({"clip_model": f"{clip} 0123456789abcdef"})}
+    for number, rows in enumerate(np.array_split(np.arange(count), parts)):
+        part = pa.Table.from_pandas(table.iloc[rows], preserve_index=False)
+        pq.write_table(part.replace_schema_metadata(head), folder / f"part-{number:05d}.parquet")
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def write_scored():
+    return write_annotations

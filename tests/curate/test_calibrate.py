@@ -1,97 +1,112 @@
-"""The null of shuffled captions, against closed forms."""
+"""The command ``python -m curate.calibrate``, on planted embeddings whose null is known."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from curate.calibrate import Null, foreign_cut, shuffled
-from curate.config import ClipConfig, ClipSimilarityConfig
+from curate import calibrate, command
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAIRS, DIMENSIONS = 400, 64  # of write_scored
 
 
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+@pytest.fixture
+def say(monkeypatch, capsys):
+    def call(*arguments, code=None):
+        monkeypatch.setattr("sys.argv", ["calibrate", *map(str, arguments)])
+        if code is None:
+            command.run(calibrate.main)
+            return capsys.readouterr().out
+        with pytest.raises(SystemExit) as leaving:
+            command.run(calibrate.main)
+        assert leaving.value.code == code
+        return capsys.readouterr().err
+
+    return call
 
 
-def annotations(images, texts, captions=None, groups=None):
-    count = len(images)
-    return pd.DataFrame(
-        {
-            "key": [f"{i:04d}" for i in range(count)],
-            "caption": captions or [f"caption {i}" for i in range(count)],
-            "duplicate_group": groups or [f"g{i}" for i in range(count)],
-            "clip_similarity": (images * texts).sum(axis=1),
-            "image_embedding": [image.tobytes() for image in images],
-            "text_embedding": [text.tobytes() for text in texts],
-        }
+def test_the_null_of_random_directions_has_its_closed_form(tmp_path, write_scored):
+    here = calibrate.scored(write_scored(tmp_path / "a", offset=0.2) / "curate")
+    assert len(here.own) == PAIRS - 1
+    null = here.null().similarities
+    assert null.mean() == pytest.approx(0.2, abs=0.01)
+    assert null.std() == pytest.approx(0.8 / np.sqrt(DIMENSIONS), rel=0.06)
+
+
+def test_a_cut_of_a_rate_has_that_rate(tmp_path, say, write_scored):
+    run_dir = write_scored(tmp_path / "a")
+    cut = say(run_dir, "--false-keep-rate", 0.02).partition("a cut of ")[2][:6]
+    said = say(run_dir, "--cut", cut)
+    rate = said.partition(f"cut {float(cut):g}: lets ")[2].partition("%")[0]
+    assert float(rate) == pytest.approx(2, abs=0.1)  # the cut was rounded
+    here = calibrate.scored(run_dir / "curate")
+    assert f"keeps {(here.own >= np.float32(cut)).mean():.1%} of the pairs" in said
+
+
+def test_an_equally_strict_cut_follows_a_shift_of_all_similarities(tmp_path, say, write_scored):
+    """The other CLIP's similarities are 0.8 s + 0.2: so is each of its cuts."""
+    here = calibrate.scored(write_scored(tmp_path / "a") / "curate")
+    there = calibrate.scored(write_scored(tmp_path / "b", clip="there", offset=0.2) / "curate")
+    said = "\n".join(calibrate.compared(here, there, [0.48]))
+    share = float((here.own >= 0.35).mean())
+    assert there.kept(0.48) == pytest.approx(share, abs=1e-6)
+    assert f"keeps {share:.1%} of them" in said
+    by_share = float(said.partition("as does a cut of ")[2][:6])
+    by_null = float(said.rpartition("as does ")[2][:6])
+    assert by_share == pytest.approx(here.own[here.own >= 0.35].min(), abs=1e-4)
+    rate = here.null().false_keep_rate(0.35)
+    assert here.null().false_keep_rate(by_null) == pytest.approx(rate, abs=2e-3)
+    assert "399 pairs that there scored" in say(tmp_path / "a", "--like", tmp_path / "b")
+
+
+def test_only_laions_own_clip_has_laions_cuts(tmp_path, say, write_scored):
+    other = say(write_scored(tmp_path / "a"))
+    own = say(write_scored(tmp_path / "b", clip="ViT-B-32-quickgelu openai"))
+    assert "0.28 and 0.30 belong to this CLIP" in own
+    assert "as strict here is" in other
+    assert "belong to this CLIP" not in other
+
+
+def test_mistakes_end_with_2_and_say_what_to_type(tmp_path, say, write_scored):
+    run_dir = write_scored(tmp_path / "a")
+    assert "--cut=7.0" in say(run_dir, "--cut", 7, code=2)
+    assert "--false-keep-rate=0.0" in say(run_dir, "--false-keep-rate", 0, code=2)
+    assert "is no curated run" in say(tmp_path / "nowhere", code=2)
+    (tmp_path / "empty" / "curate").mkdir(parents=True)
+    assert "type: python -m curate run.name=empty" in say(tmp_path / "empty", code=2)
+    here = calibrate.scored(run_dir / "curate")
+    other = calibrate.Scored("x", here.pairs.assign(key="other"), here.embeddings)
+    with pytest.raises(command.UserError, match="share no pair"):
+        list(calibrate.compared(here, other, []))
+
+
+def test_parts_of_two_clips_are_told_apart(tmp_path, write_scored):
+    curate_dir = write_scored(tmp_path / "a", clip="old") / "curate"
+    new = write_scored(tmp_path / "b", clip="new", parts=1) / "curate"
+    (new / "annotations" / "part-00000.parquet").rename(
+        curate_dir / "annotations" / "part-00009.parquet"
     )
+    with pytest.raises(command.UserError, match="old, new in parts"):
+        calibrate.scored(curate_dir)
+    assert calibrate.scored(curate_dir, "old").clip == "old"
+    assert calibrate.scored(curate_dir, "third") is None
 
 
-def test_shuffled_similarities_are_those_of_other_captions():
-    basis = np.eye(6, dtype=np.float32)  # an image is like its own caption and no other
-    null = shuffled(annotations(basis, basis))
-    assert len(null.similarities) > 12
-    assert (null.similarities == 0).all()
+def test_help_is_quick():
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "curate.calibrate", "--help"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert time.monotonic() - start < 10  # 2 on an idle machine
+    assert "--false-keep-rate" in done.stdout
 
 
-def test_true_pairs_are_left_out_of_the_null():
-    basis = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 3]]
-    same_caption = annotations(basis, basis, captions=["x", "x", "b", "c", "d"])
-    same_picture = annotations(basis, basis, groups=["g", "g", "b", "c", "d"])
-    for table in (same_caption, same_picture):
-        assert shuffled(table).similarities.max() == 0
-
-
-def test_null_of_random_directions_is_centred_with_variance_one_over_d():
-    rng = np.random.default_rng(0)
-    images, texts = (unit(rng.normal(size=(3_000, 64))) for _ in range(2))
-    null = shuffled(annotations(images, texts)).similarities
-    assert null.mean() == pytest.approx(0, abs=0.005)
-    assert null.var() == pytest.approx(1 / 64, rel=0.05)
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2, 1.0])
-def test_cut_lets_exactly_its_rate_pass(rate):
-    null = Null(np.sort(np.random.default_rng(0).normal(size=1_000)).astype(np.float32))
-    cut = null.cut(rate)
-    assert (null.similarities >= np.float32(cut)).sum() == (
-        1_000 * rate if rate < 1 else (null.similarities >= -1).sum()
-    )
-    assert null.false_keep_rate(cut) == pytest.approx((null.similarities >= np.float32(cut)).mean())
-
-
-def test_cut_with_ties_never_lets_more_pass():
-    null = Null(np.array([0.1] * 50 + [0.2] * 50, np.float32))
-    assert null.false_keep_rate(null.cut(0.3)) == 0
-    assert null.false_keep_rate(null.cut(0.5)) == 0.5
-
-
-def test_without_other_captions_there_is_no_null():
-    basis = np.eye(4, dtype=np.float32)
-    for table in (annotations(basis, basis, captions=["x"] * 4), annotations(basis[:1], basis[:1])):
-        null = shuffled(table)
-        assert null.cut(0.1) is None
-        assert null.false_keep_rate(0.3) is None
-
-
-@pytest.mark.parametrize(
-    ("minimum", "name", "noted"),
-    [
-        (0.3, "ViT-B-32-quickgelu", False),
-        (0.3, "ViT-L-14-quickgelu", True),
-        (0.28, "ViT-L-14-quickgelu", True),
-        (0.2, "ViT-L-14-quickgelu", False),
-        (None, "ViT-L-14-quickgelu", False),
-    ],
-)
-def test_laions_cuts_are_noted_where_they_do_not_belong(minimum, name, noted):
-    similarity = ClipSimilarityConfig(minimum=minimum)
-    notes = foreign_cut(similarity, ClipConfig(name=name, pretrained="openai"))
-    assert bool(notes) == noted
-
-
-def test_the_same_annotations_give_the_same_null():
-    rng = np.random.default_rng(1)
-    table = annotations(*(unit(rng.normal(size=(50, 8))) for _ in range(2)))
-    first, again, other = shuffled(table), shuffled(table), shuffled(table, seed=1)
-    np.testing.assert_array_equal(first.similarities, again.similarities)
-    assert first.similarities.tolist() != other.similarities.tolist()
+def test_a_run_without_other_captions_has_no_null(tmp_path, write_scored):
+    here = calibrate.scored(write_scored(tmp_path / "a") / "curate")
+    alone = calibrate.Scored("x", here.pairs.assign(caption="the same"), here.embeddings)
+    assert "no image has a caption of another" in list(calibrate.lines(alone, [], 0.1, False))[-1]

@@ -1,6 +1,10 @@
 """The scorer: captions at their own length, nothing encoded twice, wrong names refused early."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -8,6 +12,7 @@ from PIL import Image
 from curate import clip
 from curate.command import UserError
 from curate.config import ClipConfig
+from curate.images import decode
 
 CAPTIONS = [
     "a cat",
@@ -72,6 +77,150 @@ def test_a_tower_that_sees_padding_keeps_it(make_clip, tmp_path):
     scorer = clip.load_clip(ClipConfig(name=f"local-dir:{folder}"), "cpu")
     tokens = scorer.tokenizer(CAPTIONS)
     assert clip._own_lengths(scorer.model, tokens) == [16] * len(CAPTIONS)
+
+
+def noise(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(count)
+    ]
+
+
+def test_pixels_prepared_elsewhere_are_the_images(scorer):
+    with ThreadPoolExecutor(2) as pool:
+        pixels = list(pool.map(scorer.preprocess, noise(5)))
+    np.testing.assert_array_equal(scorer.encode_pixels(pixels), scorer.encode_images(noise(5)))
+
+
+def test_tokens_are_counted_before_anything_is_cut(scorer):
+    assert scorer.tokens(["a cat", "", "x " * 40]) == [4, 2, 42]
+    assert scorer.tokens([]) == []
+    short = [caption for caption in CAPTIONS if len(caption) < 20]
+    cut = clip._own_lengths(scorer.model, scorer.tokenizer(short))
+    assert scorer.tokens(short) == cut
+
+
+def test_tokens_of_a_tokenizer_of_transformers(tiny_clip):
+    starter = clip.load_clip(ClipConfig(name="local-dir:curate/starter_clip"), "cpu")
+    captions = ["a red house", "sun"]
+    assert starter.tokens(captions) == clip._own_lengths(starter.model, starter.tokenizer(captions))
+    assert starter.tokens(["red " * 300])[0] >= 302
+
+
+class Greedy:
+    """A model whose device holds no more than three pictures, or captions, at a time."""
+
+    def __init__(self, model, holds=3):
+        self.model, self.holds, self.batches = model, holds, []
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def encode_image(self, pixels):
+        if len(pixels) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.batches.append(len(pixels))
+        return self.model.encode_image(pixels)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tiny_clip, capsys):
+    scorer = clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", batch_size=8), "cpu")
+    expected = scorer.encode_images(noise(21))
+    greedy = replace(scorer, model=Greedy(scorer.model))
+    np.testing.assert_allclose(greedy.encode_images(noise(21)), expected, atol=2e-6)
+    assert greedy.model.batches == [2] * 10 + [1]  # found while the first 8 were encoded
+    assert greedy.batch_size == 2
+    assert "batches of 2" in capsys.readouterr().out
+    with pytest.raises(torch.OutOfMemoryError):
+        replace(scorer, model=Greedy(scorer.model, holds=0)).encode_images(noise(3))
+
+
+def test_device_and_rate_are_told(tiny_clip, capsys):
+    config = ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu")
+    scorer = clip.load_clip(config)
+    assert "on cpu, fp32, batches of 32" in capsys.readouterr().out
+    assert scorer.speed() == "0.0 images/s, 0.0 captions/s on cpu"
+    scorer.encode_images(noise(3))
+    scorer.encode_texts(["a cat", "a cat", "sun"])
+    assert (scorer.images.items, scorer.texts.items) == (3, 2)
+    assert scorer.images.rate == pytest.approx(3 / scorer.images.seconds)
+
+
+@pytest.mark.parametrize(("processor", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_emulated_precision_is_told(tiny_clip, capsys, monkeypatch, processor, warned):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: processor)
+    clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", precision="bf16"), "cpu")
+    assert ("emulates bf16" in capsys.readouterr().out) == warned
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+def test_a_device_that_is_not_there_is_refused(tiny_clip):
+    with pytest.raises(UserError, match=r"clip\.device=cuda.*type clip\.device=auto"):
+        clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", device="cuda"))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"precision": "fp8"}, {"device": "gpu"}, {"batch_size": 0}],
+    ids=lambda bad: next(iter(bad)),
+)
+def test_values_out_of_range_are_named(bad):
+    with pytest.raises(UserError, match=rf"clip\.{next(iter(bad))}"):
+        ClipConfig(name="x", **bad)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_converts_the_weights_and_moves_scores_little(tiny_clip, precision):
+    full = clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}"), "cpu")
+    low = clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", precision=precision), "cpu")
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert low.model.visual.transformer.resblocks[0].mlp.c_fc.weight.dtype == dtype
+    assert low.model.ln_final.weight.dtype == torch.float32
+    scores = [s.encode_images(noise(8)) @ s.encode_texts(CAPTIONS).T for s in (full, low)]
+    moved = np.abs(scores[0] - scores[1]).max()
+    assert 0 < moved < 0.02
+    assert low.fingerprint != full.fingerprint
+
+
+@pytest.mark.parametrize("fault", ["batch", "padding", "nan", "zero"])
+def test_a_device_that_computes_wrongly_is_refused(tiny_clip, monkeypatch, fault):
+    from open_clip.model import CLIP
+
+    image, text = CLIP.encode_image, CLIP.encode_text
+
+    def broken_image(self, pixels, normalize=False):
+        features = image(self, pixels)
+        if fault == "batch" and len(pixels) > 1:
+            return features.flip(1)
+        return features * {"nan": float("nan"), "zero": 0.0}.get(fault, 1.0)
+
+    def broken_text(self, tokens, normalize=False):
+        features = text(self, tokens)
+        wrong = fault == "padding" and tokens.shape[1] == self.context_length
+        return features.flip(1) if wrong else features
+
+    monkeypatch.setattr(CLIP, "encode_image", broken_image)
+    monkeypatch.setattr(CLIP, "encode_text", broken_text)
+    what = "a caption alone and padded" if fault == "padding" else "a picture alone and in a batch"
+    for precision, advice in (("fp32", "clip.device=cpu"), ("bf16", "clip.precision=fp32")):
+        config = ClipConfig(name=f"local-dir:{tiny_clip}", precision=precision)
+        dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision]
+        with pytest.raises(RuntimeError, match=rf"on cpu in {dtype}: {what}.*{advice}"):
+            clip.load_clip(config, "cpu")
+
+
+@pytest.mark.slow
+def test_openais_vit_b32_gives_its_published_values(shared):
+    """Cosines of seven photographs and 80 class names, by OpenAI's own weights; see its SOURCE.txt."""
+    try:
+        scorer = clip.load_clip(ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai"), "cpu")
+    except UserError as error:
+        pytest.skip(f"OpenAI's weights are not here: {str(error)[:80]}")
+    folder = shared / "clip_genuine"
+    table = pd.read_csv(folder / "scores_7images_x_80coco.csv", index_col="image")
+    images = [decode((folder / name).read_bytes()) for name in table.index]
+    found = scorer.encode_images(images) @ scorer.encode_texts(list(table.columns)).T
+    np.testing.assert_allclose(found, table.to_numpy(), atol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """What a user sees when the configuration is wrong, whichever command it is."""
 
 import dataclasses
+import errno
+import os
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
 from curate import command
@@ -83,6 +85,99 @@ def test_a_wrong_choice_lists_the_right_ones(tmp_path, monkeypatch):
     assert said.startswith("color=gren is no choice; accepted: green. Type color=green.")
 
 
+ODD_PATHS = [
+    *("/a=b", "/a,b", "/x/(1) pics", "/it's", "/a[1]", "/a b", "/ünï", "/a{b}", "/plain"),
+    *(
+        "2024_10",
+        "2024.10",
+        "1e3",
+        "true",
+        "[2024] pics",
+        "{a}",
+        "'x",
+        " x ",
+        "~nobody-here/x",
+    ),
+    *("C:\\pics\\", "/a,b\\", "a\\'b", "/a\\\\", '"'),
+]
+
+
+@pytest.mark.parametrize("value", ODD_PATHS)
+@pytest.mark.parametrize("plus", ["", "++"])
+def test_any_path_reaches_the_configuration_as_typed(composed, value, plus):
+    argument = command.quote_path(f"{plus}run.root={value}")
+    assert composed(argument.replace("run.root", "name")).name == value
+
+
+def test_paths_of_globs_are_quoted_and_lists_are_not():
+    assert command.quote_path("dataset.path=a/{0..9}.tar") == "dataset.path='a/{0..9}.tar'"
+    assert command.quote_path("dataset.path=a/[01]*.csv") == "dataset.path='a/[01]*.csv'"
+    assert command.quote_path("dataset.path=[a.tar,b.tar]") == "dataset.path=[a.tar,b.tar]"
+
+
+def test_entries_of_mappings_need_no_plus():
+    arguments = ["filters.columns.x.minimum=1", "heads.nsfw.path=a", "filters.columns.x=null"]
+    assert [command.add_entry(a) for a in arguments] == [f"++{a}" for a in arguments]
+    for argument in ("++filters.columns.x.minimum=1", "filters.caption.min_words=3"):
+        assert command.add_entry(argument) == argument
+
+
+def test_the_name_of_a_clip_reaches_the_configuration_as_typed():
+    argument = "filters.clip_similarity.made_for=models/a=b (1)"
+    assert command.quote_path(argument) == argument.replace("=", "='", 1) + "'"
+
+
+def test_a_path_may_begin_at_home_and_what_is_quoted_stays(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert command.quote_path("dataset.root=~/pics") == "dataset.root='/home/me/pics'"
+    for argument in (
+        *(
+            "dataset.root='/a=b'",
+            'run.name="a\\"b"',
+            "run.root=${oc.env:HOME}/x",
+            "train.samples=9",
+        ),
+        "clip.name=null",
+    ):
+        assert command.quote_path(argument) == argument
+
+
+@pytest.mark.parametrize(("flags", "seen"), [([], "run.root='/a,b'"), (["-m"], "run.root=/a,b")])
+def test_a_command_quotes_paths_but_not_those_of_a_sweep(monkeypatch, flags, seen):
+    monkeypatch.setattr("sys.argv", ["curate", *flags, "run.root=/a,b"])
+    command.run(lambda: None)
+    assert command.sys.argv[-1] == seen
+
+
+def test_a_sweep_is_no_mistake(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["curate", "-m", "split.val=0.05,0.1", "dataset.rot=/x"])
+    assert "dataset.rot=/x" in command.explain(HydraException("Could not override 'dataset.rot'"))
+
+
+@pytest.mark.parametrize("mistake", ["name=a=b", "name=a,b", "name={a", "name=(1)"])
+def test_a_value_that_needs_quotes_is_shown_with_them(monkeypatch, mistake):
+    monkeypatch.setattr("sys.argv", ["curate", "dataset=folder", mistake])
+    said = command.explain(HydraException("mismatched input"))
+    name, _, value = mistake.partition("=")
+    assert f'{name}="{value}"' in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dataset=folder", "dataset.rot=/x"], "(from 'dataset.rot=/x')."),
+        (["dataset.rot=/x"], "type dataset=... as well."),
+        (["datset.rot=/x"], "did you mean 'dataset.rot'."),
+        (["optm=adamw"], "did you mean 'optim'."),
+        (["samples.rowz=3"], "(from 'samples.rowz=3')."),
+    ],
+)
+def test_the_override_at_fault_is_the_one_named(monkeypatch, arguments, says):
+    monkeypatch.setattr("sys.argv", ["curate", *arguments])
+    key = arguments[-1].split("=")[0]
+    assert says in command.explain(HydraException(f"Could not override {key!r}"))
+
+
 def test_a_polite_function_leaves_with_2(capsys):
     @command.polite
     def mistaken(cfg):
@@ -92,6 +187,45 @@ def test_a_polite_function_leaves_with_2(capsys):
         mistaken("key")
     assert leaving.value.code == command.EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: key is wrong; type it right\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (errno.ENOSPC, "the same command again resumes"),
+        (errno.EDQUOT, "the same command again resumes"),
+        (errno.EACCES, "let this user read it"),
+        (errno.EROFS, "let this user read it"),
+    ],
+)
+def test_what_the_file_system_refuses_leaves_with_2_and_one_paragraph(capsys, code, says):
+    def refused():
+        raise OSError(code, os.strerror(code), "/data/x")
+
+    with pytest.raises(SystemExit) as leaving:
+        command.run(refused)
+    assert leaving.value.code == command.EXIT_USER_ERROR
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"error: /data/x: {os.strerror(code)}")
+    assert says in said
+    assert "\n" not in said
+
+
+def test_a_message_of_our_own_about_a_file_is_said_as_it_is(capsys):
+    def missing():
+        raise FileNotFoundError("no such run; type this")
+
+    with pytest.raises(SystemExit):
+        command.run(missing)
+    assert capsys.readouterr().err == "error: no such run; type this\n"
+
+
+def test_a_broken_disk_keeps_its_traceback():
+    def broken():
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        command.run(broken)
 
 
 def test_the_programs_own_errors_keep_their_traceback():

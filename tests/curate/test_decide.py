@@ -1,12 +1,21 @@
 """Verdicts, funnel and ledger on planted data whose answer is known."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from curate import funnel, ledger
-from curate.config import ClipSimilarityConfig, FiltersConfig, SplitConfig
-from curate.decide import decide
+from curate.config import SplitConfig
+from curate.decide import decide as decide_parts
+from curate.decide import load_annotations
+from curate.embeddings import Embeddings
+from curate.filters.config import ClipSimilarityConfig, FiltersConfig
+from curate.gate import Gate
+from curate.removed import Removed
+from curate.request import Request
 
 PAIRS, WRONG, DIMENSIONS = 600, 120, 48
 
@@ -28,13 +37,15 @@ def annotations():
             "has_caption": True,
             "source": "planted",
             "caption": [f"caption {i}" for i in dealt],
+            "location": "here",
+            "version": "1",
             "width": 64,
             "height": 64,
             "format": "PNG",
             "bytes": 100,
             "sha256": [f"{i:064x}" for i in range(PAIRS)],
             "pixels": [f"{i:016x}" for i in range(PAIRS)],
-            "phash": "0" * 16,
+            "phash": [f"{rng.integers(2**63):016x}" for _ in range(PAIRS)],
             "error": "",
             "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
             "clip_model": "planted 0",
@@ -49,6 +60,16 @@ def annotations():
     for name, value in broken.items():
         table.loc[PAIRS - 1, name] = value
     return table
+
+
+def decide(annotations, filters, sides):
+    """What the pipeline does: the annotations as a part, read back without its embeddings."""
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, "part-00000.parquet")
+        annotations.to_parquet(part)
+        request = Request("planted 0", Gate(filters.image, filters.caption))
+        pairs = load_annotations([part], request)
+        return decide_parts(pairs, Embeddings([part]), filters, sides, Removed())
 
 
 def filters(**similarity):
@@ -113,7 +134,7 @@ def test_an_image_stays_for_its_best_caption_and_on_one_side(annotations):
 def test_duplicates_are_on_one_side_when_they_are_kept(annotations):
     annotations["pixels"] = [f"{i // 2:016x}" for i in range(PAIRS)]
     config = filters()
-    config.exact_duplicates = False
+    config.duplicates.exact = False
     table = decide(annotations, config, SplitConfig(val=0.3, test=0.3)).ledger
     kept = table[table["kept"]]
     assert kept.groupby("duplicate_group")["split"].nunique().max() == 1

@@ -2,10 +2,19 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
-from curate.files import atomic_write, remove_parts, sha256_of, write_json, write_text
+from curate.files import (
+    HashingWriter,
+    atomic_write,
+    read_json,
+    remove_parts,
+    sha256_of,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failing_writer_leaves_the_old_file_and_no_part(tmp_path):
@@ -31,6 +40,16 @@ def test_json_is_sorted_and_refuses_nan(tmp_path):
     assert not (tmp_path / "b.json").exists()
 
 
+@pytest.mark.parametrize("content", [b'{"a": 1', b"", b"\xff\xfe", b"[1]", b"[" * 200_000])
+def test_damaged_json_is_none(tmp_path, content):
+    path = tmp_path / "a.json"
+    assert read_json(path) is None
+    path.write_bytes(content)
+    assert read_json(path) is None
+    write_json(path, {"a": 1})
+    assert read_json(path) == {"a": 1}
+
+
 def test_sha256_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
@@ -42,3 +61,27 @@ def test_parts_of_killed_writers_are_removed(tmp_path):
     (tmp_path / "x" / "a.tar").write_bytes(b"whole")
     remove_parts(tmp_path)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["a.tar"]
+
+
+def test_what_is_hashed_beside_the_writing_is_what_was_written(tmp_path):
+    parts = [
+        bytes([number % 251]) * (7 * number) for number in range(2500)
+    ]  # 22 MB: synced on the way
+    path = tmp_path / "some.bin"
+    with atomic_write(path) as stream, HashingWriter(stream) as hashing:
+        for first, second in zip(parts[::2], parts[1::2], strict=True):
+            hashing.write(first, second)
+    assert path.read_bytes() == b"".join(parts)
+    assert hashing.hexdigest() == sha256_of(path) == hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def test_a_hashing_writer_passes_a_full_disk_on():
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    with (
+        pytest.raises(OSError, match="No space left"),
+        full.open("wb", buffering=0) as stream,
+        HashingWriter(stream) as hashing,
+    ):
+        hashing.write(b"x")

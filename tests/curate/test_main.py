@@ -33,6 +33,8 @@ def command(*overrides, check=None):
         (["dataset=coco", "dataset.size_px=3"], "size_px"),
         (["clip=custom", "clip.name=ViT-B32"], "near: ViT-B-32"),
         (["+typo=1"], "typo"),
+        (["dry_run=0"], "dry_run=0"),
+        (["filters.clip_similarity.minimum=0.28"], "made for ViT-B-32-quickgelu openai"),
     ],
 )
 def test_mistakes_end_early_with_one_paragraph(overrides, says, tmp_path):

@@ -10,9 +10,13 @@ from PIL import Image
 
 from curate import readers
 from curate.command import UserError
-from curate.config import CocoConfig, FolderConfig, OpenmojiConfig
 from curate.images import UnreadableImage, decode, probe
+from curate.readers.config import CocoConfig, FolderConfig, OpenmojiConfig
 from curate.readers.openmoji import mismatched
+
+
+def candidates_of(source):
+    return list(source.candidates())
 
 
 def folder(root):
@@ -21,7 +25,7 @@ def folder(root):
 
 def coco(root, **options):
     config = CocoConfig(name="coco", reader="coco", root=str(root), **options)
-    return readers.read(config).candidates
+    return readers.read(config)
 
 
 # ---- folder
@@ -36,7 +40,7 @@ def test_captions_are_paired_by_stem(tmp_path):
     (tmp_path / "b.caption").write_bytes(b"\xef\xbb\xbfwith a mark")
     (tmp_path / "c.txt").write_text("")
     (tmp_path / "notes.txt").write_text("belongs to no image")
-    found = {c.columns["file_name"]: c.captions for c in folder(tmp_path).candidates}
+    found = {c.columns["file_name"]: c.captions for c in candidates_of(folder(tmp_path))}
     assert found == {
         "a.jpg": ("first line",),
         "b.PNG": ("with a mark",),
@@ -48,10 +52,56 @@ def test_captions_are_paired_by_stem(tmp_path):
     }
 
 
+def test_what_is_left_out_of_a_folder_is_said(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+    (tmp_path / "a.txt").write_bytes("ünï\r\nmore".encode("utf-16"))
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "orphan.txt").write_text("belongs to no image")
+    (tmp_path / "c.psd").write_text("")
+    Image.new("RGB", (4, 4)).save(tmp_path / "l.png")
+    (tmp_path / "l.txt").symlink_to("l.txt")  # a loop
+    listing = folder(tmp_path)
+    assert [c.captions for c in candidates_of(listing)] == [("ünï",), ("caf\ufffd",), ()]
+    orphan, other, cut, garbled, closed = listing.notes
+    assert "l.txt" in closed
+    assert "orphan.txt" in orphan
+    assert ".psd" in other
+    assert "a.txt" in cut
+    assert "b.txt" in garbled
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_rows_of_one_image_are_its_captions(tmp_path, suffix):
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    rows = [("a.png", "one", "CC0"), ("b.png", "two", "BY"), ("./a.png", "three", "BY")]
+    rows.append(("a.png", "one", "CC0"))
+    if suffix == "csv":
+        text = "\n".join(["file_name,text,licence", *map(",".join, rows)])
+    else:
+        names = ("file_name", "text", "licence")
+        text = "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows)
+    (tmp_path / f"metadata.{suffix}").write_text(text)
+    listing = folder(tmp_path)
+    assert [c.captions for c in candidates_of(listing)] == [("one", "three"), ("two",)]
+    assert candidates_of(listing)[0].columns["licence"] == "CC0"
+    assert listing.total == 2
+    differing, unnamed = listing.notes
+    assert "a.png" in differing
+    assert unnamed == f"images not named in metadata.{suffix}: 1, such as c.png"
+
+
+def test_a_table_without_rows_names_no_images(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,text\n")
+    with pytest.raises(UserError, match=r"metadata\.csv names no images"):
+        folder(tmp_path)
+
+
 def test_equal_stems_keep_different_keys(tmp_path):
     for name in ("a.jpg", "a.png", "a-png.jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
-    assert len({c.key for c in folder(tmp_path).candidates}) == 3
+    assert len({c.key for c in candidates_of(folder(tmp_path))}) == 3
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -69,12 +119,13 @@ def test_metadata_tables(tmp_path, kind):
         table.to_json(path, orient="records", lines=True)
     else:
         table.to_parquet(path)
-    here, gone = folder(tmp_path).candidates
+    source = folder(tmp_path)
+    here, gone = source.candidates()
     assert (here.captions, here.columns["licence"]) == (("a cat",), "CC0")
-    assert probe(here.load()) == (4, 4, "PNG")
+    assert probe(source.load(here.location)) == (4, 4, "PNG")
     assert gone.captions == ()
     with pytest.raises(UnreadableImage, match="missing file"):
-        gone.load()
+        source.load(gone.location)
 
 
 WORDS = ["None", "NA", "null", "nan", "7", "1e3", "True", "2020-01-01"]
@@ -90,7 +141,7 @@ def test_captions_that_look_like_something_else_stay_as_they_are(tmp_path, kind)
         (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     else:
         pd.DataFrame(rows).to_parquet(tmp_path / "metadata.parquet")
-    assert [c.captions for c in folder(tmp_path).candidates] == [(word,) for word in WORDS]
+    assert [c.captions for c in candidates_of(folder(tmp_path))] == [(word,) for word in WORDS]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -103,7 +154,7 @@ def test_numbers_are_captions_and_lists_are_several(tmp_path, kind):
     else:
         pd.DataFrame(rows).to_parquet(tmp_path / "metadata.parquet")
         expected = [("7",), ("8",), ("9",)]
-    assert [c.captions for c in folder(tmp_path).candidates] == expected
+    assert [c.captions for c in candidates_of(folder(tmp_path))] == expected
 
 
 @pytest.mark.parametrize(
@@ -132,20 +183,72 @@ def test_metadata_must_name_its_columns_and_stay_inside(tmp_path):
 
 def test_metadata_columns_never_hide_the_ledgers_own(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,text,split\na.png,a cat,test\n")
-    assert folder(tmp_path).candidates[0].columns["source_split"] == "test"
+    assert candidates_of(folder(tmp_path))[0].columns["source_split"] == "test"
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="holds no images"):
+    with pytest.raises(UserError, match=f"{tmp_path} holds no images"):
         folder(tmp_path)
 
 
 def test_a_changed_file_has_another_version(tmp_path):
     path = tmp_path / "a.png"
     Image.new("RGB", (4, 4)).save(path)
-    before = folder(tmp_path).candidates[0].version
+    before = candidates_of(folder(tmp_path))[0].version
     Image.new("RGB", (9, 4)).save(path)
-    assert folder(tmp_path).candidates[0].version != before
+    assert candidates_of(folder(tmp_path))[0].version != before
+
+
+def test_kohyas_metadata(tmp_path):
+    for name in ("a.png", "sub/b.png", "c.webp", "d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    content = {
+        "a": {"caption": "a cat", "tags": "cat, mat", "train_resolution": [64, 64]},
+        "sub/b.png": {"tags": "dog"},
+        f"{tmp_path}/c": {"caption": "a bird"},
+        "gone": {"caption": "lost"},
+        "d": {},
+    }
+    (tmp_path / "metadata.json").write_text(json.dumps(content))
+    got = {c.columns["file_name"]: c.captions for c in folder(tmp_path).candidates()}
+    assert got == {
+        "a.png": ("a cat, cat, mat",),
+        "sub/b.png": ("dog",),
+        "c.webp": ("a bird",),
+        "gone": ("lost",),
+        "d.png": (),
+    }
+    for broken in ("[1]", '{"a": "a cat"}', "{"):
+        (tmp_path / "metadata.json").write_text(broken)
+        with pytest.raises(UserError, match=r"metadata\.json"):
+            folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("record", "names"),
+    [
+        ({"image_file_name": "a.png", "mask_file_name": "b.png"}, ["a.png"]),
+        ({"photo_file_name": "b.png"}, ["b.png"]),
+        ({"file_names": ["a.png", "b.png"]}, ["a.png", "b.png"]),
+        ({"image_path": "{root}/b.png"}, ["b.png"]),
+    ],
+)
+def test_other_names_of_the_file_column(tmp_path, record, names):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    line = json.dumps({**record, "caption": "both"}).replace("{root}", str(tmp_path))
+    (tmp_path / "metadata.jsonl").write_text(line)
+    found = {c.location: c.captions for c in folder(tmp_path).candidates()}
+    assert found == dict.fromkeys(names, ("both",))
+
+
+def test_two_file_columns_are_not_guessed(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"left_file_name": "a.png", "right_file_name": "b.png", "text": "x"}'
+    )
+    with pytest.raises(UserError, match="needs the columns 'file_name'"):
+        folder(tmp_path)
 
 
 # ---- COCO
@@ -173,14 +276,17 @@ def small_coco(tmp_path):
 
 
 def test_coco_keeps_every_caption_and_the_licence(small_coco):
-    dog, cat = coco(small_coco)
+    source = coco(small_coco)
+    dog, cat = source.candidates()
     assert (cat.key, cat.captions) == ("val2014-000000000009", ("A cat.", "A cat."))
     assert cat.columns["licence"] == "Attribution License"
     assert (cat.columns["url"], cat.columns["source_split"]) == ("http://c/9", "val2014")
-    assert probe(cat.load()) == (5, 4, "JPEG")
+    assert cat.columns["group"] == "coco-9"
+    assert source.notes == []
+    assert probe(source.load(cat.location)) == (5, 4, "JPEG")
     assert dog.captions == ("a dog",)
     with pytest.raises(UnreadableImage, match="missing file"):
-        dog.load()
+        source.load(dog.location)
 
 
 def test_coco_captions_of_unlisted_images_are_unreadable_not_gone(small_coco):
@@ -188,10 +294,11 @@ def test_coco_captions_of_unlisted_images_are_unreadable_not_gone(small_coco):
     content = json.loads(path.read_bytes())
     content["annotations"].append({"image_id": 5, "id": 4, "caption": "A lost bird."})
     path.write_text(json.dumps(content))
-    _, lost, _ = coco(small_coco)
+    source = coco(small_coco)
+    _, lost, _ = source.candidates()
     assert (lost.key, lost.captions) == ("val2014-000000000005", ("A lost bird.",))
     with pytest.raises(UnreadableImage, match="image id is not in images"):
-        lost.load()
+        source.load(lost.location)
 
 
 def test_coco_images_are_listed_once(small_coco):
@@ -214,17 +321,23 @@ def test_coco_says_what_is_missing(small_coco, tmp_path_factory):
 
 
 def test_real_coco(shared, tmp_path):
-    candidates = coco(shared / "coco_mini")
+    source = coco(shared / "coco_mini")
+    candidates = candidates_of(source)
     assert len(candidates) == 83
     assert sum(len(c.captions) for c in candidates) == 415
     assert all(c.columns["licence"] for c in candidates)
-    assert decode(candidates[0].load()).mode == "RGB"
+    assert decode(source.load(candidates[0].location)).mode == "RGB"
     (tmp_path / "annotations").mkdir()
     shutil.copy(
         shared / "coco_captions_val2017.json", tmp_path / "annotations" / "captions_val2017.json"
     )
-    candidates = coco(tmp_path)
-    assert (len(candidates), sum(len(c.captions) for c in candidates)) == (5_000, 25_014)
+    by_layout = candidates_of(coco(tmp_path))
+    alone = coco(shared / "coco_captions_val2017.json")
+    for candidates in (by_layout, candidates_of(alone)):
+        assert (len(candidates), sum(len(c.captions) for c in candidates)) == (5_000, 25_014)
+    assert [c.key for c in by_layout] == [c.key for c in alone.candidates()]
+    (note,) = alone.notes
+    assert "val2017 is not there: the 5000 images" in note
 
 
 # ---- OpenMoji
@@ -254,23 +367,23 @@ def openmoji(**options):
 
 def test_openmoji_pictures_and_names():
     listing = openmoji()
-    assert 3_500 < len(listing.candidates) < 5_000
+    assert 3_500 < len(candidates_of(listing)) < 5_000
     assert "left out" in listing.notes[0]
-    by_key = {c.key: c for c in listing.candidates}
+    by_key = {c.key: c for c in candidates_of(listing)}
     assert by_key["1F600"].captions == ("grinning face",)
     assert by_key["1F1E9-1F1EA"].captions == ("Germany",)
-    data = by_key["1F600"].load()
+    data = listing.load(by_key["1F600"].location)
     assert probe(data) == (64, 64, "PNG")
-    assert data == by_key["1F600"].load()
+    assert data == listing.load(by_key["1F600"].location)
     assert decode(data).getpixel((0, 0)) == (255, 255, 255)
-    for candidate in random.Random(0).sample(listing.candidates, 20):
-        assert probe(candidate.load())[:2] == (64, 64)
+    for candidate in random.Random(0).sample(candidates_of(listing), 20):
+        assert probe(listing.load(candidate.location))[:2] == (64, 64)
 
 
 def test_openmoji_speaks_other_languages_and_records_the_truth():
-    german = openmoji(language="de", mismatch=0.5, limit=200).candidates
+    german = candidates_of(openmoji(language="de", mismatch=0.5))
     planted = [c for c in german if c.columns["planted_mismatch"]]
-    assert len(planted) == 100
+    assert len(planted) == round(len(german) / 2)
     assert all((c.captions[0] != c.columns["true_caption"]) for c in planted)
     assert all(c.captions[0] == c.columns["true_caption"] for c in german if c not in planted)
     with pytest.raises(UserError, match=r"dataset\.language"):

@@ -26,9 +26,23 @@ def image_of(row):
     return f"image of {row['key']}".encode() * 100
 
 
+def plan(rows, max_samples):
+    sides = {}
+    for r in rows:
+        sides.setdefault(r["split"], []).append(r["key"])
+    return shards.plan(sides, max_samples)
+
+
+def rows_of(planned, rows):
+    by_key = {r["key"]: r for r in rows}
+    return [by_key[key] for key in planned.keys]
+
+
 def write(folder, rows, max_samples=1000):
-    plans = shards.plan(rows, max_samples)
-    return plans, [shards.write_shard(folder, p, "png 95", "png", image_of) for p in plans]
+    plans = plan(rows, max_samples)
+    return plans, [
+        shards.write_shard(folder, p, rows_of(p, rows), "png 95", "png", image_of) for p in plans
+    ]
 
 
 def test_a_shard_reads_back(tmp_path):
@@ -41,6 +55,14 @@ def test_a_shard_reads_back(tmp_path):
     assert first.caption == first.captions[0]
     assert first.meta["similarity"] == [0.3, None]
     assert "url" not in first.meta  # empty values are left out
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "k" * 95 + ".json"])
+@pytest.mark.parametrize("size", [0, 7, 8**10 + 5])
+def test_headers_are_those_of_tarfile(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    assert shards.header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_webdataset_and_tarfile_read_it(tmp_path):
@@ -73,8 +95,8 @@ def test_bytes_do_not_depend_on_order_or_place(tmp_path):
 
 
 def test_shards_are_of_equal_size():
-    plans = shards.plan([row(i) for i in range(101)], 25)
-    assert sorted(len(planned.rows) for planned in plans) == [20, 20, 20, 20, 21]
+    plans = plan([row(i) for i in range(101)], 25)
+    assert sorted(len(planned.keys) for planned in plans) == [20, 20, 20, 20, 21]
     assert sorted(key for planned in plans for key in planned.keys) == [
         f"k{i:03d}" for i in range(101)
     ]
@@ -82,13 +104,14 @@ def test_shards_are_of_equal_size():
 
 def test_what_is_written_is_known_and_what_changed_is_not(tmp_path):
     [planned], [info] = write(tmp_path, [row(i) for i in range(5)])
-    assert shards.is_written(tmp_path, planned, "png 95") == info
-    assert shards.is_written(tmp_path, planned, "jpg 95") is None
-    planned.rows[0]["captions"] = ["another"]
-    assert shards.is_written(tmp_path, planned, "png 95") is None
-    [planned], _ = write(tmp_path, [row(i) for i in range(5)])
+    rows = rows_of(planned, [row(i) for i in range(5)])
+    wanted = shards.digest(rows, "png 95")
+    assert shards.is_written(tmp_path, planned, wanted) == info
+    assert shards.is_written(tmp_path, planned, shards.digest(rows, "jpg 95")) is None
+    rows[0]["captions"] = ["another"]
+    assert shards.is_written(tmp_path, planned, shards.digest(rows, "png 95")) is None
     (tmp_path / info.path).write_bytes(b"cut short")
-    assert shards.is_written(tmp_path, planned, "png 95") is None
+    assert shards.is_written(tmp_path, planned, wanted) is None
 
 
 def test_an_error_in_the_middle_leaves_no_tar(tmp_path):
@@ -97,9 +120,11 @@ def test_an_error_in_the_middle_leaves_no_tar(tmp_path):
             raise RuntimeError("disk on fire")
         return b"image"
 
-    [planned] = shards.plan([row(i) for i in range(5)], 10)
+    rows = [row(i) for i in range(5)]
+    [planned] = plan(rows, 10)
+    rows = rows_of(planned, rows)
     with pytest.raises(RuntimeError, match="disk on fire"):
-        shards.write_shard(tmp_path, planned, "png 95", "png", fail_late)
+        shards.write_shard(tmp_path, planned, rows, "png 95", "png", fail_late)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -136,7 +161,9 @@ def test_members_that_are_not_adjacent_are_an_error(tmp_path):
     )
     path = tmp_path / "twice.tar"
     path.write_bytes(
-        b"".join(shards.encode_sample(sample, "png") for sample in (one, other, one))
+        b"".join(
+            part for sample in (one, other, one) for part in shards.encode_sample(sample, "png")
+        )
         + shards.END_OF_TAR
     )
     with pytest.raises(ValueError, match=r"twice\.tar.*'a'.*not adjacent"):
@@ -155,3 +182,19 @@ def test_manifest_round_trip_and_its_absence(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(content | {"version": 9}))
     with pytest.raises(UserError, match="version 9"):
         shards.read_manifest(tmp_path)
+
+
+def test_a_writer_that_was_killed_between_tar_and_table_vouches_for_nothing(tmp_path, monkeypatch):
+    rows = [row(i) for i in range(5)]
+    [planned], _ = write(tmp_path, rows)
+    wanted = shards.digest(rows_of(planned, rows), "png 95")
+    other = [r | {"captions": ["another"]} for r in rows]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_write_sidecar", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path, other)
+    assert shards.is_written(tmp_path, planned, wanted) is None

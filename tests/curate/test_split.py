@@ -1,16 +1,17 @@
 """The split moves nobody, cuts no group, and meets its shares and floors."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from curate.config import SplitConfig
-from curate.split import assign, position
+from curate.split import assign, leaks, positions
 
 PLAIN = SplitConfig(val=0.05, test=0.05, minimum=0)
 
 
 def groups(count, copies=1):
-    return pd.Series([f"{number // copies:08x}" for number in range(count)])
+    return pd.Series([f"{number // copies:016x}" for number in range(count)])
 
 
 def test_shares():
@@ -57,5 +58,60 @@ def test_a_side_of_no_share_is_empty():
 
 
 def test_another_seed_deals_anew():
-    assert position("a", 0) != position("a", 1)
-    assert 0 <= position("a", 0) < 1
+    groups = np.arange(10_000, dtype=np.uint64)
+    one, other = positions(groups, 0), positions(groups, 1)
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.04  # four standard deviations
+    assert 0 <= one.min() < one.max() < 1
+
+
+def test_positions_are_splitmix64s():
+    assert positions(np.zeros(1, np.uint64), 0)[0] == 0xE220A8397B1DCDAF / 2**64  # its first output
+
+
+def kept(key, side, phash, caption="a cat", url=None, kept=True):
+    known = {"key": key, "split": side, "phash": f"{phash:016x}", "caption": caption}
+    return known | {"kept": kept, "url": url}
+
+
+def test_leaks_are_found_across_sides_only():
+    far = 0xFFFF_0000_FFFF
+    rows = [
+        kept("a", "train", 0b0000),
+        kept("b", "val", 0b0111, "a dog"),  # 3 bits from a
+        kept("b", "val", 0b0111, "a cat"),
+        kept("c", "train", 0b0001),  # near a, on the same side, and 2 bits from b
+        kept("d", "test", far, "x", url="http://x/1"),
+        kept("e", "train", ~far & 2**64 - 1, "y", url="http://x/1"),
+        kept("f", "val", far ^ 2**60, "z", kept=False),
+        kept("g", "train", 0b0000),  # as a, which stands for it
+        kept("i", "test", 0xFF00_FF00, "p", url="http://x/2"),
+        kept("h", "train", 0xFF00_FF01, "q", url="http://x/2"),
+    ]
+    found = leaks(pd.DataFrame(rows), 3)
+    columns = ["key", "other_key", "bits", "same_url", "same_caption"]
+    assert {frozenset(row[:2]): row[2:] for row in found[columns].itertuples(index=False)} == {
+        frozenset("ab"): (3, False, True),
+        frozenset("bc"): (2, False, True),
+        frozenset("hi"): (1, True, False),
+        frozenset("de"): (64, True, False),
+    }
+    assert len(found) == 4
+    assert found["bits"].is_monotonic_increasing
+    assert len(leaks(pd.DataFrame(rows[:6]).drop(columns="url"), 1)) == 0
+    assert not leaks(pd.DataFrame(rows[:6]).assign(url=""), 3)["same_url"].any()
+
+
+def test_equal_hashes_on_two_sides_are_one_leak():
+    rows = [kept(f"{side}{i}", side, 5) for side in ("train", "val", "test") for i in range(50)]
+    found = leaks(pd.DataFrame(rows), 0)
+    assert len(found) == 3
+    assert set(found["bits"]) == {0}
+
+
+def test_a_group_larger_than_a_side_stays_in_train():
+    ids = pd.concat([groups(40), pd.Series([f"{number:016x}" for number in [9] * 30])])
+    ids = ids.reset_index(drop=True)
+    for seed in range(20):
+        sides = assign(ids, SplitConfig(val=0.05, test=0.05, minimum=5, seed=seed))
+        assert set(sides[ids == f"{9:016x}"]) == {"train"}
+        assert (sides == "val").sum() == 5

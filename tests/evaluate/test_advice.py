@@ -1,5 +1,7 @@
 """Advice that can be typed."""
 
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -28,4 +30,14 @@ def improving():
 def test_a_constant_rate_is_continued_and_another_schedule_starts_anew(improving):
     """``finetune.doctor`` refuses to stretch a schedule that ends."""
     assert advise(improving, config("constant")).endswith("train.samples=40000")
-    assert "run.name=mine-2" in advise(improving, config("cosine"))
+    anew = advise(improving, config("cosine"))
+    assert anew.endswith("run.name=mine-2 train.samples=40000")
+
+
+def test_a_run_anew_finds_the_shards_of_the_old_one(improving, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine" / "curate").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "curate" / "manifest.json").write_text("{}")
+    said = advise(improving, config("cosine"))
+    subprocess.run(said[said.index("mkdir") : said.index(", then")], shell=True, check=True)
+    assert (tmp_path / "runs" / "mine-2" / "curate" / "manifest.json").exists()

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from curate.config import SMALLEST_JUDGED
 from evaluate.verdict import (
-    MIN_ITEMS,
     Evidence,
     Word,
     items_needed,
@@ -54,10 +54,10 @@ def test_overfitting_a_run_that_never_beat_the_base():
 
 
 def test_few_items_decide_nothing_whatever_they_show():
-    few = evidence(*PLANTED[Word.OVERFITTING], items=MIN_ITEMS - 1)
+    few = evidence(*PLANTED[Word.OVERFITTING], items=SMALLEST_JUDGED - 1)
     assert judge(few) is Word.INCONCLUSIVE
-    assert str(MIN_ITEMS) in sentence(few, (0, 1, 2, 3, 4))
-    enough = evidence(*PLANTED[Word.OVERFITTING], items=MIN_ITEMS)
+    assert str(SMALLEST_JUDGED) in sentence(few, (0, 1, 2, 3, 4))
+    enough = evidence(*PLANTED[Word.OVERFITTING], items=SMALLEST_JUDGED)
     assert judge(enough) is Word.OVERFITTING
 
 
@@ -65,7 +65,7 @@ def test_noise_decides_nothing_and_says_how_many_items_would():
     noisy = evidence([1, 0.97, 0.96, 0.955], [1, 0.97, 0.96, 0.955], noise=0.3, seed=3)
     assert judge(noisy) is Word.INCONCLUSIVE
     assert items_needed(noisy) > 128
-    assert items_needed(evidence(*PLANTED[Word.CONVERGED], noise=1e-6)) == MIN_ITEMS
+    assert items_needed(evidence(*PLANTED[Word.CONVERGED], noise=1e-6)) == SMALLEST_JUDGED
 
 
 def test_not_a_number_is_divergence():

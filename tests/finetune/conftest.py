@@ -139,9 +139,18 @@ def curate(folder: Path, counts: dict[str, int], max_samples: int = 8) -> None:
                 }
             )
             seed += 1
+    by_key = {row["key"]: row for row in rows}
+    sides = {split: [row["key"] for row in rows if row["split"] == split] for split in counts}
     infos = [
-        shards.write_shard(folder, plan, "png", "png", lambda row: pictures[row["key"]])
-        for plan in shards.plan(rows, max_samples)
+        shards.write_shard(
+            folder,
+            plan,
+            [by_key[key] for key in plan.keys],
+            "png",
+            "png",
+            lambda row: pictures[row["key"]],
+        )
+        for plan in shards.plan(sides, max_samples)
     ]
     totals = {"pairs_in": len(rows), "kept": len(rows), "dropped": 0, "unreadable": 0}
     shards.write_manifest(folder, shards.Manifest(tuple(infos), totals, {}, "png"))

@@ -1,0 +1,150 @@
+"""The command ``python -m curate.explain``: what became of a pair, and why."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate import command, ledger, runs
+from curate.command import UserError
+from curate.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEAR_KEYS = 5
+TWINS_SHOWN = 10  # other pictures of a duplicate group
+_WIDTH = 12  # of a line's label
+
+# A line of its own tells of these; the others are measures and the source's own.
+_TOLD = set(ledger.COLUMNS)
+
+
+def main() -> None:
+    """Print the story of each key."""
+    parser = runs.parser(
+        "explain", "What became of a pair: kept, dropped by which rule, or unreadable."
+    )
+    parser.add_argument(
+        "keys", metavar="KEY", nargs="+", help="as the ledger, shards and reports say"
+    )
+    arguments = parser.parse_args()
+    print("\n\n".join(explain(runs.curate_dir(arguments.run), arguments.keys)))
+
+
+def explain(curate_dir: Path, keys: list[str]) -> list[str]:
+    """One text for each key.
+
+    Raises:
+        UserError: the ledger has no such key; names those that look like it.
+        FileNotFoundError: the run has no ledger.
+    """
+    rows = ledger.read(curate_dir, filters=[("key", "in", keys)])
+    unknown = [key for key in keys if key not in set(rows["key"])]
+    if unknown:
+        raise UserError(_unknown(curate_dir, unknown[0]))
+    cut = (read_json(curate_dir / "funnel.json") or {}).get("cut", {})
+    groups = sorted(set(rows["duplicate_group"]) - {""})
+    twins = _twins(curate_dir, groups) if groups else rows[:0]
+    return ["\n".join(_story(curate_dir, rows[rows["key"] == key], twins, cut)) for key in keys]
+
+
+def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
+    """A row for each picture of some duplicate groups."""
+    columns, wanted = (
+        ["key", "duplicate_group", "phash", "status"],
+        ("duplicate_group", "in", groups),
+    )
+    return ledger.read(curate_dir, columns, [wanted]).drop_duplicates("key")
+
+
+def _unknown(curate_dir: Path, key: str) -> str:
+    present = ledger.read(curate_dir, ["key"])["key"].unique().tolist()
+    near = get_close_matches(key, present, NEAR_KEYS)
+    hint = f"near ones: {', '.join(near)}" if near else f"it begins with: {', '.join(present[:3])}"
+    return f"the ledger of {curate_dir.parent} has no key {key!r}; {hint}"
+
+
+def _story(
+    curate_dir: Path, rows: pd.DataFrame, twins: pd.DataFrame, cut: dict[str, Any]
+) -> Iterator[str]:
+    first = rows.iloc[0]
+    kept = int(rows["kept"].sum())
+    verdict = f"kept with {kept} of {len(rows)} captions" if kept else first["status"]
+    yield f"{first['key']} from {first['source']}: {verdict}"
+    if first["width"]:
+        yield _line("picture", f"{first['width']} x {first['height']} px, {first['format']}")
+    yield _line("file", f"{first['bytes']} bytes, sha256 {first['sha256'] or 'unknown'}")
+    for _, row in rows.iterrows():
+        yield from _caption(row, cut)
+    yield from _duplicates(rows, twins)
+    if kept:
+        in_shard = rows[rows["kept"]].iloc[0]
+        yield _line("split", in_shard["split"])
+        yield from _members(curate_dir, first["key"], in_shard["shard"])
+    for name in sorted(set(rows.columns) - _TOLD):
+        values = rows[name].dropna().map(_plain).unique()
+        if shown := [value for value in values if value]:
+            yield _line(name, " | ".join(shown))
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:<{_WIDTH}} {text}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _caption(row: pd.Series, cut: dict[str, Any]) -> Iterator[str]:
+    import numpy as np
+
+    yield _line(f"caption {row['caption_index']}", f"{row['caption']!r}: {row['reason'] or 'kept'}")
+    similarity, least = row["clip_similarity"], cut.get("similarity")
+    if similarity != similarity:
+        yield _line("", "similarity not measured")
+        return
+    against = "no cut"
+    if least is not None:
+        side = "at or above" if similarity >= np.float32(least) else "below"
+        against = f"{side} the cut {least:.4f} ({cut['by']})"
+    yield _line("", f"similarity {similarity:.4f} by {row['clip_model']}, {against}")
+
+
+def _duplicates(rows: pd.DataFrame, twins: pd.DataFrame) -> Iterator[str]:
+    first = rows.iloc[0]
+    for keeper in rows.loc[rows["duplicate_of"] != "", "duplicate_of"].unique():
+        yield _line("copy of", f"{keeper}, which stays in its stead")
+    same = twins[twins["duplicate_group"] == first["duplicate_group"]]
+    others = same[same["key"] != first["key"]]
+    if not len(others):
+        return
+    yield _line("group", f"{first['duplicate_group']}: {len(same)} pictures, all on one side")
+    for _, other in others.head(TWINS_SHOWN).iterrows():
+        bits = (int(first["phash"], 16) ^ int(other["phash"], 16)).bit_count()
+        yield _line("", f"{other['key']}: {other['status']}, its hash differs in {bits} of 64 bits")
+    if len(others) > TWINS_SHOWN:
+        yield _line("", f"and {len(others) - TWINS_SHOWN} more")
+
+
+def _members(curate_dir: Path, key: str, shard: str) -> Iterator[str]:
+    """Where in the tar its files are; a byte offset suffices to read one."""
+    yield _line("shard", shard)
+    path = curate_dir / shard
+    if not path.is_file():
+        yield _line("", "which is missing; python -m curate.verify says what else is")
+        return
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.partition(".")[0] == key:
+                    yield _line("", f"{member.name}: {member.size} bytes at {member.offset_data}")
+    except tarfile.TarError as error:
+        yield _line("", f"which is damaged ({error}); python -m curate.verify says what else is")
+
+
+if __name__ == "__main__":
+    command.run(main)

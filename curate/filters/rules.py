@@ -1,0 +1,27 @@
+"""All rules of a configuration, in the order in which they are applied: the cheap ones first."""
+
+from __future__ import annotations
+
+from curate.filters import caption, captions, columns, image, language, similarity
+from curate.filters.config import FiltersConfig
+from curate.filters.rule import Rule
+
+
+def rules(config: FiltersConfig, cut: float | None) -> list[Rule]:
+    """The rules that the configuration switches on, duplicates aside.
+
+    Args:
+        config: the bounds.
+        cut: similarity below which a pair goes; None where there is no absolute cut.
+    """
+    return [
+        Rule("no_caption", "no_caption", lambda pairs: ~pairs["has_caption"]),
+        Rule("empty_caption", "empty_caption", lambda pairs: pairs["caption"] == ""),
+        *image.rules(config.image),
+        *caption.rules(config.caption),
+        *language.rules(config.language),
+        *columns.rules(config.columns),
+        *caption.data_set_rules(config.caption),
+        *similarity.rules(config.clip_similarity, cut),
+        *captions.rules(config.captions),
+    ]

@@ -1,0 +1,43 @@
+"""Under which licence a pair is, so far as its source says: one reading for credits and report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("licence", "license", "LICENSE")  # the first that states one counts
+UNKNOWN = ("", "?", "unknown")  # LAION writes "?"
+
+
+def licence_of(frame: pd.DataFrame) -> pd.Series:
+    """The licence of each row (N,) as text, "" where none is stated; numbers as they are written."""
+    import pandas as pd
+
+    found = pd.Series("", index=frame.index, dtype="str")
+    for name in COLUMNS:
+        if name in frame:
+            text = frame[name].astype("str").where(frame[name].notna(), "")
+            found = found.where(found != "", text.mask(text.isin(UNKNOWN), ""))
+    return found
+
+
+def query(columns: Collection[str], licences: Iterable[str]) -> str:
+    """The query for the rows of which ``licence_of`` is one of ``licences``, on a frame of such columns."""
+    wanted, found, unstated = list(licences), [], ""
+    for name in (name for name in COLUMNS if name in columns):
+        found.append(f"({unstated}{_is_one_of(name, wanted)})")
+        unstated += f"{_is_one_of(name, UNKNOWN)} and "
+    return f"({' or '.join(found)})"
+
+
+def unknown_query(columns: Collection[str]) -> str:
+    """The query for the rows whose licence is not stated."""
+    present = [name for name in COLUMNS if name in columns]
+    return f"({' and '.join(_is_one_of(name, UNKNOWN) for name in present)})"
+
+
+def _is_one_of(name: str, values: Iterable[str]) -> str:
+    return f"{name}.astype('str').where({name}.notna(), '').isin({list(values)!r})"

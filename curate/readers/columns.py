@@ -1,0 +1,80 @@
+"""What a source offers beside image and caption, made fit for the ledger: names, values, captions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from curate.ledger import COLUMNS
+from curate.measures.registry import FILLED
+from curate.sample import clean_caption
+
+CAPTION_NAMES = ("text", "caption", "captions", "TEXT", "alt", "top_caption", "title")
+"""Under these names releases publish captions; the first that is there counts."""
+
+RESERVED = frozenset(
+    (
+        *COLUMNS,
+        "group",  # a foreign one would join pictures on one side of the split
+        *("has_caption", "version", "pixels", "error", "image_embedding", "text_embedding"),
+        *("captions", "similarity"),  # a shard's
+        *FILLED,
+    )
+)
+_INT64 = 2**63
+
+
+def column_name(name: str) -> str:
+    """``name``, or ``source_<name>`` where it would hide a column of the ledger or the annotations."""
+    return f"source_{name}" if name in RESERVED else name
+
+
+def flat(record: Mapping[str, Any], leave: Collection[str] = ()) -> dict[str, Any]:
+    """A record as columns: scalars as they are, what is nested as JSON, bytes and missing values not."""
+    columns = {}
+    for name, value in record.items():
+        if name in leave or is_missing(value) or isinstance(value, bytes):
+            continue
+        column = column_name(str(name))
+        while column != name and column in record:  # curated before: it has key and source_key
+            column = f"source_{column}"
+        columns[column] = plain(value)
+    return columns
+
+
+def captions_in(value: Any) -> tuple[str, ...]:
+    """One caption, or a list of them without repetition; a missing value is none, a number its digits."""
+    items = value if isinstance(value, list | tuple) else [value]
+    texts = (clean_caption(encodable(str(item))) for item in items if not is_missing(item))
+    return tuple(dict.fromkeys(texts))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is None or a float that is not finite, which no JSON can hold."""
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def encodable(text: str) -> str:
+    """``text`` with ``?`` for lone surrogates, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def plain(value: Any) -> str | int | float | bool:
+    """A value that is not missing as a scalar: what is nested as JSON, with null for what is missing in it."""
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        return str(value)
+    if isinstance(value, int | float):
+        return value
+    return json.dumps(_finite(value), ensure_ascii=True, sort_keys=True, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if is_missing(value) else value

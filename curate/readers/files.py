@@ -1,0 +1,32 @@
+"""Image files below a folder: their bytes, and what tells that they have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+
+
+def loader(root: Path) -> Callable[[str], bytes]:
+    """A source's ``load`` for locations that are paths relative to ``root``."""
+    return lambda location: read_bytes(root / location)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes; a missing one is the data's fault."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UnreadableImage(MISSING_FILE) from error
+    except OSError as error:
+        raise UnreadableImage(f"{CANNOT_BE_READ} ({error.strerror})") from error
+
+
+def version_of(path: Path) -> str:
+    """Size and modification time, without reading; empty for a missing file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size}-{status.st_mtime_ns}"

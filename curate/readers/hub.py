@@ -1,0 +1,211 @@
+"""Any data set that Hugging Face's `datasets` opens: by its name on the hub, from a folder, or saved to disk.
+
+By default the library fetches the data set whole into its cache and rows are then read in any order.
+With ``dataset.streaming=true`` nothing but what is used is fetched, see ``readers.spool``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.command import UserError
+from curate.images import CANNOT_BE_READ, UnreadableImage
+from curate.readers import spool
+from curate.readers.columns import CAPTION_NAMES, captions_in, flat
+from curate.readers.config import HubConfig
+from curate.readers.hub_files import bytes_of, folders_of
+from curate.readers.source import Source
+from curate.sample import Candidate, key_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo")
+_CAPTION_NAMES = (*CAPTION_NAMES, "txt")  # the last is webdataset's
+_SAVED = ("state.json", "dataset_dict.json")  # of Dataset.save_to_disk, DatasetDict.save_to_disk
+
+
+def read(config: HubConfig) -> Source:
+    """Open the data set and find its image and caption columns.
+
+    Columns that hold media are left out of the ledger but for the image; labels go by their names.
+
+    Raises:
+        UserError: it cannot be opened, or a column is missing or not clear; says which there are.
+    """
+    dataset, version = _open(config)
+    reader = _Rows(config, dataset)
+    if _is_stream(dataset):
+        return spool.source(config, version, lambda start: reader.raw(dataset.skip(start)))
+    return _random_access(config, dataset, version, reader)
+
+
+def _random_access(config: HubConfig, dataset: Dataset, version: str, reader: _Rows) -> Source:
+    images = reader.encoded(dataset.select_columns([reader.image]))
+    rest: Any = dataset.remove_columns(reader.media)
+
+    def candidates() -> Iterator[Candidate]:
+        for number, row in enumerate(rest):
+            yield Candidate(
+                key=key_of(f"{config.split}-{number:09d}"),
+                captions=reader.captions(row),
+                source=config.name,
+                location=str(number),
+                version=version,
+                columns=reader.columns(row),
+            )
+
+    def load(location: str) -> bytes:
+        return bytes_of(images[int(location)][reader.image], reader.folders)
+
+    return Source(candidates, load, len(dataset))
+
+
+class _Rows:
+    """Which columns are the image, the caption and the rest, and how a row is read."""
+
+    def __init__(self, config: HubConfig, dataset: Dataset | IterableDataset) -> None:
+        features: Any = dataset.features
+        if features is None:  # of a stream whose files do not say
+            features = dataset._resolve_features().features  # type: ignore[union-attr]
+        self.features: Mapping[str, Any] = features
+        self.folders = folders_of(config.path)
+        self.image = self._image_column(config)
+        self.caption = self._caption_column(config)
+        media = [name for name, feature in features.items() if _is_media(feature)]
+        self.media = list(dict.fromkeys([self.image, *media]))
+
+    def encoded(self, dataset: Any) -> Any:
+        """``dataset`` with images as stored, ``{"bytes", "path"}``, instead of decoded."""
+        from datasets import Image
+
+        return dataset.cast_column(self.image, Image(decode=False))
+
+    def raw(self, stream: IterableDataset) -> Iterator[spool.Raw]:
+        """Image, captions and columns of each row of a stream.
+
+        Raises:
+            OSError: an image cannot be read now; the spool would keep it as missing.
+        """
+        others = [name for name in self.media if name != self.image]
+        for row in self.encoded(stream.remove_columns(others)):
+            try:
+                image = bytes_of(row.pop(self.image), self.folders)
+            except UnreadableImage as error:
+                if error.reason.startswith(CANNOT_BE_READ):
+                    raise OSError(error.reason) from error
+                image = None
+            yield image, self.captions(row), self.columns(row)
+
+    def captions(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """The captions of a row; a label's name where the column holds labels."""
+        outer, _, inner = self.caption.partition(".")
+        value = self._named(outer, row[outer])
+        return captions_in((value or {}).get(inner) if inner else value)
+
+    def columns(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The rest of a row, labels by their names."""
+        return flat({name: self._named(name, value) for name, value in row.items()}, {self.caption})
+
+    def _named(self, name: str, value: Any) -> Any:
+        feature = self.features[name]
+        is_label = hasattr(feature, "int2str") and isinstance(value, int) and value >= 0
+        return feature.int2str(value) if is_label else value
+
+    def _image_column(self, config: HubConfig) -> str:
+        if config.image_column:
+            return self._known("image_column", config.image_column)
+        typed = [name for name, f in self.features.items() if type(f).__name__ == "Image"]
+        if len(typed) == 1:
+            return typed[0]
+        found = [name for name in IMAGE_NAMES if name in (typed or self.features)]
+        return found[0] if found else self._unclear("image_column")
+
+    def _caption_column(self, config: HubConfig) -> str:
+        if config.caption_column:
+            self._known("caption_column", config.caption_column.partition(".")[0])
+            return config.caption_column
+        nested = self.features.get("json")  # webdataset's
+        inner = [
+            f"json.{name}" for name in _CAPTION_NAMES if isinstance(nested, dict) and name in nested
+        ]
+        found = [name for name in _CAPTION_NAMES if name in self.features] + inner
+        return found[0] if found else self._unclear("caption_column")
+
+    def _known(self, key: str, name: str) -> str:
+        return name if name in self.features else self._unclear(key)
+
+    def _unclear(self, key: str) -> Any:
+        kinds = ", ".join(f"{name} ({_kind(f)})" for name, f in self.features.items())
+        raise UserError(f"type dataset.{key}=NAME with one of this data set's columns: {kinds}")
+
+
+def _kind(feature: Any) -> str:
+    return getattr(feature, "dtype", None) or type(feature).__name__
+
+
+def _is_media(feature: Any) -> bool:
+    """Whether reading it would decode something, at any depth."""
+    if isinstance(feature, dict):
+        return any(map(_is_media, feature.values()))
+    return hasattr(feature, "decode_example") or _is_media_list(feature)
+
+
+def _is_media_list(feature: Any) -> bool:
+    return hasattr(feature, "feature") and _is_media(feature.feature)
+
+
+def _is_stream(dataset: Any) -> bool:
+    from datasets import IterableDataset
+
+    return isinstance(dataset, IterableDataset)
+
+
+def _open(config: HubConfig) -> tuple[Any, str]:
+    """The data set, and what changes with its content."""
+    from datasets import load_dataset, load_dataset_builder
+    from datasets.exceptions import DatasetsError
+
+    folder = Path(config.path)
+    try:
+        if any((folder / name).is_file() for name in _SAVED):
+            dataset = _saved(config)
+        elif config.streaming:
+            builder = load_dataset_builder(
+                config.path, name=config.config, revision=config.revision
+            )
+            return builder.as_streaming_dataset(split=config.split), _state_of(builder)
+        else:
+            dataset = load_dataset(
+                config.path, name=config.config, split=config.split, revision=config.revision
+            )
+        return dataset, dataset._fingerprint  # of the files and whatever was done to them
+    except (DatasetsError, OSError, ValueError) as error:
+        raise UserError(
+            f"dataset.path={config.path} cannot be opened with dataset.config={config.config} and "
+            f"dataset.split={config.split}: {error}"
+        ) from error
+
+
+def _state_of(builder: Any) -> str:
+    """Changes with the files of a stream: with the hub's commit, or the time that one was written at."""
+    files = builder.config.data_files
+    if not files:
+        return str(builder.hash)
+    known = [[str(split), list(found), found.origin_metadata] for split, found in files.items()]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def _saved(config: HubConfig) -> Any:
+    from datasets import DatasetDict, load_from_disk
+
+    dataset = load_from_disk(config.path)
+    if not isinstance(dataset, DatasetDict):
+        return dataset
+    if config.split not in dataset:
+        raise ValueError(f"it holds the splits {', '.join(map(str, dataset))}")
+    return dataset[config.split]

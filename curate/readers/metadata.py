@@ -1,0 +1,168 @@
+"""One table that names a folder's images and captions: Hugging Face's ``imagefolder``, or kohya's JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from curate.command import UserError
+from curate.readers.columns import CAPTION_NAMES, captions_in, column_name, is_missing
+from curate.readers.json_object import json_object
+from curate.readers.sidecars import IMAGE_SUFFIXES, Row, images_below
+
+NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
+FILE_COLUMNS = ("file_name", "file_names", "image_file_name", "image_file_names", "image_path")
+
+
+def read(table: Path) -> tuple[list[Row], list[str]]:
+    """The images that ``table`` names, and notes; records of the same image are its several captions.
+
+    Raises:
+        UserError: the table cannot be read, lacks a column, or names a file outside its folder.
+    """
+    try:
+        records = _RECORDS[table.suffix](table)
+    except PermissionError:
+        raise
+    except (ValueError, RecursionError, OSError, csv.Error) as error:
+        raise UserError(
+            f"{table} cannot be read ({error}); mend it, or save it as UTF-8"
+        ) from error
+    if not records:
+        return [], []
+    names = list(dict.fromkeys(name for record in records for name in record))
+    column = next((name for name in CAPTION_NAMES if name in names), None)
+    file_column = _file_column(names)
+    if file_column is None or column is None:
+        raise UserError(
+            f"{table} needs the columns 'file_name' and one of {', '.join(CAPTION_NAMES)}; "
+            f"it has: {', '.join(map(str, names))}"
+        )
+    rest = [name for name in names if name not in (file_column, column)]
+    rows: dict[str, Row] = {}
+    differing: set[str] = set()
+    for number, record in enumerate(records, start=1):
+        columns = _columns(record, rest)
+        for name in _file_names(table, number, record.get(file_column)):
+            _, captions, first = rows.setdefault(name, (name, (), columns))
+            captions = tuple(dict.fromkeys(captions + captions_in(record.get(column))))
+            rows[name] = (name, captions, first)
+            if columns != first:
+                differing.add(name)
+    return list(rows.values()), _notes(differing, rest)
+
+
+def _notes(differing: set[str], columns: list[str]) -> list[str]:
+    if not differing:
+        return []
+    return [
+        f"images whose records differ in {', '.join(columns)}, of which the first record counts: "
+        f"{len(differing)}, such as {min(differing)}"
+    ]
+
+
+def _file_column(names: list[str]) -> str | None:
+    """The column that names the images; of several ``*_file_name`` only ``image_file_name`` is clear."""
+    known = [name for name in FILE_COLUMNS if name in names]
+    others = [name for name in names if name.endswith(("_file_name", "_file_names"))]
+    return next(iter(known), others[0] if len(others) == 1 else None)
+
+
+def _file_names(table: Path, number: int, value: Any) -> list[str]:
+    """The images of a record, one or a list of them, relative to the table's folder."""
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise UserError(
+            f"{table}: record {number} has no file_name; name its image or remove the record"
+        )
+    return [_below(table, number, Path(name)) for name in names]
+
+
+def _below(table: Path, number: int, path: Path) -> str:
+    folder = table.parent.absolute()
+    path = path.relative_to(folder) if path.is_relative_to(folder) else path
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(
+            f"{table}: file_name '{path}' of record {number} leaves the folder; make it relative"
+        )
+    return PurePosixPath(path).as_posix()  # ./a.png is a.png
+
+
+def _from_csv(table: Path) -> list[dict[str, Any]]:
+    """Rows of text: "None", "NA" and "7" are captions. An empty field is a missing value."""
+    with table.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        records: list[dict[str, Any]] = []
+        for record in reader:
+            if None in record:
+                raise ValueError(
+                    f"line {reader.line_num} has more fields than the header; quote what holds a comma"
+                )
+            records.append({name: value or None for name, value in record.items()})
+    return records
+
+
+def _from_jsonl(table: Path) -> list[dict[str, Any]]:
+    records = []
+    with table.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                records.append(json_object(line))
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+    return records
+
+
+def _from_parquet(table: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(table).to_pylist()
+
+
+def _from_json(table: Path) -> list[dict[str, Any]]:
+    """kohya's ``{image_key: {caption, tags, ...}}``, or a list of records.
+
+    An image key is a path, or one without its suffix. As kohya's scripts do, tags follow the caption
+    after a comma, and stand for it where there is none.
+    """
+    content = json.loads(table.read_text(encoding="utf-8-sig"))
+    if isinstance(content, dict):
+        images = {name.rpartition(".")[0]: name for name in sorted(images_below(table.parent))}
+        below = f"{table.parent.absolute()}/"
+        content = [_of_kohya(k.removeprefix(below), r, images) for k, r in content.items()]
+    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
+        raise ValueError("neither {image: {caption: ...}} nor a list of records")
+    return content
+
+
+def _of_kohya(key: str, record: Any, images: dict[str, str]) -> dict[str, Any]:
+    if not isinstance(record, dict):
+        raise ValueError(f"{key!r} holds no record of caption and tags")
+    tags = record.get("tags") or ""
+    captions = captions_in(record.get("caption"))
+    joined = [f"{caption}, {tags}" if tags else caption for caption in captions]
+    is_path = Path(key).suffix.lower() in IMAGE_SUFFIXES
+    rest = {name: value for name, value in record.items() if name not in ("caption", "tags")}
+    return {
+        "file_name": key if is_path else images.get(key, key),
+        "caption": joined or tags or None,
+        **rest,
+    }
+
+
+_RECORDS = {
+    ".csv": _from_csv,
+    ".jsonl": _from_jsonl,
+    ".parquet": _from_parquet,
+    ".json": _from_json,
+}
+
+
+def _columns(record: dict[str, Any], names: list[str]) -> dict[str, str]:
+    """Further columns as text, named so that they never hide one of the ledger's own."""
+    values = ((name, record.get(name)) for name in names)
+    return {column_name(name): "" if is_missing(value) else str(value) for name, value in values}

@@ -1,0 +1,43 @@
+"""A part of a data set: some of its images by hash, one of n equal parts, the first few."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+from curate.readers.config import DatasetConfig
+from curate.readers.source import Source
+from curate.sample import Candidate
+
+
+def select(source: Source, config: DatasetConfig) -> Source:
+    """``source`` cut down to ``dataset.sample``, then ``dataset.shard``, then ``dataset.limit``.
+
+    The first two look at nothing but the key, so that the same images are chosen whatever else the
+    data set holds, and n shards together are the whole.
+    """
+    if config.sample is None and config.shard is None and config.limit is None:
+        return source
+
+    def candidates() -> Iterator[Candidate]:
+        chosen = (c for c in source.candidates() if _is_chosen(c.key, config))
+        return islice(chosen, config.limit)
+
+    return replace(source, candidates=candidates, total=None)
+
+
+def _is_chosen(key: str, config: DatasetConfig) -> bool:
+    if config.sample is not None and _position(key, b"sample") >= config.sample:
+        return False
+    if config.shard is None:
+        return True
+    number, count = map(int, config.shard.split("/"))
+    return int(_position(key, b"shard") * count) == number
+
+
+def _position(key: str, salt: bytes) -> float:
+    """A number in [0, 1), the same for the same key."""
+    digest = hashlib.blake2b(key.encode(), digest_size=6, salt=salt).digest()
+    return int.from_bytes(digest, "big") / 2**48

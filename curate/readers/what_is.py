@@ -1,0 +1,35 @@
+"""What a file is by its first bytes, whatever its name says."""
+
+from __future__ import annotations
+
+HEAD_BYTES = 512
+"""So many are enough."""
+
+EMPTY = "an empty file"
+PARQUET = "a parquet file"
+
+_MAGIC = {
+    b"PAR1": PARQUET,
+    b"\x1f\x8b": "compressed by gzip",
+    b"BZh": "compressed by bzip2",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"\xfd7zXZ": "compressed by xz",
+    b"PK\x03\x04": "a zip archive",
+    b"ARROW1": "an Arrow file",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"version https://git-lfs": "a Git LFS pointer, which `git lfs pull` replaces by the file",
+}
+_MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<error")
+
+
+def what_is(head: bytes) -> str:
+    """What the file that begins with ``head`` is, to stand after "is"; "" for text."""
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if head.lstrip().lower().startswith(_MARKUP):
+        return "a page of HTML or XML, such as servers send in a file's stead"
+    if not head.strip():
+        return EMPTY
+    return "binary data" if b"\0" in head else ""

@@ -1,0 +1,129 @@
+"""Where the pairs went: by rule, by reason, by source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from curate import page
+from curate.decide import Verdicts
+from curate.funnel import reasons_by_rule
+from curate.ledger import DROPPED, UNREADABLE
+from curate.report import counts
+from curate.report.counts import among
+
+READABLE = f"status != {UNREADABLE!r}"
+_MOST_GROUPS, _MOST_REASONS = 12, 40
+
+
+def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
+    """Tiles, chart and tables."""
+    reasons = reasons_by_rule(verdicts)
+    groups = (("source", "By source"), ("source_split", "By the release's own split"))
+    parts = [
+        _tiles(figures),
+        page.figure(
+            _chart(figures),
+            "Pairs left after each rule that took any, in order.",
+            "bars of pairs left",
+        ),
+        _rules(figures, reasons),
+        page.details("Every reason", _reasons(figures)),
+        *(
+            page.heading(title) + _by_group(verdicts.ledger, column, reasons)
+            for column, title in groups
+            if column in verdicts.ledger
+        ),
+        *(page.paragraph(page.clean(note, 600), "note") for note in figures["notes"]),
+    ]
+    return Markup("").join(parts)
+
+
+def _tiles(figures: dict[str, Any]) -> Markup:
+    total, kept = figures["pairs_in"], figures["kept"]
+    tiles = [
+        (counts.pairs(total), "pairs in"),
+        (counts.pairs(kept, "kept"), f"kept ({kept / total:.0%})"),
+        (counts.pairs(figures[DROPPED], f"status == {DROPPED!r}"), "dropped"),
+        (counts.pairs(figures[UNREADABLE], f"status == {UNREADABLE!r}"), "unreadable"),
+        *(
+            (counts.images(number, f"kept and {among('split', [side])}"), f"images in {side}")
+            for side, number in figures["samples"].items()
+        ),
+    ]
+    return page.tiles(tiles) + counts.listing(count for count, _ in tiles)
+
+
+def _chart(figures: dict[str, Any]) -> Markup:
+    rules = [rule for rule in figures["rules"] if rule["dropped"]]
+    names = ["pairs in", *(rule["rule"] for rule in rules)]
+    left = [figures["pairs_in"], *(rule["left"] for rule in rules)]
+    taken = [0, *(rule["dropped"] for rule in rules)]
+    drawing, axes = page.subplots(7.5, 0.3 * len(names) + 0.6)
+    names = [page.clean(name, 48).replace("$", r"\$") for name in names]  # no mathematics
+    axes.barh(names, left, color=page.BLUE, label="left")
+    axes.barh(names, taken, left=left, color=page.ORANGE, label="taken by this rule")
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("pairs")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return page.svg(drawing)
+
+
+def _rules(figures: dict[str, Any], reasons: dict[str, list[str]]) -> Markup:
+    rows, gone = [], list[str]()
+    for rule in figures["rules"]:
+        name, own = rule["rule"], reasons[rule["rule"]]
+        gone += own if name != UNREADABLE else []
+        left = f"{READABLE} and reason not in {gone!r}" if gone else READABLE
+        taken = counts.pairs(rule["dropped"], taken_by(name, own))
+        rows.append([name, taken, counts.pairs(rule["left"], left)])
+    return counts.table(["rule", "pairs taken", "pairs left"], rows)
+
+
+def taken_by(rule: str, reasons: list[str]) -> str:
+    """The query for what a rule took; errors of unreadable images may be many and are not listed."""
+    return f"status == {UNREADABLE!r}" if rule == UNREADABLE else among("reason", reasons)
+
+
+def _reasons(figures: dict[str, Any]) -> Markup:
+    listed = list(figures["reasons"].items())[:_MOST_REASONS]
+    rows = [[reason, counts.pairs(n, among("reason", [reason]))] for reason, n in listed]
+    rest = len(figures["reasons"]) - len(listed)
+    more = page.paragraph(f"{rest} rarer reasons are in the ledger.", "note") if rest else ""
+    return counts.table(["reason", "pairs"], rows) + more
+
+
+def _by_group(ledger: pd.DataFrame, column: str, reasons: dict[str, list[str]]) -> Markup:
+    """A row for each of the largest groups; what each rule took of it in columns."""
+    names = ledger[column].fillna("")
+    tally = pd.crosstab(names, ledger["reason"])
+    sizes = tally.sum(axis=1).sort_values(ascending=False, kind="stable")
+    taking = {rule: own for rule, own in reasons.items() if own}
+    rows = []
+    for name in sizes.index[:_MOST_GROUPS]:
+        query, kept = _named(column, name), int(tally.loc[name].get("", 0))
+        rows.append(
+            [
+                name or "(none)",
+                counts.pairs(sizes[name], query),
+                counts.pairs(kept, f"{query} and kept"),
+                f"{kept / sizes[name]:.1%}",
+                *(
+                    counts.pairs(
+                        int(tally.loc[name, own].to_numpy().sum()),
+                        f"{query} and {taken_by(rule, own)}",
+                    )
+                    for rule, own in taking.items()
+                ),
+            ]
+        )
+    rest = len(sizes) - len(rows)
+    more = page.paragraph(f"{rest} smaller ones are in the ledger.", "note") if rest else ""
+    return counts.table([column, "pairs in", "kept", "share", *taking], rows) + more
+
+
+def _named(column: str, name: str) -> str:
+    return among(column, [name]) if name else f"({column}.isna() or {column} == '')"

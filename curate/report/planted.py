@@ -1,0 +1,41 @@
+"""What the cut did to captions that were planted on wrong pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from curate import page
+from curate.report import counts
+
+_SCORED = "clip_similarity.notna()"
+_CUT = "reason.str.startswith('clip_similarity')"
+
+
+def section(found: dict[str, Any]) -> Markup:
+    """The table of ``funnel.planted`` and the share of wrong captions before and after."""
+    wrong, true = f"{_SCORED} and planted_mismatch", f"{_SCORED} and not planted_mismatch"
+    rows = [
+        [
+            "planted mismatches removed by the cut",
+            counts.pairs(found["mismatches_removed"], f"{wrong} and {_CUT}"),
+            counts.pairs(found["mismatches"], wrong),
+            _share(found["mismatches_removed"], found["mismatches"]),
+        ],
+        [
+            "true pairs kept by the cut",
+            counts.pairs(found["true_pairs_kept"], f"{true} and not {_CUT}"),
+            counts.pairs(found["true_pairs"], true),
+            _share(found["true_pairs_kept"], found["true_pairs"]),
+        ],
+    ]
+    before, after = found["mismatch_share_before"], found["mismatch_share_after"]
+    change = (
+        f"Wrong captions among the pairs: {before:.1%} before the cut, {after or 0:.1%} after it."
+    )
+    return counts.table(["", "pairs", "of", "share"], rows) + page.paragraph(change)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "–"

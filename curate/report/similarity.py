@@ -1,0 +1,178 @@
+"""The similarities beside those of shuffled captions, the cut, and what other cuts would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from curate import funnel, page
+from curate.decide import Verdicts
+from curate.null import Null
+from curate.report import counts, mismatch
+from curate.report.counts import among
+from curate.report.mismatch import Mismatches
+
+CUTS = tuple(step / 100 for step in range(20, 36))  # where LAION and its kin cut
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
+    """The histogram, the estimate of wrong captions, and the tables of other cuts."""
+    scored = verdicts.ledger[verdicts.ledger["clip_similarity"].notna()]
+    if scored.empty:
+        return page.paragraph("No pair has a similarity.")
+    caption = (
+        "CLIP similarity of the pairs, and of the same images with captions of other images "
+        "(the null). The further apart, the better this CLIP knows these data."
+    )
+    parts = [
+        page.paragraph(f"Cut: {funnel.describe_cut(figures['cut'])}."),
+        page.figure(
+            _histogram(scored, verdicts), caption, "histogram of similarities with the cut"
+        ),
+    ]
+    reached = reaching(verdicts)
+    pairs = scored[scored["reason"].isin(reached)]
+    if len(pairs):
+        found = mismatch.estimate(pairs["clip_similarity"].to_numpy(), verdicts.null)
+        parts += [_what_if(pairs, reached, verdicts, found), _wrong(found)]
+    return Markup("").join(parts)
+
+
+def reaching(verdicts: Verdicts) -> list[str]:
+    """The reasons, "" among them, of the pairs that no rule ahead of the similarity cut took."""
+    reasons = funnel.reasons_by_rule(verdicts)
+    rules = list(reasons)
+    later = rules[rules.index("no_similarity") + 1 :]
+    return ["", *(reason for rule in later for reason in reasons[rule])]
+
+
+def _histogram(scored: pd.DataFrame, verdicts: Verdicts) -> Markup:
+    null = verdicts.null.similarities
+    both = np.concatenate([scored["clip_similarity"].to_numpy(), null])
+    edges = np.linspace(both.min(), both.max() + 1e-6, 61)
+    drawing, axes = page.subplots(7.5, 3.2)
+    series = [("pairs", scored["clip_similarity"], page.BLUE)]
+    if "planted_mismatch" in scored and scored["planted_mismatch"].any():
+        wrong = scored["planted_mismatch"].astype(bool)
+        series = [
+            ("true pairs", scored.loc[~wrong, "clip_similarity"], page.BLUE),
+            ("planted mismatches", scored.loc[wrong, "clip_similarity"], page.VERMILLION),
+        ]
+    for label, values, colour in series:
+        axes.hist(values, edges, density=True, color=colour, alpha=0.5, label=label)
+    if len(null):
+        density, _ = np.histogram(null, edges, density=True)
+        axes.stairs(density, edges, color="black", linewidth=1.2, label="shuffled captions (null)")
+    if verdicts.cut is not None:
+        label = f"cut {verdicts.cut:.3f}"
+        axes.axvline(verdicts.cut, color=page.VERMILLION, linestyle="--", label=label)
+    axes.set_xlabel("CLIP similarity")
+    axes.set_ylabel("density")
+    axes.legend()
+    return page.svg(drawing)
+
+
+def cuts(similarities: np.ndarray) -> list[float]:
+    """The cuts to try: ``CUTS``, or as many over the range of a CLIP that scores elsewhere.
+
+    Args:
+        similarities: of the pairs, (N,), at least one.
+    """
+    if ((similarities >= CUTS[0]) & (similarities < CUTS[-1])).mean() >= 0.5:
+        return list(CUTS)
+    low, high = np.quantile(similarities, [0.01, 0.99])
+    return list(dict.fromkeys(float(cut) for cut in np.linspace(low, high, len(CUTS)).round(3)))
+
+
+def _what_if(
+    pairs: pd.DataFrame, reached: list[str], verdicts: Verdicts, found: Mismatches | None
+) -> Markup:
+    similarities = pairs["clip_similarity"].to_numpy()
+    given = [] if verdicts.cut is None else [verdicts.cut]
+    tried = sorted({*cuts(similarities), *given})
+    head, rows = _rows(tried, pairs, reached, verdicts, found)
+    explained = (
+        f"Of the {len(pairs):,} scored pairs that reach the cut, those at or above each; later rules "
+        "(captions of an image, duplicates) may take some of them."
+    )
+    parts = [page.heading("What other cuts would keep"), page.paragraph(explained, "note")]
+    parts.append(counts.table(head, rows))
+    if len(verdicts.null.similarities):
+        by_rate = [cut for rate in RATES if (cut := verdicts.null.cut(rate)) is not None]
+        head, rows = _rows(by_rate, pairs, reached, verdicts, found)
+        asked = [[f"{rate:.0%}", *row] for rate, row in zip(RATES, rows, strict=True)]
+        body = counts.table(["false_keep_rate", *head], asked)
+        parts.append(page.details("Cuts by the share of shuffled captions that may pass", body))
+    return Markup("").join(parts)
+
+
+def _rows(
+    tried: list[float],
+    pairs: pd.DataFrame,
+    reached: list[str],
+    verdicts: Verdicts,
+    found: Mismatches | None,
+) -> tuple[list[str], list[list[Any]]]:
+    """The table of some cuts: its head and its rows; columns that cannot be filled are left out."""
+    head = ["cut", "pairs kept", "share"]
+    null, is_estimated = verdicts.null, found is not None and found.is_known
+    head += ["shuffled pass"] if len(null.similarities) else []
+    head += ["wrong left (estimate) [95 %]", "share wrong"] if is_estimated else []
+    is_planted = "planted_mismatch" in pairs
+    head += ["planted left"] if is_planted else []
+    rows = []
+    for cut in tried:
+        above = pairs["clip_similarity"] >= np.float32(cut)
+        query = f"clip_similarity >= {cut!r} and {among('reason', reached)}"
+        row: list[Any] = [_named(cut, verdicts), counts.pairs(above.sum(), query)]
+        row.append(f"{above.mean():.1%}")
+        row += [f"{null.false_keep_rate(cut):.1%}"] if len(null.similarities) else []
+        if found is not None and is_estimated:
+            row += _left(found, null, cut, int(above.sum()))
+        if is_planted:
+            wrong = (above & pairs["planted_mismatch"].astype(bool)).sum()
+            row.append(counts.pairs(wrong, f"{query} and planted_mismatch"))
+        rows.append(row)
+    return head, rows
+
+
+def _named(cut: float, verdicts: Verdicts) -> Markup:
+    is_given = cut == verdicts.cut
+    mark = Markup(" <b>this run</b>") if is_given else Markup("")
+    return Markup('<span class="whole">{}{}</span>').format(f"{cut:.4g}", mark)
+
+
+def _left(found: Mismatches, null: Null, cut: float, kept: int) -> list[str]:
+    left = found.left(null, cut, kept)
+    interval = f"{left.value:,.0f} [{left.low:,.0f}, {left.high:,.0f}]"
+    return [interval, f"{left.value / kept:.1%}" if kept else ""]
+
+
+def _wrong(found: Mismatches | None) -> Markup:
+    """The estimate in words: what it is, what it assumes, or why there is none."""
+    if found is None:
+        return page.paragraph(
+            "How many captions are wrong is not estimated: there are no shuffled ones to compare with.",
+            "note",
+        )
+    if not found.is_known:
+        return page.paragraph(
+            "How many captions are wrong cannot be known from this CLIP: the pairs score hardly "
+            "better than shuffled ones.",
+            "note",
+        )
+    share = found.share
+    return page.paragraph(
+        f"Wrong captions among these pairs: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}]. "
+        "Estimator: the share of the pairs that score below the lowest "
+        f"{found.tail:.0%} of shuffled captions, divided by that {found.tail:.0%}; what a cut leaves "
+        "of them is what it lets pass of the shuffled. It takes wrong captions to score as shuffled "
+        "ones do. True pairs that score as low are counted as wrong, so that the upper end "
+        "holds whatever the true pairs are; the lower end takes them to thin out at least twofold "
+        "from the upper to the lower half of that tail.",
+        "note",
+    )

@@ -1,0 +1,37 @@
+"""A run named on the command line: what the commands that ask and mend have in common."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
+
+
+def parser(command: str, does: str, exit_codes: str = EXIT_CODES) -> ArgumentParser:
+    """A parser for ``python -m curate.<command> RUN ...``."""
+    found = ArgumentParser(
+        prog=f"python -m curate.{command}",
+        description=does,
+        epilog=exit_codes,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    found.add_argument("run", metavar="RUN", help="a run's folder, or the name of one in runs/")
+    return found
+
+
+def curate_dir(run: str) -> Path:
+    """The folder of a run's curation.
+
+    Raises:
+        FileNotFoundError: there is none, neither at ``run`` nor at ``runs/run``.
+    """
+    tried = [Path(run).expanduser(), Path("runs", run)]
+    for folder in tried:
+        if (folder / "curate").is_dir():
+            return folder / "curate"
+    present = sorted(path.parent.name for path in Path("runs").glob("*/curate"))
+    known = f"runs/ holds {', '.join(present)}" if present else "runs/ holds none"
+    raise FileNotFoundError(
+        f"{run} is no curated run: neither {tried[0]}/curate nor {tried[1]}/curate is a folder; {known}"
+    )

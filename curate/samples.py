@@ -1,0 +1,65 @@
+"""From pairs to samples: the kept captions of an image brought together, a few images at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from curate.readers.scrub import COLUMN
+
+_VERDICT = ("kept", "reason", "status", "duplicate_of", "clip_model", "location", COLUMN)
+
+
+class Samples:
+    """The kept images of a ledger as rows of plain values, made when they are asked for."""
+
+    def __init__(self, ledger: pd.DataFrame) -> None:
+        kept = ledger[ledger["kept"]].drop(columns=list(_VERDICT), errors="ignore")
+        self._pairs = kept.sort_values(
+            ["key", "clip_similarity", "caption_index"], ascending=[True, False, True]
+        )
+        first = ~self._pairs["key"].duplicated()
+        self._starts = np.append(np.flatnonzero(first), len(self._pairs))
+        self._images = pd.Index(self._pairs.loc[first, "key"])
+        self._sides = self._pairs.loc[first, "split"]
+        self.formats = set(self._pairs["format"])
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def sides(self) -> dict[str, list[str]]:
+        """The keys on each side of the split."""
+        return {
+            str(side): self._images[(self._sides == side).to_numpy()].tolist()
+            for side in self._sides.unique()
+        }
+
+    def rows(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """One row for each key: ``captions``, the most similar first, ``similarity``, and the rest."""
+        places = self._images.get_indexer(pd.Index(keys))
+        counts = self._starts[places + 1] - self._starts[places]
+        ends = np.cumsum(counts)
+        pairs = np.repeat(self._starts[places] - ends + counts, counts) + np.arange(ends[-1])
+        groups = self._pairs.iloc[pairs].groupby("key", sort=False)
+        images = groups.first().drop(columns=["caption", "caption_index", "clip_similarity"])
+        images["captions"] = groups["caption"].agg(list)
+        images["similarity"] = groups["clip_similarity"].agg(_rounded)
+        front = ["captions", "similarity"]
+        ordered = [*front, *sorted(images.columns.difference(front))]
+        records = images[ordered].reset_index().to_dict("records")
+        return [{str(name): _plain(value) for name, value in row.items()} for row in records]
+
+
+def _rounded(values: pd.Series) -> list[float | None]:
+    return [None if pd.isna(value) else round(float(value), 6) for value in values]
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as Python's own; a missing value as None."""
+    if isinstance(value, list):
+        return value
+    value = value.item() if hasattr(value, "item") else value
+    return None if value is None or value != value else value

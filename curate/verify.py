@@ -1,0 +1,265 @@
+"""The command ``python -m curate.verify``: whether a curation's files are what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from curate import command, runs
+from curate.command import UserError, run_arguments
+from curate.files import read_json, sha256_of
+from curate.ledger import check_complete, parts, read_part
+from curate.removed import removed
+from curate.sample import Sample
+from curate.shards import Manifest, ShardInfo, read_manifest, read_shard
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXIT_PROBLEMS = 1
+EXIT_CODES = "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 130 interrupted"
+SHOWN = 3  # keys in one line
+STORED_AS_IS = {"JPEG": "jpg", "PNG": "png"}  # an image of such a format keeps its bytes
+
+_COLUMNS = ["key", "kept", "reason", "status", "split", "duplicate_group", "shard"]
+
+
+def main() -> None:
+    """Print one line for each problem."""
+    parser = runs.parser(
+        "verify", "Whether shards, sidecars, ledger and manifest of a run agree.", EXIT_CODES
+    )
+    parser.add_argument(
+        "--images", action="store_true", help="hash each picture as well, or decode it"
+    )
+    arguments = parser.parse_args()
+    curate_dir = runs.curate_dir(arguments.run)
+    found = 0
+    for problem in problems(curate_dir, arguments.images):
+        tqdm.write(problem)
+        found += 1
+    shards = manifest.shards if (manifest := _manifest(curate_dir)) else ()
+    samples = sum(shard.samples for shard in shards)
+    print(f"{len(shards)} shards, {samples} samples, {found} problems")
+    if found:
+        print(
+            "delete what is damaged (of a shard its tar; never removed.json): the curation's own command "
+            f"writes it anew: python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
+        )
+    sys.exit(EXIT_PROBLEMS if found else 0)
+
+
+def problems(curate_dir: Path, images: bool = False) -> Iterator[str]:
+    """One line for whatever does not fit, as it is found.
+
+    Args:
+        curate_dir: a finished curation.
+        images: also compare each picture's bytes with the sha256 that its json gives; one that was
+            encoded anew is decoded instead.
+
+    Raises:
+        FileNotFoundError: there is no manifest, or no ledger; one that is damaged is a problem.
+        UserError: a removal was interrupted.
+    """
+    manifest = _manifest(curate_dir)
+    ledger, damaged = _ledger(curate_dir)
+    yield from damaged
+    yield from _removal(curate_dir)
+    if read_json(curate_dir / "funnel.json") is None:
+        yield "funnel.json: missing or damaged"
+    if manifest is None:
+        yield "manifest.json: damaged, so that nothing says what the shards should be"
+    else:
+        yield from _shards(curate_dir, manifest, ledger, images)
+        yield from _strays(curate_dir, manifest)
+    if ledger is not None:
+        yield from _totals(manifest, ledger) if manifest else ()
+        yield from _verdicts(ledger)
+
+
+def _manifest(curate_dir: Path) -> Manifest | None:
+    """The manifest; None where it is damaged."""
+    path = curate_dir / "manifest.json"
+    return None if path.is_file() and read_json(path) is None else read_manifest(curate_dir)
+
+
+def _ledger(curate_dir: Path) -> tuple[pd.DataFrame | None, list[str]]:
+    """The ledger, or None and a line for each part that is damaged."""
+    import pandas as pd
+
+    found, damaged = [], []
+    for path in parts(curate_dir):
+        try:
+            found.append(read_part(path, _COLUMNS))
+        except UserError as error:
+            damaged.append(f"ledger/{path.name}: damaged ({error.__cause__})")
+    return None if damaged else pd.concat(found, ignore_index=True), damaged
+
+
+def _removal(curate_dir: Path) -> Iterator[str]:
+    try:
+        pending = removed(curate_dir).pending
+    except UserError as error:
+        yield str(error)
+        return
+    if pending:
+        raise UserError(
+            f"a removal from {curate_dir.parent} was interrupted; type the same "
+            "python -m curate.remove again, it goes on"
+        )
+
+
+def _shards(
+    curate_dir: Path, manifest: Manifest, ledger: pd.DataFrame | None, images: bool
+) -> Iterator[str]:
+    """All shards; without a ledger they are not compared with it."""
+    of_shard = {} if ledger is None else dict(list(ledger[ledger["kept"]].groupby("shard")))
+    holders: dict[str, str] = {}
+    for shard in tqdm(manifest.shards, desc="verify", unit="shard"):
+        rows = None if ledger is None else of_shard.pop(shard.path, ledger[:0])
+        yield from _shard(curate_dir, shard, rows, images, holders)
+    for path, rows in of_shard.items():
+        yield f"{path}: the ledger keeps {rows['key'].nunique()} pictures there, the manifest has none"
+
+
+def _shard(
+    curate_dir: Path,
+    shard: ShardInfo,
+    rows: pd.DataFrame | None,
+    images: bool,
+    holders: dict[str, str],
+) -> Iterator[str]:
+    """The tar, what lies beside it, and the ledger's rows of it; ``holders`` has the shard of each key."""
+    path = curate_dir / shard.path
+    if not path.is_file():
+        yield f"{shard.path}: missing"
+        return
+    size = path.stat().st_size
+    if size != shard.bytes:
+        yield f"{shard.path}: {size} bytes, and the manifest says {shard.bytes}"
+    elif sha256_of(path) != shard.sha256:
+        yield f"{shard.path}: its sha256 is not the manifest's"
+    keys: list[str] = []
+    try:
+        for sample in read_shard(path):
+            keys.append(sample.key)
+            yield from _sample(shard, sample, images)
+    except ValueError as error:
+        yield f"{shard.path}: {error}"
+    if len(keys) != shard.samples:
+        yield f"{shard.path}: {len(keys)} samples, and the manifest says {shard.samples}"
+    for key in keys:
+        if (holder := holders.setdefault(key, shard.path)) != shard.path:
+            yield f"{shard.path}: {key} is in {holder} as well"
+    yield from _sidecar(path, shard, keys)
+    yield from _stats(path, shard)
+    if rows is not None:
+        yield from _rows(shard, rows, keys)
+
+
+def _rows(shard: ShardInfo, rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
+    yield from _differing(f"{shard.path}: the ledger", set(rows["key"]), set(keys))
+    if set(rows["split"]) - {shard.split}:
+        yield f"{shard.path}: the ledger has pictures of another side there"
+
+
+def _sample(shard: ShardInfo, sample: Sample, images: bool) -> Iterator[str]:
+    meta = sample.meta
+    if meta.get("key") != sample.key:
+        yield f"{shard.path}: the json of {sample.key} is of {meta.get('key')}"
+    if meta.get("split") != shard.split:
+        yield f"{shard.path}: {sample.key} is of side {meta.get('split')}"
+    if images:
+        yield from _image(shard, sample)
+
+
+def _image(shard: ShardInfo, sample: Sample) -> Iterator[str]:
+    from curate.images import UnreadableImage, decode, probe
+
+    try:
+        *_, stored = probe(sample.image)
+        if stored == sample.meta.get("format") and stored in STORED_AS_IS:
+            if hashlib.sha256(sample.image).hexdigest() != sample.meta.get("sha256"):
+                yield f"{shard.path}: {sample.key}: the picture's sha256 is not its json's"
+        else:
+            decode(sample.image)
+    except UnreadableImage as error:
+        yield f"{shard.path}: {sample.key}: the picture is unreadable ({error.reason})"
+
+
+def _sidecar(path: Path, shard: ShardInfo, keys: list[str]) -> Iterator[str]:
+    import pandas as pd
+    import pyarrow as pa
+
+    table = path.with_suffix(".parquet")
+    try:
+        listed = pd.read_parquet(table, columns=["key"])["key"].tolist()
+    except (OSError, pa.ArrowException) as error:
+        yield f"{shard.path}: its table {table.name} cannot be read ({error})"
+        return
+    yield from _differing(f"{shard.path}: its table", set(listed), set(keys))
+    if listed != keys and set(listed) == set(keys):
+        yield f"{shard.path}: its table has another order"
+
+
+def _stats(path: Path, shard: ShardInfo) -> Iterator[str]:
+    file = path.with_name(f"{path.stem}_stats.json")
+    if not file.is_file():
+        yield f"{shard.path}: {file.name} is missing"
+        return
+    stats = read_json(file)
+    if stats is None:
+        yield f"{shard.path}: {file.name} is damaged"
+        return
+    says = {"count": shard.samples, "bytes": shard.bytes, "sha256": shard.sha256}
+    for name, value in says.items():
+        if stats.get(name) != value:
+            yield f"{shard.path}: {file.name} says {name} {stats.get(name)}, the manifest {value}"
+
+
+def _differing(who: str, has: set[str], in_tar: set[str]) -> Iterator[str]:
+    for keys, what in ((has - in_tar, "has, and the tar lacks"), (in_tar - has, "lacks")):
+        if keys:
+            some = ", ".join(sorted(keys)[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
+            yield f"{who} {what} {len(keys)} keys: {some}"
+
+
+def _strays(curate_dir: Path, manifest: Manifest) -> Iterator[str]:
+    listed = {shard.path for shard in manifest.shards}
+    for path in sorted((curate_dir / "shards").rglob("*.tar")):
+        if (name := path.relative_to(curate_dir).as_posix()) not in listed:
+            yield f"{name}: the manifest does not list it"
+
+
+def _totals(manifest: Manifest, ledger: pd.DataFrame) -> Iterator[str]:
+    counts = Counter(ledger["status"])
+    sides = Counter(ledger[ledger["kept"]].drop_duplicates("key")["split"])
+    has = {
+        "pairs_in": len(ledger),
+        **{status: counts[status] for status in ("kept", "dropped", "unreadable")},
+        "samples": {side: sides[side] for side in manifest.totals["samples"]},
+    }
+    for name, says in manifest.totals.items():
+        if has.get(name, says) != says:
+            yield f"manifest.json: {name} is {says}, and the ledger has {has[name]}"
+
+
+def _verdicts(ledger: pd.DataFrame) -> Iterator[str]:
+    try:
+        check_complete(ledger, len(ledger))
+    except RuntimeError as error:
+        yield f"ledger: {error}"
+    kept = ledger[ledger["kept"] & (ledger["duplicate_group"] != "")]
+    sides = kept.groupby("duplicate_group")["split"].nunique()
+    for group in sides.index[sides > 1]:
+        yield f"ledger: duplicate group {group} is on {sides[group]} sides of the split"
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,233 @@
+"""Measuring: nothing twice, nothing that a cheap rule makes useless, and parts that say what they hold."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from curate import annotate, clip, measure, readers
+from curate.command import UserError
+from curate.config import AnnotateConfig, ClipConfig
+from curate.decide import load_annotations
+from curate.embeddings import Embeddings
+from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
+from curate.gate import Gate
+from curate.known import current_parts
+from curate.readers.config import FolderConfig
+from curate.readers.source import Source
+from curate.request import Request
+from curate.sample import Candidate
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What was decoded and what CLIP encoded since the last look."""
+    seen = {"decoded": 0, "images": 0, "texts": 0}
+    decode = measure.decode
+    encode_pixels, encode_texts = clip.ClipScorer.encode_pixels, clip.ClipScorer.encode_texts
+
+    def count(name, amount, result):
+        seen[name] += amount
+        return result
+
+    monkeypatch.setattr(measure, "decode", lambda *a: count("decoded", 1, decode(*a)))
+    monkeypatch.setattr(
+        clip.ClipScorer,
+        "encode_pixels",
+        lambda self, pixels: count("images", len(pixels), encode_pixels(self, pixels)),
+    )
+    monkeypatch.setattr(
+        clip.ClipScorer,
+        "encode_texts",
+        lambda self, texts: count("texts", len(texts), encode_texts(self, texts)),
+    )
+
+    def look():
+        found = dict(seen)
+        seen.update(dict.fromkeys(seen, 0))
+        return found
+
+    return look
+
+
+@pytest.fixture
+def run(tiny_clip, tmp_path):
+    """Annotate a folder and return its rows."""
+    scorer = clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu"))
+
+    def annotated(root, image=None, caption=None, **config):
+        source = root
+        if not isinstance(root, Source):
+            source = readers.read(FolderConfig(name="x", reader="folder", root=str(root)))
+        gate = Gate(image or ImageFilterConfig(), caption or CaptionFilterConfig())
+        found = annotate.annotate(
+            source,
+            tmp_path / "annotations",
+            AnnotateConfig(**{"images_per_part": 5, **config}),
+            Request(f"tiny {config.get('draft', 0)}", gate, {}, config.get("draft", False)),
+            lambda: scorer,
+        )
+        assert current_parts(tmp_path / "annotations") == found.parts
+        rows = [row for path in found.parts for row in pq.read_table(path).to_pylist()]
+        assert len(rows) == found.pairs
+        return rows
+
+    return annotated
+
+
+REQUEST = Request("tiny 0", Gate(ImageFilterConfig(), CaptionFilterConfig()))
+NOTHING = {"decoded": 0, "images": 0, "texts": 0}
+
+
+def test_what_fails_a_cheap_rule_is_neither_decoded_nor_scored(
+    run, make_pictures, tmp_path, counted
+):
+    root = make_pictures(tmp_path / "mixed", 12)  # 40 x 32
+    for number in (3, 7):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(root / f"{number:04d}.png")
+    (root / "0005.txt").write_text("x")
+    rows = run(root, ImageFilterConfig(min_side_px=16), CaptionFilterConfig(min_characters=2))
+    assert counted() == {"decoded": 9, "images": 9, "texts": 9}
+    unmeasured = {row["key"] for row in rows if row["clip_similarity"] is None}
+    assert unmeasured == {"0003", "0005", "0007"}
+    assert {(row["width"], row["height"]) for row in rows if row["key"] == "0003"} == {(8, 8)}
+    assert all(row["sha256"] and not row["error"] for row in rows)
+
+
+def test_a_looser_gate_measures_what_it_lets_in_and_a_tighter_one_nothing(
+    run, make_pictures, tmp_path, counted
+):
+    root = make_pictures(tmp_path / "mixed", 12)
+    Image.new("RGB", (8, 8)).save(root / "0003.png")
+    tight, loose = ImageFilterConfig(min_side_px=16), ImageFilterConfig(min_side_px=8)
+    run(root, tight)
+    counted()
+    run(root, ImageFilterConfig(min_side_px=20))
+    assert counted() == NOTHING
+    rows = run(root, loose)
+    assert counted() == {"decoded": 1, "images": 1, "texts": 1}
+    assert all(row["clip_similarity"] is not None for row in rows)
+    run(root, tight)
+    assert counted() == NOTHING
+
+
+def test_another_order_and_other_names_measure_nothing(run, make_pictures, tmp_path, counted):
+    root = make_pictures(tmp_path / "pictures", 12)
+    before = {row["sha256"]: row for row in run(root)}
+    counted()
+    for number in range(12):
+        for suffix in ("png", "txt"):
+            (root / f"{number:04d}.{suffix}").rename(root / f"b{99 - number}.{suffix}")
+    after = run(root)
+    assert counted() == NOTHING
+    for row in after:
+        assert row["clip_similarity"] == before[row["sha256"]]["clip_similarity"]
+
+
+def test_pictures_of_equal_bytes_and_equal_captions_cost_one(run, tmp_path, counted):
+    root = tmp_path / "copies"
+    root.mkdir()
+    for number in range(12):
+        Image.new("RGB", (40, 32), (10 * (number % 2), 0, 0)).save(root / f"{number:02d}.png")
+        (root / f"{number:02d}.txt").write_text("the same caption")
+    rows = run(root, images_per_part=4)
+    assert counted() == {"decoded": 2, "images": 2, "texts": 1}
+    assert len({row["clip_similarity"] for row in rows}) == 2
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(run, tmp_path):
+    answers = iter([None, b"still not an image"])
+
+    def load(location):
+        data = next(answers)
+        if data is None:
+            raise measure.UnreadableImage(f"{measure.CANNOT_BE_READ} (Permission denied)")
+        return data
+
+    source = Source.of([Candidate("k", ("x",), "s", "here", "1")], load)
+    [row] = run(source, max_reject_rate=1.0)
+    assert row["error"].startswith(measure.CANNOT_BE_READ)
+    [row] = run(source, max_reject_rate=1.0)
+    assert row["error"] == "not an image"
+
+
+def test_a_key_that_comes_twice_stops_the_run_wherever_it_is(run, pictures):
+    source = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    twice = [*source.candidates(), next(source.candidates())]
+    with pytest.raises(UserError, match="share the key '0000'"):
+        run(Source.of(twice, source.load))
+
+
+def test_missing_files_are_no_reason_to_stop(run, pictures):
+    source = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    gone = [
+        Candidate(f"gone{number}", ("a cat",), "x", f"gone{number}.png", "") for number in range(20)
+    ]
+    rows = run(Source.of([*gone, *source.candidates()], source.load))
+    assert sum(row["error"] == "missing file" for row in rows) == 20
+    assert sum(row["clip_similarity"] is not None for row in rows) == 48
+
+
+def test_embeddings_are_read_by_row(run, pictures, tmp_path):
+    rows = run(pictures)
+    embedded = Embeddings(current_parts(tmp_path / "annotations"))
+    chosen = np.array([40, 3, 3, 17])
+    images, texts = embedded.images(chosen), embedded.texts(chosen)
+    np.testing.assert_allclose(
+        (images * texts).sum(axis=1), [rows[row]["clip_similarity"] for row in chosen], atol=2e-6
+    )
+    blocks = list(embedded.image_blocks())
+    assert np.concatenate([found for found, _ in blocks]).tolist() == list(range(48))
+    np.testing.assert_array_equal(np.concatenate([v for _, v in blocks])[chosen], images)
+
+
+def test_drafted_pictures_keep_their_size_and_nearly_their_score(run, tmp_path, make_pictures):
+    root = tmp_path / "large"
+    root.mkdir()
+    noise = Image.effect_noise((40, 30), 90).convert("RGB").resize((800, 600))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter
+    noise.save(root / "a.jpg", quality=95)
+    noise.save(root / "b.jpg", quality=95, exif=turned)
+    for name in "ab":
+        (root / f"{name}.txt").write_text("noise")
+    whole = run(root)
+    drafted = run(root, draft=True)
+    for one, other in zip(whole, drafted, strict=True):
+        assert (one["width"], one["height"]) == (other["width"], other["height"])
+        assert one["pixels"] != other["pixels"]
+        assert one["clip_similarity"] == pytest.approx(other["clip_similarity"], abs=0.05)
+    assert [(row["width"], row["height"]) for row in drafted] == [(800, 600), (600, 800)]
+
+
+def test_a_looser_caption_rule_scores_the_captions_that_it_lets_in(run, pictures):
+    loaded = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    both = [replace(c, captions=("cat", "a big red cat")) for c in loaded.candidates()]
+    source = Source.of(both, loaded.load)
+    tight = run(source, caption=CaptionFilterConfig(min_words=2))
+    assert {row["caption"] for row in tight if row["clip_similarity"] is None} == {"cat"}
+    # "cat" is in every part: what the first of them measures is found by the others.
+    assert all(row["clip_similarity"] is not None for row in run(source))
+
+
+def test_a_trial_keeps_what_was_measured_of_the_others(run, make_pictures, tmp_path, counted):
+    root = make_pictures(tmp_path / "pictures", 12)
+    run(root)
+    counted()
+    source = readers.read(FolderConfig(name="x", reader="folder", root=str(root), limit=3))
+    run(source)
+    run(root)
+    assert counted() == NOTHING
+
+
+def test_one_column_of_two_types_becomes_text(run, pictures, tmp_path):
+    loaded = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    odd = [
+        replace(c, columns={"id_": number if number < 20 else f"n{number}"})
+        for number, c in enumerate(loaded.candidates())
+    ]
+    run(Source.of(odd, loaded.load))
+    frame = load_annotations(current_parts(tmp_path / "annotations"), REQUEST)
+    assert frame["id_"].tolist() == [str(n) for n in range(20)] + [f"n{n}" for n in range(20, 48)]

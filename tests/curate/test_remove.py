@@ -1,0 +1,232 @@
+"""What is removed is gone everywhere and for good; what is not stays as it was, whatever interrupts."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from curate import remove
+from curate.command import UserError
+from curate.removed import Removed, note, read_list, removed
+from curate.shards import read_manifest, read_shard
+from curate.verify import problems
+
+EMPTIED = "shards/val/000000.tar"
+
+
+def take(curate_dir, by, *listed, copies=False):
+    record = note(curate_dir, by, set(listed), "0" * 64, copies)
+    remove.carry_out(curate_dir)
+    return record
+
+
+def ledger(curate_dir):
+    parts = sorted((curate_dir / "ledger").iterdir())
+    return pd.concat([pd.read_parquet(part) for part in parts]).set_index("key")
+
+
+def samples(curate_dir):
+    shards = read_manifest(curate_dir).shards
+    return {s.key: s for shard in shards for s in read_shard(curate_dir / shard.path)}
+
+
+def digests(curate_dir):
+    files = [path for path in curate_dir.rglob("*") if path.is_file()]
+    return {
+        path.relative_to(curate_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name != "removed.json"  # it says when
+    }
+
+
+def test_only_the_shards_concerned_are_rewritten(finished):
+    before, kept_before, rows_before = digests(finished), samples(finished), ledger(finished)
+    record = take(finished, "keys", "k11", "k13", "k03", "no-such-key")
+    after = digests(finished)
+    changed = {path for path in before if after.get(path) != before[path]}
+    assert {path for path in changed if path.startswith("shards/")} == {
+        f"shards/train/000001{end}" for end in (".tar", ".parquet", "_stats.json")
+    }
+    assert record | {"listed": 4, "found": 3, "pictures": 2, "pairs": 2} == record
+    left = samples(finished)
+    assert kept_before.keys() - left.keys() == {"k11", "k13"}
+    assert all(left[key] == kept_before[key] for key in left)
+    rows = ledger(finished)
+    assert set(rows.index[rows["reason"] == "removed"]) == {"k11", "k13"}
+    assert rows.loc["k03", "reason"] == "clip_similarity < 0.29"  # dropped for that before
+    untouched = rows.index.difference(["k11", "k13"])
+    pd.testing.assert_frame_equal(rows.loc[untouched], rows_before.loc[untouched])
+    assert list(problems(finished, images=True)) == []
+
+
+def test_totals_follow(finished):
+    take(finished, "keys", "k00", "k05")
+    totals = read_manifest(finished).totals
+    expected = {"pairs_in": 25, "kept": 19, "dropped": 5, "unreadable": 1}
+    assert totals == expected | {"samples": {"train": 18, "val": 1, "test": 0}}
+    take(finished, "keys", "k07")
+    funnel = json.loads((finished / "funnel.json").read_text())
+    assert funnel["rules"][-1] == {"rule": "removed", "dropped": 4, "left": 18}
+    assert funnel["reasons"] == {"removed": 4}
+    assert funnel["kept"] == 18
+    assert not (finished / "report.html").exists()
+
+
+def test_by_address_and_by_file(finished):
+    take(finished, "urls", "https://x.org/8", "https://x.org/nowhere")
+    file = ledger(finished).loc["k09", "sha256"]
+    take(finished, "sha256", file)
+    assert not samples(finished).keys() & {"k08", "k09"}
+    known = removed(finished)
+    assert {file, ledger(finished).loc["k08", "sha256"]} == known.sha256
+    assert known.urls == {"https://x.org/8", "https://x.org/nowhere"}
+
+
+@pytest.mark.parametrize("name", ["URL", "image_url", "source_url", "downloadurl", "OriginalURL"])
+def test_a_picture_is_found_by_any_column_of_addresses(finished, name):
+    rename(finished, url=name)
+    assert take(finished, "urls", "https://x.org/8")["found"] == 1
+    assert "k08" not in samples(finished)
+
+
+def test_addresses_of_other_things_name_no_picture(finished):
+    rename(finished, url="licence_url")
+    before = digests(finished)
+    with pytest.raises(UserError, match=r"has no addresses.*--keys or --sha256"):
+        take(finished, "urls", "https://x.org/8")
+    assert digests(finished) == before
+    assert removed(finished) == Removed()
+
+
+def rename(curate_dir, **names):
+    for part in sorted((curate_dir / "ledger").iterdir()):
+        pd.read_parquet(part).rename(columns=names).to_parquet(part, index=False)
+
+
+def test_a_list_typed_again_counts_anew(finished):
+    assert take(finished, "keys", "k08", "k09")["pictures"] == 2
+    again = take(finished, "keys", "k08", "k09")
+    assert again | {"found": 2, "pictures": 0, "pairs": 0} == again
+    assert len(removed(finished).records) == 2
+
+
+def test_later_curations_leave_out_the_listed_and_their_files(finished):
+    assert not removed(finished).drops(ledger(finished).reset_index()).any()
+    take(finished, "keys", "k08")
+    file = ledger(finished).loc["k08", "sha256"]
+    pairs = pd.DataFrame({"key": ["k08", "new", "k09"], "sha256": ["changed", file, "other"]})
+    assert removed(finished).drops(pairs).tolist() == [True, True, False]
+
+
+def test_copies_go_when_asked_for(finished):
+    for part in sorted((finished / "ledger").iterdir()):
+        table = pd.read_parquet(part)
+        table.loc[table["key"].isin(["k20", "k21"]), "duplicate_group"] = "same"
+        table.to_parquet(part, index=False)
+    unkept = take(finished, "keys", "k04")  # k05 stays in its stead
+    assert unkept | {"pictures": 0, "copies_left": 1} == unkept
+    both = take(finished, "keys", "k20", copies=True)
+    assert both | {"pictures": 2, "copies_left": 0} == both
+    assert not samples(finished).keys() & {"k20", "k21"}
+    assert "k05" in samples(finished)
+    assert list(problems(finished)) == []
+
+
+def test_an_emptied_shard_goes(finished):
+    take(finished, "keys", "k00", "k01")
+    assert [shard.path for shard in read_manifest(finished).shards if shard.split == "val"] == []
+    assert not list((finished / "shards/val").iterdir())
+    assert list(problems(finished)) == []
+
+
+class Killed(BaseException):
+    """As sudden as SIGKILL: nothing of this program catches it."""
+
+
+def test_killed_at_any_step_the_same_command_completes_it(finished, monkeypatch, tmp_path):
+    whole = tmp_path / "runs" / "whole"
+    shutil.copytree(finished.parent, whole)
+    listed = ("k00", "k01", "k11", "k21")
+    take(whole / "curate", "keys", *listed)
+    expected, steps = digests(whole / "curate"), 0
+    while True:
+        run = tmp_path / "runs" / f"killed{steps}" / "curate"
+        shutil.copytree(finished, run)
+        with monkeypatch.context() as patch:
+            _kill_after(patch, steps)
+            try:
+                take(run, "keys", *listed)
+            except Killed:
+                (run / "shards/train/.000000.tar.1.part").write_bytes(b"left behind")
+            else:
+                break
+        take(run, "keys", *listed)
+        assert digests(run) == expected, f"killed at step {steps}"
+        assert [record["pictures"] for record in removed(run).records] == [4]
+        assert not removed(run).pending
+        assert list(problems(run)) == []
+        steps += 1
+    assert steps > 12
+
+
+def _kill_after(patch, steps):
+    """Let so many files be renamed or deleted, and no more."""
+    left = iter(range(steps))
+
+    def counted(change):
+        def changed(path, *arguments, **options):
+            own_part = change is real_unlink and path.name.endswith(".part")
+            if not own_part and next(left, None) is None:
+                raise Killed
+            return change(path, *arguments, **options)
+
+        return changed
+
+    real_unlink = Path.unlink
+    patch.setattr(Path, "unlink", counted(real_unlink))
+    patch.setattr(Path, "replace", counted(Path.replace))
+
+
+def test_lists(tmp_path):
+    path = tmp_path / "list"
+    with pytest.raises(FileNotFoundError):
+        read_list(path, "keys")
+    path.write_text("\n \n")
+    with pytest.raises(UserError, match="is empty"):
+        read_list(path, "keys")
+    path.write_text("\ufeffa b \r\n\r\nc\na b\n", encoding="utf-8")
+    assert read_list(path, "keys") == {"a b", "c"}
+    with pytest.raises(UserError, match="'a b' is no sha256"):
+        read_list(path, "sha256")
+    path.write_text("AB" * 32)
+    assert read_list(path, "sha256") == {"ab" * 32}
+    path.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(UserError, match="no UTF-8"):
+        read_list(path, "urls")
+
+
+def test_the_command(finished, tmp_path):
+    (tmp_path / "keys").write_text("k02\n")
+    command = [sys.executable, "-m", "curate.remove", str(finished.parent)]
+
+    def run(*arguments):
+        return subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, env=os.environ
+        )
+
+    done = run("--keys", str(tmp_path / "keys"))
+    assert done.returncode == 0, done.stderr
+    assert "1 keys listed, 1 of them found; removed 1 pictures with 1 pairs" in done.stdout
+    [record] = removed(finished).records
+    assert record["list_sha256"] == hashlib.sha256(b"k02\n").hexdigest()
+    assert run().returncode == 2
+    (finished / "manifest.json").unlink()
+    unfinished = run("--keys", str(tmp_path / "keys"))
+    assert unfinished.returncode == 2
+    assert "no finished curation" in unfinished.stderr

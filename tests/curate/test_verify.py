@@ -1,0 +1,166 @@
+"""A sound run has no problem, and each kind of damage has its line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from curate.command import UserError
+from curate.verify import problems
+
+SHARD = "shards/train/000001.tar"
+
+
+def found(curate_dir, images=False):
+    return "\n".join(problems(curate_dir, images))
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_sound_run(finished):
+    assert found(finished) == ""
+    assert found(finished, images=True) == ""
+
+
+def test_a_flipped_bit(finished):
+    path = finished / SHARD
+    data = bytearray(path.read_bytes())
+    place = data.index(b"IDAT") + 6
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert found(finished) == f"{SHARD}: its sha256 is not the manifest's"
+    assert "k10: the picture" in found(finished, images=True)
+
+
+def test_a_cut_tar(finished):
+    (finished / SHARD).write_bytes((finished / SHARD).read_bytes()[:5_000])
+    text = found(finished)
+    for line in ("5000 bytes, and the manifest says", "is damaged", "the ledger has, and the tar"):
+        assert line in text
+
+
+def test_missing_and_stray_files(finished):
+    (finished / SHARD).rename(finished / "shards/train/000009.tar")
+    (finished / "shards/val/000000.parquet").unlink()
+    (finished / "shards/train/000000_stats.json").unlink()
+    text = found(finished)
+    assert f"{SHARD}: missing" in text
+    assert "shards/train/000009.tar: the manifest does not list it" in text
+    assert "shards/val/000000.tar: its table 000000.parquet cannot be read" in text
+    assert "shards/train/000000.tar: 000000_stats.json is missing" in text
+
+
+def test_tables_that_disagree(finished):
+    path = (finished / SHARD).with_suffix(".parquet")
+    table = pd.read_parquet(path)
+    table[::-1].to_parquet(path, index=False)
+    assert "its table has another order" in found(finished)
+    table[1:].to_parquet(path, index=False)
+    assert "its table lacks 1 keys: k10" in found(finished)
+    edit(path.with_name("000001_stats.json"), count=9)
+    assert "000001_stats.json says count 9, the manifest 10" in found(finished)
+
+
+def ledger(curate_dir, key, **changes):
+    path = curate_dir / "ledger/part-00000.parquet"
+    table = pd.read_parquet(path)
+    for name, value in changes.items():
+        table.loc[table["key"] == key, name] = value
+    table.to_parquet(path, index=False)
+
+
+def test_a_ledger_that_disagrees(finished):
+    ledger(finished, "k05", kept=False)
+    text = found(finished)
+    assert "shards/train/000000.tar: the ledger lacks 1 keys: k05" in text
+    assert "kept, reason and status disagree for 1 pairs: ['k05']" in text
+    ledger(finished, "k05", status="dropped", reason="bad")
+    assert "kept is 22, and the ledger has 21" in found(finished)
+
+
+def test_a_group_on_two_sides(finished):
+    ledger(finished, "k01", duplicate_group=f"{2:016x}")
+    assert found(finished) == f"ledger: duplicate group {2:016x} is on 2 sides of the split"
+
+
+def test_a_key_in_two_shards(finished):
+    content = json.loads((finished / "manifest.json").read_text())
+    twin = dict(next(shard for shard in content["shards"] if shard["path"] == SHARD))
+    twin["path"] = "shards/train/000007.tar"
+    for end in (".tar", ".parquet", "_stats.json"):
+        (finished / f"shards/train/000007{end}").write_bytes(
+            (finished / f"shards/train/000001{end}").read_bytes()
+        )
+    edit(finished / "manifest.json", shards=[*content["shards"], twin])
+    assert f"000007.tar: k10 is in {SHARD} as well" in found(finished)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("shards/train/000001_stats.json", f"{SHARD}: 000001_stats.json is damaged"),
+        ("shards/train/000001.parquet", f"{SHARD}: its table 000001.parquet cannot be read"),
+        ("manifest.json", "manifest.json: damaged"),
+        ("funnel.json", "funnel.json: missing or damaged"),
+        ("ledger/part-00001.parquet", "ledger/part-00001.parquet: damaged"),
+        ("removed.json", "removed.json is damaged; fetch it from a backup"),
+    ],
+)
+def test_half_a_file_is_one_problem(finished, name, line):
+    sets = {name: [] for name in ("keys", "urls", "sha256", "records")}
+    (finished / "removed.json").write_text(json.dumps(sets | {"pending": False}))
+    assert found(finished) == ""
+    cut(finished / name)
+    [problem] = found(finished).splitlines()
+    assert line in problem
+
+
+def test_pages_of_a_table_that_were_written_over(finished):
+    path = finished / "ledger/part-00000.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:2_000] = bytes(1_996)
+    path.write_bytes(data)
+    assert found(finished).startswith("ledger/part-00000.parquet: damaged")
+
+
+def test_unfinished_and_interrupted_runs(finished):
+    sets = {name: [] for name in ("keys", "urls", "sha256", "records")}
+    (finished / "removed.json").write_text(json.dumps(sets | {"pending": True}))
+    with pytest.raises(UserError, match=r"interrupted.*python -m curate\.remove"):
+        found(finished)
+    (finished / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no finished curation"):
+        found(finished)
+
+
+def test_exit_codes(finished):
+    def run(*arguments):
+        command = [sys.executable, "-m", "curate.verify", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ)
+
+    sound = run(str(finished.parent))
+    assert sound.returncode == 0
+    assert "4 shards, 21 samples, 0 problems" in sound.stdout
+    (finished / SHARD).unlink()
+    broken = run(str(finished.parent))
+    assert broken.returncode == 1
+    assert f"{SHARD}: missing\n" in broken.stdout
+    assert (
+        "(of a shard its tar; never removed.json): the curation's own command writes it anew: python -m"
+        in (broken.stdout)
+    )
+    cut(finished / "manifest.json")
+    assert "0 shards, 0 samples, 1 problems" in run(str(finished.parent)).stdout
+    wrong = run("no-such-run")
+    assert wrong.returncode == 2
+    assert "error: no-such-run is no curated run" in wrong.stderr
+    assert "Traceback" not in wrong.stderr

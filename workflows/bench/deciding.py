@@ -1,0 +1,87 @@
+"""Seconds to decide a million pairs, from the annotations on the disk to the verdicts."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workflows.bench.compare import say
+from workflows.bench.data import WORDS
+
+ROWS, ROWS_PER_PART, DIMENSIONS = 1_000_000, 2_500, 64
+
+
+def run() -> None:
+    """Print load and decide times with the rules of ``filters=default``."""
+    from curate.config import SplitConfig
+    from curate.decide import decide, load_annotations
+    from curate.embeddings import Embeddings
+    from curate.filters.config import (
+        CaptionFilterConfig,
+        ClipSimilarityConfig,
+        FiltersConfig,
+        ImageFilterConfig,
+    )
+    from curate.gate import Gate
+    from curate.removed import Removed
+    from curate.request import Request
+
+    filters = FiltersConfig(
+        image=ImageFilterConfig(max_aspect=3.0),
+        caption=CaptionFilterConfig(max_characters=1000),
+        clip_similarity=ClipSimilarityConfig(false_keep_rate=0.1),
+    )
+    request = Request("bench", Gate(filters.image, filters.caption))
+    with tempfile.TemporaryDirectory() as folder:
+        parts = [_part(Path(folder), start) for start in range(0, ROWS, ROWS_PER_PART)]
+        started = time.perf_counter()
+        embedded = Embeddings(parts)
+        pairs = load_annotations(parts, request)
+        loaded = time.perf_counter()
+        verdicts = decide(pairs, embedded, filters, SplitConfig(), Removed())
+        decided = time.perf_counter()
+    say(f"\ndeciding {ROWS:,} pairs, {int(verdicts.ledger['kept'].sum()):,} kept")
+    say(f"  reading the annotations {loaded - started:6.1f} s")
+    say(f"  deciding                {decided - loaded:6.1f} s")
+
+
+def _part(folder: Path, start: int) -> Path:
+    """Annotations of distinct pictures, a tenth of them copies of the one before."""
+    rng = np.random.default_rng(start)
+    numbers = np.arange(start, start + ROWS_PER_PART)
+    images = _unit(rng.normal(size=(ROWS_PER_PART, DIMENSIONS)))
+    texts = _unit(images + 0.5 * rng.normal(size=images.shape))
+    pictures = numbers - (numbers % 10 == 9)
+    hashes = [hashlib.sha256(b"%d" % number).hexdigest() for number in pictures]
+    words = np.array(WORDS)[rng.integers(0, len(WORDS), (ROWS_PER_PART, 10))]
+    columns = {
+        "key": [f"{number:09d}" for number in numbers],
+        "caption": [" ".join(chosen) for chosen in words],
+        "location": [f"images/{number:09d}.jpg" for number in numbers],
+        "sha256": hashes,
+        "pixels": hashes,
+        "phash": [hashed[:16] for hashed in hashes],
+        "width": rng.integers(200, 1000, ROWS_PER_PART).astype(np.int32),
+        "height": rng.integers(200, 1000, ROWS_PER_PART).astype(np.int32),
+        "bytes": rng.integers(5_000, 90_000, ROWS_PER_PART),
+        "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
+        "image_embedding": [row.tobytes() for row in images.astype(np.float32)],
+        "text_embedding": [row.tobytes() for row in texts.astype(np.float32)],
+    }
+    same = {"source": "bench", "version": "1", "format": "JPEG", "error": "", "clip_model": "x"}
+    columns |= {name: [value] * ROWS_PER_PART for name, value in same.items()}
+    columns |= {"caption_index": np.zeros(ROWS_PER_PART, np.int32)}
+    columns |= {"has_caption": np.ones(ROWS_PER_PART, bool)}
+    path = folder / f"part-{start:09d}.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,0 +1,46 @@
+"""Peak memory of curating 10,000 and 200,000 pairs, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from workflows.bench.compare import say
+from workflows.bench.data import CAPTIONS_EACH
+
+SIZES = (10_000, 200_000)
+_CODE = """
+import json, re, sys, time
+from workflows.bench.data import Photographs
+from curate import pipeline
+from curate.command import to_dataclass
+from curate.config import CurateConfig
+from hydra import compose, initialize_config_module
+
+pictures, folder = int(sys.argv[1]), sys.argv[2]
+with initialize_config_module("conf", version_base="1.3"):
+    overrides = [f"run.root={folder}", "run.name=memory", "filters.duplicates.exact=false"]
+    config = to_dataclass(compose("curate", overrides), CurateConfig)
+started = time.perf_counter()
+pipeline.run(config, Photographs(pictures, width=64).source())
+# ru_maxrss would be that of the parent, had it been larger when this process was made of it.
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+print(json.dumps([peak, time.perf_counter() - started]))
+"""
+
+
+def run() -> None:
+    """Print the peaks and their ratio."""
+    import tempfile
+
+    peaks = []
+    say("\npeak memory of the whole command with the built-in CLIP, pictures of 64 px")
+    for pairs in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-c", _CODE, str(pairs // CAPTIONS_EACH), folder]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peak, seconds = json.loads(done.stdout.splitlines()[-1])
+        peaks.append(peak)
+        say(f"  {pairs:>9,} pairs {peak:8.0f} MiB {seconds:8.0f} s")
+    say(f"  growth {peaks[1] / peaks[0] - 1:.1%}")

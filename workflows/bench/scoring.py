@@ -1,0 +1,141 @@
+"""Pairs per second of the annotate stage, against the usual way and against the bare model."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from curate.sample import Candidate
+from workflows.bench.compare import Ways, compare, say
+from workflows.bench.data import Photographs
+
+PICTURES = 32
+MODEL = "ViT-B-32-quickgelu"
+
+
+def run() -> None:
+    """Print rates and ratios, and how far our similarities are from the usual way's."""
+    source = Photographs(PICTURES).source()
+    candidates = list(source.candidates())
+    scorers = {precision: _random_scorer(precision) for precision in ("fp32", "bf16")}
+    full = scorers["fp32"]
+    pixels = [full.preprocess(_decode(source.load(c.location))) for c in candidates]
+    captions = [caption for c in candidates for caption in c.captions]
+    usual = _UsualWay(full, candidates, source.load)
+    ways: Ways = {
+        "ours, fp32": lambda: annotated(source, full),
+        "ours, bf16": lambda: annotated(source, scorers["bf16"]),
+        "the usual way (DataLoader, padded, fp32)": usual.similarities,
+        "bare model on ready tensors, fp32": lambda: _bare(full, pixels, captions),
+    }
+    _bare(full, pixels[:2], captions[:2])  # warms up
+    compare(f"scoring with {MODEL}, {len(captions)} pairs", ways, len(captions), "pairs")
+    ours = annotated(source, full)["clip_similarity"].to_numpy()
+    say(
+        f"  largest difference to the usual way, fp32: {np.abs(ours - usual.similarities()).max():.1e}"
+    )
+    _start_up(source.load(candidates[0].location))
+
+
+def annotated(source: Any, scorer: Any) -> pd.DataFrame:
+    """The annotations of a source, from an empty folder."""
+    from curate.annotate import annotate
+    from curate.config import AnnotateConfig
+    from curate.decide import load_annotations
+    from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
+    from curate.gate import Gate
+    from curate.request import Request
+
+    request = Request("bench", Gate(ImageFilterConfig(), CaptionFilterConfig()))
+    with tempfile.TemporaryDirectory() as folder:
+        parts = annotate(source, Path(folder), AnnotateConfig(), request, lambda: scorer).parts
+        return load_annotations(parts, request)
+
+
+def _random_scorer(precision: str) -> Any:
+    """ViT-B/32 with random weights: as fast as the real one, and to be had without a hub."""
+    import open_clip
+    import torch
+
+    from curate.clip import ClipScorer
+
+    torch.manual_seed(0)
+    model, _, preprocess = open_clip.create_model_and_transforms(MODEL, precision=precision)
+    return ClipScorer(
+        name=MODEL,
+        fingerprint=precision,
+        model=model.eval(),
+        preprocess=preprocess,
+        tokenizer=open_clip.get_tokenizer(MODEL),
+        device=torch.device("cpu"),
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        batch_size=32,
+    )
+
+
+def _decode(data: bytes) -> Any:
+    from curate.images import decode
+
+    return decode(data)
+
+
+class _UsualWay:
+    """What clip-retrieval and most scripts do: a row for each caption, decoded, padded, in batches."""
+
+    def __init__(self, scorer: Any, candidates: list[Candidate], load: Any) -> None:
+        self.scorer = scorer
+        self.rows = [(load(c.location), caption) for c in candidates for caption in c.captions]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        import io
+
+        from PIL import Image
+
+        data, caption = self.rows[row]
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        return self.scorer.preprocess(image), self.scorer.tokenizer([caption])[0]
+
+    def similarities(self) -> np.ndarray:
+        """Cosines (N,) of all pairs."""
+        import torch
+        from torch.utils.data import DataLoader
+
+        found = []
+        with torch.inference_mode():
+            for images, tokens in DataLoader(self, batch_size=64, num_workers=2):  # type: ignore[arg-type]
+                one = self.scorer.model.encode_image(images, normalize=True)
+                other = self.scorer.model.encode_text(tokens, normalize=True)
+                found.append((one * other).sum(dim=-1).numpy())
+        return np.concatenate(found)
+
+
+def _bare(scorer: Any, pixels: list[Any], captions: list[str]) -> None:
+    """Both towers on tensors that are ready: each picture once, captions at their own length."""
+    scorer.encode_pixels(pixels)
+    scorer.encode_texts(captions)
+
+
+def _start_up(picture: bytes) -> None:
+    """From nothing to the first similarity, in a process of its own: imports, model, one pair."""
+    import subprocess
+    import sys
+
+    started = time.perf_counter()
+    code = (
+        "import sys, io; from PIL import Image\n"
+        "from curate import clip; from curate.config import ClipConfig\n"
+        "scorer = clip.load_clip(ClipConfig(name='local-dir:curate/starter_clip'))\n"
+        "image = Image.open(io.BytesIO(sys.stdin.buffer.read())).convert('RGB')\n"
+        "scorer.encode_images([image]) @ scorer.encode_texts(['a cat']).T"
+    )
+    subprocess.run([sys.executable, "-c", code], input=picture, check=True)
+    taken = time.perf_counter() - started
+    say(f"  start-up to the first scored pair, built-in CLIP: {taken:.1f} s")

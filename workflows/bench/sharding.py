@@ -1,0 +1,53 @@
+"""Megabytes per second of writing shards, against tar copying the same files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from workflows.bench.compare import Ways, compare
+from workflows.bench.data import Photographs
+
+PICTURES = 2000
+
+
+def run() -> None:
+    """Print rates and ratios; both sides sync what they wrote, and ours hashes it too."""
+    from curate import shards
+
+    source = Photographs(PICTURES).source()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "pictures").mkdir()
+        rows = []
+        for candidate in source.candidates():
+            data = source.load(candidate.location)
+            (folder / "pictures" / f"{candidate.key}.jpg").write_bytes(data)
+            (folder / "pictures" / f"{candidate.key}.txt").write_text(candidate.captions[0])
+            (folder / "pictures" / f"{candidate.key}.json").write_text("{}")
+            rows.append({"key": candidate.key, "captions": list(candidate.captions), "width": 640})
+        megabytes = sum(p.stat().st_size for p in (folder / "pictures").iterdir()) / 1e6
+        [planned] = shards.plan({"train": [row["key"] for row in rows]}, PICTURES)
+        by_key = {row["key"]: row for row in rows}
+        ordered = [by_key[key] for key in planned.keys]
+
+        def ours() -> None:
+            shards.write_shard(
+                folder,
+                planned,
+                ordered,
+                "jpg 95",
+                "jpg",
+                lambda row: (folder / "pictures" / f"{row['key']}.jpg").read_bytes(),
+            )
+
+        def tar() -> None:
+            target = folder / "copy.tar"
+            subprocess.run(["tar", "cf", target, "-C", folder, "pictures"], check=True)
+            with target.open("rb+") as stream:
+                os.fsync(stream.fileno())
+
+        ways: Ways = {"ours": ours, "tar": tar}
+        compare(f"sharding {PICTURES:,} pictures", ways, round(megabytes), "MB")
