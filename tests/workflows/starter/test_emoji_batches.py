@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from workflows import emoji_batches
-from workflows.emoji_sets import Pictures
+from workflows.starter import emoji_batches
+from workflows.starter.emoji_sets import Pictures
 
 TONES = ("light", "medium", "dark")
 

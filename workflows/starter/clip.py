@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workflows.emoji_batches import CaptionSampler, as_floats, vary
-from workflows.emoji_sets import Pictures
-from workflows.starter_figures import kept_share, recall, separation
-from workflows.starter_loop import Recipe
-from workflows.starter_tokenizer import CONTEXT_LENGTH, VOCAB_SIZE
+from workflows.starter.emoji_batches import CaptionSampler, as_floats, vary
+from workflows.starter.emoji_sets import Pictures
+from workflows.starter.figures import kept_share, recall, separation
+from workflows.starter.loop import Recipe
+from workflows.starter.tokenizer import CONTEXT_LENGTH, VOCAB_SIZE
 
 IMAGE_SIZE_PX = 64
 RECIPE = Recipe(

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save
 
 from curate.files import atomic_write, write_json
-from workflows.starter_tokenizer import load_tokenizer, write_tokenizer
+from workflows.starter.tokenizer import load_tokenizer, write_tokenizer
 
-PACKAGES = Path(__file__).resolve().parents[1]
+PACKAGES = Path(__file__).resolve().parents[2]
 CLIP_FOLDER = PACKAGES / "curate" / "starter_clip"
 LDM_FOLDER = PACKAGES / "finetune" / "starter_ldm"
 CARD = "README.md"

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from finetune.objective import NoiseSchedule, denoising_loss
-from workflows.emoji_batches import CaptionSampler, as_floats
-from workflows.emoji_sets import Pictures
-from workflows.starter_loop import Recipe
-from workflows.starter_text import hidden_states
-from workflows.starter_vae import LATENT_CHANNELS
+from workflows.starter.emoji_batches import CaptionSampler, as_floats
+from workflows.starter.emoji_sets import Pictures
+from workflows.starter.loop import Recipe
+from workflows.starter.text import hidden_states
+from workflows.starter.vae import LATENT_CHANNELS
 
 RECIPE = Recipe(
     steps=16_000, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,

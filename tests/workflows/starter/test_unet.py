@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from workflows import starter_unet
-from workflows.emoji_sets import Pictures
-from workflows.starter_clip import build_clip
-from workflows.starter_text import convert_text_tower
-from workflows.starter_tokenizer import load_tokenizer
-from workflows.starter_vae import build_vae
+from workflows.starter import unet as starter_unet
+from workflows.starter.clip import build_clip
+from workflows.starter.emoji_sets import Pictures
+from workflows.starter.text import convert_text_tower
+from workflows.starter.tokenizer import load_tokenizer
+from workflows.starter.vae import build_vae
 
 
 @pytest.fixture(scope="module")

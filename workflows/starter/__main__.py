@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from workflows.emoji_sets import Pictures
+    from workflows.starter.emoji_sets import Pictures
 
 CHECKPOINT = "checkpoint.safetensors"
 PROMPTS = (
@@ -31,7 +31,7 @@ class Workshop:
     """The work folder: pictures, tokenizer, and the models trained so far."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        from workflows.starter_tokenizer import load_tokenizer
+        from workflows.starter.tokenizer import load_tokenizer
 
         self.folder = folder
         self.device = device
@@ -39,8 +39,8 @@ class Workshop:
 
     def pictures(self) -> tuple[Pictures, Pictures]:
         """Training pictures and OpenMoji's, rendered on the first call."""
-        from workflows.emoji_sets import load_pictures
-        from workflows.starter_clip import IMAGE_SIZE_PX
+        from workflows.starter.clip import IMAGE_SIZE_PX
+        from workflows.starter.emoji_sets import load_pictures
 
         return load_pictures(self.folder, IMAGE_SIZE_PX)
 
@@ -50,7 +50,7 @@ class Workshop:
         Raises:
             FileNotFoundError: the stage has not been run.
         """
-        from workflows.starter_loop import load_ema
+        from workflows.starter.loop import load_ema
 
         checkpoint = self.folder / stage / CHECKPOINT
         if not checkpoint.exists():
@@ -65,8 +65,8 @@ class Workshop:
 
 def train_clip(shop: Workshop) -> None:
     """Train the CLIP."""
-    from workflows.starter_clip import RECIPE, ClipTask
-    from workflows.starter_loop import train
+    from workflows.starter.clip import RECIPE, ClipTask
+    from workflows.starter.loop import train
 
     pictures, openmoji = shop.pictures()
     train(ClipTask(pictures, openmoji, shop.tokenizer, shop.device), RECIPE, shop.folder / "clip")
@@ -74,8 +74,8 @@ def train_clip(shop: Workshop) -> None:
 
 def train_vae(shop: Workshop) -> None:
     """Train the VAE."""
-    from workflows.starter_loop import train
-    from workflows.starter_vae import RECIPE, VaeTask
+    from workflows.starter.loop import train
+    from workflows.starter.vae import RECIPE, VaeTask
 
     pictures, openmoji = shop.pictures()
     train(VaeTask(pictures, openmoji, shop.device), RECIPE, shop.folder / "vae")
@@ -83,11 +83,11 @@ def train_vae(shop: Workshop) -> None:
 
 def train_unet(shop: Workshop) -> None:
     """Train the U-Net on the VAE's latents and the CLIP's text tower."""
-    from workflows.starter_clip import build_clip
-    from workflows.starter_loop import train
-    from workflows.starter_text import convert_text_tower
-    from workflows.starter_unet import RECIPE, UnetTask
-    from workflows.starter_vae import build_vae
+    from workflows.starter.clip import build_clip
+    from workflows.starter.loop import train
+    from workflows.starter.text import convert_text_tower
+    from workflows.starter.unet import RECIPE, UnetTask
+    from workflows.starter.vae import build_vae
 
     vae = shop.trained("vae", build_vae)
     text_encoder = convert_text_tower(shop.trained("clip", build_clip).text).to(shop.device)
@@ -97,11 +97,11 @@ def train_unet(shop: Workshop) -> None:
 
 def export(shop: Workshop) -> None:
     """Write the CLIP and the pipeline into the packages."""
-    from workflows.starter_clip import CONFIG, build_clip
-    from workflows.starter_export import export_clip, export_pipeline
-    from workflows.starter_text import convert_text_tower
-    from workflows.starter_unet import SCHEDULER, build_unet, latent_scale
-    from workflows.starter_vae import build_vae
+    from workflows.starter.clip import CONFIG, build_clip
+    from workflows.starter.export import export_clip, export_pipeline
+    from workflows.starter.text import convert_text_tower
+    from workflows.starter.unet import SCHEDULER, build_unet, latent_scale
+    from workflows.starter.vae import build_vae
 
     clip = shop.trained("clip", build_clip)
     text_encoder = convert_text_tower(clip.text)
@@ -116,10 +116,10 @@ def measure(shop: Workshop) -> None:
     import open_clip
     from diffusers import AutoencoderKL
 
-    from workflows import starter_export
-    from workflows.emoji_batches import as_floats
-    from workflows.starter_clip import clip_figures
-    from workflows.starter_vae import vae_figures
+    from workflows.starter import export as starter_export
+    from workflows.starter.clip import clip_figures
+    from workflows.starter.emoji_batches import as_floats
+    from workflows.starter.vae import vae_figures
 
     pictures, openmoji = shop.pictures()
     clip = open_clip.create_model(f"local-dir:{starter_export.CLIP_FOLDER}", device=shop.device)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from workflows import starter
-from workflows.starter_clip import build_clip
+from workflows.starter import __main__ as starter
+from workflows.starter.clip import build_clip
 
 
 def test_every_stage_is_a_choice() -> None:

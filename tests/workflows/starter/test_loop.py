@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from workflows.starter_loop import Recipe, TrainingState, load_ema, train
+from workflows.starter.loop import Recipe, TrainingState, load_ema, train
 
 RECIPE = Recipe(
     steps=4, batch_size=8, learning_rate=1e-2, warmup_steps=2, measure_every=2, seed=5

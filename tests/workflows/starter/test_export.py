@@ -8,8 +8,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from workflows import starter_clip, starter_export, starter_unet, starter_vae
-from workflows.starter_text import convert_text_tower
+from workflows.starter import clip as starter_clip
+from workflows.starter import export as starter_export
+from workflows.starter import unet as starter_unet
+from workflows.starter import vae as starter_vae
+from workflows.starter.text import convert_text_tower
 
 
 @pytest.fixture(scope="module")

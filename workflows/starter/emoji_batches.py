@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workflows.emoji_sets import Pictures
+from workflows.starter.emoji_sets import Pictures
 
 TONED_SHARE = 2.0
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workflows import starter_figures
+from workflows.starter import figures as starter_figures
 
 
 def similarities(seed: int = 0) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workflows.emoji_batches import CaptionSampler, as_floats, outline, swap_channels
-from workflows.emoji_sets import Pictures
-from workflows.starter_loop import Recipe
+from workflows.starter.emoji_batches import CaptionSampler, as_floats, outline, swap_channels
+from workflows.starter.emoji_sets import Pictures
+from workflows.starter.loop import Recipe
 
 RECIPE = Recipe(
     steps=10_400, batch_size=8, learning_rate=1.5e-3, warmup_steps=100, weight_decay=0.0,

@@ -2,7 +2,7 @@
 
 import torch
 
-from workflows import starter_clip
+from workflows.starter import clip as starter_clip
 
 
 @torch.inference_mode()
