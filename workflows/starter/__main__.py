@@ -1,6 +1,7 @@
 """The command that rebuilds the built-in models: `python -m workflows.starter`.
 
-Stages: `clip`, `vae`, `unet`, `export`, `measure`, or `all` of them in that order. Each continues
+Stages: `meaning`, `clip`, `vae`, `unet`, `export`, `measure`, or `all` of them in that order. Each
+continues
 where it was cut; the same command again resumes. Work files stay in `--work-dir`; `export` writes the
 finished weights into the packages, and `measure` prints the figures of what lies there.
 """
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from workflows.starter.emoji_sets import Pictures
+    from workflows.starter.meaning import Lesson
 
 CHECKPOINT = "checkpoint.safetensors"
 PROMPTS = (
@@ -39,10 +41,27 @@ class Workshop:
 
     def pictures(self) -> tuple[Pictures, Pictures]:
         """Training pictures and OpenMoji's, rendered on the first call."""
-        from workflows.starter.clip import IMAGE_SIZE_PX
+        from workflows.starter.architecture import IMAGE_SIZE_PX
         from workflows.starter.emoji_sets import load_pictures
 
         return load_pictures(self.folder, IMAGE_SIZE_PX)
+
+    def lesson(self) -> Lesson:
+        """What words and the names of the seen concepts mean; computed on the first call."""
+        from workflows.starter.meaning import Lesson
+        from workflows.starter.pretrained import meanings
+
+        pictures, _ = self.pictures()
+        names = pictures.select(pictures.seen()).names()
+        return Lesson(meanings(names, self.folder), self.tokenizer, self.device)
+
+    def trained_clip(self) -> Any:
+        """The CLIP without what only its training needs."""
+        from workflows.starter.architecture import build_student
+
+        clip = self.trained("clip", build_student)
+        del clip.probe
+        return clip
 
     def trained(self, stage: str, build: Callable[[], Any]) -> Any:
         """The averaged weights of a stage's last checkpoint, for inference.
@@ -63,13 +82,25 @@ class Workshop:
         return model.eval().requires_grad_(False).to(self.device)
 
 
+def train_meaning(shop: Workshop) -> None:
+    """Teach the text tower what words mean."""
+    from workflows.starter.loop import train
+    from workflows.starter.meaning import RECIPE, MeaningTask
+
+    train(MeaningTask(shop.lesson(), shop.device), RECIPE, shop.folder / "meaning")
+
+
 def train_clip(shop: Workshop) -> None:
-    """Train the CLIP."""
+    """Train the CLIP from the text tower of the stage before and an image tower that knows photographs."""
+    from workflows.starter.architecture import build_student
     from workflows.starter.clip import RECIPE, ClipTask
     from workflows.starter.loop import train
+    from workflows.starter.pretrained import load_trunk
 
-    pictures, openmoji = shop.pictures()
-    train(ClipTask(pictures, openmoji, shop.tokenizer, shop.device), RECIPE, shop.folder / "clip")
+    student = shop.trained("meaning", build_student).requires_grad_(True)
+    load_trunk(student.visual.trunk, shop.folder)
+    task = ClipTask(*shop.pictures(), shop.lesson(), student, shop.tokenizer, shop.device)
+    train(task, RECIPE, shop.folder / "clip")
 
 
 def train_vae(shop: Workshop) -> None:
@@ -83,27 +114,26 @@ def train_vae(shop: Workshop) -> None:
 
 def train_unet(shop: Workshop) -> None:
     """Train the U-Net on the VAE's latents and the CLIP's text tower."""
-    from workflows.starter.clip import build_clip
     from workflows.starter.loop import train
     from workflows.starter.text import convert_text_tower
     from workflows.starter.unet import RECIPE, UnetTask
     from workflows.starter.vae import build_vae
 
     vae = shop.trained("vae", build_vae)
-    text_encoder = convert_text_tower(shop.trained("clip", build_clip).text).to(shop.device)
+    text_encoder = convert_text_tower(shop.trained_clip().text).to(shop.device)
     task = UnetTask(shop.pictures()[0], vae, text_encoder, shop.tokenizer, shop.device)
     train(task, RECIPE, shop.folder / "unet")
 
 
 def export(shop: Workshop) -> None:
     """Write the CLIP and the pipeline into the packages."""
-    from workflows.starter.clip import CONFIG, build_clip
+    from workflows.starter.architecture import CONFIG
     from workflows.starter.export import export_clip, export_pipeline
     from workflows.starter.text import convert_text_tower
     from workflows.starter.unet import SCHEDULER, build_unet, latent_scale
     from workflows.starter.vae import build_vae
 
-    clip = shop.trained("clip", build_clip)
+    clip = shop.trained_clip()
     text_encoder = convert_text_tower(clip.text)
     export_clip(clip, CONFIG)
     vae = shop.trained("vae", build_vae)
@@ -132,6 +162,7 @@ def measure(shop: Workshop) -> None:
 
 
 STAGES: dict[str, Callable[[Workshop], None]] = {
+    "meaning": train_meaning,
     "clip": train_clip,
     "vae": train_vae,
     "unet": train_unet,

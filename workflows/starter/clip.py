@@ -1,4 +1,4 @@
-"""The starter CLIP: a 3.5 M ConvNeXt and a small causal text tower, trained contrastively on emoji."""
+"""The starter CLIP's training: pictures of emoji against their names."""
 
 from __future__ import annotations
 
@@ -7,97 +7,24 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from workflows.starter.architecture import encode_text, normalise, tokenize
 from workflows.starter.emoji_batches import CaptionSampler, as_floats, vary
 from workflows.starter.emoji_sets import Pictures
 from workflows.starter.figures import kept_share, recall, separation
 from workflows.starter.loop import Recipe
-from workflows.starter.tokenizer import CONTEXT_LENGTH, VOCAB_SIZE
+from workflows.starter.meaning import Lesson
 
-IMAGE_SIZE_PX = 64
 RECIPE = Recipe(
-    steps=2600, batch_size=256, learning_rate=1e-3, warmup_steps=60, weight_decay=0.05,
-    ema_decay=0.998, measure_every=100, seed=1,
+    steps=1000, batch_size=256, learning_rate=1e-3, warmup_steps=60, weight_decay=0.05,
+    ema_decay=0.998, measure_every=200, seed=1,
 )  # fmt: skip
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, open_clip's default
-STD = (0.26862954, 0.26130258, 0.27577711)
 ALIAS_SHARE = 0.2
 LOGIT_SCALE_RATE = 10.0
 RECALL_AT = 5
 FALSE_KEEP_RATES = (0.01, 0.05)
 MAX_LOGIT_SCALE = 100.0  # as in CLIP (Radford et al. 2021, sec. 2.5)
-CONFIG: dict[str, Any] = {
-    "model_cfg": {
-        "embed_dim": 256,
-        "custom_text": True,
-        "vision_cfg": {
-            "timm_model_name": "convnext_atto",
-            "timm_model_pretrained": False,
-            "timm_pool": "",
-            "timm_proj": "linear",
-            "timm_drop": 0.0,
-            "timm_drop_path": 0.0,
-            "image_size": IMAGE_SIZE_PX,
-        },
-        "text_cfg": {
-            "context_length": CONTEXT_LENGTH,
-            "vocab_size": VOCAB_SIZE,
-            "hf_tokenizer_name": "starter",
-            "width": 192,
-            "heads": 3,
-            "layers": 4,
-        },
-    },
-    "preprocess_cfg": {
-        "mean": list(MEAN),
-        "std": list(STD),
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    },
-}
-
-
-def build_clip() -> nn.Module:
-    """A randomly initialised open_clip model of the starter's shape."""
-    import copy
-
-    from open_clip.model import CustomTextCLIP
-
-    shape = {key: value for key, value in CONFIG["model_cfg"].items() if key != "custom_text"}
-    return CustomTextCLIP(**copy.deepcopy(shape))
-
-
-def normalise(images: Tensor) -> Tensor:
-    """[0, 1] pixels (N, 3, H, W) to what the image tower expects."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    return (images - mean) / torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
-
-
-def encode_text(model: Any, tokens: Tensor) -> Tensor:
-    """Unit embeddings (N, D) of token ids (N, L), cut to the longest caption of the batch.
-
-    Exact, because the tower is causal and read at the first end-of-text, the highest id; open_clip's
-    own `encode_text` insists on the full context and takes three times as long.
-    """
-    ends = tokens.argmax(dim=-1)
-    length = int(ends.max()) + 1
-    tower = model.text
-    hidden = tower.token_embedding(tokens[:, :length]) + tower.positional_embedding[:length]
-    hidden = tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length])
-    pooled = tower.ln_final(hidden)[torch.arange(len(tokens), device=tokens.device), ends]
-    return F.normalize(pooled @ tower.text_projection, dim=-1)
-
-
-def tokenize(tokenizer: Any, texts: list[str]) -> Tensor:
-    """Token ids (N, CONTEXT_LENGTH), padded with end-of-text."""
-    return tokenizer(
-        texts,
-        padding="max_length",
-        max_length=CONTEXT_LENGTH,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
 
 
 @torch.inference_mode()
@@ -138,27 +65,33 @@ def clip_figures(
 
 
 class ClipTask:
-    """Contrastive training (Radford et al. 2021, fig. 3) on emoji pictures and their names."""
+    """Contrastive training (Radford et al. 2021, fig. 3) on emoji pictures and their names.
+
+    Beside it the text tower goes on learning what words mean: a few thousand names alone would make
+    it forget those that no picture shows.
+    """
 
     def __init__(
-        self, pictures: Pictures, openmoji: Pictures, tokenizer: Any, device: torch.device
+        self,
+        pictures: Pictures,
+        openmoji: Pictures,
+        lesson: Lesson,
+        student: Any,
+        tokenizer: Any,
+        device: torch.device,
     ) -> None:
-        torch.manual_seed(RECIPE.seed)
-        # Channels last: a ConvNeXt block is a linear layer of channels between two convolutions.
-        self.model: Any = build_clip().to(device, memory_format=torch.channels_last)
+        # Channels last: most of the trunk's work is linear layers of channels.
+        self.model: Any = student.to(device, memory_format=torch.channels_last)
         self.device = device
         self.tokenizer = tokenizer
+        self.lesson = lesson
         seen = pictures.select(pictures.seen())
         self.images = torch.from_numpy(seen.images)
         self.sampler = CaptionSampler(seen)
-        texts, first, counts = [], [], []
-        for caption, aliases in zip(seen.captions, seen.aliases, strict=True):
-            names = [str(caption), *filter(None, str(aliases).split("|"))]
-            first.append(len(texts))
-            counts.append(len(names))
-            texts += names
-        self.tokens = tokenize(tokenizer, texts)
-        self.first, self.counts = torch.tensor(first), torch.tensor(counts)
+        names = seen.names()
+        self.counts = torch.tensor([len(some) for some in names])
+        self.first = self.counts.cumsum(0) - self.counts
+        self.tokens = tokenize(tokenizer, [name for some in names for name in some])
         self.pictures, self.openmoji = pictures, openmoji
 
     def parameter_groups(self) -> list[dict]:
@@ -171,7 +104,7 @@ class ClipTask:
         ]
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Symmetric cross-entropy over a batch of distinct captions."""
+        """Symmetric cross-entropy over a batch of distinct captions, plus what words mean."""
         rows = self.sampler.draw(RECIPE.batch_size, generator)
         images = vary(as_floats(self.images[rows], self.device), generator)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -183,8 +116,10 @@ class ClipTask:
         scale = self.model.logit_scale.exp().clamp_max(MAX_LOGIT_SCALE)
         logits = scale * image @ encode_text(self.model, tokens).T
         target = torch.arange(len(rows), device=self.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return contrast + self.lesson.loss(self.model, RECIPE.batch_size, generator)
 
     def measure(self, model: Any) -> dict[str, float]:
-        """See `clip_figures`."""
-        return clip_figures(model, self.tokenizer, self.pictures, self.openmoji)
+        """See `clip_figures`; and how well unseen words are still understood."""
+        figures = clip_figures(model, self.tokenizer, self.pictures, self.openmoji)
+        return figures | self.lesson.measure(model)

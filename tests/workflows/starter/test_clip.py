@@ -1,16 +1,65 @@
-"""The starter CLIP's text encoding, against open_clip's own."""
+"""The starter CLIP's training step, on noise with names."""
 
+import numpy as np
+import pytest
 import torch
 
-from workflows.starter import clip as starter_clip
+from workflows.starter import clip
+from workflows.starter.architecture import build_student
+from workflows.starter.clip import ClipTask
+from workflows.starter.emoji_sets import Pictures, is_held_out
+from workflows.starter.loop import TrainingState
+from workflows.starter.meaning import Lesson
+from workflows.starter.pretrained import SENTENCE_WIDTH, Meanings
+from workflows.starter.tokenizer import load_tokenizer
+
+NAMES = [
+    name for name in ("red ox", "sun", "ship", "old key", "kite", "yak") if not is_held_out(name)
+]
 
 
-@torch.inference_mode()
-def test_captions_at_their_own_length_encode_as_open_clip_does() -> None:
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    return load_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture
+def task(tokenizer, monkeypatch: pytest.MonkeyPatch) -> ClipTask:
+    from dataclasses import replace
+
+    monkeypatch.setattr(clip, "RECIPE", replace(clip.RECIPE, batch_size=len(NAMES)))
+    rng = np.random.default_rng(0)
+    pictures = Pictures(
+        rng.integers(0, 256, (len(NAMES), 64, 64, 3), dtype=np.uint8),
+        *(np.array(NAMES),) * 2,
+        np.array(["noto"] * len(NAMES)),
+        np.array([""] * len(NAMES)),
+    )
+    embeddings = rng.normal(size=(600, SENTENCE_WIDTH)).astype(np.float32)
+    words = np.array([f"word {number}" for number in range(600 - len(NAMES))])
+    lesson = Lesson(
+        Meanings(np.concatenate([words, NAMES]), embeddings, len(words)),
+        tokenizer,
+        torch.device("cpu"),
+    )
     torch.manual_seed(0)
-    model = starter_clip.build_clip().eval()
-    tokens = torch.full((2, starter_clip.CONTEXT_LENGTH), starter_clip.VOCAB_SIZE - 1)
-    tokens[0, :5] = torch.tensor([4608, 300, 301, 302, 303])
-    tokens[1, :3] = torch.tensor([4608, 77, 78])
-    expected = model.encode_text(tokens, normalize=True)  # type: ignore[operator]
-    assert torch.allclose(starter_clip.encode_text(model, tokens), expected, atol=1e-6)
+    return ClipTask(pictures, pictures, lesson, build_student(), tokenizer, torch.device("cpu"))
+
+
+def test_a_step_teaches_both_towers_and_the_probe(task: ClipTask) -> None:
+    state = TrainingState(task, clip.RECIPE)
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    state.update(task.loss(torch.Generator().manual_seed(0)))
+    changed = {
+        name.split(".")[0]
+        for name, value in task.model.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert changed == {"visual", "text", "probe", "logit_scale"}
+
+
+def test_the_loss_is_of_pictures_and_of_meanings(task: ClipTask) -> None:
+    """Random towers guess: ln of the batch for the pictures; unrelated embeddings: a cosine near 0."""
+    task.model.logit_scale.data.zero_()
+    loss = task.loss(torch.Generator().manual_seed(0)).item()
+    assert loss == pytest.approx(np.log(len(NAMES)) + 1, abs=0.3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from workflows.starter import clip as starter_clip
+from workflows.starter import architecture
 from workflows.starter import export as starter_export
 from workflows.starter import unet as starter_unet
 from workflows.starter import vae as starter_vae
@@ -18,7 +18,7 @@ from workflows.starter.text import convert_text_tower
 @pytest.fixture(scope="module")
 def clip() -> torch.nn.Module:
     torch.manual_seed(0)
-    return starter_clip.build_clip().eval()
+    return architecture.build_clip().eval()
 
 
 @torch.inference_mode()
@@ -26,7 +26,7 @@ def test_open_clip_loads_the_folder_from_anywhere(
     clip: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "clip"
-    starter_export.export_clip(clip, starter_clip.CONFIG, folder)
+    starter_export.export_clip(clip, architecture.CONFIG, folder)
     monkeypatch.chdir("/")
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(["a red heart"])
@@ -36,7 +36,7 @@ def test_open_clip_loads_the_folder_from_anywhere(
     assert torch.allclose(model.encode_text(tokens, normalize=True), expected, atol=2e-3)
     grey = torch.full((1, 3, 64, 64), 0.5)
     normalised = preprocess.transforms[-1](grey)  # type: ignore[union-attr]
-    assert torch.allclose(normalised, starter_clip.normalise(grey), atol=1e-6)
+    assert torch.allclose(normalised, architecture.normalise(grey), atol=1e-6)
 
 
 @pytest.fixture

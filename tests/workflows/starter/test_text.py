@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from workflows.starter.clip import build_clip
+from workflows.starter.architecture import build_clip
 from workflows.starter.text import convert_text_tower, hidden_states
 from workflows.starter.tokenizer import load_tokenizer
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workflows.starter import unet as starter_unet
-from workflows.starter.clip import build_clip
+from workflows.starter.architecture import build_clip
 from workflows.starter.emoji_sets import Pictures
 from workflows.starter.text import convert_text_tower
 from workflows.starter.tokenizer import load_tokenizer
