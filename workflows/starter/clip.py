@@ -17,8 +17,8 @@ from workflows.starter.loop import Recipe
 from workflows.starter.meaning import Lesson
 
 RECIPE = Recipe(
-    steps=1000, batch_size=256, learning_rate=1e-3, warmup_steps=60, weight_decay=0.05,
-    ema_decay=0.998, measure_every=200, seed=1,
+    steps=800, batch_size=256, learning_rate=1e-3, warmup_steps=60, weight_decay=0.05,
+    ema_decay=0.998, measure_every=100, seed=1,
 )  # fmt: skip
 ALIAS_SHARE = 0.2
 LOGIT_SCALE_RATE = 10.0
