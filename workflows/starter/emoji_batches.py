@@ -11,17 +11,15 @@ from torch import Tensor
 
 from workflows.starter.emoji_sets import Pictures
 
-TONED_SHARE = 2.0
-
 
 class CaptionSampler:
     """Draws pictures so that every concept counts alike and no caption comes twice in a batch.
 
-    Each plain caption has weight 1; all skin tones of a concept together weigh `TONED_SHARE`, which
-    makes them about a quarter of a batch, though they are half of all pictures.
+    Each plain caption has weight 1; all skin tones of a concept together weigh ``toned_weight``. With
+    2 they are about a quarter of a batch, with 0.5 a fifteenth, though they are half of all pictures.
     """
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, pictures: Pictures, toned_weight: float = 2.0) -> None:
         caption_of = np.unique(pictures.captions, return_inverse=True)[1]
         order = np.argsort(caption_of, kind="stable")
         counts = np.bincount(caption_of)
@@ -34,7 +32,7 @@ class CaptionSampler:
         names, tones = np.unique(concepts[toned], return_counts=True)
         tones_of = dict(zip(names, tones, strict=True))
         weights = [
-            TONED_SHARE / tones_of[concept] if is_toned else 1.0
+            toned_weight / tones_of[concept] if is_toned else 1.0
             for concept, is_toned in zip(concepts, toned, strict=True)
         ]
         self.weights = torch.tensor(weights)

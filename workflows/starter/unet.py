@@ -20,6 +20,7 @@ RECIPE = Recipe(
     ema_decay=0.9985, measure_every=250, seed=3,
 )  # fmt: skip
 CAPTION_DROPOUT = 0.1
+TONED_WEIGHT = 0.5  # few concepts, and the tone is soon learned
 HELD_OUT_PICTURES = 128
 LATENT_SIZE = 16
 SCHEDULER: dict[str, Any] = {
@@ -93,7 +94,7 @@ class UnetTask:
         seen = pictures.select(pictures.seen())
         self.scaling_factor = latent_scale(vae, pictures)
         self.latents = encode(vae, seen) * self.scaling_factor
-        self.sampler = CaptionSampler(seen)
+        self.sampler = CaptionSampler(seen, TONED_WEIGHT)
         captions, self.caption_of = np.unique(seen.captions, return_inverse=True)
         self.text = hidden_states(text_encoder, tokenizer, [str(caption) for caption in captions])
         self.no_caption = hidden_states(text_encoder, tokenizer, [""])
