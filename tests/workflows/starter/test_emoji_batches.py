@@ -39,9 +39,9 @@ def test_no_caption_comes_twice_in_a_batch(pictures: Pictures) -> None:
 
 
 def test_captions_and_styles_come_as_often_as_their_weights_say(pictures: Pictures) -> None:
-    sampler = emoji_batches.CaptionSampler(pictures)
+    sampler = emoji_batches.CaptionSampler(pictures, toned_weight=3.0)
     draws = np.concatenate([sampler.draw(1, generator(seed)).numpy() for seed in range(6000)])
-    expected = emoji_batches.TONED_SHARE / (20 + emoji_batches.TONED_SHARE)
+    expected = 3 / (20 + 3)
     error = np.sqrt(expected * (1 - expected) / len(draws))
     assert abs(pictures.toned()[draws].mean() - expected) < 4 * error
     plain = draws[~pictures.toned()[draws]]
