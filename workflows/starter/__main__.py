@@ -1,8 +1,7 @@
 """The command that rebuilds the built-in models: `python -m workflows.starter`.
 
-Stages: `meaning`, `clip`, `vae`, `unet`, `export`, `measure`, or `all` of them in that order. Each
-continues
-where it was cut; the same command again resumes. Work files stay in `--work-dir`; `export` writes the
+Stages: `meaning`, `clip`, `image`, `vae`, `unet`, `export`, `measure`, or `all` of them in that order.
+Each continues where it was cut; the same command again resumes. Work files stay in `--work-dir`; `export` writes the
 finished weights into the packages, and `measure` prints the figures of what lies there.
 """
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from workflows.starter.meaning import Lesson
 
 CHECKPOINT = "checkpoint.safetensors"
+PICTURE_SIZE_PX = 64
 PROMPTS = (
     *("red heart", "grinning face", "dog face", "flag France", "pizza"),
     *("rocket", "deciduous tree", "woman astronaut medium skin tone", "automobile", "sun"),
@@ -39,12 +39,11 @@ class Workshop:
         self.device = device
         self.tokenizer = load_tokenizer(folder / "tokenizer")
 
-    def pictures(self) -> tuple[Pictures, Pictures]:
+    def pictures(self, size_px: int = PICTURE_SIZE_PX) -> tuple[Pictures, Pictures]:
         """Training pictures and OpenMoji's, rendered on the first call."""
-        from workflows.starter.architecture import IMAGE_SIZE_PX
         from workflows.starter.emoji_sets import load_pictures
 
-        return load_pictures(self.folder, IMAGE_SIZE_PX)
+        return load_pictures(self.folder, size_px)
 
     def lesson(self) -> Lesson:
         """What words and the names of the seen concepts mean; computed on the first call."""
@@ -59,7 +58,7 @@ class Workshop:
         """The CLIP without what only its training needs."""
         from workflows.starter.architecture import build_student
 
-        clip = self.trained("clip", build_student)
+        clip = self.trained("image", build_student)
         del clip.probe
         return clip
 
@@ -101,6 +100,18 @@ def train_clip(shop: Workshop) -> None:
     load_trunk(student.visual.trunk, shop.folder)
     task = ClipTask(*shop.pictures(), shop.lesson(), student, shop.tokenizer, shop.device)
     train(task, RECIPE, shop.folder / "clip")
+
+
+def train_image_tower(shop: Workshop) -> None:
+    """Train the CLIP's image tower on at its full size."""
+    from workflows.starter.architecture import IMAGE_SIZE_PX, build_student
+    from workflows.starter.image_tower import RECIPE, ImageTowerTask
+    from workflows.starter.loop import train
+
+    clip = shop.trained("clip", build_student).requires_grad_(True)
+    pictures, openmoji = shop.pictures(IMAGE_SIZE_PX)
+    task = ImageTowerTask(pictures, openmoji, clip, shop.tokenizer, shop.device)
+    train(task, RECIPE, shop.folder / "image")
 
 
 def train_vae(shop: Workshop) -> None:
@@ -164,6 +175,7 @@ def measure(shop: Workshop) -> None:
 STAGES: dict[str, Callable[[Workshop], None]] = {
     "meaning": train_meaning,
     "clip": train_clip,
+    "image": train_image_tower,
     "vae": train_vae,
     "unet": train_unet,
     "export": export,

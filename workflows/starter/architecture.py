@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workflows.starter.pretrained import SENTENCE_WIDTH
 from workflows.starter.tokenizer import CONTEXT_LENGTH, VOCAB_SIZE
 
-IMAGE_SIZE_PX = 64
+IMAGE_SIZE_PX = 96
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, open_clip's default
 STD = (0.26862954, 0.26130258, 0.27577711)
 CONFIG: dict[str, Any] = {

@@ -113,6 +113,14 @@ def swap_channels(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(kept, images, images.gather(1, order))
 
 
+def coarsen(images: Tensor, generator: torch.Generator, size_px: int = 64) -> Tensor:
+    """Half of the pictures (N, 3, H, W) as if they had come at ``size_px`` and been enlarged."""
+    small = F.interpolate(images, size=(size_px, size_px), mode="bicubic", antialias=True)
+    blurred = F.interpolate(small, size=images.shape[-2:], mode="bicubic").clamp(0, 1)
+    kept = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device) < 0.5
+    return torch.where(kept, images, blurred)
+
+
 def vary(images: Tensor, generator: torch.Generator) -> Tensor:
     """All of the above, outlines on half of the pictures: (N, 3, H, W) in [0, 1]."""
     lined = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device) < 0.5

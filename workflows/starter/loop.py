@@ -91,6 +91,7 @@ class TrainingState:
             lr=recipe.learning_rate,
             betas=(0.9, 0.98),
             weight_decay=recipe.weight_decay,
+            fused=True,
         )
         self.step = 0
 

@@ -1,5 +1,7 @@
 """The starter CLIP's training step, on noise with names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,38 +9,19 @@ import torch
 from workflows.starter import clip
 from workflows.starter.architecture import build_student
 from workflows.starter.clip import ClipTask
-from workflows.starter.emoji_sets import Pictures, is_held_out
+from workflows.starter.emoji_sets import Pictures
 from workflows.starter.loop import TrainingState
 from workflows.starter.meaning import Lesson
 from workflows.starter.pretrained import SENTENCE_WIDTH, Meanings
-from workflows.starter.tokenizer import load_tokenizer
-
-NAMES = [
-    name for name in ("red ox", "sun", "ship", "old key", "kite", "yak") if not is_held_out(name)
-]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory):
-    return load_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
 
 @pytest.fixture
-def task(tokenizer, monkeypatch: pytest.MonkeyPatch) -> ClipTask:
-    from dataclasses import replace
-
-    monkeypatch.setattr(clip, "RECIPE", replace(clip.RECIPE, batch_size=len(NAMES)))
-    rng = np.random.default_rng(0)
-    pictures = Pictures(
-        rng.integers(0, 256, (len(NAMES), 64, 64, 3), dtype=np.uint8),
-        *(np.array(NAMES),) * 2,
-        np.array(["noto"] * len(NAMES)),
-        np.array([""] * len(NAMES)),
-    )
-    embeddings = rng.normal(size=(600, SENTENCE_WIDTH)).astype(np.float32)
-    words = np.array([f"word {number}" for number in range(600 - len(NAMES))])
+def task(noise_with_names: Pictures, tokenizer, monkeypatch: pytest.MonkeyPatch) -> ClipTask:
+    pictures, names = noise_with_names, noise_with_names.captions
+    monkeypatch.setattr(clip, "RECIPE", replace(clip.RECIPE, batch_size=len(names)))
+    embeddings = np.random.default_rng(0).normal(size=(600, SENTENCE_WIDTH)).astype(np.float32)
+    words = np.array([f"word {number}" for number in range(600 - len(names))])
     lesson = Lesson(
-        Meanings(np.concatenate([words, NAMES]), embeddings, len(words)),
+        Meanings(np.concatenate([words, names]), embeddings, len(words)),
         tokenizer,
         torch.device("cpu"),
     )
@@ -58,8 +41,10 @@ def test_a_step_teaches_both_towers_and_the_probe(task: ClipTask) -> None:
     assert changed == {"visual", "text", "probe", "logit_scale"}
 
 
-def test_the_loss_is_of_pictures_and_of_meanings(task: ClipTask) -> None:
+def test_the_loss_is_of_pictures_and_of_meanings(
+    task: ClipTask, noise_with_names: Pictures
+) -> None:
     """Random towers guess: ln of the batch for the pictures; unrelated embeddings: a cosine near 0."""
     task.model.logit_scale.data.zero_()
     loss = task.loss(torch.Generator().manual_seed(0)).item()
-    assert loss == pytest.approx(np.log(len(NAMES)) + 1, abs=0.3)
+    assert loss == pytest.approx(np.log(len(noise_with_names)) + 1, abs=0.3)

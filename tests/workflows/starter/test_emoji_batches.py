@@ -101,3 +101,15 @@ def test_variation_is_in_range_and_a_function_of_the_generator() -> None:
     assert first.max() <= 1
     assert torch.equal(first, emoji_batches.vary(images, generator(2)))
     assert not torch.equal(first, emoji_batches.vary(images, generator(3)))
+
+
+def test_half_of_the_pictures_lose_what_64_pixels_cannot_show() -> None:
+    stripes = torch.zeros(200, 3, 96, 96)
+    stripes[..., ::2] = 1
+    coarse = emoji_batches.coarsen(stripes, generator())
+    contrast = coarse.std(dim=(1, 2, 3))
+    kept = contrast > 0.49
+    assert torch.equal(coarse[kept], stripes[kept])
+    assert 70 < kept.sum() < 130
+    assert (contrast[~kept] < 0.3).all()
+    assert torch.allclose(coarse[~kept].mean(), torch.tensor(0.5), atol=0.01)

@@ -22,7 +22,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> starter_unet.UnetTask:
         images=rng.integers(0, 256, (60, 64, 64, 3)).astype(np.uint8),
         captions=names,
         concepts=names,
-        sets=np.array(["a"] * 60),
+        sets=np.array([starter_unet.SET] * 60),
         aliases=np.array([""] * 60),
     )
     torch.manual_seed(0)
