@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.safetensors"
 PICTURE_SIZE_PX = 64
-PROMPTS = (
-    *("red heart", "grinning face", "dog face", "flag France", "pizza"),
-    *("rocket", "deciduous tree", "woman astronaut medium skin tone", "automobile", "sun"),
-    *("cat face", "red apple", "house", "fish", "man cook dark skin tone"),
-    *("soccer ball", "strawberry", "green book", "yellow heart", "hourglass done"),
-)
 
 
 class Workshop:
@@ -153,23 +147,25 @@ def export(shop: Workshop) -> None:
 
 
 def measure(shop: Workshop) -> None:
-    """Print the exported models' figures as JSON; draw `samples.png` into the work folder."""
+    """Print the exported models' figures as JSON."""
     import open_clip
     from diffusers import AutoencoderKL
 
     from workflows.starter import export as starter_export
+    from workflows.starter.architecture import IMAGE_SIZE_PX
     from workflows.starter.clip import clip_figures
     from workflows.starter.emoji_batches import as_floats
+    from workflows.starter.unet import unet_figures
     from workflows.starter.vae import vae_figures
 
-    pictures, openmoji = shop.pictures()
     clip = open_clip.create_model(f"local-dir:{starter_export.CLIP_FOLDER}", device=shop.device)
-    figures = clip_figures(clip.eval(), shop.tokenizer, pictures, openmoji)
+    figures = clip_figures(clip.eval(), shop.tokenizer, *shop.pictures(IMAGE_SIZE_PX))
+    pictures, openmoji = shop.pictures()
     vae: Any = AutoencoderKL.from_pretrained(starter_export.LDM_FOLDER / "vae")
     images = as_floats(openmoji.images, shop.device) * 2 - 1
     figures |= vae_figures(vae.eval().to(shop.device), images)
+    figures |= unet_figures(pictures, starter_export.LDM_FOLDER, shop.device)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2))
-    starter_export.sample_grid(list(PROMPTS), shop.folder / "samples.png")
 
 
 STAGES: dict[str, Callable[[Workshop], None]] = {

@@ -48,8 +48,8 @@ def clip_figures(
     """
     figures = {"logit_scale": model.logit_scale.exp().item()}
     image, text = embed(model, tokenizer, openmoji)
-    plain, unseen = ~openmoji.toned(), ~openmoji.seen()
-    every = np.ones(len(openmoji), dtype=bool)
+    plain, unseen = torch.from_numpy(~openmoji.toned()), torch.from_numpy(~openmoji.seen())
+    every = torch.ones_like(plain)
     for suffix, rows in {"": every, "_plain": plain, "_unseen": unseen}.items():
         figures[f"auc_openmoji{suffix}"] = separation(image[rows] @ text[rows].T)
     similarity = image[plain] @ text[plain].T
@@ -60,7 +60,7 @@ def clip_figures(
     noto = pictures.select((pictures.sets == "noto") & ~pictures.seen())
     image, text = embed(model, tokenizer, noto)
     figures["auc_noto_unseen"] = separation(image @ text.T)
-    rows = ~noto.toned()
+    rows = torch.from_numpy(~noto.toned())
     return figures | {"recall_noto_unseen": recall(image[rows] @ text[rows].T, RECALL_AT)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ TONED_WEIGHT = 0.5  # few concepts, and the tone is soon learned
 # One set: captions do not say the style, so that with four each caption would have four answers, and a
 # model of this size and training would blend them.
 SET = "twemoji"
-HELD_OUT_PICTURES = 128
+HELD_OUT_PICTURES, JUDGED_PICTURES = 128, 1280
+BATCH = 64  # pictures that are judged at a time
 LATENT_SIZE = 16
 SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -84,6 +86,45 @@ def latent_scale(vae: Any, pictures: Pictures) -> float:
     return float(1 / encode(vae, pictures.select(pictures.seen().nonzero()[0][::8])).std())
 
 
+class HeldOut:
+    """Pictures of unseen concepts, each with its own fixed noise and timestep, from little noise to much."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        encoders: tuple[Any, Any, Any],
+        scaling_factor: float,
+        count: int,
+        device: torch.device,
+    ) -> None:
+        """``encoders`` are VAE, text encoder and tokenizer; ``count`` pictures are spread over all."""
+        vae, text_encoder, tokenizer = encoders
+        unseen = pictures.select(~pictures.seen())
+        chosen = unseen.select(np.linspace(0, len(unseen) - 1, count).astype(int))
+        generator = torch.Generator().manual_seed(RECIPE.seed)
+        self.device = device
+        self.schedule = build_schedule().to(device)
+        self.latents = encode(vae, chosen) * scaling_factor
+        self.text = hidden_states(text_encoder, tokenizer, [str(name) for name in chosen.captions])
+        self.noise = torch.randn(self.latents.shape, generator=generator)
+        # Pictures lie in the order of their code points; one noise level is not to be all faces.
+        order = torch.randperm(count, generator=generator)
+        self.latents, self.text = self.latents[order], self.text[order]
+        self.timesteps = torch.linspace(0, len(self.schedule) - 1, count).long()
+
+    @torch.inference_mode()
+    def losses(self, model: Any) -> Tensor:
+        """Denoising loss of each picture, (count,), by rising noise."""
+        everything = (self.latents, self.noise, self.timesteps, self.text)
+        parts = zip(*(tensor.split(BATCH) for tensor in everything), strict=True)
+        return torch.cat(
+            [
+                denoising_loss(model, self.schedule, *(t.to(self.device) for t in part)).cpu()
+                for part in parts
+            ]
+        )
+
+
 class UnetTask:
     """Denoising of cached latents, given cached text embeddings."""
 
@@ -102,18 +143,8 @@ class UnetTask:
         captions, self.caption_of = np.unique(seen.captions, return_inverse=True)
         self.text = hidden_states(text_encoder, tokenizer, [str(caption) for caption in captions])
         self.no_caption = hidden_states(text_encoder, tokenizer, [""])
-        self._hold_out(pictures.select(~pictures.seen()), vae, text_encoder, tokenizer)
-
-    def _hold_out(self, unseen: Pictures, vae: Any, text_encoder: Any, tokenizer: Any) -> None:
-        """Pictures of unseen concepts, each with its own fixed noise and timestep."""
-        rows = np.linspace(0, len(unseen) - 1, HELD_OUT_PICTURES).astype(int)
-        chosen = unseen.select(rows)
-        generator = torch.Generator().manual_seed(RECIPE.seed)
-        self.heldout_latents = encode(vae, chosen) * self.scaling_factor
-        captions = [str(caption) for caption in chosen.captions]
-        self.heldout_text = hidden_states(text_encoder, tokenizer, captions)
-        self.heldout_noise = torch.randn(self.heldout_latents.shape, generator=generator)
-        self.heldout_timesteps = torch.linspace(0, 999, HELD_OUT_PICTURES).long()
+        encoders = (vae, text_encoder, tokenizer)
+        self.heldout = HeldOut(pictures, encoders, self.scaling_factor, HELD_OUT_PICTURES, device)
 
     def parameter_groups(self) -> list[dict]:
         """Decayed matrices and undecayed vectors."""
@@ -138,15 +169,24 @@ class UnetTask:
 
     def measure(self, model: Any) -> dict[str, float]:
         """Mean loss on pictures of unseen concepts, and by thirds of the noise levels."""
-        losses = denoising_loss(
-            model,
-            self.schedule,
-            self.heldout_latents.to(self.device),
-            self.heldout_noise.to(self.device),
-            self.heldout_timesteps.to(self.device),
-            self.heldout_text.to(self.device),
-        )
+        losses = self.heldout.losses(model)
         thirds = zip(("low", "middle", "high"), losses.tensor_split(3), strict=True)
         return {"heldout": float(losses.mean())} | {
             f"heldout_{name}_noise": float(part.mean()) for name, part in thirds
         }
+
+
+def unet_figures(pictures: Pictures, folder: Path, device: torch.device) -> dict[str, float]:
+    """Loss of the pipeline in ``folder`` on pictures of unseen concepts, by tenths of the noise levels."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder).to(device)
+    vae = pipeline.vae
+    encoders = (vae, pipeline.text_encoder, pipeline.tokenizer)
+    chosen = pictures.select(pictures.sets == SET)
+    heldout = HeldOut(chosen, encoders, vae.config.scaling_factor, JUDGED_PICTURES, device)
+    losses = heldout.losses(pipeline.unet.eval())
+    tenths = enumerate(losses.tensor_split(10))
+    return {"loss_unseen": float(losses.mean())} | {
+        f"loss_unseen_noise_{tenth}": float(part.mean()) for tenth, part in tenths
+    }

@@ -14,6 +14,7 @@ from workflows.starter.loop import TrainingState
 from workflows.starter.meaning import Lesson
 from workflows.starter.pretrained import SENTENCE_WIDTH, Meanings
 
+
 @pytest.fixture
 def task(noise_with_names: Pictures, tokenizer, monkeypatch: pytest.MonkeyPatch) -> ClipTask:
     pictures, names = noise_with_names, noise_with_names.captions

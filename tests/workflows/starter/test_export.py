@@ -72,12 +72,3 @@ def test_the_folder_is_half_precision_keeps_its_card_and_names_no_path(ldm_folde
         content = json.loads(path.read_text(encoding="utf-8"))
         assert "_name_or_path" not in content
         assert str(ldm_folder.parent) not in path.read_text(encoding="utf-8")
-
-
-def test_a_grid_holds_one_picture_a_prompt(ldm_folder: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    grid = tmp_path / "grid.png"
-    starter_export.sample_grid(["red heart"] * 3, grid, ldm_folder, columns=2, steps=2)
-    with Image.open(grid) as picture:
-        assert picture.size == (128, 128)
