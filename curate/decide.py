@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,10 +78,8 @@ def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
     What an earlier run measured beyond ``request`` is left out, so that the verdicts do not depend on
     what was run before.
     """
-    tables = []
-    for path in parts:
-        names = [n for n in pq.read_schema(path).names if n not in embeddings.COLUMNS]
-        tables.append(pq.read_table(path, columns=names))
+    with ThreadPoolExecutor() as pool:  # arrow's own threads share out columns, too small a work here
+        tables = list(pool.map(_without_embeddings, parts))
     frame = _concatenated(tables).to_pandas()
     frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
     closed = ~request.gate.lets_through(frame) & (frame["error"] == "").to_numpy()
@@ -90,6 +89,12 @@ def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
         frame.loc[shut, ["pixels", "phash"]] = ""
         frame.loc[shut, registry.picture_columns(request.measures)] = np.nan
     return frame
+
+
+def _without_embeddings(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as part:
+        names = [name for name in part.schema_arrow.names if name not in embeddings.COLUMNS]
+        return part.read(names, use_threads=False)
 
 
 def _concatenated(tables: list[pa.Table]) -> pa.Table:
