@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate import duplicates, embeddings, split
+from curate import duplicates, embeddings, memory, split
 from curate.config import CurateConfig, SplitConfig
 from curate.embeddings import Embeddings
 from curate.filters.config import FiltersConfig
@@ -28,6 +29,9 @@ from curate.request import Request
 
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
 _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
+_READERS = (
+    2  # each holds on to memory; arrow's own threads share out columns, too small a work here
+)
 _INTERNAL = ("has_caption", "pixels", "error", "version")  # the ledger says them in other words
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
@@ -68,6 +72,7 @@ def judge(parts: list[Path], config: CurateConfig, removed: Removed) -> Verdicts
     embedded = Embeddings(parts)
     heads = {f"head_{name}": load_head(head) for name, head in config.heads.items()}
     pairs = load_annotations(parts, Request.of(config))
+    memory.give_back()  # the reading of many small parts leaves as much behind as it returns
     pairs = pairs.assign(**_scores(pairs, embedded, heads))
     return decide(pairs, embedded, config.filters, config.split, removed)
 
@@ -78,7 +83,7 @@ def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
     What an earlier run measured beyond ``request`` is left out, so that the verdicts do not depend on
     what was run before.
     """
-    with ThreadPoolExecutor() as pool:  # arrow's own threads share out columns, too small a work here
+    with ThreadPoolExecutor(_READERS) as pool:
         tables = list(pool.map(_without_embeddings, parts))
     frame = _concatenated(tables).to_pandas()
     frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
@@ -94,7 +99,10 @@ def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
 def _without_embeddings(path: Path) -> pa.Table:
     with pq.ParquetFile(path) as part:
         names = [name for name in part.schema_arrow.names if name not in embeddings.COLUMNS]
-        return part.read(names, use_threads=False)
+        table = part.read(names, use_threads=False)
+    # A million hashes of which no more is looked at than tells pictures apart.
+    short = pc.utf8_slice_codeunits(table["pixels"], 0, duplicates.NAME_DIGITS)
+    return table.set_column(names.index("pixels"), "pixels", short)
 
 
 def _concatenated(tables: list[pa.Table]) -> pa.Table:
