@@ -32,24 +32,26 @@ def main() -> None:
         "keys", metavar="KEY", nargs="+", help="as the ledger, shards and reports say"
     )
     arguments = parser.parse_args()
-    print("\n\n".join(explain(runs.curate_dir(arguments.run), arguments.keys)))
+    for story in explain(runs.curate_dir(arguments.run), arguments.keys):
+        print(story, end="\n\n")
 
 
-def explain(curate_dir: Path, keys: list[str]) -> list[str]:
-    """One text for each key.
+def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
+    """One text for each key that the ledger has.
 
     Raises:
-        UserError: the ledger has no such key; names those that look like it.
+        UserError: it lacks some of them, said after the others' texts; names those that look like them.
         FileNotFoundError: the run has no ledger.
     """
     rows = ledger.read(curate_dir, filters=[("key", "in", keys)])
-    unknown = [key for key in keys if key not in set(rows["key"])]
-    if unknown:
-        raise UserError(_unknown(curate_dir, unknown[0]))
+    present = set(rows["key"])
     cut = (read_json(curate_dir / "funnel.json") or {}).get("cut", {})
     groups = sorted(set(rows["duplicate_group"]) - {""})
     twins = _twins(curate_dir, groups) if groups else rows[:0]
-    return ["\n".join(_story(curate_dir, rows[rows["key"] == key], twins, cut)) for key in keys]
+    for key in filter(present.__contains__, keys):
+        yield "\n".join(_story(curate_dir, rows[rows["key"] == key], twins, cut))
+    if unknown := [key for key in keys if key not in present]:
+        raise UserError(_unknown(curate_dir, unknown))
 
 
 def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
@@ -61,10 +63,14 @@ def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
     return ledger.read(curate_dir, columns, [wanted]).drop_duplicates("key")
 
 
-def _unknown(curate_dir: Path, key: str) -> str:
-    present = ledger.read(curate_dir, ["key"])["key"].unique().tolist()
-    near = get_close_matches(key, present, NEAR_KEYS)
-    hint = f"near ones: {', '.join(near)}" if near else f"it begins with: {', '.join(present[:3])}"
+def _unknown(curate_dir: Path, keys: list[str]) -> str:
+    known = ledger.read(curate_dir, ["key"])["key"].unique().tolist()
+    return "\n".join(_like(curate_dir, key, known) for key in keys)
+
+
+def _like(curate_dir: Path, key: str, known: list[str]) -> str:
+    near = get_close_matches(key, known, NEAR_KEYS)
+    hint = f"near ones: {', '.join(near)}" if near else f"it begins with: {', '.join(known[:3])}"
     return f"the ledger of {curate_dir.parent} has no key {key!r}; {hint}"
 
 

@@ -49,6 +49,7 @@ def run(config: CurateConfig, source: Source) -> None:
 
 
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
+    _say_what_is_replaced(curate_dir, config)
     provenance.write_config(curate_dir / "config.yaml", config)
     listed = removed(curate_dir)
     scorer = cache(lambda: clip.load_clip(config.clip))
@@ -70,6 +71,18 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if listed.pending:  # this curation has left out what a removal was interrupted in
         write_removed(curate_dir, replace(listed, pending=False))
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
+
+
+def _say_what_is_replaced(curate_dir: Path, config: CurateConfig) -> None:
+    """A run of the same name may be an accident; what was measured for it stays, its shards do not."""
+    before = provenance.read_config(curate_dir / "config.yaml").get("dataset", {})
+    now = provenance.redacted(asdict(config.dataset))
+    changed = {name for name in {*before, *now} if before.get(name) != now.get(name)}
+    if before and changed - {"limit", "sample"}:
+        _say(
+            f"note: {config.run.folder} was made of other data ({', '.join(sorted(changed))} differ); its "
+            "shards and reports are replaced. Another run.name= keeps them"
+        )
 
 
 def _write_results(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from curate.command import UserError
@@ -51,7 +52,9 @@ def rows(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:
 def _from_delimited(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:
     with opened(table) as stream:
         lines = _decoded(stream, table, tally)
-        delimiter = _DELIMITERS[table.kind]
+        start = list(islice(lines, 1))
+        delimiter = _delimiter(table, "".join(start))
+        lines = chain(start, lines)
         fields = (
             _quoted(lines, delimiter, table, tally) if config.quotes else _plain(lines, delimiter)
         )
@@ -76,6 +79,13 @@ def _from_delimited(table: TableFile, config: TableConfig, tally: Tally) -> Iter
                 f"{table.path} has {len(first[1])} columns in its first line where {len(names)} are "
                 f"expected ({', '.join(names)}); type dataset.columns=[...] with their names in order"
             )
+
+
+def _delimiter(table: TableFile, line: str) -> str:
+    """That of the file's type; spreadsheets write semicolons where the comma is the decimal point."""
+    return (
+        ";" if table.kind == "csv" and ";" in line and "," not in line else _DELIMITERS[table.kind]
+    )
 
 
 def _header(first: tuple[int, list[str]], columns: list[str] | None) -> list[str]:

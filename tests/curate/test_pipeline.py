@@ -304,3 +304,14 @@ def test_two_processes_never_work_in_one_run(config):
     with locked(curate_dir), pytest.raises(UserError, match="another process"):
         run(config)
     run(config)
+
+
+def test_a_run_that_is_made_of_other_data_is_said_to_be_replaced(
+    config, make_pictures, tmp_path, capsys
+):
+    run(config)
+    run(config)
+    assert "other data" not in capsys.readouterr().out
+    config.dataset.root = str(make_pictures(tmp_path / "others", 12))
+    run(config)
+    assert "was made of other data (root differ" in capsys.readouterr().out

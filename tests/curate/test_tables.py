@@ -111,6 +111,15 @@ def test_all_types_read_the_same(tmp_path, images, name):
     assert listed(source) == [first, second]
 
 
+def test_a_spreadsheet_s_semicolons_are_told_from_commas(tmp_path, images):
+    path = tmp_path / "t.csv"
+    path.write_text("url;text\nhttp://x/blue.png;a blue one, and small\n")
+    [only] = listed(read(path, images))
+    assert only.captions == ("a blue one, and small",)
+    path.write_text('url,text\nhttp://x/blue.png,"a; b"\n')
+    assert listed(read(path, images))[0].captions == ("a; b",)
+
+
 def test_a_folder_and_a_glob_skip_what_downloads_leave(tmp_path, images):
     folder = tmp_path / "laion"
     (folder / "sub").mkdir(parents=True)
