@@ -101,7 +101,8 @@ def _without_embeddings(path: Path) -> pa.Table:
         names = [name for name in part.schema_arrow.names if name not in embeddings.COLUMNS]
         table = part.read(names, use_threads=False)
     # A million hashes of which no more is looked at than tells pictures apart.
-    short = pc.utf8_slice_codeunits(table["pixels"], 0, duplicates.NAME_DIGITS)
+    options = pc.SliceOptions(0, duplicates.NAME_DIGITS)
+    short = pc.call_function("utf8_slice_codeunits", [table["pixels"]], options)
     return table.set_column(names.index("pixels"), "pixels", short)
 
 
