@@ -29,9 +29,9 @@ from curate.request import Request
 
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
 _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
-_READERS = (
-    2  # each holds on to memory; arrow's own threads share out columns, too small a work here
-)
+# Each holds on to memory. Arrow's own threads share out columns, too small a work here.
+_READERS = 2
+_WHOLE = {pa.int64(): pd.Int64Dtype()}
 _INTERNAL = ("has_caption", "pixels", "error", "version")  # the ledger says them in other words
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
@@ -85,7 +85,7 @@ def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
     """
     with ThreadPoolExecutor(_READERS) as pool:
         tables = list(pool.map(_without_embeddings, parts))
-    frame = _concatenated(tables).to_pandas()
+    frame = _to_frame(_concatenated(tables))
     frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
     closed = ~request.gate.lets_through(frame) & (frame["error"] == "").to_numpy()
     if closed.any():
@@ -119,6 +119,15 @@ def _concatenated(tables: list[pa.Table]) -> pa.Table:
         return pa.concat_tables(
             [_as_text(table, mixed) for table in tables], promote_options="permissive"
         )
+
+
+def _to_frame(table: pa.Table) -> pd.DataFrame:
+    """In pandas; whole numbers some of which are missing stay whole, for photo ids exceed a float's digits."""
+    frame = table.to_pandas()
+    for field in table.schema:
+        if field.type == pa.int64() and table[field.name].null_count:
+            frame[field.name] = table[field.name].to_pandas(types_mapper=_WHOLE.get)
+    return frame
 
 
 def _as_text(table: pa.Table, names: set[str]) -> pa.Table:

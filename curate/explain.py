@@ -56,22 +56,18 @@ def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
 
 def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
     """A row for each picture of some duplicate groups."""
-    columns, wanted = (
-        ["key", "duplicate_group", "phash", "status"],
-        ("duplicate_group", "in", groups),
-    )
-    return ledger.read(curate_dir, columns, [wanted]).drop_duplicates("key")
+    columns = ["key", "duplicate_group", "phash", "status"]
+    found = ledger.read(curate_dir, columns, [("duplicate_group", "in", groups)])
+    return found.drop_duplicates("key")
 
 
 def _unknown(curate_dir: Path, keys: list[str]) -> str:
+    """All unknown keys; only for the first is it looked what it may have meant, which takes seconds."""
     known = ledger.read(curate_dir, ["key"])["key"].unique().tolist()
-    return "\n".join(_like(curate_dir, key, known) for key in keys)
-
-
-def _like(curate_dir: Path, key: str, known: list[str]) -> str:
-    near = get_close_matches(key, known, NEAR_KEYS)
+    near = get_close_matches(keys[0], known, NEAR_KEYS)
     hint = f"near ones: {', '.join(near)}" if near else f"it begins with: {', '.join(known[:3])}"
-    return f"the ledger of {curate_dir.parent} has no key {key!r}; {hint}"
+    others = f"; nor {', '.join(map(repr, keys[1:]))}" if keys[1:] else ""
+    return f"the ledger of {curate_dir.parent} has no key {keys[0]!r}; {hint}{others}"
 
 
 def _story(

@@ -81,10 +81,11 @@ class HashingWriter:
     def __enter__(self) -> HashingWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         try:
-            self._flush()
-            self._synced.result()
+            if kind is None:
+                self._flush()
+                self._synced.result()
         finally:
             for thread in self._threads.values():
                 thread.shutdown()

@@ -50,7 +50,6 @@ def run(config: CurateConfig, source: Source) -> None:
 
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say_what_is_replaced(curate_dir, config)
-    provenance.write_config(curate_dir / "config.yaml", config)
     listed = removed(curate_dir)
     scorer = cache(lambda: clip.load_clip(config.clip))
     measured = annotate.annotate(
@@ -75,12 +74,14 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
 
 def _say_what_is_replaced(curate_dir: Path, config: CurateConfig) -> None:
     """A run of the same name may be an accident; what was measured for it stays, its shards do not."""
-    before = provenance.read_config(curate_dir / "config.yaml").get("dataset", {})
+    before = provenance.read_config(curate_dir / "config.yaml").get("dataset")
+    if not isinstance(before, dict):
+        return
     now = provenance.redacted(asdict(config.dataset))
-    changed = {name for name in {*before, *now} if before.get(name) != now.get(name)}
-    if before and changed - {"limit", "sample"}:
+    both = (before.keys() & now.keys()) - {"limit", "sample", "index", "spool"}
+    if changed := sorted(name for name in both if before[name] != now[name]):
         _say(
-            f"note: {config.run.folder} was made of other data ({', '.join(sorted(changed))} differ); its "
+            f"note: {config.run.folder} was made of other data ({', '.join(changed)} changed); its "
             "shards and reports are replaced. Another run.name= keeps them"
         )
 
@@ -92,7 +93,8 @@ def _write_results(
     verdicts: Verdicts,
     figures: dict[str, Any],
 ) -> None:
-    """Shards, ledger, funnel, report and, last, the manifest."""
+    """What was asked for, shards, ledger, funnel, report and, last, the manifest."""
+    provenance.write_config(curate_dir / "config.yaml", config)
     plans, manifest = _write_shards(curate_dir, config, source, verdicts, figures)
     shard_of = {key: planned.path for planned in plans for key in planned.keys}
     table = verdicts.ledger

@@ -46,7 +46,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """What ``write_config`` wrote; empty where there is none that can be read."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, OmegaConfBaseException):
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return {}
     return content if isinstance(content, dict) else {}  # type: ignore[return-value]
 

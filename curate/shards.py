@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -227,14 +226,13 @@ def write_shard(
 
 def _write_sidecar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The samples' table, one row each, as img2dataset puts it beside a tar."""
-    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    table = io.BytesIO()
-    frame = pd.DataFrame(rows)
-    frame.insert(1, "caption", frame["captions"].str[0])
-    frame.to_parquet(table, index=False)
+    table = pa.Table.from_pylist(list(rows))
+    captions = pa.array([row["captions"][0] for row in rows], pa.string())
     with atomic_write(path) as stream:
-        stream.write(table.getvalue())
+        pq.write_table(table.add_column(1, "caption", captions), stream)
 
 
 def _write_stats(path: Path, info: ShardInfo, plan_digest: str) -> None:

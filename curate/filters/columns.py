@@ -33,7 +33,9 @@ def _numbers(name: str, pairs: pd.DataFrame) -> pd.Series:
         )
     try:
         numbers = pd.to_numeric(pairs[name])
-        return numbers if pd.api.types.is_integer_dtype(numbers) else numbers.astype(np.float32)
+        if pd.api.types.is_integer_dtype(numbers):
+            return numbers.astype(np.float64) if numbers.hasnans else numbers
+        return numbers.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"filters.columns.{name}: not all values are numbers ({error})") from error
 

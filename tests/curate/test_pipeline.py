@@ -314,4 +314,4 @@ def test_a_run_that_is_made_of_other_data_is_said_to_be_replaced(
     assert "other data" not in capsys.readouterr().out
     config.dataset.root = str(make_pictures(tmp_path / "others", 12))
     run(config)
-    assert "was made of other data (root differ" in capsys.readouterr().out
+    assert "was made of other data (root changed)" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import json
 import tarfile
 
+import pyarrow.parquet as pq
 import pytest
 
 from curate import shards
@@ -55,6 +56,16 @@ def test_a_shard_reads_back(tmp_path):
     assert first.caption == first.captions[0]
     assert first.meta["similarity"] == [0.3, None]
     assert "url" not in first.meta  # empty values are left out
+
+
+def test_the_table_beside_a_shard_keeps_whole_numbers_whole(tmp_path):
+    rows = [row(0) | {"photo_id": 2**53 + 1}, row(1) | {"photo_id": None}]
+    [planned], [info] = write(tmp_path, rows)
+    table = pq.read_table((tmp_path / info.path).with_suffix(".parquet")).to_pylist()
+    assert table == [
+        {"key": r["key"], "caption": r["captions"][0], **r} for r in rows_of(planned, rows)
+    ]
+    assert [*table[0]][:3] == ["key", "caption", "captions"]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "k" * 95 + ".json"])
