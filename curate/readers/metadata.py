@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from curate.command import UserError
+from curate.readers import delimiter
 from curate.readers.columns import CAPTION_NAMES, captions_in, column_name, is_missing
 from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES, Row, images_below
@@ -93,7 +94,8 @@ def _below(table: Path, number: int, path: Path) -> str:
 def _from_csv(table: Path) -> list[dict[str, Any]]:
     """Rows of text: "None", "NA" and "7" are captions. An empty field is a missing value."""
     with table.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
+        lines, parted_by = delimiter.told(stream)
+        reader = csv.DictReader(lines, delimiter=parted_by)
         records: list[dict[str, Any]] = []
         for record in reader:
             if None in record:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
 from typing import Any
 
 from curate.command import UserError
+from curate.readers import delimiter as delimiters
 from curate.readers.columns import encodable, is_missing
 from curate.readers.config import TableConfig
 from curate.readers.json_object import json_object
@@ -20,7 +20,6 @@ Row = tuple[int, dict[str, Any]]
 
 _BATCH_ROWS = 4096
 _HOPELESS_LINES = 1000  # lines at the start none of which fits: this is another format
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def rows(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:
@@ -52,9 +51,7 @@ def rows(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:
 def _from_delimited(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:
     with opened(table) as stream:
         lines = _decoded(stream, table, tally)
-        start = list(islice(lines, 1))
-        delimiter = _delimiter(table, "".join(start))
-        lines = chain(start, lines)
+        lines, delimiter = delimiters.told(lines) if table.kind == "csv" else (lines, "\t")
         fields = (
             _quoted(lines, delimiter, table, tally) if config.quotes else _plain(lines, delimiter)
         )
@@ -79,13 +76,6 @@ def _from_delimited(table: TableFile, config: TableConfig, tally: Tally) -> Iter
                 f"{table.path} has {len(first[1])} columns in its first line where {len(names)} are "
                 f"expected ({', '.join(names)}); type dataset.columns=[...] with their names in order"
             )
-
-
-def _delimiter(table: TableFile, line: str) -> str:
-    """That of the file's type; spreadsheets write semicolons where the comma is the decimal point."""
-    return (
-        ";" if table.kind == "csv" and ";" in line and "," not in line else _DELIMITERS[table.kind]
-    )
 
 
 def _header(first: tuple[int, list[str]], columns: list[str] | None) -> list[str]:

@@ -388,3 +388,11 @@ def test_openmoji_speaks_other_languages_and_records_the_truth():
     assert all(c.captions[0] == c.columns["true_caption"] for c in german if c not in planted)
     with pytest.raises(UserError, match=r"dataset\.language"):
         openmoji(language="xx")
+
+
+def test_metadata_of_a_spreadsheet_may_have_semicolons(make_pictures, tmp_path):
+    folder = make_pictures(tmp_path / "p", 1)
+    (folder / "0000.txt").unlink()
+    (folder / "metadata.csv").write_text("file_name;text\n0000.png;a cat, small\n")
+    [only] = readers.read(FolderConfig(name="p", reader="folder", root=str(folder))).candidates()
+    assert only.captions == ("a cat, small",)

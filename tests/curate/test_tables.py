@@ -111,13 +111,25 @@ def test_all_types_read_the_same(tmp_path, images, name):
     assert listed(source) == [first, second]
 
 
-def test_a_spreadsheet_s_semicolons_are_told_from_commas(tmp_path, images):
-    path = tmp_path / "t.csv"
-    path.write_text("url;text\nhttp://x/blue.png;a blue one, and small\n")
-    [only] = listed(read(path, images))
-    assert only.captions == ("a blue one, and small",)
-    path.write_text('url,text\nhttp://x/blue.png,"a; b"\n')
-    assert listed(read(path, images))[0].captions == ("a; b",)
+@pytest.mark.parametrize(
+    ("text", "caption"),
+    [
+        ("url;text\nhttp://x/blue.png;a blue one, small\n", "a blue one, small"),
+        ("\nsep=;\nurl;text\nhttp://x/blue.png;blue, small\n", "blue, small"),
+        ('url,text\nhttp://x/blue.png,"a; b"\n', "a; b"),
+        ('text,"url"\na; b,http://x/blue.png\n', "a; b"),
+    ],
+)
+def test_a_spreadsheet_s_semicolons_are_told_from_commas(tmp_path, images, text, caption):
+    (tmp_path / "t.csv").write_text(text)
+    [only] = listed(read(tmp_path / "t.csv", images))
+    assert only.captions == (caption,)
+
+
+def test_a_first_record_of_several_lines_is_parted_by_commas(tmp_path, images):
+    (tmp_path / "t.csv").write_text('"a; b\nlonger",http://x/blue.png\n')
+    [only] = listed(read(tmp_path / "t.csv", images, columns=["caption", "url"]))
+    assert [caption.split() for caption in only.captions] == [["a;", "b", "longer"]]
 
 
 def test_a_folder_and_a_glob_skip_what_downloads_leave(tmp_path, images):
