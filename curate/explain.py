@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,9 @@ def main() -> None:
         "keys", metavar="KEY", nargs="+", help="as the ledger, shards and reports say"
     )
     arguments = parser.parse_args()
-    for story in explain(runs.curate_dir(arguments.run), arguments.keys):
+    curate_dir = runs.curate_dir(arguments.run)
+    runs.say_if_unfinished(curate_dir)
+    for story in explain(curate_dir, arguments.keys):
         print(story, end="\n\n")
 
 
@@ -63,11 +65,20 @@ def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
 
 def _unknown(curate_dir: Path, keys: list[str]) -> str:
     """All unknown keys; only for the first is it looked what it may have meant, which takes seconds."""
-    known = ledger.read(curate_dir, ["key"])["key"].unique().tolist()
-    near = get_close_matches(keys[0], known, NEAR_KEYS)
-    hint = f"near ones: {', '.join(near)}" if near else f"it begins with: {', '.join(known[:3])}"
+    rows = ledger.read(curate_dir, ["key", "file_name"]).drop_duplicates("key")
+    known = rows["key"].tolist()
+    near = [key for key in known if key.startswith(keys[0])] or get_close_matches(keys[0], known)
+    if "file_name" in rows:
+        near = rows.loc[rows["file_name"].map(_is_called(keys[0])), "key"].tolist() or near
+    shown = ", ".join(near[:NEAR_KEYS])
+    hint = f"near ones: {shown}" if near else f"it begins with: {', '.join(known[:3])}"
     others = f"; nor {', '.join(map(repr, keys[1:]))}" if keys[1:] else ""
     return f"the ledger of {curate_dir.parent} has no key {keys[0]!r}; {hint}{others}"
+
+
+def _is_called(name: str) -> Callable[[object], bool]:
+    """Whether a file has this name, with or without its folder and its suffix."""
+    return lambda file: name in (file, Path(str(file)).name, Path(str(file)).stem)
 
 
 def _story(

@@ -115,6 +115,20 @@ def _reason(error: Exception) -> str:
     return f"broken ({type(error).__name__})"
 
 
+def is_plain(data: bytes) -> bool:
+    """Whether any reader sees in a file what ``decode`` does: no tag that turns it, no CMYK, nothing to lay over white.
+
+    Colour profiles stay: who ignores them sees other shades, and encoding anew would cost detail.
+
+    Raises:
+        UnreadableImage: not an image.
+    """
+    with _open(data) as image:
+        opaque = image.mode in ("RGB", "L") and "transparency" not in image.info
+        tagged = image.format != "PNG" or "exif" in image.info
+        return opaque and not (tagged and _turn(image) is not None)
+
+
 def encode(image: Image.Image, extension: str, jpeg_quality: int) -> bytes:
     """The picture as ``jpg`` or ``png`` bytes, without metadata."""
     stream = io.BytesIO()

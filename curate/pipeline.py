@@ -19,11 +19,11 @@ from curate import annotate, clip, funnel, ledger, memory, notes, provenance, re
 from curate.command import UserError
 from curate.config import CurateConfig
 from curate.decide import Verdicts, judge
-from curate.files import locked, sha256_of, write_json
+from curate.files import locked, remove_parts, sha256_of, write_json
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.images import UnreadableImage, decode, encode
+from curate.images import UnreadableImage, decode, encode, is_plain
 from curate.readers.source import Source
 from curate.removed import removed
 from curate.removed import write as write_removed
@@ -50,6 +50,7 @@ def run(config: CurateConfig, source: Source) -> None:
 
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say_what_is_replaced(curate_dir, config)
+    remove_parts(curate_dir)
     listed = removed(curate_dir)
     scorer = cache(lambda: clip.load_clip(config.clip))
     measured = annotate.annotate(
@@ -116,7 +117,7 @@ def _write_shards(
     kept = Samples(verdicts.ledger)
     extension = _extension(config.shards.image_format, kept.formats)
     plans = shards.plan(kept.sides(), config.shards.max_samples)
-    settings = f"{extension} {config.shards.jpeg_quality}"
+    settings = f"{extension} {config.shards.jpeg_quality} plain"
     wanted = [shards.digest(kept.rows(planned.keys), settings) for planned in plans]
     written = [
         shards.is_written(curate_dir, planned, digest)
@@ -125,7 +126,8 @@ def _write_shards(
     known = [info for info in written if info]
     if _manifest(config, figures, extension, known) != _old_manifest(curate_dir):
         # Until the last file is in place the old manifest would speak of what is gone.
-        (curate_dir / "manifest.json").unlink(missing_ok=True)
+        for stale in ("manifest.json", "report.html"):
+            (curate_dir / stale).unlink(missing_ok=True)
     image_of = _image_source(source, verdicts.ledger, extension, config.shards.jpeg_quality)
     found = []
     done = sum(info.samples for info in known)
@@ -179,7 +181,7 @@ def _extension(image_format: str, formats: set[str]) -> str:
 def _image_source(
     source: Source, table: pd.DataFrame, extension: str, jpeg_quality: int
 ) -> Callable[[dict[str, Any]], bytes]:
-    """The bytes to store for a row: the source's own where the format fits, else encoded anew."""
+    """The bytes to store for a row: the source's own where any reader sees the same, else encoded anew."""
     kept = table[table["kept"]].drop_duplicates("key")
     location_of = kept.set_index("key")["location"]
 
@@ -195,7 +197,7 @@ def _image_source(
                 f"image {row['key']} has changed since it was measured; the same command again "
                 "measures what is new"
             )
-        if _EXTENSIONS.get(row["format"]) == extension:
+        if _EXTENSIONS.get(row["format"]) == extension and is_plain(data):
             return data
         return encode(decode(data), extension, jpeg_quality)
 
@@ -211,7 +213,7 @@ def _nothing_kept(figures: dict[str, Any]) -> str:
     if SIMILARITY in took:
         cut = funnel.describe_cut(figures["cut"])
         said += f" (cut: {cut}; filters.clip_similarity.fraction=0.5 keeps the better half)"
-    return f"{said}; loosen the rule, or type filters=none to see the scores"
+    return f"{said}; loosen the rule, or type filters=everything to see the scores"
 
 
 def _blocked(filters: FiltersConfig) -> list[str]:

@@ -40,13 +40,14 @@ def files_below(root: Path) -> Iterator[Path]:
         yield from (Path(folder, file) for file in files if not file.startswith("."))
 
 
+def relative_files(root: Path) -> list[str]:
+    """The paths of ``files_below``, relative to ``root``."""
+    return [path.relative_to(root).as_posix() for path in files_below(root)]
+
+
 def images_below(root: Path) -> list[str]:
     """The paths of all images below ``root``, relative to it."""
-    return [
-        path.relative_to(root).as_posix()
-        for path in files_below(root)
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    return [name for name in relative_files(root) if name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Sidecars:
 
     def beside(self, image: Path) -> tuple[str, ...]:
         """The caption of an image; an empty file is an empty caption, no file is none."""
-        for path in map(image.with_suffix, CAPTION_SUFFIXES):
+        for path in map(image.with_suffix, (*CAPTION_SUFFIXES, *map(str.upper, CAPTION_SUFFIXES))):
             try:
                 data = path.read_bytes()
             except (FileNotFoundError, IsADirectoryError):
