@@ -57,8 +57,7 @@ class Scored:
 
     Attributes:
         clip: its name and weights, see ``clip.label``.
-        pairs: ``key, caption_index, caption, duplicate_group, clip_similarity``, numbered through
-            all parts; pictures of equal pixels are a group.
+        pairs: ``key, caption_index, caption, pixels, clip_similarity``, numbered through all parts.
         embeddings: of the same parts.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,17 +33,22 @@ class Embeddings:
 
     @contextmanager
     def images_on_disk(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """As ``images``, zero where there is none, in a temporary file: memory holds what is looked at."""
+        """As ``images``, zero where there is none, in a temporary file: memory holds what is looked at.
+
+        The file is nameless and lies beside the parts, on the disk that was chosen for such sizes.
+
+        Raises:
+            OSError: the disk is full.
+        """
         place = np.full(self._starts[-1], -1)
         place[rows] = np.arange(len(rows))
         vectors = np.zeros((len(rows), 1), np.float32)
-        with tempfile.TemporaryFile() as file:
-            for found, block in self.image_blocks():
-                wanted = place[found] >= 0
-                if vectors.shape[1] != block.shape[1]:
-                    vectors = np.memmap(file, np.float32, "w+", shape=(len(rows), block.shape[1]))
-                vectors[place[found][wanted]] = block[wanted]
-            yield vectors
+        for found, block in self.image_blocks():
+            wanted = place[found] >= 0
+            if vectors.shape[1] != block.shape[1]:
+                vectors = _on_disk(self._parts[0].parent, (len(rows), block.shape[1]))
+            vectors[place[found][wanted]] = block[wanted]
+        yield vectors
 
     def part_of(self, rows: np.ndarray) -> np.ndarray:
         """The number of the part that holds each of ``rows`` (N,)."""
@@ -70,6 +76,19 @@ class Embeddings:
         result = np.empty_like(stacked)
         result[order] = stacked
         return result
+
+
+def _on_disk(folder: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Zeros in float32, in a file without a name that goes when the array does."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        size = np.dtype(np.float32).itemsize * shape[0] * shape[1]
+        try:
+            # In a sparse file the lack of room would come as SIGBUS, when a page is written to.
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            error.filename = str(folder)
+            raise
+        return np.memmap(file, np.float32, "r+", shape=shape)
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:
