@@ -275,17 +275,24 @@ def test_a_footer_that_may_not_be_read_is_no_damage(run, make_pictures, tmp_path
         run(root)
 
 
-@pytest.mark.parametrize("column", ["key", "caption", "image_embedding", "pixels"])
-def test_a_part_with_a_damaged_page_is_named(run, make_pictures, tmp_path, column):
+def all_images(parts, _):
+    return list(Embeddings(parts).image_blocks())
+
+
+@pytest.mark.parametrize(
+    ("column", "reads_it"),
+    [
+        *((name, load_annotations) for name in ("key", "caption", "pixels")),
+        ("image_embedding", all_images),
+    ],
+)
+def test_a_part_with_a_damaged_page_is_named(run, make_pictures, tmp_path, column, reads_it):
     root = make_pictures(tmp_path / "pictures", 7)
     rows = run(root)
     parts = current_parts(tmp_path / "annotations")
     flip(parts[0], column)
     with pytest.raises(UserError, match=rf"{parts[0]} is damaged .* delete it, and the same"):
-        if column == "image_embedding":
-            list(Embeddings(parts).image_blocks())
-        else:
-            load_annotations(parts, REQUEST)
+        reads_it(parts, REQUEST)
     with pytest.raises(UserError, match=f"{parts[0]} is damaged"):
         run(root, images_per_part=4)  # other parts, out of what is known
     parts[0].unlink()
