@@ -186,6 +186,31 @@ def test_metadata_columns_never_hide_the_ledgers_own(tmp_path):
     assert candidates_of(folder(tmp_path))[0].columns["source_split"] == "test"
 
 
+def test_metadata_columns_never_hide_each_other(tmp_path):
+    records = [
+        {
+            "file_name": "a.png",
+            "text": "a",
+            "source_width": "theirs",
+            "width": "1200",
+            "raw": ["x"],
+        },
+        {"file_name": "b.png", "text": "b", "width": 7},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
+    for name in "ab":
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    assert [c.columns for c in candidates_of(folder(tmp_path))] == [
+        {
+            "file_name": "a.png",
+            "source_width": "theirs",
+            "source_source_width": "1200",
+            "raw": '["x"]',
+        },
+        {"file_name": "b.png", "source_width": "", "source_source_width": "7", "raw": ""},
+    ]
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no images"):
         folder(tmp_path)
