@@ -326,6 +326,66 @@ def test_coco_captions_of_unlisted_images_are_unreadable_not_gone(small_coco):
         source.load(lost.location)
 
 
+def rewritten(root, change):
+    """The caption file, after ``change`` has been at its content."""
+    path = root / "annotations" / "captions_val2014.json"
+    content = json.loads(path.read_bytes())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("of", "record", "says"),
+    [
+        ("annotations", {"image_id": 9, "bbox": [0, 0, 1, 1]}, "lacks 'caption'"),
+        ("annotations", {"caption": "a cat"}, "lacks 'image_id'"),
+        ("annotations", {"image_id": None, "caption": "a cat"}, "NoneType"),
+        ("annotations", "a cat", "another shape"),
+        ("images", {"file_name": "a.jpg"}, "lacks 'id'"),
+        ("images", {"id": 7}, "lacks 'file_name'"),
+        ("images", {"id": "seven", "file_name": "a.jpg"}, "seven"),
+        ("images", {"id": 7, "file_name": None}, "NoneType"),
+        ("images", {"id": 7, "file_name": "a\0.jpg"}, "null byte"),
+        ("licenses", {"name": "CC"}, "lacks 'id'"),
+    ],
+)
+def test_coco_records_that_are_none_are_named(small_coco, of, record, says):
+    path = rewritten(small_coco, lambda content: content[of].append(record))
+    with pytest.raises(UserError, match=f"{path} is no COCO caption file: .*'{of}' .*{says}"):
+        coco(small_coco)
+
+
+def test_a_null_caption_is_an_empty_one(small_coco):
+    """So that it is dropped by name, and the image's others stay."""
+    null = {"image_id": 9, "caption": None}
+    rewritten(small_coco, lambda content: content["annotations"].append(null))
+    _, cat = coco(small_coco).candidates()
+    assert cat.captions == ("A cat.", "A cat.", "")
+
+
+def test_coco_pictures_may_lie_in_subfolders(small_coco):
+    names = [
+        "a/1.jpg",
+        "b/1.jpg",
+        "elsewhere/COCO_val2014_9.jpg",
+        "../COCO_val2014_9.jpg",
+        "c/2.jpg",
+    ]
+    records = [{"id": 20 + n, "file_name": name} for n, name in enumerate(names)]
+    rewritten(small_coco, lambda content: content["images"].extend(records))
+    for width, name in enumerate(names[:2], start=1):
+        path = small_coco / "val2014" / name
+        path.parent.mkdir()
+        Image.new("RGB", (width, 4)).save(path)
+    Image.new("RGB", (9, 9)).save(small_coco / "COCO_val2014_9.jpg")  # outside of its split
+    source = coco(small_coco)
+    *found, lost = list(source.candidates())[2:]
+    assert [probe(source.load(c.location))[0] for c in found] == [1, 2, 5, 5]
+    with pytest.raises(UnreadableImage, match="missing file"):
+        source.load(lost.location)
+
+
 def test_coco_images_are_listed_once(small_coco):
     path = small_coco / "annotations" / "captions_val2014.json"
     content = json.loads(path.read_bytes())
