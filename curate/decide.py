@@ -21,6 +21,7 @@ from curate.filters.config import FiltersConfig
 from curate.filters.rules import rules
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.heads import load_head
+from curate.known import damage_told
 from curate.ledger import DROPPED, KEPT, UNREADABLE
 from curate.measures import registry
 from curate.null import Null, shuffled
@@ -97,9 +98,10 @@ def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
 
 
 def _without_embeddings(path: Path) -> pa.Table:
-    with pq.ParquetFile(path) as part:
+    with damage_told(path), pq.ParquetFile(path) as part:
         names = [name for name in part.schema_arrow.names if name not in embeddings.COLUMNS]
         table = part.read(names, use_threads=False)
+        table.validate(full=True)  # or text that is no UTF-8 would raise wherever it is looked at
     # A million hashes of which no more is looked at than tells pictures apart.
     options = pc.SliceOptions(0, duplicates.NAME_DIGITS)
     short = pc.call_function("utf8_slice_codeunits", [table["pixels"]], options)

@@ -21,12 +21,22 @@ from curate.files import (
     sha256_of,
     write_json,
 )
-from curate.removed import REASON, Removed, identities, note, read_list, removed, write
+from curate.removed import (
+    REASON,
+    Removed,
+    identities,
+    note,
+    read_list,
+    removed,
+    values,
+    write,
+)
 from curate.shards import END_OF_TAR, Manifest, ShardInfo, read_manifest, stats_path, write_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SHOWN = 10  # of what is not found
 _DESCRIPTION = """\
 Take pictures out of a finished curation: out of the shards that hold them, and of no other; the
 ledger says "removed". The same files under other keys go as well. Later curations of this run leave
@@ -54,11 +64,18 @@ def main() -> None:
     listed = read_list(path, by)
     with locked(curate_dir):
         found = remove(curate_dir, by, listed, sha256_of(path), arguments.copies)
+        missing = sorted(listed - values(identities(curate_dir), by))
     print(
         f"{found['listed']} {by} listed, {found['found']} of them found; removed "
-        f"{found['pictures']} pictures with {found['pairs']} pairs. {curate_dir / 'report.html'} "
-        "is gone, too: the curation's own command writes it anew"
+        f"{found['pictures']} pictures with {found['pairs']} pairs"
     )
+    if missing:
+        others = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        print(f"not in this run: {', '.join(missing[:SHOWN])}{others}; a later curation heeds them")
+    if found["pictures"]:
+        print(
+            f"{curate_dir / 'report.html'} is gone, too: the curation's own command writes it anew"
+        )
     if found["copies_left"]:
         print(
             f"{found['copies_left']} near copies are left; look at them with python -m curate.explain, "
@@ -157,13 +174,13 @@ def carry_out(curate_dir: Path) -> None:
         remove_parts(curate_dir / folder)
     rows = identities(curate_dir)
     goes = rows[known.drops(rows) & rows["kept"]]
+    if len(goes):
+        (curate_dir / "report.html").unlink(missing_ok=True)  # it may show what goes
     concerned = list(goes.groupby("shard")["key"].agg(set).items())
     for shard, keys in tqdm(concerned, desc="remove", unit="shard"):
         _take_out(curate_dir / str(shard), keys)
     for part in ledger.parts(curate_dir):
         _mark(part, known)
-    # It may show what is gone.
-    (curate_dir / "report.html").unlink(missing_ok=True)
     rows = identities(curate_dir)
     manifest = _follow(curate_dir, read_manifest(curate_dir), rows)
     _write_funnel(curate_dir, manifest)

@@ -126,7 +126,7 @@ def note(
     known = removed(curate_dir)
     asked = replace(Removed(), **{by: frozenset(listed)})
     rows = identities(curate_dir)
-    present = _values(rows, by)
+    present = values(rows, by)
     if by == "urls" and not present:
         raise UserError(_no_addresses(curate_dir))
     named = asked.drops(rows)
@@ -177,7 +177,8 @@ def _outcome(rows: pd.DataFrame, known: Removed, named: pd.Series) -> dict[str, 
     }
 
 
-def _values(rows: pd.DataFrame, by: str) -> set[str]:
+def values(rows: pd.DataFrame, by: str) -> set[str]:
+    """All keys, urls or sha256 (``by``) that the rows of ``identities`` have."""
     names = url_columns(rows.columns) if by == "urls" else [by.removesuffix("s")]
-    values = (value for name in names for value in rows[name])
-    return {value for value in values if isinstance(value, str) and value}
+    found = (value for name in names for value in rows[name])
+    return {value for value in found if isinstance(value, str) and value}

@@ -9,7 +9,7 @@ from typing import Any
 
 from curate.command import UserError
 from curate.readers import delimiter
-from curate.readers.columns import CAPTION_NAMES, captions_in, column_name, is_missing
+from curate.readers.columns import CAPTION_NAMES, captions_in, flat, is_missing
 from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES, Row, images_below
 
@@ -165,6 +165,7 @@ _RECORDS = {
 
 
 def _columns(record: dict[str, Any], names: list[str]) -> dict[str, str]:
-    """Further columns as text, named so that they never hide one of the ledger's own."""
-    values = ((name, record.get(name)) for name in names)
-    return {column_name(name): "" if is_missing(value) else str(value) for name, value in values}
+    """Further columns as text, named so that they hide none of the ledger's own, nor each other."""
+    values = {name: record.get(name) for name in names}  # all, so that each record names them alike
+    filled = {name: "" if is_missing(value) else value for name, value in values.items()}
+    return {name: str(value) for name, value in flat(filled).items()}

@@ -25,16 +25,17 @@ Row = tuple[str, tuple[str, ...], dict[str, Any]]
 """Path below the root, captions, further columns of the ledger."""
 
 
+def refuse(error: OSError) -> None:
+    """``os.walk``'s ``onerror``: without it, what a folder that cannot be opened holds is lost without a word."""
+    raise error
+
+
 def files_below(root: Path) -> Iterator[Path]:
     """All files below ``root`` but hidden ones and those in hidden folders; links to folders stay closed.
 
     Raises:
         PermissionError: a folder cannot be opened.
     """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         yield from (Path(folder, file) for file in files if not file.startswith("."))
