@@ -298,6 +298,12 @@ def test_the_command(finished, tmp_path):
     [record] = removed(finished).records
     assert record["list_sha256"] == hashlib.sha256(b"k02\n").hexdigest()
     assert run().returncode == 2
+    (finished / "report.html").write_text("as it is")
+    (tmp_path / "typo").write_text("k02\nk0002\n")
+    again = run("--keys", str(tmp_path / "typo"))
+    assert "2 keys listed, 1 of them found; removed 0 pictures" in again.stdout
+    assert "not in this run: k0002; a later curation heeds them" in again.stdout
+    assert (finished / "report.html").exists()
     (finished / "manifest.json").unlink()
     unfinished = run("--keys", str(tmp_path / "keys"))
     assert unfinished.returncode == 2
