@@ -67,7 +67,8 @@ def _unknown(curate_dir: Path, keys: list[str]) -> str:
     """All unknown keys; only for the first is it looked what it may have meant, which takes seconds."""
     rows = ledger.read(curate_dir, ["key", "file_name"]).drop_duplicates("key")
     known = rows["key"].tolist()
-    near = [key for key in known if key.startswith(keys[0])] or get_close_matches(keys[0], known)
+    near = [key for key in known if key.startswith(keys[0])]
+    near = near or get_close_matches(keys[0], known, NEAR_KEYS)
     if "file_name" in rows:
         near = rows.loc[rows["file_name"].map(_is_called(keys[0])), "key"].tolist() or near
     shown = ", ".join(near[:NEAR_KEYS])

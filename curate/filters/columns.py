@@ -32,7 +32,7 @@ def _numbers(name: str, pairs: pd.DataFrame) -> pd.Series:
         near = get_close_matches(name, [*numeric, *registry.FILLED], 1)
         raise UserError(
             f"filters.columns.{name}: the data set has no column {name!r}"
-            + (f", did you mean {near[0]!r}?" if near else ";")
+            + (f", did you mean {near[0]!r}?" if near else ".")
             + f" Columns of numbers: {', '.join(numeric)}; measured when a rule names them: "
             f"{', '.join(registry.FILLED)}; heads.NAME=... gives head_NAME"
         )
