@@ -24,6 +24,7 @@ from curate.files import (
 from curate.removed import (
     REASON,
     Removed,
+    asked_for,
     identities,
     note,
     read_list,
@@ -97,21 +98,11 @@ def remove(
         UserError: as ``note``, or a shard is damaged: rewritten, it would pass for whole. Nothing is
             changed or noted then.
     """
-    _check(curate_dir, _asked(curate_dir, by, listed, copies))
+    _, asked = asked_for(identities(curate_dir), by, listed, copies)
+    _check(curate_dir, asked)
     record = note(curate_dir, by, listed, list_sha256, copies)
     carry_out(curate_dir)
     return record
-
-
-def _asked(curate_dir: Path, by: str, listed: set[str], copies: bool) -> Removed:
-    """What is listed, with the files that it leads to, as ``note`` will write it down."""
-    asked, rows = replace(Removed(), **{by: frozenset(listed)}), identities(curate_dir)
-    named = asked.drops(rows)
-    if copies:
-        groups = set(rows.loc[named, "duplicate_group"]) - {""}
-        named |= rows["duplicate_group"].isin(groups)
-    files = frozenset(rows.loc[named, "sha256"]) - {""}
-    return replace(asked, sha256=asked.sha256 | files)
 
 
 def _check(curate_dir: Path, asked: Removed) -> None:

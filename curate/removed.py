@@ -124,18 +124,16 @@ def note(
         UserError: addresses are listed, and the ledger holds none.
     """
     known = removed(curate_dir)
-    asked = replace(Removed(), **{by: frozenset(listed)})
     rows = identities(curate_dir)
     present = values(rows, by)
     if by == "urls" and not present:
         raise UserError(_no_addresses(curate_dir))
-    named = asked.drops(rows)
-    if copies:
-        named |= rows.index.isin(_copies(rows, named).index)
+    named, asked = asked_for(rows, by, listed, copies)
     interrupted = known.pending
-    files = frozenset(rows.loc[named, "sha256"]) - {""}
-    new = {"keys": known.keys | asked.keys, "urls": known.urls | asked.urls}
-    known = replace(known, **new, sha256=known.sha256 | asked.sha256 | files, pending=True)
+    more = {
+        name: getattr(known, name) | getattr(asked, name) for name in ("keys", "urls", "sha256")
+    }
+    known = replace(known, **more, pending=True)
     same = {"by": by, "list_sha256": list_sha256, "copies": copies}
     record = known.records[-1] if interrupted and known.records else {}
     if not same.items() <= record.items():
@@ -144,6 +142,18 @@ def note(
         known = replace(known, records=(*known.records, record))
     write(curate_dir, known)
     return record
+
+
+def asked_for(
+    rows: pd.DataFrame, by: str, listed: set[str], copies: bool
+) -> tuple[pd.Series, Removed]:
+    """Which rows of ``identities`` a list names (a mask), and the list with the files that it leads to."""
+    asked = replace(Removed(), **{by: frozenset(listed)})
+    named = asked.drops(rows)
+    if copies:
+        named |= rows.index.isin(_copies(rows, named).index)
+    files = frozenset(rows.loc[named, "sha256"]) - {""}
+    return named, replace(asked, sha256=asked.sha256 | files)
 
 
 def _no_addresses(curate_dir: Path) -> str:
