@@ -29,7 +29,7 @@ from curate.readers.source import Source
 from curate.request import Request
 from curate.sample import Candidate
 
-FORMAT = 2  # raise it when a measure changes its meaning: older parts are then measured again
+FORMAT = 3  # raise it when a measure changes its meaning: older parts are then measured again
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "cl
 # Each holds on to memory. Arrow's own threads share out columns, too small a work here.
 _READERS = 2
 _WHOLE = {pa.int64(): pd.Int64Dtype()}
-_INTERNAL = ("has_caption", "pixels", "error", "version")  # the ledger says them in other words
+_INTERNAL = ("has_caption", "pixels", "phash_mirrored", "error", "version")  # the ledger says them in other words
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
 
@@ -92,7 +92,7 @@ def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
     if closed.any():
         frame.loc[closed, "clip_similarity"] = np.nan
         shut = pd.Series(closed).groupby(frame["key"]).transform("all").to_numpy()
-        frame.loc[shut, ["pixels", "phash"]] = ""
+        frame.loc[shut, ["pixels", "phash", "phash_mirrored"]] = ""
         frame.loc[shut, registry.picture_columns(request.measures)] = np.nan
     return frame
 

@@ -28,6 +28,7 @@ class Picture:
     Attributes:
         sha256: of the encoded bytes, "" where there are none.
         pixels: see ``images.pixels_sha256``; "" for one that no cheap rule let through.
+        phash, phash_mirrored: see ``images.phashes``; likewise.
         error: why it cannot be read, "" where it can.
         values: the optional measures, by column.
         embedding: CLIP's, (D,) float32 of unit length; None where it was not computed.
@@ -40,12 +41,16 @@ class Picture:
     format: str = ""
     pixels: str = ""
     phash: str = ""
+    phash_mirrored: str = ""
     error: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     embedding: np.ndarray | None = None
 
 
-STORED = ("sha256", "bytes", "width", "height", "format", "pixels", "phash", "error")
+STORED = (
+    *("sha256", "bytes", "width", "height", "format", "pixels"),
+    *("phash", "phash_mirrored", "error"),
+)
 
 METADATA = b"darkroom"
 LIST = "parts.json"  # in an annotation folder, the names of the last pass in order
