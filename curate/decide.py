@@ -33,7 +33,8 @@ _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "cl
 # Each holds on to memory. Arrow's own threads share out columns, too small a work here.
 _READERS = 2
 _WHOLE = {pa.int64(): pd.Int64Dtype()}
-_INTERNAL = ("has_caption", "pixels", "phash_mirrored", "error", "version")  # the ledger says them in other words
+# The ledger says them in other words, or in none.
+_INTERNAL = ("has_caption", "pixels", "phash_mirrored", "error", "version")
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
 
