@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from curate.removed import removed
 from curate.removed import write as write_removed
 from curate.request import Request
 from curate.samples import Samples
+from curate.threads import in_order
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png"}
 
@@ -131,12 +133,17 @@ def _write_shards(
     image_of = _image_source(source, verdicts.ledger, extension, config.shards.jpeg_quality)
     found = []
     done = sum(info.samples for info in known)
-    with tqdm(total=len(kept), initial=done, desc="shards", unit="img") as bar:
+    workers = config.annotate.workers
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(kept), initial=done, desc="shards", unit="img") as bar,
+    ):
         for planned, info in zip(plans, written, strict=True):
             if info is None:
                 rows = kept.rows(planned.keys)
+                images = in_order(pool, image_of, rows, 2 * workers)
                 info = shards.write_shard(
-                    curate_dir, planned, rows, settings, extension, image_of, bar.update
+                    curate_dir, planned, rows, settings, extension, images, bar.update
                 )
             found.append(info)
     shards.remove_stale(curate_dir, plans)
@@ -181,7 +188,10 @@ def _extension(image_format: str, formats: set[str]) -> str:
 def _image_source(
     source: Source, table: pd.DataFrame, extension: str, jpeg_quality: int
 ) -> Callable[[dict[str, Any]], bytes]:
-    """The bytes to store for a row: the source's own where any reader sees the same, else encoded anew."""
+    """The bytes to store for a row: the source's own where any reader sees the same, else encoded anew.
+
+    What is returned may be called in several threads; it raises when the image has changed since.
+    """
     kept = table[table["kept"]].drop_duplicates("key")
     location_of = kept.set_index("key")["location"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -194,7 +194,7 @@ def write_shard(
     rows: Sequence[dict[str, Any]],
     settings: str,
     extension: str,
-    image_of: Callable[[dict[str, Any]], bytes],
+    images: Iterable[bytes],
     progress: Callable[[], object] = lambda: None,
 ) -> ShardInfo:
     """Write one tar, its sidecar table and, last, its statistics.
@@ -205,15 +205,15 @@ def write_shard(
         rows: its samples, as ``digest`` takes them; the columns of the sidecar.
         settings: what else decides the bytes (image format, quality).
         extension: ``jpg`` or ``png``.
-        image_of: the bytes to store for a row; raises when the image has changed since.
+        images: the bytes to store, for each row in turn.
         progress: called after each sample.
     """
     path = curate_dir / planned.path
     # Before the tar changes: what is left of a killed writer must not pass for what was there before.
     stats_path(path).unlink(missing_ok=True)
-    samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in rows)
     with atomic_write(path) as stream, HashingWriter(stream) as hashing:
-        for sample in samples:
+        for row, image in zip(rows, images, strict=True):
+            sample = Sample(row["key"], image, tuple(row["captions"]), _meta(row))
             hashing.write(*encode_sample(sample, extension))
             progress()
         hashing.write(END_OF_TAR)

@@ -42,7 +42,9 @@ def rows_of(planned, rows):
 def write(folder, rows, max_samples=1000):
     plans = plan(rows, max_samples)
     return plans, [
-        shards.write_shard(folder, p, rows_of(p, rows), "png 95", "png", image_of) for p in plans
+        shards.write_shard(folder, p, ordered, "png 95", "png", map(image_of, ordered))
+        for p in plans
+        for ordered in [rows_of(p, rows)]
     ]
 
 
@@ -135,7 +137,7 @@ def test_an_error_in_the_middle_leaves_no_tar(tmp_path):
     [planned] = plan(rows, 10)
     rows = rows_of(planned, rows)
     with pytest.raises(RuntimeError, match="disk on fire"):
-        shards.write_shard(tmp_path, planned, rows, "png 95", "png", fail_late)
+        shards.write_shard(tmp_path, planned, rows, "png 95", "png", map(fail_late, rows))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
