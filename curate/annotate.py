@@ -23,13 +23,13 @@ from curate.config import AnnotateConfig
 from curate.files import atomic_write, remove_parts, write_json
 from curate.images import CANNOT_BE_READ, MISSING_FILE
 from curate.index import Index, name_of, names_of
-from curate.known import LIST, METADATA, Known, part_head
+from curate.known import LIST, METADATA, Known, damage_told, part_head, read_part
 from curate.measure import Measurer
 from curate.readers.source import Source
 from curate.request import Request
 from curate.sample import Candidate
 
-FORMAT = 2  # raise it when a measure changes its meaning: older parts are then measured again
+FORMAT = 3  # raise it when a measure changes its meaning: older parts are then measured again
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ def annotate(
     ``load_scorer`` is called when something needs the model, and then often: it should remember.
 
     Raises:
-        UserError: a key comes twice, or more images than ``config.max_reject_rate`` are unreadable.
+        UserError: a key comes twice, more images than ``config.max_reject_rate`` are unreadable, or a
+            part is damaged behind a footer that says it is whole.
     """
     remove_parts(folder)
     paths: list[Path] = []
@@ -84,13 +85,16 @@ def annotate(
 def _remove_superseded(folder: Path, paths: list[Path], keys: Index, request: Request) -> None:
     """Delete parts all of whose images this pass has measured or found; others may be wanted again.
 
-    Those of another CLIP, or of images outside a trial's selection, stay.
+    Those of another CLIP, or of images outside a trial's selection, stay, and so do those whose damage
+    hides what they are of.
     """
     for path in set(folder.glob("part-*.parquet")) - set(paths):
         head = part_head(path)
-        if head.get("format") == FORMAT and head.get("clip_model") != request.clip_model:
+        if not head or (
+            head.get("format") == FORMAT and head.get("clip_model") != request.clip_model
+        ):
             continue
-        rows = pq.read_table(path, columns=["key"])["key"].unique().to_pylist()
+        rows = read_part(path, ["key"])["key"].unique().to_pylist()
         if all(keys.find(name_of(key)) is not None for key in rows):
             path.unlink()
 
@@ -145,7 +149,10 @@ def _is_done(path: Path, request: Request) -> bool:
     head = part_head(path)
     if not head or head["to_retry"] or not request.measures.items() <= head["measures"].items():
         return False
-    return head["gate"] in (None, request.gate.digest) or not request.gate.opens_for(path)
+    if head["gate"] in (None, request.gate.digest):
+        return True
+    with damage_told(path):
+        return not request.gate.opens_for(path)
 
 
 def _known(folder: Path, request: Request) -> Known:

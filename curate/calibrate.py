@@ -57,8 +57,7 @@ class Scored:
 
     Attributes:
         clip: its name and weights, see ``clip.label``.
-        pairs: ``key, caption_index, caption, duplicate_group, clip_similarity``, numbered through
-            all parts; pictures of equal pixels are a group.
+        pairs: ``key, caption_index, caption, pixels, clip_similarity``, numbered through all parts.
         embeddings: of the same parts.
     """
 
@@ -102,10 +101,9 @@ def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
         UserError: several CLIPs' parts are there and none was named.
     """
     import pandas as pd
-    import pyarrow.parquet as pq
 
     from curate.embeddings import Embeddings
-    from curate.known import current_parts, part_head
+    from curate.known import current_parts, part_head, read_part
 
     found: dict[str, list[Path]] = {}
     folder = curate_dir / "annotations"
@@ -123,7 +121,7 @@ def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
             )
         return None
     for model, parts in found.items():
-        tables = [pq.read_table(path, columns=_COLUMNS).to_pandas() for path in parts]
+        tables = [read_part(path, _COLUMNS).to_pandas() for path in parts]
         pairs = pd.concat(tables, ignore_index=True)
         pairs = pairs[pairs["clip_similarity"].notna()]
         if len(pairs):

@@ -23,6 +23,7 @@ EXIT_GATE_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_UNDECIDABLE = 3
 EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell says it of cat
 
 Config = TypeVar("Config")
 
@@ -164,6 +165,10 @@ def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 def _exit_codes() -> Iterator[None]:
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read along (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_PIPE_CLOSED)
     except UserError as error:
         _leave(str(error))
     except (HydraException, OmegaConfBaseException) as error:

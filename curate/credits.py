@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of the terminal")
     arguments = parser.parse_args()
-    table = credited(runs.curate_dir(arguments.run))
+    curate_dir = runs.curate_dir(arguments.run)
+    runs.say_if_unfinished(curate_dir)
+    table = credited(curate_dir)
     text = as_csv(table) if arguments.format == "csv" else as_markdown(table)
     if arguments.output is None:
         sys.stdout.write(text)

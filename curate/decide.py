@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate import duplicates, embeddings, split
+from curate import duplicates, embeddings, memory, split
 from curate.config import CurateConfig, SplitConfig
 from curate.embeddings import Embeddings
 from curate.filters.config import FiltersConfig
 from curate.filters.rules import rules
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.heads import load_head
+from curate.known import damage_told
 from curate.ledger import DROPPED, KEPT, UNREADABLE
 from curate.measures import registry
 from curate.null import Null, shuffled
@@ -27,7 +30,11 @@ from curate.request import Request
 
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
 _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
-_INTERNAL = ("has_caption", "pixels", "error", "version")  # the ledger says them in other words
+# Each holds on to memory. Arrow's own threads share out columns, too small a work here.
+_READERS = 2
+_WHOLE = {pa.int64(): pd.Int64Dtype()}
+# The ledger says them in other words, or in none.
+_INTERNAL = ("has_caption", "pixels", "phash_mirrored", "error", "version")
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
 
@@ -67,6 +74,7 @@ def judge(parts: list[Path], config: CurateConfig, removed: Removed) -> Verdicts
     embedded = Embeddings(parts)
     heads = {f"head_{name}": load_head(head) for name, head in config.heads.items()}
     pairs = load_annotations(parts, Request.of(config))
+    memory.give_back()  # the reading of many small parts leaves as much behind as it returns
     pairs = pairs.assign(**_scores(pairs, embedded, heads))
     return decide(pairs, embedded, config.filters, config.split, removed)
 
@@ -77,19 +85,28 @@ def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
     What an earlier run measured beyond ``request`` is left out, so that the verdicts do not depend on
     what was run before.
     """
-    tables = []
-    for path in parts:
-        names = [n for n in pq.read_schema(path).names if n not in embeddings.COLUMNS]
-        tables.append(pq.read_table(path, columns=names))
-    frame = _concatenated(tables).to_pandas()
+    with ThreadPoolExecutor(_READERS) as pool:
+        tables = list(pool.map(_without_embeddings, parts))
+    frame = _to_frame(_concatenated(tables))
     frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
     closed = ~request.gate.lets_through(frame) & (frame["error"] == "").to_numpy()
     if closed.any():
         frame.loc[closed, "clip_similarity"] = np.nan
         shut = pd.Series(closed).groupby(frame["key"]).transform("all").to_numpy()
-        frame.loc[shut, ["pixels", "phash"]] = ""
+        frame.loc[shut, ["pixels", "phash", "phash_mirrored"]] = ""
         frame.loc[shut, registry.picture_columns(request.measures)] = np.nan
     return frame
+
+
+def _without_embeddings(path: Path) -> pa.Table:
+    with damage_told(path), pq.ParquetFile(path) as part:
+        names = [name for name in part.schema_arrow.names if name not in embeddings.COLUMNS]
+        table = part.read(names, use_threads=False)
+        table.validate(full=True)  # or text that is no UTF-8 would raise wherever it is looked at
+    # A million hashes of which no more is looked at than tells pictures apart.
+    options = pc.SliceOptions(0, duplicates.NAME_DIGITS)
+    short = pc.call_function("utf8_slice_codeunits", [table["pixels"]], options)
+    return table.set_column(names.index("pixels"), "pixels", short)
 
 
 def _concatenated(tables: list[pa.Table]) -> pa.Table:
@@ -105,6 +122,15 @@ def _concatenated(tables: list[pa.Table]) -> pa.Table:
         return pa.concat_tables(
             [_as_text(table, mixed) for table in tables], promote_options="permissive"
         )
+
+
+def _to_frame(table: pa.Table) -> pd.DataFrame:
+    """In pandas; whole numbers some of which are missing stay whole, for photo ids exceed a float's digits."""
+    frame = table.to_pandas()
+    for field in table.schema:
+        if field.type == pa.int64() and table[field.name].null_count:
+            frame[field.name] = table[field.name].to_pandas(types_mapper=_WHOLE.get)
+    return frame
 
 
 def _as_text(table: pa.Table, names: set[str]) -> pa.Table:

@@ -34,12 +34,12 @@ def groups(
     data moves nobody whose group nothing joins. Images that were not decoded are alone under "".
 
     Args:
-        annotations: rows with ``key, pixels, phash`` and, where the source has it, ``group``.
+        annotations: rows with ``key, pixels, phash, phash_mirrored`` and, where the source has it, ``group``.
         split: how near hashes are on different sides.
         filters: how near what is dropped is; the groups reach as far.
         embedded: embeddings of the same rows; read where ``filters.cosine`` is given.
     """
-    looked_at = ["key", "pixels", "phash", "group", "caption_index"]
+    looked_at = ["key", "pixels", "phash", "phash_mirrored", "group", "caption_index"]
     pictures = annotations[annotations.columns.intersection(looked_at)].drop_duplicates("key")
     is_single = len(pictures) == len(annotations)
     pictures = pictures[pictures["pixels"] != ""]
@@ -74,7 +74,7 @@ def _links(
         yield _first_of_equal(pictures["group"].where(pictures["group"] != "")), positions
     given = (split.hamming_distance, filters.hamming_distance)
     if distances := [distance for distance in given if distance is not None]:
-        yield from _near_or_mirrored(pictures["phash"], max(distances))
+        yield from _near_or_mirrored(pictures, max(distances))
     if filters.cosine is not None:
         with _vectors(pictures, embedded) as vectors:
             yield from near.cosine_pairs(vectors, filters.cosine)
@@ -89,18 +89,14 @@ def _first_of_equal(values: pd.Series | np.ndarray) -> np.ndarray:
     return np.where(codes >= 0, own[codes] if len(own) else positions, positions)
 
 
-def _near_or_mirrored(phashes: pd.Series, distance: int) -> near.Pairs:
-    """Of photographs, at 4 bits, it finds all recompressed ones and three in four mirrored ones."""
-    hashes = numbers(phashes)
-    first = _first_of_equal(hashes)
-    yield first, np.arange(len(hashes))
-    own = np.unique(first)
-    hashes = hashes[own]
-    # A picture stands for itself and for its mirror image; two meet where any of these are near.
-    both, node = np.unique(np.concatenate([hashes, near.mirrored(hashes)]), return_inverse=True)
+def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> near.Pairs:
+    """Each stands for itself and for its mirror image; two meet where any of these are near."""
+    hashes = np.concatenate([numbers(pictures["phash"]), numbers(pictures["phash_mirrored"])])
+    both, node = np.unique(hashes, return_inverse=True)
+    own = np.tile(np.arange(len(pictures)), 2)
     picture = np.empty(len(both), np.int64)
-    picture[node] = np.tile(own, 2)
-    yield picture[node], np.tile(own, 2)
+    picture[node] = own
+    yield picture[node], own
     for one, other in near.hamming_pairs(both, distance):
         yield picture[one], picture[other]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,15 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.known import damage_told, read_part
+
 COLUMNS = ("image_embedding", "text_embedding")
 
 
 class Embeddings:
-    """The embeddings of a sequence of parts; rows are counted through all of them."""
+    """The embeddings of a sequence of parts; rows are counted through all of them.
+
+    Whatever reads a part raises ``UserError`` where it is damaged.
+    """
 
     def __init__(self, parts: Sequence[Path]) -> None:
         self._parts = list(parts)
-        rows = [pq.read_metadata(path).num_rows for path in self._parts]
+        rows = [_rows(path) for path in self._parts]
         self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
 
     def texts(self, rows: np.ndarray) -> np.ndarray:
@@ -32,17 +38,22 @@ class Embeddings:
 
     @contextmanager
     def images_on_disk(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """As ``images``, zero where there is none, in a temporary file: memory holds what is looked at."""
+        """As ``images``, zero where there is none, in a temporary file: memory holds what is looked at.
+
+        The file is nameless and lies beside the parts, on the disk that was chosen for such sizes.
+
+        Raises:
+            OSError: the disk is full.
+        """
         place = np.full(self._starts[-1], -1)
         place[rows] = np.arange(len(rows))
         vectors = np.zeros((len(rows), 1), np.float32)
-        with tempfile.TemporaryFile() as file:
-            for found, block in self.image_blocks():
-                wanted = place[found] >= 0
-                if vectors.shape[1] != block.shape[1]:
-                    vectors = np.memmap(file, np.float32, "w+", shape=(len(rows), block.shape[1]))
-                vectors[place[found][wanted]] = block[wanted]
-            yield vectors
+        for found, block in self.image_blocks():
+            wanted = place[found] >= 0
+            if vectors.shape[1] != block.shape[1]:
+                vectors = _on_disk(self._parts[0].parent, (len(rows), block.shape[1]))
+            vectors[place[found][wanted]] = block[wanted]
+        yield vectors
 
     def part_of(self, rows: np.ndarray) -> np.ndarray:
         """The number of the part that holds each of ``rows`` (N,)."""
@@ -51,7 +62,7 @@ class Embeddings:
     def image_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each part the rows (n,) that hold an image's embedding, and these (n, D)."""
         for path, start in zip(self._parts, self._starts[:-1], strict=True):
-            column = pq.read_table(path, columns=["image_embedding"])["image_embedding"]
+            column = read_part(path, ["image_embedding"])["image_embedding"]
             valid = column.is_valid().to_numpy()
             if valid.any():
                 yield start + np.flatnonzero(valid), _matrix(column.drop_null())
@@ -62,7 +73,7 @@ class Embeddings:
         found: list[np.ndarray] = []
         for number in np.unique(part_of):
             within = rows[order][part_of == number] - self._starts[number]
-            table = pq.read_table(self._parts[number], columns=[column])
+            table = read_part(self._parts[number], [column])
             found.append(_matrix(table[column].take(pa.array(within))))
         if not found:
             return np.zeros((0, 0), np.float32)
@@ -70,6 +81,29 @@ class Embeddings:
         result = np.empty_like(stacked)
         result[order] = stacked
         return result
+
+
+def _extend(file: int, start: int, size: int) -> None:
+    os.truncate(file, start + size)
+
+
+def _on_disk(folder: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Zeros in float32, in a file without a name that goes when the array does."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        size = np.dtype(np.float32).itemsize * shape[0] * shape[1]
+        # In a sparse file the lack of room would come as SIGBUS, when a page is written to.
+        reserve = getattr(os, "posix_fallocate", _extend)  # macOS has none
+        try:
+            reserve(file.fileno(), 0, size)
+        except OSError as error:
+            error.filename = str(folder)
+            raise
+        return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def _rows(path: Path) -> int:
+    with damage_told(path):
+        return pq.read_metadata(path).num_rows
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,40 +32,54 @@ def main() -> None:
         "keys", metavar="KEY", nargs="+", help="as the ledger, shards and reports say"
     )
     arguments = parser.parse_args()
-    print("\n\n".join(explain(runs.curate_dir(arguments.run), arguments.keys)))
+    curate_dir = runs.curate_dir(arguments.run)
+    runs.say_if_unfinished(curate_dir)
+    for story in explain(curate_dir, arguments.keys):
+        print(story, end="\n\n")
 
 
-def explain(curate_dir: Path, keys: list[str]) -> list[str]:
-    """One text for each key.
+def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
+    """One text for each key that the ledger has.
 
     Raises:
-        UserError: the ledger has no such key; names those that look like it.
+        UserError: it lacks some of them, said after the others' texts; names those that look like them.
         FileNotFoundError: the run has no ledger.
     """
     rows = ledger.read(curate_dir, filters=[("key", "in", keys)])
-    unknown = [key for key in keys if key not in set(rows["key"])]
-    if unknown:
-        raise UserError(_unknown(curate_dir, unknown[0]))
+    present = set(rows["key"])
     cut = (read_json(curate_dir / "funnel.json") or {}).get("cut", {})
     groups = sorted(set(rows["duplicate_group"]) - {""})
     twins = _twins(curate_dir, groups) if groups else rows[:0]
-    return ["\n".join(_story(curate_dir, rows[rows["key"] == key], twins, cut)) for key in keys]
+    for key in filter(present.__contains__, keys):
+        yield "\n".join(_story(curate_dir, rows[rows["key"] == key], twins, cut))
+    if unknown := [key for key in keys if key not in present]:
+        raise UserError(_unknown(curate_dir, unknown))
 
 
 def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
     """A row for each picture of some duplicate groups."""
-    columns, wanted = (
-        ["key", "duplicate_group", "phash", "status"],
-        ("duplicate_group", "in", groups),
-    )
-    return ledger.read(curate_dir, columns, [wanted]).drop_duplicates("key")
+    columns = ["key", "duplicate_group", "phash", "status"]
+    found = ledger.read(curate_dir, columns, [("duplicate_group", "in", groups)])
+    return found.drop_duplicates("key")
 
 
-def _unknown(curate_dir: Path, key: str) -> str:
-    present = ledger.read(curate_dir, ["key"])["key"].unique().tolist()
-    near = get_close_matches(key, present, NEAR_KEYS)
-    hint = f"near ones: {', '.join(near)}" if near else f"it begins with: {', '.join(present[:3])}"
-    return f"the ledger of {curate_dir.parent} has no key {key!r}; {hint}"
+def _unknown(curate_dir: Path, keys: list[str]) -> str:
+    """All unknown keys; only for the first is it looked what it may have meant, which takes seconds."""
+    rows = ledger.read(curate_dir, ["key", "file_name"]).drop_duplicates("key")
+    known = rows["key"].tolist()
+    near = [key for key in known if key.startswith(keys[0])]
+    near = near or get_close_matches(keys[0], known, NEAR_KEYS)
+    if "file_name" in rows:
+        near = rows.loc[rows["file_name"].map(_is_called(keys[0])), "key"].tolist() or near
+    shown = ", ".join(near[:NEAR_KEYS])
+    hint = f"near ones: {shown}" if near else f"it begins with: {', '.join(known[:3])}"
+    others = f"; nor {', '.join(map(repr, keys[1:]))}" if keys[1:] else ""
+    return f"the ledger of {curate_dir.parent} has no key {keys[0]!r}; {hint}{others}"
+
+
+def _is_called(name: str) -> Callable[[object], bool]:
+    """Whether a file has this name, with or without its folder and its suffix."""
+    return lambda file: name in (file, Path(str(file)).name, Path(str(file)).stem)
 
 
 def _story(

@@ -62,6 +62,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _sync_data(file: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(file)  # macOS has no fdatasync
+
+
 class HashingWriter:
     """Writes to a stream in blocks; beside it they are hashed, and what is written goes to the disk.
 
@@ -81,10 +85,11 @@ class HashingWriter:
     def __enter__(self) -> HashingWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         try:
-            self._flush()
-            self._synced.result()
+            if kind is None:
+                self._flush()
+                self._synced.result()
         finally:
             for thread in self._threads.values():
                 thread.shutdown()
@@ -112,7 +117,7 @@ class HashingWriter:
         if self._unsynced >= _SYNC_BYTES:
             self._unsynced = 0
             self._synced.result()
-            self._synced = self._threads["sync"].submit(os.fdatasync, self._stream.fileno())
+            self._synced = self._threads["sync"].submit(_sync_data, self._stream.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

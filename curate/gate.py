@@ -35,11 +35,15 @@ class Gate:
         )
         return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
 
+    @cached_property
+    def _caption_rules(self) -> list[Rule]:
+        """Made once: a blocklist that changes meanwhile counts from the next run on, as in ``digest``."""
+        return list(caption.rules(replace(self.caption, max_tokens=None)))
+
     def captions(self, captions: Sequence[str] | pd.Series) -> np.ndarray:
         """Mask (N,): True where a caption passes; an empty one does not."""
         frame = pd.DataFrame({"caption": pd.Series(captions, dtype="str")})
-        rules = caption.rules(replace(self.caption, max_tokens=None))
-        return _passing(frame, rules) & (frame["caption"] != "").to_numpy()
+        return _passing(frame, self._caption_rules) & (frame["caption"] != "").to_numpy()
 
     def images(self, sizes: Sequence[tuple[int, int, int]]) -> np.ndarray:
         """Mask (N,): True where (width px, height px, bytes) pass."""

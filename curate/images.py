@@ -18,6 +18,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own line between a picture and a decompressi
 _NEEDS_A_PROGRAM = ("EPS", "WMF")  # PostScript and metafiles: Pillow would have others run them
 _CUT_SHORT = ("truncated", "not enough image data", "expected to read")
 _ORIENTATION = 0x0112
+_DCT_NOISE = 16.0  # of terms of up to 32 * 32 * 255
 _TURNS = {  # Exif 2.32, tag Orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -115,6 +116,20 @@ def _reason(error: Exception) -> str:
     return f"broken ({type(error).__name__})"
 
 
+def is_plain(data: bytes) -> bool:
+    """Whether any reader sees in a file what ``decode`` does: no tag that turns it, no CMYK, nothing to lay over white.
+
+    Colour profiles stay: who ignores them sees other shades, and encoding anew would cost detail.
+
+    Raises:
+        UnreadableImage: not an image.
+    """
+    with _open(data) as image:
+        opaque = image.mode in ("RGB", "L") and "transparency" not in image.info
+        tagged = image.format != "PNG" or "exif" in image.info
+        return opaque and not (tagged and _turn(image) is not None)
+
+
 def encode(image: Image.Image, extension: str, jpeg_quality: int) -> bytes:
     """The picture as ``jpg`` or ``png`` bytes, without metadata."""
     stream = io.BytesIO()
@@ -132,17 +147,23 @@ def pixels_sha256(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def phash(image: Image.Image) -> str:
-    """Perceptual hash, 64 bits in hex: signs of the 8 x 8 lowest DCT terms of a 32 x 32 grey copy.
+def phashes(image: Image.Image) -> tuple[str, str]:
+    """Perceptual hash of a picture and of its mirror image, each 64 bits in hex.
 
-    As Zauner (2010), "Implementation and Benchmarking of Perceptual Image Hash Functions": a bit is
-    set where the term exceeds the median of the 64.
+    As Zauner (2010), "Implementation and Benchmarking of Perceptual Image Hash Functions": a bit says
+    whether one of the 8 x 8 lowest DCT terms of a 32 x 32 grey copy exceeds their median; here, by
+    more than compression changes it. Every second term of a drawing whose halves are alike is 0, and
+    so is the median: half of its bits would hang on rounding.
     """
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), np.float64)
     basis = _dct_basis()
     low = basis @ grey @ basis.T
-    bits = np.packbits((low > np.median(low)).ravel())
-    return bits.tobytes().hex()
+    mirrored = low * np.where(np.arange(8) % 2, -1, 1)  # odd waves are upside down in a mirror
+    return _exceeding_median(low), _exceeding_median(mirrored)
+
+
+def _exceeding_median(terms: np.ndarray) -> str:
+    return np.packbits((terms > np.median(terms) + _DCT_NOISE).ravel()).tobytes().hex()
 
 
 @cache

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.command import UserError
 from curate.index import Index, name_of, names_of
 from curate.measures.registry import PICTURE_COLUMNS
 from curate.sample import Candidate
@@ -26,6 +28,7 @@ class Picture:
     Attributes:
         sha256: of the encoded bytes, "" where there are none.
         pixels: see ``images.pixels_sha256``; "" for one that no cheap rule let through.
+        phash, phash_mirrored: see ``images.phashes``; likewise.
         error: why it cannot be read, "" where it can.
         values: the optional measures, by column.
         embedding: CLIP's, (D,) float32 of unit length; None where it was not computed.
@@ -38,16 +41,21 @@ class Picture:
     format: str = ""
     pixels: str = ""
     phash: str = ""
+    phash_mirrored: str = ""
     error: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     embedding: np.ndarray | None = None
 
 
-STORED = ("sha256", "bytes", "width", "height", "format", "pixels", "phash", "error")
+STORED = (
+    *("sha256", "bytes", "width", "height", "format", "pixels"),
+    *("phash", "phash_mirrored", "error"),
+)
 
 METADATA = b"darkroom"
 LIST = "parts.json"  # in an annotation folder, the names of the last pass in order
 _ROW = (1 << 32) - 1
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)  # a footer, a page, a name in the footer
 _COLUMNS = ("key", "version", "sha256", "pixels", "caption", "caption_index", "clip_similarity")
 
 
@@ -62,7 +70,7 @@ class Known:
 
     def add_part(self, path: Path) -> None:
         """Index one part; what it has counts more than what was there before."""
-        table = pq.read_table(path, columns=list(_COLUMNS))
+        table = read_part(path, _COLUMNS)
         places = np.arange(len(table), dtype=np.int64) + (len(self._parts) << 32)
         scored = table["clip_similarity"].is_valid().to_numpy()
         rows = table.drop_columns(["clip_similarity"]).to_pandas()
@@ -96,7 +104,7 @@ class Known:
         found: dict[str, np.ndarray] = {}
         for part, rows in wanted.items():
             columns = ["caption", "text_embedding"]
-            table = pq.read_table(self._parts[part], columns=columns).take(pa.array(rows))
+            table = read_part(self._parts[part], columns).take(pa.array(rows))
             stored = zip(*(table[name].to_pylist() for name in columns), strict=True)
             found |= {caption: _vector(embedding) for caption, embedding in stored if embedding}
         return found
@@ -132,10 +140,46 @@ def current_parts(folder: Path) -> list[Path]:
 
 
 def part_head(path: Path) -> dict[str, Any]:
-    """What a part says about itself in its footer; empty for one that is missing or not ours."""
+    """What a part says about itself in its footer; empty for one that is missing, damaged or not ours."""
     if not path.is_file():
         return {}
-    return _head(pq.read_schema(path))
+    try:
+        return _head(pq.read_schema(path))
+    except (*_DAMAGE, ValueError) as error:  # ValueError: of the JSON
+        if not _is_damage(error):
+            raise
+        return {}
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Some columns of a part, all for None.
+
+    Raises:
+        UserError: the part is damaged.
+    """
+    with damage_told(path):
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        table.validate(full=True)  # or text that is no UTF-8 would raise wherever it is looked at
+        return table
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Raise ``UserError`` for what arrow says of a part whose bytes are no longer what was written."""
+    try:
+        yield
+    except _DAMAGE as error:
+        if not _is_damage(error):
+            raise
+        said = " ".join(str(error).split())  # arrow's has several lines
+        raise UserError(
+            f"{path} is damaged ({said}); delete it, and the same curation measures it again"
+        ) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the bytes are to blame, not what the system refused (its errors have a number) or lacks."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
 
 
 def _head(schema: pa.Schema) -> dict[str, Any]:
@@ -145,7 +189,7 @@ def _head(schema: pa.Schema) -> dict[str, Any]:
 @lru_cache(maxsize=4)
 def _content(path: Path, _mtime_ns: int) -> pa.Table:
     """A part as it is now: it may be written anew under its name, the same rows with more of them filled."""
-    return pq.read_table(path)
+    return read_part(path)
 
 
 def _vector(stored: bytes) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate import rows
-from curate.images import CANNOT_BE_READ, UnreadableImage, decode, phash, pixels_sha256, probe
+from curate.images import CANNOT_BE_READ, UnreadableImage, decode, phashes, pixels_sha256, probe
 from curate.known import Known, Picture
 from curate.measures import registry
 from curate.sample import Candidate
@@ -199,6 +199,7 @@ class Measurer:
         width, height = image.size
         if self.request.draft:
             width, height = picture.width, picture.height
+        phash, mirrored = phashes(image)
         values: dict[str, Any] = {}
         for measure in self._picture_measures:
             values |= measure.measure(image)
@@ -207,7 +208,8 @@ class Measurer:
             width=width,
             height=height,
             pixels=pixels_sha256(image),
-            phash=phash(image),
+            phash=phash,
+            phash_mirrored=mirrored,
             values=values,
         )
         if picture.embedding is None:

@@ -12,7 +12,6 @@ BITS = 64
 COSINE_ERROR = 1e-6  # of float32 products of unit vectors: equal ones must pass a bound of 1
 
 _SORT_COST = 20  # of a hash in one table, in comparisons of two hashes
-_ODD_COLUMNS = np.uint64(0x5555_5555_5555_5555)
 _GATHERED = 1 << 20  # pairs that are joined at a time
 _SLICE = 256  # rows of a block of cosines whose pairs are listed at a time
 _MOST_PAIRS = 1 << 22  # of hashes that are held in memory: 64 MB, sorting takes 240
@@ -76,15 +75,6 @@ def _agreeing_pairs(
         if not len(left):
             return
         yield order[left], order[left + step], hashes[left] ^ hashes[left + step]
-
-
-def mirrored(hashes: np.ndarray) -> np.ndarray:
-    """Nearly the perceptual hashes (N,) of the same pictures seen in a mirror.
-
-    Mirroring turns the sign of the DCT's terms of odd horizontal frequency, every second bit of
-    ``images.phash``; nearly, as a bit compares with the median of the terms, which is not quite 0.
-    """
-    return hashes ^ _ODD_COLUMNS
 
 
 def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs:

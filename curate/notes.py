@@ -37,7 +37,7 @@ def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:
     return [
         f"{clip.name} rates a given pair above a shuffled one in {separation:.0%} of cases, and guessing "
         "would in 50%, so that similarity is no reason to keep or drop one. Either it does not know such "
-        f"pictures (take another one{other}), or the captions hardly differ (type filters=none), or "
+        f"pictures (take another one{other}), or the captions hardly differ (type filters=everything), or "
         "they do not belong to the pictures: look at the report"
     ]
 

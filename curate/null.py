@@ -63,18 +63,17 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
         embeddings: of the same parts.
         seed: of the deals; the same annotations and seed give the same null.
     """
-    scored = annotations[annotations["clip_similarity"].notna()]
+    rows = annotations.index[annotations["clip_similarity"].notna()].to_numpy()
     rng = np.random.default_rng(seed)
-    if len(scored) > MAX_PAIRS:
+    if len(rows) > MAX_PAIRS:
         # Of some parts alone: a row from each of thousands would mean to read them all.
-        part = embeddings.part_of(scored.index.to_numpy())
+        part = embeddings.part_of(rows)
         chosen = rng.permutation(np.unique(part))[:MAX_PARTS]
-        scored = scored[np.isin(part, chosen)]
-        count = min(MAX_PAIRS, len(scored))
-        scored = scored.iloc[np.sort(rng.choice(len(scored), count, replace=False))]
-    if scored.empty:
+        rows = rows[np.isin(part, chosen)]
+        rows = rows[np.sort(rng.choice(len(rows), min(MAX_PAIRS, len(rows)), replace=False))]
+    if not len(rows):
         return Null(np.zeros(0, np.float32))
-    rows = scored.index.to_numpy()
+    scored = annotations.loc[rows, ["caption", "caption_index", "pixels"]]
     images = embeddings.images(rows - scored["caption_index"].to_numpy())
     texts = embeddings.texts(rows)
     group = pd.factorize(scored["pixels"])[0]

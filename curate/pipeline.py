@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -19,16 +20,17 @@ from curate import annotate, clip, funnel, ledger, memory, notes, provenance, re
 from curate.command import UserError
 from curate.config import CurateConfig
 from curate.decide import Verdicts, judge
-from curate.files import locked, sha256_of, write_json
+from curate.files import locked, remove_parts, sha256_of, write_json
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.images import UnreadableImage, decode, encode
+from curate.images import UnreadableImage, decode, encode, is_plain
 from curate.readers.source import Source
 from curate.removed import removed
 from curate.removed import write as write_removed
 from curate.request import Request
 from curate.samples import Samples
+from curate.threads import in_order
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png"}
 
@@ -49,7 +51,8 @@ def run(config: CurateConfig, source: Source) -> None:
 
 
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
-    provenance.write_config(curate_dir / "config.yaml", config)
+    _say_what_is_replaced(curate_dir, config)
+    remove_parts(curate_dir)
     listed = removed(curate_dir)
     scorer = cache(lambda: clip.load_clip(config.clip))
     measured = annotate.annotate(
@@ -72,6 +75,20 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 
+def _say_what_is_replaced(curate_dir: Path, config: CurateConfig) -> None:
+    """A run of the same name may be an accident; what was measured for it stays, its shards do not."""
+    before = provenance.read_config(curate_dir / "config.yaml").get("dataset")
+    if not isinstance(before, dict):
+        return
+    now = provenance.redacted(asdict(config.dataset))
+    both = (before.keys() & now.keys()) - {"limit", "sample", "index", "spool"}
+    if changed := sorted(name for name in both if before[name] != now[name]):
+        _say(
+            f"note: {config.run.folder} was made of other data ({', '.join(changed)} changed); its "
+            "shards and reports are replaced. Another run.name= keeps them"
+        )
+
+
 def _write_results(
     curate_dir: Path,
     config: CurateConfig,
@@ -79,7 +96,8 @@ def _write_results(
     verdicts: Verdicts,
     figures: dict[str, Any],
 ) -> None:
-    """Shards, ledger, funnel, report and, last, the manifest."""
+    """What was asked for, shards, ledger, funnel, report and, last, the manifest."""
+    provenance.write_config(curate_dir / "config.yaml", config)
     plans, manifest = _write_shards(curate_dir, config, source, verdicts, figures)
     shard_of = {key: planned.path for planned in plans for key in planned.keys}
     table = verdicts.ledger
@@ -101,7 +119,7 @@ def _write_shards(
     kept = Samples(verdicts.ledger)
     extension = _extension(config.shards.image_format, kept.formats)
     plans = shards.plan(kept.sides(), config.shards.max_samples)
-    settings = f"{extension} {config.shards.jpeg_quality}"
+    settings = f"{extension} {config.shards.jpeg_quality} plain"
     wanted = [shards.digest(kept.rows(planned.keys), settings) for planned in plans]
     written = [
         shards.is_written(curate_dir, planned, digest)
@@ -110,16 +128,22 @@ def _write_shards(
     known = [info for info in written if info]
     if _manifest(config, figures, extension, known) != _old_manifest(curate_dir):
         # Until the last file is in place the old manifest would speak of what is gone.
-        (curate_dir / "manifest.json").unlink(missing_ok=True)
+        for stale in ("manifest.json", "report.html"):
+            (curate_dir / stale).unlink(missing_ok=True)
     image_of = _image_source(source, verdicts.ledger, extension, config.shards.jpeg_quality)
     found = []
     done = sum(info.samples for info in known)
-    with tqdm(total=len(kept), initial=done, desc="shards", unit="img") as bar:
+    workers = config.annotate.workers
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(kept), initial=done, desc="shards", unit="img") as bar,
+    ):
         for planned, info in zip(plans, written, strict=True):
             if info is None:
                 rows = kept.rows(planned.keys)
+                images = in_order(pool, image_of, rows, 2 * workers)
                 info = shards.write_shard(
-                    curate_dir, planned, rows, settings, extension, image_of, bar.update
+                    curate_dir, planned, rows, settings, extension, images, bar.update
                 )
             found.append(info)
     shards.remove_stale(curate_dir, plans)
@@ -164,7 +188,10 @@ def _extension(image_format: str, formats: set[str]) -> str:
 def _image_source(
     source: Source, table: pd.DataFrame, extension: str, jpeg_quality: int
 ) -> Callable[[dict[str, Any]], bytes]:
-    """The bytes to store for a row: the source's own where the format fits, else encoded anew."""
+    """The bytes to store for a row: the source's own where any reader sees the same, else encoded anew.
+
+    What is returned may be called in several threads; it raises when the image has changed since.
+    """
     kept = table[table["kept"]].drop_duplicates("key")
     location_of = kept.set_index("key")["location"]
 
@@ -180,7 +207,7 @@ def _image_source(
                 f"image {row['key']} has changed since it was measured; the same command again "
                 "measures what is new"
             )
-        if _EXTENSIONS.get(row["format"]) == extension:
+        if _EXTENSIONS.get(row["format"]) == extension and is_plain(data):
             return data
         return encode(decode(data), extension, jpeg_quality)
 
@@ -196,7 +223,7 @@ def _nothing_kept(figures: dict[str, Any]) -> str:
     if SIMILARITY in took:
         cut = funnel.describe_cut(figures["cut"])
         said += f" (cut: {cut}; filters.clip_similarity.fraction=0.5 keeps the better half)"
-    return f"{said}; loosen the rule, or type filters=none to see the scores"
+    return f"{said}; loosen the rule, or type filters=everything to see the scores"
 
 
 def _blocked(filters: FiltersConfig) -> list[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from curate.files import write_text
 
@@ -38,6 +40,15 @@ def write_config(path: Path, config: Any) -> None:
     """
     content = {**redacted(asdict(config)), "provenance": provenance()}
     write_text(path, OmegaConf.to_yaml(OmegaConf.create(content)))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What ``write_config`` wrote; empty where there is none that can be read."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return {}
+    return content if isinstance(content, dict) else {}  # type: ignore[return-value]
 
 
 def redacted(value: Any) -> Any:

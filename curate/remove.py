@@ -6,18 +6,38 @@ import argparse
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from curate import command, ledger, runs
-from curate.files import atomic_write, locked, read_json, remove_parts, sha256_of, write_json
-from curate.removed import REASON, Removed, identities, note, read_list, removed, write
-from curate.shards import END_OF_TAR, Manifest, read_manifest, write_manifest
+from curate.command import UserError, run_arguments
+from curate.files import (
+    HashingWriter,
+    atomic_write,
+    locked,
+    read_json,
+    remove_parts,
+    sha256_of,
+    write_json,
+)
+from curate.removed import (
+    REASON,
+    Removed,
+    asked_for,
+    identities,
+    note,
+    read_list,
+    removed,
+    values,
+    write,
+)
+from curate.shards import END_OF_TAR, Manifest, ShardInfo, read_manifest, stats_path, write_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SHOWN = 10  # of what is not found
 _DESCRIPTION = """\
 Take pictures out of a finished curation: out of the shards that hold them, and of no other; the
 ledger says "removed". The same files under other keys go as well. Later curations of this run leave
@@ -44,13 +64,19 @@ def main() -> None:
     by, path = _list(arguments)
     listed = read_list(path, by)
     with locked(curate_dir):
-        found = note(curate_dir, by, listed, sha256_of(path), arguments.copies)
-        carry_out(curate_dir)
+        found = remove(curate_dir, by, listed, sha256_of(path), arguments.copies)
+        missing = sorted(listed - values(identities(curate_dir), by))
     print(
         f"{found['listed']} {by} listed, {found['found']} of them found; removed "
-        f"{found['pictures']} pictures with {found['pairs']} pairs. {curate_dir / 'report.html'} "
-        "is gone, too: the curation's own command writes it anew"
+        f"{found['pictures']} pictures with {found['pairs']} pairs"
     )
+    if missing:
+        others = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        print(f"not in this run: {', '.join(missing[:SHOWN])}{others}; a later curation heeds them")
+    if found["pictures"]:
+        print(
+            f"{curate_dir / 'report.html'} is gone, too: the curation's own command writes it anew"
+        )
     if found["copies_left"]:
         print(
             f"{found['copies_left']} near copies are left; look at them with python -m curate.explain, "
@@ -61,6 +87,71 @@ def main() -> None:
 def _list(arguments: argparse.Namespace) -> tuple[str, Path]:
     given = {name: getattr(arguments, name) for name in ("keys", "urls", "sha256")}
     return next((name, path) for name, path in given.items() if path is not None)
+
+
+def remove(
+    curate_dir: Path, by: str, listed: set[str], list_sha256: str, copies: bool = False
+) -> dict[str, Any]:
+    """Check the shards concerned, note what is to go, and carry it out; see ``removed.note``.
+
+    Raises:
+        UserError: as ``note``, or a shard is damaged: rewritten, it would pass for whole. Nothing is
+            changed or noted then.
+    """
+    _, asked = asked_for(identities(curate_dir), by, listed, copies)
+    _check(curate_dir, asked)
+    record = note(curate_dir, by, listed, list_sha256, copies)
+    carry_out(curate_dir)
+    return record
+
+
+def _check(curate_dir: Path, asked: Removed) -> None:
+    """Raise where a shard that this or an interrupted removal concerns is not what was written."""
+    rows = identities(curate_dir)
+    rows = rows[rows["kept"]]
+    goes = asked.drops(rows) | removed(curate_dir).drops(rows)
+    holding = set(rows.loc[~goes, "shard"])  # something, afterwards
+    listed = {shard.path: shard for shard in read_manifest(curate_dir).shards}
+    concerned = tqdm(sorted(set(rows.loc[goes, "shard"])), desc="check", unit="shard")
+    damaged = [
+        path
+        for path in concerned
+        if not _is_whole(curate_dir / path, listed.get(path), path in holding)
+    ]
+    if damaged:
+        raise UserError(
+            f"{', '.join(damaged)}: damaged, not what the manifest of {curate_dir.parent} says; nothing "
+            "was changed. Delete each such tar and type python -m curate "
+            f"{run_arguments(curate_dir.parent)} with the keys of its data set, it writes them anew; "
+            "then type this again"
+        )
+
+
+def _is_whole(path: Path, shard: ShardInfo | None, stays: bool) -> bool:
+    """Whether tar and table can be rewritten; of a shard that does not stay both may be gone already.
+
+    The tar is as the manifest says, or, where a removal was interrupted, as that one's statistics do.
+    """
+    if not path.is_file():
+        return not stays
+    stats = read_json(stats_path(path)) or {}
+    told = {(shard.bytes, shard.sha256)} if shard else set()
+    if stats.get("plan") == REASON:
+        told.add((stats["bytes"], stats["sha256"]))
+    if (path.stat().st_size, sha256_of(path)) not in told:
+        return False
+    return not stays or _is_readable(path.with_suffix(".parquet"))
+
+
+def _is_readable(table: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_table(table)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def carry_out(curate_dir: Path) -> None:
@@ -74,13 +165,13 @@ def carry_out(curate_dir: Path) -> None:
         remove_parts(curate_dir / folder)
     rows = identities(curate_dir)
     goes = rows[known.drops(rows) & rows["kept"]]
+    if len(goes):
+        (curate_dir / "report.html").unlink(missing_ok=True)  # it may show what goes
     concerned = list(goes.groupby("shard")["key"].agg(set).items())
     for shard, keys in tqdm(concerned, desc="remove", unit="shard"):
         _take_out(curate_dir / str(shard), keys)
     for part in ledger.parts(curate_dir):
         _mark(part, known)
-    # It may show what is gone.
-    (curate_dir / "report.html").unlink(missing_ok=True)
     rows = identities(curate_dir)
     manifest = _follow(curate_dir, read_manifest(curate_dir), rows)
     _write_funnel(curate_dir, manifest)
@@ -90,35 +181,35 @@ def carry_out(curate_dir: Path) -> None:
 
 def _take_out(path: Path, keys: set[str]) -> None:
     """Rewrite one shard without ``keys``: tar, table, statistics. One that is left empty goes."""
-    table_path, stats_path = path.with_suffix(".parquet"), path.with_name(f"{path.stem}_stats.json")
+    table_path, stats = path.with_suffix(".parquet"), stats_path(path)
     if not path.is_file():  # it was left empty, before an interruption
         return
-    if not _copy_tar(path, keys):
+    with tarfile.open(path) as tar:
+        left = [member for member in tar if member.name.partition(".")[0] not in keys]
+    if not left:
         # The tar last: while it is there this can go on.
-        for file in (stats_path, table_path, path):
+        for file in (stats, table_path, path):
             file.unlink(missing_ok=True)
         return
-    count = _copy_table(table_path, keys)
-    # A plan of this name is none that curation can have had, so it never takes the shard for whole.
-    told = {"count": count, "successes": count, "status_dict": {"success": count}, "plan": REASON}
-    told |= {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    write_json(stats_path, {**(read_json(stats_path) or {}), **told})
+    with atomic_write(path) as target:
+        with path.open("rb") as source, HashingWriter(target) as hashing:
+            _copy_members(source, left, hashing)
+        count = _copy_table(table_path, keys)
+        # A plan of this name is none that curation can have had, so it never takes the shard for whole.
+        told = {"count": count, "successes": count, "status_dict": {"success": count}}
+        told |= {"plan": REASON, "bytes": target.tell(), "sha256": hashing.hexdigest()}
+        # Ahead of the tar, so that at any moment it is what these say, or what the manifest does.
+        write_json(stats, {**(read_json(stats) or {}), **told})
 
 
-def _copy_tar(path: Path, without: set[str]) -> bool:
-    """The same tar without some samples, the others' bytes as they are; False, and nothing, if none is left."""
-    with tarfile.open(path) as tar:
-        left = [member for member in tar if member.name.partition(".")[0] not in without]
-    if not left:
-        return False
-    with path.open("rb") as source, atomic_write(path) as target:
-        for member in left:
-            blocks = -(-member.size // tarfile.BLOCKSIZE)
-            source.seek(member.offset)
-            end = member.offset_data + blocks * tarfile.BLOCKSIZE
-            target.write(source.read(end - member.offset))
-        target.write(END_OF_TAR)
-    return True
+def _copy_members(source: IO[bytes], members: list[tarfile.TarInfo], target: HashingWriter) -> None:
+    """A tar of these members, their bytes as they are."""
+    for member in members:
+        blocks = -(-member.size // tarfile.BLOCKSIZE)
+        source.seek(member.offset)
+        end = member.offset_data + blocks * tarfile.BLOCKSIZE
+        target.write(source.read(end - member.offset))
+    target.write(END_OF_TAR)
 
 
 def _copy_table(path: Path, without: set[str]) -> int:
@@ -153,8 +244,7 @@ def _follow(curate_dir: Path, manifest: Manifest, rows: pd.DataFrame) -> Manifes
     shards = []
     for shard in manifest.shards:
         path = curate_dir / shard.path
-        stats_path = path.with_name(f"{path.stem}_stats.json")
-        stats = read_json(stats_path) or {}
+        stats = read_json(stats_path(path)) or {}
         if stats.get("plan") == REASON:
             told = {name: stats[name] for name in ("bytes", "sha256")}
             shard = replace(shard, samples=stats["count"], **told)

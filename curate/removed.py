@@ -124,18 +124,16 @@ def note(
         UserError: addresses are listed, and the ledger holds none.
     """
     known = removed(curate_dir)
-    asked = replace(Removed(), **{by: frozenset(listed)})
     rows = identities(curate_dir)
-    present = _values(rows, by)
+    present = values(rows, by)
     if by == "urls" and not present:
         raise UserError(_no_addresses(curate_dir))
-    named = asked.drops(rows)
-    if copies:
-        named |= rows.index.isin(_copies(rows, named).index)
+    named, asked = asked_for(rows, by, listed, copies)
     interrupted = known.pending
-    files = frozenset(rows.loc[named, "sha256"]) - {""}
-    new = {"keys": known.keys | asked.keys, "urls": known.urls | asked.urls}
-    known = replace(known, **new, sha256=known.sha256 | asked.sha256 | files, pending=True)
+    more = {
+        name: getattr(known, name) | getattr(asked, name) for name in ("keys", "urls", "sha256")
+    }
+    known = replace(known, **more, pending=True)
     same = {"by": by, "list_sha256": list_sha256, "copies": copies}
     record = known.records[-1] if interrupted and known.records else {}
     if not same.items() <= record.items():
@@ -144,6 +142,18 @@ def note(
         known = replace(known, records=(*known.records, record))
     write(curate_dir, known)
     return record
+
+
+def asked_for(
+    rows: pd.DataFrame, by: str, listed: set[str], copies: bool
+) -> tuple[pd.Series, Removed]:
+    """Which rows of ``identities`` a list names (a mask), and the list with the files that it leads to."""
+    asked = replace(Removed(), **{by: frozenset(listed)})
+    named = asked.drops(rows)
+    if copies:
+        named |= rows.index.isin(_copies(rows, named).index)
+    files = frozenset(rows.loc[named, "sha256"]) - {""}
+    return named, replace(asked, sha256=asked.sha256 | files)
 
 
 def _no_addresses(curate_dir: Path) -> str:
@@ -177,7 +187,8 @@ def _outcome(rows: pd.DataFrame, known: Removed, named: pd.Series) -> dict[str, 
     }
 
 
-def _values(rows: pd.DataFrame, by: str) -> set[str]:
+def values(rows: pd.DataFrame, by: str) -> set[str]:
+    """All keys, urls or sha256 (``by``) that the rows of ``identities`` have."""
     names = url_columns(rows.columns) if by == "urls" else [by.removesuffix("s")]
-    values = (value for name in names for value in rows[name])
-    return {value for value in values if isinstance(value, str) and value}
+    found = (value for name in names for value in rows[name])
+    return {value for value in found if isinstance(value, str) and value}

@@ -27,6 +27,7 @@ _FIELDS = [
     ("sha256", pa.string()),
     ("pixels", pa.string()),
     ("phash", pa.string()),
+    ("phash_mirrored", pa.string()),
     ("error", pa.string()),
     ("clip_similarity", pa.float32()),
     ("clip_model", _CLIP_MODEL),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
@@ -18,6 +19,16 @@ def parser(command: str, does: str, exit_codes: str = EXIT_CODES) -> ArgumentPar
     )
     found.add_argument("run", metavar="RUN", help="a run's folder, or the name of one in runs/")
     return found
+
+
+def say_if_unfinished(curate_dir: Path) -> None:
+    """Warn that an answer may be of before: a curation was begun there and has not ended."""
+    if not (curate_dir / "manifest.json").is_file():
+        print(
+            f"note: {curate_dir.parent} holds no finished curation; this is what the last one left, and "
+            "the command that was begun finishes it",
+            file=sys.stderr,
+        )
 
 
 def curate_dir(run: str) -> Path:

@@ -61,5 +61,6 @@ def _plain(value: Any) -> Any:
     """A numpy scalar as Python's own; a missing value as None."""
     if isinstance(value, list):
         return value
-    value = value.item() if hasattr(value, "item") else value
-    return None if value is None or value != value else value
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -195,7 +194,7 @@ def write_shard(
     rows: Sequence[dict[str, Any]],
     settings: str,
     extension: str,
-    image_of: Callable[[dict[str, Any]], bytes],
+    images: Iterable[bytes],
     progress: Callable[[], object] = lambda: None,
 ) -> ShardInfo:
     """Write one tar, its sidecar table and, last, its statistics.
@@ -206,15 +205,15 @@ def write_shard(
         rows: its samples, as ``digest`` takes them; the columns of the sidecar.
         settings: what else decides the bytes (image format, quality).
         extension: ``jpg`` or ``png``.
-        image_of: the bytes to store for a row; raises when the image has changed since.
+        images: the bytes to store, for each row in turn.
         progress: called after each sample.
     """
     path = curate_dir / planned.path
     # Before the tar changes: what is left of a killed writer must not pass for what was there before.
     stats_path(path).unlink(missing_ok=True)
-    samples = (Sample(r["key"], image_of(r), tuple(r["captions"]), _meta(r)) for r in rows)
     with atomic_write(path) as stream, HashingWriter(stream) as hashing:
-        for sample in samples:
+        for row, image in zip(rows, images, strict=True):
+            sample = Sample(row["key"], image, tuple(row["captions"]), _meta(row))
             hashing.write(*encode_sample(sample, extension))
             progress()
         hashing.write(END_OF_TAR)
@@ -227,14 +226,13 @@ def write_shard(
 
 def _write_sidecar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The samples' table, one row each, as img2dataset puts it beside a tar."""
-    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    table = io.BytesIO()
-    frame = pd.DataFrame(rows)
-    frame.insert(1, "caption", frame["captions"].str[0])
-    frame.to_parquet(table, index=False)
+    table = pa.Table.from_pylist(list(rows))
+    captions = pa.array([row["captions"][0] for row in rows], pa.string())
     with atomic_write(path) as stream:
-        stream.write(table.getvalue())
+        pq.write_table(table.add_column(1, "caption", captions), stream)
 
 
 def _write_stats(path: Path, info: ShardInfo, plan_digest: str) -> None:

@@ -27,6 +27,10 @@ that more of them may pass. Scores of the same pairs by both CLIPs (``python -m 
 --like RUN2``) know better.
 """
 
+FEWEST_SHUFFLED = (
+    2_000  # three of which LAION's share lets pass; of fewer the cut is the highest alone
+)
+
 
 def check(config: CurateConfig) -> None:
     """Refuse a cut that belongs to another CLIP; similarities of two CLIPs do not compare.
@@ -66,6 +70,11 @@ def _equivalent(run_dir: Path, minimum: float, owner: str, here: str) -> str:
         lets = f"Here it lets {null.false_keep_rate(minimum):.2%} of shuffled captions pass"
         if owner != LAION_CLIP or minimum not in LAION_CUTS:
             return f"{lets}; python -m curate.calibrate {shlex.quote(str(folder))} says more"
+        if len(null.similarities) < FEWEST_SHUFFLED:
+            return (
+                f"{lets}, of {len(null.similarities):,} of {folder}: too few to tell what is as strict as "
+                "LAION's; a run or a dry_run on some thousand pairs tells"
+            )
         cut = null.cut(LAION_FALSE_KEEP)
         return (
             f"{lets}; as strict as LAION's is a cut of at least {cut:.4f}, by "

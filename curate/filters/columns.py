@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from curate.command import UserError
 from curate.filters.config import BoundsConfig
 from curate.filters.rule import Rule, within
+from curate.measures import registry
 
 
 def rules(config: Mapping[str, BoundsConfig]) -> list[Rule]:
@@ -27,13 +29,18 @@ def rules(config: Mapping[str, BoundsConfig]) -> list[Rule]:
 def _numbers(name: str, pairs: pd.DataFrame) -> pd.Series:
     if name not in pairs:
         numeric = sorted(pairs.select_dtypes("number").columns)
+        near = get_close_matches(name, [*numeric, *registry.FILLED], 1)
         raise UserError(
-            f"filters.columns.{name}: the data set has no column {name!r}; columns of numbers: "
-            f"{', '.join(numeric)}"
+            f"filters.columns.{name}: the data set has no column {name!r}"
+            + (f", did you mean {near[0]!r}?" if near else ".")
+            + f" Columns of numbers: {', '.join(numeric)}; measured when a rule names them: "
+            f"{', '.join(registry.FILLED)}; heads.NAME=... gives head_NAME"
         )
     try:
         numbers = pd.to_numeric(pairs[name])
-        return numbers if pd.api.types.is_integer_dtype(numbers) else numbers.astype(np.float32)
+        if pd.api.types.is_integer_dtype(numbers):
+            return numbers.astype(np.float64) if numbers.hasnans else numbers
+        return numbers.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"filters.columns.{name}: not all values are numbers ({error})") from error
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
 from curate.command import UserError
 from curate.images import UnreadableImage
+from curate.readers.columns import captions_in
 from curate.readers.config import CocoConfig
 from curate.readers.files import loader, version_of
 from curate.readers.json_object import json_object
 from curate.readers.source import Source
-from curate.sample import Candidate, clean_caption, key_of
+from curate.sample import Candidate, key_of
 
 _PREFIX = "captions_"
 
@@ -25,7 +28,7 @@ def read(config: CocoConfig) -> Source:
 
     Raises:
         FileNotFoundError: the root or a caption file that was asked for is missing.
-        UserError: a caption file is not COCO's, or lists an image twice.
+        UserError: a caption file is not COCO's, a record lacks what COCO's have, or an image comes twice.
     """
     root, paths = _find(config)
     candidates: list[Candidate] = []
@@ -86,36 +89,76 @@ def _caption_files(root: Path, splits: list[str] | None) -> list[Path]:
 def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
     split = _split_of(path)
     content = _load(path)
-    licences = {entry["id"]: entry for entry in content.get("licenses", ())}
-    captions: dict[int, list[str]] = defaultdict(list)
-    for annotation in content["annotations"]:
-        captions[annotation["image_id"]].append(clean_caption(annotation["caption"]))
-    images = {image["id"]: image for image in content["images"]}
+    with _named(path, "licenses"):
+        licences = {entry["id"]: entry for entry in content.get("licenses") or ()}
+    with _named(path, "annotations"):
+        captions = _captions(content["annotations"])
+    with _named(path, "images"):
+        images = {int(image["id"]): image for image in content["images"]}
     if len(images) != len(content["images"]):
         raise UserError(f"{path} lists an image id twice; take the published file")
-    candidates = []
-    for number in sorted(images.keys() | captions.keys()):
-        image = images.get(number, {})
-        location = f"{split}/{PurePath(image['file_name']).name}" if image else ""
-        licence = licences.get(image.get("license"), {})
-        candidates.append(
-            Candidate(
-                key=key_of(f"{split}-{number:012d}"),
-                captions=tuple(captions[number]),
-                source=config.name,
-                location=location,
-                version=version_of(root / location) if image else "",
-                columns={
-                    "source_split": split,
-                    "url": image.get("coco_url", ""),
-                    "flickr_url": image.get("flickr_url", ""),
-                    "licence": licence.get("name", ""),
-                    "licence_url": licence.get("url", ""),
-                    "group": f"coco-{number}",  # the same in 2014 and 2017, and in Visual Genome
-                },
-            )
-        )
-    return candidates
+    with _named(path, "images"):
+        return [
+            _candidate(config, root, split, number, images.get(number), captions[number], licences)
+            for number in sorted(images.keys() | captions.keys())
+        ]
+
+
+def _captions(annotations: list[dict[str, Any]]) -> dict[int, list[str]]:
+    """Each image's, by its id; one that is null is empty, for the rules to drop and to count."""
+    captions: dict[int, list[str]] = defaultdict(list)
+    for annotation in annotations:
+        captions[int(annotation["image_id"])] += captions_in(annotation["caption"]) or ("",)
+    return captions
+
+
+def _candidate(
+    config: CocoConfig,
+    root: Path,
+    split: str,
+    number: int,
+    image: dict[str, Any] | None,
+    captions: list[str],
+    licences: dict[Any, dict[str, Any]],
+) -> Candidate:
+    location = _location(root, split, image["file_name"]) if image is not None else ""
+    image = image or {}
+    licence = licences.get(image.get("license"), {})
+    return Candidate(
+        key=key_of(f"{split}-{number:012d}"),
+        captions=tuple(captions),
+        source=config.name,
+        location=location,
+        version=version_of(root / location) if location else "",
+        columns={
+            "source_split": split,
+            "url": image.get("coco_url") or "",
+            "flickr_url": image.get("flickr_url") or "",
+            "licence": licence.get("name") or "",
+            "licence_url": licence.get("url") or "",
+            "group": f"coco-{number}",  # the same in 2014 and 2017, and in Visual Genome
+        },
+    )
+
+
+def _location(root: Path, split: str, file_name: str) -> str:
+    """The file in its split's folder: at the path as written, or else by that path's last part."""
+    written, last = f"{split}/{file_name}", f"{split}/{PurePath(file_name).name}"
+    leads_out = ".." in PurePath(file_name).parts
+    return last if written == last or leads_out or not (root / written).is_file() else written
+
+
+@contextmanager
+def _named(path: Path, records: str) -> Iterator[None]:
+    """Raise ``UserError`` for ``records`` of another shape than COCO's."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
+        raise UserError(
+            f"{path} is no COCO caption file: a record of {records!r} {lacks}; take captions_*.json of "
+            "COCO's annotations_trainval2017.zip, or one that is written like it"
+        ) from error
 
 
 def _load(path: Path) -> dict[str, Any]:

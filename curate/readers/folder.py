@@ -54,10 +54,19 @@ def read(config: FolderConfig) -> Source:
 
 def _from_table(root: Path, table: Path) -> tuple[list[sidecars.Row], list[str]]:
     rows, notes = metadata.read(table)
-    unnamed = set(sidecars.images_below(root)) - {name for name, _, _ in rows}
-    if not unnamed:
-        return rows, notes
-    return rows, [
-        *notes,
-        f"images not named in {table.name}: {len(unnamed)}, such as {min(unnamed)}",
+    found = sidecars.relative_files(root)
+    unused = {
+        f"images not named in {table.name}": (
+            {name for name in found if name.lower().endswith(sidecars.IMAGE_SUFFIXES)}
+            - {name for name, _, _ in rows}
+        ),
+        f"files of captions that {table.name} stands for": {
+            name
+            for name in found
+            if name.lower().endswith(sidecars.CAPTION_SUFFIXES)
+            or (name in metadata.NAMES and name != table.name)
+        },
+    }
+    return rows, notes + [
+        f"{what}: {len(names)}, such as {min(names)}" for what, names in unused.items() if names
     ]

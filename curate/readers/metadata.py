@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from curate.command import UserError
-from curate.readers.columns import CAPTION_NAMES, captions_in, column_name, is_missing
+from curate.readers import delimiter
+from curate.readers.columns import CAPTION_NAMES, captions_in, flat, is_missing
 from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES, Row, images_below
 
@@ -93,7 +94,8 @@ def _below(table: Path, number: int, path: Path) -> str:
 def _from_csv(table: Path) -> list[dict[str, Any]]:
     """Rows of text: "None", "NA" and "7" are captions. An empty field is a missing value."""
     with table.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
+        lines, parted_by = delimiter.told(stream)
+        reader = csv.DictReader(lines, delimiter=parted_by)
         records: list[dict[str, Any]] = []
         for record in reader:
             if None in record:
@@ -163,6 +165,7 @@ _RECORDS = {
 
 
 def _columns(record: dict[str, Any], names: list[str]) -> dict[str, str]:
-    """Further columns as text, named so that they never hide one of the ledger's own."""
-    values = ((name, record.get(name)) for name in names)
-    return {column_name(name): "" if is_missing(value) else str(value) for name, value in values}
+    """Further columns as text, named so that they hide none of the ledger's own, nor each other."""
+    values = {name: record.get(name) for name in names}  # all, so that each record names them alike
+    filled = {name: "" if is_missing(value) else value for name, value in values.items()}
+    return {name: str(value) for name, value in flat(filled).items()}

@@ -201,7 +201,7 @@ class ShardReader:
             if "key" in file.schema_arrow.names:
                 for batch in file.iter_batches(batch_size=1000):
                     yield from (row | {"key": str(row["key"])} for row in batch.to_pylist())
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             self._tally.add("tables beside shards that cannot be read", f"{table} ({error})")
 
 

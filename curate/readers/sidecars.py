@@ -25,28 +25,30 @@ Row = tuple[str, tuple[str, ...], dict[str, Any]]
 """Path below the root, captions, further columns of the ledger."""
 
 
+def refuse(error: OSError) -> None:
+    """``os.walk``'s ``onerror``: without it, what a folder that cannot be opened holds is lost without a word."""
+    raise error
+
+
 def files_below(root: Path) -> Iterator[Path]:
     """All files below ``root`` but hidden ones and those in hidden folders; links to folders stay closed.
 
     Raises:
         PermissionError: a folder cannot be opened.
     """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         yield from (Path(folder, file) for file in files if not file.startswith("."))
 
 
+def relative_files(root: Path) -> list[str]:
+    """The paths of ``files_below``, relative to ``root``."""
+    return [path.relative_to(root).as_posix() for path in files_below(root)]
+
+
 def images_below(root: Path) -> list[str]:
     """The paths of all images below ``root``, relative to it."""
-    return [
-        path.relative_to(root).as_posix()
-        for path in files_below(root)
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    return [name for name in relative_files(root) if name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Sidecars:
 
     def beside(self, image: Path) -> tuple[str, ...]:
         """The caption of an image; an empty file is an empty caption, no file is none."""
-        for path in map(image.with_suffix, CAPTION_SUFFIXES):
+        for path in map(image.with_suffix, (*CAPTION_SUFFIXES, *map(str.upper, CAPTION_SUFFIXES))):
             try:
                 data = path.read_bytes()
             except (FileNotFoundError, IsADirectoryError):

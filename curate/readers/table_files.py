@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curate.command import UserError
+from curate.readers.sidecars import refuse
 from curate.readers.tally import Tally
 from curate.readers.what_is import HEAD_BYTES, PARQUET, what_is
 
@@ -43,6 +44,7 @@ def find(path: str, kind: str | None, notes: list[str]) -> list[TableFile]:
 
     Raises:
         FileNotFoundError: nothing is there.
+        PermissionError: a folder cannot be opened.
         UserError: no table among what is there, several kinds of them, or content that is something else.
     """
     if Path(path).is_file():
@@ -76,7 +78,7 @@ def opened(table: TableFile) -> io.BufferedIOBase:
 
 def _matches(path: str) -> Iterator[Path]:
     if Path(path).is_dir():
-        for folder, subfolders, names in os.walk(path):
+        for folder, subfolders, names in os.walk(path, onerror=refuse):
             subfolders[:] = sorted(name for name in subfolders if name[0] not in "._")
             yield from (Path(folder, name) for name in sorted(names))
         return

@@ -27,7 +27,7 @@ from curate.images import MISSING_FILE, UnreadableImage
 from curate.readers import table_index
 from curate.readers.files import read_bytes, version_of
 from curate.readers.json_object import json_object
-from curate.readers.sidecars import IMAGE_SUFFIXES
+from curate.readers.sidecars import IMAGE_SUFFIXES, refuse
 from curate.readers.table_formats import FILE_STEMS, text_of
 from curate.readers.table_index import FILE, ImageIndex, Name
 from curate.readers.tars import BrokenTar, Members, iter_samples, read_range
@@ -54,6 +54,9 @@ class Images:
             table: changes with the table.
             names_files: whether the table has a column with the names of files.
             urls: the addresses of the table's rows.
+
+        Raises:
+            PermissionError: a folder cannot be opened.
         """
         listing, has_shards = self._listing()
         self._has_index = has_shards or not names_files
@@ -85,7 +88,7 @@ class Images:
 
     def _files(self) -> Iterator[tuple[Path, list[str]]]:
         """Each folder with its files, in a fixed order, hidden ones aside."""
-        for folder, subfolders, names in os.walk(self.root):
+        for folder, subfolders, names in os.walk(self.root, onerror=refuse):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             yield Path(folder), sorted(name for name in names if not name.startswith("."))
 
@@ -191,8 +194,10 @@ def _sidecar(path: Path) -> dict[str, dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             columns = [name for name in _NOTED if name in file.schema_arrow.names]
             records = file.read(columns).to_pylist() if {"key", "url"} <= set(columns) else []
-    except pa.ArrowException:  # no parquet after all; the samples' own notes serve
-        return {}
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # not of what the file holds
+            raise
+        return {}  # no parquet after all, or damaged; the samples' own notes serve
     return {text_of(record["key"]): record for record in records}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from curate.command import UserError
+from curate.readers import delimiter as delimiters
 from curate.readers.columns import encodable, is_missing
 from curate.readers.config import TableConfig
 from curate.readers.json_object import json_object
@@ -19,7 +20,6 @@ Row = tuple[int, dict[str, Any]]
 
 _BATCH_ROWS = 4096
 _HOPELESS_LINES = 1000  # lines at the start none of which fits: this is another format
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def rows(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:
@@ -51,7 +51,7 @@ def rows(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:
 def _from_delimited(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:
     with opened(table) as stream:
         lines = _decoded(stream, table, tally)
-        delimiter = _DELIMITERS[table.kind]
+        lines, delimiter = delimiters.told(lines) if table.kind == "csv" else (lines, "\t")
         fields = (
             _quoted(lines, delimiter, table, tally) if config.quotes else _plain(lines, delimiter)
         )

@@ -52,8 +52,8 @@ def reaching(verdicts: Verdicts) -> list[str]:
 
 def _histogram(scored: pd.DataFrame, verdicts: Verdicts) -> Markup:
     null = verdicts.null.similarities
-    both = np.concatenate([scored["clip_similarity"].to_numpy(), null])
-    edges = np.linspace(both.min(), both.max() + 1e-6, 61)
+    both = np.concatenate([scored["clip_similarity"].to_numpy(np.float64), null])
+    edges = np.linspace(both.min(), max(both.max() + 1e-6, both.min() + 0.01), 61)
     drawing, axes = page.subplots(7.5, 3.2)
     series = [("pairs", scored["clip_similarity"], page.BLUE)]
     if "planted_mismatch" in scored and scored["planted_mismatch"].any():

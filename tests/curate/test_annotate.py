@@ -1,5 +1,6 @@
 """Measuring: nothing twice, nothing that a cheap rule makes useless, and parts that say what they hold."""
 
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -75,6 +76,17 @@ def run(tiny_clip, tmp_path):
         return rows
 
     return annotated
+
+
+def flip(part, column):
+    """Turn every bit of a part's column."""
+    names = pq.read_schema(part).names
+    chunk = pq.read_metadata(part).row_group(0).column(names.index(column))
+    data = bytearray(part.read_bytes())
+    start = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
+    for place in range(start, start + chunk.total_compressed_size):
+        data[place] ^= 0xFF
+    part.write_bytes(data)
 
 
 REQUEST = Request("tiny 0", Gate(ImageFilterConfig(), CaptionFilterConfig()))
@@ -231,3 +243,66 @@ def test_one_column_of_two_types_becomes_text(run, pictures, tmp_path):
     run(Source.of(odd, loaded.load))
     frame = load_annotations(current_parts(tmp_path / "annotations"), REQUEST)
     assert frame["id_"].tolist() == [str(n) for n in range(20)] + [f"n{n}" for n in range(20, 48)]
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-5], lambda whole: b"", bytes.upper])
+def test_a_part_whose_footer_is_damaged_is_measured_again(
+    run, make_pictures, tmp_path, counted, damage
+):
+    root = make_pictures(tmp_path / "pictures", 12)
+    rows = run(root)
+    second = current_parts(tmp_path / "annotations")[1]
+    whole = second.read_bytes()
+    left_over = second.with_name("part-00009-of-another-pass.parquet")
+    for path in (second, left_over):
+        path.write_bytes(damage(whole))
+    counted()
+    assert run(root) == rows
+    assert counted() == {"decoded": 5, "images": 5, "texts": 5}
+    assert second.read_bytes() == whole
+    assert left_over.is_file()
+
+
+def test_a_footer_that_may_not_be_read_is_no_damage(run, make_pictures, tmp_path, monkeypatch):
+    root = make_pictures(tmp_path / "pictures", 2)
+    run(root)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pq, "read_schema", refuse)
+    with pytest.raises(PermissionError):
+        run(root)
+
+
+def all_images(parts, _):
+    return list(Embeddings(parts).image_blocks())
+
+
+@pytest.mark.parametrize(
+    ("column", "reads_it"),
+    [
+        *((name, load_annotations) for name in ("key", "caption", "pixels")),
+        ("image_embedding", all_images),
+    ],
+)
+def test_a_part_with_a_damaged_page_is_named(run, make_pictures, tmp_path, column, reads_it):
+    root = make_pictures(tmp_path / "pictures", 7)
+    rows = run(root)
+    parts = current_parts(tmp_path / "annotations")
+    flip(parts[0], column)
+    with pytest.raises(UserError, match=rf"{parts[0]} is damaged .* delete it, and the same"):
+        reads_it(parts, REQUEST)
+    with pytest.raises(UserError, match=f"{parts[0]} is damaged"):
+        run(root, images_per_part=4)  # other parts, out of what is known
+    parts[0].unlink()
+    assert run(root) == rows
+
+
+def test_text_that_is_no_utf_8_is_damage(run, make_pictures, tmp_path):
+    run(make_pictures(tmp_path / "pictures", 3))
+    [part] = current_parts(tmp_path / "annotations")
+    pq.write_table(pq.read_table(part), part, compression="none")
+    part.write_bytes(part.read_bytes().replace(b"0001.png", b"0001.\xffng"))
+    with pytest.raises(UserError, match="is damaged"):
+        load_annotations([part], REQUEST)

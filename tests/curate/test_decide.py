@@ -12,10 +12,11 @@ from curate.config import SplitConfig
 from curate.decide import decide as decide_parts
 from curate.decide import load_annotations
 from curate.embeddings import Embeddings
-from curate.filters.config import ClipSimilarityConfig, FiltersConfig
+from curate.filters.config import BoundsConfig, ClipSimilarityConfig, FiltersConfig
 from curate.gate import Gate
 from curate.removed import Removed
 from curate.request import Request
+from curate.samples import Samples
 
 PAIRS, WRONG, DIMENSIONS = 600, 120, 48
 
@@ -46,6 +47,7 @@ def annotations():
             "sha256": [f"{i:064x}" for i in range(PAIRS)],
             "pixels": [f"{i:016x}" for i in range(PAIRS)],
             "phash": [f"{rng.integers(2**63):016x}" for _ in range(PAIRS)],
+            "phash_mirrored": [f"{rng.integers(2**63):016x}" for _ in range(PAIRS)],
             "error": "",
             "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
             "clip_model": "planted 0",
@@ -170,3 +172,27 @@ def test_a_ledger_in_parts(annotations, tmp_path, monkeypatch):
     assert len(ledger.read(tmp_path)) == PAIRS
     with pytest.raises(FileNotFoundError, match=r"python -m curate run\.name="):
         ledger.read(tmp_path / "none")
+
+
+BIG = 2**53 + 1  # the first whole number that a float cannot hold
+
+
+def test_whole_numbers_of_the_source_stay_whole_where_some_are_missing(annotations, tmp_path):
+    numbers = pd.array([BIG + i if i % 3 else None for i in range(PAIRS)], "Int64")
+    found = decide(annotations.assign(photo_id=numbers), filters(fraction=1.0), SplitConfig())
+    assert found.ledger["photo_id"].tolist() == numbers.tolist()
+    ledger.write(tmp_path / "curate" / "ledger", found.ledger.assign(shard=""))
+    assert ledger.read(tmp_path / "curate")["photo_id"].tolist() == numbers.tolist()
+    samples = Samples(found.ledger)
+    for row in samples.rows([f"k{number:04d}" for number in range(9)]):
+        number = int(row["key"][1:])
+        assert row["photo_id"] == (BIG + number if number % 3 else None)
+
+
+def test_bounds_on_whole_numbers_some_of_which_are_missing(annotations):
+    numbers = pd.array([i if i % 3 else None for i in range(PAIRS)], "Int64")
+    rules = filters(fraction=1.0)
+    rules.columns = {"votes": BoundsConfig(minimum=100, keep_missing=True)}
+    kept = decide(annotations.assign(votes=numbers), rules, SplitConfig()).ledger.query("kept")
+    expected = [i for i in range(PAIRS - 1) if not i % 3 or i >= 100]
+    assert kept["key"].tolist() == [f"k{i:04d}" for i in expected]

@@ -59,10 +59,12 @@ def test_a_similarity_of_exactly_the_cut_is_not_below_it(finished):
 
 
 def test_a_typo_is_offered_what_it_may_have_meant(finished):
-    with pytest.raises(UserError, match=r"no key 'k007'; near ones: .*k07"):
-        explain(finished, ["k00", "k007"])
+    stories = explain(finished, ["k007", "k00", "§"])
+    assert next(stories).startswith("k00 from drawn")
+    with pytest.raises(UserError, match=r"no key 'k007'; near ones: .*k07.*; nor '§'"):
+        next(stories)
     with pytest.raises(UserError, match="no key '§'; it begins with: k00, k01, k02"):
-        explain(finished, ["§"])
+        list(explain(finished, ["§"]))
 
 
 def test_another_captions_row_may_be_the_copy(finished):
@@ -87,7 +89,7 @@ def test_a_damaged_part_and_a_damaged_shard_are_said(finished):
     assert "which is damaged" in story(finished, "k00")
     part.write_bytes(part.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"part-00001\.parquet is damaged .*python -m curate run"):
-        explain(finished, ["k00"])
+        list(explain(finished, ["k00"]))
 
 
 def test_a_shard_that_is_missing_is_said(finished):
@@ -103,4 +105,4 @@ def test_a_run_by_folder_and_by_name(finished, monkeypatch):
         curate_dir("down")
     (finished / "ledger").rename(finished / "gone")
     with pytest.raises(FileNotFoundError, match=r"python -m curate run\.name=done"):
-        explain(finished, ["k00"])
+        list(explain(finished, ["k00"]))

@@ -1,8 +1,10 @@
 """A file exists only when it is complete."""
 
+import errno
 import hashlib
+import io
 import json
-from pathlib import Path
+import os
 
 import pytest
 
@@ -63,25 +65,43 @@ def test_parts_of_killed_writers_are_removed(tmp_path):
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["a.tar"]
 
 
-def test_what_is_hashed_beside_the_writing_is_what_was_written(tmp_path):
-    parts = [
-        bytes([number % 251]) * (7 * number) for number in range(2500)
-    ]  # 22 MB: synced on the way
+def test_what_is_hashed_beside_the_writing_is_what_was_written(tmp_path, monkeypatch):
+    synced, sync = [], os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda file: synced.append(sync(file)))
+    parts = [bytes([number % 251]) * (7 * number) for number in range(2500)]  # 22 MB
     path = tmp_path / "some.bin"
     with atomic_write(path) as stream, HashingWriter(stream) as hashing:
         for first, second in zip(parts[::2], parts[1::2], strict=True):
             hashing.write(first, second)
     assert path.read_bytes() == b"".join(parts)
     assert hashing.hexdigest() == sha256_of(path) == hashlib.sha256(b"".join(parts)).hexdigest()
+    assert len(synced) == 1  # each 16 MiB on the way; the end is atomic_write's
 
 
-def test_a_hashing_writer_passes_a_full_disk_on():
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("no /dev/full here")
+def test_a_disk_that_fails_beside_the_writing_fails_the_writer(tmp_path, monkeypatch):
+    def fail(file):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    path = tmp_path / "some.bin"
     with (
-        pytest.raises(OSError, match="No space left"),
-        full.open("wb", buffering=0) as stream,
+        pytest.raises(OSError, match="broken"),
+        atomic_write(path) as stream,
         HashingWriter(stream) as hashing,
     ):
-        hashing.write(b"x")
+        hashing.write(bytes(1 << 24))
+    assert not path.exists()
+
+
+def test_a_writer_that_is_interrupted_says_so_and_writes_no_more():
+    class Full(io.BytesIO):
+        def write(self, block):
+            raise OSError(errno.ENOSPC, "full")
+
+    def write_and_interrupt():
+        with HashingWriter(Full()) as hashing:
+            hashing.write(b"x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_interrupt()

@@ -6,12 +6,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from curate import command, pipeline, readers
 from curate.config import AnnotateConfig, ClipConfig, CurateConfig, RunConfig, ShardsConfig
+from curate.embeddings import Embeddings
 from curate.files import atomic_write
 from curate.readers.config import FolderConfig
 
@@ -61,6 +63,42 @@ def test_a_file_that_does_not_fit_leaves_none(small_disk, as_table):
     assert refused.value.filename == str(path)
     assert [found.name for found in small_disk.iterdir()] == ["a.parquet"]
     assert path.read_bytes() == b"old"
+
+
+def embeddings(folder, count=512):
+    """The embeddings of a part in ``folder``, equal, so that the part is small."""
+    vector = np.ones(64, np.float32).tobytes()
+    pq.write_table(pa.table({"image_embedding": pa.array([vector] * count)}), folder / "0.parquet")
+    return Embeddings([folder / "0.parquet"])
+
+
+def test_vectors_that_do_not_fit_are_told_before_one_is_written(small_disk):
+    embedded = embeddings(small_disk)
+    with embedded.images_on_disk(np.arange(256)) as vectors:
+        assert isinstance(vectors, np.memmap)
+        assert (vectors == 1).all()
+        assert [found.name for found in small_disk.iterdir()] == ["0.parquet"]
+    del vectors
+    (small_disk / "ballast").write_bytes(bytes(200 * 1024))
+    with pytest.raises(OSError, match="No space") as refused:
+        embedded.images_on_disk(np.arange(256)).__enter__()
+    assert refused.value.filename == str(small_disk)
+    assert {found.name for found in small_disk.iterdir()} == {"0.parquet", "ballast"}
+
+
+def test_vectors_are_not_mapped_where_the_system_has_no_room(tmp_path, monkeypatch, capsys):
+    embedded, asked = embeddings(tmp_path), []
+
+    def refuse(file, offset, size):
+        asked.append((offset, size))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(SystemExit) as leaving:
+        command.run(lambda: embedded.images_on_disk(np.arange(512)).__enter__())
+    assert leaving.value.code == command.EXIT_USER_ERROR
+    assert asked == [(0, 512 * 64 * 4)]
+    assert f"error: {tmp_path}: No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kilobytes", [40, 100, 160])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from curate import near
-from curate.near import components, cosine_pairs, hamming_pairs, joined, mirrored
+from curate.near import components, cosine_pairs, hamming_pairs, joined
 
 
 def listed(pairs):
@@ -52,19 +52,6 @@ def test_a_hundred_thousand_hashes_lose_no_planted_pair():
     planted = hashes[:500] ^ np.bitwise_or.reduce(np.uint64(1) << bits.astype(np.uint64), axis=1)
     found = listed(hamming_pairs(np.concatenate([hashes, planted]), 4))
     assert {(i, len(hashes) + i) for i in range(500)} <= set(found)
-
-
-def test_a_mirrored_picture():
-    from PIL import Image, ImageOps
-
-    from curate.images import phash
-
-    rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize((80, 60))
-    hashes = [int(phash(picture), 16) for picture in (image, ImageOps.mirror(image))]
-    one, other = np.array(hashes, np.uint64)
-    assert np.bitwise_count(one ^ other) > 16
-    assert np.bitwise_count(mirrored(one) ^ other) <= 4
 
 
 @pytest.mark.parametrize("block", [7, 64, 4096])

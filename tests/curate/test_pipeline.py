@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+import io
 import json
 from pathlib import Path
 
@@ -304,3 +305,40 @@ def test_two_processes_never_work_in_one_run(config):
     with locked(curate_dir), pytest.raises(UserError, match="another process"):
         run(config)
     run(config)
+
+
+def test_a_run_that_is_made_of_other_data_is_said_to_be_replaced(
+    config, make_pictures, tmp_path, capsys
+):
+    run(config)
+    run(config)
+    assert "other data" not in capsys.readouterr().out
+    config.dataset.root = str(make_pictures(tmp_path / "others", 12))
+    run(config)
+    assert "was made of other data (root changed)" in capsys.readouterr().out
+
+
+def test_what_other_readers_would_see_turned_or_in_other_colours_is_encoded_anew(config, tmp_path):
+    folder = Path(config.dataset.root).parent / "odd"
+    folder.mkdir()
+    grey = Image.linear_gradient("L").resize((48, 32)).convert("RGB")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    grey.save(folder / "plain.jpg", quality=90)
+    grey.save(folder / "turned.jpg", exif=turned, quality=90)
+    grey.convert("CMYK").save(folder / "cmyk.jpg", quality=90)
+    for name in ("plain", "turned", "cmyk"):
+        (folder / f"{name}.txt").write_text(f"a picture {name}")
+    config.dataset.root, config.filters = str(folder), FiltersConfig()
+    config.filters.duplicates.exact = False
+    curate_dir = run(config)
+    stored = {
+        sample.key: sample
+        for shard in read_manifest(curate_dir).shards
+        for sample in read_shard(curate_dir / shard.path)
+    }
+    assert stored["plain"].image == (folder / "plain.jpg").read_bytes()
+    for key, size in {"turned": (32, 48), "cmyk": (48, 32)}.items():
+        image = Image.open(io.BytesIO(stored[key].image))
+        assert (image.mode, image.size, dict(image.getexif())) == ("RGB", size, {})
+        assert (stored[key].meta["width"], stored[key].meta["height"]) == size

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
+import pytest
 from omegaconf import OmegaConf
 
-from curate.provenance import provenance, redacted, write_config
+from curate.provenance import provenance, read_config, redacted, write_config
 
 
 @dataclass
@@ -36,3 +37,16 @@ def test_the_same_bytes_every_time(tmp_path):
         write_config(tmp_path / name, Config())
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
     assert provenance() == provenance()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a: [", b"- a list", b"", b"${x}: y"])
+def test_what_is_no_configuration_reads_as_none(tmp_path, content):
+    path = tmp_path / "config.yaml"
+    assert read_config(path) == {}
+    path.write_bytes(content)
+    assert read_config(path) in ({}, {"${x}": "y"})
+
+
+def test_what_was_written_is_read(tmp_path):
+    write_config(tmp_path / "config.yaml", Config())
+    assert read_config(tmp_path / "config.yaml")["hub"] == {"token": "***", "name": "x"}

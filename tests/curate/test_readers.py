@@ -186,6 +186,31 @@ def test_metadata_columns_never_hide_the_ledgers_own(tmp_path):
     assert candidates_of(folder(tmp_path))[0].columns["source_split"] == "test"
 
 
+def test_metadata_columns_never_hide_each_other(tmp_path):
+    records = [
+        {
+            "file_name": "a.png",
+            "text": "a",
+            "source_width": "theirs",
+            "width": "1200",
+            "raw": ["x"],
+        },
+        {"file_name": "b.png", "text": "b", "width": 7},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
+    for name in "ab":
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    assert [c.columns for c in candidates_of(folder(tmp_path))] == [
+        {
+            "file_name": "a.png",
+            "source_width": "theirs",
+            "source_source_width": "1200",
+            "raw": '["x"]',
+        },
+        {"file_name": "b.png", "source_width": "", "source_source_width": "7", "raw": ""},
+    ]
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no images"):
         folder(tmp_path)
@@ -301,6 +326,66 @@ def test_coco_captions_of_unlisted_images_are_unreadable_not_gone(small_coco):
         source.load(lost.location)
 
 
+def rewritten(root, change):
+    """The caption file, after ``change`` has been at its content."""
+    path = root / "annotations" / "captions_val2014.json"
+    content = json.loads(path.read_bytes())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("of", "record", "says"),
+    [
+        ("annotations", {"image_id": 9, "bbox": [0, 0, 1, 1]}, "lacks 'caption'"),
+        ("annotations", {"caption": "a cat"}, "lacks 'image_id'"),
+        ("annotations", {"image_id": None, "caption": "a cat"}, "NoneType"),
+        ("annotations", "a cat", "another shape"),
+        ("images", {"file_name": "a.jpg"}, "lacks 'id'"),
+        ("images", {"id": 7}, "lacks 'file_name'"),
+        ("images", {"id": "seven", "file_name": "a.jpg"}, "seven"),
+        ("images", {"id": 7, "file_name": None}, "NoneType"),
+        ("images", {"id": 7, "file_name": "a\0.jpg"}, "null byte"),
+        ("licenses", {"name": "CC"}, "lacks 'id'"),
+    ],
+)
+def test_coco_records_that_are_none_are_named(small_coco, of, record, says):
+    path = rewritten(small_coco, lambda content: content[of].append(record))
+    with pytest.raises(UserError, match=f"{path} is no COCO caption file: .*'{of}' .*{says}"):
+        coco(small_coco)
+
+
+def test_a_null_caption_is_an_empty_one(small_coco):
+    """So that it is dropped by name, and the image's others stay."""
+    null = {"image_id": 9, "caption": None}
+    rewritten(small_coco, lambda content: content["annotations"].append(null))
+    _, cat = coco(small_coco).candidates()
+    assert cat.captions == ("A cat.", "A cat.", "")
+
+
+def test_coco_pictures_may_lie_in_subfolders(small_coco):
+    names = [
+        "a/1.jpg",
+        "b/1.jpg",
+        "elsewhere/COCO_val2014_9.jpg",
+        "../COCO_val2014_9.jpg",
+        "c/2.jpg",
+    ]
+    records = [{"id": 20 + n, "file_name": name} for n, name in enumerate(names)]
+    rewritten(small_coco, lambda content: content["images"].extend(records))
+    for width, name in enumerate(names[:2], start=1):
+        path = small_coco / "val2014" / name
+        path.parent.mkdir()
+        Image.new("RGB", (width, 4)).save(path)
+    Image.new("RGB", (9, 9)).save(small_coco / "COCO_val2014_9.jpg")  # outside of its split
+    source = coco(small_coco)
+    *found, lost = list(source.candidates())[2:]
+    assert [probe(source.load(c.location))[0] for c in found] == [1, 2, 5, 5]
+    with pytest.raises(UnreadableImage, match="missing file"):
+        source.load(lost.location)
+
+
 def test_coco_images_are_listed_once(small_coco):
     path = small_coco / "annotations" / "captions_val2014.json"
     content = json.loads(path.read_bytes())
@@ -388,3 +473,11 @@ def test_openmoji_speaks_other_languages_and_records_the_truth():
     assert all(c.captions[0] == c.columns["true_caption"] for c in german if c not in planted)
     with pytest.raises(UserError, match=r"dataset\.language"):
         openmoji(language="xx")
+
+
+def test_metadata_of_a_spreadsheet_may_have_semicolons(make_pictures, tmp_path):
+    folder = make_pictures(tmp_path / "p", 1)
+    (folder / "0000.txt").unlink()
+    (folder / "metadata.csv").write_text("file_name;text\n0000.png;a cat, small\n")
+    [only] = readers.read(FolderConfig(name="p", reader="folder", root=str(folder))).candidates()
+    assert only.captions == ("a cat, small",)

@@ -13,7 +13,7 @@ import pytest
 
 from curate import remove
 from curate.command import UserError
-from curate.removed import Removed, note, read_list, removed
+from curate.removed import Removed, read_list, removed
 from curate.shards import read_manifest, read_shard
 from curate.verify import problems
 
@@ -21,9 +21,7 @@ EMPTIED = "shards/val/000000.tar"
 
 
 def take(curate_dir, by, *listed, copies=False):
-    record = note(curate_dir, by, set(listed), "0" * 64, copies)
-    remove.carry_out(curate_dir)
-    return record
+    return remove.remove(curate_dir, by, set(listed), "0" * 64, copies)
 
 
 def ledger(curate_dir):
@@ -145,6 +143,80 @@ def test_an_emptied_shard_goes(finished):
     assert list(problems(finished)) == []
 
 
+def flipped(content):
+    """A bit of the picture of k12, or whatever else is there."""
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGES = {
+    "a bit": flipped,
+    "a cut in the first sample": lambda content: content[:600],
+    "a cut in the midst": lambda content: content[: len(content) // 2 + 100],
+    "no tar": lambda content: b"garbage" * 1000,
+    "nothing": lambda content: b"",
+    "missing": None,
+}
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    path.unlink()
+    if how:
+        path.write_bytes(how(content))
+
+
+@pytest.mark.parametrize("how", DAMAGES.values(), ids=DAMAGES.keys())
+@pytest.mark.parametrize("end", [".tar", ".parquet"])
+def test_a_damaged_shard_is_refused_before_anything_is_changed(finished, how, end):
+    if (how, end) == (flipped, ".parquet"):
+        pytest.skip("a table has no hash")
+    damage(finished / f"shards/train/000001{end}", how)
+    before = digests(finished)
+    with pytest.raises(
+        UserError, match=r"shards/train/000001\.tar: damaged.*python -m curate "
+    ) as said:
+        take(finished, "keys", "k10", "k21")
+    assert "000002" not in str(said.value)
+    assert digests(finished) == before
+    assert not (finished / "removed.json").exists()
+    take(finished, "keys", "k21")  # of other shards nothing is asked
+
+
+def test_copies_and_the_same_files_lead_to_shards_that_are_checked_too(finished):
+    for part in sorted((finished / "ledger").iterdir()):
+        table = pd.read_parquet(part)
+        table.loc[table["key"].isin(["k20", "k11"]), "duplicate_group"] = "same"
+        table.loc[table["key"].isin(["k21", "k12"]), "sha256"] = "f" * 64
+        table.to_parquet(part, index=False)
+    damage(finished / "shards/train/000001.tar", flipped)
+    for key, copies in (("k20", True), ("k21", False)):
+        with pytest.raises(UserError, match=r"000001\.tar: damaged"):
+            take(finished, "keys", key, copies=copies)
+    assert not (finished / "removed.json").exists()
+    take(finished, "keys", "k20")
+
+
+def test_damage_after_an_interruption_is_refused_as_well(finished, monkeypatch):
+    with monkeypatch.context() as patch:
+        _kill_after(patch, 5)  # removed.json, the report and one shard
+        with pytest.raises(Killed):
+            take(finished, "keys", "k02", "k11")
+    rewritten = finished / "shards/train/000000.tar"
+    stats = json.loads(rewritten.with_name("000000_stats.json").read_text())
+    assert stats["sha256"] == hashlib.sha256(rewritten.read_bytes()).hexdigest()
+    whole = rewritten.read_bytes()
+    rewritten.write_bytes(flipped(whole))
+    before = digests(finished)
+    for listed in (("k02", "k11"), ("k21",)):
+        with pytest.raises(UserError, match=r"000000\.tar: damaged"):
+            take(finished, "keys", *listed)
+    assert digests(finished) == before
+    rewritten.write_bytes(whole)
+    take(finished, "keys", "k02", "k11")
+    assert list(problems(finished)) == []
+
+
 class Killed(BaseException):
     """As sudden as SIGKILL: nothing of this program catches it."""
 
@@ -226,6 +298,12 @@ def test_the_command(finished, tmp_path):
     [record] = removed(finished).records
     assert record["list_sha256"] == hashlib.sha256(b"k02\n").hexdigest()
     assert run().returncode == 2
+    (finished / "report.html").write_text("as it is")
+    (tmp_path / "typo").write_text("k02\nk0002\n")
+    again = run("--keys", str(tmp_path / "typo"))
+    assert "2 keys listed, 1 of them found; removed 0 pictures" in again.stdout
+    assert "not in this run: k0002; a later curation heeds them" in again.stdout
+    assert (finished / "report.html").exists()
     (finished / "manifest.json").unlink()
     unfinished = run("--keys", str(tmp_path / "keys"))
     assert unfinished.returncode == 2

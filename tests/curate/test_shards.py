@@ -3,6 +3,7 @@
 import json
 import tarfile
 
+import pyarrow.parquet as pq
 import pytest
 
 from curate import shards
@@ -41,7 +42,9 @@ def rows_of(planned, rows):
 def write(folder, rows, max_samples=1000):
     plans = plan(rows, max_samples)
     return plans, [
-        shards.write_shard(folder, p, rows_of(p, rows), "png 95", "png", image_of) for p in plans
+        shards.write_shard(folder, p, ordered, "png 95", "png", map(image_of, ordered))
+        for p in plans
+        for ordered in [rows_of(p, rows)]
     ]
 
 
@@ -55,6 +58,16 @@ def test_a_shard_reads_back(tmp_path):
     assert first.caption == first.captions[0]
     assert first.meta["similarity"] == [0.3, None]
     assert "url" not in first.meta  # empty values are left out
+
+
+def test_the_table_beside_a_shard_keeps_whole_numbers_whole(tmp_path):
+    rows = [row(0) | {"photo_id": 2**53 + 1}, row(1) | {"photo_id": None}]
+    [planned], [info] = write(tmp_path, rows)
+    table = pq.read_table((tmp_path / info.path).with_suffix(".parquet")).to_pylist()
+    assert table == [
+        {"key": r["key"], "caption": r["captions"][0], **r} for r in rows_of(planned, rows)
+    ]
+    assert [*table[0]][:3] == ["key", "caption", "captions"]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "k" * 95 + ".json"])
@@ -124,7 +137,7 @@ def test_an_error_in_the_middle_leaves_no_tar(tmp_path):
     [planned] = plan(rows, 10)
     rows = rows_of(planned, rows)
     with pytest.raises(RuntimeError, match="disk on fire"):
-        shards.write_shard(tmp_path, planned, rows, "png 95", "png", fail_late)
+        shards.write_shard(tmp_path, planned, rows, "png 95", "png", map(fail_late, rows))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

@@ -53,7 +53,8 @@ def test_a_foreign_cut_is_refused_with_what_to_type(clip, minimum, made_for, tmp
 
 
 @pytest.mark.parametrize("folder", ["run", "run/dry_run"])
-def test_what_was_measured_before_gives_the_equal_cut(folder, tmp_path, write_scored):
+def test_what_was_measured_before_gives_the_equal_cut(folder, tmp_path, write_scored, monkeypatch):
+    monkeypatch.setattr(strictness, "FEWEST_SHUFFLED", 100)
     write_scored(tmp_path / folder, clip="ViT-B-32 laion2b_s34b_b79k")
     config = request(LAION_2B, tmp_path / "run", 0.28)
     with pytest.raises(UserError) as refusal:
@@ -63,6 +64,13 @@ def test_what_was_measured_before_gives_the_equal_cut(folder, tmp_path, write_sc
     assert f"type filters.clip_similarity.minimum={cut:.4f} " in str(refusal.value)
     assert f"lets {null.false_keep_rate(0.28):.2%} of shuffled" in str(refusal.value)
     strictness.check(request(LAION_2B, tmp_path / "run", float(f"{cut:.4f}")))
+
+
+def test_of_a_few_shuffled_captions_no_cut_is_told(tmp_path, write_scored):
+    write_scored(tmp_path / "run", clip="ViT-B-32 laion2b_s34b_b79k")
+    with pytest.raises(UserError, match="too few to tell") as refusal:
+        strictness.check(request(LAION_2B, tmp_path / "run", 0.28))
+    assert "type filters.clip_similarity.minimum=" not in str(refusal.value)
 
 
 def test_another_clips_measurements_say_nothing(tmp_path, write_scored):

@@ -1,6 +1,7 @@
 """Tables of addresses and captions: files told apart, rows streamed, pictures found."""
 
 import bz2
+import errno
 import gzip
 import io
 import json
@@ -111,6 +112,27 @@ def test_all_types_read_the_same(tmp_path, images, name):
     assert listed(source) == [first, second]
 
 
+@pytest.mark.parametrize(
+    ("text", "caption"),
+    [
+        ("url;text\nhttp://x/blue.png;a blue one, small\n", "a blue one, small"),
+        ("\nsep=;\nurl;text\nhttp://x/blue.png;blue, small\n", "blue, small"),
+        ('url,text\nhttp://x/blue.png,"a; b"\n', "a; b"),
+        ('text,"url"\na; b,http://x/blue.png\n', "a; b"),
+    ],
+)
+def test_a_spreadsheet_s_semicolons_are_told_from_commas(tmp_path, images, text, caption):
+    (tmp_path / "t.csv").write_text(text)
+    [only] = listed(read(tmp_path / "t.csv", images))
+    assert only.captions == (caption,)
+
+
+def test_a_first_record_of_several_lines_is_parted_by_commas(tmp_path, images):
+    (tmp_path / "t.csv").write_text('"a; b\nlonger",http://x/blue.png\n')
+    [only] = listed(read(tmp_path / "t.csv", images, columns=["caption", "url"]))
+    assert [caption.split() for caption in only.captions] == [["a;", "b", "longer"]]
+
+
 def test_a_folder_and_a_glob_skip_what_downloads_leave(tmp_path, images):
     folder = tmp_path / "laion"
     (folder / "sub").mkdir(parents=True)
@@ -160,6 +182,24 @@ def test_a_file_is_named_for_what_it_is(tmp_path, images, name, content, says):
     with pytest.raises(UserError, match=says) as raised:
         listed(read(path, images))
     assert str(path) in str(raised.value) or says == "dataset.url_column"
+
+
+@pytest.mark.parametrize("closed", ["tables", "images"])
+def test_a_folder_that_cannot_be_opened_is_named(tmp_path, images, closed, monkeypatch):
+    """Root may open anything, so that the system's refusal is played."""
+    for parent in (tmp_path / "tables", images):
+        (parent / "inner").mkdir(parents=True)
+    write_rows(tmp_path / "tables/t.csv")
+    inner, scandir = str(tmp_path / closed / "inner"), os.scandir
+
+    def refusing(path):
+        if str(path) == inner:
+            raise PermissionError(errno.EACCES, "Permission denied", inner)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match=inner):
+        found(read(tmp_path / "tables", images))
 
 
 def test_what_is_missing_is_said(tmp_path, images):
@@ -332,6 +372,30 @@ def test_the_parquet_beside_a_shard_serves_and_can_be_the_table(tmp_path):
         "red",
     ]
     assert next(c.key for c in listed(read(shards, shards))) == "000000000"
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"PAR1" + bytes(60) + whole[64:], bytes.swapcase])
+def test_where_the_parquet_beside_a_shard_is_damaged_the_notes_in_it_serve(tmp_path, damage):
+    samples = [("000000000", "red", "u0", "one")]
+    write_shard(tmp_path / "shards/00000.tar", samples)
+    beside = tmp_path / "shards/00000.parquet"
+    write_rows(beside, [("000000000", "u0", "one")] * 99, ("key", "url", "caption"))
+    beside.write_bytes(damage(beside.read_bytes()))
+    table = write_rows(tmp_path / "t.csv", [("u0", "one")])
+    assert found(read(table, tmp_path / "shards")) == ["red"]
+
+
+def test_a_parquet_beside_a_shard_that_may_not_be_read_is_no_damage(tmp_path, monkeypatch):
+    write_shard(tmp_path / "shards/00000.tar", [("000000000", "red", "u0", "one")])
+    write_rows(tmp_path / "shards/00000.parquet", [("000000000", "u0")], ("key", "url"))
+    table = write_rows(tmp_path / "t.csv", [("u0", "one")])
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
+    with pytest.raises(PermissionError):
+        read(table, tmp_path / "shards")
 
 
 def test_files_fetched_by_img2dataset_are_found_by_their_notes(tmp_path):

@@ -7,6 +7,7 @@ import random
 import tarfile
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import webdataset
 from PIL import Image
@@ -316,6 +317,32 @@ def test_img2datasets_failed_rows_are_accounted_for(tmp_path):
     for candidate in (lost, small):
         with pytest.raises(UnreadableImage, match="missing file"):
             source.load(candidate.location)
+
+
+@pytest.mark.parametrize("damage", [bytes.swapcase, lambda whole: b"PAR1" + bytes(60) + whole[64:]])
+def test_a_damaged_table_beside_a_shard_is_counted(tmp_path, damage):
+    for name in "ab":
+        pack_samples(tmp_path / f"{name}.tar", 1)
+    table = tmp_path / "a.parquet"
+    pd.DataFrame({"key": [f"{n:09d}" for n in range(99)]}).to_parquet(table)
+    table.write_bytes(damage(table.read_bytes()))
+    source = open_shards(tmp_path)
+    assert [c.key for c in source.candidates()] == ["a--0000", "b--0000"]
+    (note,) = source.notes
+    assert note.startswith(f"tables beside shards that cannot be read: 1, such as {table} (")
+
+
+def test_any_of_arrow_s_errors_is_a_damaged_table(tmp_path, monkeypatch):
+    pack_samples(tmp_path / "a.tar", 1)
+    pd.DataFrame({"key": ["1"]}).to_parquet(tmp_path / "a.parquet")
+
+    def refuse(path):
+        raise pa.ArrowNotImplementedError("a codec of tomorrow")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", refuse)
+    source = open_shards(tmp_path)
+    assert len(list(source.candidates())) == 1
+    assert "a codec of tomorrow" in source.notes[0]
 
 
 def test_a_truncated_shard_is_read_up_to_the_damage_and_noted_once_a_pass(tmp_path):

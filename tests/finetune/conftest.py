@@ -148,7 +148,7 @@ def curate(folder: Path, counts: dict[str, int], max_samples: int = 8) -> None:
             [by_key[key] for key in plan.keys],
             "png",
             "png",
-            lambda row: pictures[row["key"]],
+            [pictures[key] for key in plan.keys],
         )
         for plan in shards.plan(sides, max_samples)
     ]

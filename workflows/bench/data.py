@@ -25,15 +25,18 @@ class Photographs:
     Attributes:
         count: pictures; the same number is the same picture.
         width: in pixels; the height is three quarters of it.
-        distinct: pictures that are drawn; beyond them the same ones come again, told apart by a comment.
+        distinct: pictures that are drawn, beforehand; beyond them the same ones come again, other
+            bytes alone telling them apart. None: each is another, drawn whenever it is read.
     """
 
     count: int
     width: int = 640
-    distinct: int = 64
+    distinct: int | None = 64
 
     def source(self) -> Source:
         """As a data set that curation reads."""
+        if self.distinct is None:
+            return Source(self._candidates, lambda location: self._draw(int(location)), self.count)
         drawn = [self._draw(number) for number in range(min(self.count, self.distinct))]
 
         def load(location: str) -> bytes:

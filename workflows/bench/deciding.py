@@ -67,6 +67,7 @@ def _part(folder: Path, start: int) -> Path:
         "sha256": hashes,
         "pixels": hashes,
         "phash": [hashed[:16] for hashed in hashes],
+        "phash_mirrored": [hashed[16:32] for hashed in hashes],
         "width": rng.integers(200, 1000, ROWS_PER_PART).astype(np.int32),
         "height": rng.integers(200, 1000, ROWS_PER_PART).astype(np.int32),
         "bytes": rng.integers(5_000, 90_000, ROWS_PER_PART),

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from workflows.bench.compare import Ways, compare
 from workflows.bench.data import Photographs
 
 PICTURES = 2000
+WORKERS = 2  # as by default
 
 
 def run() -> None:
     """Print rates and ratios; both sides sync what they wrote, and ours hashes it too."""
     from curate import shards
+    from curate.threads import in_order
 
     source = Photographs(PICTURES).source()
     with tempfile.TemporaryDirectory() as temporary:
@@ -33,15 +37,13 @@ def run() -> None:
         by_key = {row["key"]: row for row in rows}
         ordered = [by_key[key] for key in planned.keys]
 
+        def read(row: dict[str, Any]) -> bytes:
+            return (folder / "pictures" / f"{row['key']}.jpg").read_bytes()
+
         def ours() -> None:
-            shards.write_shard(
-                folder,
-                planned,
-                ordered,
-                "jpg 95",
-                "jpg",
-                lambda row: (folder / "pictures" / f"{row['key']}.jpg").read_bytes(),
-            )
+            with ThreadPoolExecutor(WORKERS) as pool:
+                images = in_order(pool, read, ordered, 2 * WORKERS)
+                shards.write_shard(folder, planned, ordered, "jpg 95", "jpg", images)
 
         def tar() -> None:
             target = folder / "copy.tar"

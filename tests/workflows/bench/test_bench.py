@@ -1,0 +1,73 @@
+"""Each benchmark, made small, runs to its end and prints what it is for."""
+
+import re
+
+import pytest
+
+from curate.clip import load_clip
+from curate.config import ClipConfig
+from workflows.bench import compare, deciding, memory, scoring, sharding
+from workflows.bench.__main__ import main
+from workflows.bench.data import Photographs
+
+
+@pytest.fixture(autouse=True)
+def one_round(monkeypatch):
+    monkeypatch.setattr(compare, "ROUNDS", 1)
+
+
+def test_ratios_are_of_the_rounds(capsys, monkeypatch):
+    seconds = iter([0, 2, 10, 11])  # A takes 2 s, B takes 1 s
+    monkeypatch.setattr(compare.time, "perf_counter", lambda: next(seconds))
+    compare.compare("title", {"slow": lambda: None, "fast": lambda: None}, 8, "pairs")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert lines == [
+        ["A", "slow", "4.0", "1.00", "0.50"],
+        ["B", "fast", "8.0", "2.00", "1.00"],
+    ]
+
+
+def test_pictures_are_their_numbers_alone():
+    few, every = (Photographs(5, 64, distinct).source() for distinct in (2, None))
+    assert [c.key for c in few.candidates()] == [c.key for c in every.candidates()]
+    assert few.load("3")[:-4] == few.load("1")[:-4] == every.load("1") != every.load("3")
+
+
+def test_deciding(capsys, monkeypatch):
+    monkeypatch.setattr(deciding, "ROWS", 2_000)
+    monkeypatch.setattr(deciding, "ROWS_PER_PART", 1_000)
+    deciding.run()
+    printed = capsys.readouterr().out
+    kept = int(re.search(r"deciding 2,000 pairs, ([\d,]+) kept", printed)[1].replace(",", ""))
+    assert 1_000 < kept < 1_900  # a tenth are copies, and the cut takes some
+    assert re.search(r"reading the annotations +\d", printed)
+
+
+def test_sharding(capsys, monkeypatch):
+    monkeypatch.setattr(sharding, "PICTURES", 5)
+    sharding.run()
+    assert re.search(r"A ours +[\d.]+ +1\.00", capsys.readouterr().out)
+
+
+def test_scoring(capsys, monkeypatch):
+    built_in = load_clip(ClipConfig(name="local-dir:curate/starter_clip"))
+    monkeypatch.setattr(scoring, "PICTURES", 3)
+    monkeypatch.setattr(scoring, "_random_scorer", lambda precision: built_in)
+    monkeypatch.setattr(scoring, "_start_up", lambda picture: None)
+    scoring.run()
+    printed = capsys.readouterr().out
+    assert "15 pairs" in printed
+    assert float(re.search(r"the usual way, fp32: (\S+)", printed)[1]) < 1e-5
+
+
+@pytest.mark.slow
+def test_memory(capsys, monkeypatch):
+    monkeypatch.setattr(memory, "SIZES", (50, 100))
+    memory.run()
+    growth = re.search(r"growth (-?[\d.]+)%", capsys.readouterr().out)[1]
+    assert abs(float(growth)) < 20
+
+
+def test_a_benchmark_that_there_is_not(capsys):
+    assert main(["speed"]) == 2
+    assert "no benchmark 'speed'" in capsys.readouterr().err
