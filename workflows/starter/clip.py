@@ -43,8 +43,8 @@ def embed(model: Any, tokenizer: Any, pictures: Pictures) -> tuple[Tensor, Tenso
 def clip_figures(
     model: Any, tokenizer: Any, pictures: Pictures, openmoji: Pictures
 ) -> dict[str, float]:
-    """AUC on OpenMoji (all, without skin tones, unseen concepts) and on unseen Noto, and what the
-    first two are used for: recall among unseen concepts without skin tones, and what cuts keep.
+    """AUC on OpenMoji (all, without skin tones, unseen concepts) and on unseen Noto, and what they are
+    used for: what cuts keep, and recall among the unseen concepts without skin tones and in all Noto.
     """
     figures = {"logit_scale": model.logit_scale.exp().item()}
     image, text = embed(model, tokenizer, openmoji)
@@ -57,11 +57,13 @@ def clip_figures(
         figures[f"kept_openmoji_plain_at_{rate:.0%}"] = kept_share(similarity, rate)
     rows = plain & unseen
     figures["recall_openmoji_unseen"] = recall(image[rows] @ text[rows].T, RECALL_AT)
-    noto = pictures.select((pictures.sets == "noto") & ~pictures.seen())
+    noto = pictures.select(pictures.sets == "noto")
     image, text = embed(model, tokenizer, noto)
-    figures["auc_noto_unseen"] = separation(image @ text.T)
-    rows = torch.from_numpy(~noto.toned())
-    return figures | {"recall_noto_unseen": recall(image[rows] @ text[rows].T, RECALL_AT)}
+    plain, unseen = torch.from_numpy(~noto.toned()), torch.from_numpy(~noto.seen())
+    figures["auc_noto_unseen"] = separation(image[unseen] @ text[unseen].T)
+    for suffix, rows in {"": plain, "_unseen": plain & unseen}.items():
+        figures[f"recall_noto{suffix}"] = recall(image[rows] @ text[rows].T, RECALL_AT)
+    return figures
 
 
 class ClipTask:
