@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from curate.config import CurateConfig
 from curate.decide import Verdicts, judge
 from curate.files import locked, remove_parts, sha256_of, write_json
 from curate.filters import blocklist
+from curate.filters.columns import unheard_of
 from curate.filters.config import FiltersConfig
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.images import UnreadableImage, decode, encode, is_plain
@@ -29,10 +31,12 @@ from curate.readers.source import Source
 from curate.removed import removed
 from curate.removed import write as write_removed
 from curate.request import Request
+from curate.sample import Candidate
 from curate.samples import Samples
 from curate.threads import in_order
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png"}
+_FIRST = 1000  # images whose columns are looked at before anything is scored
 
 
 def run(config: CurateConfig, source: Source) -> None:
@@ -56,7 +60,11 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     listed = removed(curate_dir)
     scorer = cache(lambda: clip.load_clip(config.clip))
     measured = annotate.annotate(
-        source, curate_dir / "annotations", config.annotate, Request.of(config), scorer
+        _watched(source, config),
+        curate_dir / "annotations",
+        config.annotate,
+        Request.of(config),
+        scorer,
     )
     if scorer.cache_info().currsize:
         if scorer().images.items:
@@ -73,6 +81,28 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if listed.pending:  # this curation has left out what a removal was interrupted in
         write_removed(curate_dir, replace(listed, pending=False))
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
+
+
+def _watched(source: Source, config: CurateConfig) -> Source:
+    """The same, with a warning once its first images show that a rule looks at what is not there.
+
+    Later ones may have it, so that it is no error yet; but hours of scoring lie before that.
+    """
+
+    def candidates() -> Iterator[Candidate]:
+        stream = source.candidates()
+        first = list(islice(stream, _FIRST))
+        offered = {name for candidate in first for name in candidate.columns}
+        missing = unheard_of(config.filters.columns, offered, config.heads) if first else []
+        for name in missing:
+            _say(
+                f"warning: filters.columns.{name}: none of the first {len(first)} images has a "
+                f"column {name!r}; of their own they have: {', '.join(sorted(offered)) or 'none'}"
+            )
+        yield from first
+        yield from stream
+
+    return replace(source, candidates=candidates)
 
 
 def _say_what_is_replaced(curate_dir: Path, config: CurateConfig) -> None:

@@ -35,6 +35,8 @@ _FIELDS = [
     ("text_embedding", pa.binary()),  # D float32
 ]
 
+COLUMNS = tuple(name for name, _ in _FIELDS)
+
 
 def row(
     candidate: Candidate, index: int, picture: Picture, texts: Mapping[str, np.ndarray]

@@ -22,6 +22,7 @@ from curate.config import (
 )
 from curate.files import locked
 from curate.filters.config import (
+    BoundsConfig,
     CaptionFilterConfig,
     ClipSimilarityConfig,
     DuplicatesConfig,
@@ -246,6 +247,18 @@ def test_where_no_two_captions_differ_nothing_is_calibrated(
     sentence = "no image has a caption of another to be compared with"
     assert f"cut: none (false_keep_rate=0.1: {sentence}" in said
     assert sentence in html.unescape((curate_dir / "report.html").read_text())
+
+
+def test_a_column_that_is_not_there_is_told_before_anything_is_scored(config, capsys, monkeypatch):
+    loaded = []
+    load = clip.load_clip
+    monkeypatch.setattr(clip, "load_clip", lambda c: loaded.append(capsys.readouterr()) or load(c))
+    config.filters.columns = {"punsafe": BoundsConfig(), "width": BoundsConfig()}
+    with pytest.raises(UserError, match=r"filters\.columns\.punsafe"):
+        run(config)
+    said = loaded[0].out + loaded[0].err
+    assert "filters.columns.punsafe: none of the first 48 images has a column 'punsafe'" in said
+    assert said.count("none of the first") == 1
 
 
 def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
