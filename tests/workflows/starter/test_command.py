@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from workflows import starter
-from workflows.starter_clip import build_clip
+from workflows.starter import __main__ as starter
+from workflows.starter.architecture import build_clip
 
 
 def test_every_stage_is_a_choice() -> None:
-    assert list(starter.STAGES) == ["clip", "vae", "unet", "export", "measure"]
+    assert list(starter.STAGES) == [
+        *("meaning", "clip", "image", "vae", "unet", "export", "measure"),
+    ]
     assert starter.parse_arguments([]).stage == "all"
     assert starter.parse_arguments(["vae", "--threads", "1"]).threads == 1
     with pytest.raises(SystemExit):

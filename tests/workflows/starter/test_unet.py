@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from workflows import starter_unet
-from workflows.emoji_sets import Pictures
-from workflows.starter_clip import build_clip
-from workflows.starter_text import convert_text_tower
-from workflows.starter_tokenizer import load_tokenizer
-from workflows.starter_vae import build_vae
+from workflows.starter import unet as starter_unet
+from workflows.starter.architecture import build_clip
+from workflows.starter.emoji_sets import Pictures
+from workflows.starter.text import convert_text_tower
+from workflows.starter.tokenizer import load_tokenizer
+from workflows.starter.vae import build_vae
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> starter_unet.UnetTask:
         images=rng.integers(0, 256, (60, 64, 64, 3)).astype(np.uint8),
         captions=names,
         concepts=names,
-        sets=np.array(["a"] * 60),
+        sets=np.array([starter_unet.SET] * 60),
         aliases=np.array([""] * 60),
     )
     torch.manual_seed(0)

@@ -78,4 +78,5 @@ def hidden_states(text_encoder: Any, tokenizer: Any, captions: list[str]) -> Ten
         truncation=True,
         return_tensors="pt",
     ).input_ids
-    return torch.cat([text_encoder(part).last_hidden_state for part in tokens.split(256)])
+    parts = tokens.to(text_encoder.device).split(256)
+    return torch.cat([text_encoder(part).last_hidden_state.cpu() for part in parts])

@@ -9,19 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workflows.emoji_sets import Pictures
-
-TONED_SHARE = 2.0
+from workflows.starter.emoji_sets import Pictures
 
 
 class CaptionSampler:
     """Draws pictures so that every concept counts alike and no caption comes twice in a batch.
 
-    Each plain caption has weight 1; all skin tones of a concept together weigh `TONED_SHARE`, which
-    makes them about a quarter of a batch, though they are half of all pictures.
+    Each plain caption has weight 1; all skin tones of a concept together weigh ``toned_weight``. With
+    2 they are about a quarter of a batch, with 0.5 a fifteenth, though they are half of all pictures.
     """
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, pictures: Pictures, toned_weight: float = 2.0) -> None:
         caption_of = np.unique(pictures.captions, return_inverse=True)[1]
         order = np.argsort(caption_of, kind="stable")
         counts = np.bincount(caption_of)
@@ -34,7 +32,7 @@ class CaptionSampler:
         names, tones = np.unique(concepts[toned], return_counts=True)
         tones_of = dict(zip(names, tones, strict=True))
         weights = [
-            TONED_SHARE / tones_of[concept] if is_toned else 1.0
+            toned_weight / tones_of[concept] if is_toned else 1.0
             for concept, is_toned in zip(concepts, toned, strict=True)
         ]
         self.weights = torch.tensor(weights)
@@ -113,6 +111,14 @@ def swap_channels(images: Tensor, generator: torch.Generator) -> Tensor:
     order = keys.argsort(dim=1)[:, :, None, None].expand(-1, -1, height, width)
     kept = torch.rand((count, 1, 1, 1), generator=generator, device=images.device) < 0.5
     return torch.where(kept, images, images.gather(1, order))
+
+
+def coarsen(images: Tensor, generator: torch.Generator, size_px: int = 64) -> Tensor:
+    """Half of the pictures (N, 3, H, W) as if they had come at ``size_px`` and been enlarged."""
+    small = F.interpolate(images, size=(size_px, size_px), mode="bicubic", antialias=True)
+    blurred = F.interpolate(small, size=images.shape[-2:], mode="bicubic").clamp(0, 1)
+    kept = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device) < 0.5
+    return torch.where(kept, images, blurred)
 
 
 def vary(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,14 +8,17 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from workflows import starter_clip, starter_export, starter_unet, starter_vae
-from workflows.starter_text import convert_text_tower
+from workflows.starter import architecture
+from workflows.starter import export as starter_export
+from workflows.starter import unet as starter_unet
+from workflows.starter import vae as starter_vae
+from workflows.starter.text import convert_text_tower
 
 
 @pytest.fixture(scope="module")
 def clip() -> torch.nn.Module:
     torch.manual_seed(0)
-    return starter_clip.build_clip().eval()
+    return architecture.build_clip().eval()
 
 
 @torch.inference_mode()
@@ -23,7 +26,7 @@ def test_open_clip_loads_the_folder_from_anywhere(
     clip: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "clip"
-    starter_export.export_clip(clip, starter_clip.CONFIG, folder)
+    starter_export.export_clip(clip, architecture.CONFIG, folder)
     monkeypatch.chdir("/")
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(["a red heart"])
@@ -33,7 +36,7 @@ def test_open_clip_loads_the_folder_from_anywhere(
     assert torch.allclose(model.encode_text(tokens, normalize=True), expected, atol=2e-3)
     grey = torch.full((1, 3, 64, 64), 0.5)
     normalised = preprocess.transforms[-1](grey)  # type: ignore[union-attr]
-    assert torch.allclose(normalised, starter_clip.normalise(grey), atol=1e-6)
+    assert torch.allclose(normalised, architecture.normalise(grey), atol=1e-6)
 
 
 @pytest.fixture
@@ -69,12 +72,3 @@ def test_the_folder_is_half_precision_keeps_its_card_and_names_no_path(ldm_folde
         content = json.loads(path.read_text(encoding="utf-8"))
         assert "_name_or_path" not in content
         assert str(ldm_folder.parent) not in path.read_text(encoding="utf-8")
-
-
-def test_a_grid_holds_one_picture_a_prompt(ldm_folder: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    grid = tmp_path / "grid.png"
-    starter_export.sample_grid(["red heart"] * 3, grid, ldm_folder, columns=2, steps=2)
-    with Image.open(grid) as picture:
-        assert picture.size == (128, 128)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workflows import starter_vae
+from workflows.starter import vae as starter_vae
 
 
 def test_psnr_of_a_known_error() -> None:

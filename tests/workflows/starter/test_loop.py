@@ -1,6 +1,7 @@
 """Resuming, averaging and failing of the starter models' training loop, on a model of two layers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from workflows.starter_loop import Recipe, TrainingState, load_ema, train
+from workflows.starter.loop import Recipe, TrainingState, load_ema, train
 
 RECIPE = Recipe(
     steps=4, batch_size=8, learning_rate=1e-2, warmup_steps=2, measure_every=2, seed=5
@@ -67,9 +68,19 @@ def test_the_average_is_what_is_measured_and_loaded(tmp_path: Path) -> None:
     assert measured == pytest.approx(task.model(torch.zeros(1, 1)).item())
 
 
-def test_the_learning_rate_rises_and_falls_to_zero() -> None:
-    rates = [RECIPE.learning_rate_at(step) for step in range(RECIPE.steps + 1)]
-    assert rates == pytest.approx([5e-3, 1e-2, 1e-2, 5e-3, 0.0])
+def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
+    recipe = Recipe(
+        steps=8, batch_size=1, learning_rate=1.0, warmup_steps=2, cooldown_share=0.5
+    )  # fmt: skip
+    rates = [recipe.learning_rate_at(step) for step in range(recipe.steps + 1)]
+    cooling = [1 - (k / 4) ** 0.5 for k in range(5)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 1.0, *cooling])
+
+
+def test_a_longer_recipe_begins_as_the_shorter_one() -> None:
+    longer = replace(RECIPE, steps=100)
+    hot = round(RECIPE.steps * (1 - RECIPE.cooldown_share))
+    assert all(longer.learning_rate_at(k) == RECIPE.learning_rate_at(k) for k in range(hot + 1))
 
 
 def test_groups_keep_their_own_rate() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from workflows.starter_clip import build_clip
-from workflows.starter_text import convert_text_tower, hidden_states
-from workflows.starter_tokenizer import load_tokenizer
+from workflows.starter.architecture import build_clip
+from workflows.starter.text import convert_text_tower, hidden_states
+from workflows.starter.tokenizer import load_tokenizer
 
 CAPTIONS = ["", "red heart", "woman astronaut medium-dark skin tone"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from open_clip.tokenizer import SimpleTokenizer
 
-from workflows import starter_tokenizer as starter
+from workflows.starter import tokenizer as starter
 
 CAPTIONS = [
     "woman astronaut medium-dark skin tone",

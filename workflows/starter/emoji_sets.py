@@ -67,6 +67,13 @@ class Pictures:
         """Mask of shape (N,): True where the caption names a skin tone."""
         return self.captions != self.concepts
 
+    def names(self) -> list[list[str]]:
+        """For each picture its caption, then its aliases."""
+        return [
+            [str(caption), *filter(None, str(aliases).split("|"))]
+            for caption, aliases in zip(self.captions, self.aliases, strict=True)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Drawing:

@@ -1,4 +1,4 @@
-"""The starter VAE: 64 px pictures to 16x16 latents of 8 channels and back, in 0.7 M weights."""
+"""The starter VAE: 64 px pictures to 16x16 latents of 16 channels and back, in 0.7 M weights."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workflows.emoji_batches import CaptionSampler, as_floats, outline, swap_channels
-from workflows.emoji_sets import Pictures
-from workflows.starter_loop import Recipe
+from workflows.starter.emoji_batches import CaptionSampler, as_floats, outline, swap_channels
+from workflows.starter.emoji_sets import Pictures
+from workflows.starter.loop import Recipe
 
 RECIPE = Recipe(
-    steps=2300, batch_size=16, learning_rate=2e-3, warmup_steps=100, weight_decay=0.0,
-    ema_decay=0.998, measure_every=50, seed=2,
+    steps=10_400, batch_size=8, learning_rate=1.5e-3, warmup_steps=100, weight_decay=0.0,
+    ema_decay=0.999, measure_every=250, seed=2,
 )  # fmt: skip
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
 KL_WEIGHT = 1e-4
 EDGE_WEIGHT = 1.0
 SQUARE_WEIGHT = 4.0
@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,
     "up_block_types": ("UpDecoderBlock2D",) * 3,
     "layers_per_block": 1,
-    "norm_num_groups": 8,
+    "norm_num_groups": 4,
     "mid_block_add_attention": False,
     "sample_size": 64,
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workflows import emoji_sets
+from workflows.starter import emoji_sets
 
 SQUARE = '<path fill="#ff0000" d="M0 0h16v32H0z"/>'  # the left half of a 32 x 32 view box
 ICONS = {

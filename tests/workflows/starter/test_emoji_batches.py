@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from workflows import emoji_batches
-from workflows.emoji_sets import Pictures
+from workflows.starter import emoji_batches
+from workflows.starter.emoji_sets import Pictures
 
 TONES = ("light", "medium", "dark")
 
@@ -39,9 +39,9 @@ def test_no_caption_comes_twice_in_a_batch(pictures: Pictures) -> None:
 
 
 def test_captions_and_styles_come_as_often_as_their_weights_say(pictures: Pictures) -> None:
-    sampler = emoji_batches.CaptionSampler(pictures)
+    sampler = emoji_batches.CaptionSampler(pictures, toned_weight=3.0)
     draws = np.concatenate([sampler.draw(1, generator(seed)).numpy() for seed in range(6000)])
-    expected = emoji_batches.TONED_SHARE / (20 + emoji_batches.TONED_SHARE)
+    expected = 3 / (20 + 3)
     error = np.sqrt(expected * (1 - expected) / len(draws))
     assert abs(pictures.toned()[draws].mean() - expected) < 4 * error
     plain = draws[~pictures.toned()[draws]]
@@ -101,3 +101,15 @@ def test_variation_is_in_range_and_a_function_of_the_generator() -> None:
     assert first.max() <= 1
     assert torch.equal(first, emoji_batches.vary(images, generator(2)))
     assert not torch.equal(first, emoji_batches.vary(images, generator(3)))
+
+
+def test_half_of_the_pictures_lose_what_64_pixels_cannot_show() -> None:
+    stripes = torch.zeros(200, 3, 96, 96)
+    stripes[..., ::2] = 1
+    coarse = emoji_batches.coarsen(stripes, generator())
+    contrast = coarse.std(dim=(1, 2, 3))
+    kept = contrast > 0.49
+    assert torch.equal(coarse[kept], stripes[kept])
+    assert 70 < kept.sum() < 130
+    assert (contrast[~kept] < 0.3).all()
+    assert torch.allclose(coarse[~kept].mean(), torch.tensor(0.5), atol=0.01)

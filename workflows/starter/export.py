@@ -7,17 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 
 from curate.files import atomic_write, write_json
-from workflows.starter_tokenizer import load_tokenizer, write_tokenizer
+from workflows.starter.tokenizer import load_tokenizer, write_tokenizer
 
-PACKAGES = Path(__file__).resolve().parents[1]
+PACKAGES = Path(__file__).resolve().parents[2]
 CLIP_FOLDER = PACKAGES / "curate" / "starter_clip"
 LDM_FOLDER = PACKAGES / "finetune" / "starter_ldm"
 CARD = "README.md"
-GUIDANCE_SCALE = 3.0
 
 
 def export_clip(model: Any, config: dict[str, Any], folder: Path = CLIP_FOLDER) -> None:
@@ -70,28 +68,3 @@ def _tidy(folder: Path) -> None:
         if "dtype" in content:
             content["dtype"] = "float32"
         write_json(path, content)
-
-
-@torch.inference_mode()
-def sample_grid(
-    prompts: list[str], path: Path, folder: Path = LDM_FOLDER, columns: int = 10, steps: int = 20
-) -> None:
-    """Draw each prompt once, seeded by its place (DPM-Solver++), and save all as one PNG."""
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-    from PIL import Image
-
-    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
-    images = pipeline(
-        prompts,
-        num_inference_steps=steps,
-        guidance_scale=GUIDANCE_SCALE,
-        generator=generators,
-    ).images
-    width, height = images[0].size
-    rows = -(-len(images) // columns)
-    grid = Image.new("RGB", (width * columns, height * rows), "white")
-    for index, image in enumerate(images):
-        grid.paste(image, (width * (index % columns), height * (index // columns)))
-    grid.save(path)

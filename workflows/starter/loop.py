@@ -28,10 +28,11 @@ class Recipe:
     """How long and how fast one starter model is trained.
 
     Attributes:
-        steps: optimizer steps from start to end; the learning rate falls to zero over them.
+        steps: optimizer steps from start to end.
         batch_size: samples a step.
-        learning_rate: peak of the cosine, after `warmup_steps` of linear rise.
+        learning_rate: after `warmup_steps` of linear rise.
         weight_decay: AdamW's.
+        cooldown_share: the last part of the steps, in which the learning rate falls to zero.
         ema_decay: of the weights that are exported.
         measure_every: steps between measurements; a checkpoint is written with each.
         seed: of the initial weights, the batches and the noise.
@@ -42,16 +43,22 @@ class Recipe:
     learning_rate: float
     warmup_steps: int = 100
     weight_decay: float = 0.01
+    cooldown_share: float = 0.3
     ema_decay: float = 0.998
     measure_every: int = 100
     seed: int = 0
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then a cosine to zero at `steps`."""
+        """Linear warm-up, constant, then down to zero as 1 - sqrt over the last `cooldown_share`.
+
+        The shape of Hägele et al. 2024 (sec. 4), which can be prolonged until it begins to cool.
+        """
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        hot = round(self.steps * (1 - self.cooldown_share))
+        if step < hot:
+            return self.learning_rate
+        return self.learning_rate * (1 - math.sqrt((step - hot) / (self.steps - hot)))
 
 
 class Task(Protocol):
@@ -84,6 +91,7 @@ class TrainingState:
             lr=recipe.learning_rate,
             betas=(0.9, 0.98),
             weight_decay=recipe.weight_decay,
+            fused=True,
         )
         self.step = 0
 

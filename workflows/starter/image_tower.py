@@ -1,0 +1,98 @@
+"""The CLIP's image tower once more, at full size, against its own finished text tower.
+
+As locked-image tuning (Zhai et al. 2022), the towers' parts exchanged: text that stays as it is needs
+no computing, so that each picture is told from all captions instead of from those of its batch, at
+more than twice the pixels. What prompts mean to the U-Net does not change.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from workflows.starter.architecture import encode_text, normalise, tokenize
+from workflows.starter.clip import ALIAS_SHARE, MAX_LOGIT_SCALE, clip_figures
+from workflows.starter.emoji_batches import CaptionSampler, as_floats, coarsen, vary
+from workflows.starter.emoji_sets import Pictures
+from workflows.starter.loop import Recipe
+
+RECIPE = Recipe(
+    steps=450, batch_size=128, learning_rate=5e-4, warmup_steps=40, weight_decay=0.05,
+    ema_decay=0.99, measure_every=75, seed=5,
+)  # fmt: skip
+TRUNK_RATE = 0.3  # of the learning rate: what ImageNet taught is worth keeping
+
+
+class ImageTowerTask:
+    """Which of all captions is a picture's? The text tower stays as it is."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        openmoji: Pictures,
+        clip: Any,
+        tokenizer: Any,
+        device: torch.device,
+    ) -> None:
+        self.model: Any = clip.to(device, memory_format=torch.channels_last)
+        self.model.text.requires_grad_(False)
+        self.device = device
+        self.tokenizer = tokenizer
+        self.pictures, self.openmoji = pictures, openmoji
+        seen = pictures.select(pictures.seen())
+        self.images = torch.from_numpy(seen.images)
+        self.sampler = CaptionSampler(seen)
+        captions, caption_of = np.unique(seen.captions, return_inverse=True)
+        self.captions = self._embedded([str(caption) for caption in captions])
+        self.caption_of = torch.from_numpy(caption_of)
+        names = seen.names()
+        self.counts = torch.tensor([len(some) for some in names])
+        self.first = self.counts.cumsum(0) - self.counts
+        self.names = self._embedded([name for some in names for name in some])
+
+    @torch.no_grad()
+    def _embedded(self, texts: list[str]) -> Tensor:
+        unique, places = np.unique(texts, return_inverse=True)
+        tokens = tokenize(self.tokenizer, unique.tolist()).to(self.device)
+        embeddings = torch.cat([encode_text(self.model, part) for part in tokens.split(512)])
+        return embeddings[torch.from_numpy(places).to(self.device)]
+
+    def parameter_groups(self) -> list[dict]:
+        """The trunk at a fraction of the rate, its projection, and the logit scale."""
+        trunk = list(self.model.visual.trunk.parameters())
+        head = list(self.model.visual.head.parameters())
+        return [
+            {"params": [p for p in trunk if p.ndim > 1], "lr_scale": TRUNK_RATE},
+            {
+                "params": [p for p in trunk if p.ndim <= 1],
+                "lr_scale": TRUNK_RATE,
+                "weight_decay": 0.0,
+            },
+            {"params": head},
+            {"params": [self.model.logit_scale], "weight_decay": 0.0},
+        ]
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """Cross-entropy of each picture over all captions, its own now and then by another name."""
+        rows = self.sampler.draw(RECIPE.batch_size, generator)
+        images = vary(as_floats(self.images[rows], self.device), generator)
+        images = coarsen(images, generator).contiguous(memory_format=torch.channels_last)
+        image = self.model.encode_image(normalise(images), normalize=True)
+        aliased = torch.rand(len(rows), generator=generator, device=self.device).cpu() < ALIAS_SHARE
+        pick = torch.rand(len(rows), generator=generator, device=self.device).cpu()
+        offset = torch.where(aliased, (pick * self.counts[rows]).long(), 0)
+        own = self.names[(self.first[rows] + offset).to(self.device)]
+        target = self.caption_of[rows].to(self.device)
+        cosines = (image @ self.captions.T).scatter(
+            1, target[:, None], (image * own).sum(1, keepdim=True)
+        )
+        scale = self.model.logit_scale.exp().clamp_max(MAX_LOGIT_SCALE)
+        return F.cross_entropy(scale * cosines, target)
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """See `clip_figures`."""
+        return clip_figures(model, self.tokenizer, self.pictures, self.openmoji)

@@ -1,0 +1,192 @@
+"""The starter U-Net: denoises 16x16 latents of emoji, conditioned on the CLIP's text tower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetune.objective import NoiseSchedule, denoising_loss
+from workflows.starter.emoji_batches import CaptionSampler, as_floats
+from workflows.starter.emoji_sets import Pictures
+from workflows.starter.loop import Recipe
+from workflows.starter.text import hidden_states
+from workflows.starter.vae import LATENT_CHANNELS
+
+RECIPE = Recipe(
+    steps=16_000, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
+    ema_decay=0.9985, measure_every=250, seed=3,
+)  # fmt: skip
+CAPTION_DROPOUT = 0.1
+TONED_WEIGHT = 0.5  # few concepts, and the tone is soon learned
+# One set: captions do not say the style, so that with four each caption would have four answers, and a
+# model of this size and training would blend them.
+SET = "twemoji"
+HELD_OUT_PICTURES, JUDGED_PICTURES = 128, 1280
+BATCH = 64  # pictures that are judged at a time
+LATENT_SIZE = 16
+SCHEDULER: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,  # as in latent diffusion (Rombach et al. 2022)
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
+}
+CONFIG: dict[str, Any] = {
+    "sample_size": LATENT_SIZE,
+    "in_channels": LATENT_CHANNELS,
+    "out_channels": LATENT_CHANNELS,
+    # A caption is one concept, so that it is attended to at the lowest level alone: half as fast again.
+    "block_out_channels": (48, 96, 192),
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "cross_attention_dim": 192,
+    # Pooled it joins the timestep, too, and so reaches every level: in 400 steps the loss at high noise
+    # came to lean on the caption more than twice as much.
+    "addition_embed_type": "text",
+    "addition_embed_type_num_heads": 4,
+    "attention_head_dim": 6,  # diffusers takes this as the number of heads, 32 wide each
+    "norm_num_groups": 16,
+}
+
+
+def build_unet() -> nn.Module:
+    """A randomly initialised UNet2DConditionModel of the starter's shape."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(**CONFIG)
+
+
+def build_schedule() -> NoiseSchedule:
+    """The noise schedule of ``SCHEDULER``."""
+    from diffusers import DDPMScheduler
+
+    return NoiseSchedule.from_scheduler(DDPMScheduler(**SCHEDULER))
+
+
+@torch.inference_mode()
+def encode(vae: Any, pictures: Pictures) -> Tensor:
+    """Means of the pictures' codes (N, 16, 16, 16), not yet scaled."""
+    parts = np.array_split(pictures.images, max(1, len(pictures) // 64))
+    device = next(vae.parameters()).device
+    return torch.cat(
+        [vae.encode(as_floats(part, device) * 2 - 1).latent_dist.mean.cpu() for part in parts]
+    )
+
+
+def latent_scale(vae: Any, pictures: Pictures) -> float:
+    """One over the standard deviation of the training pictures' codes, from every eighth of them."""
+    return float(1 / encode(vae, pictures.select(pictures.seen().nonzero()[0][::8])).std())
+
+
+class HeldOut:
+    """Pictures of unseen concepts, each with its own fixed noise and timestep, from little noise to much."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        encoders: tuple[Any, Any, Any],
+        scaling_factor: float,
+        count: int,
+        device: torch.device,
+    ) -> None:
+        """``encoders`` are VAE, text encoder and tokenizer; ``count`` pictures are spread over all."""
+        vae, text_encoder, tokenizer = encoders
+        unseen = pictures.select(~pictures.seen())
+        chosen = unseen.select(np.linspace(0, len(unseen) - 1, count).astype(int))
+        generator = torch.Generator().manual_seed(RECIPE.seed)
+        self.device = device
+        self.schedule = build_schedule().to(device)
+        self.latents = encode(vae, chosen) * scaling_factor
+        self.text = hidden_states(text_encoder, tokenizer, [str(name) for name in chosen.captions])
+        self.noise = torch.randn(self.latents.shape, generator=generator)
+        # Pictures lie in the order of their code points; one noise level is not to be all faces.
+        order = torch.randperm(count, generator=generator)
+        self.latents, self.text = self.latents[order], self.text[order]
+        self.timesteps = torch.linspace(0, len(self.schedule) - 1, count).long()
+
+    @torch.inference_mode()
+    def losses(self, model: Any) -> Tensor:
+        """Denoising loss of each picture, (count,), by rising noise."""
+        everything = (self.latents, self.noise, self.timesteps, self.text)
+        parts = zip(*(tensor.split(BATCH) for tensor in everything), strict=True)
+        return torch.cat(
+            [
+                denoising_loss(model, self.schedule, *(t.to(self.device) for t in part)).cpu()
+                for part in parts
+            ]
+        )
+
+
+class UnetTask:
+    """Denoising of cached latents, given cached text embeddings."""
+
+    def __init__(
+        self, pictures: Pictures, vae: Any, text_encoder: Any, tokenizer: Any, device: torch.device
+    ) -> None:
+        torch.manual_seed(RECIPE.seed)
+        self.model: Any = build_unet().to(device)
+        self.device = device
+        self.schedule = build_schedule().to(device)
+        self.scaling_factor = latent_scale(vae, pictures)
+        pictures = pictures.select(pictures.sets == SET)
+        seen = pictures.select(pictures.seen())
+        self.latents = encode(vae, seen) * self.scaling_factor
+        self.sampler = CaptionSampler(seen, TONED_WEIGHT)
+        captions, self.caption_of = np.unique(seen.captions, return_inverse=True)
+        self.text = hidden_states(text_encoder, tokenizer, [str(caption) for caption in captions])
+        self.no_caption = hidden_states(text_encoder, tokenizer, [""])
+        encoders = (vae, text_encoder, tokenizer)
+        self.heldout = HeldOut(pictures, encoders, self.scaling_factor, HELD_OUT_PICTURES, device)
+
+    def parameter_groups(self) -> list[dict]:
+        """Decayed matrices and undecayed vectors."""
+        weights = list(self.model.parameters())
+        return [
+            {"params": [p for p in weights if p.ndim > 1]},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """Mean denoising loss of a batch; timesteps are stratified over it."""
+        rows = self.sampler.draw(RECIPE.batch_size, generator)
+        latents = self.latents[rows].to(self.device)
+        text = self.text[self.caption_of[rows.numpy()]].to(self.device)
+        dropped = torch.rand((len(rows), 1, 1), generator=generator, device=self.device)
+        text = torch.where(dropped < CAPTION_DROPOUT, self.no_caption.to(self.device), text)
+        offset = torch.rand(1, generator=generator, device=self.device)
+        places = torch.arange(len(rows), device=self.device) + offset
+        timesteps = (places / len(rows) * len(self.schedule)).long()
+        noise = torch.randn(latents.shape, generator=generator, device=self.device)
+        return denoising_loss(self.model, self.schedule, latents, noise, timesteps, text).mean()
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """Mean loss on pictures of unseen concepts, and by thirds of the noise levels."""
+        losses = self.heldout.losses(model)
+        thirds = zip(("low", "middle", "high"), losses.tensor_split(3), strict=True)
+        return {"heldout": float(losses.mean())} | {
+            f"heldout_{name}_noise": float(part.mean()) for name, part in thirds
+        }
+
+
+def unet_figures(pictures: Pictures, folder: Path, device: torch.device) -> dict[str, float]:
+    """Loss of the pipeline in ``folder`` on pictures of unseen concepts, by tenths of the noise levels."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder).to(device)
+    vae = pipeline.vae
+    encoders = (vae, pipeline.text_encoder, pipeline.tokenizer)
+    chosen = pictures.select(pictures.sets == SET)
+    heldout = HeldOut(chosen, encoders, vae.config.scaling_factor, JUDGED_PICTURES, device)
+    losses = heldout.losses(pipeline.unet.eval())
+    tenths = enumerate(losses.tensor_split(10))
+    return {"loss_unseen": float(losses.mean())} | {
+        f"loss_unseen_noise_{tenth}": float(part.mean()) for tenth, part in tenths
+    }
