@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.command import UserError
+from curate import damage
 from curate.index import Index, name_of, names_of
 from curate.measures.registry import PICTURE_COLUMNS
 from curate.sample import Candidate
@@ -55,7 +55,7 @@ STORED = (
 METADATA = b"darkroom"
 LIST = "parts.json"  # in an annotation folder, the names of the last pass in order
 _ROW = (1 << 32) - 1
-_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)  # a footer, a page, a name in the footer
+_REMEDY = "delete it, and the same curation measures it again"
 _COLUMNS = ("key", "version", "sha256", "pixels", "caption", "caption_index", "clip_similarity")
 
 
@@ -145,8 +145,10 @@ def part_head(path: Path) -> dict[str, Any]:
         return {}
     try:
         return _head(pq.read_schema(path))
-    except (*_DAMAGE, ValueError) as error:  # ValueError: of the JSON
-        if not _is_damage(error):
+    except Exception as error:
+        if not (
+            damage.is_damage(error) or isinstance(error, ValueError)
+        ):  # ValueError: of the JSON
             raise
         return {}
 
@@ -163,23 +165,9 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return table
 
 
-@contextmanager
-def damage_told(path: Path) -> Iterator[None]:
+def damage_told(path: Path) -> AbstractContextManager[None]:
     """Raise ``UserError`` for what arrow says of a part whose bytes are no longer what was written."""
-    try:
-        yield
-    except _DAMAGE as error:
-        if not _is_damage(error):
-            raise
-        said = " ".join(str(error).split())  # arrow's has several lines
-        raise UserError(
-            f"{path} is damaged ({said}); delete it, and the same curation measures it again"
-        ) from error
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether the bytes are to blame, not what the system refused (its errors have a number) or lacks."""
-    return not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
+    return damage.damage_told(path, _REMEDY)
 
 
 def _head(schema: pa.Schema) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.command import UserError, run_arguments
+from curate.command import run_arguments
+from curate.damage import damage_told
 from curate.files import atomic_write, remove_parts
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def parts(curate_dir: Path) -> list[Path]:
     """
     found = sorted((curate_dir / "ledger").glob("part-*.parquet"))
     if not found:
-        raise FileNotFoundError(f"{curate_dir} holds no ledger; {_writes_it(curate_dir)}")
+        raise FileNotFoundError(f"{curate_dir} holds no ledger; {_remedy(curate_dir)}")
     return found
 
 
@@ -105,30 +105,18 @@ def read_part(
 
     present = _names(path)
     wanted = None if columns is None else [name for name in columns if name in present]
-    with _damage_told(path):
+    with damage_told(path, _remedy(path.parents[1])):
         return pd.read_parquet(path, columns=wanted, filters=filters)
 
 
 def _names(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
-    with _damage_told(path):
+    with damage_told(path, _remedy(path.parents[1])):
         return pq.read_schema(path).names
 
 
-@contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # not of what the file holds
-            raise
-        raise UserError(f"{path} is damaged ({error}); {_writes_it(path.parents[1])}") from error
-
-
-def _writes_it(curate_dir: Path) -> str:
+def _remedy(curate_dir: Path) -> str:
     return (
         f"type: python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
     )

@@ -39,7 +39,7 @@ def run() -> None:
     for pairs in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-c", _CODE, str(pairs // CAPTIONS_EACH), folder]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         peak, seconds = json.loads(done.stdout.splitlines()[-1])
         peaks.append(peak)
         say(f"  {pairs:>9,} pairs {peak:8.0f} MiB {seconds:8.0f} s")
