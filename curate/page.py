@@ -107,7 +107,7 @@ def quote(text: str, limit: int = 200) -> Markup:
 
 
 def paragraph(text: str | Markup, kind: str = "") -> Markup:
-    """A paragraph; ``kind="note"`` is set in grey."""
+    """A paragraph; ``kind="note"`` is set in grey, ``"told"`` beside a bar that catches the eye."""
     return (
         Markup('<p class="{}">{}</p>').format(kind, text)
         if kind

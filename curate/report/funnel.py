@@ -19,10 +19,11 @@ _MOST_GROUPS, _MOST_REASONS = 12, 40
 
 
 def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
-    """Tiles, chart and tables."""
+    """Notes, tiles, chart and tables."""
     reasons = reasons_by_rule(verdicts)
     groups = (("source", "By source"), ("source_split", "By the release's own split"))
     parts = [
+        *(page.paragraph(page.clean(note, 600), "told") for note in figures["notes"]),
         _tiles(figures),
         page.figure(
             _chart(figures),
@@ -36,7 +37,6 @@ def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
             for column, title in groups
             if column in verdicts.ledger
         ),
-        *(page.paragraph(page.clean(note, 600), "note") for note in figures["notes"]),
     ]
     return Markup("").join(parts)
 
