@@ -107,7 +107,8 @@ class SplitConfig:
         seed: of the hash.
         hamming_distance: bits of 64 in which the perceptual hashes of pictures on different sides,
             as they are or mirrored, differ at least by one more; null tells only equal pixels. At 4
-            every recompressed or resized photograph is found, and unlike ones differ in 18.
+            every recompressed or resized photograph is found, and unlike ones differ in 18; symmetric
+            drawings look more alike to it, see ``images.phashes``.
     """
 
     val: float = 0.05

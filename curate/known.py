@@ -146,9 +146,8 @@ def part_head(path: Path) -> dict[str, Any]:
     try:
         return _head(pq.read_schema(path))
     except Exception as error:
-        if not (
-            damage.is_damage(error) or isinstance(error, ValueError)
-        ):  # ValueError: of the JSON
+        is_no_json = isinstance(error, ValueError)
+        if not (is_no_json or damage.is_damage(error)):
             raise
         return {}
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import islice
@@ -171,10 +172,10 @@ def _write_shards(
         for planned, info in zip(plans, written, strict=True):
             if info is None:
                 rows = kept.rows(planned.keys)
-                images = in_order(pool, image_of, rows, 2 * workers)
-                info = shards.write_shard(
-                    curate_dir, planned, rows, settings, extension, images, bar.update
-                )
+                with closing(in_order(pool, image_of, rows, 2 * workers)) as images:
+                    info = shards.write_shard(
+                        curate_dir, planned, rows, settings, extension, images, bar.update
+                    )
             found.append(info)
     shards.remove_stale(curate_dir, plans)
     return plans, _manifest(config, figures, extension, found)

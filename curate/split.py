@@ -59,7 +59,7 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
     """Kept pictures on one side that look like, or come from the same address as, one on another.
 
     The groups leave none within ``split.hamming_distance``; ask for more bits, such as 8, to see what
-    they may have missed. Of several pictures with the same hash or url on one side the first stands
+    they may have missed. Mirror images are not looked for here. Of several pictures with the same hash or url on one side the first stands
     for all.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ _Result = TypeVar("_Result")
 
 def in_order(
     pool: Executor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
-) -> Iterator[_Result]:
+) -> Generator[_Result]:
     """As ``map``, computed by ``pool`` up to ``ahead`` items before they are asked for.
 
     ``Executor.map`` of Python before 3.14 takes all items at once. What ``function`` raises is raised

@@ -172,7 +172,8 @@ class DuplicatesConfig:
     Attributes:
         exact: equal pixels.
         hamming_distance: perceptual hashes that differ in this many of 64 bits or fewer; 4 for
-            photographs. Drawings of one style need less: recoloured ones have the same hash.
+            photographs. Drawings of one style need less: recoloured ones have the same hash, and
+            symmetric ones are told apart by half of the bits.
         cosine: CLIP embeddings of at least this cosine; what that means depends on the CLIP.
     """
 

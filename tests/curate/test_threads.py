@@ -32,6 +32,23 @@ def test_no_more_are_begun_than_were_asked_for_and_some_ahead(pool):
     results.close()
 
 
+def test_what_has_not_begun_when_the_caller_leaves_never_does():
+    begun, gate = [], threading.Event()
+
+    def wait(number):
+        begun.append(number)
+        if number:
+            gate.wait(20)
+        return number
+
+    with ThreadPoolExecutor(1) as single:
+        results = in_order(single, wait, range(100), 5)
+        assert next(results) == 0
+        results.close()
+        gate.set()
+    assert set(begun) <= {0, 1}
+
+
 def test_several_at_a_time(pool):
     meeting = threading.Barrier(3, timeout=20)  # or it breaks
     assert len(list(in_order(pool, lambda _: meeting.wait(), range(3), 3))) == 3
@@ -47,4 +64,4 @@ def test_an_error_comes_in_its_turn_and_ends_the_rest(pool):
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(results)
-    assert list(results) == []
+    assert next(results, "nothing") == "nothing"

@@ -122,7 +122,7 @@ def coarsen(images: Tensor, generator: torch.Generator, size_px: int = 64) -> Te
 
 
 def vary(images: Tensor, generator: torch.Generator) -> Tensor:
-    """All of the above, outlines on half of the pictures: (N, 3, H, W) in [0, 1]."""
+    """Outlines on half of the pictures, all moved and recoloured: (N, 3, H, W) in [0, 1]."""
     lined = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device) < 0.5
     drawn = torch.where(lined, outline(images, generator), images)
     return recolour(move(drawn, generator), generator)

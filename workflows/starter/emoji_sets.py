@@ -234,7 +234,7 @@ def load_pictures(folder: Path, size_px: int, workers: int = 2) -> tuple[Picture
     """Training pictures (all four sets, held-out concepts included) and OpenMoji's, cached.
 
     Args:
-        folder: work folder: holds the npm archives and the cache `pictures-<size>px.npz`.
+        folder: work folder: holds the npm archives and the caches `train-<size>px.npz` and `openmoji-<size>px.npz`.
         size_px: edge of the square renders in pixels.
         workers: rendering processes.
     """

@@ -52,8 +52,12 @@ def export_pipeline(
     _tidy(part)
     if (folder / CARD).exists():
         shutil.copyfile(folder / CARD, part / CARD)
-    shutil.rmtree(folder, ignore_errors=True)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)  # not deleted yet: it holds the card
     part.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _tidy(folder: Path) -> None:

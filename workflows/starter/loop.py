@@ -114,7 +114,7 @@ class TrainingState:
         nn.utils.clip_grad_norm_(self.parameters(), MAX_GRAD_NORM)
         self.optimizer.step()
         self.step += 1
-        # A short average at first: the initial weights are noise (as in Karras et al. 2024, sec. 3).
+        # A short average at first: the initial weights know little (as in Karras et al. 2024, sec. 3).
         decay = min(self.recipe.ema_decay, self.step / (self.step + 9))
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
@@ -148,6 +148,9 @@ class TrainingState:
         self.model.load_state_dict(model)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
+        for parameter, state in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW goes through memory, not by index
+                state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
 def load_ema(model: nn.Module, path: Path) -> int:
@@ -181,13 +184,13 @@ def train(task: Task, recipe: Recipe, folder: Path) -> None:
         losses.append(loss.item())
         bar.update()
         if state.step % recipe.measure_every == 0 or state.step == recipe.steps:
-            state.save(checkpoint)
             figures = _measure_ema(task, state)
             row = {"step": state.step, "loss": sum(losses) / len(losses), **figures}
             losses.clear()
             bar.write(json.dumps({key: round(value, 4) for key, value in row.items()}))
             with (folder / "metrics.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
+            state.save(checkpoint)  # last: what is cut before is measured again
     bar.close()
 
 

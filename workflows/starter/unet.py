@@ -25,7 +25,7 @@ TONED_WEIGHT = 0.5  # few concepts, and the tone is soon learned
 # One set: captions do not say the style, so that with four each caption would have four answers, and a
 # model of this size and training would blend them.
 SET = "twemoji"
-HELD_OUT_PICTURES, JUDGED_PICTURES = 128, 1280
+HELD_OUT_DRAWS, JUDGED_DRAWS = 128, 1280
 BATCH = 64  # pictures that are judged at a time
 LATENT_SIZE = 16
 SCHEDULER: dict[str, Any] = {
@@ -97,7 +97,11 @@ class HeldOut:
         count: int,
         device: torch.device,
     ) -> None:
-        """``encoders`` are VAE, text encoder and tokenizer; ``count`` pictures are spread over all."""
+        """``encoders`` are VAE, text encoder and tokenizer.
+
+        There are ``count`` draws of a noise and its level, spread over the pictures; of fewer pictures
+        each is drawn several times.
+        """
         vae, text_encoder, tokenizer = encoders
         unseen = pictures.select(~pictures.seen())
         chosen = unseen.select(np.linspace(0, len(unseen) - 1, count).astype(int))
@@ -144,7 +148,7 @@ class UnetTask:
         self.text = hidden_states(text_encoder, tokenizer, [str(caption) for caption in captions])
         self.no_caption = hidden_states(text_encoder, tokenizer, [""])
         encoders = (vae, text_encoder, tokenizer)
-        self.heldout = HeldOut(pictures, encoders, self.scaling_factor, HELD_OUT_PICTURES, device)
+        self.heldout = HeldOut(pictures, encoders, self.scaling_factor, HELD_OUT_DRAWS, device)
 
     def parameter_groups(self) -> list[dict]:
         """Decayed matrices and undecayed vectors."""
@@ -164,6 +168,7 @@ class UnetTask:
         offset = torch.rand(1, generator=generator, device=self.device)
         places = torch.arange(len(rows), device=self.device) + offset
         timesteps = (places / len(rows) * len(self.schedule)).long()
+        timesteps = timesteps.clamp_max(len(self.schedule) - 1)  # a quotient may round up to 1
         noise = torch.randn(latents.shape, generator=generator, device=self.device)
         return denoising_loss(self.model, self.schedule, latents, noise, timesteps, text).mean()
 
@@ -184,7 +189,7 @@ def unet_figures(pictures: Pictures, folder: Path, device: torch.device) -> dict
     vae = pipeline.vae
     encoders = (vae, pipeline.text_encoder, pipeline.tokenizer)
     chosen = pictures.select(pictures.sets == SET)
-    heldout = HeldOut(chosen, encoders, vae.config.scaling_factor, JUDGED_PICTURES, device)
+    heldout = HeldOut(chosen, encoders, vae.config.scaling_factor, JUDGED_DRAWS, device)
     losses = heldout.losses(pipeline.unet.eval())
     tenths = enumerate(losses.tensor_split(10))
     return {"loss_unseen": float(losses.mean())} | {

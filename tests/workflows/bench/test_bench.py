@@ -64,8 +64,11 @@ def test_scoring(capsys, monkeypatch):
 def test_memory(capsys, monkeypatch):
     monkeypatch.setattr(memory, "SIZES", (50, 100))
     memory.run()
-    growth = re.search(r"growth (-?[\d.]+)%", capsys.readouterr().out)[1]
-    assert abs(float(growth)) < 20
+    printed = capsys.readouterr().out
+    peaks = [int(peak) for peak in re.findall(r"pairs +(\d+) MiB", printed)]
+    growth = float(re.search(r"growth (-?[\d.]+)%", printed)[1])
+    assert growth == pytest.approx(100 * (peaks[1] / peaks[0] - 1), abs=0.2)
+    assert min(peaks) > 200  # a model was loaded
 
 
 def test_a_benchmark_that_there_is_not(capsys):

@@ -95,3 +95,34 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     state = TrainingState(Sine(), RECIPE)
     with pytest.raises(FloatingPointError, match="step 0"):
         state.update(torch.tensor(float("nan"), requires_grad=True))
+
+
+class Blur(Sine):
+    """A convolution whose weights lie channels last, as the CLIP's do."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+    def parameter_groups(self) -> list[dict]:
+        return [{"params": list(self.model.parameters())}]
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        return self.model(torch.randn((2, 3, 8, 8), generator=generator)).square().mean()
+
+
+def test_moments_find_their_weights_again_wherever_these_lie(tmp_path: Path) -> None:
+    def step(state: TrainingState, task: Blur) -> None:
+        state.update(task.loss(torch.Generator().manual_seed(state.step)))
+
+    whole, cut, resumed = Blur(), Blur(), Blur()
+    states = [TrainingState(task, RECIPE) for task in (whole, cut, resumed)]
+    for _ in range(6):
+        step(states[0], whole)
+    for _ in range(3):
+        step(states[1], cut)
+    states[1].save(tmp_path / "checkpoint.safetensors")
+    states[2].load(tmp_path / "checkpoint.safetensors")
+    for _ in range(3):
+        step(states[2], resumed)
+    assert torch.equal(resumed.model.weight, whole.model.weight)
