@@ -172,7 +172,13 @@ def _write_shards(
         for planned, info in zip(plans, written, strict=True):
             if info is None:
                 rows = kept.rows(planned.keys)
-                with closing(in_order(pool, image_of, rows, 2 * workers)) as images:
+                is_copied = all(_EXTENSIONS.get(row["format"]) == extension for row in rows)
+                images = (
+                    (image_of(row) for row in rows)  # handing over would take longer than reading
+                    if is_copied
+                    else in_order(pool, image_of, rows, 2 * workers)
+                )
+                with closing(images):
                     info = shards.write_shard(
                         curate_dir, planned, rows, settings, extension, images, bar.update
                     )

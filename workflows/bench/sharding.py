@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ from workflows.bench.compare import Ways, compare
 from workflows.bench.data import Photographs
 
 PICTURES = 2000
-WORKERS = 2  # as by default
 
 
 def run() -> None:
     """Print rates and ratios; both sides sync what they wrote, and ours hashes it too."""
     from curate import shards
-    from curate.threads import in_order
 
     source = Photographs(PICTURES).source()
     with tempfile.TemporaryDirectory() as temporary:
@@ -41,9 +38,7 @@ def run() -> None:
             return (folder / "pictures" / f"{row['key']}.jpg").read_bytes()
 
         def ours() -> None:
-            with ThreadPoolExecutor(WORKERS) as pool:
-                images = in_order(pool, read, ordered, 2 * WORKERS)
-                shards.write_shard(folder, planned, ordered, "jpg 95", "jpg", images)
+            shards.write_shard(folder, planned, ordered, "jpg 95", "jpg", map(read, ordered))
 
         def tar() -> None:
             target = folder / "copy.tar"
