@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -172,13 +172,7 @@ def _write_shards(
         for planned, info in zip(plans, written, strict=True):
             if info is None:
                 rows = kept.rows(planned.keys)
-                is_copied = all(_EXTENSIONS.get(row["format"]) == extension for row in rows)
-                images = (
-                    (image_of(row) for row in rows)  # handing over would take longer than reading
-                    if is_copied
-                    else in_order(pool, image_of, rows, 2 * workers)
-                )
-                with closing(images):
+                with closing(_images(pool, image_of, rows, extension, 2 * workers)) as images:
                     info = shards.write_shard(
                         curate_dir, planned, rows, settings, extension, images, bar.update
                     )
@@ -237,7 +231,8 @@ def _image_source(
             data = source.load(location_of[row["key"]])
         except UnreadableImage as error:
             raise UserError(
-                f"image {row['key']} is gone ({error.reason}); type it again"
+                f"image {row['key']} is gone ({error.reason}); the same command again measures what "
+                "is there"
             ) from error
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             raise UserError(
@@ -249,6 +244,21 @@ def _image_source(
         return encode(decode(data), extension, jpeg_quality)
 
     return image_of
+
+
+def _images(
+    pool: ThreadPoolExecutor,
+    image_of: Callable[[dict[str, Any]], bytes],
+    rows: list[dict[str, Any]],
+    extension: str,
+    ahead: int,
+) -> Generator[bytes]:
+    """The bytes to store for each row; in the threads of ``pool``, ``ahead`` of use, if any is encoded."""
+    if all(_EXTENSIONS.get(row["format"]) == extension for row in rows):
+        # Handing plain copies over would take longer than reading them.
+        yield from map(image_of, rows)
+    else:
+        yield from in_order(pool, image_of, rows, ahead)
 
 
 def _nothing_kept(figures: dict[str, Any]) -> str:
