@@ -109,7 +109,7 @@ def run(main: Callable[[], Any]) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with 1
-    with _exit_codes():
+    with exit_codes():
         _refuse_multirun_inside_launch()
         if not _is_multirun():
             sys.argv[1:] = map(quote_path, map(add_entry, sys.argv[1:]))
@@ -155,14 +155,15 @@ def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 
     @wraps(main)
     def wrapped(cfg: DictConfig) -> None:
-        with _exit_codes():
+        with exit_codes():
             main(cfg)
 
     return wrapped
 
 
 @contextmanager
-def _exit_codes() -> Iterator[None]:
+def exit_codes() -> Iterator[None]:
+    """End a command as ``polite`` says."""
     try:
         yield
         sys.stdout.flush()

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.command import UserError, exit_codes
+from curate.files import sha256_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,7 +27,11 @@ PICTURE_SIZE_PX = 64
 
 
 class Workshop:
-    """The work folder: pictures, tokenizer, and the models trained so far."""
+    """The work folder: pictures, tokenizer, and the models trained so far.
+
+    Attributes:
+        used: sha256 of each file that has been read from it, by name; what is trained next stands on them.
+    """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from workflows.starter.tokenizer import load_tokenizer
@@ -32,21 +39,33 @@ class Workshop:
         self.folder = folder
         self.device = device
         self.tokenizer = load_tokenizer(folder / "tokenizer")
+        self.used: dict[str, str] = {}
+
+    def _sha256(self, name: str) -> str:
+        path = self.folder / name
+        return sha256_of(path) if path.exists() else ""
+
+    def _use(self, name: str) -> None:
+        self.used[name] = self._sha256(name)
 
     def pictures(self, size_px: int = PICTURE_SIZE_PX) -> tuple[Pictures, Pictures]:
         """Training pictures and OpenMoji's, rendered on the first call."""
-        from workflows.starter.emoji_sets import load_pictures
+        from workflows.starter.emoji_sets import cache_name, load_pictures
 
-        return load_pictures(self.folder, size_px)
+        loaded = load_pictures(self.folder, size_px)
+        self._use(cache_name("train", size_px))
+        return loaded
 
     def lesson(self) -> Lesson:
         """What words and the names of the seen concepts mean; computed on the first call."""
         from workflows.starter.meaning import Lesson
-        from workflows.starter.pretrained import meanings
+        from workflows.starter.pretrained import MEANINGS, meanings
 
         pictures, _ = self.pictures()
         names = pictures.select(pictures.seen()).names()
-        return Lesson(meanings(names, self.folder), self.tokenizer, self.device)
+        found = meanings(names, self.folder)
+        self._use(MEANINGS)
+        return Lesson(found, self.tokenizer, self.device)
 
     def trained_clip(self) -> Any:
         """The CLIP without what only its training needs."""
@@ -60,18 +79,20 @@ class Workshop:
         """The averaged weights of a stage's last checkpoint, for inference.
 
         Raises:
-            FileNotFoundError: the stage has not been run.
+            UserError: the stage has not been run, or what it stands on has changed since.
         """
-        from workflows.starter.loop import load_ema
+        from workflows.starter.loop import check_same, load_ema, stands_on
 
         checkpoint = self.folder / stage / CHECKPOINT
         if not checkpoint.exists():
-            raise FileNotFoundError(
+            raise UserError(
                 f"{checkpoint} is missing; run `python -m workflows.starter {stage} "
                 f"--work-dir {self.folder}` first"
             )
+        check_same(checkpoint, {name: self._sha256(name) for name in stands_on(checkpoint)})
         model = build()
         load_ema(model, checkpoint)
+        self._use(f"{stage}/{CHECKPOINT}")
         return model.eval().requires_grad_(False).to(self.device)
 
 
@@ -80,7 +101,7 @@ def train_meaning(shop: Workshop) -> None:
     from workflows.starter.loop import train
     from workflows.starter.meaning import RECIPE, MeaningTask
 
-    train(MeaningTask(shop.lesson(), shop.device), RECIPE, shop.folder / "meaning")
+    train(MeaningTask(shop.lesson(), shop.device), RECIPE, shop.folder / "meaning", shop.used)
 
 
 def train_clip(shop: Workshop) -> None:
@@ -93,7 +114,7 @@ def train_clip(shop: Workshop) -> None:
     student = shop.trained("meaning", build_student).requires_grad_(True)
     load_trunk(student.visual.trunk, shop.folder)
     task = ClipTask(*shop.pictures(), shop.lesson(), student, shop.tokenizer, shop.device)
-    train(task, RECIPE, shop.folder / "clip")
+    train(task, RECIPE, shop.folder / "clip", shop.used)
 
 
 def train_image_tower(shop: Workshop) -> None:
@@ -105,7 +126,7 @@ def train_image_tower(shop: Workshop) -> None:
     clip = shop.trained("clip", build_student).requires_grad_(True)
     pictures, openmoji = shop.pictures(IMAGE_SIZE_PX)
     task = ImageTowerTask(pictures, openmoji, clip, shop.tokenizer, shop.device)
-    train(task, RECIPE, shop.folder / "image")
+    train(task, RECIPE, shop.folder / "image", shop.used)
 
 
 def train_vae(shop: Workshop) -> None:
@@ -114,7 +135,7 @@ def train_vae(shop: Workshop) -> None:
     from workflows.starter.vae import RECIPE, VaeTask
 
     pictures, openmoji = shop.pictures()
-    train(VaeTask(pictures, openmoji, shop.device), RECIPE, shop.folder / "vae")
+    train(VaeTask(pictures, openmoji, shop.device), RECIPE, shop.folder / "vae", shop.used)
 
 
 def train_unet(shop: Workshop) -> None:
@@ -127,7 +148,7 @@ def train_unet(shop: Workshop) -> None:
     vae = shop.trained("vae", build_vae)
     text_encoder = convert_text_tower(shop.trained_clip().text).to(shop.device)
     task = UnetTask(shop.pictures()[0], vae, text_encoder, shop.tokenizer, shop.device)
-    train(task, RECIPE, shop.folder / "unet")
+    train(task, RECIPE, shop.folder / "unet", shop.used)
 
 
 def export(shop: Workshop) -> None:
@@ -195,10 +216,10 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(chosen.threads)
-    shop = Workshop(chosen.work_dir, torch.device(chosen.device))
     for stage in STAGES if chosen.stage == "all" else (chosen.stage,):
-        STAGES[stage](shop)
+        STAGES[stage](Workshop(chosen.work_dir, torch.device(chosen.device)))
 
 
 if __name__ == "__main__":
-    main()
+    with exit_codes():
+        main()

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import re
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +19,25 @@ from pathlib import Path
 
 import numpy as np
 
-ICON_SETS = ("noto", "twemoji", "fluent-emoji-flat", "fluent-emoji")
+from workflows.starter.packages import Package
+
+ICON_SETS = {
+    name: Package("npm", f"@iconify-json/{name}", version, sha256)
+    for name, version, sha256 in (
+        ("noto", "1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
+        ("twemoji", "1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"),
+        (
+            "fluent-emoji-flat",
+            "1.2.6",
+            "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
+        ),
+        (
+            "fluent-emoji",
+            "1.2.7",
+            "8044210dbf11e016d4de85f15d01a243423bd832457e7e2491df1b751c0e272b",
+        ),
+    )
+}
 # The gradient package ships no code points; its icons are named exactly as in the flat package.
 CODE_POINTS_FROM = {"fluent-emoji": "fluent-emoji-flat"}
 SKIN_TONE = re.compile(r" (?:light|medium-light|medium|medium-dark|dark) skin tone")
@@ -111,28 +128,6 @@ def concept_of(caption: str) -> str:
     return SKIN_TONE.sub("", caption)
 
 
-def fetch_package(icon_set: str, folder: Path) -> Path:
-    """Path of the npm archive of `icon_set` in `folder`, downloaded with `npm pack` if missing.
-
-    Raises:
-        FileNotFoundError: npm is not installed and the archive is not in `folder`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    pattern = re.compile(rf"iconify-json-{icon_set}-\d[\w.]*\.tgz")
-    found = sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
-    if found:
-        return found[-1]
-    command = ["npm", "pack", "--silent", f"@iconify-json/{icon_set}"]
-    try:
-        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    except FileNotFoundError as missing:
-        raise FileNotFoundError(
-            f"npm is needed to download @iconify-json/{icon_set}: install Node.js, or put the "
-            f"archive that `{' '.join(command)}` makes into {folder}"
-        ) from missing
-    return folder / done.stdout.strip().splitlines()[-1]
-
-
 def read_package(archive: Path, member: str) -> dict:
     """The JSON file `member` (icons.json, chars.json, …) of an Iconify npm archive."""
     with tarfile.open(archive) as tar:
@@ -221,7 +216,7 @@ def render_all(drawings: list[Drawing], size_px: int, workers: int) -> Pictures:
 
 def training_drawings(folder: Path) -> list[Drawing]:
     """All drawings of the four training sets, their archives in `folder`."""
-    archives = {name: fetch_package(name, folder) for name in ICON_SETS}
+    archives = {name: package.fetch(folder) for name, package in ICON_SETS.items()}
     drawings: list[Drawing] = []
     for name in ICON_SETS:
         icons = read_package(archives[name], "icons.json")
@@ -230,11 +225,16 @@ def training_drawings(folder: Path) -> list[Drawing]:
     return drawings
 
 
+def cache_name(kind: str, size_px: int) -> str:
+    """File of the rendered pictures of a kind, ``train`` or ``openmoji``."""
+    return f"{kind}-{size_px}px.npz"
+
+
 def load_pictures(folder: Path, size_px: int, workers: int = 2) -> tuple[Pictures, Pictures]:
     """Training pictures (all four sets, held-out concepts included) and OpenMoji's, cached.
 
     Args:
-        folder: work folder: holds the npm archives and the caches `train-<size>px.npz` and `openmoji-<size>px.npz`.
+        folder: work folder: holds the npm archives and the caches (see `cache_name`).
         size_px: edge of the square renders in pixels.
         workers: rendering processes.
     """
@@ -244,7 +244,7 @@ def load_pictures(folder: Path, size_px: int, workers: int = 2) -> tuple[Picture
     }
     loaded = []
     for name, drawings in sources.items():
-        cache = folder / f"{name}-{size_px}px.npz"
+        cache = folder / cache_name(name, size_px)
         if not cache.exists():
             pictures = render_all(drawings(), size_px, workers)
             partial = cache.with_suffix(".part.npz")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from curate.command import UserError
 from curate.files import atomic_write
 
 MAX_GRAD_NORM = 1.0
+STANDS_ON = "stands_on"  # the entry of a checkpoint's metadata
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,15 @@ class TrainingState:
             if value.is_floating_point():
                 self.ema[name].lerp_(value.detach(), 1 - decay)
 
-    def save(self, path: Path) -> None:
-        """Write everything to `path`, atomically."""
+    def save(self, path: Path, made_from: Mapping[str, str]) -> None:
+        """Write everything to `path`, atomically, and what it was `made_from` (see `train`)."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"ema/{name}": value for name, value in self.ema.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
         tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
         with atomic_write(path) as stream:
-            stream.write(save(tensors, metadata={"step": str(self.step)}))
+            stream.write(save(tensors, {"step": str(self.step), STANDS_ON: json.dumps(made_from)}))
 
     def load(self, path: Path) -> None:
         """Continue from what `save` wrote."""
@@ -153,6 +155,23 @@ class TrainingState:
                 state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
+def stands_on(checkpoint: Path) -> dict[str, str]:
+    """Sha256 of each file that a checkpoint's task was made from, by name."""
+    with safe_open(checkpoint, framework="pt") as file:
+        return json.loads(file.metadata()[STANDS_ON])
+
+
+def check_same(checkpoint: Path, now: Mapping[str, str]) -> None:
+    """Raise a `UserError` if a checkpoint stands on other files than there are ``now``."""
+    then = stands_on(checkpoint)
+    changed = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+    if changed:
+        raise UserError(
+            f"{checkpoint} was trained on another {', '.join(changed)} than there is now; delete "
+            f"{checkpoint.parent} to train it anew"
+        )
+
+
 def load_ema(model: nn.Module, path: Path) -> int:
     """Load the moving average of a checkpoint into `model`; returns the checkpoint's step."""
     with safe_open(path, framework="pt") as file:
@@ -161,10 +180,14 @@ def load_ema(model: nn.Module, path: Path) -> int:
         return int(file.metadata()["step"])
 
 
-def train(task: Task, recipe: Recipe, folder: Path) -> None:
+def train(task: Task, recipe: Recipe, folder: Path, made_from: Mapping[str, str]) -> None:
     """Train to `recipe.steps`, continuing from `folder/checkpoint.safetensors` if there is one.
 
-    Figures are appended to `folder/metrics.jsonl` whenever a checkpoint is written.
+    Figures are appended to `folder/metrics.jsonl` whenever a checkpoint is written. `made_from` is the
+    sha256 of each file that the task was made from, by name.
+
+    Raises:
+        UserError: the checkpoint was trained on other files.
     """
     from tqdm import tqdm
 
@@ -172,6 +195,7 @@ def train(task: Task, recipe: Recipe, folder: Path) -> None:
     checkpoint = folder / "checkpoint.safetensors"
     state = TrainingState(task, recipe)
     if checkpoint.exists():
+        check_same(checkpoint, made_from)
         state.load(checkpoint)
     device = next(task.model.parameters()).device
     bar = tqdm(total=recipe.steps, initial=state.step, desc=folder.name, mininterval=20, ncols=100)
@@ -190,7 +214,7 @@ def train(task: Task, recipe: Recipe, folder: Path) -> None:
             bar.write(json.dumps({key: round(value, 4) for key, value in row.items()}))
             with (folder / "metrics.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
-            state.save(checkpoint)  # last: what is cut before is measured again
+            state.save(checkpoint, made_from)  # last: what is cut before is measured again
     bar.close()
 
 

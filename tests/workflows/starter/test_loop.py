@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from curate.command import UserError
 from workflows.starter.loop import Recipe, TrainingState, load_ema, train
 
 RECIPE = Recipe(
     steps=4, batch_size=8, learning_rate=1e-2, warmup_steps=2, measure_every=2, seed=5
 )  # fmt: skip
+MADE_FROM = {"pictures.npz": "a" * 64, "vae/checkpoint.safetensors": "b" * 64}
 
 
 class Sine:
@@ -43,12 +45,12 @@ class Sine:
 
 
 def test_a_cut_run_resumes_to_identical_weights(tmp_path: Path) -> None:
-    train(Sine(), RECIPE, tmp_path / "whole")
+    train(Sine(), RECIPE, tmp_path / "whole", MADE_FROM)
     cut = Sine()
     cut.killed_at = 4  # after the checkpoint of step 2
     with pytest.raises(KeyboardInterrupt):
-        train(cut, RECIPE, tmp_path / "cut")
-    train(Sine(), RECIPE, tmp_path / "cut")
+        train(cut, RECIPE, tmp_path / "cut", MADE_FROM)
+    train(Sine(), RECIPE, tmp_path / "cut", MADE_FROM)
     whole = load_file(tmp_path / "whole" / "checkpoint.safetensors")
     resumed = load_file(tmp_path / "cut" / "checkpoint.safetensors")
     assert whole.keys() == resumed.keys()
@@ -58,9 +60,25 @@ def test_a_cut_run_resumes_to_identical_weights(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in logs[0].splitlines()] == [2, 4]
 
 
+@pytest.mark.parametrize(
+    "now",
+    [
+        MADE_FROM | {"pictures.npz": "c" * 64},
+        {"vae/checkpoint.safetensors": "b" * 64},
+        MADE_FROM | {"clip/checkpoint.safetensors": "d" * 64},
+    ],
+    ids=["changed", "gone", "more"],
+)
+def test_a_run_does_not_go_on_with_other_files(tmp_path: Path, now: dict[str, str]) -> None:
+    train(Sine(), RECIPE, tmp_path, MADE_FROM)
+    (name,) = {key for key in now | MADE_FROM if now.get(key) != MADE_FROM.get(key)}
+    with pytest.raises(UserError, match=f"trained on another {name} .* delete {tmp_path} "):
+        train(Sine(), replace(RECIPE, steps=6), tmp_path, now)
+
+
 def test_the_average_is_what_is_measured_and_loaded(tmp_path: Path) -> None:
     task = Sine()
-    train(task, RECIPE, tmp_path)
+    train(task, RECIPE, tmp_path, MADE_FROM)
     trained = {name: value.clone() for name, value in task.model.state_dict().items()}
     assert load_ema(task.model, tmp_path / "checkpoint.safetensors") == RECIPE.steps
     assert any(not torch.equal(trained[n], v) for n, v in task.model.state_dict().items())
@@ -121,7 +139,7 @@ def test_moments_find_their_weights_again_wherever_these_lie(tmp_path: Path) -> 
         step(states[0], whole)
     for _ in range(3):
         step(states[1], cut)
-    states[1].save(tmp_path / "checkpoint.safetensors")
+    states[1].save(tmp_path / "checkpoint.safetensors", MADE_FROM)
     states[2].load(tmp_path / "checkpoint.safetensors")
     for _ in range(3):
         step(states[2], resumed)

