@@ -17,7 +17,7 @@ from workflows.starter.text import hidden_states
 from workflows.starter.vae import LATENT_CHANNELS
 
 RECIPE = Recipe(
-    steps=16_000, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
+    steps=12_000, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
     ema_decay=0.9985, measure_every=250, seed=3,
 )  # fmt: skip
 CAPTION_DROPOUT = 0.1

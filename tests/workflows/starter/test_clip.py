@@ -9,7 +9,8 @@ import torch
 from workflows.starter import clip
 from workflows.starter.architecture import build_student
 from workflows.starter.clip import ClipTask
-from workflows.starter.emoji_sets import Pictures
+from workflows.starter.emoji_sets import Pictures, is_held_out
+from workflows.starter.figures import kept_share, recall, separation
 from workflows.starter.loop import TrainingState
 from workflows.starter.meaning import Lesson
 from workflows.starter.pretrained import SENTENCE_WIDTH, Meanings
@@ -49,3 +50,64 @@ def test_the_loss_is_of_pictures_and_of_meanings(
     task.model.logit_scale.data.zero_()
     loss = task.loss(torch.Generator().manual_seed(0)).item()
     assert loss == pytest.approx(np.log(len(noise_with_names)) + 1, abs=0.3)
+
+
+def _named(names: list[str], concepts: list[str], sets: list[str]) -> Pictures:
+    return Pictures(
+        np.zeros((len(names), 64, 64, 3), np.uint8),
+        *(np.array(column) for column in (names, concepts, sets)),
+        np.array([""] * len(names)),
+    )
+
+
+def test_each_figure_is_of_its_own_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    things = [f"thing {number}" for number in range(100)]
+    seen = [name for name in things if not is_held_out(name)][:12]
+    unseen = [name for name in things if is_held_out(name)][:8]
+    toned = [f"{name} dark skin tone" for name in seen[:6]]
+    names, concepts = seen + unseen + toned, seen + unseen + seen[:6]
+    openmoji = _named(names, concepts, ["openmoji"] * len(names))
+    noto = _named(names * 2, concepts * 2, ["noto"] * len(names) + ["twemoji"] * len(names))
+    generator = torch.Generator().manual_seed(0)
+    similar = {
+        count: torch.eye(count) + torch.randn((count, count), generator=generator)
+        for count in (len(names), 2 * len(names))
+    }
+
+    def embed(_model, _tokenizer, pictures: Pictures):
+        """Embeddings with the planted similarities; noto's are the first of its matrix."""
+        planted = similar[len(names) if pictures.sets[0] == "openmoji" else 2 * len(names)]
+        return planted[: len(pictures), : len(pictures)], torch.eye(len(pictures))
+
+    monkeypatch.setattr(clip, "embed", embed)
+    model = torch.nn.Module()
+    model.logit_scale = torch.nn.Parameter(torch.tensor(2.0))
+    figures = clip.clip_figures(model, None, noto, openmoji)
+    of_openmoji = similar[len(names)]
+    of_noto = similar[2 * len(names)][: len(names), : len(names)]
+    assert figures == pytest.approx(
+        {
+            "logit_scale": np.exp(2.0),
+            "auc_openmoji": separation(of_openmoji),
+            "auc_openmoji_plain": separation(of_openmoji[:20, :20]),
+            "auc_openmoji_unseen": separation(of_openmoji[12:20, 12:20]),
+            "kept_openmoji_plain_at_1%": kept_share(of_openmoji[:20, :20], 0.01),
+            "kept_openmoji_plain_at_5%": kept_share(of_openmoji[:20, :20], 0.05),
+            "recall_openmoji_unseen": recall(of_openmoji[12:20, 12:20], 5),
+            "auc_noto_unseen": separation(of_noto[12:20, 12:20]),
+            "recall_noto": recall(of_noto[:20, :20], 5),
+            "recall_noto_unseen": recall(of_noto[12:20, 12:20], 5),
+        }
+    )
+
+
+def test_embeddings_are_of_unit_length_and_of_each_picture_alone(
+    task: ClipTask, noise_with_names: Pictures, tokenizer
+) -> None:
+    model = task.model.eval()
+    images, texts = clip.embed(model, tokenizer, noise_with_names)
+    torch.testing.assert_close(images.norm(dim=1), torch.ones(len(images)))
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(len(texts)))
+    image, text = clip.embed(model, tokenizer, noise_with_names.select(np.array([2])))
+    torch.testing.assert_close(image, images[2:3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(text, texts[2:3], atol=1e-5, rtol=0)

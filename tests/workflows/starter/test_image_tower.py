@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from workflows.starter import image_tower
 from workflows.starter.architecture import build_student, encode_text, tokenize
@@ -43,7 +44,28 @@ def test_every_name_has_the_embedding_of_its_text(task: ImageTowerTask, tokenize
     torch.testing.assert_close(own, task.captions[task.caption_of])
 
 
-def test_the_loss_is_that_of_a_guess_among_all_captions(task: ImageTowerTask) -> None:
-    task.model.logit_scale.data.zero_()
-    loss = task.loss(torch.Generator().manual_seed(0)).item()
-    assert loss == pytest.approx(np.log(len(task.captions)), abs=0.3)
+@pytest.mark.parametrize("alias_share", [0.0, 1.0], ids=["caption", "any name"])
+def test_the_loss_tells_each_picture_from_all_captions(
+    task: ImageTowerTask, alias_share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In closed form; a picture's own caption may be one of its other names, drawn like this here."""
+    monkeypatch.setattr(image_tower, "ALIAS_SHARE", alias_share)
+    monkeypatch.setattr(task.sampler, "draw", lambda count, generator: torch.arange(count))
+    width = task.captions.shape[1]
+    seen = F.normalize(torch.randn(len(task.counts), width), dim=1)
+    task.model.encode_image = lambda images, normalize: seen
+    scale = task.model.logit_scale.exp().item()
+    picks = torch.Generator().manual_seed(3)
+    monkeypatch.setattr(image_tower, "vary", lambda images, generator: images)
+    monkeypatch.setattr(image_tower, "coarsen", lambda images, generator: images)
+    torch.rand(len(seen), generator=picks)  # whether a name is drawn
+    drawn = (torch.rand(len(seen), generator=picks) * task.counts).long()
+    name_of = task.first + (drawn if alias_share else 0)
+    expected = []
+    for row, embedding in enumerate(seen):
+        logits = scale * task.captions @ embedding
+        target = int(task.caption_of[row])
+        logits[target] = scale * task.names[name_of[row]] @ embedding
+        expected.append(logits.logsumexp(0) - logits[target])
+    loss = task.loss(torch.Generator().manual_seed(3))
+    torch.testing.assert_close(loss, torch.stack(expected).mean())

@@ -8,28 +8,37 @@ import torch
 
 from workflows.starter import unet as starter_unet
 from workflows.starter.architecture import build_clip
-from workflows.starter.emoji_sets import Pictures
+from workflows.starter.emoji_sets import Pictures, is_held_out
+from workflows.starter.export import export_pipeline
 from workflows.starter.text import convert_text_tower
 from workflows.starter.tokenizer import load_tokenizer
 from workflows.starter.vae import build_vae
 
 
+def _pictures(noise_of_the_seen: int = 0, noise_of_the_unseen: int = 0) -> Pictures:
+    """Sixty pictures of the U-Net's set and as many of another, which count as seen."""
+    names = np.array([f"thing {index}" for index in range(60)] * 2)
+    sets = np.array([starter_unet.SET] * 60 + ["noto"] * 60)
+    seeds = [
+        noise_of_the_unseen
+        if is_held_out(name) and icons == starter_unet.SET
+        else noise_of_the_seen
+        for name, icons in zip(names, sets, strict=True)
+    ]
+    noise = [
+        np.random.default_rng((number, seed)).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        for number, seed in enumerate(seeds)
+    ]
+    return Pictures(np.stack(noise), names, names, sets, np.array([""] * 120))
+
+
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> starter_unet.UnetTask:
-    rng = np.random.default_rng(0)
-    names = np.array([f"thing {index}" for index in range(60)])
-    pictures = Pictures(
-        images=rng.integers(0, 256, (60, 64, 64, 3)).astype(np.uint8),
-        captions=names,
-        concepts=names,
-        sets=np.array([starter_unet.SET] * 60),
-        aliases=np.array([""] * 60),
-    )
     torch.manual_seed(0)
     vae = build_vae().eval()
     text_encoder = convert_text_tower(build_clip().text)  # type: ignore[arg-type]
     tokenizer = load_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-    return starter_unet.UnetTask(pictures, vae, text_encoder, tokenizer, torch.device("cpu"))
+    return starter_unet.UnetTask(_pictures(), vae, text_encoder, tokenizer, torch.device("cpu"))
 
 
 def test_latents_have_unit_spread_and_leave_the_held_out_tenth_aside(
@@ -56,3 +65,38 @@ def test_held_out_figures_average_to_the_whole(task: starter_unet.UnetTask) -> N
     thirds = [figures[f"heldout_{name}_noise"] for name in ("low", "middle", "high")]
     assert figures["heldout"] == pytest.approx(np.mean(thirds), rel=0.05)
     assert figures == task.measure(task.model)
+
+
+@pytest.fixture(scope="module")
+def ldm_folder(tmp_path_factory: pytest.TempPathFactory):
+    """An untrained pipeline as users load it."""
+    folder = tmp_path_factory.mktemp("ldm") / "starter"
+    torch.manual_seed(1)
+    text_encoder = convert_text_tower(build_clip().text)  # type: ignore[arg-type]
+    export_pipeline(
+        starter_unet.build_unet(), build_vae(), text_encoder, starter_unet.SCHEDULER, folder
+    )
+    return folder
+
+
+def test_the_shipped_figures_go_from_little_noise_to_much(
+    ldm_folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its noise level for a loss, each tenth of a thousand levels says where it lies."""
+    monkeypatch.setattr(starter_unet, "denoising_loss", lambda *given: given[4].float())
+    figures = starter_unet.unet_figures(_pictures(), ldm_folder, torch.device("cpu"))
+    tenths = [figures[f"loss_unseen_noise_{tenth}"] for tenth in range(10)]
+    assert tenths == pytest.approx([49.5 + 100 * tenth for tenth in range(10)], abs=1)
+    assert figures["loss_unseen"] == pytest.approx(499.5, abs=1)
+
+
+def test_the_shipped_figures_are_of_unseen_pictures_of_the_one_set(
+    ldm_folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter_unet, "JUDGED_DRAWS", 20)
+    figures = [
+        starter_unet.unet_figures(some, ldm_folder, torch.device("cpu"))
+        for some in (_pictures(), _pictures(noise_of_the_seen=1), _pictures(noise_of_the_unseen=1))
+    ]
+    assert figures[0] == figures[1]
+    assert figures[0] != figures[2]
