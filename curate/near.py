@@ -68,13 +68,13 @@ def _agreeing_pairs(
     masked = hashes & mask
     order = np.argsort(masked)
     masked, hashes = masked[order], hashes[order]
-    ends = np.searchsorted(masked, masked, side="right")
-    left = np.arange(len(hashes))
-    for step in range(1, len(hashes)):
-        left = left[left + step < ends[left]]
-        if not len(left):
-            return
+    left = np.flatnonzero(masked[1:] == masked[:-1])
+    step = 1
+    while len(left):
         yield order[left], order[left + step], hashes[left] ^ hashes[left + step]
+        step += 1
+        left = left[: np.searchsorted(left, len(hashes) - step)]
+        left = left[masked[left] == masked[left + step]]
 
 
 def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs:
