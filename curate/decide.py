@@ -34,7 +34,7 @@ _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "cl
 _READERS = 2
 _WHOLE = {pa.int64(): pd.Int64Dtype()}
 # The ledger says them in other words, or in none.
-_INTERNAL = ("has_caption", "pixels", "phash_mirrored", "error", "version")
+_INTERNAL = ("has_caption", "pixels", "error", "version")
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
 

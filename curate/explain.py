@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NEAR_KEYS = 5
 TWINS_SHOWN = 10  # other pictures of a duplicate group
 _WIDTH = 12  # of a line's label
+_HASHES = {"phash": "its hash", "phash_mirrored": "its mirror image's hash"}
 
 # A line of its own tells of these; the others are measures and the source's own.
 _TOLD = set(ledger.COLUMNS)
@@ -58,7 +59,7 @@ def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
 
 def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
     """A row for each picture of some duplicate groups."""
-    columns = ["key", "duplicate_group", "phash", "status"]
+    columns = ["key", "duplicate_group", "phash", "phash_mirrored", "status"]
     found = ledger.read(curate_dir, columns, [("duplicate_group", "in", groups)])
     return found.drop_duplicates("key")
 
@@ -138,10 +139,18 @@ def _duplicates(rows: pd.DataFrame, twins: pd.DataFrame) -> Iterator[str]:
         return
     yield _line("group", f"{first['duplicate_group']}: {len(same)} pictures, all on one side")
     for _, other in others.head(TWINS_SHOWN).iterrows():
-        bits = (int(first["phash"], 16) ^ int(other["phash"], 16)).bit_count()
-        yield _line("", f"{other['key']}: {other['status']}, its hash differs in {bits} of 64 bits")
+        bits, whose = min(
+            (_bits(first["phash"], other[name]), whose)
+            for name, whose in _HASHES.items()
+            if name in other  # ledgers of before have no mirrored one
+        )
+        yield _line("", f"{other['key']}: {other['status']}, {whose} differs in {bits} of 64 bits")
     if len(others) > TWINS_SHOWN:
         yield _line("", f"and {len(others) - TWINS_SHOWN} more")
+
+
+def _bits(phash: str, other: str) -> int:
+    return (int(phash, 16) ^ int(other, 16)).bit_count()
 
 
 def _members(curate_dir: Path, key: str, shard: str) -> Iterator[str]:

@@ -27,6 +27,7 @@ COLUMNS = (
     "bytes",
     "sha256",
     "phash",
+    "phash_mirrored",
     "clip_similarity",
     "clip_model",
     "kept",

@@ -11,7 +11,10 @@ from curate.duplicates import numbers
 
 SIDES = ("train", "val", "test")
 LARGEST_FLOOR = 0.1  # a floor never takes more than this share of the images
-LEAK_COLUMNS = ["key", "split", "other_key", "other_split", "bits", "same_url", "same_caption"]
+LEAK_COLUMNS = [
+    *("key", "split", "other_key", "other_split"),
+    *("bits", "mirrored", "same_url", "same_caption"),
+]
 
 
 def positions(groups: np.ndarray, seed: int) -> np.ndarray:
@@ -59,31 +62,40 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
     """Kept pictures on one side that look like, or come from the same address as, one on another.
 
     The groups leave none within ``split.hamming_distance``; ask for more bits, such as 8, to see what
-    they may have missed. Mirror images are not looked for here. Of several pictures with the same hash or url on one side the first stands
+    they may have missed. Of several pictures with the same hash or url on one side the first stands
     for all.
 
     Args:
-        table: a ledger: rows with ``key, caption, kept, split, phash`` and perhaps ``url``.
+        table: a ledger: rows with ``key, caption, kept, split, phash, phash_mirrored`` and perhaps ``url``.
         hamming_distance: bits of 64, 0 ... 16.
 
     Returns:
         One row for each pair, nearest first: ``key, split, other_key, other_split``, the ``bits`` in
-        which their hashes differ, and whether they share the url and any kept caption.
+        which their hashes differ, whether one's mirror image is nearer than itself, and whether they
+        share the url and any kept caption.
     """
     kept = table[table["kept"]]
     images = kept.drop_duplicates("key")
-    codes, phashes = pd.factorize(images["phash"].to_numpy(object))
-    sides = np.zeros(len(phashes), np.int64)
-    np.bitwise_or.at(sides, codes, 1 << pd.factorize(images["split"])[0])
-    pairs = near.hamming_pairs(numbers(phashes), hamming_distance)
+    seen = pd.concat(
+        [
+            images.assign(look=images["phash"], mirrored=False),
+            images.assign(look=images["phash_mirrored"], mirrored=True),
+        ]
+    )
+    codes, looks = pd.factorize(seen["look"].to_numpy(object))
+    sides = np.zeros(len(looks), np.int64)
+    np.bitwise_or.at(sides, codes, 1 << pd.factorize(seen["split"])[0])
+    pairs = near.hamming_pairs(numbers(looks), hamming_distance)
     one, other = near.joined(_on_several(sides, pairs))
-    alike = [(phashes, phashes), (phashes[one], phashes[other]), (phashes[other], phashes[one])]
-    found = [_across(images, "phash", values, others) for values, others in alike]
+    alike = [(looks, looks), (looks[one], looks[other]), (looks[other], looks[one])]
+    found = [_across(seen, "look", values, others) for values, others in alike]
     if "url" in images:
         urls = images.loc[images["url"].fillna("") != "", "url"].unique()
-        found.append(_across(images, "url", urls, urls))
-    pairs = pd.concat(found).drop_duplicates(["key", "other_key"])
-    pairs["bits"] = np.bitwise_count(numbers(pairs["phash"]) ^ numbers(pairs["other_phash"]))
+        found.append(_across(seen[~seen["mirrored"]], "url", urls, urls))
+    pairs = pd.concat(found)
+    pairs["bits"] = np.bitwise_count(numbers(pairs["look"]) ^ numbers(pairs["other_look"]))
+    pairs["mirrored"] = pairs["mirrored"] != pairs["other_mirrored"]
+    pairs = pairs.sort_values(["bits", "mirrored"]).drop_duplicates(["key", "other_key"])
     pairs["same_url"] = (
         (pairs["url"] == pairs["other_url"]) & (pairs["url"] != "") if "url" in images else False
     )

@@ -104,10 +104,11 @@ def _leaks(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
         return page.paragraph(f"No two kept pictures on different sides are {alike}.")
     nearest = found.head(LEAKS)
     rows = [
-        [page.quote(one, 60), side, page.quote(other, 60), other_side, str(bits), *map(_yes, same)]
-        for one, side, other, other_side, bits, *same in nearest.itertuples(index=False)
+        [page.quote(one, 60), side, page.quote(other, 60), other_side, str(bits), *map(_yes, facts)]
+        for one, side, other, other_side, bits, *facts in nearest.itertuples(index=False)
     ]
-    head = ["image", "on", "image", "on", "bits apart", "same address", "a caption in common"]
+    head = ["image", "on", "image", "on"]
+    head += ["bits apart", "mirrored", "same address", "a caption in common"]
     keys = nearest[["key", "other_key"]].to_numpy().ravel()
     shown = kept.drop_duplicates("key").set_index("key", drop=False).loc[keys]
     told = f"{len(found):,} pairs of kept pictures on different sides are {alike}. The nearest:"

@@ -97,6 +97,7 @@ def finished_rows():
     for i in range(24):
         row = {"key": f"k{i:02d}", "caption_index": 0, "source": "drawn", "caption": f"a cat {i}"}
         row |= {"width": 8, "height": 6, "format": "PNG", "phash": f"{i:016x}", "bytes": 0}
+        row["phash_mirrored"] = row["phash"]
         row |= {"clip_similarity": np.float32(0.25 + i / 100), "clip_model": "tiny 0"}
         row |= {"kept": True, "reason": "", "status": "kept", "duplicate_group": f"{i:016x}"}
         row |= {"duplicate_of": "", "url": f"https://x.org/{i}", "licence": ["CC0", ""][i % 2]}
@@ -107,7 +108,12 @@ def finished_rows():
     rows[3] |= gone | {"reason": "clip_similarity < 0.29"}
     rows[4] |= gone | {"reason": "duplicate", "duplicate_of": "k05", "duplicate_group": f"{5:016x}"}
     rows[6] |= gone | {"status": "unreadable", "reason": "unreadable: truncated", "width": 0}
-    rows[6] |= {"clip_similarity": np.float32("nan"), "duplicate_group": "", "phash": ""}
+    rows[6] |= {
+        "clip_similarity": np.float32("nan"),
+        "duplicate_group": "",
+        "phash": "",
+        "phash_mirrored": "",
+    }
     return [rows[0], rows[0] | {"caption_index": 1, "caption": "meow"}, *rows[1:]]
 
 

@@ -54,6 +54,18 @@ def test_the_dropped_and_the_unreadable(finished):
     assert all("shard " not in text for text in (low, copy, broken))
 
 
+def test_a_mirrored_copy_is_told_as_such(finished):
+    path = finished / "ledger" / "part-00000.parquet"
+    rows = pd.read_parquet(path)
+    rows.loc[rows["key"] == "k05", "phash"] = "f" * 16
+    rows.to_parquet(path)
+    (copy,) = explain(finished, ["k04"])
+    assert "k05: kept, its mirror image's hash differs in 1 of 64 bits" in copy
+    rows.drop(columns="phash_mirrored").to_parquet(path)  # as before there was one
+    (copy,) = explain(finished, ["k04"])
+    assert "k05: kept, its hash differs in 63 of 64 bits" in copy
+
+
 def test_a_similarity_of_exactly_the_cut_is_not_below_it(finished):
     assert "similarity 0.2900 by tiny 0, at or above the cut 0.2900" in story(finished, "k04")
 

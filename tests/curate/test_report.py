@@ -51,6 +51,7 @@ def make_verdicts(pairs=400, hostile=HOSTILE) -> Verdicts:
             "split": np.where(reason == "", "train", ""),
             "duplicate_group": np.where(status == "unreadable", "", group),
             "phash": [f"{i // 2 * 0x9E3779B97F4A7C15 % 2**64:016x}" for i in range(pairs)],
+            "phash_mirrored": [f"{i // 2 * 0xD1B54A32D192ED03 % 2**64:016x}" for i in range(pairs)],
             "duplicate_of": np.where(reason == "duplicate", "k0", ""),
             "location": [f"{i // 2}" for i in range(pairs)],
             "licence": rng.choice(["CC0", hostile, "?", ""], pairs),
@@ -217,6 +218,10 @@ def test_groups_of_copies_are_counted():
     assert numbers[:6] == [2, 4, 1, 3, 1, 7]  # groups and images of two, of three, of five to nine
 
 
+def cells(html):
+    return re.findall(r"<td.*?>(.*?)</td>", re.sub("<(?!/?td)[^>]*>", "", html))
+
+
 def test_alike_pictures_across_the_split_are_shown(monkeypatch):
     table = make_verdicts(80).ledger.drop_duplicates("key").assign(kept=True, split="train")
     assert "No two kept pictures on different sides" in duplicates.section(table, Pictures(picture))
@@ -225,10 +230,11 @@ def test_alike_pictures_across_the_split_are_shown(monkeypatch):
     html = duplicates.section(table, Pictures(picture))
     assert "1 pairs of kept pictures on different sides" in html
     _, _, shown = html.partition("Across the split")
-    assert re.findall(r"<td.*?>(.*?)</td>", re.sub("<(?!/?td)[^>]*>", "", shown))[:5] == [
-        *("k3", "val", "k9", "train", "8")
-    ]
+    assert cells(shown)[:6] == ["k3", "val", "k9", "train", "8", ""]
     assert shown.count('src="data:') == 2
+    table.loc[table["key"] == "k3", "phash_mirrored"] = "00ffff00ffff00ff"
+    _, _, shown = duplicates.section(table, Pictures(picture)).partition("Across the split")
+    assert cells(shown)[4:6] == ["0", "yes"]  # mirrored
     monkeypatch.setattr(duplicates, "MOST_COMPARED", len(table) - 1)
     assert "are too many to look here" in duplicates.section(table, Pictures(picture))
 

@@ -68,8 +68,9 @@ def test_positions_are_splitmix64s():
     assert positions(np.zeros(1, np.uint64), 0)[0] == 0xE220A8397B1DCDAF / 2**64  # its first output
 
 
-def kept(key, side, phash, caption="a cat", url=None, kept=True):
+def kept(key, side, phash, caption="a cat", url=None, kept=True, mirrored=None):
     known = {"key": key, "split": side, "phash": f"{phash:016x}", "caption": caption}
+    known["phash_mirrored"] = f"{phash if mirrored is None else mirrored:016x}"
     return known | {"kept": kept, "url": url}
 
 
@@ -99,6 +100,18 @@ def test_leaks_are_found_across_sides_only():
     assert found["bits"].is_monotonic_increasing
     assert len(leaks(pd.DataFrame(rows[:6]).drop(columns="url"), 1)) == 0
     assert not leaks(pd.DataFrame(rows[:6]).assign(url=""), 3)["same_url"].any()
+
+
+def test_a_mirror_image_on_another_side_is_a_leak():
+    left, right, far = 0xFF, 0xFF << 40, 0x5555 << 20
+    rows = [
+        kept("a", "train", left, mirrored=right),
+        kept("b", "val", right ^ 1, mirrored=left ^ 2),  # 1 and 1 bit from a's mirror image
+        kept("c", "test", far, mirrored=far ^ 4),  # its own mirror image, but for a bit
+        kept("d", "val", far ^ 8, mirrored=far ^ 12),
+    ]
+    found = leaks(pd.DataFrame(rows), 2)[["key", "other_key", "bits", "mirrored"]]
+    assert found.to_numpy().tolist() == [["a", "b", 1, True], ["c", "d", 1, False]]
 
 
 def test_equal_hashes_on_two_sides_are_one_leak():
