@@ -76,12 +76,7 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
     """
     kept = table[table["kept"]]
     images = kept.drop_duplicates("key")
-    seen = pd.concat(
-        [
-            images.assign(look=images["phash"], mirrored=False),
-            images.assign(look=images["phash_mirrored"], mirrored=True),
-        ]
-    )
+    seen = _looks(images)
     codes, looks = pd.factorize(seen["look"].to_numpy(object))
     sides = np.zeros(len(looks), np.int64)
     np.bitwise_or.at(sides, codes, 1 << pd.factorize(seen["split"])[0])
@@ -101,6 +96,12 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
     )
     pairs["same_caption"] = _share_a_caption(pairs, kept)
     return pairs.sort_values(["bits", "key", "other_key"])[LEAK_COLUMNS].reset_index(drop=True)
+
+
+def _looks(images: pd.DataFrame) -> pd.DataFrame:
+    """Each picture twice, ``look`` being its hash, then its mirror image's."""
+    plain = images.assign(look=images["phash"], mirrored=False)
+    return pd.concat([plain, images.assign(look=images["phash_mirrored"], mirrored=True)])
 
 
 def _on_several(sides: np.ndarray, pairs: near.Pairs) -> near.Pairs:

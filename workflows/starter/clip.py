@@ -10,17 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workflows.starter.architecture import encode_text, normalise, tokenize
-from workflows.starter.emoji_batches import CaptionSampler, as_floats, vary
+from workflows.starter.emoji_batches import CaptionSampler, NameSampler, as_floats, vary
 from workflows.starter.emoji_sets import Pictures
 from workflows.starter.figures import kept_share, recall, separation
-from workflows.starter.loop import Recipe
 from workflows.starter.meaning import Lesson
+from workflows.starter.recipe import Recipe
 
 RECIPE = Recipe(
     steps=800, batch_size=256, learning_rate=1e-3, warmup_steps=60, weight_decay=0.05,
     ema_decay=0.998, measure_every=100, seed=1,
 )  # fmt: skip
-ALIAS_SHARE = 0.2
 LOGIT_SCALE_RATE = 10.0
 RECALL_AT = 5
 FALSE_KEEP_RATES = (0.01, 0.05)
@@ -48,7 +47,7 @@ def clip_figures(
     """
     figures = {"logit_scale": model.logit_scale.exp().item()}
     image, text = embed(model, tokenizer, openmoji)
-    plain, unseen = torch.from_numpy(~openmoji.toned()), torch.from_numpy(~openmoji.seen())
+    plain, unseen = torch.from_numpy(~openmoji.toned()), torch.from_numpy(openmoji.unseen())
     every = torch.ones_like(plain)
     for suffix, rows in {"": every, "_plain": plain, "_unseen": unseen}.items():
         figures[f"auc_openmoji{suffix}"] = separation(image[rows] @ text[rows].T)
@@ -59,7 +58,7 @@ def clip_figures(
     figures["recall_openmoji_unseen"] = recall(image[rows] @ text[rows].T, RECALL_AT)
     noto = pictures.select(pictures.sets == "noto")
     image, text = embed(model, tokenizer, noto)
-    plain, unseen = torch.from_numpy(~noto.toned()), torch.from_numpy(~noto.seen())
+    plain, unseen = torch.from_numpy(~noto.toned()), torch.from_numpy(noto.unseen())
     figures["auc_noto_unseen"] = separation(image[unseen] @ text[unseen].T)
     for suffix, rows in {"": plain, "_unseen": plain & unseen}.items():
         figures[f"recall_noto{suffix}"] = recall(image[rows] @ text[rows].T, RECALL_AT)
@@ -90,10 +89,8 @@ class ClipTask:
         seen = pictures.select(pictures.seen())
         self.images = torch.from_numpy(seen.images)
         self.sampler = CaptionSampler(seen)
-        names = seen.names()
-        self.counts = torch.tensor([len(some) for some in names])
-        self.first = self.counts.cumsum(0) - self.counts
-        self.tokens = tokenize(tokenizer, [name for some in names for name in some])
+        self.name_sampler = NameSampler(seen)
+        self.tokens = tokenize(tokenizer, self.name_sampler.names)
         self.pictures, self.openmoji = pictures, openmoji
 
     def parameter_groups(self) -> list[dict]:
@@ -110,10 +107,7 @@ class ClipTask:
         rows = self.sampler.draw(RECIPE.batch_size, generator)
         images = vary(as_floats(self.images[rows], self.device), generator)
         images = images.contiguous(memory_format=torch.channels_last)
-        aliased = torch.rand(len(rows), generator=generator, device=self.device).cpu() < ALIAS_SHARE
-        pick = torch.rand(len(rows), generator=generator, device=self.device).cpu()
-        offset = torch.where(aliased, (pick * self.counts[rows]).long(), 0)
-        tokens = self.tokens[self.first[rows] + offset].to(self.device)
+        tokens = self.tokens[self.name_sampler.draw(rows, generator)].to(self.device)
         image = self.model.encode_image(normalise(images), normalize=True)
         scale = self.model.logit_scale.exp().clamp_max(MAX_LOGIT_SCALE)
         logits = scale * image @ encode_text(self.model, tokens).T

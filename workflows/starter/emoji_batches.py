@@ -11,12 +11,14 @@ from torch import Tensor
 
 from workflows.starter.emoji_sets import Pictures
 
+ALIAS_SHARE = 0.2
+
 
 class CaptionSampler:
     """Draws pictures so that every concept counts alike and no caption comes twice in a batch.
 
     Each plain caption has weight 1; all skin tones of a concept together weigh ``toned_weight``. With
-    2 they are about a quarter of a batch, with 0.5 a fifteenth, though they are half of all pictures.
+    2 they are about a quarter of a batch, with 0.5 a thirteenth, though they are half of all pictures.
     """
 
     def __init__(self, pictures: Pictures, toned_weight: float = 2.0) -> None:
@@ -44,6 +46,28 @@ class CaptionSampler:
         fraction = torch.rand(count, generator=generator, device=device).cpu()
         within = (fraction * self.counts[chosen]).long().clamp_max(self.counts[chosen] - 1)
         return self.rows[self.starts[chosen] + within]
+
+
+class NameSampler:
+    """Draws a name for each picture: its caption, now and then any of its names.
+
+    Attributes:
+        names: all names of all pictures, each picture's after those of the one before.
+        first: where the names of each picture begin, its caption; int64 (N,).
+    """
+
+    def __init__(self, pictures: Pictures) -> None:
+        names = pictures.names()
+        self.names = [name for some in names for name in some]
+        self.counts = torch.tensor([len(some) for some in names])
+        self.first = self.counts.cumsum(0) - self.counts
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Positions in ``names`` (len(rows),), on the CPU."""
+        device = generator.device
+        aliased = torch.rand(len(rows), generator=generator, device=device).cpu() < ALIAS_SHARE
+        pick = torch.rand(len(rows), generator=generator, device=device).cpu()
+        return self.first[rows] + torch.where(aliased, (pick * self.counts[rows]).long(), 0)
 
 
 def as_floats(images: np.ndarray | Tensor, device: torch.device) -> Tensor:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curate.files import atomic_write
 from workflows.starter.packages import Package
 
 ICON_SETS = {
@@ -79,6 +80,15 @@ class Pictures:
     def seen(self) -> np.ndarray:
         """Mask of shape (N,): True where the concept may be trained on."""
         return np.array([not is_held_out(concept) for concept in self.concepts])
+
+    def unseen(self) -> np.ndarray:
+        """Mask of shape (N,): True where neither the concept nor, under another name, the picture is seen.
+
+        Some flags of one set, for one, are the same to the last pixel.
+        """
+        seen = self.seen()
+        digests = np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in self.images])
+        return ~seen & ~np.isin(digests, digests[seen])
 
     def toned(self) -> np.ndarray:
         """Mask of shape (N,): True where the caption names a skin tone."""
@@ -247,10 +257,8 @@ def load_pictures(folder: Path, size_px: int, workers: int = 2) -> tuple[Picture
         cache = folder / cache_name(name, size_px)
         if not cache.exists():
             pictures = render_all(drawings(), size_px, workers)
-            partial = cache.with_suffix(".part.npz")
-            fields = {field: getattr(pictures, field) for field in Pictures.__slots__}
-            np.savez(partial, **fields)
-            partial.replace(cache)
+            with atomic_write(cache) as stream:
+                np.savez(stream, **{name: getattr(pictures, name) for name in Pictures.__slots__})
         with np.load(cache) as file:
             loaded.append(Pictures(**{field: file[field] for field in Pictures.__slots__}))
     return loaded[0], loaded[1]

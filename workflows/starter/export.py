@@ -36,7 +36,9 @@ def export_pipeline(
     """
     from diffusers import DDPMScheduler, StableDiffusionPipeline
 
-    part = folder.with_name(f".{folder.name}.part")
+    part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
+    if old.exists() and not folder.exists():
+        old.replace(folder)  # an export was cut between its last two steps
     shutil.rmtree(part, ignore_errors=True)
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
@@ -52,7 +54,6 @@ def export_pipeline(
     _tidy(part)
     if (folder / CARD).exists():
         shutil.copyfile(folder / CARD, part / CARD)
-    old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.replace(old)  # not deleted yet: it holds the card

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workflows.starter.architecture import encode_text, normalise, tokenize
-from workflows.starter.clip import ALIAS_SHARE, MAX_LOGIT_SCALE, clip_figures
-from workflows.starter.emoji_batches import CaptionSampler, as_floats, coarsen, vary
+from workflows.starter.clip import MAX_LOGIT_SCALE, clip_figures
+from workflows.starter.emoji_batches import CaptionSampler, NameSampler, as_floats, coarsen, vary
 from workflows.starter.emoji_sets import Pictures
-from workflows.starter.loop import Recipe
+from workflows.starter.recipe import Recipe
 
 RECIPE = Recipe(
     steps=450, batch_size=128, learning_rate=5e-4, warmup_steps=40, weight_decay=0.05,
@@ -49,10 +49,8 @@ class ImageTowerTask:
         captions, caption_of = np.unique(seen.captions, return_inverse=True)
         self.captions = self._embedded([str(caption) for caption in captions])
         self.caption_of = torch.from_numpy(caption_of)
-        names = seen.names()
-        self.counts = torch.tensor([len(some) for some in names])
-        self.first = self.counts.cumsum(0) - self.counts
-        self.names = self._embedded([name for some in names for name in some])
+        self.name_sampler = NameSampler(seen)
+        self.names = self._embedded(self.name_sampler.names)
 
     @torch.no_grad()
     def _embedded(self, texts: list[str]) -> Tensor:
@@ -82,10 +80,7 @@ class ImageTowerTask:
         images = vary(as_floats(self.images[rows], self.device), generator)
         images = coarsen(images, generator).contiguous(memory_format=torch.channels_last)
         image = self.model.encode_image(normalise(images), normalize=True)
-        aliased = torch.rand(len(rows), generator=generator, device=self.device).cpu() < ALIAS_SHARE
-        pick = torch.rand(len(rows), generator=generator, device=self.device).cpu()
-        offset = torch.where(aliased, (pick * self.counts[rows]).long(), 0)
-        own = self.names[(self.first[rows] + offset).to(self.device)]
+        own = self.names[self.name_sampler.draw(rows, generator).to(self.device)]
         target = self.caption_of[rows].to(self.device)
         cosines = (image @ self.captions.T).scatter(
             1, target[:, None], (image * own).sum(1, keepdim=True)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workflows.starter.architecture import build_student, encode_text, tokenize
-from workflows.starter.loop import Recipe
 from workflows.starter.pretrained import Meanings
+from workflows.starter.recipe import Recipe
 
 RECIPE = Recipe(
     steps=1000, batch_size=512, learning_rate=1e-3, warmup_steps=60, weight_decay=0.05,

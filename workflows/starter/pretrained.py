@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curate.files import atomic_write
 from workflows.starter.packages import Package
 
 SENTENCE_WIDTH = 384
@@ -116,9 +117,8 @@ def meanings(names: list[list[str]], folder: Path) -> Meanings:
     words = encoder.words()
     texts = _texts(words, captions)
     found = Meanings(np.array(texts), encoder.encode(texts).numpy(), len(words))
-    partial = cache.with_suffix(".part.npz")
-    np.savez(partial, texts=found.texts, embeddings=found.embeddings, words=found.words)
-    partial.replace(cache)
+    with atomic_write(cache) as stream:
+        np.savez(stream, texts=found.texts, embeddings=found.embeddings, words=found.words)
     return found
 
 

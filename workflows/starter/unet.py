@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from finetune.objective import NoiseSchedule, denoising_loss
 from workflows.starter.emoji_batches import CaptionSampler, as_floats
 from workflows.starter.emoji_sets import Pictures
-from workflows.starter.loop import Recipe
+from workflows.starter.recipe import Recipe
 from workflows.starter.text import hidden_states
 from workflows.starter.vae import LATENT_CHANNELS
 
@@ -103,7 +103,7 @@ class HeldOut:
         each is drawn several times.
         """
         vae, text_encoder, tokenizer = encoders
-        unseen = pictures.select(~pictures.seen())
+        unseen = pictures.select(pictures.unseen())
         chosen = unseen.select(np.linspace(0, len(unseen) - 1, count).astype(int))
         generator = torch.Generator().manual_seed(RECIPE.seed)
         self.device = device

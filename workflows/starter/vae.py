@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from workflows.starter.emoji_batches import CaptionSampler, as_floats, outline, swap_channels
 from workflows.starter.emoji_sets import Pictures
-from workflows.starter.loop import Recipe
+from workflows.starter.recipe import Recipe
 
 RECIPE = Recipe(
     steps=10_400, batch_size=8, learning_rate=1.5e-3, warmup_steps=100, weight_decay=0.0,

@@ -54,7 +54,7 @@ def test_the_loss_is_of_pictures_and_of_meanings(
 
 def _named(names: list[str], concepts: list[str], sets: list[str]) -> Pictures:
     return Pictures(
-        np.zeros((len(names), 64, 64, 3), np.uint8),
+        np.random.default_rng(0).integers(0, 256, (len(names), 8, 8, 3), dtype=np.uint8),
         *(np.array(column) for column in (names, concepts, sets)),
         np.array([""] * len(names)),
     )

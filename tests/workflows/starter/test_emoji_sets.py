@@ -104,3 +104,16 @@ def test_a_package_s_files_are_read_from_its_archive(tmp_path: Path) -> None:
         info.size = len(content)
         tar.addfile(info, io.BytesIO(content))
     assert emoji_sets.read_package(archive, "icons.json") == ICONS
+
+
+def test_a_picture_seen_under_another_name_is_not_unseen() -> None:
+    names = [f"concept {index}" for index in range(60)]
+    held_out = [index for index, name in enumerate(names) if emoji_sets.is_held_out(name)]
+    seen = next(index for index in range(60) if index not in held_out)
+    images = np.arange(60, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    images[held_out[0]] = images[seen]
+    some = emoji_sets.Pictures(
+        images, *(np.array(names),) * 2, np.array(["tiny"] * 60), np.array([""] * 60)
+    )
+    assert np.flatnonzero(~some.seen()).tolist() == held_out
+    assert np.flatnonzero(some.unseen()).tolist() == held_out[1:]

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from workflows.starter import image_tower
+from workflows.starter import emoji_batches, image_tower
 from workflows.starter.architecture import build_student, encode_text, tokenize
 from workflows.starter.emoji_sets import Pictures
 from workflows.starter.image_tower import ImageTowerTask
@@ -40,7 +40,7 @@ def test_every_name_has_the_embedding_of_its_text(task: ImageTowerTask, tokenize
     with torch.no_grad():
         wanted = encode_text(task.model, tokenize(tokenizer, names))
     torch.testing.assert_close(task.names, wanted)
-    own = task.names[task.first]
+    own = task.names[task.name_sampler.first]
     torch.testing.assert_close(own, task.captions[task.caption_of])
 
 
@@ -49,18 +49,19 @@ def test_the_loss_tells_each_picture_from_all_captions(
     task: ImageTowerTask, alias_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In closed form; a picture's own caption may be one of its other names, drawn like this here."""
-    monkeypatch.setattr(image_tower, "ALIAS_SHARE", alias_share)
+    monkeypatch.setattr(emoji_batches, "ALIAS_SHARE", alias_share)
     monkeypatch.setattr(task.sampler, "draw", lambda count, generator: torch.arange(count))
     width = task.captions.shape[1]
-    seen = F.normalize(torch.randn(len(task.counts), width), dim=1)
+    counts = task.name_sampler.counts
+    seen = F.normalize(torch.randn(len(counts), width), dim=1)
     task.model.encode_image = lambda images, normalize: seen
     scale = task.model.logit_scale.exp().item()
     picks = torch.Generator().manual_seed(3)
     monkeypatch.setattr(image_tower, "vary", lambda images, generator: images)
     monkeypatch.setattr(image_tower, "coarsen", lambda images, generator: images)
     torch.rand(len(seen), generator=picks)  # whether a name is drawn
-    drawn = (torch.rand(len(seen), generator=picks) * task.counts).long()
-    name_of = task.first + (drawn if alias_share else 0)
+    drawn = (torch.rand(len(seen), generator=picks) * counts).long()
+    name_of = task.name_sampler.first + (drawn if alias_share else 0)
     expected = []
     for row, embedding in enumerate(seen):
         logits = scale * task.captions @ embedding

@@ -2,10 +2,17 @@
 
 from types import SimpleNamespace
 
+import pytest
 from PIL import Image
 
 from workflows.starter import sheet
-from workflows.starter.emoji_sets import is_held_out
+from workflows.starter.emoji_sets import is_held_out, names_of
+
+
+def test_all_prompts_are_names_of_emoji() -> None:
+    emoji = pytest.importorskip("emoji", reason="the package emoji (extra demo) is not installed")
+    names = {names_of(sequence)[0] for sequence in emoji.EMOJI_DATA}  # type: ignore[index]
+    assert names.issuperset(sheet.COMMON + sheet.UNSEEN)
 
 
 def test_fifty_prompts_were_trained_on_and_ten_were_not() -> None:

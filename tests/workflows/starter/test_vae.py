@@ -1,9 +1,14 @@
 """The starter VAE's figure and loss in closed form."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from workflows.starter import vae as starter_vae
+from workflows.starter.emoji_sets import Pictures
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -34,3 +39,43 @@ def test_the_shape_of_the_code() -> None:
     factor = 2 ** (len(starter_vae.CONFIG["block_out_channels"]) - 1)
     assert code.shape == (1, starter_vae.LATENT_CHANNELS, 64 // factor, 64 // factor)
     assert vae.decode(code).sample.shape == (1, 3, 64, 64)  # type: ignore[operator]
+
+
+class Stub(torch.nn.Module):
+    """Encodes to a fixed distribution; decodes to what it was given, somewhat brighter."""
+
+    def __init__(self, code: Normal, error: float) -> None:
+        super().__init__()
+        self.code, self.error = code, error
+
+    def encode(self, images: torch.Tensor) -> SimpleNamespace:
+        self.given = images
+        mean, std = self.code.mean, self.code.stddev
+        known = SimpleNamespace(mean=mean, std=std, var=std.square(), logvar=2 * std.log())
+        return SimpleNamespace(latent_dist=known)
+
+    def decode(self, code: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=self.given + self.error)
+
+
+def test_the_loss_is_of_pictures_in_range_and_of_the_code(
+    noise_with_names: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter_vae, "KL_WEIGHT", 0.5)
+    monkeypatch.setattr(starter_vae, "RECIPE", replace(starter_vae.RECIPE, batch_size=2))
+    task = starter_vae.VaeTask(noise_with_names, noise_with_names, torch.device("cpu"))
+    code = Normal(torch.tensor([0.5, -2.0]), torch.tensor([0.3, 1.5]))
+    task.model = Stub(code, 0.1)
+    loss = task.loss(torch.Generator().manual_seed(0))
+    assert task.model.given.min() == -1
+    assert task.model.given.max() == 1
+    pull = kl_divergence(code, Normal(torch.zeros(2), torch.ones(2))).mean()
+    expected = 0.1 + starter_vae.SQUARE_WEIGHT * 0.01 + 0.5 * pull
+    torch.testing.assert_close(loss, expected)
+
+
+def test_figures_of_a_known_error_and_spread() -> None:
+    code = Normal(torch.tensor([[3.0, -3.0]]), torch.ones(1, 2))
+    figures = starter_vae.vae_figures(Stub(code, 0.2), torch.zeros(5, 3, 8, 8))
+    assert figures["psnr_openmoji"] == pytest.approx(20.0, abs=1e-3)
+    assert figures["latent_std"] == pytest.approx(18**0.5)
