@@ -59,6 +59,8 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
     if not local:
         check_tag(config)
     target, dtype = torch.device(device(config)), precision(config)
+    if dtype == "fp32":
+        torch.backends.cudnn.allow_tf32 = False  # on by default, with 10 bits of mantissa
     model, preprocess = _load(config, name, target, dtype)
     scorer = ClipScorer(
         name=label(config),
@@ -200,14 +202,19 @@ class ClipScorer:
             yield batch
 
     def _encode(self, encode: Any, batch: torch.Tensor, work: Work) -> np.ndarray:
-        """Unit features of a batch, in halves as often as memory runs out."""
+        """Unit features of a batch, in halves as often as memory runs out.
+
+        Every batch is of the same size: in another one the last digits come out otherwise, and the
+        shards would tell what was scored together.
+        """
         import torch
 
+        size = max(len(batch), self.batch_size)
         start = perf_counter()
         try:
-            features = self._run(encode, batch)
+            features = self._run(encode, _padded(batch, size))[: len(batch)]
         except torch.OutOfMemoryError:
-            if len(batch) == 1:
+            if size == 1:
                 raise
         else:
             work.add(len(batch), perf_counter() - start)
@@ -215,7 +222,7 @@ class ClipScorer:
         # Out of the handler, whose traceback holds on to what has to be freed.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        half = (len(batch) + 1) // 2
+        half = (size + 1) // 2
         self.batch_size = min(self.batch_size, half)
         tqdm.write(f"clip: out of memory on {self.device}; going on in batches of {half}")
         return np.concatenate([self._encode(encode, part, work) for part in batch.split(half)])
@@ -246,6 +253,13 @@ class ClipScorer:
         with torch.inference_mode():
             features = encode(batch.to(self.device, non_blocking=True))
         return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+
+
+def _padded(batch: torch.Tensor, size: int) -> torch.Tensor:
+    """``batch`` with its last row repeated up to ``size`` rows."""
+    if len(batch) == size:
+        return batch
+    return batch[[min(row, len(batch) - 1) for row in range(size)]]
 
 
 def _joined(batches: Iterator[np.ndarray]) -> np.ndarray:

@@ -104,7 +104,8 @@ def fingerprint(config: ClipConfig, draft: bool = False) -> str:
     With ``draft`` pictures are decoded at a fraction of their size, see ``images.decode``.
 
     A local model is known by the hashes of its files; one of open_clip's by name, tag and the
-    release that says what the tag means. Preprocessing and tokenizer are part of either.
+    release that says what the tag means. Preprocessing and tokenizer are part of either. The device is
+    not: what a GPU makes of the same model in fp32 differs in the last digits alone.
     """
     if config.name.startswith(LOCAL):
         files = sorted(local_folder(config).iterdir())

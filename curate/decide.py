@@ -27,6 +27,7 @@ from curate.measures import registry
 from curate.null import Null, shuffled
 from curate.removed import REASON, Removed
 from curate.request import Request
+from curate.rows import as_text
 
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
 _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
@@ -134,11 +135,10 @@ def _to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
-    fields = [
-        pa.field(field.name, pa.string()) if field.name in names else field
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(fields))
+    for place, name in enumerate(table.column_names):
+        if name in names:
+            table = table.set_column(place, name, as_text(table[name].to_pylist()))
+    return table
 
 
 def _scores(

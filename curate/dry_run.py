@@ -31,6 +31,7 @@ from curate.request import Request
 from curate.sample import Candidate, Sample
 from curate.samples import Samples
 
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; see getrusage(2) of either
 FOLDER = "dry_run"  # below the run's; laid out as a run, so that other commands can look at it
 WARM_UP = 64  # images at most that pass before the speed is taken
 
@@ -106,7 +107,7 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
         embedding_bytes=next(
             (v[0].nbytes for _, v in Embeddings(measured.parts).image_blocks()), 0
         ),
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT,
     )
 
 

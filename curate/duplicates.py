@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
@@ -30,8 +31,10 @@ def groups(
     Pictures are joined when their pixels are equal, their hashes near (one of them mirrored, too),
     their embeddings near where the filters say how near, or when the source says so in a column
     ``group``. Chains are followed to their end: were a chain cut, its ends would face each other
-    across the split. The name is the least of its members' first 16 digits of ``pixels``, so adding
-    data moves nobody whose group nothing joins. Images that were not decoded are alone under "".
+    across the split. The name is the hash of the least ``group`` of its members, so that another
+    data set with the same photo gives it the same side; without one it is the least of their first 16
+    digits of ``pixels``. So adding data moves nobody whose group nothing joins. Images that were not
+    decoded are alone under "".
 
     Args:
         annotations: rows with ``key, pixels, phash, phash_mirrored`` and, where the source has it, ``group``.
@@ -46,10 +49,23 @@ def groups(
     labels = near.components(len(pictures), _links(pictures, split, filters, embedded))
     names = pictures["pixels"].str.slice(0, NAME_DIGITS)
     least = names.iloc[_least_of_group(labels, numbers(names))]
+    if "group" in pictures:
+        least = _named_by_the_source(pictures["group"], labels).fillna(
+            least.set_axis(pictures.index)
+        )
     if is_single:  # a million keys need not be looked up
         return least.set_axis(pictures.index).reindex(annotations.index, fill_value="")
     by_key = least.set_axis(pictures["key"].to_numpy())
     return by_key.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
+
+
+def _named_by_the_source(given: pd.Series, labels: np.ndarray) -> pd.Series:
+    """The hash of the least ``group`` with the same label, in 16 hex digits; missing where none has one."""
+    least = given.where(given != "").groupby(labels).transform("min")
+    named = {
+        name: blake2b(name.encode(), digest_size=8).hexdigest() for name in least.dropna().unique()
+    }
+    return least.map(named)
 
 
 def _least_of_group(labels: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ from curate.sample import Candidate
 from curate.samples import Samples
 from curate.threads import in_order
 
-_EXTENSIONS = {"JPEG": "jpg", "PNG": "png"}
+_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}  # MPO: a JPEG with more pictures behind
 _FIRST = 1000  # images whose columns are looked at before anything is scored
 
 
@@ -253,7 +253,7 @@ def _images(
     extension: str,
     ahead: int,
 ) -> Generator[bytes]:
-    """The bytes to store for each row; in the threads of ``pool``, ``ahead`` of use, if any is encoded."""
+    """The bytes to store for each row; in the threads of ``pool``, ``ahead`` of use, if formats differ."""
     if all(_EXTENSIONS.get(row["format"]) == extension for row in rows):
         # Handing plain copies over would take longer than reading them.
         yield from map(image_of, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,9 +104,14 @@ def _column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in values])
+        return as_text(values)
+
+
+def as_text(values: Iterable[Any]) -> pa.Array:
+    """Values of several types in Python's own words, so that those of all parts speak alike."""
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 def cosine(image: np.ndarray, text: np.ndarray) -> float:
-    """Dot product of two unit vectors in double precision, to the six digits that batches agree on."""
+    """Dot product of two unit vectors in double precision, to six digits; more would say nothing."""
     return round(float(image.astype(np.float64) @ text.astype(np.float64)), 6)

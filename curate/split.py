@@ -11,6 +11,7 @@ from curate.duplicates import numbers
 
 SIDES = ("train", "val", "test")
 LARGEST_FLOOR = 0.1  # a floor never takes more than this share of the images
+LARGEST_HELD_OUT = 32  # images of a group that may be held out, however many there are
 LEAK_COLUMNS = [
     *("key", "split", "other_key", "other_split"),
     *("bits", "mirrored", "same_url", "same_caption"),
@@ -36,14 +37,14 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
     Groups stand on a line by their hash. ``val`` takes its share from the left end and ``test`` from
     the right one, so adding data moves nobody. Where a share is less than ``config.minimum`` images
     its end grows until the floor is met (or a tenth of the data is used up); then added data may move
-    groups back to train, and only those at the edge. A group of more images than a side is to have
-    stays in train.
+    groups back to train, and only those at the edge. A group of more images than a side is to have,
+    or of more than ``LARGEST_HELD_OUT``, stays in train.
     """
     place = positions(numbers(groups), config.seed)
     floor = min(config.minimum, int(LARGEST_FLOOR * len(groups)))
     size = groups.map(groups.value_counts()).to_numpy()
     most = max(floor, min(config.val or 1, config.test or 1) * len(groups), 1)
-    place[size > most] = 0.5  # as far from either end as can be
+    place[size > min(most, LARGEST_HELD_OUT)] = 0.5  # as far from either end as can be
     ascending = np.sort(place)
     in_val = place <= _reach(ascending, config.val, floor)
     in_test = 1 - place <= _reach(1 - ascending[::-1], config.test, floor)
@@ -66,7 +67,7 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
     for all.
 
     Args:
-        table: a ledger: rows with ``key, caption, kept, split, phash, phash_mirrored`` and perhaps ``url``.
+        table: a ledger: rows with ``key, caption, kept, split, phash`` and perhaps ``phash_mirrored, url``.
         hamming_distance: bits of 64, 0 ... 16.
 
     Returns:
@@ -101,6 +102,8 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
 def _looks(images: pd.DataFrame) -> pd.DataFrame:
     """Each picture twice, ``look`` being its hash, then its mirror image's."""
     plain = images.assign(look=images["phash"], mirrored=False)
+    if "phash_mirrored" not in images:  # a ledger of before
+        return plain
     return pd.concat([plain, images.assign(look=images["phash_mirrored"], mirrored=True)])
 
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 EXIT_PROBLEMS = 1
 EXIT_CODES = "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 130 interrupted"
 SHOWN = 3  # keys in one line
-STORED_AS_IS = {"JPEG": "jpg", "PNG": "png"}  # an image of such a format keeps its bytes
+STORED_AS_IS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+}  # an image of such a format keeps its bytes
 
 _COLUMNS = ["key", "kept", "reason", "status", "split", "duplicate_group", "shard"]
 

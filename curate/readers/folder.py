@@ -7,6 +7,7 @@ from pathlib import Path
 
 from curate.command import UserError
 from curate.readers import metadata, sidecars
+from curate.readers.columns import encodable
 from curate.readers.config import FolderConfig
 from curate.readers.files import loader, version_of
 from curate.readers.source import Source
@@ -16,7 +17,7 @@ from curate.sample import Candidate, key_of
 def read(config: FolderConfig) -> Source:
     """List the images below ``config.root``, hidden files aside, in the order of their paths.
 
-    A metadata table at the root decides alone; otherwise each image is paired by its stem.
+    A metadata table decides alone in its folder and below; other images are paired by their stems.
     """
     root = Path(config.root)
     if not root.is_dir():
@@ -24,12 +25,17 @@ def read(config: FolderConfig) -> Source:
             f"dataset.root={config.root} is no folder; type dataset.root=FOLDER, where FOLDER holds "
             "images with .txt or .caption files beside them, or a metadata.csv, .jsonl, .parquet or .json"
         )
-    table = next((root / name for name in metadata.NAMES if (root / name).is_file()), None)
-    rows, notes = _from_table(root, table) if table else sidecars.read(root)
+    tables = _tables(root)
+    rows, notes = sidecars.read(root, [table.parent for table in tables])
+    for table in tables:
+        told, remarks = _from_table(root, table)
+        rows, notes = rows + told, notes + remarks
+    rows, garbled = _with_names(rows)
+    notes += garbled
     if not rows:
         why = "; ".join(
             [
-                f"{table} names no images" if table else f"{root} holds no images",
+                f"{tables[0]} names no images" if tables else f"{root} holds no images",
                 *notes,
                 f"dataset.root=FOLDER takes one with pictures ({', '.join(sidecars.IMAGE_SUFFIXES)})",
             ]
@@ -52,9 +58,32 @@ def read(config: FolderConfig) -> Source:
     return Source.of(candidates, loader(root), notes)
 
 
+def _tables(root: Path) -> list[Path]:
+    """The metadata table of each folder that has one, in the order of their paths; none below another's."""
+    found: dict[Path, Path] = {}
+    named = [path for path in sidecars.files_below(root) if path.name in metadata.NAMES]
+    for path in sorted(named, key=lambda path: (path.parent, metadata.NAMES.index(path.name))):
+        found.setdefault(path.parent, path)
+    return [table for folder, table in found.items() if set(folder.parents).isdisjoint(found)]
+
+
+def _with_names(rows: list[sidecars.Row]) -> tuple[list[sidecars.Row], list[str]]:
+    """The rows whose file names are text, and a note on the others."""
+    garbled = {name for name, _, _ in rows if encodable(name) != name}
+    if not garbled:
+        return rows, []
+    note = "images left out because their names are not UTF-8 (rename them, as with convmv)"
+    return (
+        [row for row in rows if row[0] not in garbled],
+        [f"{note}: {len(garbled)}, such as {encodable(min(garbled))}"],
+    )
+
+
 def _from_table(root: Path, table: Path) -> tuple[list[sidecars.Row], list[str]]:
+    """What a table says of its folder, by paths below ``root``."""
+    below = table.parent.relative_to(root)
     rows, notes = metadata.read(table)
-    found = sidecars.relative_files(root)
+    found = sidecars.relative_files(table.parent)
     unused = {
         f"images not named in {table.name}": (
             {name for name in found if name.lower().endswith(sidecars.IMAGE_SUFFIXES)}
@@ -67,6 +96,9 @@ def _from_table(root: Path, table: Path) -> tuple[list[sidecars.Row], list[str]]
             or (name in metadata.NAMES and name != table.name)
         },
     }
-    return rows, notes + [
-        f"{what}: {len(names)}, such as {min(names)}" for what, names in unused.items() if names
+    placed = [((below / name).as_posix(), captions, columns) for name, captions, columns in rows]
+    return placed, notes + [
+        f"{what}: {len(names)}, such as {encodable((below / min(names)).as_posix())}"
+        for what, names in unused.items()
+        if names
     ]

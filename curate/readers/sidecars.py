@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curate.readers.columns import encodable
 from curate.sample import clean_caption
 
 IMAGE_SUFFIXES = tuple(
@@ -94,16 +95,21 @@ class Sidecars:
             return data.decode(encoding, errors="replace")
 
 
-def read(root: Path) -> tuple[list[Row], list[str]]:
-    """The images below ``root`` with their captions, and notes on the files that were left out."""
+def read(root: Path, told: Collection[Path] = ()) -> tuple[list[Row], list[str]]:
+    """The images below ``root`` with their captions, and notes on the files that were left out.
+
+    Folders ``told`` are told of elsewhere, with all that is below them.
+    """
     sidecars, rows, texts, others = Sidecars(), [], set(), set()
     for path in files_below(root):
+        if not set(path.parents).isdisjoint(told):
+            continue
         suffix = path.suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             rows.append((path.relative_to(root).as_posix(), sidecars.beside(path), {}))
         else:
             (texts if suffix in CAPTION_SUFFIXES else others).add(path)
-    common = Counter(path.suffix.lower() or "none" for path in others).most_common(5)
+    common = Counter(path.suffix.lower() or "none" for path in sorted(others)).most_common(5)
     kinds = ", ".join(kind for kind, _ in common)
     found = {
         "caption files that belong to no image": texts - sidecars.used - sidecars.unreadable,
@@ -113,7 +119,7 @@ def read(root: Path) -> tuple[list[Row], list[str]]:
         "caption files that cannot be opened": sidecars.unreadable,
     }
     return rows, [
-        f"{what}: {len(paths)}, such as {min(paths).relative_to(root).as_posix()}"
+        f"{what}: {len(paths)}, such as {encodable(min(paths).relative_to(root).as_posix())}"
         for what, paths in found.items()
         if paths
     ]

@@ -6,11 +6,12 @@ descendants, Re-LAION, DataComp, COYO, img2dataset's sidecars.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from curate.command import UserError
 from curate.readers.columns import RESERVED, captions_in, is_missing, plain
@@ -31,6 +32,8 @@ _RENAMED = {
 _RESERVED = RESERVED | {"url"}
 _STRAY = ("", "Unnamed: 0", "__index_level_0__")  # row numbers that pandas wrote
 _WHOLE = ("source_width", "source_height")
+# HTML 5 takes "&copy" for a sign without its semicolon; people who write "rock&copy" mean none.
+_BARE_AMPERSAND = re.compile(r"&(?!#?\w+;)")
 _BLOCKS = ("br", "p", "div", "li", "tr", "td")
 
 
@@ -136,7 +139,9 @@ def text_of(value: Any) -> str:
 def unquoted(record: dict[str, Any], known: Meaning) -> dict[str, Any]:
     """A row whose fields are written as in an address, YFCC100M's way; captions lose their HTML."""
     plain = {
-        name: unquote_plus(value) if isinstance(value, str) else value
+        name: (unquote if name == known.url else unquote_plus)(value)
+        if isinstance(value, str)
+        else value
         for name, value in record.items()
     }
     return plain | {
@@ -168,6 +173,6 @@ def _without_tags(text: str) -> str:
     if "<" not in text and "&" not in text:
         return text
     parser = _Text()
-    parser.feed(text)
+    parser.feed(_BARE_AMPERSAND.sub("&amp;", text))
     parser.close()
     return "".join(parser.pieces)

@@ -40,7 +40,8 @@ def rows(table: TableFile, config: TableConfig, tally: Tally) -> Iterator[Row]:
     except csv.Error as error:
         raise UserError(
             f"{table.path} cannot be read after line {number} ({error}): a quote is opened and not "
-            "closed; if quotes mean nothing in this table, type dataset.quotes=false"
+            "closed, or lines end in a bare carriage return. If quotes mean nothing in this table, type "
+            "dataset.quotes=false; else save it with newlines at the ends of its lines"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
@@ -150,7 +151,7 @@ def _from_parquet(table: TableFile, config: TableConfig, tally: Tally) -> Iterat
     try:
         with pq.ParquetFile(table.path) as file:
             names = [field.name for field in file.schema_arrow if not _holds_bytes(field.type)]
-            for name in set(file.schema_arrow.names) - set(names):
+            for name in [name for name in file.schema_arrow.names if name not in names]:
                 tally.add(f"columns of bytes left out, {name!r}", table.path.name)
             for batch in file.iter_batches(_BATCH_ROWS, columns=names):
                 for record in batch.to_pylist():

@@ -1,5 +1,6 @@
 """Groups and copies on planted duplicates; nobody moves, nothing goes without a near one that stays."""
 
+import hashlib
 import io
 
 import numpy as np
@@ -15,6 +16,7 @@ from curate.config import SplitConfig
 from curate.embeddings import Embeddings
 from curate.filters.config import DuplicatesConfig
 from curate.images import UnreadableImage, decode, phashes, pixels_sha256
+from curate.split import assign
 
 NEAR = DuplicatesConfig(hamming_distance=4)
 EXACT = DuplicatesConfig()
@@ -62,8 +64,23 @@ def test_what_was_not_decoded_is_alone():
 def test_the_source_joins_pictures_that_are_no_duplicates():
     rows = table(row("a", 1, group="g"), row("b", 2, group="g"), row("c", 3, group=""))
     rows = pd.concat([rows, table(row("d", 4))], ignore_index=True)  # its group is missing
-    assert duplicates.groups(rows, WIDE, EXACT).str[-1].tolist() == ["1", "1", "3", "4"]
+    of_g = hashlib.blake2b(b"g", digest_size=8).hexdigest()
+    found = duplicates.groups(rows, WIDE, EXACT).tolist()
+    assert found == [of_g, of_g, "0" * 15 + "3", "0" * 15 + "4"]
     assert duplicates.copies(rows, NEAR).tolist() == ["", "", "", ""]
+
+
+def test_a_photo_of_two_data_sets_is_on_one_side():
+    """As COCO's photos are in Visual Genome, in files of their own."""
+    sides = []
+    for seed in (1, 2):
+        pixels = np.random.default_rng(seed).integers(2**62, size=2000)
+        rows = [row(f"k{n}", int(p), group=f"coco-{n}") for n, p in enumerate(pixels)]
+        rows += [row("near", 0, rows[5]["phash"], group="")]  # joins one that has a group
+        sides.append(assign(duplicates.groups(table(*rows), WIDE, EXACT), SplitConfig()))
+        assert sides[-1].iloc[-1] == sides[-1].iloc[5]
+    assert (sides[0] == sides[1]).all()
+    assert sides[0].nunique() == 3
 
 
 def test_adding_data_moves_nobody_but_the_joined():

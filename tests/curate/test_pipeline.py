@@ -340,7 +340,8 @@ def test_what_other_readers_would_see_turned_or_in_other_colours_is_encoded_anew
     grey.save(folder / "plain.jpg", quality=90)
     grey.save(folder / "turned.jpg", exif=turned, quality=90)
     grey.convert("CMYK").save(folder / "cmyk.jpg", quality=90)
-    for name in ("plain", "turned", "cmyk"):
+    grey.save(folder / "camera.jpg", "MPO", save_all=True, append_images=[grey], quality=90)
+    for name in ("plain", "turned", "cmyk", "camera"):
         (folder / f"{name}.txt").write_text(f"a picture {name}")
     config.dataset.root, config.filters = str(folder), FiltersConfig()
     config.filters.duplicates.exact = False
@@ -350,7 +351,8 @@ def test_what_other_readers_would_see_turned_or_in_other_colours_is_encoded_anew
         for shard in read_manifest(curate_dir).shards
         for sample in read_shard(curate_dir / shard.path)
     }
-    assert stored["plain"].image == (folder / "plain.jpg").read_bytes()
+    for name in ("plain", "camera"):
+        assert stored[name].image == (folder / f"{name}.jpg").read_bytes()
     for key, size in {"turned": (32, 48), "cmyk": (48, 32)}.items():
         image = Image.open(io.BytesIO(stored[key].image))
         assert (image.mode, image.size, dict(image.getexif())) == ("RGB", size, {})

@@ -1,8 +1,10 @@
 """Readers on small data sets made here, and on real files where they are at hand."""
 
 import json
+import os
 import random
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -102,6 +104,40 @@ def test_equal_stems_keep_different_keys(tmp_path):
     for name in ("a.jpg", "a.png", "a-png.jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     assert len({c.key for c in candidates_of(folder(tmp_path))}) == 3
+
+
+def test_splits_have_tables_of_their_own(tmp_path):
+    """Hugging Face's imagefolder with ``train/`` and ``test/``."""
+    for side in ("train", "test", "more", "train/deep"):
+        (tmp_path / side).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / side / "0.png")
+    (tmp_path / "train/metadata.csv").write_text("file_name,text\n0.png,a cat\ndeep/0.png,deep\n")
+    (tmp_path / "test/metadata.jsonl").write_text('{"file_name": "0.png", "text": "a dog"}\n')
+    (tmp_path / "test/metadata.parquet").write_text("stands back")
+    (tmp_path / "train/deep/metadata.csv").write_text("file_name,text\n0.png,not asked\n")
+    (tmp_path / "more/0.txt").write_text("by its stem")
+    listing = folder(tmp_path)
+    assert {c.location: c.captions for c in candidates_of(listing)} == {
+        "more/0.png": ("by its stem",),
+        "test/0.png": ("a dog",),
+        "train/0.png": ("a cat",),
+        "train/deep/0.png": ("deep",),
+    }
+    assert any("such as test/metadata.parquet" in note for note in listing.notes)
+
+
+def test_a_name_that_is_not_text_is_left_out_and_said(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").with_suffix(".txt").write_text("a cat")
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    Image.new("RGB", (4, 4)).save(odd)
+    Path(odd).with_suffix(".xyz").write_text("")
+    listing = folder(tmp_path)
+    assert [c.location for c in candidates_of(listing)] == ["a.png"]
+    assert any(
+        "names are not UTF-8" in note and "1, such as caf?.png" in note for note in listing.notes
+    )
+    assert all(note.encode() for note in listing.notes)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

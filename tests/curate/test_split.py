@@ -26,6 +26,14 @@ def test_adding_data_moves_nobody():
     assert (before == after[:1_000]).all()
 
 
+def test_adding_data_never_holds_out_a_large_group():
+    large = pd.Series([f"{2**40:016x}"] * 60)  # at first too large for a side of 51
+    before, after = (pd.concat([large, groups(n)], ignore_index=True) for n in (970, 1_940))
+    for seed in range(40):
+        config = SplitConfig(val=0.05, test=0.05, minimum=0, seed=seed)
+        assert (assign(before, config) == assign(after, config)[: len(before)]).all()
+
+
 def test_a_group_is_never_cut():
     ids = groups(3_000, copies=3)
     assert assign(ids, SplitConfig(minimum=100)).groupby(ids).nunique().max() == 1
@@ -112,6 +120,14 @@ def test_a_mirror_image_on_another_side_is_a_leak():
     ]
     found = leaks(pd.DataFrame(rows), 2)[["key", "other_key", "bits", "mirrored"]]
     assert found.to_numpy().tolist() == [["a", "b", 1, True], ["c", "d", 1, False]]
+
+
+def test_leaks_of_a_ledger_without_mirror_images():
+    rows = [kept("a", "train", 0), kept("b", "val", 1)]
+    found = leaks(pd.DataFrame(rows).drop(columns="phash_mirrored"), 1)
+    assert found[["key", "other_key", "bits", "mirrored"]].to_numpy().tolist() == [
+        ["a", "b", 1, False]
+    ]
 
 
 def test_equal_hashes_on_two_sides_are_one_leak():

@@ -12,6 +12,7 @@ from curate import readers
 from curate.command import UserError, to_dataclass
 from curate.config import CurateConfig
 from curate.images import probe
+from curate.readers import table_formats
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -48,6 +49,13 @@ def test_cc3m_has_the_caption_first_and_cc12m_the_address(tmp_path, images):
     assert pairs(read("cc12m", path, images)) == [("http://b/1.jpg", ("<PERSON> at home",))]
     with pytest.raises(UserError, match="caption first"):
         read("cc3m", path, images)
+
+
+def read_unquoted(text):
+    known = table_formats.Meaning("url", ("title",), None, {})
+    record = table_formats.unquoted({"title": text, "url": "http://x/a+b%20c"}, known)
+    assert record["url"] == "http://x/a+b c"
+    return record["title"]
 
 
 def yfcc_line(photo, title, description, marker="0"):
@@ -91,6 +99,9 @@ def test_yfcc100m(tmp_path, images):
     assert probe(source.load(first.location)) == (5, 4, "PNG")
     assert empty.captions == ("",)
     assert odd.captions == ("I <3 you", "5 < 6 and <b")
+    assert [
+        read_unquoted(text) for text in ("rock%26notes", "Tom+%26copy+Jerry", "1%26%2343%3B1")
+    ] == [*("rock&notes", "Tom &copy Jerry", "1+1")]
     assert any("marker 1: 1, such as yfcc100m_dataset.bz2:2" in note for note in source.notes)
     assert any("number of columns: 1" in note for note in source.notes)
     titles = read("yfcc100m", path, images, "dataset.caption_columns=[title]")
