@@ -1,6 +1,6 @@
 """The command that rebuilds the built-in models: `python -m workflows.starter`.
 
-Stages: `meaning`, `clip`, `image`, `vae`, `unet`, `export`, `measure`, or `all` of them in that order.
+Stages: `meaning`, `clip`, `image`, `vae`, `unet`, `placed`, `export`, `measure`, or `all` of them in that order.
 Each continues where it was cut; the same command again resumes. Work files stay in `--work-dir`; `export` writes the
 finished weights into the packages, and `measure` prints the figures of what lies there.
 """
@@ -76,6 +76,23 @@ def train_unet(shop: Workshop) -> None:
     shop.train("unet", RECIPE, make_task)
 
 
+def train_placed_unet(shop: Workshop) -> None:
+    """Train the U-Net on with each picture in several places."""
+    from workflows.starter.architecture import IMAGE_SIZE_PX
+    from workflows.starter.text import convert_text_tower
+    from workflows.starter.unet import PLACED_RECIPE, PlacedUnetTask, build_unet
+    from workflows.starter.vae import build_vae
+
+    def make_task() -> PlacedUnetTask:
+        unet = shop.trained("unet", build_unet).requires_grad_(True)
+        vae = shop.trained("vae", build_vae)
+        text_encoder = convert_text_tower(shop.trained_clip().text).to(shop.device)
+        large, pictures = shop.pictures(IMAGE_SIZE_PX)[0], shop.pictures()[0]
+        return PlacedUnetTask(unet, large, pictures, vae, text_encoder, shop.tokenizer, shop.device)
+
+    shop.train("placed", PLACED_RECIPE, make_task)
+
+
 def export(shop: Workshop) -> None:
     """Write the CLIP and the pipeline into the packages, once all of them are finished."""
     from workflows.starter.architecture import CONFIG
@@ -85,7 +102,7 @@ def export(shop: Workshop) -> None:
     from workflows.starter.vae import build_vae
 
     clip = shop.trained_clip()
-    vae, unet = shop.trained("vae", build_vae), shop.trained("unet", build_unet)
+    vae, unet = shop.trained("vae", build_vae), shop.trained("placed", build_unet)
     text_encoder = convert_text_tower(clip.text)
     vae.register_to_config(scaling_factor=latent_scale(vae, shop.pictures()[0]))
     export_clip(clip, CONFIG)
@@ -120,6 +137,7 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "image": train_image_tower,
     "vae": train_vae,
     "unet": train_unet,
+    "placed": train_placed_unet,
     "export": export,
     "measure": measure,
 }

@@ -8,7 +8,7 @@ from workflows.starter import __main__ as starter
 
 def test_every_stage_is_a_choice() -> None:
     assert list(starter.STAGES) == [
-        *("meaning", "clip", "image", "vae", "unet", "export", "measure"),
+        *("meaning", "clip", "image", "vae", "unet", "placed", "export", "measure"),
     ]
     assert starter.parse_arguments([]).stage == "all"
     assert starter.parse_arguments(["vae", "--threads", "1"]).threads == 1

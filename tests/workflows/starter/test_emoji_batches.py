@@ -85,6 +85,25 @@ def test_moving_shifts_a_dot_by_no_more_than_promised() -> None:
     assert (centre - 25).abs().max() > 1
 
 
+def test_a_placed_picture_is_whole_and_as_large_as_promised() -> None:
+    images = torch.ones(200, 3, 96, 96)
+    images[:, :, 16:80, 16:80] = 0  # a square of two thirds
+    placed = emoji_batches.place(images, generator())
+    assert placed.shape == (200, 3, 64, 64)
+    assert torch.equal(
+        emoji_batches.place(torch.ones(2, 3, 96, 96), generator()), torch.ones(2, 3, 64, 64)
+    )
+    ink = 1 - placed[:, 0]
+    share = ink.sum(dim=(1, 2)) / (64 * 2 / 3) ** 2  # nothing is cut off, even where it was turned
+    assert 0.65**2 * 0.99 < share.min() < 0.5
+    assert 0.9 < share.max() < 1.01
+    columns = torch.arange(64).float() + 0.5
+    centre = (ink.sum(dim=1) * columns).sum(dim=1) / ink.sum(dim=(1, 2))
+    slack = (1 - share.sqrt()) * 32
+    assert ((centre - 32).abs() <= slack + 0.5).all()
+    assert (centre - 32).abs().max() > 5
+
+
 def test_swapped_channels_are_the_same_three_and_half_of_the_pictures_keep_theirs() -> None:
     images = torch.tensor([0.1, 0.5, 0.9]).view(1, 3, 1, 1).repeat(4000, 1, 2, 2)
     swapped = emoji_batches.swap_channels(images, generator())

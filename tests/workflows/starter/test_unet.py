@@ -51,12 +51,35 @@ def test_latents_have_unit_spread_and_leave_the_held_out_tenth_aside(
 def test_the_loss_is_that_of_the_seed_and_near_one_before_training(
     task: starter_unet.UnetTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starter_unet, "RECIPE", replace(starter_unet.RECIPE, batch_size=8))
+    monkeypatch.setattr(task, "recipe", replace(starter_unet.RECIPE, batch_size=8))
     first, again = (task.loss(torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first, again)
     assert 0.5 < first.item() < 2.5  # v has unit variance; an untrained network says about nothing
     first.backward()
     assert all(parameter.grad is not None for parameter in task.model.parameters())
+
+
+def test_placed_pictures_are_learned_from_the_weights_of_before(
+    task: starter_unet.UnetTask, tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter_unet, "PLACEMENTS", 2)
+    torch.manual_seed(0)
+    vae = build_vae().eval()
+    text_encoder = convert_text_tower(build_clip().text)  # type: ignore[arg-type]
+    encoders = (vae, text_encoder, tokenizer, torch.device("cpu"))
+    unet, some = starter_unet.build_unet(), _pictures()
+    placed = starter_unet.PlacedUnetTask(unet, some, some, *encoders)
+    assert placed.model is unet
+    assert placed.latents.shape == (3, *task.latents.shape)
+    torch.testing.assert_close(placed.latents[0], task.latents)
+    assert not torch.allclose(placed.latents[1], placed.latents[2])
+    rows = torch.arange(40)
+    drawn = placed.draw_latents(rows, torch.Generator().manual_seed(0))
+    came_from = [
+        [torch.equal(one, placed.latents[p, n]) for p in range(3)] for n, one in enumerate(drawn)
+    ]
+    assert all(sum(places) == 1 for places in came_from)
+    assert torch.tensor(came_from).any(dim=0).all()
 
 
 @torch.inference_mode()
