@@ -95,12 +95,15 @@ def table(
         for name in picture_columns
     }
     columns |= {name: pa.array(values) for name, values in of_captions.items()}
-    columns |= {name: _column([entries.get(name) for entries in found]) for name in extra}
+    columns |= {name: column([entries.get(name) for entries in found]) for name in extra}
     return pa.table(columns)
 
 
-def _column(values: list[Any]) -> pa.Array:
+def column(values: list[Any]) -> pa.Array:
     """A source's own column; as text where its values are of several types."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds - {int, float}) + bool(kinds & {int, float}) > 1:
+        return as_text(values)
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):

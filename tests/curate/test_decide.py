@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate import funnel, ledger
@@ -16,6 +18,7 @@ from curate.filters.config import BoundsConfig, ClipSimilarityConfig, FiltersCon
 from curate.gate import Gate
 from curate.removed import Removed
 from curate.request import Request
+from curate.rows import column
 from curate.samples import Samples
 
 PAIRS, WRONG, DIMENSIONS = 600, 120, 48
@@ -187,6 +190,22 @@ def test_whole_numbers_of_the_source_stay_whole_where_some_are_missing(annotatio
     for row in samples.rows([f"k{number:04d}" for number in range(9)]):
         number = int(row["key"][1:])
         assert row["photo_id"] == (BIG + number if number % 3 else None)
+
+
+def test_a_column_of_several_types_reads_alike_wherever_the_parts_end(annotations, tmp_path):
+    values = [True, "x", 1e-7, 3.0, None, False]
+    read = []
+    for ends in ([2, 4, 6], [1, 3, 6]):
+        parts = []
+        for start, end in zip([0, *ends], ends, strict=False):
+            part = tmp_path / f"part-{start}-{end}.parquet"
+            table = pa.Table.from_pandas(annotations[start:end], preserve_index=False)
+            pq.write_table(table.append_column("extra", column(values[start:end])), part)
+            parts.append(part)
+        request = Request("planted 0", Gate(FiltersConfig().image, FiltersConfig().caption))
+        read.append(load_annotations(parts, request)["extra"].fillna("missing").tolist())
+    assert read[0] == ["True", "x", "1e-07", "3.0", "missing", "False"]
+    assert read[1] == read[0]
 
 
 def test_bounds_on_whole_numbers_some_of_which_are_missing(annotations):

@@ -73,6 +73,14 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path):
     assert "b.txt" in garbled
 
 
+def test_kinds_of_other_files_are_told_in_the_order_of_their_paths(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    for name in ("a.md", "b.log", "c.yaml", "d.doc", "e.rst"):
+        (tmp_path / name).write_text("")
+    (note,) = folder(tmp_path).notes
+    assert note.startswith("files of other types (.md, .log, .yaml, .doc, .rst): 5, such as a.md")
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_rows_of_one_image_are_its_captions(tmp_path, suffix):
     for name in ("a.png", "b.png", "c.png"):
