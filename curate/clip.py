@@ -59,8 +59,6 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
     if not local:
         check_tag(config)
     target, dtype = torch.device(device(config)), precision(config)
-    if dtype == "fp32":
-        torch.backends.cudnn.allow_tf32 = False  # on by default, with 10 bits of mantissa
     model, preprocess = _load(config, name, target, dtype)
     scorer = ClipScorer(
         name=label(config),
@@ -84,7 +82,10 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
 def _load(config: ClipConfig, name: str, target: torch.device, dtype: str) -> tuple[Any, Any]:
     """The model, in evaluation mode on its device, and its preprocessing."""
     import open_clip
+    import torch
 
+    if dtype == "fp32":
+        torch.backends.cudnn.allow_tf32 = False  # on by default, with 10 bits of mantissa
     tag = None if config.name.startswith(LOCAL) else config.pretrained
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(

@@ -142,7 +142,7 @@ def _duplicates(rows: pd.DataFrame, twins: pd.DataFrame) -> Iterator[str]:
         bits, whose = min(
             (_bits(first["phash"], other[name]), whose)
             for name, whose in _HASHES.items()
-            if name in other  # ledgers of before have no mirrored one
+            if isinstance(other.get(name), str)  # ledgers of before have no mirrored one
         )
         yield _line("", f"{other['key']}: {other['status']}, {whose} differs in {bits} of 64 bits")
     if len(others) > TWINS_SHOWN:

@@ -25,22 +25,12 @@ def read(config: FolderConfig) -> Source:
             f"dataset.root={config.root} is no folder; type dataset.root=FOLDER, where FOLDER holds "
             "images with .txt or .caption files beside them, or a metadata.csv, .jsonl, .parquet or .json"
         )
-    tables = _tables(root)
-    rows, notes = sidecars.read(root, [table.parent for table in tables])
-    for table in tables:
-        told, remarks = _from_table(root, table)
-        rows, notes = rows + told, notes + remarks
-    rows, garbled = _with_names(rows)
-    notes += garbled
+    rows, notes = _listed(root)
     if not rows:
-        why = "; ".join(
-            [
-                f"{tables[0]} names no images" if tables else f"{root} holds no images",
-                *notes,
-                f"dataset.root=FOLDER takes one with pictures ({', '.join(sidecars.IMAGE_SUFFIXES)})",
-            ]
+        remedy = (
+            f"dataset.root=FOLDER takes one with pictures ({', '.join(sidecars.IMAGE_SUFFIXES)})"
         )
-        raise UserError(why)
+        raise UserError("; ".join([f"{root} holds no images", *notes, remedy]))
     stems = Counter(name.rpartition(".")[0] for name, _, _ in rows)
     candidates = []
     for name, captions, columns in sorted(rows, key=lambda row: row[0]):
@@ -56,6 +46,18 @@ def read(config: FolderConfig) -> Source:
             )
         )
     return Source.of(candidates, loader(root), notes)
+
+
+def _listed(root: Path) -> tuple[list[sidecars.Row], list[str]]:
+    """The images below ``root`` with what tables and captions beside them say, and notes."""
+    tables = _tables(root)
+    rows, notes = sidecars.read(root, [table.parent for table in tables])
+    for table in tables:
+        told, remarks = _from_table(root, table)
+        rows += told
+        notes += remarks if told else [f"{table} names no images", *remarks]
+    rows, garbled = _with_names(rows)
+    return rows, notes + garbled
 
 
 def _tables(root: Path) -> list[Path]:
