@@ -36,7 +36,6 @@ from curate.sample import Candidate
 from curate.samples import Samples
 from curate.threads import in_order
 
-_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}  # MPO: a JPEG with more pictures behind
 _FIRST = 1000  # images whose columns are looked at before anything is scored
 
 
@@ -239,7 +238,7 @@ def _image_source(
                 f"image {row['key']} has changed since it was measured; the same command again "
                 "measures what is new"
             )
-        if _EXTENSIONS.get(row["format"]) == extension and is_plain(data):
+        if shards.EXTENSIONS.get(row["format"]) == extension and is_plain(data):
             return data
         return encode(decode(data), extension, jpeg_quality)
 
@@ -254,7 +253,7 @@ def _images(
     ahead: int,
 ) -> Generator[bytes]:
     """The bytes to store for each row; in the threads of ``pool``, ``ahead`` of use, if formats differ."""
-    if all(_EXTENSIONS.get(row["format"]) == extension for row in rows):
+    if all(shards.EXTENSIONS.get(row["format"]) == extension for row in rows):
         # Handing plain copies over would take longer than reading them.
         yield from map(image_of, rows)
     else:

@@ -16,7 +16,9 @@ from curate.files import HashingWriter, atomic_write, read_json, remove_parts, w
 from curate.sample import Sample
 
 VERSION = 1
-IMAGE_EXTENSIONS = ("jpg", "png")
+# Formats that are stored as they are, by Pillow's names; MPO is a JPEG with more pictures behind it.
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
+IMAGE_EXTENSIONS = tuple(dict.fromkeys(EXTENSIONS.values()))
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 

@@ -17,7 +17,7 @@ from curate.files import read_json, sha256_of
 from curate.ledger import check_complete, parts, read_part
 from curate.removed import removed
 from curate.sample import Sample
-from curate.shards import Manifest, ShardInfo, read_manifest, read_shard
+from curate.shards import EXTENSIONS, Manifest, ShardInfo, read_manifest, read_shard
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 EXIT_PROBLEMS = 1
 EXIT_CODES = "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 130 interrupted"
 SHOWN = 3  # keys in one line
-STORED_AS_IS = {
-    "JPEG": "jpg",
-    "MPO": "jpg",
-    "PNG": "png",
-}  # an image of such a format keeps its bytes
 
 _COLUMNS = ["key", "kept", "reason", "status", "split", "duplicate_group", "shard"]
 
@@ -188,7 +183,7 @@ def _image(shard: ShardInfo, sample: Sample) -> Iterator[str]:
 
     try:
         *_, stored = probe(sample.image)
-        if stored == sample.meta.get("format") and stored in STORED_AS_IS:
+        if stored == sample.meta.get("format") and stored in EXTENSIONS:
             if hashlib.sha256(sample.image).hexdigest() != sample.meta.get("sha256"):
                 yield f"{shard.path}: {sample.key}: the picture's sha256 is not its json's"
         else:

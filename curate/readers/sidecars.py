@@ -102,7 +102,7 @@ def read(root: Path, told: Collection[Path] = ()) -> tuple[list[Row], list[str]]
     """
     sidecars, rows, texts, others = Sidecars(), [], set(), set()
     for path in files_below(root):
-        if not set(path.parents).isdisjoint(told):
+        if told and not set(path.parents).isdisjoint(told):
             continue
         suffix = path.suffix.lower()
         if suffix in IMAGE_SUFFIXES:

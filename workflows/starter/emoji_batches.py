@@ -112,9 +112,7 @@ def move(images: Tensor, generator: torch.Generator) -> Tensor:
     zoom = 1 / uniform((count,), 0.8, 1.15, generator)
     shift = uniform((count, 2), -0.16, 0.16, generator)  # in units of half the picture
     cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
-    matrix = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).view(count, 2, 3)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return 1 - F.grid_sample(1 - images, grid, align_corners=False)
+    return _looked_up(images, cos, sin, shift, images.shape[-1])
 
 
 def place(images: Tensor, generator: torch.Generator, size_px: int = 64) -> Tensor:
@@ -129,10 +127,23 @@ def place(images: Tensor, generator: torch.Generator, size_px: int = 64) -> Tens
     cos, sin = torch.cos(angle) / share, torch.sin(angle) / share
     across = -(cos * shift[:, 0] - sin * shift[:, 1])
     down = -(sin * shift[:, 0] + cos * shift[:, 1])
-    matrix = torch.stack([cos, -sin, across, sin, cos, down], dim=1).view(count, 2, 3)
-    grid = F.affine_grid(matrix, [count, 3, 2 * size_px, 2 * size_px], align_corners=False)
-    drawn = 1 - F.grid_sample(1 - images, grid, align_corners=False)
+    drawn = _looked_up(images, cos, sin, torch.stack([across, down], dim=1), 2 * size_px)
     return F.avg_pool2d(drawn, 2).clamp(0, 1)
+
+
+def _looked_up(images: Tensor, cos: Tensor, sin: Tensor, shift: Tensor, size_px: int) -> Tensor:
+    """Each pixel of (N, 3, size_px, size_px) from where turning, zoom and shift lead; white outside.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1].
+        cos: of the angle, times the zoom; (N,).
+        sin: likewise.
+        shift: (N, 2) across and down, in halves of the picture.
+        size_px: edge of the result.
+    """
+    matrix = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, [len(images), 3, size_px, size_px], align_corners=False)
+    return 1 - F.grid_sample(1 - images, grid, align_corners=False)
 
 
 def recolour(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -99,13 +99,13 @@ class TrainingState:
         """Continue from what `save` wrote."""
         model: dict[str, Tensor] = {}
         optimizer: dict[int, dict[str, Tensor]] = {}
+        self.step = checkpoint.told(path).step
         with safe_open(path, framework="pt") as file:
-            self.step = int(file.metadata()["step"])
             for key in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
                 kind, _, name = key.partition("/")
                 if kind == "model":
                     model[name] = file.get_tensor(key)
-                elif kind == "ema":
+                elif key.startswith(checkpoint.AVERAGE):
                     self.ema[name].copy_(file.get_tensor(key))
                 else:
                     index, _, field = name.partition("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ class Workshop:
         self.device = device
         self.tokenizer = load_tokenizer(folder / "tokenizer")
         self.used: dict[str, str] = {}
+        self._sha256 = cache(
+            lambda name: sha256_of(folder / name)
+        )  # stages share what they stand on
 
     def pictures(self, size_px: int = PICTURE_SIZE_PX) -> tuple[Pictures, Pictures]:
         """Training pictures and OpenMoji's, rendered on the first call."""
@@ -92,7 +96,7 @@ class Workshop:
         return clip
 
     def _use(self, name: str) -> None:
-        self.used[name] = sha256_of(self.folder / name)
+        self.used[name] = sha256_of(self.folder / name)  # it may just have been written
 
     def _check(self, stage: str) -> None:
         """That a stage is finished and that what is still here of what it stands on is as it was."""
@@ -106,7 +110,7 @@ class Workshop:
                 f"{path} is at step {told.step} of {told.recipe['steps']}; run `{again}` first"
             )
         present = [name for name in told.made_from if (self.folder / name).exists()]
-        now = {name: sha256_of(self.folder / name) for name in present}
+        now = {name: self._sha256(name) for name in present}
         checkpoint.check_same(path, told.made_from | now)
         for name in present:
             if name.endswith(checkpoint.NAME):
