@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from curate import near
 from curate.config import SplitConfig
@@ -119,7 +120,10 @@ def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> near.Pairs:
 
 def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:
     """Hashes of 16 hex digits as (N,) uint64."""
-    digits = "".join(np.asarray(phashes, object).tolist())
+    texts = pa.table({"hash": phashes})["hash"].cast(pa.large_binary()).combine_chunks()
+    fixed = texts.cast(pa.binary(NAME_DIGITS))
+    start, end = (NAME_DIGITS * row for row in (fixed.offset, fixed.offset + len(fixed)))
+    digits = bytes(fixed.buffers()[1] or b"")[start:end].decode()
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 

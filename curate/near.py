@@ -11,7 +11,8 @@ import numpy as np
 BITS = 64
 COSINE_ERROR = 1e-6  # of float32 products of unit vectors: equal ones must pass a bound of 1
 
-_SORT_COST = 20  # of a hash in one table, in comparisons of two hashes
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, odd
+_SORT_COST = 2  # of a hash in one table, in comparisons of two hashes
 _GATHERED = 1 << 20  # pairs that are joined at a time
 _SLICE = 256  # rows of a block of cosines whose pairs are listed at a time
 _MOST_PAIRS = 1 << 22  # of hashes that are held in memory: 64 MB, sorting takes 240
@@ -26,7 +27,7 @@ def hamming_pairs(hashes: np.ndarray, distance: int) -> Pairs:
     Cut into ``distance + k`` bands, two such hashes agree in at least k of them (Norouzi, Punjani and
     Fleet 2012, "Fast Search in Hamming Space with Multi-Index Hashing", their pigeonhole with k = 1).
     For each choice of k bands the hashes are sorted by those and compared where they agree. Memory
-    grows with N alone. Of random hashes a million take seconds at distance 4, a minute at 8.
+    grows with N alone. Of random hashes a million take half a second at distance 4, half a minute at 8.
 
     Args:
         hashes: (N,) uint64, all different; equal ones are for the caller to put together.
@@ -36,8 +37,9 @@ def hamming_pairs(hashes: np.ndarray, distance: int) -> Pairs:
     for chosen in combinations(range(len(bands)), len(bands) - distance):
         mask = np.bitwise_or.reduce(bands[list(chosen)], dtype=np.uint64)
         earlier = [bands[band] for band in range(max(chosen, default=0)) if band not in chosen]
-        for first, second, differing in _agreeing_pairs(hashes, mask):
-            near = np.bitwise_count(differing) <= distance
+        for first, second in _agreeing_pairs(hashes & mask):
+            differing = hashes[first] ^ hashes[second]
+            near = (differing & mask == 0) & (np.bitwise_count(differing) <= distance)
             for band in earlier:  # agreeing there too, the pair came in an earlier table
                 near &= (differing & band) != 0
             if near.any():
@@ -61,20 +63,23 @@ def _bands(count: int) -> np.ndarray:
     return np.array(masks, np.uint64)
 
 
-def _agreeing_pairs(
-    hashes: np.ndarray, mask: np.uint64
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs that agree under ``mask``, as two arrays of positions and one of the bits that differ."""
-    masked = hashes & mask
-    order = np.argsort(masked)
-    masked, hashes = masked[order], hashes[order]
-    left = np.flatnonzero(masked[1:] == masked[:-1])
+def _agreeing_pairs(values: np.ndarray) -> Pairs:
+    """Pairs of positions of equal values, and rarely of others; sorted with them in one number each.
+
+    Sorting numbers takes a fifth of the time of finding the order that sorts them. What the position
+    leaves of 64 bits holds the value's multiplicative hash (Knuth, TAOCP 3, sec. 6.4).
+    """
+    below = np.uint64((1 << max(len(values) - 1, 1).bit_length()) - 1)
+    numbers = values * _GOLDEN & ~below | np.arange(len(values), dtype=np.uint64)
+    numbers.sort()
+    order = (numbers & below).astype(np.int64)
+    left = np.flatnonzero(numbers[1:] ^ numbers[:-1] <= below)
     step = 1
     while len(left):
-        yield order[left], order[left + step], hashes[left] ^ hashes[left + step]
+        yield order[left], order[left + step]
         step += 1
-        left = left[: np.searchsorted(left, len(hashes) - step)]
-        left = left[masked[left] == masked[left + step]]
+        left = left[: np.searchsorted(left, len(numbers) - step)]
+        left = left[numbers[left] ^ numbers[left + step] <= below]
 
 
 def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs:

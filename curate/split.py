@@ -40,9 +40,11 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
     groups back to train, and only those at the edge. A group of more images than a side is to have,
     or of more than ``LARGEST_HELD_OUT``, stays in train.
     """
-    place = positions(numbers(groups), config.seed)
+    hashes = numbers(groups)
+    place = positions(hashes, config.seed)
     floor = min(config.minimum, int(LARGEST_FLOOR * len(groups)))
-    size = groups.map(groups.value_counts()).to_numpy()
+    codes, _ = pd.factorize(hashes)
+    size = np.bincount(codes)[codes]
     most = max(floor, min(config.val or 1, config.test or 1) * len(groups), 1)
     place[size > min(most, LARGEST_HELD_OUT)] = 0.5  # as far from either end as can be
     ascending = np.sort(place)
