@@ -45,6 +45,9 @@ class Embeddings:
         Raises:
             OSError: the disk is full.
         """
+        if not len(rows):
+            yield np.zeros((0, 1), np.float32)
+            return
         place = np.full(self._starts[-1], -1)
         place[rows] = np.arange(len(rows))
         vectors = np.zeros((len(rows), 1), np.float32)

@@ -51,9 +51,7 @@ def probe(data: bytes) -> tuple[int, int, str]:
     """
     with _open(data) as image:
         width, height = image.size
-        # Of a PNG whose header has none Pillow would decode all to look for it.
-        tagged = image.format != "PNG" or "exif" in image.info
-        if tagged and _turn(image) in _QUARTER_TURNS:
+        if _turn(image) in _QUARTER_TURNS:
             width, height = height, width
         return width, height, image.format or ""
 
@@ -70,21 +68,23 @@ def decode(data: bytes, draft_px: int | None = None) -> Image.Image:
     """
     with _open(data) as image:
         try:
+            turn = _turn(image)
             if draft_px is not None:
                 image.draft(None, (draft_px, draft_px))
             image.load()
-            return to_rgb(_upright(image))
+            return to_rgb(image if turn is None else image.transpose(turn))
         except Exception as error:  # decoders raise anything on bytes made to break them
             raise UnreadableImage(_reason(error)) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as EXIF says; a broken EXIF block is no broken picture."""
-    turn = _turn(image)
-    return image if turn is None else image.transpose(turn)
-
-
 def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes a picture that was opened and not loaded upright; a broken EXIF block is no broken picture.
+
+    Of a PNG the tag counts in front of the pixels alone: to look behind them is to decode them all. A
+    TIFF Pillow turns as it loads, and its size is told upright.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return None
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # as in decode
@@ -127,8 +127,7 @@ def is_plain(data: bytes) -> bool:
     """
     with _open(data) as image:
         opaque = image.mode in ("RGB", "L") and "transparency" not in image.info
-        tagged = image.format != "PNG" or "exif" in image.info
-        return opaque and not (tagged and _turn(image) is not None)
+        return opaque and _turn(image) is None
 
 
 def encode(image: Image.Image, extension: str, jpeg_quality: int) -> bytes:

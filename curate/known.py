@@ -132,7 +132,7 @@ def current_parts(folder: Path) -> list[Path]:
     """The parts of the last pass that was finished, or all where none was."""
     try:
         listed = [folder / name for name in json.loads((folder / LIST).read_bytes())]
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, TypeError):
         listed = []
     if listed and all(path.is_file() for path in listed):
         return listed

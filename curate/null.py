@@ -76,9 +76,9 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
     scored = annotations.loc[rows, ["caption", "caption_index", "pixels"]]
     images = embeddings.images(rows - scored["caption_index"].to_numpy())
     texts = embeddings.texts(rows)
-    group = pd.factorize(scored["pixels"])[0]
-    caption = pd.factorize(scored["caption"])[0]
-    own = set(zip(group.tolist(), caption.tolist(), strict=True))
+    group, pictures = pd.factorize(scored["pixels"])
+    caption, captions = pd.factorize(scored["caption"])
+    own = _own(annotations, pictures, captions)
     found = []
     for _ in range(SHUFFLES):
         dealt = rng.permutation(len(scored))
@@ -87,6 +87,14 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
         )
         found.append(_dots(images, texts, dealt)[~may_be_true])
     return Null(np.sort(np.concatenate(found)).astype(np.float32))
+
+
+def _own(annotations: pd.DataFrame, pictures: pd.Index, captions: pd.Index) -> set[tuple[int, int]]:
+    """The pictures' own captions, also those of rows that were not drawn, as pairs of positions."""
+    picture = pictures.get_indexer(annotations["pixels"])
+    among = picture >= 0
+    caption = captions.get_indexer(annotations["caption"][among])
+    return set(zip(picture[among].tolist(), caption.tolist(), strict=True))
 
 
 def _dots(images: np.ndarray, texts: np.ndarray, dealt: np.ndarray) -> np.ndarray:

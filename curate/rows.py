@@ -111,8 +111,16 @@ def column(values: list[Any]) -> pa.Array:
 
 
 def as_text(values: Iterable[Any]) -> pa.Array:
-    """Values of several types in Python's own words, so that those of all parts speak alike."""
-    return pa.array([None if value is None else str(value) for value in values], pa.string())
+    """Values of several types in Python's own words, whole numbers without a point.
+
+    So those of all parts speak alike, whatever numbers an Arrow column made floats of.
+    """
+    return pa.array([None if value is None else _word(value) for value in values], pa.string())
+
+
+def _word(value: Any) -> str:
+    is_whole = isinstance(value, float) and value.is_integer()
+    return f"{value:.0f}" if is_whole else str(value)
 
 
 def cosine(image: np.ndarray, text: np.ndarray) -> float:

@@ -105,7 +105,12 @@ def _read_tar(path: Path) -> Iterator[Sample]:
             image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
             if image is None or not {"json", "txt"} <= files.keys():
                 raise ValueError(f"{path}: sample {key!r} has only {', '.join(files)}")
-            meta = json.loads(files["json"])
+            try:
+                meta = json.loads(files["json"])
+            except ValueError as error:
+                raise ValueError(
+                    f"{path}: the json of sample {key!r} is damaged: {error}"
+                ) from error
             if not isinstance(meta, dict) or not isinstance(meta.get("captions"), list):
                 raise ValueError(f"{path}: the json of sample {key!r} holds no list of captions")
             yield Sample(key, image, tuple(meta["captions"]), meta)

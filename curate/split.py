@@ -36,9 +36,9 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
 
     Groups stand on a line by their hash. ``val`` takes its share from the left end and ``test`` from
     the right one, so adding data moves nobody. Where a share is less than ``config.minimum`` images
-    its end grows until the floor is met (or a tenth of the data is used up); then added data may move
-    groups back to train, and only those at the edge. A group of more images than a side is to have,
-    or of more than ``LARGEST_HELD_OUT``, stays in train.
+    its end grows until the floor is met (or a tenth of the data is used up, or half of what may be held
+    out); then added data may move groups back to train, and only those at the edge. A group of more
+    images than a side is to have, or of more than ``LARGEST_HELD_OUT``, stays in train.
     """
     hashes = numbers(groups)
     place = positions(hashes, config.seed)
@@ -46,10 +46,11 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
     codes, _ = pd.factorize(hashes)
     size = np.bincount(codes)[codes]
     most = max(floor, min(config.val or 1, config.test or 1) * len(groups), 1)
-    place[size > min(most, LARGEST_HELD_OUT)] = 0.5  # as far from either end as can be
-    ascending = np.sort(place)
-    in_val = place <= _reach(ascending, config.val, floor)
-    in_test = 1 - place <= _reach(1 - ascending[::-1], config.test, floor)
+    may_go = size <= min(most, LARGEST_HELD_OUT)
+    ascending = np.sort(place[may_go])
+    floor = min(floor, len(ascending) // 2)
+    in_val = may_go & (place <= _reach(ascending, config.val, floor))
+    in_test = may_go & (1 - place <= _reach(1 - ascending[::-1], config.test, floor))
     side = np.where(in_test, "test", np.where(in_val, "val", "train"))
     return pd.Series(side, index=groups.index, dtype="str")
 

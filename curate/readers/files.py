@@ -17,7 +17,7 @@ def read_bytes(path: Path) -> bytes:
     """The file's bytes; a missing one is the data's fault."""
     try:
         return path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:  # no name of a file has a NUL in it
         raise UnreadableImage(MISSING_FILE) from error
     except OSError as error:
         raise UnreadableImage(f"{CANNOT_BE_READ} ({error.strerror})") from error
@@ -27,6 +27,6 @@ def version_of(path: Path) -> str:
     """Size and modification time, without reading; empty for a missing file."""
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return f"{status.st_size}-{status.st_mtime_ns}"

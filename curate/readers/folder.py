@@ -31,13 +31,15 @@ def read(config: FolderConfig) -> Source:
             f"dataset.root=FOLDER takes one with pictures ({', '.join(sidecars.IMAGE_SUFFIXES)})"
         )
         raise UserError("; ".join([f"{root} holds no images", *notes, remedy]))
+    names = {name for name, _, _ in rows}
     stems = Counter(name.rpartition(".")[0] for name, _, _ in rows)
     candidates = []
     for name, captions, columns in sorted(rows, key=lambda row: row[0]):
         stem = name.rpartition(".")[0]
+        is_unique = stem and stems[stem] == 1 and stem not in names
         candidates.append(
             Candidate(
-                key=key_of(stem if stem and stems[stem] == 1 else name),
+                key=key_of(stem if is_unique else name),
                 captions=captions,
                 source=config.name,
                 location=name,

@@ -70,7 +70,8 @@ def _expand(item: str, absent: list[str]) -> Iterator[Path]:
         for pattern in _ranges(item):
             if re.search(r"[*?\[]", pattern):
                 base = _base(pattern)
-                yield from sorted(base.glob(Path(pattern).relative_to(base).as_posix()))
+                found = base.glob(Path(pattern).relative_to(base).as_posix())
+                yield from sorted(path for path in found if path.is_file())
             elif Path(pattern).is_file():
                 yield Path(pattern)
             else:

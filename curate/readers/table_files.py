@@ -7,6 +7,7 @@ import glob
 import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def _check_content(table: TableFile) -> None:
         with opened(table) as stream:
             try:
                 found, expected = what_is(stream.read(HEAD_BYTES)), ""
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise UserError(f"{table.path} is damaged ({error}); fetch it again") from error
     if found != expected:
         raise UserError(

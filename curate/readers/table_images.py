@@ -130,7 +130,7 @@ class Finder:
     def find(self, record: dict[str, Any], url: str, captions: tuple[str, ...], file: str) -> str:
         """The location of a row's picture, "" where there is none; ``file`` is what the row names."""
         file = self._relative(file)
-        if file and (self._index is None or (_is_inside(file) and (self._root / file).is_file())):
+        if file and (self._index is None or (_is_inside(file) and _is_file(self._root / file))):
             return file
         if self._index is None:
             return ""
@@ -157,6 +157,13 @@ class Finder:
         if Path(file).is_relative_to(self._root.absolute()):
             file = Path(file).relative_to(self._root.absolute()).as_posix()
         return PurePosixPath(file).as_posix()  # ./a.png is a.png
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for one: tables have pictures themselves in such columns
+        return False
 
 
 def _is_inside(name: str) -> bool:

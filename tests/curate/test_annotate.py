@@ -279,6 +279,14 @@ def all_images(parts, _):
     return list(Embeddings(parts).image_blocks())
 
 
+@pytest.mark.parametrize("content", ["5", "[5]", "{"])
+def test_without_a_list_of_parts_all_are_read(run, make_pictures, tmp_path, content):
+    run(make_pictures(tmp_path / "pictures", 7))
+    parts = current_parts(tmp_path / "annotations")
+    (tmp_path / "annotations/parts.json").write_text(content)
+    assert current_parts(tmp_path / "annotations") == parts
+
+
 @pytest.mark.parametrize(
     ("column", "reads_it"),
     [

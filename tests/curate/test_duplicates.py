@@ -257,3 +257,9 @@ def test_photographs_and_their_recompressed_copies(shared):
     found = (groups == own).groupby(pairs["variant"]).mean()
     assert found["recompressed"] == found["half"] == 1
     assert found["cropped"] > 0.9
+
+
+def test_semantic_copies_of_nothing_are_none(tmp_path):
+    vectors = embedded(tmp_path, [[1, 0]])
+    rows = table(row("a", 1)).assign(caption_index=0)[:0]
+    assert duplicates.copies(rows, DuplicatesConfig(cosine=0.95), vectors).tolist() == []

@@ -16,10 +16,13 @@ from curate.images import (
     UnreadableImage,
     decode,
     encode,
+    is_plain,
     phashes,
     pixels_sha256,
     probe,
 )
+
+END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of a PNG
 
 
 def encoded(image, kind="PNG", **options):
@@ -49,11 +52,14 @@ UPRIGHT = {
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_exif_orientation(picture, orientation):
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_exif_orientation(picture, kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = np.asarray(decode(encoded(picture, exif=exif)))
+    data = encoded(picture, kind, exif=exif)
+    upright = np.asarray(decode(data))
     np.testing.assert_array_equal(upright, UPRIGHT[orientation](np.asarray(picture)))
+    assert probe(data)[:2] == upright.shape[1::-1]
 
 
 def test_transparency_is_laid_over_white():
@@ -231,3 +237,17 @@ def test_draft_reads_a_large_jpeg_at_a_fraction_of_its_size():
     assert decode(turned, draft_px=224).size == (300, 400)
     png = encoded(blocks.resize((640, 480)))
     assert pixels_sha256(decode(png, draft_px=32)) == pixels_sha256(decode(png))
+
+
+def test_a_png_s_tag_behind_the_pixels_turns_it_nowhere(picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    early = encoded(picture, exif=exif)
+    at, end = early.index(b"eXIf") - 4, early.index(b"IDAT") - 4
+    chunk = early[at : at + 12 + int.from_bytes(early[at : at + 4], "big")]
+    late = early.replace(chunk, b"")
+    late = late[: -len(END)] + chunk + END
+    assert at < end
+    assert decode(early).size == probe(early)[:2] == picture.size[::-1]
+    assert decode(late).size == probe(late)[:2] == picture.size
+    assert (is_plain(early), is_plain(late)) == (False, True)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from curate import null
 from curate.null import Null, shuffled
 
 
@@ -94,3 +95,17 @@ def test_the_same_annotations_give_the_same_null():
     first, again, other = shuffled(*table), shuffled(*table), shuffled(*table, seed=1)
     np.testing.assert_array_equal(first.similarities, again.similarities)
     assert first.similarities.tolist() != other.similarities.tolist()
+
+
+def test_own_captions_are_left_out_though_their_rows_were_not_drawn(monkeypatch):
+    vectors = np.eye(3, dtype=np.float32)
+    images = np.repeat(vectors[[0]], 400, axis=0)
+    texts = vectors[[0, 1]][np.arange(400) % 2]  # each picture's first caption is true and like it
+    of_two = [f"g{i // 2}" for i in range(400)]
+    captions = ["an animal" if i % 2 == 0 else f"caption {i}" for i in range(400)]
+    table, embeddings = annotations(images, texts, captions, of_two)
+    embeddings.part_of = np.zeros_like
+    monkeypatch.setattr(null, "MAX_PAIRS", 60)
+    found = shuffled(table, embeddings).similarities
+    assert len(found)
+    assert (found == 0).all()

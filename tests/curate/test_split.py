@@ -144,3 +144,21 @@ def test_a_group_larger_than_a_side_stays_in_train():
         sides = assign(ids, SplitConfig(val=0.05, test=0.05, minimum=5, seed=seed))
         assert set(sides[ids == f"{9:016x}"]) == {"train"}
         assert (sides == "val").sum() == 5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "held_out"),
+    [
+        ([50] * 40, 0),
+        ([2] * 8, 0),
+        ([30] * 3, 0),
+        ([950] + [1] * 50, 50),
+        ([50] * 9 + [1] * 20, 20),
+    ],
+)
+def test_where_most_groups_are_large_train_keeps_them(sizes, held_out):
+    ids = pd.Series(np.repeat([f"{n:016x}" for n in range(len(sizes))], sizes))
+    for seed in range(20):
+        sides = assign(ids, SplitConfig(seed=seed))
+        assert set(sides[ids.map(ids.value_counts()) > 1]) == {"train"}
+        assert (sides == "val").sum() == (sides == "test").sum() == held_out // 2

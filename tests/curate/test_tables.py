@@ -163,6 +163,7 @@ TRUNCATED = pd.DataFrame({"url": ["u"] * 9, "text": ["t"] * 9}).to_parquet()[:-2
         ("a.tsv.gz", b"url\ttext\nu\tt\n", "plain text"),
         ("a.tsv.gz", gzip.compress(b"<html>"), "HTML"),
         ("a.csv.gz", gzip.compress(b"url,text\nu,t\n" * 999)[:-30], "damaged"),
+        ("a.csv.gz", gzip.compress(b"")[:10] + b"\xff" * 40, "damaged"),
         ("a.parquet", TRUNCATED, "truncated parquet"),
         ("a.parquet", b"PAR1" + b"\7" * 40 + b"PAR1", "damaged"),
         ("a.csv", b"", "empty"),
@@ -200,6 +201,12 @@ def test_a_folder_that_cannot_be_opened_is_named(tmp_path, images, closed, monke
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(PermissionError, match=inner):
         found(read(tmp_path / "tables", images))
+
+
+def test_a_picture_itself_in_the_column_of_names_is_a_missing_file(tmp_path, images):
+    write_shard(images / "00000.tar", [])
+    path = write_rows(tmp_path / "t.jsonl", [("A" * 5_000, "a red one")], ("image", "text"))
+    assert found(read(path, images)) == ["missing file"]
 
 
 def test_what_is_missing_is_said(tmp_path, images):

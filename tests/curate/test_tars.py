@@ -379,6 +379,7 @@ def test_what_is_no_tar_is_named(tmp_path, content, says):
 def test_every_way_to_name_shards(tmp_path, monkeypatch):
     for i in (0, 1, 3):
         pack_samples(tmp_path / f"d/{i:05d}.tar", 1)
+    (tmp_path / "d/00009.tar").mkdir()
     every = [c.key for c in found(tmp_path / "d")]
     assert every == ["00000--0000", "00001--0000", "00003--0000"]
     assert [c.key for c in found(f"{tmp_path}/d/0000*.tar")] == every
