@@ -91,9 +91,9 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
 
 def _own(annotations: pd.DataFrame, pictures: pd.Index, captions: pd.Index) -> set[tuple[int, int]]:
     """The pictures' own captions, also those of rows that were not drawn, as pairs of positions."""
-    picture = pictures.get_indexer(annotations["pixels"])
+    picture = pictures.get_indexer(pd.Index(annotations["pixels"]))
     among = picture >= 0
-    caption = captions.get_indexer(annotations["caption"][among])
+    caption = captions.get_indexer(pd.Index(annotations["caption"][among]))
     return set(zip(picture[among].tolist(), caption.tolist(), strict=True))
 
 

@@ -265,7 +265,8 @@ def _nothing_kept(figures: dict[str, Any]) -> str:
     reasons = ", ".join(f"{why} ({count})" for why, count in [*figures["reasons"].items()][:3])
     said = f"no pair of {figures['pairs_in']} is kept: {reasons}"
     if ledger.UNREADABLE in took and len(took) == 1:
-        return f"{said}; type the keys of dataset= that lead to the images"
+        keys = "such as dataset.image_column=NAME for a table"
+        return f"{said}; type the keys of dataset= that lead to the images, {keys}"
     if SIMILARITY in took:
         cut = funnel.describe_cut(figures["cut"])
         said += f" (cut: {cut}; filters.clip_similarity.fraction=0.5 keeps the better half)"

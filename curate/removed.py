@@ -91,6 +91,8 @@ def read_list(path: Path, by: str) -> set[str]:
         FileNotFoundError: there is no such file.
         UserError: it is empty, no text, or holds what is no sha256 where such are asked for.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; write one, with one of the {by} in each line")
     try:
         lines = {line.strip() for line in path.read_text("utf-8-sig").splitlines()} - {""}
     except UnicodeDecodeError as error:

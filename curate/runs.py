@@ -42,7 +42,6 @@ def curate_dir(run: str) -> Path:
         if (folder / "curate").is_dir():
             return folder / "curate"
     present = sorted(path.parent.name for path in Path("runs").glob("*/curate"))
+    places = " or ".join(dict.fromkeys(f"{folder}/curate" for folder in tried))
     known = f"runs/ holds {', '.join(present)}" if present else "runs/ holds none"
-    raise FileNotFoundError(
-        f"{run} is no curated run: neither {tried[0]}/curate nor {tried[1]}/curate is a folder; {known}"
-    )
+    raise FileNotFoundError(f"{run} is no curated run: there is no folder {places}; {known}")

@@ -37,9 +37,15 @@ def files_below(root: Path) -> Iterator[Path]:
     Raises:
         PermissionError: a folder cannot be opened.
     """
+    for folder, _, files in _visible(root):
+        yield from (folder / file for file in files)
+
+
+def _visible(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each folder with the names of its folders and files, without what is hidden."""
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        yield from (Path(folder, file) for file in files if not file.startswith("."))
+        yield Path(folder), subfolders, [file for file in files if not file.startswith(".")]
 
 
 def relative_files(root: Path) -> list[str]:
@@ -100,15 +106,17 @@ def read(root: Path, told: Collection[Path] = ()) -> tuple[list[Row], list[str]]
 
     Folders ``told`` are told of elsewhere, with all that is below them.
     """
-    sidecars, rows, texts, others = Sidecars(), [], set(), set()
-    for path in files_below(root):
-        if told and not set(path.parents).isdisjoint(told):
+    sidecars, rows, texts, others, closed = Sidecars(), [], set(), set(), set()
+    for folder, subfolders, files in _visible(root):
+        if told and not {folder, *folder.parents}.isdisjoint(told):
             continue
-        suffix = path.suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
-            rows.append((path.relative_to(root).as_posix(), sidecars.beside(path), {}))
-        else:
-            (texts if suffix in CAPTION_SUFFIXES else others).add(path)
+        closed |= {folder / name for name in subfolders if (folder / name).is_symlink()}
+        for path in map(folder.joinpath, files):
+            suffix = path.suffix.lower()
+            if suffix in IMAGE_SUFFIXES:
+                rows.append((path.relative_to(root).as_posix(), sidecars.beside(path), {}))
+            else:
+                (texts if suffix in CAPTION_SUFFIXES else others).add(path)
     common = Counter(path.suffix.lower() or "none" for path in sorted(others)).most_common(5)
     kinds = ", ".join(kind for kind, _ in common)
     found = {
@@ -117,6 +125,7 @@ def read(root: Path, told: Collection[Path] = ()) -> tuple[list[Row], list[str]]
         "caption files of several lines, the first of which counts": sidecars.cut,
         "caption files that cannot be decoded, with \ufffd for what is lost": sidecars.garbled,
         "caption files that cannot be opened": sidecars.unreadable,
+        "links to folders, which are not followed": closed,
     }
     return rows, [
         f"{what}: {len(paths)}, such as {encodable(min(paths).relative_to(root).as_posix())}"

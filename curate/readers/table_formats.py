@@ -74,8 +74,9 @@ def meaning(names: Sequence[str], config: TableConfig) -> Meaning:
     if not captions or not (url or image or _first(FILE_STEMS, names)):
         raise UserError(
             f"the table has the columns {', '.join(names)}; a caption ({', '.join(CAPTIONS)}) and an "
-            f"address ({', '.join(URLS)}) are needed. Type dataset.caption_columns=[NAME] "
-            "dataset.url_column=NAME, or dataset.columns=[...] if the first line is no line of names"
+            f"address ({', '.join(URLS)}) or a file name ({', '.join(IMAGES)}) are needed. Type "
+            "dataset.caption_columns=[NAME] and dataset.url_column=NAME or dataset.image_column=NAME, "
+            "or dataset.columns=[...] if the first line is no line of names"
         )
     rest: dict[str, str] = {}
     for name in names:

@@ -63,9 +63,11 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path):
     (tmp_path / "c.psd").write_text("")
     Image.new("RGB", (4, 4)).save(tmp_path / "l.png")
     (tmp_path / "l.txt").symlink_to("l.txt")  # a loop
+    (tmp_path / "more").symlink_to(tmp_path, target_is_directory=True)
     listing = folder(tmp_path)
     assert [c.captions for c in candidates_of(listing)] == [("ünï",), ("caf\ufffd",), ()]
-    orphan, other, cut, garbled, closed = listing.notes
+    orphan, other, cut, garbled, closed, linked = listing.notes
+    assert "more" in linked
     assert "l.txt" in closed
     assert "orphan.txt" in orphan
     assert ".psd" in other
