@@ -16,7 +16,7 @@ from curate.files import sha256_of
 
 LOCAL = "local-dir:"
 _PACKAGES = ("open_clip_torch", "torch", "timm", "transformers", "pillow")
-_PIXELS = "upright-srgb-on-white"  # how pictures are decoded; see images.decode
+_PIXELS = "upright-by-header-srgb-on-white"  # how pictures are decoded; see images.decode
 
 
 def check(config: ClipConfig) -> None:

@@ -119,7 +119,11 @@ def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> near.Pairs:
 
 
 def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:
-    """Hashes of 16 hex digits as (N,) uint64."""
+    """Hashes of 16 hex digits as (N,) uint64.
+
+    Raises:
+        pa.ArrowInvalid: one is of another length.
+    """
     texts = pa.table({"hash": phashes})["hash"].cast(pa.large_binary()).combine_chunks()
     fixed = texts.cast(pa.binary(NAME_DIGITS))
     start, end = (NAME_DIGITS * row for row in (fixed.offset, fixed.offset + len(fixed)))

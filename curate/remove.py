@@ -80,8 +80,7 @@ def main() -> None:
     if found["copies_left"]:
         print(
             f"{found['copies_left']} near copies are left, in the shards or dropped as copies so far; look "
-            "at them with python -m curate.explain, "
-            "or type the same command with --copies"
+            "at them with python -m curate.explain, or type the same command with --copies"
         )
 
 

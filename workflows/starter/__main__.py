@@ -64,33 +64,31 @@ def train_vae(shop: Workshop) -> None:
 
 def train_unet(shop: Workshop) -> None:
     """Train the U-Net on the VAE's latents and the CLIP's text tower."""
-    from workflows.starter.text import convert_text_tower
     from workflows.starter.unet import RECIPE, UnetTask
-    from workflows.starter.vae import build_vae
 
-    def make_task() -> UnetTask:
-        vae = shop.trained("vae", build_vae)
-        text_encoder = convert_text_tower(shop.trained_clip().text).to(shop.device)
-        return UnetTask(shop.pictures()[0], vae, text_encoder, shop.tokenizer, shop.device)
-
-    shop.train("unet", RECIPE, make_task)
+    shop.train("unet", RECIPE, lambda: UnetTask(shop.pictures()[0], *_encoders(shop), shop.device))
 
 
 def train_placed_unet(shop: Workshop) -> None:
     """Train the U-Net on with each picture in several places."""
     from workflows.starter.architecture import IMAGE_SIZE_PX
-    from workflows.starter.text import convert_text_tower
     from workflows.starter.unet import PLACED_RECIPE, PlacedUnetTask, build_unet
-    from workflows.starter.vae import build_vae
 
     def make_task() -> PlacedUnetTask:
         unet = shop.trained("unet", build_unet).requires_grad_(True)
-        vae = shop.trained("vae", build_vae)
-        text_encoder = convert_text_tower(shop.trained_clip().text).to(shop.device)
         large, pictures = shop.pictures(IMAGE_SIZE_PX)[0], shop.pictures()[0]
-        return PlacedUnetTask(unet, large, pictures, vae, text_encoder, shop.tokenizer, shop.device)
+        return PlacedUnetTask(unet, large, pictures, *_encoders(shop), shop.device)
 
     shop.train("placed", PLACED_RECIPE, make_task)
+
+
+def _encoders(shop: Workshop) -> tuple[Any, Any, Any]:
+    """VAE, text encoder and tokenizer that a U-Net learns from."""
+    from workflows.starter.text import convert_text_tower
+    from workflows.starter.vae import build_vae
+
+    vae = shop.trained("vae", build_vae)
+    return vae, convert_text_tower(shop.trained_clip().text).to(shop.device), shop.tokenizer
 
 
 def export(shop: Workshop) -> None:

@@ -19,13 +19,13 @@ from workflows.starter.text import hidden_states
 from workflows.starter.vae import LATENT_CHANNELS
 
 RECIPE = Recipe(
-    steps=8250, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
+    steps=8_250, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
     cooldown_share=0.0, ema_decay=0.9985, measure_every=250, seed=3,
 )  # fmt: skip
 # Then with each picture in other places and sizes as well: drawn as they are, two thousand are learned
 # by heart, and a fine-tuning to drawings of another cut has to forget them first.
 PLACED_RECIPE = Recipe(
-    steps=12000, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
+    steps=12_000, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
     ema_decay=0.9985, measure_every=250, seed=6,
 )  # fmt: skip
 PLACEMENTS = 6

@@ -35,9 +35,8 @@ class Workshop:
         self.device = device
         self.tokenizer = load_tokenizer(folder / "tokenizer")
         self.used: dict[str, str] = {}
-        self._sha256 = cache(
-            lambda name: sha256_of(folder / name)
-        )  # stages share what they stand on
+        # Stages share what they stand on.
+        self._sha256 = cache(lambda name: sha256_of(folder / name))
 
     def pictures(self, size_px: int = PICTURE_SIZE_PX) -> tuple[Pictures, Pictures]:
         """Training pictures and OpenMoji's, rendered on the first call."""
