@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 
@@ -30,3 +30,21 @@ def version_of(path: Path) -> str:
     except (OSError, ValueError):
         return ""
     return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def slashed(folder: Path, name: str) -> str:
+    """A file's name with the ``\\`` of Windows as ``/``, unless ``folder`` holds a file that is called so."""
+    if "\\" not in name or is_file(folder / name):
+        return name
+    return PureWindowsPath(name).as_posix()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; text that no file can be called is none."""
+    try:
+        return path.is_file()
+    except (
+        OSError,
+        ValueError,
+    ):  # too long, or a NUL: tables have pictures themselves in such columns
+        return False

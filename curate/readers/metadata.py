@@ -10,6 +10,7 @@ from typing import Any
 from curate.command import UserError
 from curate.readers import delimiter
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat, is_missing
+from curate.readers.files import slashed
 from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES, Row, images_below
 
@@ -41,26 +42,33 @@ def read(table: Path) -> tuple[list[Row], list[str]]:
             f"{table} needs the columns 'file_name' and one of {', '.join(CAPTION_NAMES)}; "
             f"it has: {', '.join(map(str, names))}"
         )
+    return _joined(table, records, file_column, column)
+
+
+def _joined(
+    table: Path, records: list[dict[str, Any]], file_column: str, column: str
+) -> tuple[list[Row], list[str]]:
+    """One row for each image, whatever number of records it has, and notes on what was not used."""
+    names = dict.fromkeys(name for record in records for name in record)
     rest = [name for name in names if name not in (file_column, column)]
     rows: dict[str, Row] = {}
     differing: set[str] = set()
+    repeated: list[str] = []
     for number, record in enumerate(records, start=1):
-        columns = _columns(record, rest)
+        columns, told = _columns(record, rest), captions_in(record.get(column))
         for name in _file_names(table, number, record.get(file_column)):
+            if name in rows and set(told) <= set(rows[name][1]):
+                repeated.append(name)
             _, captions, first = rows.setdefault(name, (name, (), columns))
-            captions = tuple(dict.fromkeys(captions + captions_in(record.get(column))))
-            rows[name] = (name, captions, first)
+            rows[name] = (name, tuple(dict.fromkeys(captions + told)), first)
             if columns != first:
                 differing.add(name)
-    return list(rows.values()), _notes(differing, rest)
-
-
-def _notes(differing: set[str], columns: list[str]) -> list[str]:
-    if not differing:
-        return []
-    return [
-        f"images whose records differ in {', '.join(columns)}, of which the first record counts: "
-        f"{len(differing)}, such as {min(differing)}"
+    found = {
+        f"images whose records differ in {', '.join(rest)}, of which the first record counts": differing,
+        "records that say of an image what an earlier one said": repeated,
+    }
+    return list(rows.values()), [
+        f"{what}: {len(which)}, such as {min(which)}" for what, which in found.items() if which
     ]
 
 
@@ -78,7 +86,7 @@ def _file_names(table: Path, number: int, value: Any) -> list[str]:
         raise UserError(
             f"{table}: record {number} has no file_name; name its image or remove the record"
         )
-    return [_below(table, number, Path(name)) for name in names]
+    return [_below(table, number, Path(slashed(table.parent, name))) for name in names]
 
 
 def _below(table: Path, number: int, path: Path) -> str:

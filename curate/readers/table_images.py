@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from curate.images import MISSING_FILE, UnreadableImage
 from curate.readers import table_index
-from curate.readers.files import read_bytes, version_of
+from curate.readers.files import is_file, read_bytes, slashed, version_of
 from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES, refuse
 from curate.readers.table_formats import FILE_STEMS, text_of
@@ -130,7 +130,7 @@ class Finder:
     def find(self, record: dict[str, Any], url: str, captions: tuple[str, ...], file: str) -> str:
         """The location of a row's picture, "" where there is none; ``file`` is what the row names."""
         file = self._relative(file)
-        if file and (self._index is None or (_is_inside(file) and _is_file(self._root / file))):
+        if file and (self._index is None or (_is_inside(file) and is_file(self._root / file))):
             return file
         if self._index is None:
             return ""
@@ -154,16 +154,10 @@ class Finder:
         """A file's name below the root; an address is none."""
         if not file or "://" in file:
             return ""
+        file = slashed(self._root, file)
         if Path(file).is_relative_to(self._root.absolute()):
             file = Path(file).relative_to(self._root.absolute()).as_posix()
         return PurePosixPath(file).as_posix()  # ./a.png is a.png
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long for one: tables have pictures themselves in such columns
-        return False
 
 
 def _is_inside(name: str) -> bool:

@@ -99,8 +99,9 @@ def test_rows_of_one_image_are_its_captions(tmp_path, suffix):
     assert [c.captions for c in candidates_of(listing)] == [("one", "three"), ("two",)]
     assert candidates_of(listing)[0].columns["licence"] == "CC0"
     assert listing.total == 2
-    differing, unnamed = listing.notes
+    differing, repeated, unnamed = listing.notes
     assert "a.png" in differing
+    assert repeated == "records that say of an image what an earlier one said: 1, such as a.png"
     assert unnamed == f"images not named in metadata.{suffix}: 1, such as c.png"
 
 
@@ -233,6 +234,14 @@ def test_metadata_must_name_its_columns_and_stay_inside(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,text\n../a.png,a cat\n")
     with pytest.raises(UserError, match="leaves the folder"):
         folder(tmp_path)
+
+
+def test_folders_may_be_parted_as_on_windows(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("sub/a.png", "b\\c.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "metadata.csv").write_text("file_name,text\nsub\\a.png,a cat\nb\\c.png,a dog\n")
+    assert sorted(c.location for c in folder(tmp_path).candidates()) == ["b\\c.png", "sub/a.png"]
 
 
 def test_metadata_columns_never_hide_the_ledgers_own(tmp_path):

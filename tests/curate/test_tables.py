@@ -466,6 +466,13 @@ def test_a_file_that_the_row_names_is_taken_at_its_word(tmp_path, images):
     assert listed(source)[4].version == ""
 
 
+def test_a_file_may_be_named_as_on_windows(tmp_path, images):
+    (images / "sub").mkdir()
+    (images / "red.png").rename(images / "sub/red.png")
+    path = write_rows(tmp_path / "t.csv", [("sub\\red.png", "a")], ("file_name", "text"))
+    assert found(read(path, images)) == ["red"]
+
+
 def test_the_index_follows_the_folder_and_the_table(tmp_path, images):
     path = write_rows(tmp_path / "t.csv", [("http://x/red.png", "a"), ("http://x/new.png", "b")])
     index = tmp_path / "elsewhere/index"
