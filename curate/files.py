@@ -57,7 +57,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"another process is at work in {folder}; wait for it, or take another run.name"
+                f"another process is at work in {folder}; wait for it, or take another folder"
             ) from error
         yield
 

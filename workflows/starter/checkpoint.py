@@ -16,7 +16,6 @@ from workflows.starter.recipe import Recipe
 
 NAME = "checkpoint.safetensors"
 AVERAGE = "ema/"  # begins the names of averaged weights
-_MAY_CHANGE = ("steps", "measure_every")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def told(path: Path) -> Told:
 def is_finished(path: Path, recipe: Recipe) -> bool:
     """Whether a checkpoint is the last one of ``recipe``."""
     said = told(path)
-    return said.step == recipe.steps and said.recipe == asdict(recipe)
+    return said.step == recipe.steps and not _changed(said, recipe)
 
 
 def check_resumable(path: Path, recipe: Recipe, made_from: Mapping[str, str]) -> None:
@@ -72,18 +71,28 @@ def check_resumable(path: Path, recipe: Recipe, made_from: Mapping[str, str]) ->
     The number of steps may change until the learning rate begins to fall, by the old one or the new.
     """
     check_same(path, made_from)
-    said, now = told(path), asdict(recipe)
-    changed = [
-        name for name in now if name not in _MAY_CHANGE and said.recipe.get(name) != now[name]
-    ]
-    if not changed and said.recipe["steps"] != recipe.steps:
-        hot_steps = min(Recipe(**said.recipe).hot_steps, recipe.hot_steps)
-        changed = ["steps"] if said.step > hot_steps else []
+    check_recipe(path, recipe)
+
+
+def check_recipe(path: Path, recipe: Recipe) -> None:
+    """Raise a `UserError` if a checkpoint is of another recipe; see `check_resumable` for the steps."""
+    said = told(path)
+    changed = _changed(said, recipe)
+    if changed == ["steps"] and said.step <= min(Recipe(**said.recipe).hot_steps, recipe.hot_steps):
+        return
     if changed:
         raise UserError(
             f"{path} was trained with another {', '.join(changed)} than the recipe has now; move "
             f"{path.parent} away to train it anew"
         )
+
+
+def _changed(said: Told, recipe: Recipe) -> list[str]:
+    """The fields by which a checkpoint's recipe differs; how often it is measured changes nothing."""
+    now = asdict(recipe).items()
+    return [
+        name for name, value in now if name != "measure_every" and said.recipe.get(name) != value
+    ]
 
 
 def check_same(path: Path, now: Mapping[str, str]) -> None:

@@ -14,12 +14,9 @@ from workflows.starter.emoji_batches import CaptionSampler, NameSampler, as_floa
 from workflows.starter.emoji_sets import Pictures
 from workflows.starter.figures import kept_share, recall, separation
 from workflows.starter.meaning import Lesson
-from workflows.starter.recipe import Recipe
+from workflows.starter.recipe import RECIPES
 
-RECIPE = Recipe(
-    steps=800, batch_size=256, learning_rate=1e-3, warmup_steps=60, weight_decay=0.05,
-    ema_decay=0.998, measure_every=100, seed=1,
-)  # fmt: skip
+RECIPE = RECIPES["clip"]
 LOGIT_SCALE_RATE = 10.0
 RECALL_AT = 5
 FALSE_KEEP_RATES = (0.01, 0.05)
@@ -55,12 +52,14 @@ def clip_figures(
     for rate in FALSE_KEEP_RATES:
         figures[f"kept_openmoji_plain_at_{rate:.0%}"] = kept_share(similarity, rate)
     rows = plain & unseen
+    figures["openmoji_unseen_pictures"] = int(rows.sum())
     figures["recall_openmoji_unseen"] = recall(image[rows] @ text[rows].T, RECALL_AT)
     noto = pictures.select(pictures.sets == "noto")
     image, text = embed(model, tokenizer, noto)
     plain, unseen = torch.from_numpy(~noto.toned()), torch.from_numpy(noto.unseen())
     figures["auc_noto_unseen"] = separation(image[unseen] @ text[unseen].T)
     for suffix, rows in {"": plain, "_unseen": plain & unseen}.items():
+        figures[f"noto{suffix}_pictures"] = int(rows.sum())
         figures[f"recall_noto{suffix}"] = recall(image[rows] @ text[rows].T, RECALL_AT)
     return figures
 

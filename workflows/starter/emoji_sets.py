@@ -139,11 +139,14 @@ def concept_of(caption: str) -> str:
 
 
 def read_package(archive: Path, member: str) -> dict:
-    """The JSON file `member` (icons.json, chars.json, …) of an Iconify npm archive."""
+    """The JSON file `member` (icons.json, chars.json, …) of an Iconify npm archive.
+
+    Raises:
+        KeyError: it holds no such file.
+    """
     with tarfile.open(archive) as tar:
         stream = tar.extractfile(f"package/{member}")
-        if stream is None:
-            raise FileNotFoundError(f"{archive} holds no {member}")
+        assert stream is not None, f"{member} of {archive} is no file"
         return json.load(stream)
 
 

@@ -18,12 +18,9 @@ from workflows.starter.architecture import encode_text, normalise, tokenize
 from workflows.starter.clip import MAX_LOGIT_SCALE, clip_figures
 from workflows.starter.emoji_batches import CaptionSampler, NameSampler, as_floats, coarsen, vary
 from workflows.starter.emoji_sets import Pictures
-from workflows.starter.recipe import Recipe
+from workflows.starter.recipe import RECIPES
 
-RECIPE = Recipe(
-    steps=450, batch_size=128, learning_rate=5e-4, warmup_steps=40, weight_decay=0.05,
-    ema_decay=0.99, measure_every=75, seed=5,
-)  # fmt: skip
+RECIPE = RECIPES["image"]
 TRUNK_RATE = 0.3  # of the learning rate: what ImageNet taught is worth keeping
 
 

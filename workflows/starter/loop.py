@@ -1,7 +1,8 @@
 """The training loop of the starter models: seeded by step, logged, and resumable after any kill.
 
 The randomness of a step is a function of (seed, step) alone, so a checkpoint needs no generator
-state and a resumed run computes what an uninterrupted one would have.
+state, and on a CPU with as many threads a resumed run computes what an uninterrupted one would have.
+(On CUDA some sums are taken in any order.)
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -135,6 +137,8 @@ def train(task: Task, recipe: Recipe, folder: Path, made_from: Mapping[str, str]
     if path.exists():
         checkpoint.check_resumable(path, recipe, made_from)
         state.load(path)
+    log = folder / "metrics.jsonl"
+    _cut_log(log, state.step)
     device = next(task.model.parameters()).device
     bar = tqdm(total=recipe.steps, initial=state.step, desc=folder.name, mininterval=20, ncols=100)
     losses: list[float] = []
@@ -150,10 +154,20 @@ def train(task: Task, recipe: Recipe, folder: Path, made_from: Mapping[str, str]
             row = {"step": state.step, "loss": sum(losses) / len(losses), **figures}
             losses.clear()
             bar.write(json.dumps({key: round(value, 4) for key, value in row.items()}))
-            with (folder / "metrics.jsonl").open("a") as log:
-                log.write(json.dumps(row) + "\n")
+            with log.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
             state.save(path, made_from)  # last: what is cut before is measured again
     bar.close()
+
+
+def _cut_log(log: Path, step: int) -> None:
+    """Take out what a killed run has noted after its last checkpoint, at ``step``."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    with atomic_write(log) as stream:
+        for line in lines:
+            with suppress(ValueError):  # cut within the line
+                if json.loads(line)["step"] <= step:
+                    stream.write(f"{line}\n".encode())
 
 
 @torch.inference_mode()

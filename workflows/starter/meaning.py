@@ -10,12 +10,9 @@ from torch import Tensor
 
 from workflows.starter.architecture import build_student, encode_text, tokenize
 from workflows.starter.pretrained import Meanings
-from workflows.starter.recipe import Recipe
+from workflows.starter.recipe import RECIPES
 
-RECIPE = Recipe(
-    steps=1000, batch_size=512, learning_rate=1e-3, warmup_steps=60, weight_decay=0.05,
-    ema_decay=0.995, measure_every=200, seed=4,
-)  # fmt: skip
+RECIPE = RECIPES["meaning"]
 NAME_SHARE = 0.125
 HELD_OUT_WORDS = 500
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from curate.command import UserError
@@ -55,8 +56,11 @@ class Package:
         return path
 
     def _download(self, folder: Path) -> None:
+        """Into a folder of its own first: what a killed client leaves is no archive."""
         try:
-            subprocess.run(self.command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            with TemporaryDirectory(dir=folder) as part:
+                subprocess.run(self.command, cwd=part, check=True, stdout=subprocess.DEVNULL)
+                (Path(part) / self.file_name).replace(folder / self.file_name)
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
             raise UserError(
                 f"{self.name} could not be downloaded ({error}); put {self.file_name}, which "

@@ -11,23 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curate.command import UserError
 from finetune.objective import NoiseSchedule, denoising_loss
 from workflows.starter.emoji_batches import CaptionSampler, as_floats, place
 from workflows.starter.emoji_sets import Pictures
-from workflows.starter.recipe import Recipe
+from workflows.starter.recipe import RECIPES
 from workflows.starter.text import hidden_states
 from workflows.starter.vae import LATENT_CHANNELS
 
-RECIPE = Recipe(
-    steps=8_250, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
-    cooldown_share=0.0, ema_decay=0.9985, measure_every=250, seed=3,
-)  # fmt: skip
-# Then with each picture in other places and sizes as well: drawn as they are, two thousand are learned
-# by heart, and a fine-tuning to drawings of another cut has to forget them first.
-PLACED_RECIPE = Recipe(
-    steps=12_000, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
-    ema_decay=0.9985, measure_every=250, seed=6,
-)  # fmt: skip
+RECIPE, PLACED_RECIPE = RECIPES["unet"], RECIPES["placed"]
 PLACEMENTS = 6
 CAPTION_DROPOUT = 0.1
 TONED_WEIGHT = 0.5  # few concepts, and the tone is soon learned
@@ -123,10 +115,12 @@ class HeldOut:
         self.schedule = build_schedule().to(device)
         self.latents = encode(vae, chosen) * scaling_factor
         self.text = hidden_states(text_encoder, tokenizer, [str(name) for name in chosen.captions])
+        self.toned = torch.from_numpy(chosen.toned())
         self.noise = torch.randn(self.latents.shape, generator=generator)
         # Pictures lie in the order of their code points; one noise level is not to be all faces.
         order = torch.randperm(count, generator=generator)
         self.latents, self.text = self.latents[order], self.text[order]
+        self.toned = self.toned[order]
         self.timesteps = torch.linspace(0, len(self.schedule) - 1, count).long()
 
     @torch.inference_mode()
@@ -206,7 +200,15 @@ class PlacedUnetTask(UnetTask):
     recipe = PLACED_RECIPE
 
     def __init__(self, unet: Any, large: Pictures, pictures: Pictures, *encoders: Any) -> None:
-        """``large`` are the pictures at more than 64 px, to be moved without a blur."""
+        """``large`` are the same pictures at more than 64 px, to be moved without a blur.
+
+        Raises:
+            UserError: they are not the same.
+        """
+        if not np.array_equal(large.captions, pictures.captions):
+            raise UserError(
+                "the renders of the two sizes show different pictures; delete the work folder's train-*.npz"
+            )
         super().__init__(pictures, *encoders)
         self.model = unet.to(self.device)
         vae = encoders[0]
@@ -225,7 +227,10 @@ class PlacedUnetTask(UnetTask):
 
 
 def unet_figures(pictures: Pictures, folder: Path, device: torch.device) -> dict[str, float]:
-    """Loss of the pipeline in ``folder`` on pictures of unseen concepts, by tenths of the noise levels."""
+    """Loss of the pipeline in ``folder`` on pictures of unseen concepts.
+
+    Of all, of those without skin tones, and of all by tenths of the noise levels; and how many pictures.
+    """
     from diffusers import StableDiffusionPipeline
 
     pipeline: Any = StableDiffusionPipeline.from_pretrained(folder).to(device)
@@ -235,6 +240,8 @@ def unet_figures(pictures: Pictures, folder: Path, device: torch.device) -> dict
     heldout = HeldOut(chosen, encoders, vae.config.scaling_factor, JUDGED_DRAWS, device)
     losses = heldout.losses(pipeline.unet.eval())
     tenths = enumerate(losses.tensor_split(10))
-    return {"loss_unseen": float(losses.mean())} | {
-        f"loss_unseen_noise_{tenth}": float(part.mean()) for tenth, part in tenths
-    }
+    return {
+        "unseen_pictures": int(chosen.unseen().sum()),
+        "loss_unseen": float(losses.mean()),
+        "loss_unseen_plain": float(losses[~heldout.toned].mean()),
+    } | {f"loss_unseen_noise_{tenth}": float(part.mean()) for tenth, part in tenths}

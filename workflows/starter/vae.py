@@ -9,12 +9,9 @@ from torch import Tensor, nn
 
 from workflows.starter.emoji_batches import CaptionSampler, as_floats, outline, swap_channels
 from workflows.starter.emoji_sets import Pictures
-from workflows.starter.recipe import Recipe
+from workflows.starter.recipe import RECIPES
 
-RECIPE = Recipe(
-    steps=10_400, batch_size=8, learning_rate=1.5e-3, warmup_steps=100, weight_decay=0.0,
-    ema_decay=0.999, measure_every=250, seed=2,
-)  # fmt: skip
+RECIPE = RECIPES["vae"]
 LATENT_CHANNELS = 16
 KL_WEIGHT = 1e-4
 EDGE_WEIGHT = 1.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from curate.command import UserError
 from curate.files import sha256_of
 from workflows.starter import checkpoint
+from workflows.starter.recipe import RECIPES
 from workflows.starter.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from workflows.starter.emoji_sets import Pictures
     from workflows.starter.loop import Task
     from workflows.starter.meaning import Lesson
-    from workflows.starter.recipe import Recipe
 
 PICTURE_SIZE_PX = 64
 
@@ -57,7 +57,7 @@ class Workshop:
         self._use(MEANINGS)
         return Lesson(found, self.tokenizer, self.device)
 
-    def train(self, stage: str, recipe: Recipe, make_task: Callable[[], Task]) -> None:
+    def train(self, stage: str, make_task: Callable[[], Task]) -> None:
         """Train a stage to its end, or go on where it was cut; a finished one stays as it is.
 
         Raises:
@@ -65,7 +65,7 @@ class Workshop:
         """
         from workflows.starter.loop import train
 
-        path = self.folder / stage / checkpoint.NAME
+        path, recipe = self.folder / stage / checkpoint.NAME, RECIPES[stage]
         if path.exists() and checkpoint.is_finished(path, recipe):
             self._check(stage)
             print(f"{stage}: trained already")
@@ -77,7 +77,8 @@ class Workshop:
         """The averaged weights of a finished stage, for inference.
 
         Raises:
-            UserError: the stage has not come to its end, or what it stands on has changed since.
+            UserError: the stage has not come to its end, or it was trained by another recipe than there
+                is now, or what it stands on has changed since.
         """
         self._check(stage)
         name = f"{stage}/{checkpoint.NAME}"
@@ -103,11 +104,10 @@ class Workshop:
         again = f"python -m workflows.starter {stage} --work-dir {self.folder}"
         if not path.exists():
             raise UserError(f"{path} is missing; run `{again}` first")
-        told = checkpoint.told(path)
-        if told.step < told.recipe["steps"]:
-            raise UserError(
-                f"{path} is at step {told.step} of {told.recipe['steps']}; run `{again}` first"
-            )
+        told, recipe = checkpoint.told(path), RECIPES[stage]
+        checkpoint.check_recipe(path, recipe)
+        if told.step < recipe.steps:
+            raise UserError(f"{path} is at step {told.step} of {recipe.steps}; run `{again}` first")
         present = [name for name in told.made_from if (self.folder / name).exists()]
         now = {name: self._sha256(name) for name in present}
         checkpoint.check_same(path, told.made_from | now)

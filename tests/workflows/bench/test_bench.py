@@ -6,7 +6,7 @@ import pytest
 
 from curate.clip import load_clip
 from curate.config import ClipConfig
-from workflows.bench import compare, deciding, memory, scoring, sharding
+from workflows.bench import compare, deciding, drawing, memory, scoring, sharding
 from workflows.bench.__main__ import main
 from workflows.bench.data import Photographs
 
@@ -58,6 +58,15 @@ def test_scoring(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "15 pairs" in printed
     assert float(re.search(r"the usual way, fp32: (\S+)", printed)[1]) < 1e-5
+
+
+def test_drawing(capsys, monkeypatch):
+    monkeypatch.setattr(drawing, "PICTURES", 2)
+    monkeypatch.setattr(drawing, "STEPS", 2)
+    drawing.run()
+    printed = capsys.readouterr().out
+    assert "drawing 2 pictures in 2 steps" in printed
+    assert all(name in printed for name in (*drawing.SAMPLERS, "passes alone"))
 
 
 @pytest.mark.slow

@@ -97,6 +97,9 @@ def test_each_figure_is_of_its_own_pictures(monkeypatch: pytest.MonkeyPatch) -> 
             "auc_noto_unseen": separation(of_noto[12:20, 12:20]),
             "recall_noto": recall(of_noto[:20, :20], 5),
             "recall_noto_unseen": recall(of_noto[12:20, 12:20], 5),
+            "openmoji_unseen_pictures": 8,
+            "noto_pictures": 20,
+            "noto_unseen_pictures": 8,
         }
     )
 

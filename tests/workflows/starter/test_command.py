@@ -18,7 +18,9 @@ def test_every_stage_is_a_choice() -> None:
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starter, "find_spec", lambda name: None if name == "emoji" else object())
-    with pytest.raises(UserError, match=r'^emoji missing; type: pip install "darkroom\[demo\]"'):
+    with pytest.raises(
+        UserError, match=r'^emoji missing; type: pip install -c constraints.txt "darkroom\[demo\]"'
+    ):
         starter.require_packages()
 
 

@@ -61,6 +61,15 @@ def test_a_cut_run_resumes_to_identical_weights(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in logs[0].splitlines()] == [2, 4]
 
 
+def test_what_was_noted_after_the_last_checkpoint_is_noted_once(tmp_path: Path) -> None:
+    train(Sine(), replace(RECIPE, steps=2), tmp_path, MADE_FROM)
+    log = tmp_path / "metrics.jsonl"
+    noted = log.read_text()
+    log.write_text(noted + '{"step": 3, "loss": 1}\n{"step": 4, "lo')  # cut in the middle of a word
+    train(Sine(), replace(RECIPE, steps=2), tmp_path, MADE_FROM)
+    assert log.read_text() == noted
+
+
 def test_the_average_is_what_is_measured_and_loaded(tmp_path: Path) -> None:
     task = Sine()
     train(task, RECIPE, tmp_path, MADE_FROM)

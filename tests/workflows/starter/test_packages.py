@@ -33,6 +33,21 @@ def test_another_archive_than_the_recipe_s_is_refused(tmp_path: Path) -> None:
         Package("pypi", "some-model", "1.0", SHA256).fetch(tmp_path)
 
 
+def test_what_a_cut_download_leaves_is_no_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Package("npm", "some-set", "1.0", SHA256)
+    client = tmp_path / "npm"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    client.write_text(f"#!/bin/sh\necho half > {package.file_name}\nexit 1\n")
+    client.chmod(0o755)
+    with pytest.raises(UserError, match="could not be downloaded"):
+        package.fetch(tmp_path / "work")
+    client.write_text(f"#!/bin/sh\nprintf '{CONTENT.decode()}' > {package.file_name}\n")
+    assert package.fetch(tmp_path / "work").read_bytes() == CONTENT
+    assert [path.name for path in (tmp_path / "work").iterdir()] == [package.file_name]
+
+
 def test_a_missing_npm_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"icons-set-1\.0\.tgz.*npm pack .*@icons/set@1\.0"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from curate.command import UserError
 from workflows.starter import unet as starter_unet
 from workflows.starter.architecture import build_clip
 from workflows.starter.emoji_sets import Pictures, is_held_out
@@ -82,6 +83,12 @@ def test_placed_pictures_are_learned_from_the_weights_of_before(
     assert torch.tensor(came_from).any(dim=0).all()
 
 
+def test_renders_of_other_pictures_are_refused(task: starter_unet.UnetTask) -> None:
+    some = _pictures()
+    with pytest.raises(UserError, match="show different pictures"):
+        starter_unet.PlacedUnetTask(starter_unet.build_unet(), some.select(np.array([0])), some)
+
+
 @torch.inference_mode()
 def test_held_out_figures_average_to_the_whole(task: starter_unet.UnetTask) -> None:
     figures = task.measure(task.model)
@@ -111,6 +118,29 @@ def test_the_shipped_figures_go_from_little_noise_to_much(
     tenths = [figures[f"loss_unseen_noise_{tenth}"] for tenth in range(10)]
     assert tenths == pytest.approx([49.5 + 100 * tenth for tenth in range(10)], abs=1)
     assert figures["loss_unseen"] == pytest.approx(499.5, abs=1)
+
+
+def test_the_shipped_figures_without_skin_tones_are_of_those_pictures(
+    ldm_folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the mark of its caption for a loss."""
+    some = _pictures()
+    unseen = some.unseen() & (some.sets == starter_unet.SET)
+    marked = np.isin(np.arange(len(some)), unseen.nonzero()[0][:2])
+    tone = " dark skin tone"
+    captions = np.where(marked, np.char.add(some.captions, tone), some.captions)
+    some = replace(some, captions=captions)
+    assert unseen.sum() > 4
+    monkeypatch.setattr(
+        starter_unet,
+        "hidden_states",
+        lambda e, t, names: torch.tensor([float(tone in name) for name in names]),
+    )
+    monkeypatch.setattr(starter_unet, "denoising_loss", lambda *given: given[5])
+    figures = starter_unet.unet_figures(some, ldm_folder, torch.device("cpu"))
+    assert figures["unseen_pictures"] == unseen.sum()
+    assert figures["loss_unseen"] == pytest.approx(2 / unseen.sum(), rel=0.2)
+    assert figures["loss_unseen_plain"] == 0
 
 
 def test_the_shipped_figures_are_of_unseen_pictures_of_the_one_set(

@@ -1,5 +1,6 @@
 """The work folder: stages stand on finished ones that have not changed since."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from curate.command import UserError
-from workflows.starter import checkpoint
+from workflows.starter import checkpoint, workshop
 from workflows.starter.recipe import Recipe
 from workflows.starter.workshop import Workshop
 
 RECIPE = Recipe(steps=2, batch_size=1, learning_rate=0.1, warmup_steps=1, measure_every=1)
+
+
+@pytest.fixture(autouse=True)
+def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+    """The same two steps for every stage."""
+    short = dict.fromkeys(workshop.RECIPES, RECIPE)
+    monkeypatch.setattr(workshop, "RECIPES", short)
+    return short
 
 
 def layer() -> nn.Module:
@@ -40,7 +49,7 @@ def shop(folder: Path) -> Workshop:
     return Workshop(folder, torch.device("cpu"))
 
 
-def train(folder: Path, stage: str, upstream: str = "", recipe: Recipe = RECIPE, rate=1.0) -> None:
+def train(folder: Path, stage: str, upstream: str = "", rate: float = 1.0) -> None:
     """A stage that may stand on another one."""
     some = shop(folder)
 
@@ -49,7 +58,7 @@ def train(folder: Path, stage: str, upstream: str = "", recipe: Recipe = RECIPE,
             some.trained(upstream, layer)
         return Drift(rate)
 
-    some.train(stage, recipe, make_task)
+    some.train(stage, make_task)
 
 
 @pytest.fixture
@@ -73,7 +82,7 @@ def test_a_finished_stage_is_not_made_again(chain: Path, capsys: pytest.CaptureF
     def never() -> Drift:
         raise AssertionError
 
-    shop(chain).train("unet", RECIPE, never)
+    shop(chain).train("unet", never)
     assert "unet: trained already" in capsys.readouterr().out
 
 
@@ -83,6 +92,25 @@ def test_a_stage_is_refused_once_what_it_stands_on_has_changed(chain: Path, stag
     train(chain, stage, "meaning" if stage == "vae" else "", rate=-1.0)
     with pytest.raises(UserError, match=f"another {stage}/checkpoint"):
         shop(chain).trained("unet", layer)
+
+
+def test_a_stage_of_another_recipe_is_not_stood_on(chain: Path, recipes: dict[str, Recipe]) -> None:
+    recipes["vae"] = replace(RECIPE, measure_every=2)  # changes nothing
+    shop(chain).trained("unet", layer)
+    recipes["vae"] = replace(RECIPE, learning_rate=0.2)
+    with pytest.raises(UserError, match=r"vae/checkpoint.*another learning_rate than the recipe"):
+        shop(chain).trained("unet", layer)
+    recipes["vae"] = replace(RECIPE, steps=4, cooldown_share=0.0)
+    with pytest.raises(UserError, match=r"vae/checkpoint.*another steps, cooldown_share"):
+        shop(chain).trained("vae", layer)
+
+
+def test_a_stage_that_may_go_on_is_not_finished(tmp_path: Path, recipes: dict[str, Recipe]) -> None:
+    recipes["vae"] = replace(RECIPE, cooldown_share=0.0)
+    train(tmp_path, "vae")
+    recipes["vae"] = replace(recipes["vae"], steps=4)
+    with pytest.raises(UserError, match=r"vae/checkpoint.* is at step 2 of 4; run"):
+        shop(tmp_path).trained("vae", layer)
 
 
 def test_what_is_gone_is_not_missed(chain: Path) -> None:
@@ -101,7 +129,7 @@ def test_a_stage_that_is_missing_or_unfinished_says_what_to_run(tmp_path: Path) 
             return super().loss(generator)
 
     with pytest.raises(KeyboardInterrupt):
-        shop(tmp_path).train("vae", RECIPE, lambda: Killed(1.0))
+        shop(tmp_path).train("vae", lambda: Killed(1.0))
     with pytest.raises(
         UserError, match=r"is at step 1 of 2; run `python -m workflows\.starter vae "
     ):
