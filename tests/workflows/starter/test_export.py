@@ -44,13 +44,17 @@ def ldm_folder(clip: torch.nn.Module, tmp_path: Path) -> Path:
     folder = tmp_path / "ldm"
     folder.mkdir()
     (folder / "README.md").write_text("card")
+    export_ldm(clip, folder)
+    return folder
+
+
+def export_ldm(clip: torch.nn.Module, folder: Path) -> None:
     torch.manual_seed(0)
     vae = starter_vae.build_vae()
     vae.register_to_config(scaling_factor=0.5)  # type: ignore[operator]
     text_encoder = convert_text_tower(clip.text)  # type: ignore[arg-type]
     unet = starter_unet.build_unet()
     starter_export.export_pipeline(unet, vae, text_encoder, starter_unet.SCHEDULER, folder)
-    return folder
 
 
 def test_diffusers_draws_with_the_folder(ldm_folder: Path) -> None:
@@ -72,3 +76,13 @@ def test_the_folder_is_half_precision_keeps_its_card_and_names_no_path(ldm_folde
         content = json.loads(path.read_text(encoding="utf-8"))
         assert "_name_or_path" not in content
         assert str(ldm_folder.parent) not in path.read_text(encoding="utf-8")
+
+
+def test_an_export_cut_between_its_last_two_steps_is_mended(
+    clip: torch.nn.Module, ldm_folder: Path
+) -> None:
+    """The new folder is complete, the old one, which has the card, was put aside."""
+    ldm_folder.rename(ldm_folder.with_name(".ldm.old"))
+    export_ldm(clip, ldm_folder)
+    assert (ldm_folder / "README.md").read_text() == "card"
+    assert [path.name for path in ldm_folder.parent.iterdir()] == ["ldm"]
