@@ -45,8 +45,10 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, option: str = "run.name") -> Iterator[None]:
     """Keep other processes of this program out of ``folder``; the system lets go when this one ends.
+
+    ``option`` is what the user may change to work elsewhere.
 
     Raises:
         UserError: another one is at work there.
@@ -57,7 +59,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"another process is at work in {folder}; wait for it, or take another folder"
+                f"another process is at work in {folder}; wait for it, or take another {option}"
             ) from error
         yield
 

@@ -53,19 +53,24 @@ def _joined(
     rest = [name for name in names if name not in (file_column, column)]
     rows: dict[str, Row] = {}
     differing: set[str] = set()
-    repeated: list[str] = []
+    repeated: set[str] = set()
     for number, record in enumerate(records, start=1):
         columns, told = _columns(record, rest), captions_in(record.get(column))
         for name in _file_names(table, number, record.get(file_column)):
-            if name in rows and set(told) <= set(rows[name][1]):
-                repeated.append(name)
+            if (
+                name in rows
+                and told
+                and set(told) <= set(rows[name][1])
+                and columns == rows[name][2]
+            ):
+                repeated.add(name)
             _, captions, first = rows.setdefault(name, (name, (), columns))
             rows[name] = (name, tuple(dict.fromkeys(captions + told)), first)
             if columns != first:
                 differing.add(name)
     found = {
         f"images whose records differ in {', '.join(rest)}, of which the first record counts": differing,
-        "records that say of an image what an earlier one said": repeated,
+        "images with a record that says what an earlier one said": repeated,
     }
     return list(rows.values()), [
         f"{what}: {len(which)}, such as {min(which)}" for what, which in found.items() if which
@@ -143,7 +148,8 @@ def _from_json(table: Path) -> list[dict[str, Any]]:
     if isinstance(content, dict):
         images = {name.rpartition(".")[0]: name for name in sorted(images_below(table.parent))}
         below = f"{table.parent.absolute()}/"
-        content = [_of_kohya(k.removeprefix(below), r, images) for k, r in content.items()]
+        keys = {key: slashed(table.parent, key).removeprefix(below) for key in content}
+        content = [_of_kohya(keys[key], record, images) for key, record in content.items()]
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise ValueError("neither {image: {caption: ...}} nor a list of records")
     return content

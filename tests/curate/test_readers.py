@@ -101,7 +101,7 @@ def test_rows_of_one_image_are_its_captions(tmp_path, suffix):
     assert listing.total == 2
     differing, repeated, unnamed = listing.notes
     assert "a.png" in differing
-    assert repeated == "records that say of an image what an earlier one said: 1, such as a.png"
+    assert repeated == "images with a record that says what an earlier one said: 1, such as a.png"
     assert unnamed == f"images not named in metadata.{suffix}: 1, such as c.png"
 
 
@@ -288,12 +288,13 @@ def test_a_changed_file_has_another_version(tmp_path):
 
 
 def test_kohyas_metadata(tmp_path):
-    for name in ("a.png", "sub/b.png", "c.webp", "d.png"):
+    for name in ("a.png", "sub/b.png", "sub/e.png", "c.webp", "d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     content = {
         "a": {"caption": "a cat", "tags": "cat, mat", "train_resolution": [64, 64]},
         "sub/b.png": {"tags": "dog"},
+        "sub\\e": {"caption": "a cow"},
         f"{tmp_path}/c": {"caption": "a bird"},
         "gone": {"caption": "lost"},
         "d": {},
@@ -303,6 +304,7 @@ def test_kohyas_metadata(tmp_path):
     assert got == {
         "a.png": ("a cat, cat, mat",),
         "sub/b.png": ("dog",),
+        "sub/e.png": ("a cow",),
         "c.webp": ("a bird",),
         "gone": ("lost",),
         "d.png": (),

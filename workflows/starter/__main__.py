@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.command import UserError, exit_codes
-from curate.files import locked
+from curate.files import locked, remove_parts
 
 if TYPE_CHECKING:
     import torch
@@ -182,7 +182,11 @@ def main() -> None:
 
     device = checked_device(chosen.device)
     torch.set_num_threads(chosen.threads)
-    with locked(chosen.work_dir):
+    if chosen.stage == "measure":  # may be asked while a stage is in training
+        measure(Workshop(chosen.work_dir, device))
+        return
+    with locked(chosen.work_dir, "--work-dir"):
+        remove_parts(chosen.work_dir)
         for stage in STAGES if chosen.stage == "all" else (chosen.stage,):
             STAGES[stage](Workshop(chosen.work_dir, device))
 

@@ -76,23 +76,21 @@ def check_resumable(path: Path, recipe: Recipe, made_from: Mapping[str, str]) ->
 
 def check_recipe(path: Path, recipe: Recipe) -> None:
     """Raise a `UserError` if a checkpoint is of another recipe; see `check_resumable` for the steps."""
-    said = told(path)
-    changed = _changed(said, recipe)
-    if changed == ["steps"] and said.step <= min(Recipe(**said.recipe).hot_steps, recipe.hot_steps):
-        return
-    if changed:
+    if changed := _changed(told(path), recipe):
         raise UserError(
-            f"{path} was trained with another {', '.join(changed)} than the recipe has now; move "
-            f"{path.parent} away to train it anew"
+            f"{path} was trained with another {', '.join(changed)} than the recipe has now; bring that "
+            f"recipe back, or move {path.parent} away to train it anew"
         )
 
 
 def _changed(said: Told, recipe: Recipe) -> list[str]:
-    """The fields by which a checkpoint's recipe differs; how often it is measured changes nothing."""
-    now = asdict(recipe).items()
-    return [
-        name for name, value in now if name != "measure_every" and said.recipe.get(name) != value
-    ]
+    """The fields by which a checkpoint's recipe differs, but for those that changed nothing so far."""
+    then, now = said.recipe, asdict(recipe)
+    names = [name for name in {**now, **then} if name != "measure_every"]
+    changed = [name for name in names if then.get(name) != now.get(name)]
+    if changed == ["steps"] and said.step <= min(Recipe(**then).hot_steps, recipe.hot_steps):
+        return []
+    return changed
 
 
 def check_same(path: Path, now: Mapping[str, str]) -> None:

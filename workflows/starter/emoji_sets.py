@@ -15,6 +15,7 @@ import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -216,7 +217,8 @@ def render_all(drawings: list[Drawing], size_px: int, workers: int) -> Pictures:
 
     svgs = [drawing.svg for drawing in drawings]
     jobs = [(svgs[start : start + 64], size_px) for start in range(0, len(svgs), 64)]
-    with ProcessPoolExecutor(workers) as pool:
+    # Forked, workers whose parent is killed would keep its lock on the work folder.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         parts = list(tqdm(pool.map(_render_chunk, jobs), total=len(jobs), desc="rendering"))
     return Pictures(
         np.concatenate(parts),

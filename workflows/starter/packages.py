@@ -6,11 +6,11 @@ holds to their versions.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from curate.command import UserError
@@ -57,12 +57,16 @@ class Package:
 
     def _download(self, folder: Path) -> None:
         """Into a folder of its own first: what a killed client leaves is no archive."""
+        part = folder / ".download"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
         try:
-            with TemporaryDirectory(dir=folder) as part:
-                subprocess.run(self.command, cwd=part, check=True, stdout=subprocess.DEVNULL)
-                (Path(part) / self.file_name).replace(folder / self.file_name)
+            subprocess.run(self.command, cwd=part, check=True, stdout=subprocess.DEVNULL)
+            (part / self.file_name).replace(folder / self.file_name)
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
             raise UserError(
                 f"{self.name} could not be downloaded ({error}); put {self.file_name}, which "
                 f"`{' '.join(self.command)}` makes, into {folder}"
             ) from error
+        finally:
+            shutil.rmtree(part)

@@ -207,7 +207,8 @@ class PlacedUnetTask(UnetTask):
         """
         if not np.array_equal(large.captions, pictures.captions):
             raise UserError(
-                "the renders of the two sizes show different pictures; delete the work folder's train-*.npz"
+                "the work folder's train-64px.npz and train-96px.npz show different pictures; install the "
+                "versions that constraints.txt names and delete the one that was rendered with others"
             )
         super().__init__(pictures, *encoders)
         self.model = unet.to(self.device)

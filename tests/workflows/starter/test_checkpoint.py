@@ -1,5 +1,6 @@
 """What a checkpoint says of itself, and when it may be gone on with."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,3 +84,24 @@ def test_finished_is_at_the_end_of_this_recipe(tmp_path: Path) -> None:
     assert checkpoint.is_finished(path, RECIPE)
     assert not checkpoint.is_finished(path, replace(RECIPE, steps=120))
     assert not checkpoint.is_finished(path, replace(RECIPE, seed=5))
+    assert checkpoint.is_finished(path, replace(RECIPE, measure_every=7))
+
+
+def test_one_that_was_cut_short_while_hot_is_finished(tmp_path: Path) -> None:
+    """Of a hundred steps the first fifty are hot: they are those of a recipe that ends there, hot."""
+    whole, first = (replace(RECIPE, steps=steps, cooldown_share=0.0) for steps in (100, 50))
+    path = tmp_path / checkpoint.NAME
+    save_file({}, path, checkpoint.metadata(50, whole, MADE_FROM))
+    assert checkpoint.is_finished(path, first)
+    checkpoint.check_recipe(path, first)
+    assert not checkpoint.is_finished(path, whole)
+
+
+def test_a_field_that_recipes_no_longer_have_is_another_recipe(tmp_path: Path) -> None:
+    said = checkpoint.metadata(100, RECIPE, MADE_FROM)
+    said["recipe"] = json.dumps(json.loads(said["recipe"]) | {"momentum": 0.9, "steps": 100})
+    path = tmp_path / checkpoint.NAME
+    save_file({}, path, said)
+    assert not checkpoint.is_finished(path, RECIPE)
+    with pytest.raises(UserError, match="another steps, momentum than"):
+        checkpoint.check_recipe(path, replace(RECIPE, steps=120))

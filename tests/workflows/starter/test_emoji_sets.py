@@ -2,12 +2,17 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from curate.command import UserError
+from curate.files import locked
 from workflows.starter import emoji_sets
 
 SQUARE = '<path fill="#ff0000" d="M0 0h16v32H0z"/>'  # the left half of a 32 x 32 view box
@@ -79,6 +84,40 @@ def test_a_tall_drawing_is_centred() -> None:
     assert (picture[:, 18:46] == 0).all()
     assert (picture[:, :14] == 255).all()
     assert (picture[:, 50:] == 255).all()
+
+
+def test_a_kill_while_rendering_leaves_no_lock(tmp_path: Path) -> None:
+    """Workers outlive a killed parent; they must not hold what it held."""
+    script = f"""
+from pathlib import Path
+from curate.files import locked
+from workflows.starter.emoji_sets import Drawing, render_all
+
+if __name__ == "__main__":
+    with locked(Path({str(tmp_path)!r})):
+        drawing = Drawing('<svg xmlns="http://www.w3.org/2000/svg"/>', "a", "a", "set", "")
+        print("locked", flush=True)
+        render_all([drawing] * 10**6, 64, 2)
+"""
+    (tmp_path / "script.py").write_text(script)
+    root = Path(emoji_sets.__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "script.py"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match="another process is at work"), locked(tmp_path):
+            pass
+        while "1/" not in process.stderr.read(1024):  # the bar: a worker has rendered
+            pass
+        process.kill()
+    with locked(tmp_path):
+        pass
 
 
 def test_a_tenth_of_the_concepts_is_held_out_and_skin_tones_follow_their_concept() -> None:
