@@ -43,8 +43,6 @@ def is_file(path: Path) -> bool:
     """Whether there is such a file; text that no file can be called is none."""
     try:
         return path.is_file()
-    except (
-        OSError,
-        ValueError,
-    ):  # too long, or a NUL: tables have pictures themselves in such columns
+    # Too long, or with a NUL: tables have pictures themselves in such columns.
+    except (OSError, ValueError):
         return False

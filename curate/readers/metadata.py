@@ -57,17 +57,12 @@ def _joined(
     for number, record in enumerate(records, start=1):
         columns, told = _columns(record, rest), captions_in(record.get(column))
         for name in _file_names(table, number, record.get(file_column)):
-            if (
-                name in rows
-                and told
-                and set(told) <= set(rows[name][1])
-                and columns == rows[name][2]
-            ):
-                repeated.add(name)
             _, captions, first = rows.setdefault(name, (name, (), columns))
             rows[name] = (name, tuple(dict.fromkeys(captions + told)), first)
             if columns != first:
                 differing.add(name)
+            elif told and set(told) <= set(captions):
+                repeated.add(name)
     found = {
         f"images whose records differ in {', '.join(rest)}, of which the first record counts": differing,
         "images with a record that says what an earlier one said": repeated,
