@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from workflows.bench.compare import Ways, compare
 
 PICTURES = 16
 STEPS = 20
-GUIDANCE_SCALE = 3.0
 SAMPLERS = ("DPMSolverMultistepScheduler", "DDIMScheduler", "DDPMScheduler")
 
 
@@ -18,7 +18,7 @@ def run() -> None:
     """Print rates and ratios; guidance makes each step a pass over twice as many latents."""
     import diffusers
 
-    from workflows.starter.sheet import COMMON, load_pipeline
+    from workflows.starter.sheet import COMMON, GUIDANCE_SCALE, load_pipeline
 
     pipeline = load_pipeline()
     prompts = list(COMMON[:PICTURES])
@@ -38,8 +38,8 @@ def run() -> None:
     )
 
 
-def _passes(pipeline: Any, pictures: int) -> Any:
-    """A function that makes a number of passes on latents, timestep and captions of the right shapes."""
+def _passes(pipeline: Any, pictures: int) -> Callable[[int], None]:
+    """What makes a number of passes on latents, timestep and captions of the pipeline's shapes, with guidance."""
     unet = pipeline.unet
     size, width = unet.config.sample_size, unet.config.cross_attention_dim
     latents = torch.randn(2 * pictures, unet.config.in_channels, size, size)

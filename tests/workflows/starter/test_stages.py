@@ -69,11 +69,11 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(emoji_sets, "load_pictures", _load_pictures)
     monkeypatch.setattr(pretrained, "meanings", _meanings)
     monkeypatch.setattr(pretrained, "load_trunk", lambda trunk, folder: None)
-    for kind in ("clip", "pipeline"):
+    for kind, folder in (("clip", "CLIP_FOLDER"), ("pipeline", "LDM_FOLDER")):
         target = tmp_path / "exported" / kind
         write = partial(getattr(export, f"export_{kind}"), folder=target)
         monkeypatch.setattr(export, f"export_{kind}", write)
-        monkeypatch.setattr(export, {"clip": "CLIP_FOLDER"}.get(kind, "LDM_FOLDER"), target)
+        monkeypatch.setattr(export, folder, target)
     (tmp_path / "exported").mkdir()
     return tmp_path
 
