@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from curate.clip_check import check_scorer
+from curate.clip_check import check_scorer, slowdown
 from curate.clip_models import (
     LOCAL,
     check,
@@ -33,6 +33,8 @@ __all__ = ["LOCAL", "ClipScorer", "check", "check_tag", "fingerprint", "label", 
 
 # Pictures at a time where the user names no number: more gain nothing, and what does not fit is halved.
 _BATCH_SIZE = {"cuda": 512, "mps": 64, "cpu": 32}
+# Measured times differ by some percent.
+_NO_GAIN = 1.1
 
 Item = TypeVar("Item")
 
@@ -50,7 +52,6 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
     """
     import open_clip
     import torch
-    from torch.backends import cpu
 
     check(config)
     config = config if on is None else replace(config, device=str(on))
@@ -72,9 +73,10 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
     )
     check_scorer(replace(scorer, texts=Work()))  # a warm-up says nothing of the rate
     tqdm.write(f"clip: {scorer.name} on {target}, {dtype}, batches of {scorer.batch_size}")
-    if target.type == "cpu" and dtype != "fp32" and "512" not in cpu.get_cpu_capability():
+    if target.type == "cpu" and dtype != "fp32" and (times := slowdown(scorer.dtype)) > _NO_GAIN:
         tqdm.write(
-            f"clip: this processor emulates {dtype}; clip.precision=fp32 is several times faster"
+            f"clip: on this processor {dtype} takes {times:.1f} times as long as fp32; "
+            "clip.precision=fp32 is faster"
         )
     return scorer
 

@@ -1,13 +1,16 @@
-"""Whether a loaded CLIP computes soundly here: the same picture and caption twice, in two ways."""
+"""Whether a loaded CLIP computes soundly here, and whether its precision pays on this processor."""
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    import torch
+
     from curate.clip import ClipScorer
 
 CAPTION = "a photo of a red square"
@@ -51,6 +54,26 @@ def check_scorer(scorer: ClipScorer) -> None:
                 f"{difference:.1e} (1 - cosine), lengths {lengths.tolist()}; type "
                 f"{'clip.precision=fp32' if low else 'clip.device=cpu'}, or update driver and torch"
             )
+
+
+def slowdown(dtype: torch.dtype) -> float:
+    """How many times as long a linear layer of ViT-B/32's takes in ``dtype`` as in fp32 on this processor.
+
+    Only processors with matrix units (Intel's AMX) gain much by half precision. The others
+    convert or emulate it, which no list of their features foretells, so it is measured.
+    """
+    import torch
+
+    def best(kind: torch.dtype) -> float:
+        features, weight = torch.ones(512, 768, dtype=kind), torch.ones(3072, 768, dtype=kind)
+        seconds = []
+        for _ in range(4):
+            started = perf_counter()
+            torch.nn.functional.linear(features, weight)
+            seconds.append(perf_counter() - started)
+        return min(seconds)
+
+    return best(dtype) / best(torch.float32)
 
 
 def _pictures() -> list[Image.Image]:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from curate import clip
+from curate.clip_check import slowdown
 from curate.command import UserError
 from curate.config import ClipConfig
 from curate.images import decode
@@ -160,11 +161,18 @@ def test_device_and_rate_are_told(tiny_clip, capsys):
     assert scorer.images.rate == pytest.approx(3 / scorer.images.seconds)
 
 
-@pytest.mark.parametrize(("processor", "warned"), [("AVX2", True), ("AVX512", False)])
-def test_emulated_precision_is_told(tiny_clip, capsys, monkeypatch, processor, warned):
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: processor)
+@pytest.mark.parametrize(("times", "warned"), [(1.6, True), (1.05, False), (0.3, False)])
+def test_precision_that_does_not_pay_is_told(tiny_clip, capsys, monkeypatch, times, warned):
+    monkeypatch.setattr(clip, "slowdown", lambda _: times)
     clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", precision="bf16"), "cpu")
-    assert ("emulates bf16" in capsys.readouterr().out) == warned
+    assert ("bf16 takes 1.6 times as long as fp32" in capsys.readouterr().out) == warned
+
+
+def test_precision_is_timed_against_fp32(monkeypatch):
+    taken = [9.0, 6.0, 7.0, 8.0, 4.0, 5.0, 2.0, 3.0]  # bf16 four times, then fp32
+    clock = iter([time for seconds in taken for time in (0.0, seconds)])
+    monkeypatch.setattr("curate.clip_check.perf_counter", lambda: next(clock))
+    assert slowdown(torch.bfloat16) == 3.0  # of the fastest, the others were disturbed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
