@@ -45,10 +45,18 @@ def flat(record: Mapping[str, Any], leave: Collection[str] = ()) -> dict[str, An
 
 
 def captions_in(value: Any) -> tuple[str, ...]:
-    """One caption, or a list of them without repetition; a missing value is none, a number its digits."""
+    """One caption, or a list of them without repetition; a missing value or an object is none, a number its digits."""
     items = value if isinstance(value, list | tuple) else [value]
-    texts = (clean_caption(encodable(str(item))) for item in items if not is_missing(item))
-    return tuple(dict.fromkeys(texts))
+    texts = (_text(item) for item in items if not is_missing(item))
+    return tuple(
+        dict.fromkeys(clean_caption(encodable(text)) for text in texts if text is not None)
+    )
+
+
+def _text(item: Any) -> str | None:
+    if isinstance(item, bytes):
+        return item.decode("utf-8", "replace")
+    return None if isinstance(item, Mapping | list | tuple) else str(item)
 
 
 def is_missing(value: Any) -> bool:

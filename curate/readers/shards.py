@@ -33,7 +33,14 @@ from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source
 from curate.readers.tally import Tally
-from curate.readers.tars import BrokenTar, Members, check_tar, iter_samples, read_range
+from curate.readers.tars import (
+    BrokenTar,
+    Members,
+    check_tar,
+    is_repetition,
+    iter_samples,
+    read_range,
+)
 from curate.sample import MAX_KEY_CHARACTERS, Candidate, key_of
 
 _CAPTION_MEMBERS = ("txt", "caption")
@@ -91,6 +98,10 @@ class ShardReader:
             try:
                 for key, members in iter_samples(path):
                     keys.add(key)
+                    if is_repetition(key):
+                        self._tally.add(
+                            "samples whose key an earlier one of the tar has", f"{name}: {key}"
+                        )
                     yield from self._of_sample(name, key, members, stream, version)
             except BrokenTar as error:
                 self._tally.add(

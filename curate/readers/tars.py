@@ -9,7 +9,10 @@ from pathlib import Path
 
 from curate.command import UserError
 from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.readers.sidecars import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 from curate.readers.what_is import what_is
+
+TEXT_SUFFIXES = (*CAPTION_SUFFIXES, ".json")
 
 Members = dict[str, tuple[int, int]]
 """Extension of each member, without the first dot and in lower case, to its (offset, size) in bytes."""
@@ -17,6 +20,10 @@ Members = dict[str, tuple[int, int]]
 
 class BrokenTar(Exception):
     """A tar ends before its end; whatever was whole has been given before."""
+
+
+class MoreFollows(BrokenTar):
+    """The tar itself is whole, but the file goes on after it."""
 
 
 def check_tar(path: Path) -> None:
@@ -45,42 +52,64 @@ def iter_samples(path: Path) -> Iterator[tuple[str, Members]]:
 
     As webdataset has it a key ends at the first dot of the base name and keeps its folder, so that
     ``a.b/c.d.jpg`` has the key ``a.b/c`` and the extension ``d.jpg``. Whatever is no plain file, hidden,
-    named ``__*__`` or without an extension belongs to no sample.
+    named ``__*__`` or without an extension belongs to no sample. Tars that were appended to one another
+    may hold a key twice: the second whole sample of ``c`` has the key ``c.2``, which no member's name makes.
 
     Raises:
-        UserError: no tar, or the members of a sample are not adjacent or come twice; names the file.
+        UserError: no tar, or the members of a sample are not adjacent; names the file.
         BrokenTar: at the end, of a tar that was cut off or damaged. The sample that the damage is in
             was not given; all before it were.
     """
     check_tar(path)
-    seen: set[int] = set()
+    times: dict[int, int] = {}
+    parts: set[int] = set()
+    for key, members in _adjacent(path):
+        known = hash(key)  # in place of long names
+        earlier = times.get(known, 0)
+        if not _is_whole(members):
+            parts.add(known)
+        if earlier and known in parts:
+            raise UserError(
+                f"{path}: the members of sample {key!r} are not adjacent, or one of them comes twice; "
+                "pack it again with: tar --sort=name"
+            )
+        times[known] = earlier + 1
+        yield f"{key}.{earlier + 1}" if earlier else key, members
+
+
+def is_repetition(key: str) -> bool:
+    """Whether `iter_samples` gave a sample this key because another has its own."""
+    return "." in key.rpartition("/")[2]
+
+
+def _adjacent(path: Path) -> Iterator[tuple[str, Members]]:
+    """Neighbours of one key, each extension once."""
     key, members = "", Members()
     length = path.stat().st_size
-    for name, offset, size in _files(path):
-        new, extension = _split(name)
-        if not extension:
-            continue
-        if new != key:
-            if key:
+    follows: MoreFollows | None = None
+    try:
+        for name, offset, size in _files(path):
+            new, extension = _split(name)
+            if not extension:
+                continue
+            if members and (new != key or extension in members):
                 yield key, members
-            key, members = new, {}
-            _check_new(path, key, seen)
-        if offset + size > length:
-            raise BrokenTar(f"cut off within {name}")
-        if extension in members:
-            raise UserError(f"{path}: {name} comes twice; two samples share the key {key!r}")
-        members[extension] = (offset, size)
-    if key:
+                members = {}
+            key = new
+            if offset + size > length:
+                raise BrokenTar(f"cut off within {name}")
+            members[extension] = (offset, size)
+    except MoreFollows as error:
+        follows = error
+    if members:
         yield key, members
+    if follows:
+        raise follows
 
 
-def _check_new(path: Path, key: str, seen: set[int]) -> None:
-    if hash(key) in seen:
-        raise UserError(
-            f"{path}: the members of sample {key!r} are not adjacent, or it comes twice; "
-            "pack it again with: tar --sort=name"
-        )
-    seen.add(hash(key))
+def _is_whole(members: Members) -> bool:
+    kinds = {f".{extension.rpartition('.')[2]}" for extension in members}
+    return not kinds.isdisjoint(IMAGE_SUFFIXES) and not kinds.isdisjoint(TEXT_SUFFIXES)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -124,11 +153,16 @@ def _damage() -> Iterator[None]:
 
 
 def _check_end(path: Path, offset: int) -> None:
-    """After the last member stands a block of zeros; a tar that merely lacks it is whole."""
+    """After the last member stand zeros, and nothing else; a tar that merely lacks them is whole."""
     with path.open("rb") as stream:
         stream.seek(offset)
         if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise BrokenTar(f"damaged at byte {offset}")
+        while block := stream.read(tarfile.RECORDSIZE):
+            if block.strip(b"\0"):  # as cat leaves them
+                raise MoreFollows(
+                    f"at byte {offset}, where another tar may begin; join them with tar --concatenate"
+                )
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:

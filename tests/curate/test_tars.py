@@ -16,7 +16,7 @@ from curate import readers
 from curate.command import UserError
 from curate.images import UnreadableImage, probe
 from curate.readers.config import ShardsConfig
-from curate.readers.tars import BrokenTar, iter_samples, read_range
+from curate.readers.tars import BrokenTar, is_repetition, iter_samples, read_range
 
 
 def picture(seed=0):
@@ -106,6 +106,20 @@ def test_samples_must_be_whole_and_single(tmp_path, names):
         list(iter_samples(path))
 
 
+@pytest.mark.parametrize("order", ["abab", "aabb"])
+def test_whole_samples_of_one_key_are_told_apart(tmp_path, order):
+    path = tmp_path / "appended.tar"
+    with tarfile.open(path, "w") as tar:
+        for key in order:
+            for kind in ("json", "png"):
+                tar.addfile(tarfile.TarInfo(f"x.v1/{key}.{kind}"))
+    keys = [key for key, _ in iter_samples(path)]
+    assert sorted(keys) == ["x.v1/a", "x.v1/a.2", "x.v1/b", "x.v1/b.2"]
+    assert [is_repetition(key) for key in keys] == [key.endswith(".2") for key in keys]
+    places = [place for _, members in iter_samples(path) for place in members.values()]
+    assert len(set(places)) == 8
+
+
 def test_a_tar_cut_anywhere_gives_what_is_whole(tmp_path):
     path = pack_samples(tmp_path / "whole.tar", 3)
     data, samples = path.read_bytes(), list(iter_samples(path))
@@ -138,6 +152,16 @@ def test_damage_in_the_middle_is_not_the_end(tmp_path):
     assert next(given) == samples[0]
     with pytest.raises(BrokenTar, match=f"byte {header}"):
         list(given)
+
+
+def test_what_follows_the_end_of_a_tar_is_told(tmp_path):
+    path = pack_samples(tmp_path / "a.tar", 2)
+    samples = list(iter_samples(path))
+    path.write_bytes(path.read_bytes() * 2)
+    given = iter_samples(path)
+    assert [next(given), next(given)] == samples
+    with pytest.raises(BrokenTar, match="tar --concatenate"):
+        next(given)
 
 
 @pytest.mark.parametrize(
