@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from curate import command, ledger, runs
 from curate.command import UserError
 from curate.files import read_json
+from curate.removed import REASON
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,7 @@ def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
 
 def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
     """A row for each picture of some duplicate groups."""
-    columns = ["key", "duplicate_group", "phash", "phash_mirrored", "status"]
+    columns = ["key", "duplicate_group", "phash", "phash_mirrored", "status", "reason"]
     found = ledger.read(curate_dir, columns, [("duplicate_group", "in", groups)])
     return found.drop_duplicates("key")
 
@@ -131,8 +132,10 @@ def _caption(row: pd.Series, cut: dict[str, Any]) -> Iterator[str]:
 
 def _duplicates(rows: pd.DataFrame, twins: pd.DataFrame) -> Iterator[str]:
     first = rows.iloc[0]
+    reasons = dict(zip(twins["key"], twins["reason"], strict=True))
     for keeper in rows.loc[rows["duplicate_of"] != "", "duplicate_of"].unique():
-        yield _line("copy of", f"{keeper}, which stays in its stead")
+        now = "was removed since" if reasons.get(keeper) == REASON else "stays in its stead"
+        yield _line("copy of", f"{keeper}, which {now}")
     same = twins[twins["duplicate_group"] == first["duplicate_group"]]
     others = same[same["key"] != first["key"]]
     if not len(others):

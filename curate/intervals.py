@@ -1,4 +1,4 @@
-"""A share that was seen in a number of trials, with its uncertainty."""
+"""Shares and changes as they are printed, and the uncertainty of a share that was seen in some trials."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def shown(part: float, whole: float) -> str:
         return ""
     low, high = wilson(part, whole)
     return f"{part / whole:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def changes(*fractions: float) -> tuple[str, ...]:
+    """Fractions as signed percent: one decimal, or as many as tell the largest of them from zero.
+
+    >>> changes(-0.0612, -0.074), changes(-0.00009, 0.000004)
+    (('-6.1', '-7.4'), ('-0.009', '+0.000'))
+    """
+    largest = max((100 * abs(x) for x in fractions if math.isfinite(x)), default=0.0)
+    decimals = max(1, -math.floor(math.log10(largest))) if largest else 1
+    return tuple(f"{100 * x:+.{decimals}f}" for x in fractions)

@@ -18,7 +18,18 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from curate import annotate, clip, funnel, ledger, memory, notes, provenance, report, shards
+from curate import (
+    annotate,
+    clip,
+    funnel,
+    ledger,
+    memory,
+    notes,
+    provenance,
+    replaced,
+    report,
+    shards,
+)
 from curate.command import UserError
 from curate.config import CurateConfig
 from curate.decide import Verdicts, judge
@@ -55,7 +66,7 @@ def run(config: CurateConfig, source: Source) -> None:
 
 
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
-    _say_what_is_replaced(curate_dir, config)
+    _say(replaced.other_data(curate_dir, config))
     remove_parts(curate_dir)
     listed = removed(curate_dir)
     scorer = cache(lambda: clip.load_clip(config.clip))
@@ -105,20 +116,6 @@ def _watched(source: Source, config: CurateConfig) -> Source:
     return replace(source, candidates=candidates)
 
 
-def _say_what_is_replaced(curate_dir: Path, config: CurateConfig) -> None:
-    """A run of the same name may be an accident; what was measured for it stays, its shards do not."""
-    before = provenance.read_config(curate_dir / "config.yaml").get("dataset")
-    if not isinstance(before, dict):
-        return
-    now = provenance.redacted(asdict(config.dataset))
-    both = (before.keys() & now.keys()) - {"limit", "sample", "index", "spool"}
-    if changed := sorted(name for name in both if before[name] != now[name]):
-        _say(
-            f"note: {config.run.folder} was made of other data ({', '.join(changed)} changed); its "
-            "shards and reports are replaced. Another run.name= keeps them"
-        )
-
-
 def _write_results(
     curate_dir: Path,
     config: CurateConfig,
@@ -128,6 +125,7 @@ def _write_results(
 ) -> None:
     """What was asked for, shards, ledger, funnel, report and, last, the manifest."""
     provenance.write_config(curate_dir / "config.yaml", config)
+    before = replaced.manifest(curate_dir)
     plans, manifest = _write_shards(curate_dir, config, source, verdicts, figures)
     shard_of = {key: planned.path for planned in plans for key in planned.keys}
     table = verdicts.ledger
@@ -136,6 +134,7 @@ def _write_results(
     write_json(curate_dir / "funnel.json", figures)
     report.write(curate_dir / "report.html", config, verdicts, figures, source.load)
     shards.write_manifest(curate_dir, manifest)
+    _say(replaced.training(curate_dir, before, manifest))
 
 
 def _write_shards(
@@ -156,10 +155,7 @@ def _write_shards(
         for planned, digest in zip(plans, wanted, strict=True)
     ]
     known = [info for info in written if info]
-    if _manifest(config, figures, extension, known) != _old_manifest(curate_dir):
-        # Until the last file is in place the old manifest would speak of what is gone.
-        for stale in ("manifest.json", "report.html"):
-            (curate_dir / stale).unlink(missing_ok=True)
+    replaced.retire(curate_dir, _manifest(config, figures, extension, known))
     image_of = _image_source(source, verdicts.ledger, extension, config.shards.jpeg_quality)
     found = []
     done = sum(info.samples for info in known)
@@ -200,13 +196,6 @@ def _manifest(
         },
         image_format=extension,
     )
-
-
-def _old_manifest(curate_dir: Path) -> shards.Manifest | None:
-    try:
-        return shards.read_manifest(curate_dir)
-    except (FileNotFoundError, UserError):
-        return None
 
 
 def _extension(image_format: str, formats: set[str]) -> str:
@@ -285,5 +274,6 @@ def _digest(value: Any) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    if text:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()

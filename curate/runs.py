@@ -37,7 +37,8 @@ def curate_dir(run: str) -> Path:
     Raises:
         FileNotFoundError: there is none, neither at ``run`` nor at ``runs/run``.
     """
-    tried = [Path(run).expanduser(), Path("runs", run)]
+    given = Path(run).expanduser()
+    tried = [given, Path("runs", run), *([given.parent] if given.name == "curate" else [])]
     for folder in tried:
         if (folder / "curate").is_dir():
             return folder / "curate"

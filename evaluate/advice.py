@@ -10,8 +10,8 @@ from evaluate.verdict import Evidence, Word, items_needed, judge
 from finetune.config import TrainConfig
 
 
-def advise(evidence: Evidence, config: TrainConfig) -> str:
-    """A few sentences; ``config`` is the run's own."""
+def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
+    """A few sentences; ``config`` is the run's own, ``grid_items`` the pictures of either kind asked for."""
     word, lr = judge(evidence), config.optim.lr
     if word is Word.DIVERGED:
         return f"Train again with a lower learning rate: {_anew(config, f'optim.lr={lr / 3:.2g}')}"
@@ -34,8 +34,10 @@ def advise(evidence: Evidence, config: TrainConfig) -> str:
         return f"It was still getting better: {_longer(config)}"
     if word is Word.CONVERGED:
         return "Held-out loss has settled. More or other data is what would move it now."
+    if grid_items < SMALLEST_JUDGED:
+        return f"Raise grid.items to {SMALLEST_JUDGED} or more."
     if evidence.probe.shape[1] < SMALLEST_JUDGED:
-        return f"Raise grid.items to {SMALLEST_JUDGED} or more; where it is, add pictures to the data set."
+        return "Add pictures to the data set and curate it under another run.name."
     return (
         f"About {items_needed(evidence)} held-out pictures would decide it: raise grid.items here, and "
         "where there are not so many, curate with a larger split.val under another run.name."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from curate.intervals import changes
 from evaluate.results import Metric
 
 
@@ -91,8 +92,8 @@ def shown(name: str, metric: Metric) -> str:
     scale, unit = (100, " %") if _fraction(name) else (1, "")
     if metric.low is None or metric.high is None:
         return f"{scale * metric.value:.3g}{unit}"
-    digits = 1 if _fraction(name) else 3
-    value, low, high = (f"{scale * x:+.{digits}f}" for x in (metric.value, metric.low, metric.high))
+    estimate = (metric.value, metric.low, metric.high)
+    value, low, high = changes(*estimate) if _fraction(name) else (f"{x:+.3f}" for x in estimate)
     return f"{value}{unit} [{low}, {high}]"
 
 

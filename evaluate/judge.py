@@ -214,7 +214,7 @@ def _results(job: Judgement, metrics: dict[str, Metric], pictures: tuple[Picture
         verdict=Verdict(
             word=str(word),
             sentence=verdict.sentence(evidence, steps),
-            advice=advice.advise(evidence, job.run.config),
+            advice=advice.advise(evidence, job.run.config, job.config.grid.items),
             best=steps[evidence.best],
             kept=steps[evidence.kept()],
             exported=steps[job.exported],

@@ -17,6 +17,7 @@ from enum import StrEnum
 import numpy as np
 
 from curate.config import SMALLEST_JUDGED
+from curate.intervals import changes
 from evaluate.intervals import Array, Bootstrap, Estimate, standard_error
 
 NEGLIGIBLE = 0.002  # of the base's loss: a change inside ±0.2 % is no effect
@@ -208,5 +209,5 @@ def percent(estimate: Estimate, unit: str = "%") -> str:
     >>> percent(Estimate(-0.0612, -0.074, -0.049, 128))
     '-6.1 % [-7.4, -4.9]'
     """
-    value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:+.1f} {unit} [{low:+.1f}, {high:+.1f}]"
+    value, low, high = changes(estimate.value, estimate.low, estimate.high)
+    return f"{value} {unit} [{low}, {high}]"

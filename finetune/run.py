@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from curate.command import UserError, run_arguments
+from curate.intervals import changes
 from curate.provenance import write_config
 from curate.shards import Manifest, read_manifest
 from finetune import checkpoint, doctor, metrics
@@ -201,7 +202,7 @@ def _in_words(stored: list[Checkpoint]) -> str:
     stopped = stored[-1].state()["stopped"]
     text = f"{best.path.name} of {stored[-1].path.name} ({best.samples_seen} samples)"
     if best.heldout is not None:
-        text += f", held-out loss {100 * (best.heldout - 1):+.1f} % against the base model"
+        text += f", held-out loss {changes(best.heldout - 1)[0]} % against the base model"
         text += "" if best.heldout < 1 else ", which is better than any checkpoint"
     return text + (f"; stopped early: {stopped}" if stopped else "")
 

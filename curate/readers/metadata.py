@@ -28,10 +28,13 @@ def read(table: Path) -> tuple[list[Row], list[str]]:
         records = _RECORDS[table.suffix](table)
     except PermissionError:
         raise
-    except (ValueError, RecursionError, OSError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise UserError(
-            f"{table} cannot be read ({error}); mend it, or save it as UTF-8"
+            f"{table} is not UTF-8 ({error}); save it so (Excel: CSV UTF-8), or convert it, as with: "
+            "iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
+    except (ValueError, RecursionError, OSError, csv.Error) as error:
+        raise UserError(f"{table} cannot be read ({error}); mend it") from error
     if not records:
         return [], []
     names = list(dict.fromkeys(name for record in records for name in record))
@@ -94,7 +97,8 @@ def _below(table: Path, number: int, path: Path) -> str:
     path = path.relative_to(folder) if path.is_relative_to(folder) else path
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
-            f"{table}: file_name '{path}' of record {number} leaves the folder; make it relative"
+            f"{table}: file_name '{path}' of record {number} lies outside the table's folder; it "
+            "can name pictures below that one only"
         )
     return PurePosixPath(path).as_posix()  # ./a.png is a.png
 

@@ -17,6 +17,7 @@ an image: its ``error_message`` says why, and it is counted as a missing file.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -26,21 +27,14 @@ import pyarrow.parquet as pq
 
 from curate.images import MISSING_FILE, UnreadableImage
 from curate.readers import shard_files
-from curate.readers.columns import CAPTION_NAMES, captions_in, flat, is_missing
+from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.config import ShardsConfig
 from curate.readers.files import version_of
 from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source
 from curate.readers.tally import Tally
-from curate.readers.tars import (
-    BrokenTar,
-    Members,
-    check_tar,
-    is_repetition,
-    iter_samples,
-    read_range,
-)
+from curate.readers.tars import BrokenTar, Members, check_tar, iter_samples, read_range
 from curate.sample import MAX_KEY_CHARACTERS, Candidate, key_of
 
 _CAPTION_MEMBERS = ("txt", "caption")
@@ -92,25 +86,29 @@ class ShardReader:
         Raises:
             UserError: the members of a sample are not adjacent.
         """
-        keys: set[str] = set()
+        times: Counter[str] = Counter()
         version = version_of(path)
         with path.open("rb") as stream:
             try:
                 for key, members in iter_samples(path):
-                    keys.add(key)
-                    if is_repetition(key):
-                        self._tally.add(
-                            "samples whose key an earlier one of the tar has", f"{name}: {key}"
-                        )
-                    yield from self._of_sample(name, key, members, stream, version)
+                    times[key] += 1
+                    told_apart = self._told_apart(name, key, times[key])
+                    yield from self._of_sample(name, told_apart, members, stream, version)
             except BrokenTar as error:
                 self._tally.add(
                     "broken shards, read up to the damage",
-                    f"{path} after {len(keys)} samples, {error}",
+                    f"{path} after {times.total()} samples, {error}",
                 )
-        if not keys:
+        if not times:
             self._tally.add("shards without a sample", str(path))
-        yield from self._without_image(name, path.with_suffix(".parquet"), keys)
+        yield from self._without_image(name, path.with_suffix(".parquet"), times)
+
+    def _told_apart(self, name: str, key: str, time: int) -> str:
+        """The second sample of ``c`` is ``c..2``, which no member's name makes a key."""
+        if time == 1:
+            return key
+        self._tally.add("samples whose key an earlier one of the tar has", f"{name}: {key}")
+        return f"{key}..{time}"
 
     def _of_sample(
         self, name: str, key: str, members: Members, stream: IO[bytes], version: str
@@ -173,7 +171,8 @@ class ShardReader:
         first = [texts[kind] for kind in _CAPTION_MEMBERS if kind in texts][:1]
         if self._config.caption_field or not first:
             field = self._caption_field(record)
-            captions, served = captions_in(record.get(field)), {field}
+            captions = captions_in(record.get(field))
+            served = {field} if captions else set()
         else:
             listed = record.get("captions")
             captions = captions_in([*first, *listed] if isinstance(listed, list) else first)
@@ -185,11 +184,14 @@ class ShardReader:
         """The field that was asked for, a list ``captions``, or the first that has a value; "" for none."""
         if self._config.caption_field:
             return self._config.caption_field
-        if isinstance(record.get("captions"), list):
-            return "captions"
-        return next((name for name in CAPTION_NAMES if not is_missing(record.get(name))), "")
+        names = (
+            ("captions", *CAPTION_NAMES)
+            if isinstance(record.get("captions"), list)
+            else CAPTION_NAMES
+        )
+        return next((name for name in names if captions_in(record.get(name))), "")
 
-    def _without_image(self, name: str, table: Path, keys: set[str]) -> Iterator[Candidate]:
+    def _without_image(self, name: str, table: Path, keys: Collection[str]) -> Iterator[Candidate]:
         """The rows of img2dataset's table whose key the tar does not hold."""
         for row in self._rows(table):
             if row["key"] in keys:
@@ -218,7 +220,8 @@ class ShardReader:
 
 def _repeating(record: Mapping[str, Any], captions: Collection[str]) -> set[str]:
     """The caption fields that say nothing new: img2dataset writes its text member into the JSON too."""
-    return {name for name in CAPTION_NAMES if set(captions_in(record.get(name))) <= set(captions)}
+    told = {name: set(captions_in(record.get(name))) for name in CAPTION_NAMES}
+    return {name for name, texts in told.items() if texts and texts <= set(captions)}
 
 
 def _text(data: bytes) -> str:

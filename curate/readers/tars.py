@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from curate.command import UserError
 from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
@@ -22,10 +23,6 @@ class BrokenTar(Exception):
     """A tar ends before its end; whatever was whole has been given before."""
 
 
-class MoreFollows(BrokenTar):
-    """The tar itself is whole, but the file goes on after it."""
-
-
 def check_tar(path: Path) -> None:
     """Look at a file's first block.
 
@@ -37,14 +34,12 @@ def check_tar(path: Path) -> None:
         head = stream.read(tarfile.BLOCKSIZE)
     if head and not head.strip(b"\0"):  # an empty tar is one
         return
-    try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-    except tarfile.HeaderError as error:
+    if not _is_header(head):
         what = what_is(head)
         advice = "mend it or leave it out"
         if what.startswith("compressed"):
             advice = "unpack it (gunzip, unxz, ...), random access needs a plain tar"
-        raise UserError(f"{path} is {what or 'no tar'}; {advice}") from error
+        raise UserError(f"{path} is {what or 'no tar'}; {advice}")
 
 
 def iter_samples(path: Path) -> Iterator[tuple[str, Members]]:
@@ -52,63 +47,52 @@ def iter_samples(path: Path) -> Iterator[tuple[str, Members]]:
 
     As webdataset has it a key ends at the first dot of the base name and keeps its folder, so that
     ``a.b/c.d.jpg`` has the key ``a.b/c`` and the extension ``d.jpg``. Whatever is no plain file, hidden,
-    named ``__*__`` or without an extension belongs to no sample. Tars that were appended to one another
-    may hold a key twice: the second whole sample of ``c`` has the key ``c.2``, which no member's name makes.
+    named ``__*__`` or without an extension belongs to no sample. A key may come again where both its
+    samples are whole, as after ``tar --concatenate``; webdataset reads two samples then, too. Tars one
+    after another in a file, as ``cat`` leaves them, are read to the last.
 
     Raises:
-        UserError: no tar, or the members of a sample are not adjacent; names the file.
+        UserError: no tar, or the members of a sample are not adjacent or come twice; names the file.
         BrokenTar: at the end, of a tar that was cut off or damaged. The sample that the damage is in
             was not given; all before it were.
     """
     check_tar(path)
-    times: dict[int, int] = {}
-    parts: set[int] = set()
+    whole: dict[int, bool] = {}  # by the key's hash, for keys may be long
     for key, members in _adjacent(path):
-        known = hash(key)  # in place of long names
-        earlier = times.get(known, 0)
-        if not _is_whole(members):
-            parts.add(known)
-        if earlier and known in parts:
+        known, is_whole = hash(key), _is_whole(members)
+        if known in whole and not (is_whole and whole[known]):
             raise UserError(
-                f"{path}: the members of sample {key!r} are not adjacent, or one of them comes twice; "
-                "pack it again with: tar --sort=name"
+                f"{path}: the members of sample {key!r} are not adjacent; pack it again, each name "
+                "once, with: tar --sort=name"
             )
-        times[known] = earlier + 1
-        yield f"{key}.{earlier + 1}" if earlier else key, members
-
-
-def is_repetition(key: str) -> bool:
-    """Whether `iter_samples` gave a sample this key because another has its own."""
-    return "." in key.rpartition("/")[2]
+        whole[known] = is_whole
+        yield key, members
 
 
 def _adjacent(path: Path) -> Iterator[tuple[str, Members]]:
-    """Neighbours of one key, each extension once."""
+    """Neighbours of one key."""
     key, members = "", Members()
     length = path.stat().st_size
-    follows: MoreFollows | None = None
-    try:
-        for name, offset, size in _files(path):
-            new, extension = _split(name)
-            if not extension:
-                continue
-            if members and (new != key or extension in members):
+    for name, offset, size in _files(path):
+        new, extension = _split(name)
+        if not extension:
+            continue
+        if new != key:
+            if key:
                 yield key, members
-                members = {}
-            key = new
-            if offset + size > length:
-                raise BrokenTar(f"cut off within {name}")
-            members[extension] = (offset, size)
-    except MoreFollows as error:
-        follows = error
-    if members:
+            key, members = new, {}
+        if offset + size > length:
+            raise BrokenTar(f"cut off within {name}")
+        if extension in members:
+            raise UserError(f"{path}: {name} comes twice; two samples share the key {key!r}")
+        members[extension] = (offset, size)
+    if key:
         yield key, members
-    if follows:
-        raise follows
 
 
 def _is_whole(members: Members) -> bool:
-    kinds = {f".{extension.rpartition('.')[2]}" for extension in members}
+    """Whether there is a picture of the sample's own, and a text: no mask, no ``0.jpg`` with a ``1.jpg``."""
+    kinds = {f".{extension}" for extension in members}
     return not kinds.isdisjoint(IMAGE_SUFFIXES) and not kinds.isdisjoint(TEXT_SUFFIXES)
 
 
@@ -123,14 +107,18 @@ def _split(name: str) -> tuple[str, str]:
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of each plain file, as its header says."""
-    with _damage():
-        opened = tarfile.open(path, "r:")  # noqa: SIM115 (which reads the first header)
-    with opened as tar:
-        while member := _next(tar):
-            tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  (or it keeps them all)
-            if member.isreg() and not member.issparse():
-                yield member.name, member.offset_data, member.size
-        _check_end(path, tar.offset)
+    with path.open("rb") as stream:
+        start: int | None = 0
+        while start is not None:
+            stream.seek(start)
+            with _damage():
+                opened = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 (reads a header)
+            with opened as tar:
+                while member := _next(tar):
+                    tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  (it keeps all)
+                    if member.isreg() and not member.issparse():
+                        yield member.name, member.offset_data, member.size
+            start = _after_end(stream, tar.offset)
 
 
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
@@ -152,17 +140,26 @@ def _damage() -> Iterator[None]:
         raise BrokenTar(f"damaged, a header says what it cannot mean ({error})") from error
 
 
-def _check_end(path: Path, offset: int) -> None:
-    """After the last member stand zeros, and nothing else; a tar that merely lacks them is whole."""
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise BrokenTar(f"damaged at byte {offset}")
-        while block := stream.read(tarfile.RECORDSIZE):
-            if block.strip(b"\0"):  # as cat leaves them
-                raise MoreFollows(
-                    f"at byte {offset}, where another tar may begin; join them with tar --concatenate"
-                )
+def _after_end(stream: IO[bytes], offset: int) -> int | None:
+    """Where the next tar begins, if one follows the zeros at ``offset`` that end the last.
+
+    A tar that merely lacks the zeros is whole.
+    """
+    stream.seek(offset)
+    if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise BrokenTar(f"damaged at byte {offset}")
+    while block := stream.read(tarfile.BLOCKSIZE):
+        if block.strip(b"\0"):
+            return stream.tell() - tarfile.BLOCKSIZE if _is_header(block) else None
+    return None
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:

@@ -54,6 +54,14 @@ def test_the_dropped_and_the_unreadable(finished):
     assert all("shard " not in text for text in (low, copy, broken))
 
 
+def test_the_keeper_of_a_copy_may_have_been_removed(finished):
+    part = finished / "ledger/part-00000.parquet"
+    rows = pd.read_parquet(part)
+    rows.loc[rows["key"] == "k05", ["kept", "status", "reason"]] = False, "dropped", "removed"
+    rows.to_parquet(part, index=False)
+    assert "copy of      k05, which was removed since" in story(finished, "k04")
+
+
 def test_a_mirrored_copy_is_told_as_such(finished):
     path = finished / "ledger" / "part-00000.parquet"
     rows = pd.read_parquet(path)
@@ -110,7 +118,7 @@ def test_a_shard_that_is_missing_is_said(finished):
 
 
 def test_a_run_by_folder_and_by_name(finished, monkeypatch):
-    assert curate_dir(str(finished.parent)) == finished
+    assert curate_dir(str(finished.parent)) == curate_dir(str(finished)) == finished
     monkeypatch.chdir(finished.parents[2])
     assert curate_dir("done").resolve() == finished
     with pytest.raises(FileNotFoundError, match=r"down is no curated run.*runs/ holds done"):

@@ -331,6 +331,16 @@ def test_a_run_that_is_made_of_other_data_is_said_to_be_replaced(
     assert "was made of other data (root changed)" in capsys.readouterr().out
 
 
+def test_a_training_whose_shards_are_replaced_is_named(config, capsys):
+    run(config)
+    (config.run.folder / "finetune").mkdir()
+    run(config)
+    assert "was trained on" not in capsys.readouterr().out
+    config.split.val = 0.4
+    run(config)
+    assert "finetune was trained on the shards that these replace" in capsys.readouterr().out
+
+
 def test_what_other_readers_would_see_turned_or_in_other_colours_is_encoded_anew(config, tmp_path):
     folder = Path(config.dataset.root).parent / "odd"
     folder.mkdir()

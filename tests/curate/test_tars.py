@@ -16,7 +16,7 @@ from curate import readers
 from curate.command import UserError
 from curate.images import UnreadableImage, probe
 from curate.readers.config import ShardsConfig
-from curate.readers.tars import BrokenTar, is_repetition, iter_samples, read_range
+from curate.readers.tars import BrokenTar, iter_samples, read_range
 
 
 def picture(seed=0):
@@ -96,7 +96,18 @@ def test_ranges_agree_with_tarfile_and_keys_with_webdataset(tmp_path):
     assert [key for key, _ in iter_samples(path)] == keys
 
 
-@pytest.mark.parametrize("names", [["a.png", "b.png", "a.txt"], ["a.png", "a.txt", "a.png"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.png", "b.png", "a.txt"],
+        ["a.png", "a.txt", "a.png"],
+        ["a.png", "a.txt", "a.png", "a.txt"],  # whose would a third member be?
+        ["a.png", "a.txt", "b.png", "a.mask.png", "a.mask.json"],
+        ["a.0.png", "a.0.txt", "b.png", "a.1.png", "a.1.txt"],
+        ["a.png", "b.png", "a.png", "a.txt"],
+        ["a.txt", "b.png", "a.txt", "a.json"],
+    ],
+)
 def test_samples_must_be_whole_and_single(tmp_path, names):
     path = tmp_path / "mixed.tar"
     with tarfile.open(path, "w") as tar:
@@ -106,18 +117,25 @@ def test_samples_must_be_whole_and_single(tmp_path, names):
         list(iter_samples(path))
 
 
-@pytest.mark.parametrize("order", ["abab", "aabb"])
-def test_whole_samples_of_one_key_are_told_apart(tmp_path, order):
+def test_whole_samples_may_share_a_key(tmp_path):
     path = tmp_path / "appended.tar"
     with tarfile.open(path, "w") as tar:
-        for key in order:
-            for kind in ("json", "png"):
-                tar.addfile(tarfile.TarInfo(f"x.v1/{key}.{kind}"))
-    keys = [key for key, _ in iter_samples(path)]
-    assert sorted(keys) == ["x.v1/a", "x.v1/a.2", "x.v1/b", "x.v1/b.2"]
-    assert [is_repetition(key) for key in keys] == [key.endswith(".2") for key in keys]
-    places = [place for _, members in iter_samples(path) for place in members.values()]
-    assert len(set(places)) == 8
+        for name in ("a.png", "a.txt", "b.png", "a.jpg", "a.json"):
+            tar.addfile(tarfile.TarInfo(name))
+    found = [(key, sorted(members)) for key, members in iter_samples(path)]
+    assert found == [("a", ["png", "txt"]), ("b", ["png"]), ("a", ["jpg", "json"])]
+
+
+def test_tars_one_after_another_in_a_file_are_all_read(tmp_path):
+    one, other = pack_samples(tmp_path / "one.tar", 2), tmp_path / "other.tar"
+    pack(other, {"c.png": b"a picture", "c.txt": b"a caption"})
+    both = tmp_path / "both.tar"
+    both.write_bytes(one.read_bytes() + other.read_bytes() + b"\n")
+    samples = list(iter_samples(both))
+    assert samples[:2] == list(iter_samples(one))
+    [(key, members)] = samples[2:]
+    assert key == "c"
+    assert read_range(both, *members["png"]) == b"a picture"
 
 
 def test_a_tar_cut_anywhere_gives_what_is_whole(tmp_path):
@@ -152,16 +170,6 @@ def test_damage_in_the_middle_is_not_the_end(tmp_path):
     assert next(given) == samples[0]
     with pytest.raises(BrokenTar, match=f"byte {header}"):
         list(given)
-
-
-def test_what_follows_the_end_of_a_tar_is_told(tmp_path):
-    path = pack_samples(tmp_path / "a.tar", 2)
-    samples = list(iter_samples(path))
-    path.write_bytes(path.read_bytes() * 2)
-    given = iter_samples(path)
-    assert [next(given), next(given)] == samples
-    with pytest.raises(BrokenTar, match="tar --concatenate"):
-        next(given)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +311,35 @@ def test_several_images_of_a_sample(tmp_path):
     assert got == {("one",): picture(1), ("all",): picture(3), ("own",): picture(4)}
     assert len({c.key for c in source.candidates()}) == 3
     assert source.notes == ["images beside a sample's own, left out: 1, such as s: a.mask.png"]
+
+
+def test_samples_that_share_a_key_are_told_apart_and_counted(tmp_path):
+    path = tmp_path / "s.tar"
+    with tarfile.open(path, "w") as tar:
+        for key, i in (("a", 1), ("b", 2), ("a", 3)):
+            for name, content in ((f"{key}.png", picture(i)), (f"{key}.txt", b"caption %d" % i)):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    source = open_shards(path)
+    got = {c.key: (c.captions, source.load(c.location)) for c in source.candidates()}
+    assert list(got.values()) == [((f"caption {i}",), picture(i)) for i in (1, 2, 3)]
+    assert source.notes == ["samples whose key an earlier one of the tar has: 1, such as s: a"]
+
+
+def test_an_object_is_no_caption_and_stays_a_column(tmp_path):
+    notes = {
+        "a.json": {"text": {"en": "x"}, "caption": "a real caption"},
+        "b.json": {"caption": {"en": "x"}},
+        "c.json": {"captions": [{"raw": "x"}], "title": "a title"},
+    }
+    members = {name: json.dumps(content) for name, content in notes.items()}
+    members |= {f"{key}.png": picture(i) for i, key in enumerate("abc")}
+    pack(tmp_path / "s.tar", {**dict(sorted(members.items())), "d.png": picture(4)})
+    a, b, c, _ = found(tmp_path)
+    assert (a.captions, a.columns["text"]) == (("a real caption",), '{"en": "x"}')
+    assert (b.captions, b.columns["source_caption"]) == ((), '{"en": "x"}')
+    assert c.captions == ("a title",)
 
 
 def test_keys_are_unique_over_shards_and_do_not_depend_on_their_neighbours(tmp_path):

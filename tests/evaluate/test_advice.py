@@ -29,8 +29,8 @@ def improving():
 
 def test_a_constant_rate_is_continued_and_another_schedule_starts_anew(improving):
     """``finetune.doctor`` refuses to stretch a schedule that ends."""
-    assert advise(improving, config("constant")).endswith("train.samples=40000")
-    anew = advise(improving, config("cosine"))
+    assert advise(improving, config("constant"), 128).endswith("train.samples=40000")
+    anew = advise(improving, config("cosine"), 128)
     assert anew.endswith("run.name=mine-2 train.samples=40000")
 
 
@@ -38,6 +38,13 @@ def test_a_run_anew_finds_the_shards_of_the_old_one(improving, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine" / "curate").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "curate" / "manifest.json").write_text("{}")
-    said = advise(improving, config("cosine"))
+    said = advise(improving, config("cosine"), 128)
     subprocess.run(said[said.index("mkdir") : said.index(", then")], shell=True, check=True)
     assert (tmp_path / "runs" / "mine-2" / "curate" / "manifest.json").exists()
+
+
+def test_too_few_pictures_are_not_blamed_on_the_grid():
+    few = Evidence(np.ones((3, 4)), np.ones((3, 20)))
+    assert judge(few) is Word.INCONCLUSIVE
+    assert advise(few, config("constant"), 128).startswith("Add pictures")
+    assert advise(few, config("constant"), 20).startswith("Raise grid.items")

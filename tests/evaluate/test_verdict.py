@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from curate.config import SMALLEST_JUDGED
+from evaluate.intervals import Estimate
 from evaluate.verdict import (
     Evidence,
     Word,
@@ -59,6 +61,13 @@ def test_few_items_decide_nothing_whatever_they_show():
     assert str(SMALLEST_JUDGED) in sentence(few, (0, 1, 2, 3, 4))
     enough = evidence(*PLANTED[Word.OVERFITTING], items=SMALLEST_JUDGED)
     assert judge(enough) is Word.OVERFITTING
+
+
+def test_a_change_too_small_for_a_decimal_is_not_printed_as_none():
+    assert percent(Estimate(-0.0612, -0.074, -0.049, 128)) == "-6.1 % [-7.4, -4.9]"
+    assert percent(Estimate(-0.00004, -0.00006, -0.00002, 9)) == "-0.004 % [-0.006, -0.002]"
+    assert percent(Estimate(0.0, 0.0, 0.0, 9)) == "+0.0 % [+0.0, +0.0]"
+    assert percent(Estimate(math.nan, -math.inf, math.inf, 9)) == "+nan % [-inf, +inf]"
 
 
 def test_noise_decides_nothing_and_says_how_many_items_would():

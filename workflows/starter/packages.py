@@ -19,20 +19,20 @@ from curate.files import sha256_of
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One version of a package, known by its archive's sha256; ``python`` is the tag in a wheel's name."""
+    """One version of a package, known by its archive's sha256; ``python_tag`` is of a wheel's name."""
 
     registry: Literal["npm", "pypi"]
     name: str
     version: str
     sha256: str
-    python: str = "py3"
+    python_tag: str = "py3"
 
     @property
     def file_name(self) -> str:
         """What the registry's client calls the archive."""
         if self.registry == "npm":
             return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
-        return f"{self.name.replace('-', '_')}-{self.version}-{self.python}-none-any.whl"
+        return f"{self.name.replace('-', '_')}-{self.version}-{self.python_tag}-none-any.whl"
 
     @property
     def command(self) -> list[str]:

