@@ -32,11 +32,15 @@ def version_of(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def slashed(folder: Path, name: str) -> str:
-    """A file's name with the ``\\`` of Windows as ``/``, unless ``folder`` holds a file that is called so."""
-    if "\\" not in name or is_file(folder / name):
-        return name
-    return PureWindowsPath(name).as_posix()
+def local_name(folder: Path, name: str) -> str:
+    """A file's name with the ``\\`` of Windows as ``/`` and without white space around it.
+
+    Unless ``folder`` holds a file that is called so.
+    """
+    plain = name.strip()
+    if "\\" in plain:
+        plain = PureWindowsPath(plain).as_posix()
+    return name if plain == name or is_file(folder / name) else plain
 
 
 def is_file(path: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from curate.command import UserError
 from curate.readers import delimiter
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat, is_missing
-from curate.readers.files import slashed
+from curate.readers.files import local_name
 from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES, Row, images_below
 
@@ -85,11 +85,11 @@ def _file_column(names: list[str]) -> str | None:
 def _file_names(table: Path, number: int, value: Any) -> list[str]:
     """The images of a record, one or a list of them, relative to the table's folder."""
     names = value if isinstance(value, list) else [value]
-    if not names or not all(isinstance(name, str) and name for name in names):
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise UserError(
             f"{table}: record {number} has no file_name; name its image or remove the record"
         )
-    return [_below(table, number, Path(slashed(table.parent, name))) for name in names]
+    return [_below(table, number, Path(local_name(table.parent, name))) for name in names]
 
 
 def _below(table: Path, number: int, path: Path) -> str:
@@ -147,7 +147,7 @@ def _from_json(table: Path) -> list[dict[str, Any]]:
     if isinstance(content, dict):
         images = {name.rpartition(".")[0]: name for name in sorted(images_below(table.parent))}
         below = f"{table.parent.absolute()}/"
-        keys = {key: slashed(table.parent, key).removeprefix(below) for key in content}
+        keys = {key: local_name(table.parent, key).removeprefix(below) for key in content}
         content = [_of_kohya(keys[key], record, images) for key, record in content.items()]
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise ValueError("neither {image: {caption: ...}} nor a list of records")

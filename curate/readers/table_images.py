@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from curate.images import MISSING_FILE, UnreadableImage
 from curate.readers import table_index
-from curate.readers.files import is_file, read_bytes, slashed, version_of
+from curate.readers.files import is_file, local_name, read_bytes, version_of
 from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES, refuse
 from curate.readers.table_formats import FILE_STEMS, text_of
@@ -154,7 +154,7 @@ class Finder:
         """A file's name below the root; an address is none."""
         if not file or "://" in file:
             return ""
-        file = slashed(self._root, file)
+        file = local_name(self._root, file)
         if Path(file).is_relative_to(self._root.absolute()):
             file = Path(file).relative_to(self._root.absolute()).as_posix()
         return PurePosixPath(file).as_posix()  # ./a.png is a.png

@@ -254,6 +254,17 @@ def test_folders_may_be_parted_as_on_windows(tmp_path):
     assert sorted(c.location for c in folder(tmp_path).candidates()) == ["b\\c.png", "sub/a.png"]
 
 
+def test_white_space_around_a_name_belongs_to_it_only_where_such_a_file_is(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("sub/a.png", " b.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "metadata.csv").write_text('file_name,text\n" sub\\a.png ",a cat\n" b.png",a dog\n')
+    assert sorted(c.location for c in folder(tmp_path).candidates()) == [" b.png", "sub/a.png"]
+    (tmp_path / "metadata.csv").write_text('file_name,text\n" ",a cat\n')
+    with pytest.raises(UserError, match="record 1 has no file_name"):
+        folder(tmp_path)
+
+
 def test_metadata_columns_never_hide_the_ledgers_own(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,text,split\na.png,a cat,test\n")
     assert candidates_of(folder(tmp_path))[0].columns["source_split"] == "test"
