@@ -46,11 +46,9 @@ def find(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
                     f"{shards[name]} and {path} are both called {name}; give the folder above them, "
                     "or a pattern such as 'dataset.path=\"data/*/*.tar\"'"
                 )
-    notes = [
-        f"shards of a range that are not there: {len(absent)}, such as {first}"
-        for first in absent[:1]
-    ]
-    return shards, notes
+    if not absent:
+        return shards, []
+    return shards, [f"shards of a range that are not there: {len(absent)}, such as {absent[0]}"]
 
 
 def _check_shell() -> None:

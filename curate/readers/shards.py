@@ -184,12 +184,10 @@ class ShardReader:
         """The field that was asked for, a list ``captions``, or the first that has a value; "" for none."""
         if self._config.caption_field:
             return self._config.caption_field
-        names = (
-            ("captions", *CAPTION_NAMES)
-            if isinstance(record.get("captions"), list)
-            else CAPTION_NAMES
+        first = ("captions",) if isinstance(record.get("captions"), list) else ()
+        return next(
+            (name for name in (*first, *CAPTION_NAMES) if captions_in(record.get(name))), ""
         )
-        return next((name for name in names if captions_in(record.get(name))), "")
 
     def _without_image(self, name: str, table: Path, keys: Collection[str]) -> Iterator[Candidate]:
         """The rows of img2dataset's table whose key the tar does not hold."""
