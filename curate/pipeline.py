@@ -125,7 +125,7 @@ def _write_results(
 ) -> None:
     """What was asked for, shards, ledger, funnel, report and, last, the manifest."""
     provenance.write_config(curate_dir / "config.yaml", config)
-    before = replaced.manifest(curate_dir)
+    before = replaced.old_manifest(curate_dir)
     plans, manifest = _write_shards(curate_dir, config, source, verdicts, figures)
     shard_of = {key: planned.path for planned in plans for key in planned.keys}
     table = verdicts.ledger

@@ -31,7 +31,7 @@ def other_data(curate_dir: Path, config: CurateConfig) -> str:
     )
 
 
-def manifest(curate_dir: Path) -> shards.Manifest | None:
+def old_manifest(curate_dir: Path) -> shards.Manifest | None:
     """The earlier curation's, if it was finished and can be read."""
     try:
         return shards.read_manifest(curate_dir)
@@ -44,7 +44,7 @@ def retire(curate_dir: Path, present: shards.Manifest) -> None:
 
     Until the last shard is in place they would speak of what is gone.
     """
-    if present != manifest(curate_dir):
+    if present != old_manifest(curate_dir):
         for stale in ("manifest.json", "report.html"):
             (curate_dir / stale).unlink(missing_ok=True)
 

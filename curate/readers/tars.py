@@ -13,7 +13,7 @@ from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 from curate.readers.sidecars import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 from curate.readers.what_is import what_is
 
-TEXT_SUFFIXES = (*CAPTION_SUFFIXES, ".json")
+_TEXT_SUFFIXES = (*CAPTION_SUFFIXES, ".json")
 
 Members = dict[str, tuple[int, int]]
 """Extension of each member, without the first dot and in lower case, to its (offset, size) in bytes."""
@@ -93,7 +93,7 @@ def _adjacent(path: Path) -> Iterator[tuple[str, Members]]:
 def _is_whole(members: Members) -> bool:
     """Whether there is a picture of the sample's own, and a text: no mask, no ``0.jpg`` with a ``1.jpg``."""
     kinds = {f".{extension}" for extension in members}
-    return not kinds.isdisjoint(IMAGE_SUFFIXES) and not kinds.isdisjoint(TEXT_SUFFIXES)
+    return not kinds.isdisjoint(IMAGE_SUFFIXES) and not kinds.isdisjoint(_TEXT_SUFFIXES)
 
 
 def _split(name: str) -> tuple[str, str]:
