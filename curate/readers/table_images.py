@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -166,12 +167,14 @@ def _is_inside(name: str) -> bool:
 
 def _named_in_tar(path: Path, location: str) -> Iterator[tuple[str, list[Name]]]:
     noted = _sidecar(path.with_suffix(".parquet"))
-    for key, members in _whole_samples(path):
+    samples = list(_whole_samples(path))
+    times = Counter(key for key, _ in samples)
+    for key, members in samples:
         extension = next((e for e in members if f".{e}" in IMAGE_SUFFIXES), None)
         if extension is None:
             continue
         stem = key.rpartition("/")[2]
-        record = noted.get(stem, {})
+        record = noted.get(stem, {}) if times[key] == 1 else {}  # of two it may mean either
         if not record and "json" in members:
             record = _notes(read_range(path, *members["json"]))
         offset, size = members[extension]

@@ -385,6 +385,31 @@ def test_the_parquet_beside_a_shard_serves_and_can_be_the_table(tmp_path):
     assert next(c.key for c in listed(read(shards, shards))) == "000000000"
 
 
+def test_the_parquet_beside_a_shard_says_nothing_of_samples_that_share_a_key(tmp_path):
+    shards = tmp_path / "shards"
+    samples = [("c", "red", "", "one"), ("d", "blue", "", "x"), ("c", "green", "", "two")]
+    write_shard(shards / "00000.tar", samples)
+    rows = [("c", "u0", "one"), ("d", "u1", "x"), ("c", "u2", "two")]
+    write_rows(shards / "00000.parquet", rows, ("key", "url", "caption"))
+    table = write_rows(tmp_path / "t.csv", [(url, caption) for _, url, caption in rows])
+    assert found(read(table, shards)) == [MISSING_FILE, "blue", MISSING_FILE]
+    write_shard(
+        shards / "00000.tar",
+        [(key, *rest[:1], f"v{i}", rest[2]) for i, (key, *rest) in enumerate(samples)],
+    )
+    table = write_rows(tmp_path / "t.csv", [("v0", "one"), ("v2", "two")])
+    assert found(read(table, shards)) == ["red", "green"]  # their own notes do
+    write_shard(tmp_path / "bare/00000.tar", samples)
+    table = write_rows(
+        tmp_path / "t.csv", [("c.png", "one"), ("d.png", "x")], ("file_name", "text")
+    )
+    assert found(read(table, tmp_path / "bare")) == [MISSING_FILE, "blue"]
+    table = write_rows(
+        tmp_path / "t.csv", [("c", "u8", "x"), ("d", "u9", "x")], ("key", "url", "caption")
+    )
+    assert found(read(table, shards)) == [MISSING_FILE, "blue"]
+
+
 @pytest.mark.parametrize("damage", [lambda whole: b"PAR1" + bytes(60) + whole[64:], bytes.swapcase])
 def test_where_the_parquet_beside_a_shard_is_damaged_the_notes_in_it_serve(tmp_path, damage):
     samples = [("000000000", "red", "u0", "one")]
