@@ -5,8 +5,8 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from curate import command
-from curate.config import CurateConfig
+from curate.pipeline.config import CurateConfig
+from curate.run import cli as command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="curate")
@@ -14,15 +14,17 @@ from curate.config import CurateConfig
 def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
     config = command.to_dataclass(cfg, CurateConfig)
-    from curate import clip, readers, strictness
+    from curate import readers
+    from curate.clip import scorer as clip
+    from curate.decide import cut as strictness
 
     clip.check(config.clip)
     strictness.check(config)
     source = readers.read(config.dataset)
     if config.dry_run:
-        from curate.dry_run import run
+        from curate.pipeline.trial import run
     else:
-        from curate.pipeline import run
+        from curate.pipeline.full import run
     run(config, source)
 
 

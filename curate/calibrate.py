@@ -8,15 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curate import command, runs
-from curate.command import UserError, check, run_arguments
+from curate.run import cli as command
+from curate.run import folder as runs
+from curate.run.cli import UserError, check, run_arguments
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from curate.embeddings import Embeddings
-    from curate.null import Null
+    from curate.annotate.embeddings import Embeddings
+    from curate.decide.shuffled import Null
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 FEWEST_BEYOND = 10  # shuffled pairs above a quantile for it to be more than chance
@@ -74,7 +75,7 @@ class Scored:
 
     def null(self) -> Null:
         """Similarities of images with captions of others."""
-        from curate.null import shuffled
+        from curate.decide.shuffled import shuffled
 
         return shuffled(self.pairs, self.embeddings)
 
@@ -102,8 +103,8 @@ def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
     """
     import pandas as pd
 
-    from curate.embeddings import Embeddings
-    from curate.known import current_parts, part_head, read_part
+    from curate.annotate.cache import current_parts, part_head, read_part
+    from curate.annotate.embeddings import Embeddings
 
     found: dict[str, list[Path]] = {}
     folder = curate_dir / "annotations"
@@ -181,7 +182,7 @@ def lines(
 
 
 def _as_strict_as_laion(here: Scored, null: Null) -> str:
-    from curate import strictness
+    from curate.decide import cut as strictness
 
     if here.clip == strictness.LAION_CLIP:
         return "LAION's cuts: 0.28 and 0.30 belong to this CLIP"
@@ -207,7 +208,7 @@ def compared(here: Scored, there: Scored, cuts: tuple[float, ...] | list[float])
     Raises:
         UserError: the runs have no pair in common.
     """
-    from curate import strictness
+    from curate.decide import cut as strictness
 
     here, there = _common(here, there), _common(there, here)
     null, other = here.null(), there.null()

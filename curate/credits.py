@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from curate import command, ledger, licence, runs
-from curate.command import UserError
-from curate.files import write_text
+from curate.report import licence
+from curate.run import cli as command
+from curate.run import folder as runs
+from curate.run import ledger
+from curate.run.cli import UserError
+from curate.run.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

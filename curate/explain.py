@@ -8,10 +8,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate import command, ledger, runs
-from curate.command import UserError
-from curate.files import read_json
-from curate.removed import REASON
+from curate.run import cli as command
+from curate.run import folder as runs
+from curate.run import ledger
+from curate.run.cli import UserError
+from curate.run.files import read_json
+from curate.run.removals import REASON
 
 if TYPE_CHECKING:
     import pandas as pd

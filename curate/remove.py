@@ -10,9 +10,19 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from curate import command, ledger, runs
-from curate.command import UserError, run_arguments
-from curate.files import (
+from curate.pack.shards import (
+    END_OF_TAR,
+    Manifest,
+    ShardInfo,
+    read_manifest,
+    stats_path,
+    write_manifest,
+)
+from curate.run import cli as command
+from curate.run import folder as runs
+from curate.run import ledger
+from curate.run.cli import UserError, run_arguments
+from curate.run.files import (
     HashingWriter,
     atomic_write,
     locked,
@@ -21,7 +31,7 @@ from curate.files import (
     sha256_of,
     write_json,
 )
-from curate.removed import (
+from curate.run.removals import (
     REASON,
     Removed,
     asked_for,
@@ -32,7 +42,6 @@ from curate.removed import (
     values,
     write,
 )
-from curate.shards import END_OF_TAR, Manifest, ShardInfo, read_manifest, stats_path, write_manifest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from curate import command, runs
-from curate.command import UserError, run_arguments
-from curate.files import read_json, sha256_of
-from curate.ledger import check_complete, parts, read_part
-from curate.removed import removed
-from curate.sample import Sample
-from curate.shards import EXTENSIONS, Manifest, ShardInfo, read_manifest, read_shard
+from curate.pack.shards import EXTENSIONS, Manifest, ShardInfo, read_manifest, read_shard
+from curate.readers.sample import Sample
+from curate.run import cli as command
+from curate.run import folder as runs
+from curate.run.cli import UserError, run_arguments
+from curate.run.files import read_json, sha256_of
+from curate.run.ledger import check_complete, parts, read_part
+from curate.run.removals import removed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +180,7 @@ def _sample(shard: ShardInfo, sample: Sample, images: bool) -> Iterator[str]:
 
 
 def _image(shard: ShardInfo, sample: Sample) -> Iterator[str]:
-    from curate.images import UnreadableImage, decode, probe
+    from curate.measures.decode import UnreadableImage, decode, probe
 
     try:
         *_, stored = probe(sample.image)

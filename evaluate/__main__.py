@@ -8,7 +8,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from curate import command
+from curate.run import cli as command
 from evaluate.config import EvaluateConfig
 
 
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
             f"run.name={config.run.name} has no checkpoints in {checkpoints}; type "
             f"accelerate launch finetune/train.py {command.run_arguments(config.run.folder)} first"
         )
-    from curate import clip
+    from curate.clip import scorer as clip
 
     clip.check(config.clip)
     from evaluate.judge import judge_run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from curate.command import run_arguments
-from curate.config import SMALLEST_JUDGED
+from curate.pipeline.config import SMALLEST_JUDGED
+from curate.run.cli import run_arguments
 from evaluate.verdict import Evidence, Word, items_needed, judge
 from finetune.config import TrainConfig
 

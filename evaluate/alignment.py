@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from curate.clip import ClipScorer
+from curate.clip.scorer import ClipScorer
 from evaluate import metrics
 from evaluate.intervals import Array, Bootstrap, Estimate
 from evaluate.results import Metric

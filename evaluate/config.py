@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from curate.command import UserError, check, register
-from curate.config import ClipConfig
+from curate.pipeline.config import ClipConfig
+from curate.run.cli import UserError, check, register
 from evaluate.glossary import GLOSSARY
 from evaluate.verdict import Word
 from finetune.config import RunConfig

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 
-from curate.command import EXIT_GATE_FAILED, EXIT_UNDECIDABLE
+from curate.run.cli import EXIT_GATE_FAILED, EXIT_UNDECIDABLE
 from evaluate.config import GateConfig, GateRule
 from evaluate.glossary import shown
 from evaluate.results import Check, Metric

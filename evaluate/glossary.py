@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.intervals import changes
+from curate.run.intervals import changes
 from evaluate.results import Metric
 
 

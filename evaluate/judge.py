@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from curate.clip import load_clip
-from curate.config import SMALLEST_JUDGED
-from curate.files import write_text
-from curate.images import decode
-from curate.provenance import provenance, redacted
-from curate.shards import read_manifest, read_shard
+from curate.clip.scorer import load_clip
+from curate.measures.decode import decode
+from curate.pack.shards import read_manifest, read_shard
+from curate.pipeline.config import SMALLEST_JUDGED
+from curate.run.files import write_text
+from curate.run.provenance import provenance, redacted
 from evaluate import advice, alignment, gate, grid, report, results, summary, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.glossary import title

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from curate import page
+from curate.report import page
 from evaluate.results import CheckpointResult, Metric, Results
 
 _WIDTH = 9.5  # inches at 72 dpi; the page scales figures to its own width

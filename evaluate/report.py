@@ -10,8 +10,8 @@ from markupsafe import Markup
 from omegaconf import OmegaConf
 from PIL import Image
 
-from curate import page
-from curate.page import Section
+from curate.report import page
+from curate.report.page import Section
 from evaluate import plots
 from evaluate.glossary import GLOSSARY, TERMS, shown, title
 from evaluate.results import Results

@@ -25,7 +25,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import nn
 from tqdm import tqdm
 
-from curate.files import atomic_write
+from curate.run.files import atomic_write
 from evaluate.config import SamplerConfig
 from finetune.data import keyed_seed
 from finetune.model import LatentDiffusion

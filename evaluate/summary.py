@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from curate import page
+from curate.report import page
 from evaluate.glossary import GLOSSARY, shown, title
 from evaluate.results import Results
 

@@ -16,8 +16,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from curate.config import SMALLEST_JUDGED
-from curate.intervals import changes
+from curate.pipeline.config import SMALLEST_JUDGED
+from curate.run.intervals import changes
 from evaluate.intervals import Array, Bootstrap, Estimate, standard_error
 
 NEGLIGIBLE = 0.002  # of the base's loss: a change inside ±0.2 % is no effect

@@ -1,6 +1,6 @@
 """``python -m finetune`` is ``finetune/train.py`` in one process."""
 
-from curate import command
+from curate.run import cli as command
 from finetune.train import main
 
 command.run(main)

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from curate.files import atomic_write
-from curate.images import UnreadableImage, decode
-from curate.sample import Sample
-from curate.shards import ShardInfo, read_shard
+from curate.measures.decode import UnreadableImage, decode
+from curate.pack.shards import ShardInfo, read_shard
+from curate.readers.sample import Sample
+from curate.run.files import atomic_write
 from finetune.model import LatentDiffusion
 
 ENCODE_BATCH = 32  # captions at a time, or pictures of 128 px

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from curate.files import write_json
+from curate.run.files import write_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.command import UserError, check, register
-from curate.config import RunConfig as CuratedRun
+from curate.pipeline.config import RunConfig as CuratedRun
+from curate.run.cli import UserError, check, register
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")

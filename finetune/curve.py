@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.files import atomic_write
+from curate.run.files import atomic_write
 from finetune.heldout import HeldoutItems, relative
 
 Z_95 = 1.96  # two-sided 95 % of the normal law; item differences are averaged over tens of items

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig as PeftLoraConfig
 from torch import nn
 
-from curate.command import UserError
+from curate.run.cli import UserError
 from finetune.config import FullConfig, LoraConfig, MethodConfig
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from curate.files import write_text
+from curate.run.files import write_text
 
 
 def append(path: Path, record: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from curate.command import UserError
+from curate.run.cli import UserError
 from finetune.config import ModelConfig
 from finetune.objective import NoiseSchedule
 

@@ -12,10 +12,10 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from curate.command import UserError, run_arguments
-from curate.intervals import changes
-from curate.provenance import write_config
-from curate.shards import Manifest, read_manifest
+from curate.pack.shards import Manifest, read_manifest
+from curate.run.cli import UserError, run_arguments
+from curate.run.intervals import changes
+from curate.run.provenance import write_config
 from finetune import checkpoint, doctor, metrics
 from finetune.cache import EncodedSplit, encode_shards, load_split
 from finetune.checkpoint import Checkpoint, list_checkpoints

@@ -11,7 +11,7 @@ if not __package__:  # launched by path: this folder must not be where imports a
 import hydra
 from omegaconf import DictConfig
 
-from curate import command
+from curate.run import cli as command
 from finetune.config import TrainConfig
 
 
@@ -20,7 +20,7 @@ from finetune.config import TrainConfig
 def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
     config = command.to_dataclass(cfg, TrainConfig)
-    from curate.shards import read_manifest
+    from curate.pack.shards import read_manifest
     from finetune import doctor
 
     manifest = read_manifest(config.run.folder / "curate")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from curate import command
-from curate.config import CurateConfig
+from curate.pipeline.config import CurateConfig
+from curate.run import cli as command
 from evaluate.config import EvaluateConfig
 from finetune.config import TrainConfig
 

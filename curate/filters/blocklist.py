@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc  # makes its functions when it is imported
 
-from curate.command import UserError
 from curate.filters.text import Text, hashes, is_word_character, mark
+from curate.run.cli import UserError
 
 KEY = "filters.caption.blocklist"
 # Scripts that set no spaces: a word of theirs is looked for within a run of letters as well.

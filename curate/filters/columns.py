@@ -9,11 +9,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from curate import rows
-from curate.command import UserError
+from curate.annotate import table as rows
 from curate.filters.config import BoundsConfig
 from curate.filters.rule import Rule, within
 from curate.measures import registry
+from curate.run.cli import UserError
 
 
 def rules(config: Mapping[str, BoundsConfig]) -> list[Rule]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from curate.command import UserError, check, register
+from curate.run.cli import UserError, check, register
 
 UNDETERMINED = "und"  # ISO 639's code for a language that is not known
 LARGEST_DISTANCE = 16  # bits; half of what two unrelated hashes of 64 differ in

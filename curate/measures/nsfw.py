@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from curate.command import UserError
+from curate.run.cli import UserError
 
 COLUMNS = ("nsfw",)
 

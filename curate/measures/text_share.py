@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from curate.command import UserError
+from curate.run.cli import UserError
 
 COLUMNS = ("text_share",)
 SIDE_PX = (

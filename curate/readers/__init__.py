@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from curate.command import UserError
 from curate.readers.config import DatasetConfig
 from curate.readers.selection import select
 from curate.readers.source import Source
+from curate.run.cli import UserError
 
-READERS = ("cifar10", "coco", "folder", "hub", "openmoji", "shards", "table", "visual_genome")
+READERS = {
+    name: name
+    for name in ("cifar10", "coco", "folder", "hub", "openmoji", "shards", "visual_genome")
+} | {"table": "tables.reader"}
 
 
 def read(config: DatasetConfig) -> Source:
@@ -23,7 +26,7 @@ def read(config: DatasetConfig) -> Source:
         raise UserError(
             f"dataset.reader={config.reader!r} is unknown; accepted: {', '.join(READERS)}"
         )
-    source = select(import_module(f"curate.readers.{config.reader}").read(config), config)
+    source = select(import_module(f"curate.readers.{READERS[config.reader]}").read(config), config)
     if config.scrub_contacts:
         source = import_module("curate.readers.scrub").scrub(source)
     if next(source.candidates(), None) is None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from curate.command import UserError
 from curate.readers.config import Cifar10Config
 from curate.readers.files import version_of
+from curate.readers.sample import Candidate, clean_caption, key_of
 from curate.readers.source import Source
-from curate.sample import Candidate, clean_caption, key_of
+from curate.run.cli import UserError
 
 _FOLDER = "cifar-10-batches-py"
 _ARCHIVE = "cifar-10-python.tar.gz"

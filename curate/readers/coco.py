@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
-from curate.command import UserError
-from curate.images import UnreadableImage
+from curate.measures.decode import UnreadableImage
 from curate.readers.columns import captions_in
 from curate.readers.config import CocoConfig
 from curate.readers.files import loader, version_of
 from curate.readers.json_object import json_object
+from curate.readers.sample import Candidate, key_of
 from curate.readers.source import Source
-from curate.sample import Candidate, key_of
+from curate.run.cli import UserError
 
 _PREFIX = "captions_"
 

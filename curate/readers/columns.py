@@ -7,9 +7,9 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from curate.ledger import COLUMNS
 from curate.measures.registry import FILLED
-from curate.sample import clean_caption
+from curate.readers.sample import clean_caption
+from curate.run.ledger import COLUMNS
 
 CAPTION_NAMES = ("text", "caption", "captions", "TEXT", "alt", "top_caption", "title")
 """Under these names releases publish captions; the first that is there counts."""

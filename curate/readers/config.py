@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from curate.command import check, register
+from curate.run.cli import check, register
 
 
 @dataclass

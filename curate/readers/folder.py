@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from curate.command import UserError
 from curate.readers import metadata, sidecars
 from curate.readers.columns import encodable
 from curate.readers.config import FolderConfig
 from curate.readers.files import loader, version_of
+from curate.readers.sample import Candidate, key_of
 from curate.readers.source import Source
-from curate.sample import Candidate, key_of
+from curate.run.cli import UserError
 
 
 def read(config: FolderConfig) -> Source:

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.command import UserError
-from curate.images import CANNOT_BE_READ, UnreadableImage
+from curate.measures.decode import CANNOT_BE_READ, UnreadableImage
 from curate.readers import spool
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.config import HubConfig
 from curate.readers.hub_files import bytes_of, folders_of
+from curate.readers.sample import Candidate, key_of
 from curate.readers.source import Source
-from curate.sample import Candidate, key_of
+from curate.run.cli import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

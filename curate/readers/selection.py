@@ -8,8 +8,8 @@ from dataclasses import replace
 from itertools import islice
 
 from curate.readers.config import DatasetConfig
+from curate.readers.sample import Candidate
 from curate.readers.source import Source
-from curate.sample import Candidate
 
 
 def select(source: Source, config: DatasetConfig) -> Source:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
-from curate.command import UserError
 from curate.readers.sidecars import files_below
+from curate.run.cli import UserError
 
 _MAGIC = re.compile(r"[*?\[{]")
 

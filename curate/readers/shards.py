@@ -25,17 +25,17 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.images import MISSING_FILE, UnreadableImage
+from curate.measures.decode import MISSING_FILE, UnreadableImage
 from curate.readers import shard_files
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.config import ShardsConfig
 from curate.readers.files import version_of
 from curate.readers.json_object import json_object
+from curate.readers.sample import MAX_KEY_CHARACTERS, Candidate, key_of
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source
 from curate.readers.tally import Tally
 from curate.readers.tars import BrokenTar, Members, check_tar, iter_samples, read_range
-from curate.sample import MAX_KEY_CHARACTERS, Candidate, key_of
 
 _CAPTION_MEMBERS = ("txt", "caption")
 _IS_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_CHARACTERS}}}")  # as key_of makes them

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.readers.columns import encodable
-from curate.sample import clean_caption
+from curate.readers.sample import clean_caption
 
 IMAGE_SUFFIXES = tuple(
     f".{name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from curate.sample import Candidate
+from curate.readers.sample import Candidate
 
 
 @dataclass

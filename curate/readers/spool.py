@@ -17,16 +17,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
-from curate.command import UserError
-from curate.files import atomic_write, write_json
-from curate.images import UnreadableImage, probe
+from curate.measures.decode import UnreadableImage, probe
 from curate.readers.config import HubConfig, ShardsConfig
 from curate.readers.json_object import json_object
+from curate.readers.sample import Candidate
 from curate.readers.shards import ShardReader, loader
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source
 from curate.readers.tally import Tally
-from curate.sample import Candidate
+from curate.run.cli import UserError
+from curate.run.files import atomic_write, write_json
 
 Raw = tuple[bytes | None, tuple[str, ...], dict[str, Any]]
 """Encoded image, if there is one, captions, columns."""

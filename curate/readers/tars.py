@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from curate.command import UserError
-from curate.images import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.measures.decode import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 from curate.readers.sidecars import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 from curate.readers.what_is import what_is
+from curate.run.cli import UserError
 
 _TEXT_SUFFIXES = (*CAPTION_SUFFIXES, ".json")
 

@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from curate.command import UserError
-from curate.images import MISSING_FILE, UnreadableImage
+from curate.measures.decode import MISSING_FILE, UnreadableImage
 from curate.readers.config import VisualGenomeConfig
 from curate.readers.files import loader, version_of
+from curate.readers.sample import Candidate, clean_caption, key_of
 from curate.readers.source import Source
 from curate.readers.tally import Tally
-from curate.sample import Candidate, clean_caption, key_of
+from curate.run.cli import UserError
 
 IMAGES, REGIONS = "image_data.json", "region_descriptions.json"
 FOLDERS = ("VG_100K", "VG_100K_2")

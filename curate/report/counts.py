@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from curate import page
+from curate.report import page
 
 
 def pairs(value: int, query: str = "") -> page.Count:

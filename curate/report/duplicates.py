@@ -5,10 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
-from curate import page
-from curate.report import counts
+from curate.decide.split import leaks
+from curate.report import counts, page
 from curate.report.pictures import Pictures
-from curate.split import leaks
 
 SIZES = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 99), (100, None))  # images of a group, ends included
 GROUPS, OF_GROUP = 6, 4

@@ -7,12 +7,11 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from curate import page
-from curate.decide import Verdicts
-from curate.funnel import reasons_by_rule
-from curate.ledger import DROPPED, UNREADABLE
-from curate.report import counts
+from curate.decide.stage import Verdicts
+from curate.report import counts, page
 from curate.report.counts import among
+from curate.report.figures import reasons_by_rule
+from curate.run.ledger import DROPPED, UNREADABLE
 
 READABLE = f"status != {UNREADABLE!r}"
 _MOST_GROUPS, _MOST_REASONS = 12, 40

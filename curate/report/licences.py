@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
-from curate import licence, page
-from curate.report import counts
+from curate.report import counts, licence, page
 
 _MOST = 20
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.intervals import Z95, wilson
-from curate.null import SHUFFLES, Null
+from curate.decide.shuffled import SHUFFLES, Null
+from curate.run.intervals import Z95, wilson
 
 HIGHEST = 0.9  # an upper end that says no more than that the CLIP cannot tell
 _FEWEST = 20  # pairs: with fewer, halves of a tail cannot be compared

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from curate import page
-from curate.images import UnreadableImage, decode
+from curate.measures.decode import UnreadableImage, decode
+from curate.report import page
 
 THUMBNAIL_PX = 128
 ROOM_BYTES = 3_500_000  # for all thumbnails of a report, which is to stay under 5 MB

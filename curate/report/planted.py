@@ -6,8 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from curate import page
-from curate.report import counts
+from curate.report import counts, page
 
 _SCORED = "clip_similarity.notna()"
 _CUT = "reason.str.startswith('clip_similarity')"

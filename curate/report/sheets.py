@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from curate import page
-from curate.decide import Verdicts
-from curate.funnel import reasons_by_rule
-from curate.ledger import UNREADABLE
-from curate.report import counts
+from curate.decide.stage import Verdicts
+from curate.report import counts, page
 from curate.report.counts import among
+from curate.report.figures import reasons_by_rule
 from curate.report.pictures import Pictures
+from curate.run.ledger import UNREADABLE
 
 AROUND, EXTREME, OF_REASON, REASONS, UNREADABLE_SHOWN = 12, 12, 6, 10, 20
 _CAPTIONS = 8  # of an image that may follow one another, of which one is shown

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from curate import funnel, page
-from curate.decide import Verdicts
-from curate.null import Null
-from curate.report import counts, mismatch
+from curate.decide.shuffled import Null
+from curate.decide.stage import Verdicts
+from curate.report import counts, mismatch, page
+from curate.report import figures as funnel
 from curate.report.counts import among
 from curate.report.mismatch import Mismatches
 

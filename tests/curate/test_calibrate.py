@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate import calibrate, command
+from curate import calibrate
+from curate.run import cli as command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAIRS, DIMENSIONS = 400, 64  # of write_scored

@@ -6,8 +6,8 @@ import io
 import pandas as pd
 import pytest
 
-from curate.command import UserError
 from curate.credits import as_csv, as_markdown, credited, licences
+from curate.run.cli import UserError
 
 
 def change(curate_dir, key, **values):

@@ -5,10 +5,10 @@ import tarfile
 import pandas as pd
 import pytest
 
-from curate import ledger
-from curate.command import UserError
 from curate.explain import explain
-from curate.runs import curate_dir
+from curate.run import ledger
+from curate.run.cli import UserError
+from curate.run.folder import curate_dir
 
 
 def story(finished, key):

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import command, pipeline, readers
-from curate.config import AnnotateConfig, ClipConfig, CurateConfig, RunConfig, ShardsConfig
-from curate.embeddings import Embeddings
-from curate.files import atomic_write
+from curate import readers
+from curate.annotate.embeddings import Embeddings
+from curate.pipeline import full as pipeline
+from curate.pipeline.config import AnnotateConfig, ClipConfig, CurateConfig, RunConfig, ShardsConfig
 from curate.readers.config import FolderConfig
+from curate.run import cli as command
+from curate.run.files import atomic_write
 
 NOBODY = 65_534
 

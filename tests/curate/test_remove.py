@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from curate import remove
-from curate.command import UserError
-from curate.removed import Removed, read_list, removed
-from curate.shards import read_manifest, read_shard
+from curate.pack.shards import read_manifest, read_shard
+from curate.run.cli import UserError
+from curate.run.removals import Removed, read_list, removed
 from curate.verify import problems
 
 EMPTIED = "shards/val/000000.tar"

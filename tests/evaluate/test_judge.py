@@ -14,10 +14,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
-from curate import command as command_line
-from curate.command import UserError
-from curate.config import ClipConfig
-from curate.files import write_json
+from curate.pipeline.config import ClipConfig
+from curate.run import cli as command_line
+from curate.run.cli import UserError
+from curate.run.files import write_json
 from evaluate import grid, judge, results, sampling
 from evaluate.config import (
     EvaluateConfig,

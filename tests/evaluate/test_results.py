@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from curate.command import UserError
+from curate.run.cli import UserError
 from evaluate.intervals import Estimate
 from evaluate.results import Metric, Results, load, save
 

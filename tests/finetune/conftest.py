@@ -16,7 +16,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from curate import images, shards
+from curate.measures import decode as images
+from curate.pack import shards
 from finetune import metrics
 from finetune.config import (
     METHODS,
@@ -196,7 +197,7 @@ def run_training():
     def run(config: TrainConfig) -> None:
         from accelerate.state import AcceleratorState, GradientState
 
-        from curate.shards import read_manifest
+        from curate.pack.shards import read_manifest
         from finetune import doctor
         from finetune.run import train
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from curate.command import UserError
-from curate.shards import read_manifest
+from curate.pack.shards import read_manifest
+from curate.run.cli import UserError
 from finetune import doctor
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from curate.command import UserError
+from curate.run.cli import UserError
 from finetune.config import FullConfig, LoraConfig, ModelConfig
 from finetune.methods import attach, trainable
 from finetune.model import load_model

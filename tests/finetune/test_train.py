@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from curate import command
+from curate.run import cli as command
 from finetune.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from curate.readers.sample import Candidate
 from curate.readers.source import Source
-from curate.sample import Candidate
 
 CAPTIONS_EACH = 5  # COCO
 WORDS = (

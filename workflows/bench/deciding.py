@@ -19,18 +19,18 @@ ROWS, ROWS_PER_PART, DIMENSIONS = 1_000_000, 2_500, 64
 
 def run() -> None:
     """Print load and decide times with the rules of ``filters=default``."""
-    from curate.config import SplitConfig
-    from curate.decide import decide, load_annotations
-    from curate.embeddings import Embeddings
+    from curate.annotate.embeddings import Embeddings
+    from curate.annotate.spec import Request
+    from curate.decide.stage import decide, load_annotations
     from curate.filters.config import (
         CaptionFilterConfig,
         ClipSimilarityConfig,
         FiltersConfig,
         ImageFilterConfig,
     )
-    from curate.gate import Gate
-    from curate.removed import Removed
-    from curate.request import Request
+    from curate.filters.prefilter import Gate
+    from curate.pipeline.config import SplitConfig
+    from curate.run.removals import Removed
 
     filters = FiltersConfig(
         image=ImageFilterConfig(max_aspect=3.0),

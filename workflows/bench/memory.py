@@ -13,9 +13,9 @@ SIZES = (10_000, 200_000)
 _CODE = """
 import json, re, sys, time
 from workflows.bench.data import Photographs
-from curate import pipeline
-from curate.command import to_dataclass
-from curate.config import CurateConfig
+from curate.pipeline import full as pipeline
+from curate.run.cli import to_dataclass
+from curate.pipeline.config import CurateConfig
 from hydra import compose, initialize_config_module
 
 pictures, folder = int(sys.argv[1]), sys.argv[2]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from curate.sample import Candidate
+from curate.readers.sample import Candidate
 from workflows.bench.compare import Ways, compare, say
 from workflows.bench.data import Photographs
 
@@ -22,7 +22,7 @@ def run() -> None:
     """Print rates and ratios, and how far our similarities are from the usual way's."""
     import torch
 
-    from curate.clip_check import slowdown
+    from curate.clip.check import slowdown
 
     source = Photographs(PICTURES).source()
     candidates = list(source.candidates())
@@ -51,12 +51,12 @@ def run() -> None:
 
 def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     """The annotations of a source, from an empty folder."""
-    from curate.annotate import annotate
-    from curate.config import AnnotateConfig
-    from curate.decide import load_annotations
+    from curate.annotate.spec import Request
+    from curate.annotate.stage import annotate
+    from curate.decide.stage import load_annotations
     from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
-    from curate.gate import Gate
-    from curate.request import Request
+    from curate.filters.prefilter import Gate
+    from curate.pipeline.config import AnnotateConfig
 
     request = Request("bench", Gate(ImageFilterConfig(), CaptionFilterConfig()))
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def _random_scorer(precision: str) -> Any:
     import open_clip
     import torch
 
-    from curate.clip import ClipScorer
+    from curate.clip.scorer import ClipScorer
 
     torch.manual_seed(0)
     model, _, preprocess = open_clip.create_model_and_transforms(MODEL, precision=precision)
@@ -86,7 +86,7 @@ def _random_scorer(precision: str) -> Any:
 
 
 def _decode(data: bytes) -> Any:
-    from curate.images import decode
+    from curate.measures.decode import decode
 
     return decode(data)
 

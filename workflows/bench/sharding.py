@@ -16,7 +16,7 @@ PICTURES = 2000
 
 def run() -> None:
     """Print rates and ratios; both sides sync what they wrote, and ours hashes it too."""
-    from curate import shards
+    from curate.pack import shards
 
     source = Photographs(PICTURES).source()
     with tempfile.TemporaryDirectory() as temporary:

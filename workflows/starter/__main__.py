@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.command import UserError, exit_codes
-from curate.files import locked, remove_parts
+from curate.run.cli import UserError, exit_codes
+from curate.run.files import locked, remove_parts
 
 if TYPE_CHECKING:
     import torch

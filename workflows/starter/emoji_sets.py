@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.files import atomic_write
+from curate.run.files import atomic_write
 from workflows.starter.packages import Package
 
 ICON_SETS = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from curate.files import atomic_write, write_json
+from curate.run.files import atomic_write, write_json
 from workflows.starter.tokenizer import load_tokenizer, write_tokenizer
 
 PACKAGES = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from curate.files import atomic_write
+from curate.run.files import atomic_write
 from workflows.starter import checkpoint
 from workflows.starter.recipe import Recipe
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curate.files import atomic_write
+from curate.run.files import atomic_write
 from workflows.starter.packages import Package
 
 SENTENCE_WIDTH = 384

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curate.files import write_text
+from curate.run.files import write_text
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curate.command import UserError
+from curate.run.cli import UserError
 from finetune.objective import NoiseSchedule, denoising_loss
 from workflows.starter.emoji_batches import CaptionSampler, as_floats, place
 from workflows.starter.emoji_sets import Pictures

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from curate.clip import load_clip
-from curate.config import ClipConfig
+from curate.clip.scorer import load_clip
+from curate.pipeline.config import ClipConfig
 from workflows.bench import compare, deciding, drawing, memory, scoring, sharding
 from workflows.bench.__main__ import main
 from workflows.bench.data import Photographs

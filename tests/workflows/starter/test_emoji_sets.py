@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.command import UserError
-from curate.files import locked
+from curate.run.cli import UserError
+from curate.run.files import locked
 from workflows.starter import emoji_sets
 
 SQUARE = '<path fill="#ff0000" d="M0 0h16v32H0z"/>'  # the left half of a 32 x 32 view box
@@ -90,7 +90,7 @@ def test_a_kill_while_rendering_leaves_no_lock(tmp_path: Path) -> None:
     """Workers outlive a killed parent; they must not hold what it held."""
     script = f"""
 from pathlib import Path
-from curate.files import locked
+from curate.run.files import locked
 from workflows.starter.emoji_sets import Drawing, render_all
 
 if __name__ == "__main__":

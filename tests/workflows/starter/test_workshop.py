@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from curate.command import UserError
+from curate.run.cli import UserError
 from workflows.starter import checkpoint, workshop
 from workflows.starter.recipe import Recipe
 from workflows.starter.workshop import Workshop

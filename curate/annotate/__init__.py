@@ -1,0 +1,1 @@
+"""Measure each pair once: bytes, header, pixels, CLIP, in parts that resume."""

@@ -1,0 +1,1 @@
+"""The CLIP that scores pairs, and small models on its embeddings."""

@@ -1,0 +1,148 @@
+"""Which CLIP is meant: names, tags and files checked before anything loads; device, precision, identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from difflib import get_close_matches
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from curate.pipeline.config import ClipConfig
+from curate.run.cli import UserError
+from curate.run.files import sha256_of
+
+LOCAL = "local-dir:"
+_PACKAGES = ("open_clip_torch", "torch", "timm", "transformers", "pillow")
+_PIXELS = "upright-by-header-srgb-on-white"  # how pictures are decoded; see images.decode
+
+
+def check(config: ClipConfig) -> None:
+    """Refuse a model that does not exist, without importing open_clip (which takes seconds).
+
+    Raises:
+        UserError: an unknown name, with near ones, or a name without ``clip.pretrained``.
+        FileNotFoundError: a ``local-dir:`` folder without a model in it.
+    """
+    if config.name.startswith(LOCAL):
+        folder = local_folder(config)
+        if not (folder / "open_clip_config.json").is_file():
+            raise FileNotFoundError(
+                f"clip.name={config.name} holds no open_clip_config.json (looked in {folder}); "
+                "type clip.name=local-dir:FOLDER, or clip=vit_b32_openai"
+            )
+        if not any(folder.glob("open_clip_*.safetensors")):
+            raise FileNotFoundError(
+                f"clip.name={config.name}: no open_clip_model.safetensors in {folder}"
+            )
+        return
+    names = _builtin_names()
+    if config.name not in names:
+        near = get_close_matches(config.name, names, n=5, cutoff=0.4)
+        raise UserError(
+            f"clip.name={config.name!r} is no model of open_clip; near: {', '.join(near) or 'none'}. "
+            "Type clip.name=local-dir:FOLDER for a model of your own"
+        )
+    if not config.pretrained:
+        raise UserError(
+            f"clip.name={config.name} without clip.pretrained has random weights; type "
+            "clip.pretrained=TAG, such as openai or laion2b_s34b_b79k"
+        )
+
+
+def check_tag(config: ClipConfig) -> None:
+    """Refuse weights that open_clip does not have, or that this name computes wrongly.
+
+    Models trained with QuickGELU (OpenAI's own, DFN's, MetaCLIP's) are loaded by open_clip under a
+    name with another activation too; similarities are then off, and only a warning says so. Of a
+    ``local-dir:`` nothing but its ``open_clip_config.json`` says which activation its weights were
+    trained with: OpenAI's own need ``"quick_gelu": true`` there, and nobody can check.
+
+    Raises:
+        UserError: with the accepted tags, or with the name to type.
+    """
+    import open_clip
+
+    name, tag = config.name, config.pretrained or ""
+    weights = open_clip.get_pretrained_cfg(name, tag)
+    if not weights:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
+        raise UserError(f"clip.pretrained={tag!r} is no tag of {name}; accepted: {tags}")
+    model = open_clip.get_model_config(name) or {}
+    if weights.get("quick_gelu") and not model.get("quick_gelu"):
+        raise UserError(
+            f"clip.name={name} computes GELU, and the weights clip.pretrained={tag} were trained "
+            f"with QuickGELU; type clip.name={name}-quickgelu"
+        )
+
+
+def _builtin_names() -> list[str]:
+    spec = find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise UserError("clip scoring needs open_clip; type: pip install open_clip_torch")
+    return sorted(path.stem for path in Path(spec.origin).parent.glob("model_configs/*.json"))
+
+
+def local_folder(config: ClipConfig) -> Path:
+    """The folder of a ``local-dir:`` name; a relative one is looked for here, then by the package."""
+    folder = Path(config.name.removeprefix(LOCAL))
+    if not folder.is_absolute() and not folder.is_dir():
+        folder = Path(__file__).resolve().parents[2] / folder
+    return folder.resolve()
+
+
+def label(config: ClipConfig) -> str:
+    """What people call the model: name and weights."""
+    return " ".join(filter(None, (config.name.removeprefix(LOCAL), config.pretrained)))
+
+
+def fingerprint(config: ClipConfig, draft: bool = False) -> str:
+    """16 hex digits that change whenever a similarity may: model, weights, precision, libraries.
+
+    With ``draft`` pictures are decoded at a fraction of their size, see ``images.decode``.
+
+    A local model is known by the hashes of its files; one of open_clip's by name, tag and the
+    release that says what the tag means. Preprocessing and tokenizer are part of either. The device is
+    not: what a GPU makes of the same model in fp32 differs in the last digits alone.
+    """
+    if config.name.startswith(LOCAL):
+        files = sorted(local_folder(config).iterdir())
+        model: Any = {
+            file.name: sha256_of(file) for file in files if file.is_file() and file.suffix != ".md"
+        }
+    else:
+        model = [config.name, config.pretrained]
+    versions = {package: version(package) for package in _PACKAGES}
+    pixels = f"{_PIXELS} drafted" if draft else _PIXELS
+    known = json.dumps([model, precision(config), versions, pixels], sort_keys=True)
+    return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
+
+
+def device(config: ClipConfig) -> str:
+    """The torch device to score on: CUDA, else Apple's GPU, else the processor, unless one is named.
+
+    Raises:
+        UserError: the named one is not there.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if config.device == "auto":
+        return next((name for name, available in there.items() if available), "cpu")
+    kind, _, number = config.device.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not there.get(kind, True) or int(number or 0) >= count:
+        raise UserError(
+            f"clip.device={config.device}: torch finds no such device here; type clip.device=auto, "
+            "or install a torch that is built for it"
+        )
+    return config.device
+
+
+def precision(config: ClipConfig) -> str:
+    """``fp32``, ``bf16`` or ``fp16``; ``auto`` is bf16 on CUDA, else fp32."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device(config).startswith("cuda") else "fp32"

@@ -1,0 +1,285 @@
+"""The CLIP that scores pairs: any model of open_clip, each caption encoded at its own length."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from curate.clip.check import check_scorer, slowdown
+from curate.clip.models import (
+    LOCAL,
+    check,
+    check_tag,
+    device,
+    fingerprint,
+    label,
+    local_folder,
+    precision,
+)
+from curate.pipeline.config import ClipConfig
+from curate.run.cli import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+__all__ = ["LOCAL", "ClipScorer", "check", "check_tag", "fingerprint", "label", "load_clip"]
+
+# Pictures at a time where the user names no number: more gain nothing, and what does not fit is halved.
+_BATCH_SIZE = {"cuda": 512, "mps": 64, "cpu": 32}
+# Measured times differ by some percent.
+_NO_GAIN = 1.1
+
+Item = TypeVar("Item")
+
+
+def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipScorer:
+    """Load model, preprocessing and tokenizer, check them, and say where; ``on`` overrides ``config.device``.
+
+    With bf16 and fp16 the weights themselves are converted, all but the layer norms (open_clip's
+    ``precision``); autocast would convert them again for every batch.
+
+    Raises:
+        UserError: the weights cannot be had (an unknown tag, no network) or belong to another name;
+            the device is not there.
+        RuntimeError: this device computes wrongly in this precision.
+    """
+    import open_clip
+    import torch
+
+    check(config)
+    config = config if on is None else replace(config, device=str(on))
+    local = config.name.startswith(LOCAL)
+    name = f"{LOCAL}{local_folder(config)}" if local else config.name
+    if not local:
+        check_tag(config)
+    target, dtype = torch.device(device(config)), precision(config)
+    model, preprocess = _load(config, name, target, dtype)
+    scorer = ClipScorer(
+        name=label(config),
+        fingerprint=fingerprint(config),
+        model=model,
+        preprocess=preprocess,
+        tokenizer=open_clip.get_tokenizer(name),
+        device=target,
+        dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32),
+        batch_size=config.batch_size or _BATCH_SIZE.get(target.type, _BATCH_SIZE["cpu"]),
+    )
+    check_scorer(replace(scorer, texts=Work()))  # a warm-up says nothing of the rate
+    tqdm.write(f"clip: {scorer.name} on {target}, {dtype}, batches of {scorer.batch_size}")
+    if target.type == "cpu" and dtype != "fp32" and (times := slowdown(scorer.dtype)) > _NO_GAIN:
+        tqdm.write(
+            f"clip: on this processor a linear layer in {dtype} takes {times:.1f} times as long as in "
+            "fp32; clip.precision=fp32 may be faster"
+        )
+    return scorer
+
+
+def _load(config: ClipConfig, name: str, target: torch.device, dtype: str) -> tuple[Any, Any]:
+    """The model, in evaluation mode on its device, and its preprocessing."""
+    import open_clip
+    import torch
+
+    if dtype == "fp32":
+        torch.backends.cudnn.allow_tf32 = False  # on by default, with 10 bits of mantissa
+    tag = None if config.name.startswith(LOCAL) else config.pretrained
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            name, pretrained=tag, device=target, precision=dtype
+        )
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"clip.name={config.name}: the weights cannot be loaded ({error}). Without the hub, type "
+            "clip=custom clip.name=local-dir:FOLDER, or clip=starter for drawings"
+        ) from error
+    return model.eval(), preprocess
+
+
+@dataclass
+class Work:
+    """What was encoded in how many seconds of the model's time."""
+
+    items: int = 0
+    seconds: float = 0.0
+
+    def add(self, items: int, seconds: float) -> None:
+        """Count a batch."""
+        self.items += items
+        self.seconds += seconds
+
+    @property
+    def rate(self) -> float:
+        """Items per second; 0 before anything was encoded."""
+        return self.items / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class ClipScorer:
+    """A CLIP ready to encode. Embeddings have unit length, so their dot product is the similarity.
+
+    ``batch_size`` is halved whenever the accelerator's memory does not suffice.
+    """
+
+    name: str
+    fingerprint: str
+    model: Any
+    preprocess: Any
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int
+    images: Work = field(default_factory=Work)
+    texts: Work = field(default_factory=Work)
+
+    @property
+    def image_px(self) -> int:
+        """The longer side of the pictures that the model sees."""
+        size = self.model.visual.image_size
+        return size if isinstance(size, int) else max(size)
+
+    def encode_images(self, images: list[Image]) -> np.ndarray:
+        """N RGB pictures => N x D float32, unit length."""
+        return _joined(
+            self.encode_pixels([self.preprocess(image) for image in batch])
+            for batch in self._batches(images)
+        )
+
+    def encode_pixels(self, pixels: list[torch.Tensor]) -> np.ndarray:
+        """N results of ``preprocess``, 3 x H x W each, perhaps made in other threads => N x D float32."""
+        import torch
+
+        return _joined(
+            self._encode(self._encode_pixels, torch.stack(batch), self.images)
+            for batch in self._batches(pixels)
+        )
+
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        """N captions => N x D float32, unit length; equal captions cost one.
+
+        Where the text tower is causal and pooled at the end of the text, what follows that token
+        cannot reach it: captions are grouped by length and encoded without padding.
+        """
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return np.zeros((0, 0), np.float32)
+        tokens = self.tokenizer(distinct)
+        lengths = _own_lengths(self.model, tokens)
+        groups: dict[int, list[int]] = defaultdict(list)
+        for row, length in enumerate(lengths):
+            groups[length].append(row)
+        encoded: dict[int, np.ndarray] = {}
+        for length, rows in sorted(groups.items()):
+            for batch in self._batches(rows):
+                features = self._encode(self._encode_tokens, tokens[batch, :length], self.texts)
+                encoded.update(zip(batch, features, strict=True))
+        row_of = {text: row for row, text in enumerate(distinct)}
+        return np.stack([encoded[row_of[text]] for text in texts])
+
+    def tokens(self, captions: list[str]) -> list[int]:
+        """Each caption's number of tokens with both ends, before anything is cut off."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        if inner is None:  # OpenAI's own byte pairs, which know of no ends
+            return [len(self.tokenizer.encode(caption)) + 2 for caption in captions]
+        if not captions:
+            return []
+        cleaned = [self.tokenizer.clean_fn(caption) for caption in captions]
+        ids = inner(cleaned, padding=False, truncation=False, verbose=False)["input_ids"]
+        return [len(row) for row in ids]
+
+    def speed(self) -> str:
+        """The measured rate in words, such as ``41.0 images/s, 210.3 captions/s on cpu``."""
+        return f"{self.images.rate:.1f} images/s, {self.texts.rate:.1f} captions/s on {self.device}"
+
+    def _batches(self, items: list[Item]) -> Iterator[list[Item]]:
+        """Slices as large as ``batch_size`` is by then."""
+        start = 0
+        while start < len(items):
+            batch = items[start : start + self.batch_size]
+            start += len(batch)
+            yield batch
+
+    def _encode(self, encode: Any, batch: torch.Tensor, work: Work) -> np.ndarray:
+        """Unit features of a batch, in halves as often as memory runs out.
+
+        Every batch is of the same size: in another one the last digits come out otherwise, and the
+        shards would tell what was scored together.
+        """
+        import torch
+
+        size = max(len(batch), self.batch_size)
+        start = perf_counter()
+        try:
+            features = self._run(encode, _padded(batch, size))[: len(batch)]
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        else:
+            work.add(len(batch), perf_counter() - start)
+            return features
+        # Out of the handler, whose traceback holds on to what has to be freed.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = (size + 1) // 2
+        self.batch_size = min(self.batch_size, half)
+        tqdm.write(f"clip: out of memory on {self.device}; going on in batches of {half}")
+        return np.concatenate([self._encode(encode, part, work) for part in batch.split(half)])
+
+    def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.encode_image(pixels.to(self.dtype))
+
+    def _encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Open_clip's own forward pass, its position table and causal mask cut to B x L tokens."""
+        from torch.func import functional_call
+
+        length, tower = tokens.shape[1], getattr(self.model, "text", None)
+        owner = self.model if tower is None else tower
+        if length == self.model.context_length:
+            return self.model.encode_text(tokens)
+        cut = {
+            "positional_embedding": owner.positional_embedding[:length],
+            "attn_mask": owner.attn_mask[:length, :length],
+        }
+        if tower is not None:
+            return functional_call(tower, cut, (tokens,))
+        output = functional_call(self.model, cut, (None, tokens))
+        return output["text_features"] if isinstance(output, dict) else output[1]
+
+    def _run(self, encode: Any, batch: torch.Tensor) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            features = encode(batch.to(self.device, non_blocking=True))
+        return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+
+
+def _padded(batch: torch.Tensor, size: int) -> torch.Tensor:
+    """``batch`` with its last row repeated up to ``size`` rows."""
+    if len(batch) == size:
+        return batch
+    return batch[[min(row, len(batch) - 1) for row in range(size)]]
+
+
+def _joined(batches: Iterator[np.ndarray]) -> np.ndarray:
+    found = list(batches)
+    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+
+def _own_lengths(model: Any, tokens: torch.Tensor) -> list[int]:
+    """Tokens of each caption up to its end-of-text, or the padded length where that is not enough."""
+    from open_clip.transformer import TextTransformer
+
+    tower = getattr(model, "text", model)
+    pooling = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", None)
+    plain = tower is model or (isinstance(tower, TextTransformer) and tower.cls_emb is None)
+    if not plain or getattr(tower, "attn_mask", None) is None or pooling not in ("argmax", "eos"):
+        return [tokens.shape[1]] * len(tokens)
+    if pooling == "argmax":  # end-of-text is the highest id
+        return (tokens.argmax(dim=-1) + 1).tolist()
+    end = getattr(tower, "text_eos_id", None) or tower.eos_id
+    return ((tokens == end).int().argmax(dim=-1) + 1).tolist()

@@ -1,0 +1,1 @@
+"""A verdict and a reason for each pair, from its annotations alone."""

@@ -1,0 +1,213 @@
+"""The same picture again: groups for the split, and which one of several stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from hashlib import blake2b
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from curate.annotate.embeddings import Embeddings
+from curate.decide import neighbours as near
+from curate.filters.config import DuplicatesConfig
+from curate.pipeline.config import SplitConfig
+
+NAME_DIGITS = 16  # of the pixels' hash in a group's name
+
+Pass = Callable[[pd.DataFrame], np.ndarray]
+"""Pictures, the one to keep first => for each the position of the one that stays, its own or an earlier."""
+
+
+def groups(
+    annotations: pd.DataFrame,
+    split: SplitConfig,
+    filters: DuplicatesConfig,
+    embedded: Embeddings | None = None,
+) -> pd.Series:
+    """The duplicate group of each row; what shares one is on one side of the split.
+
+    Pictures are joined when their pixels are equal, their hashes near (one of them mirrored, too),
+    their embeddings near where the filters say how near, or when the source says so in a column
+    ``group``. Chains are followed to their end: were a chain cut, its ends would face each other
+    across the split. The name is the hash of the least ``group`` of its members, so that another
+    data set with the same photo gives it the same side; without one it is the least of their first 16
+    digits of ``pixels``. So adding data moves nobody whose group nothing joins. Images that were not
+    decoded are alone under "".
+
+    Args:
+        annotations: rows with ``key, pixels, phash, phash_mirrored`` and, where the source has it, ``group``.
+        split: how near hashes are on different sides.
+        filters: how near what is dropped is; the groups reach as far.
+        embedded: embeddings of the same rows; read where ``filters.cosine`` is given.
+    """
+    looked_at = ["key", "pixels", "phash", "phash_mirrored", "group", "caption_index"]
+    pictures = annotations[annotations.columns.intersection(looked_at)].drop_duplicates("key")
+    is_single = len(pictures) == len(annotations)
+    pictures = pictures[pictures["pixels"] != ""]
+    labels = near.components(len(pictures), _links(pictures, split, filters, embedded))
+    names = pictures["pixels"].str.slice(0, NAME_DIGITS)
+    least = names.iloc[_least_of_group(labels, numbers(names))]
+    if "group" in pictures:
+        least = _named_by_the_source(pictures["group"], labels).fillna(
+            least.set_axis(pictures.index)
+        )
+    if is_single:  # a million keys need not be looked up
+        return least.set_axis(pictures.index).reindex(annotations.index, fill_value="")
+    by_key = least.set_axis(pictures["key"].to_numpy())
+    return by_key.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
+
+
+def _named_by_the_source(given: pd.Series, labels: np.ndarray) -> pd.Series:
+    """The hash of the least ``group`` with the same label, in 16 hex digits; missing where none has one."""
+    least = given.where(given != "").groupby(labels).transform("min")
+    named = {
+        name: blake2b(name.encode(), digest_size=8).hexdigest() for name in least.dropna().unique()
+    }
+    return least.map(named)
+
+
+def _least_of_group(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """For each position that of the least value with the same label; all of shape (N,)."""
+    order = np.lexsort((values, labels))
+    begins = np.append(True, labels[order][1:] != labels[order][:-1])[: len(order)]
+    leader = np.empty(len(order), np.int64)
+    leader[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
+    return leader
+
+
+def _links(
+    pictures: pd.DataFrame,
+    split: SplitConfig,
+    filters: DuplicatesConfig,
+    embedded: Embeddings | None,
+) -> near.Pairs:
+    """Pairs of positions that belong together, for whatever reason."""
+    positions = np.arange(len(pictures))
+    yield _first_of_equal(numbers(pictures["pixels"].str.slice(0, NAME_DIGITS))), positions
+    if "group" in pictures:
+        yield _first_of_equal(pictures["group"].where(pictures["group"] != "")), positions
+    given = (split.hamming_distance, filters.hamming_distance)
+    if distances := [distance for distance in given if distance is not None]:
+        yield from _near_or_mirrored(pictures, max(distances))
+    if filters.cosine is not None:
+        with _vectors(pictures, embedded) as vectors:
+            yield from near.cosine_pairs(vectors, filters.cosine)
+
+
+def _first_of_equal(values: pd.Series | np.ndarray) -> np.ndarray:
+    """For each position the first with an equal value; its own where the value is missing."""
+    codes, _ = pd.factorize(values)
+    _, first = np.unique(codes[codes >= 0], return_index=True)
+    positions = np.arange(len(values))
+    own = positions[codes >= 0][first]
+    return np.where(codes >= 0, own[codes] if len(own) else positions, positions)
+
+
+def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> near.Pairs:
+    """Each stands for itself and for its mirror image; two meet where any of these are near."""
+    hashes = np.concatenate([numbers(pictures["phash"]), numbers(pictures["phash_mirrored"])])
+    both, node = np.unique(hashes, return_inverse=True)
+    own = np.tile(np.arange(len(pictures)), 2)
+    picture = np.empty(len(both), np.int64)
+    picture[node] = own
+    yield picture[node], own
+    for one, other in near.hamming_pairs(both, distance):
+        yield picture[one], picture[other]
+
+
+def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:
+    """Hashes of 16 hex digits as (N,) uint64.
+
+    Raises:
+        pa.ArrowInvalid: one is of another length.
+    """
+    texts = pa.table({"hash": phashes})["hash"].cast(pa.large_binary()).combine_chunks()
+    fixed = texts.cast(pa.binary(NAME_DIGITS))
+    start, end = (NAME_DIGITS * row for row in (fixed.offset, fixed.offset + len(fixed)))
+    digits = bytes(fixed.buffers()[1] or b"")[start:end].decode()
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+
+
+def copies(
+    pairs: pd.DataFrame, config: DuplicatesConfig, embedded: Embeddings | None = None
+) -> pd.Series:
+    """For each pair the key of the picture that stays in its stead; "" where its own stays.
+
+    Of equal ones the one with the most similar caption stays, then the larger, then the first by
+    key. Exact, near and semantic copies are looked for one after another, each among what the earlier
+    left; no mirror images, for captions may speak of left and right. A search lets a picture go only
+    where one that it lets stay is itself near to it: of a chain a-b-c whose ends are not near, a and c
+    stay. Where a later search takes that one, too, the one named for both is near to it and need not
+    be near to the first, neither by hash nor by embedding.
+
+    Args:
+        pairs: rows with ``key, clip_similarity, width, height, pixels, phash``.
+        config: which pictures count as the same.
+        embedded: embeddings of all annotations; read where ``config.cosine`` is given.
+    """
+    alike = config.hamming_distance is not None or config.cosine is not None
+    # Of all but equal pictures none can go where nothing else is looked for, and few are equal.
+    pictures = _by_preference(pairs if alike else pairs[pairs["pixels"].duplicated(keep=False)])
+    stays, left = np.arange(len(pictures)), np.arange(len(pictures))
+    for keepers in _passes(config, embedded):
+        found = keepers(pictures.iloc[left])
+        stays[left] = left[found]
+        left = left[found == np.arange(len(left))]
+    while not np.array_equal(last := stays[stays], stays):
+        stays = last
+    keys = pictures["key"].to_numpy()
+    goes = keys[stays] != keys
+    keeper = pd.Series(keys[stays][goes], index=keys[goes], dtype="str")
+    return pairs["key"].map(keeper).astype("str").fillna("")
+
+
+def _by_preference(pairs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each picture, the one to keep first."""
+    best = pairs.groupby("key")["clip_similarity"].max()
+    pictures = pairs.drop_duplicates("key").assign(
+        clip_similarity=lambda table: table["key"].map(best),
+        area=lambda table: table["width"].astype("int64") * table["height"],
+    )
+    return pictures.sort_values(["clip_similarity", "area", "key"], ascending=[False, False, True])
+
+
+def _passes(config: DuplicatesConfig, embedded: Embeddings | None) -> Iterator[Pass]:
+    if config.exact:
+        yield lambda pictures: _first_of_equal(
+            numbers(pictures["pixels"].str.slice(0, NAME_DIGITS))
+        )
+    if config.hamming_distance is not None:
+        distance = config.hamming_distance
+        yield lambda pictures: _near_hashes(pictures["phash"], distance)
+    if config.cosine is not None:
+        cosine = config.cosine
+        yield lambda pictures: _near_embeddings(pictures, cosine, embedded)
+
+
+def _near_hashes(phashes: pd.Series, distance: int) -> np.ndarray:
+    hashes = numbers(phashes)
+    first = _first_of_equal(hashes)
+    own = np.unique(first)
+    stays = np.arange(len(hashes))
+    stays[own] = own[near.stays_by_hash(hashes[own], distance)]
+    return stays[first]
+
+
+def _near_embeddings(
+    pictures: pd.DataFrame, cosine: float, embedded: Embeddings | None
+) -> np.ndarray:
+    with _vectors(pictures, embedded) as vectors:
+        return near.stays_by_cosine(vectors, cosine)
+
+
+def _vectors(
+    pictures: pd.DataFrame, embedded: Embeddings | None
+) -> AbstractContextManager[np.ndarray]:
+    """The embeddings (N, D) of N pictures, each by the row that its image begins with."""
+    if embedded is None:
+        raise ValueError("semantic duplicates need the embeddings")
+    rows = pictures.index.to_numpy() - pictures["caption_index"].to_numpy()
+    return embedded.images_on_disk(rows)

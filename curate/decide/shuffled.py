@@ -1,0 +1,109 @@
+"""What a similarity means for this CLIP: the null of shuffled captions, and the cut it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from curate.annotate.embeddings import Embeddings
+
+SHUFFLES = 4
+MAX_PARTS = 64
+MAX_PAIRS = 10_000  # whose embeddings are in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """Similarities of images with captions of other images, ascending.
+
+    There are none where all captions are equal, or all images: nothing can be said of a cut then.
+    """
+
+    similarities: np.ndarray
+
+    def cut(self, false_keep_rate: float) -> float | None:
+        """The lowest cut that no more than ``false_keep_rate`` of the shuffled pairs pass (>=)."""
+        if not len(self.similarities):
+            return None
+        allowed = int(false_keep_rate * len(self.similarities) + 1e-9)
+        if allowed >= len(self.similarities):
+            return -1.0
+        highest_refused = self.similarities[len(self.similarities) - allowed - 1]
+        return float(np.nextafter(np.float32(highest_refused), np.float32(np.inf)))
+
+    def false_keep_rate(self, cut: float) -> float | None:
+        """The share of shuffled pairs that a cut lets pass."""
+        if not len(self.similarities):
+            return None
+        below = np.searchsorted(self.similarities, np.float32(cut), side="left")
+        return 1 - float(below) / len(self.similarities)
+
+    def separation(self, own: np.ndarray) -> float | None:
+        """AUC: how often a pair as it was given beats a shuffled one; ties count half.
+
+        1 is a CLIP that always tells them apart, 0.5 one that guesses. ``own`` has shape (N,).
+        """
+        if not len(self.similarities) or not len(own):
+            return None
+        below = np.searchsorted(self.similarities, own, side="left")
+        up_to = np.searchsorted(self.similarities, own, side="right")
+        return float((below + up_to).mean() / 2 / len(self.similarities))
+
+
+def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -> Null:
+    """Pair each image with captions dealt out at random among all.
+
+    Left out are pairs that may be true: the same picture, or a caption that the image has itself.
+
+    Args:
+        annotations: all rows of the parts, with ``clip_similarity``, ``caption``,
+            ``caption_index`` and ``pixels``.
+        embeddings: of the same parts.
+        seed: of the deals; the same annotations and seed give the same null.
+    """
+    rows = annotations.index[annotations["clip_similarity"].notna()].to_numpy()
+    rng = np.random.default_rng(seed)
+    if len(rows) > MAX_PAIRS:
+        # Of some parts alone: a row from each of thousands would mean to read them all.
+        part = embeddings.part_of(rows)
+        chosen = rng.permutation(np.unique(part))[:MAX_PARTS]
+        rows = rows[np.isin(part, chosen)]
+        rows = rows[np.sort(rng.choice(len(rows), min(MAX_PAIRS, len(rows)), replace=False))]
+    if not len(rows):
+        return Null(np.zeros(0, np.float32))
+    scored = annotations.loc[rows, ["caption", "caption_index", "pixels"]]
+    images = embeddings.images(rows - scored["caption_index"].to_numpy())
+    texts = embeddings.texts(rows)
+    group, pictures = pd.factorize(scored["pixels"])
+    caption, captions = pd.factorize(scored["caption"])
+    own = _own(annotations, pictures, captions)
+    found = []
+    for _ in range(SHUFFLES):
+        dealt = rng.permutation(len(scored))
+        may_be_true = (group == group[dealt]) | np.array(
+            [pair in own for pair in zip(group.tolist(), caption[dealt].tolist(), strict=True)]
+        )
+        found.append(_dots(images, texts, dealt)[~may_be_true])
+    return Null(np.sort(np.concatenate(found)).astype(np.float32))
+
+
+def _own(annotations: pd.DataFrame, pictures: pd.Index, captions: pd.Index) -> set[tuple[int, int]]:
+    """The pictures' own captions, also those of rows that were not drawn, as pairs of positions."""
+    picture = pictures.get_indexer(pd.Index(annotations["pixels"]))
+    among = picture >= 0
+    caption = captions.get_indexer(pd.Index(annotations["caption"][among]))
+    return set(zip(picture[among].tolist(), caption.tolist(), strict=True))
+
+
+def _dots(images: np.ndarray, texts: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+    """Similarity of each image with the text dealt to it, (N,), to six digits like those of the pairs.
+
+    In double precision, a block at a time: a copy of all would be as large as the embeddings twice.
+    """
+    blocks = np.array_split(np.arange(len(dealt)), len(dealt) // 1024 + 1)
+    parts = [
+        np.einsum("nd,nd->n", images[rows], texts[dealt[rows]], dtype=np.float64) for rows in blocks
+    ]
+    return np.concatenate(parts).round(6)

@@ -1,0 +1,141 @@
+"""Which side a duplicate group is on: train, val or test, by hash, the same for ever."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from curate.decide import neighbours as near
+from curate.decide.duplicates import numbers
+from curate.pipeline.config import SplitConfig
+
+SIDES = ("train", "val", "test")
+LARGEST_FLOOR = 0.1  # a floor never takes more than this share of the images
+LARGEST_HELD_OUT = 32  # images of a group that may be held out, however many there are
+LEAK_COLUMNS = [
+    *("key", "split", "other_key", "other_split"),
+    *("bits", "mirrored", "same_url", "same_caption"),
+]
+
+
+def positions(groups: np.ndarray, seed: int) -> np.ndarray:
+    """Numbers in [0, 1] (N,) that depend on nothing but each group's own (N,), uint64, and the seed.
+
+    The mixing is SplitMix64's (Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number
+    Generators"), so that no seed's sides resemble another's.
+    """
+    with np.errstate(over="ignore"):
+        x = groups + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (x ^ (x >> np.uint64(31))) / 2.0**64
+
+
+def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
+    """The side of each image, given its duplicate group; a group is never cut in two.
+
+    Groups stand on a line by their hash. ``val`` takes its share from the left end and ``test`` from
+    the right one, so adding data moves nobody. Where a share is less than ``config.minimum`` images
+    its end grows until the floor is met (or a tenth of the data is used up, or half of what may be held
+    out); then added data may move groups back to train, and only those at the edge. A group of more
+    images than a side is to have, or of more than ``LARGEST_HELD_OUT``, stays in train.
+    """
+    hashes = numbers(groups)
+    place = positions(hashes, config.seed)
+    floor = min(config.minimum, int(LARGEST_FLOOR * len(groups)))
+    codes, _ = pd.factorize(hashes)
+    size = np.bincount(codes)[codes]
+    most = max(floor, min(config.val or 1, config.test or 1) * len(groups), 1)
+    may_go = size <= min(most, LARGEST_HELD_OUT)
+    ascending = np.sort(place[may_go])
+    floor = min(floor, len(ascending) // 2)
+    in_val = may_go & (place <= _reach(ascending, config.val, floor))
+    in_test = may_go & (1 - place <= _reach(1 - ascending[::-1], config.test, floor))
+    side = np.where(in_test, "test", np.where(in_val, "val", "train"))
+    return pd.Series(side, index=groups.index, dtype="str")
+
+
+def _reach(ascending: np.ndarray, share: float, floor: int) -> float:
+    """How far from its end a side reaches; nothing at all for a share of 0."""
+    if share == 0 or not len(ascending):
+        return -1.0
+    return max(share, ascending[floor - 1] if floor else 0.0)
+
+
+def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
+    """Kept pictures on one side that look like, or come from the same address as, one on another.
+
+    The groups leave none within ``split.hamming_distance``; ask for more bits, such as 8, to see what
+    they may have missed. Of several pictures with the same hash or url on one side the first stands
+    for all.
+
+    Args:
+        table: a ledger: rows with ``key, caption, kept, split, phash`` and perhaps ``phash_mirrored, url``.
+        hamming_distance: bits of 64, 0 ... 16.
+
+    Returns:
+        One row for each pair, nearest first: ``key, split, other_key, other_split``, the ``bits`` in
+        which their hashes differ, whether one's mirror image is nearer than itself, and whether they
+        share the url and any kept caption.
+    """
+    kept = table[table["kept"]]
+    images = kept.drop_duplicates("key")
+    seen = _looks(images)
+    codes, looks = pd.factorize(seen["look"].to_numpy(object))
+    sides = np.zeros(len(looks), np.int64)
+    np.bitwise_or.at(sides, codes, 1 << pd.factorize(seen["split"])[0])
+    pairs = near.hamming_pairs(numbers(looks), hamming_distance)
+    one, other = near.joined(_on_several(sides, pairs))
+    alike = [(looks, looks), (looks[one], looks[other]), (looks[other], looks[one])]
+    found = [_across(seen, "look", values, others) for values, others in alike]
+    if "url" in images:
+        urls = images.loc[images["url"].fillna("") != "", "url"].unique()
+        found.append(_across(seen[~seen["mirrored"]], "url", urls, urls))
+    pairs = pd.concat(found)
+    pairs["bits"] = np.bitwise_count(numbers(pairs["look"]) ^ numbers(pairs["other_look"]))
+    pairs["mirrored"] = pairs["mirrored"] != pairs["other_mirrored"]
+    pairs = pairs.sort_values(["bits", "mirrored"]).drop_duplicates(["key", "other_key"])
+    pairs["same_url"] = (
+        (pairs["url"] == pairs["other_url"]) & (pairs["url"] != "") if "url" in images else False
+    )
+    pairs["same_caption"] = _share_a_caption(pairs, kept)
+    return pairs.sort_values(["bits", "key", "other_key"])[LEAK_COLUMNS].reset_index(drop=True)
+
+
+def _looks(images: pd.DataFrame) -> pd.DataFrame:
+    """Each picture twice, ``look`` being its hash, then its mirror image's."""
+    plain = images.assign(look=images["phash"], mirrored=False)
+    if "phash_mirrored" not in images:  # a ledger of before
+        return plain
+    return pd.concat([plain, images.assign(look=images["phash_mirrored"], mirrored=True)])
+
+
+def _on_several(sides: np.ndarray, pairs: near.Pairs) -> near.Pairs:
+    """Those of hashes whose pictures, of sides (N,) as bits, are not all on one; most are."""
+    for one, other in pairs:
+        apart = np.bitwise_count(sides[one] | sides[other]) > 1
+        if apart.any():
+            yield one[apart], other[apart]
+
+
+def _across(
+    images: pd.DataFrame, name: str, values: np.ndarray, others: np.ndarray
+) -> pd.DataFrame:
+    """Pairs on two sides: the first images of a value in column ``name`` and of its other value."""
+    firsts = images.drop_duplicates([name, "split"])
+    pairs = (
+        pd.DataFrame({name: values, f"other_{name}": others})
+        .merge(firsts, on=name)
+        .merge(firsts.add_prefix("other_"), on=f"other_{name}")
+    )
+    apart = pairs["split"] != pairs["other_split"]
+    return pairs[apart & (pairs["key"] < pairs["other_key"])]
+
+
+def _share_a_caption(pairs: pd.DataFrame, kept: pd.DataFrame) -> list[bool]:
+    involved = kept[kept["key"].isin({*pairs["key"], *pairs["other_key"]})]
+    captions = involved.groupby("key")["caption"].agg(set)
+    return [
+        not captions[key].isdisjoint(captions[other])
+        for key, other in zip(pairs["key"], pairs["other_key"], strict=True)
+    ]

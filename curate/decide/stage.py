@@ -1,0 +1,262 @@
+"""Stage 2: verdict and reason for each pair from its annotations; no image, no model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.annotate import embeddings
+from curate.annotate.cache import damage_told
+from curate.annotate.embeddings import Embeddings
+from curate.annotate.spec import Request
+from curate.annotate.table import as_text
+from curate.clip.heads import load_head
+from curate.decide import duplicates, split
+from curate.decide.shuffled import Null, shuffled
+from curate.filters.config import FiltersConfig
+from curate.filters.rules import rules
+from curate.filters.similarity import NAME as SIMILARITY
+from curate.measures import registry
+from curate.pipeline.config import CurateConfig, SplitConfig
+from curate.run import memory
+from curate.run.ledger import DROPPED, KEPT, UNREADABLE
+from curate.run.removals import REASON, Removed
+
+# No rule looks at these, and copying a million strings for each rule takes longer than the rules.
+_NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
+# Each holds on to memory. Arrow's own threads share out columns, too small a work here.
+_READERS = 2
+_WHOLE = {pa.int64(): pd.Int64Dtype()}
+# The ledger says them in other words, or in none.
+_INTERNAL = ("has_caption", "pixels", "error", "version")
+
+UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
+
+Head = Callable[[np.ndarray], np.ndarray]
+"""Embeddings (N, D) float32 of unit length => scores (N,) float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The outcome for all pairs.
+
+    Attributes:
+        ledger: one row per input pair in input order, all columns but ``shard``.
+        steps: (rule, pairs it took), in the order of the rules; "unreadable" first.
+        cut: the lowest similarity that stays, None where nothing was cut.
+        cut_by: the setting that the cut comes from.
+        null: similarities of shuffled captions.
+    """
+
+    ledger: pd.DataFrame
+    steps: list[tuple[str, int]]
+    cut: float | None
+    cut_by: str
+    null: Null
+
+    def separation(self) -> float | None:
+        """AUC of the pairs as given against shuffled ones; see `null.Null.separation`."""
+        return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
+
+
+def judge(parts: list[Path], config: CurateConfig, removed: Removed) -> Verdicts:
+    """The verdicts on all pairs of ``parts`` by the rules and heads of a configuration.
+
+    Raises:
+        UserError: a head cannot be read, or belongs to another CLIP.
+    """
+    embedded = Embeddings(parts)
+    heads = {f"head_{name}": load_head(head) for name, head in config.heads.items()}
+    pairs = load_annotations(parts, Request.of(config))
+    memory.give_back()  # the reading of many small parts leaves as much behind as it returns
+    pairs = pairs.assign(**_scores(pairs, embedded, heads))
+    return decide(pairs, embedded, config.filters, config.split, removed)
+
+
+def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
+    """All parts as one frame in input order, without the embeddings, and with nothing but what was asked for.
+
+    What an earlier run measured beyond ``request`` is left out, so that the verdicts do not depend on
+    what was run before.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        tables = list(pool.map(_without_embeddings, parts))
+    frame = _to_frame(_concatenated(tables))
+    frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
+    closed = ~request.gate.lets_through(frame) & (frame["error"] == "").to_numpy()
+    if closed.any():
+        frame.loc[closed, "clip_similarity"] = np.nan
+        shut = pd.Series(closed).groupby(frame["key"]).transform("all").to_numpy()
+        frame.loc[shut, ["pixels", "phash", "phash_mirrored"]] = ""
+        frame.loc[shut, registry.picture_columns(request.measures)] = np.nan
+    return frame
+
+
+def _without_embeddings(path: Path) -> pa.Table:
+    with damage_told(path), pq.ParquetFile(path) as part:
+        names = [name for name in part.schema_arrow.names if name not in embeddings.COLUMNS]
+        table = part.read(names, use_threads=False)
+        table.validate(full=True)  # or text that is no UTF-8 would raise wherever it is looked at
+    # A million hashes of which no more is looked at than tells pictures apart.
+    options = pc.SliceOptions(0, duplicates.NAME_DIGITS)
+    short = pc.call_function("utf8_slice_codeunits", [table["pixels"]], options)
+    return table.set_column(names.index("pixels"), "pixels", short)
+
+
+def _concatenated(tables: list[pa.Table]) -> pa.Table:
+    """One table; a column of the source's that has several types in it becomes text."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        kinds: dict[str, set[pa.DataType]] = defaultdict(set)
+        for table in tables:
+            for field in table.schema:
+                kinds[field.name].add(field.type)
+        mixed = {name for name, types in kinds.items() if len(types - {pa.null()}) > 1}
+        return pa.concat_tables(
+            [_as_text(table, mixed) for table in tables], promote_options="permissive"
+        )
+
+
+def _to_frame(table: pa.Table) -> pd.DataFrame:
+    """In pandas; whole numbers some of which are missing stay whole, for photo ids exceed a float's digits."""
+    frame = table.to_pandas()
+    for field in table.schema:
+        if field.type == pa.int64() and table[field.name].null_count:
+            frame[field.name] = table[field.name].to_pandas(types_mapper=_WHOLE.get)
+    return frame
+
+
+def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
+    for place, name in enumerate(table.column_names):
+        if name in names:
+            table = table.set_column(place, name, as_text(table[name].to_pylist()))
+    return table
+
+
+def _scores(
+    pairs: pd.DataFrame, embedded: Embeddings, heads: Mapping[str, Head]
+) -> dict[str, np.ndarray]:
+    """Each image's scores on all of its rows (N,), by column; NaN where it was not measured."""
+    if not heads:
+        return {}
+    scores = {name: np.full(len(pairs), np.nan, np.float32) for name in heads}
+    for rows, vectors in embedded.image_blocks():
+        for name, head in heads.items():
+            scores[name][rows] = head(vectors)
+    first_rows = np.arange(len(pairs)) - pairs["caption_index"].to_numpy()
+    unmeasured = (pairs["pixels"] == "").to_numpy()
+    return {
+        name: np.where(unmeasured, np.float32("nan"), found[first_rows])
+        for name, found in scores.items()
+    }
+
+
+def decide(
+    pairs: pd.DataFrame,
+    embedded: Embeddings,
+    filters: FiltersConfig,
+    sides: SplitConfig,
+    removed: Removed,
+) -> Verdicts:
+    """Apply the rules in order; the first that a pair fails is its reason.
+
+    Args:
+        pairs: of ``load_annotations``; rows are numbered from 0.
+        embedded: the embeddings of the same parts.
+        filters: the rules.
+        sides: the shares to hold out.
+        removed: what has to go whatever the rules say.
+    """
+    groups = duplicates.groups(pairs, sides, filters.duplicates, embedded)
+    pairs = pairs.assign(duplicate_group=groups)
+    null = shuffled(pairs, embedded)
+    cut, cut_by = _cut(filters, null)
+    court = _Court(pairs)
+    if removed.records:
+        court.drop(REASON, REASON, removed.drops(pairs)[court.left.index])
+    for rule in rules(filters, cut):
+        court.drop(rule.name, rule.reason, rule.drops(court.left))
+        if cut is None and rule.name == SIMILARITY and len(court.left):
+            cut = float(court.left["clip_similarity"].min())  # where the fraction cuts
+    court.drop_copies(duplicates.copies(court.left, filters.duplicates, embedded))
+    ledger = court.ledger().drop(columns=list(_INTERNAL))
+    ledger["split"] = _split(court.left, sides).reindex(ledger.index).fillna("")
+    return Verdicts(ledger, court.steps, cut, cut_by, null)
+
+
+class _Court:
+    """The pairs that are left, and what became of the others."""
+
+    def __init__(self, pairs: pd.DataFrame) -> None:
+        self._pairs = pairs
+        self._reasons = [""]
+        self._reason = np.zeros(len(pairs), np.int16)  # index into _reasons
+        self._keeper = pd.Series("", index=pairs.index, dtype="str")
+        unreadable = (pairs["error"] != "").to_numpy()
+        for error in pairs.loc[unreadable, "error"].unique():
+            self._sentence(f"{UNREADABLE}: {error}", (pairs["error"] == error).to_numpy())
+        self._unreadable = unreadable
+        self.steps = [(UNREADABLE, int(unreadable.sum()))]
+        judged = pairs.drop(columns=_NOT_JUDGED)
+        self.left = judged[~unreadable] if unreadable.any() else judged
+
+    def drop_copies(self, keeper: pd.Series) -> None:
+        """Drop the pairs that have a keeper; it is the key of the image that stays instead."""
+        copies = keeper[keeper != ""]
+        self._keeper[copies.index] = copies
+        self.drop("duplicate", "duplicate", keeper != "")
+
+    def ledger(self) -> pd.DataFrame:
+        """All pairs with their verdicts."""
+        status = np.where(self._unreadable, UNREADABLE, np.where(self._reason, DROPPED, KEPT))
+        return self._pairs.assign(
+            kept=self._reason == 0,
+            reason=pd.Series(
+                np.array(self._reasons, object)[self._reason], self._pairs.index, "str"
+            ),
+            status=pd.Series(status, index=self._pairs.index, dtype="str"),
+            duplicate_of=self._keeper,
+        )
+
+    def drop(self, name: str, reason: str, marked: pd.Series) -> None:
+        """Drop what is marked of those that are left."""
+        drops = marked.to_numpy(bool)
+        self._sentence(reason, self.left.index[drops])
+        self.steps.append((name, int(drops.sum())))
+        if drops.any():
+            self.left = self.left[~drops]
+
+    def _sentence(self, reason: str, rows: np.ndarray | pd.Index) -> None:
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        self._reason[rows] = self._reasons.index(reason)
+
+
+def _cut(filters: FiltersConfig, null: Null) -> tuple[float | None, str]:
+    """The absolute cut, where there is one, and the setting that it comes from."""
+    similarity = filters.clip_similarity
+    if similarity.minimum is not None:
+        return similarity.minimum, f"minimum={similarity.minimum:g}"
+    if similarity.fraction is not None:
+        return None, f"fraction={similarity.fraction:g}"
+    if similarity.false_keep_rate is not None:
+        rate = similarity.false_keep_rate
+        cut = null.cut(rate)
+        return cut, f"false_keep_rate={rate:g}" + (f": {UNCALIBRATED}" if cut is None else "")
+    return None, "no cut"
+
+
+def _split(kept: pd.DataFrame, sides: SplitConfig) -> pd.Series:
+    """The side of each kept pair; images are what is counted."""
+    images = kept.drop_duplicates("key").set_index("key")["duplicate_group"]
+    return kept["key"].map(split.assign(images, sides))

@@ -1,0 +1,1 @@
+"""Kept pairs to WebDataset tars, the same bytes every time."""

@@ -1,0 +1,1 @@
+"""The plans: the full run, the trial, and what a run replaces."""

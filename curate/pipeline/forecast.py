@@ -1,0 +1,165 @@
+"""What a trial comes to for the whole set: what stays, with an interval, and time, disk and memory."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.decide.shuffled import MAX_PAIRS
+from curate.decide.stage import Verdicts
+from curate.run.intervals import wilson
+
+COPIES = 2.5
+"""Memory of judging and packing as a multiple of the annotations' frame.
+
+Measured at 20,000, 60,000 and 180,000 pairs of one caption each: 2.8 and 2.4 between them.
+"""
+INDEX_BYTES = 85  # per pair, of annotate's four indexes: 64 measured, 85 at the peak of a merge
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How much there is."""
+
+    images: int
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was seen of the chosen images; times in seconds.
+
+    Attributes:
+        start_s: until the first of them were scored, the model's loading included.
+        image_s: for each image from then on.
+        kept_s: for each kept image, to be read again and packed.
+        source_bytes: of the images' files.
+        frame_bytes: of the annotations in memory, without embeddings.
+        embedding_bytes: of one picture's or one caption's embedding.
+        peak_bytes: of this process so far.
+    """
+
+    count: Count
+    verdicts: Verdicts
+    start_s: float
+    image_s: float
+    kept_s: float
+    source_bytes: int
+    annotation_bytes: int
+    shard_bytes: int
+    frame_bytes: int
+    embedding_bytes: int
+    peak_bytes: int
+
+    @property
+    def kept_images(self) -> int:
+        """Images with a caption that stays."""
+        table = self.verdicts.ledger
+        return int(table.loc[table["kept"], "key"].nunique())
+
+
+def lines(trial: Trial, whole: Count, folder: Path) -> Iterator[str]:
+    """The trial's figures, scaled to the whole."""
+    seen = trial.count
+    yield (
+        f"dry run: {seen.images:,} of {whole.images:,} images ({seen.pairs:,} of {whole.pairs:,} pairs), "
+        "chosen by hash"
+    )
+    yield from _losses(trial, whole)
+    cut, cut_by = trial.verdicts.cut, trial.verdicts.cut_by
+    yield f"cut: {cut_by}" if cut is None else f"cut: similarity >= {cut:.4f} ({cut_by})"
+    kept_pairs = int(trial.verdicts.ledger["kept"].sum())
+    yield _kept("pairs", kept_pairs / seen.pairs, seen.images, whole.pairs)
+    yield _kept("images", trial.kept_images / seen.images, seen.images, whole.images)
+    yield "  95% Wilson intervals, an image with its captions being one trial; copies of each other that"
+    yield "  only the whole brings together are not in them"
+    yield from _costs(trial, whole, folder)
+    yield f"kept for a look: {folder.parent}; python -m curate.calibrate {shlex.quote(str(folder.parent))}"
+
+
+def _losses(trial: Trial, whole: Count) -> Iterator[str]:
+    yield f"{'rule':<24}{'taken':>8}{'share':>9}{'of the whole':>15}"
+    for rule, taken in trial.verdicts.steps:
+        share = taken / trial.count.pairs
+        yield f"{rule:<24}{taken:>8,}{share:>9.1%}{round(share * whole.pairs):>15,}"
+
+
+def _kept(what: str, share: float, trials: int, whole: int) -> str:
+    low, high = wilson(share * trials, trials)
+    return (
+        f"kept {what}: {share:.1%} ({low:.1%} ... {high:.1%}), "
+        f"{math.floor(low * whole):,} ... {math.ceil(high * whole):,} of {whole:,}"
+    )
+
+
+def _costs(trial: Trial, whole: Count, folder: Path) -> Iterator[str]:
+    scale = whole.images / trial.count.images
+    measuring = trial.image_s * whole.images
+    packing = trial.kept_s * trial.kept_images * scale
+    yield (
+        f"time: {_duration(trial.start_s)} until the first pairs are scored, then "
+        f"{1 / trial.image_s:,.1f} images/s: {_duration(measuring)}; packing {_duration(packing)}; "
+        f"together {_duration(trial.start_s + measuring + packing)}"
+    )
+    written = (trial.shard_bytes + trial.annotation_bytes) * scale
+    free = shutil.disk_usage(folder).free
+    yield (
+        f"disk: shards {_size(trial.shard_bytes * scale)}, annotations "
+        f"{_size(trial.annotation_bytes * scale)}; {_size(free)} are free"
+        f"{'' if written < free else ', which is NOT ENOUGH: name another disk by run.root=FOLDER'}; "
+        f"images to read {_size(trial.source_bytes * scale)}"
+    )
+    yield f"memory: about {_size(peak_bytes(trial, whole))} at the peak{_gpu()}"
+
+
+def peak_bytes(trial: Trial, whole: Count) -> float:
+    """Memory for the whole: what this process took, and the most that grows with the pairs.
+
+    The index is gone when judging begins; judging holds the frame, and three embeddings for each
+    pair of the null.
+    """
+    frame = COPIES * trial.frame_bytes * whole.pairs / trial.count.pairs
+    null = 3 * trial.embedding_bytes * min(whole.pairs, MAX_PAIRS)
+    return trial.peak_bytes + max(INDEX_BYTES * whole.pairs, frame + null)
+
+
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available() or not torch.cuda.max_memory_allocated():
+        return ""
+    return f", and {_size(torch.cuda.max_memory_allocated())} on the GPU"
+
+
+def _duration(seconds: float) -> str:
+    """Two units at most.
+
+    >>> _duration(0.4), _duration(75), _duration(7_300), _duration(400_000)
+    ('0.4 s', '1 min 15 s', '2 h 1 min', '4 d 15 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    left, units = round(seconds), (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    found = []
+    for name, length in units:
+        if left >= length or (found and name != "d"):
+            found.append(f"{left // length} {name}")
+            left %= length
+    return " ".join(found[:2])
+
+
+def _size(count: float) -> str:
+    """Decimal units, as disks are sold.
+
+    >>> _size(999), _size(1_500_000), _size(2.5e12)
+    ('999 B', '1.5 MB', '2.5 TB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,171 @@
+"""The trial ``dry_run=N``: a few images all the way, and what the whole set would come to."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import os
+import resource
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from curate.annotate import stage as annotate
+from curate.annotate.embeddings import Embeddings
+from curate.annotate.spec import Request
+from curate.clip import scorer as clip
+from curate.decide.stage import Verdicts, judge
+from curate.measures.decode import UnreadableImage
+from curate.pack import shards
+from curate.pack.samples import Samples
+from curate.pipeline import notes
+from curate.pipeline.config import CurateConfig
+from curate.pipeline.forecast import Count, Trial, lines
+from curate.readers.sample import Candidate, Sample
+from curate.readers.source import Source
+from curate.run import ledger
+from curate.run.files import locked
+from curate.run.removals import removed
+
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; see getrusage(2) of either
+FOLDER = "dry_run"  # below the run's; laid out as a run, so that other commands can look at it
+WARM_UP = 64  # images at most that pass before the speed is taken
+
+_Result = TypeVar("_Result")
+
+
+def run(config: CurateConfig, source: Source) -> None:
+    """Measure and judge ``config.dry_run`` images, and print what all of them would come to.
+
+    Nothing of the run itself is touched; an earlier trial is replaced.
+
+    Raises:
+        UserError: too much is unreadable.
+    """
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    folder = config.run.folder / FOLDER / "curate"
+    chosen, whole = choose(source, config.dry_run or 1)
+    with locked(config.run.folder / FOLDER):
+        if folder.exists():
+            shutil.rmtree(folder)
+        trial = _try(config, chosen, folder)
+    print("\n".join(lines(trial, whole, folder)))
+    for note in [*chosen.notes, *notes.blind_clip(trial.verdicts, config.clip)]:
+        print(f"note: {note}")
+    typed = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :]  # before paths were quoted
+    print(f"next, type: {next_command(typed)}")
+
+
+def choose(source: Source, count: int) -> tuple[Source, Count]:
+    """The ``count`` images of least hash, in their order, and how much the whole holds; one pass.
+
+    A hash picks evenly from everywhere, and the same images each time. Memory is that of the chosen.
+    """
+    images = pairs = 0
+
+    def ranked() -> Iterator[tuple[bytes, int, Candidate]]:
+        nonlocal images, pairs
+        for candidate in tqdm(source.candidates(), total=source.total, desc="count", unit="img"):
+            yield _rank(candidate.key), images, candidate
+            images += 1
+            pairs += max(1, len(candidate.captions))
+
+    least = heapq.nsmallest(count, ranked(), key=lambda entry: entry[:2])
+    chosen = [candidate for _, _, candidate in sorted(least, key=lambda entry: entry[1])]
+    return replace(source, candidates=lambda: iter(chosen), total=len(chosen)), Count(images, pairs)
+
+
+def _rank(key: str) -> bytes:
+    """Another order than those of ``dataset.sample`` and ``dataset.shard``, which may have chosen before."""
+    return hashlib.blake2b(key.encode(), digest_size=8, salt=b"dry_run").digest()
+
+
+def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
+    """Annotate, decide, and pack into nothing."""
+    measured, start_s, image_s = _measure(config, chosen, folder / "annotations")
+    verdicts = judge(measured.parts, config, removed(config.run.folder / "curate"))
+    frame_bytes = int(verdicts.ledger.memory_usage(deep=True).sum())
+    ledger.check_complete(verdicts.ledger, measured.pairs)
+    ledger.write(folder / "ledger", verdicts.ledger.assign(shard=""))
+    kept = Samples(verdicts.ledger)
+    shard_bytes, kept_s = _timed(lambda: _packed_bytes(chosen, verdicts, kept))
+    return Trial(
+        count=Count(chosen.total or 0, measured.pairs),
+        verdicts=verdicts,
+        start_s=start_s,
+        image_s=image_s,
+        kept_s=kept_s / max(1, len(kept)),
+        source_bytes=int(verdicts.ledger.drop_duplicates("key")["bytes"].sum()),
+        annotation_bytes=sum(path.stat().st_size for path in measured.parts),
+        shard_bytes=shard_bytes,
+        frame_bytes=frame_bytes,
+        embedding_bytes=next(
+            (v[0].nbytes for _, v in Embeddings(measured.parts).image_blocks()), 0
+        ),
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT,
+    )
+
+
+def _measure(
+    config: CurateConfig, chosen: Source, folder: Path
+) -> tuple[annotate.Annotations, float, float]:
+    """Annotate in two goes: the seconds of the first, which warms up, and of each image of the second."""
+    request = Request.of(config)
+    scorer = cache(lambda: clip.load_clip(config.clip))
+    images = list(chosen.candidates())
+    first = images[: min(WARM_UP, -(-len(images) // 10))]
+
+    def measure(part: list[Candidate], most_rejected: float) -> annotate.Annotations:
+        source = replace(chosen, candidates=lambda: iter(part), total=len(part))
+        limits = replace(config.annotate, max_reject_rate=most_rejected)
+        return annotate.annotate(source, folder, limits, request, scorer)
+
+    def warm_up() -> None:
+        scorer()
+        measure(first, 1.0)
+
+    _, start_s = _timed(warm_up)
+    measured, rest_s = _timed(lambda: measure(images, config.annotate.max_reject_rate))
+    rest = len(images) - len(first)
+    return measured, start_s, rest_s / rest if rest else start_s
+
+
+def _timed(does: Callable[[], _Result]) -> tuple[_Result, float]:
+    start = time.monotonic()
+    result = does()
+    return result, time.monotonic() - start
+
+
+def _packed_bytes(source: Source, verdicts: Verdicts, kept: Samples) -> int:
+    """What the kept samples take in tars, as long as no image has to be encoded anew."""
+    table = verdicts.ledger[verdicts.ledger["kept"]].drop_duplicates("key")
+    location_of = dict(zip(table["key"], table["location"], strict=True))
+    total = 0
+    for keys in kept.sides().values():
+        for row in kept.rows(keys):
+            try:
+                image = source.load(location_of[row["key"]])
+            except UnreadableImage:
+                continue  # it could be read a minute ago: the run itself will say so
+            sample = Sample(row["key"], image, tuple(row["captions"]), row)
+            total += sum(map(len, shards.encode_sample(sample, "jpg")))
+    return total
+
+
+def next_command(arguments: list[str]) -> str:
+    """The command of the whole: the trial's without ``dry_run``.
+
+    >>> next_command(["dataset=coco", "dry_run=500", "run.name=my run"])
+    "python -m curate dataset=coco 'run.name=my run'"
+    """
+    kept = [text for text in arguments if not text.lstrip("+").startswith("dry_run=")]
+    return shlex.join(["python", "-m", "curate", *kept])

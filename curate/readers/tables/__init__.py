@@ -1,0 +1,1 @@
+"""Tables of addresses and captions, and the pictures that were fetched from them."""

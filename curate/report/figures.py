@@ -1,0 +1,129 @@
+"""The funnel: how many pairs each rule took, what the cut means, and whether it caught the planted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from curate.decide.split import SIDES
+from curate.decide.stage import Verdicts
+from curate.run.ledger import DROPPED, KEPT, UNREADABLE
+
+
+def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
+    """All figures of a run as one JSON-ready dictionary; the report and the terminal show the same.
+
+    ``planted`` is there when the data set carries planted mismatches: the share of them that any
+    rule removed (recall), the share of the removed that were planted (precision), and the share of
+    true pairs that the similarity cut kept.
+    """
+    ledger = verdicts.ledger
+    status = ledger["status"].value_counts()
+    images = ledger[ledger["kept"]].drop_duplicates("key")["split"].value_counts()
+    cut = verdicts.cut
+    funnel: dict[str, Any] = {
+        "pairs_in": len(ledger),
+        "images_in": int(ledger["key"].nunique()),
+        **{name: int(status.get(name, 0)) for name in (KEPT, DROPPED, UNREADABLE)},
+        "samples": {side: int(images.get(side, 0)) for side in SIDES},
+        "rules": _rules(verdicts),
+        "reasons": _reasons(ledger),
+        "clip_model": str(ledger["clip_model"].iloc[0]),
+        "cut": {
+            "by": verdicts.cut_by,
+            "similarity": cut,
+            "false_keep_rate": None if cut is None else verdicts.null.false_keep_rate(cut),
+            "shuffled_pairs": len(verdicts.null.similarities),
+        },
+        "separation": verdicts.separation(),
+        "notes": notes,
+    }
+    if "planted_mismatch" in ledger and ledger["planted_mismatch"].any():
+        funnel["planted"] = planted(ledger)
+    return funnel
+
+
+def _rules(verdicts: Verdicts) -> list[dict[str, Any]]:
+    """What each rule took and left, a rule with two ends as one."""
+    taken: dict[str, int] = {}
+    for name, count in verdicts.steps:
+        taken[name] = taken.get(name, 0) + count
+    left, found = len(verdicts.ledger), []
+    for name, count in taken.items():
+        left -= count
+        found.append({"rule": name, "dropped": count, "left": left})
+    return found
+
+
+def reasons_by_rule(verdicts: Verdicts) -> dict[str, list[str]]:
+    """The reasons in the ledger, by the rule that they begin with, in the order of the rules."""
+    names = dict.fromkeys(name for name, _ in verdicts.steps)
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for reason in _reasons(verdicts.ledger):
+        rule = max((name for name in names if _begins(reason, name)), key=len)
+        found[rule].append(reason)
+    return found
+
+
+def _begins(reason: str, rule: str) -> bool:
+    return reason.startswith(rule) and reason[len(rule) : len(rule) + 1] in ("", " ", ":")
+
+
+def _reasons(ledger: pd.DataFrame) -> dict[str, int]:
+    reasons = ledger.loc[~ledger["kept"], "reason"].value_counts()
+    return {str(reason): int(count) for reason, count in reasons.items()}
+
+
+def planted(ledger: pd.DataFrame) -> dict[str, Any]:
+    """How well the similarity cut found the captions that were planted on wrong pictures."""
+    scored = ledger[ledger["clip_similarity"].notna()]
+    wrong = scored["planted_mismatch"].astype(bool)
+    cut = scored["reason"].str.startswith("clip_similarity")
+    return {
+        "mismatches": int(wrong.sum()),
+        "mismatches_removed": int((wrong & cut).sum()),
+        "recall": _share(wrong & cut, wrong),
+        "precision": _share(wrong & cut, cut),
+        "true_pairs": int((~wrong).sum()),
+        "true_pairs_kept": int((~wrong & ~cut).sum()),
+        "true_keep_rate": _share(~wrong & ~cut, ~wrong),
+        "mismatch_share_before": float(wrong.mean()),
+        "mismatch_share_after": _share(wrong & ~cut, ~cut),
+    }
+
+
+def _share(part: pd.Series, whole: pd.Series) -> float | None:
+    return float(part.sum() / whole.sum()) if whole.any() else None
+
+
+def lines(funnel: dict[str, Any]) -> list[str]:
+    """The funnel as a plain table for the terminal."""
+    head = f"{'rule':<20}{'taken':>10}{'left':>10}"
+    found = [head, "-" * len(head), f"{'pairs in':<20}{'':>10}{funnel['pairs_in']:>10}"]
+    found += [f"{r['rule']:<20}{r['dropped']:>10}{r['left']:>10}" for r in funnel["rules"]]
+    samples = ", ".join(f"{side} {count}" for side, count in funnel["samples"].items())
+    found += ["-" * len(head), f"{'kept':<20}{'':>10}{funnel['kept']:>10}   images: {samples}"]
+    found += [f"cut: {describe_cut(funnel['cut'])}"]
+    if "planted" in funnel:
+        found.append(describe_planted(funnel["planted"]))
+    return found + [f"note: {note}" for note in funnel["notes"]]
+
+
+def describe_cut(cut: dict[str, Any]) -> str:
+    """One sentence: where the cut is, what set it, and how strict it is for this model."""
+    if cut["similarity"] is None:
+        return f"none ({cut['by']})"
+    where, rate = f"similarity >= {cut['similarity']:.4f} ({cut['by']})", cut["false_keep_rate"]
+    if rate is None:
+        return f"{where}; no shuffled captions to compare it with"
+    return f"{where}; {rate:.1%} of {cut['shuffled_pairs']:,} shuffled captions would pass"
+
+
+def describe_planted(found: dict[str, Any]) -> str:
+    """One sentence about the planted mismatches."""
+    return (
+        f"planted mismatches: {found['mismatches_removed']} of {found['mismatches']} removed "
+        f"({found['recall']:.1%}), {found['true_pairs_kept']} of {found['true_pairs']} true pairs "
+        f"kept ({found['true_keep_rate']:.1%})"
+    )

@@ -1,0 +1,1 @@
+"""What every command stands on: command line, files, run folder, ledger, manifest."""

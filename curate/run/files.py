@@ -1,0 +1,154 @@
+"""Files that exist only when they are complete: written aside, synced, renamed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from curate.run.cli import UserError
+
+_BLOCK_BYTES = 1 << 20  # larger ones leave the cache before they are hashed and written
+_SYNC_BYTES = 1 << 24
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open ``path`` for writing bytes; it appears under its name only if the block succeeds.
+
+    The temporary file carries the process id, so two writers of the same file never share one; of two
+    that finish, the later rename wins whole.
+
+    Raises:
+        OSError: the disk is full or refuses; it names ``path`` where the system named nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, option: str = "run.name") -> Iterator[None]:
+    """Keep other processes of this program out of ``folder``; the system lets go when this one ends.
+
+    ``option`` is what the user may change to work elsewhere.
+
+    Raises:
+        UserError: another one is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is at work in {folder}; wait for it, or take another {option}"
+            ) from error
+        yield
+
+
+def _sync_data(file: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(file)  # macOS has no fdatasync
+
+
+class HashingWriter:
+    """Writes to a stream in blocks; beside it they are hashed, and what is written goes to the disk.
+
+    To hash by reading again takes as long as to write, and a disk that is only told to sync at the end
+    has been idle until then.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._waiting = self._unsynced = 0
+        self._digest = hashlib.sha256()
+        self._threads = {name: ThreadPoolExecutor(1) for name in ("hash", "sync")}
+        self._hashed = self._threads["hash"].submit(self._digest.update, b"")
+        self._synced = self._threads["sync"].submit(lambda: None)
+
+    def __enter__(self) -> HashingWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                self._synced.result()
+        finally:
+            for thread in self._threads.values():
+                thread.shutdown()
+
+    def write(self, *parts: bytes) -> None:
+        """Append ``parts``."""
+        self._parts += parts
+        self._waiting += sum(map(len, parts))
+        if self._waiting >= _BLOCK_BYTES:
+            self._flush()
+
+    def hexdigest(self) -> str:
+        """Of all that was written."""
+        self._hashed.result()
+        return self._digest.hexdigest()
+
+    def _flush(self) -> None:
+        block = b"".join(self._parts)
+        self._parts.clear()
+        self._waiting = 0
+        self._hashed.result()
+        self._hashed = self._threads["hash"].submit(self._digest.update, block)
+        self._stream.write(block)
+        self._unsynced += len(block)
+        if self._unsynced >= _SYNC_BYTES:
+            self._unsynced = 0
+            self._synced.result()
+            self._synced = self._threads["sync"].submit(_sync_data, self._stream.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic_write(path) as stream:
+        stream.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON with sorted keys, atomically; NaN and infinity raise ``ValueError``."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object that a JSON file holds; None where the file is missing, damaged, or holds another kind."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what killed writers left in ``folder`` and below."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)

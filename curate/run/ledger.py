@@ -1,0 +1,139 @@
+"""The ledger: one row for every input pair, kept or not, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.run.cli import run_arguments
+from curate.run.files import atomic_write, remove_parts
+from curate.run.parquet import damage_told
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS_PER_PART = 100_000
+KEPT, DROPPED, UNREADABLE = "kept", "dropped", "unreadable"
+
+COLUMNS = (
+    "key",
+    "caption_index",
+    "source",
+    "caption",
+    "width",
+    "height",
+    "format",
+    "bytes",
+    "sha256",
+    "phash",
+    "phash_mirrored",
+    "clip_similarity",
+    "clip_model",
+    "kept",
+    "reason",
+    "status",
+    "split",
+    "duplicate_group",
+    "duplicate_of",
+    "shard",
+    "location",
+)
+
+
+def write(folder: Path, ledger: pd.DataFrame) -> None:
+    """Write the ledger as ``folder/part-*.parquet`` and remove parts of an earlier, longer one."""
+    rest = [name for name in ledger.columns if name not in COLUMNS]
+    ordered = ledger[[*COLUMNS, *sorted(rest)]]
+    starts = range(0, max(len(ordered), 1), ROWS_PER_PART)
+    paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
+    for path, start in zip(paths, starts, strict=True):
+        with atomic_write(path) as stream:
+            ordered.iloc[start : start + ROWS_PER_PART].to_parquet(stream, index=False)
+    for stale in set(folder.glob("part-*.parquet")) - set(paths):
+        stale.unlink()
+    remove_parts(folder)
+
+
+def parts(curate_dir: Path) -> list[Path]:
+    """The files of a run's ledger, in the order of the input.
+
+    Raises:
+        FileNotFoundError: it has none yet.
+    """
+    found = sorted((curate_dir / "ledger").glob("part-*.parquet"))
+    if not found:
+        raise FileNotFoundError(f"{curate_dir} holds no ledger; {_remedy(curate_dir)}")
+    return found
+
+
+def read(
+    curate_dir: Path, columns: Sequence[str] | None = None, filters: list[Any] | None = None
+) -> pd.DataFrame:
+    """The ledger of a run, one row per input pair, in the order of the input.
+
+    Args:
+        curate_dir: the run's curation.
+        columns: those to read, so far as the ledger has them; None for all.
+        filters: which rows, as ``pandas.read_parquet`` takes them; None for all.
+
+    Raises:
+        FileNotFoundError: the run has none yet.
+        UserError: a part is damaged.
+    """
+    import pandas as pd
+
+    paths = parts(curate_dir)
+    return pd.concat([read_part(path, columns, filters) for path in paths], ignore_index=True)
+
+
+def columns(curate_dir: Path) -> list[str]:
+    """What the parts of a run's ledger are made of, in order.
+
+    Raises:
+        FileNotFoundError: the run has none yet.
+        UserError: a part is damaged.
+    """
+    named = dict.fromkeys(name for path in parts(curate_dir) for name in _names(path))
+    return list(named)
+
+
+def read_part(
+    path: Path, columns: Sequence[str] | None = None, filters: list[Any] | None = None
+) -> pd.DataFrame:
+    """One file of the ledger; see ``read``."""
+    import pandas as pd
+
+    present = _names(path)
+    wanted = None if columns is None else [name for name in columns if name in present]
+    with damage_told(path, _remedy(path.parents[1])):
+        return pd.read_parquet(path, columns=wanted, filters=filters)
+
+
+def _names(path: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    with damage_told(path, _remedy(path.parents[1])):
+        return pq.read_schema(path).names
+
+
+def _remedy(curate_dir: Path) -> str:
+    return (
+        f"type: python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
+    )
+
+
+def check_complete(ledger: pd.DataFrame, pairs: int) -> None:
+    """Every pair that the reader listed has its row and a status, and each but the kept a reason.
+
+    Raises:
+        RuntimeError: a pair was lost or invented on the way, or a verdict contradicts itself.
+    """
+    if len(ledger) != pairs:
+        raise RuntimeError(f"the ledger holds {len(ledger)} pairs and the input {pairs}")
+    kept = ledger["status"] == KEPT
+    known = ledger["status"].isin((KEPT, DROPPED, UNREADABLE))
+    agree = known & (ledger["kept"] == kept) & ((ledger["reason"] == "") == kept)
+    if not agree.all():
+        wrong = list(ledger.loc[~agree, "key"][:3])
+        raise RuntimeError(f"kept, reason and status disagree for {(~agree).sum()} pairs: {wrong}")

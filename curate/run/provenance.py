@@ -1,0 +1,95 @@
+"""What a run was made from: the resolved configuration without secrets, revision, versions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from curate.run.files import write_text
+
+PACKAGES = [
+    "accelerate",
+    "diffusers",
+    "numpy",
+    "open_clip_torch",
+    "pandas",
+    "peft",
+    "pillow",
+    "pyarrow",
+    "safetensors",
+    "timm",
+    "torch",
+    "transformers",
+]
+_SECRET = re.compile(r"(^|_)token$|key$|secret|password", re.IGNORECASE)
+
+
+def write_config(path: Path, config: Any) -> None:
+    """Write a configuration dataclass as YAML, with ``provenance`` beside its own keys.
+
+    No time stamps: the same configuration in the same environment gives the same bytes.
+    """
+    content = {**redacted(asdict(config)), "provenance": provenance()}
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(content)))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What ``write_config`` wrote; empty where there is none that can be read."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return {}
+    return content if isinstance(content, dict) else {}  # type: ignore[return-value]
+
+
+def redacted(value: Any) -> Any:
+    """The same nested value with secrets replaced, judged by the name of their key.
+
+    >>> redacted({"hub": {"token": "abc", "tokens": None}})
+    {'hub': {'token': '***', 'tokens': None}}
+    """
+    if isinstance(value, dict):
+        return {
+            name: "***" if item is not None and _SECRET.search(str(name)) else redacted(item)
+            for name, item in value.items()
+        }
+    return [redacted(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def provenance() -> dict[str, Any]:
+    """Git revision of this program, Python and package versions."""
+    return {
+        "revision": _revision(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _revision() -> str | None:
+    """The commit that this file is from, "+" behind it where files differ; None outside a checkout."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,196 @@
+"""What was ever asked to be removed from a run; curation leaves it out for good."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.run import ledger
+from curate.run.cli import UserError
+from curate.run.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REASON = "removed"
+
+_FILE = "removed.json"
+# Sources call a picture's address what they like; others are of whom it is and how it may be used.
+_ADDRESS = re.compile(r"url|uri(?![a-z])", re.IGNORECASE)
+_OF_ANOTHER = re.compile(r"licen[cs]e|rights|author|creator|owner|user|profile", re.IGNORECASE)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Removed:
+    """All that was ever asked to be removed from a run.
+
+    Attributes:
+        keys: as they were listed.
+        urls: as they were listed; compared with whatever column of the source holds addresses.
+        sha256: listed ones, and those of the files that listed keys and urls led to.
+        records: one for each time: when, by what, the list's sha256, how many it named and found.
+        pending: whether shards and ledger still have to follow.
+    """
+
+    keys: frozenset[str] = frozenset()
+    urls: frozenset[str] = frozenset()
+    sha256: frozenset[str] = frozenset()
+    records: tuple[dict[str, Any], ...] = ()
+    pending: bool = False
+
+    def drops(self, pairs: pd.DataFrame) -> pd.Series:
+        """A mask (N,) over rows with ``key, sha256`` and perhaps urls: True for what was removed."""
+        mask = pairs["key"].isin(self.keys) | pairs["sha256"].isin(self.sha256)
+        for name in url_columns(pairs.columns) if self.urls else ():
+            mask |= pairs[name].isin(self.urls)
+        return mask
+
+
+def url_columns(names: Iterable[str]) -> list[str]:
+    """The columns that hold addresses of a picture, or of a page that shows it.
+
+    >>> url_columns(["URL", "image_url", "OriginalLandingURL", "licence_url", "author_url", "caption"])
+    ['URL', 'image_url', 'OriginalLandingURL']
+    """
+    return [name for name in names if _ADDRESS.search(name) and not _OF_ANOTHER.search(name)]
+
+
+def removed(curate_dir: Path) -> Removed:
+    """What was removed from a run; nothing where nothing was.
+
+    Raises:
+        UserError: the file is damaged; to go on without it would bring back what was removed.
+    """
+    path = curate_dir / _FILE
+    if not path.is_file():
+        return Removed()
+    content = read_json(path)
+    if content is None:
+        raise UserError(
+            f"{path} is damaged; fetch it from a backup, or delete it and type all removals again at once"
+        )
+    sets = {name: frozenset(content[name]) for name in ("keys", "urls", "sha256")}
+    return Removed(**sets, records=tuple(content["records"]), pending=content["pending"])
+
+
+def write(curate_dir: Path, known: Removed) -> None:
+    """Write ``removed.json``."""
+    sets = {name: sorted(getattr(known, name)) for name in ("keys", "urls", "sha256")}
+    write_json(curate_dir / _FILE, {**asdict(known), **sets})
+
+
+def read_list(path: Path, by: str) -> set[str]:
+    """The lines of a list, without empty ones.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is empty, no text, or holds what is no sha256 where such are asked for.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; write one, with one of the {by} in each line")
+    try:
+        lines = {line.strip() for line in path.read_text("utf-8-sig").splitlines()} - {""}
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: {error}") from error
+    if not lines:
+        raise UserError(f"{path} is empty; write one of the {by} in each line")
+    if by != "sha256":
+        return lines
+    lines = {line.lower() for line in lines}
+    if wrong := sorted(line for line in lines if not _SHA256.fullmatch(line)):
+        raise UserError(f"{path}: {wrong[0]!r} is no sha256 of 64 hex digits")
+    return lines
+
+
+def note(
+    curate_dir: Path, by: str, listed: set[str], list_sha256: str, copies: bool = False
+) -> dict[str, Any]:
+    """Write down that these are to go; from here on a killed removal can be completed.
+
+    Args:
+        curate_dir: a finished curation.
+        by: ``keys``, ``urls`` or ``sha256``.
+        listed: such.
+        list_sha256: of the list's file, for the record.
+        copies: also whatever shares a duplicate group with them.
+
+    Returns:
+        The record: of an interrupted removal that this one completes, that one's.
+
+    Raises:
+        UserError: addresses are listed, and the ledger holds none.
+    """
+    known = removed(curate_dir)
+    rows = identities(curate_dir)
+    present = values(rows, by)
+    if by == "urls" and not present:
+        raise UserError(_no_addresses(curate_dir))
+    named, asked = asked_for(rows, by, listed, copies)
+    interrupted = known.pending
+    more = {
+        name: getattr(known, name) | getattr(asked, name) for name in ("keys", "urls", "sha256")
+    }
+    known = replace(known, **more, pending=True)
+    same = {"by": by, "list_sha256": list_sha256, "copies": copies}
+    record = known.records[-1] if interrupted and known.records else {}
+    if not same.items() <= record.items():
+        found = len(listed & present)
+        record = same | {"listed": len(listed), "found": found} | _outcome(rows, known, named)
+        known = replace(known, records=(*known.records, record))
+    write(curate_dir, known)
+    return record
+
+
+def asked_for(
+    rows: pd.DataFrame, by: str, listed: set[str], copies: bool
+) -> tuple[pd.Series, Removed]:
+    """Which rows of ``identities`` a list names (a mask), and the list with the files that it leads to."""
+    asked = replace(Removed(), **{by: frozenset(listed)})
+    named = asked.drops(rows)
+    if copies:
+        named |= rows.index.isin(_copies(rows, named).index)
+    files = frozenset(rows.loc[named, "sha256"]) - {""}
+    return named, replace(asked, sha256=asked.sha256 | files)
+
+
+def _no_addresses(curate_dir: Path) -> str:
+    return (
+        f"the ledger of {curate_dir.parent} has no addresses, so none of the list can be found; name "
+        "the pictures by --keys or --sha256 (python -m curate.explain RUN KEY shows both)"
+    )
+
+
+def identities(curate_dir: Path) -> pd.DataFrame:
+    """The columns of the ledger by which pictures can be named, and their verdict."""
+    asked = ["key", "sha256", "duplicate_group", "kept", "status", "split", "shard"]
+    return ledger.read(curate_dir, [*asked, *url_columns(ledger.columns(curate_dir))])
+
+
+def _copies(rows: pd.DataFrame, named: pd.Series) -> pd.Series:
+    """The keys of all rows that share a duplicate group with a named one."""
+    groups = set(rows.loc[named, "duplicate_group"]) - {""}
+    return rows.loc[rows["duplicate_group"].isin(groups), "key"]
+
+
+def _outcome(rows: pd.DataFrame, known: Removed, named: pd.Series) -> dict[str, Any]:
+    """What goes, and how many copies of what was named stay."""
+    banned, copied = known.drops(rows), _copies(rows, named)
+    goes = rows[banned & rows["kept"]]
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pictures": int(goes["key"].nunique()),
+        "pairs": len(goes),
+        "copies_left": int(copied[~banned[copied.index]].nunique()),
+    }
+
+
+def values(rows: pd.DataFrame, by: str) -> set[str]:
+    """All keys, urls or sha256 (``by``) that the rows of ``identities`` have."""
+    names = url_columns(rows.columns) if by == "urls" else [by.removesuffix("s")]
+    found = (value for name in names for value in rows[name])
+    return {value for value in found if isinstance(value, str) and value}

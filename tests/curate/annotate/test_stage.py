@@ -1,0 +1,319 @@
+"""Measuring: nothing twice, nothing that a cheap rule makes useless, and parts that say what they hold."""
+
+import errno
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from curate import readers
+from curate.annotate import measurer as measure
+from curate.annotate import stage as annotate
+from curate.annotate.cache import current_parts
+from curate.annotate.embeddings import Embeddings
+from curate.annotate.spec import Request
+from curate.clip import scorer as clip
+from curate.decide.stage import load_annotations
+from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
+from curate.filters.prefilter import Gate
+from curate.pipeline.config import AnnotateConfig, ClipConfig
+from curate.readers.config import FolderConfig
+from curate.readers.sample import Candidate
+from curate.readers.source import Source
+from curate.run.cli import UserError
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What was decoded and what CLIP encoded since the last look."""
+    seen = {"decoded": 0, "images": 0, "texts": 0}
+    decode = measure.decode
+    encode_pixels, encode_texts = clip.ClipScorer.encode_pixels, clip.ClipScorer.encode_texts
+
+    def count(name, amount, result):
+        seen[name] += amount
+        return result
+
+    monkeypatch.setattr(measure, "decode", lambda *a: count("decoded", 1, decode(*a)))
+    monkeypatch.setattr(
+        clip.ClipScorer,
+        "encode_pixels",
+        lambda self, pixels: count("images", len(pixels), encode_pixels(self, pixels)),
+    )
+    monkeypatch.setattr(
+        clip.ClipScorer,
+        "encode_texts",
+        lambda self, texts: count("texts", len(texts), encode_texts(self, texts)),
+    )
+
+    def look():
+        found = dict(seen)
+        seen.update(dict.fromkeys(seen, 0))
+        return found
+
+    return look
+
+
+@pytest.fixture
+def run(tiny_clip, tmp_path):
+    """Annotate a folder and return its rows."""
+    scorer = clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu"))
+
+    def annotated(root, image=None, caption=None, **config):
+        source = root
+        if not isinstance(root, Source):
+            source = readers.read(FolderConfig(name="x", reader="folder", root=str(root)))
+        gate = Gate(image or ImageFilterConfig(), caption or CaptionFilterConfig())
+        found = annotate.annotate(
+            source,
+            tmp_path / "annotations",
+            AnnotateConfig(**{"images_per_part": 5, **config}),
+            Request(f"tiny {config.get('draft', 0)}", gate, {}, config.get("draft", False)),
+            lambda: scorer,
+        )
+        assert current_parts(tmp_path / "annotations") == found.parts
+        rows = [row for path in found.parts for row in pq.read_table(path).to_pylist()]
+        assert len(rows) == found.pairs
+        return rows
+
+    return annotated
+
+
+def flip(part, column):
+    """Turn every bit of a part's column."""
+    names = pq.read_schema(part).names
+    chunk = pq.read_metadata(part).row_group(0).column(names.index(column))
+    data = bytearray(part.read_bytes())
+    start = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
+    for place in range(start, start + chunk.total_compressed_size):
+        data[place] ^= 0xFF
+    part.write_bytes(data)
+
+
+REQUEST = Request("tiny 0", Gate(ImageFilterConfig(), CaptionFilterConfig()))
+NOTHING = {"decoded": 0, "images": 0, "texts": 0}
+
+
+def test_what_fails_a_cheap_rule_is_neither_decoded_nor_scored(
+    run, make_pictures, tmp_path, counted
+):
+    root = make_pictures(tmp_path / "mixed", 12)  # 40 x 32
+    for number in (3, 7):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(root / f"{number:04d}.png")
+    (root / "0005.txt").write_text("x")
+    rows = run(root, ImageFilterConfig(min_side_px=16), CaptionFilterConfig(min_characters=2))
+    assert counted() == {"decoded": 9, "images": 9, "texts": 9}
+    unmeasured = {row["key"] for row in rows if row["clip_similarity"] is None}
+    assert unmeasured == {"0003", "0005", "0007"}
+    assert {(row["width"], row["height"]) for row in rows if row["key"] == "0003"} == {(8, 8)}
+    assert all(row["sha256"] and not row["error"] for row in rows)
+
+
+def test_a_looser_gate_measures_what_it_lets_in_and_a_tighter_one_nothing(
+    run, make_pictures, tmp_path, counted
+):
+    root = make_pictures(tmp_path / "mixed", 12)
+    Image.new("RGB", (8, 8)).save(root / "0003.png")
+    tight, loose = ImageFilterConfig(min_side_px=16), ImageFilterConfig(min_side_px=8)
+    run(root, tight)
+    counted()
+    run(root, ImageFilterConfig(min_side_px=20))
+    assert counted() == NOTHING
+    rows = run(root, loose)
+    assert counted() == {"decoded": 1, "images": 1, "texts": 1}
+    assert all(row["clip_similarity"] is not None for row in rows)
+    run(root, tight)
+    assert counted() == NOTHING
+
+
+def test_another_order_and_other_names_measure_nothing(run, make_pictures, tmp_path, counted):
+    root = make_pictures(tmp_path / "pictures", 12)
+    before = {row["sha256"]: row for row in run(root)}
+    counted()
+    for number in range(12):
+        for suffix in ("png", "txt"):
+            (root / f"{number:04d}.{suffix}").rename(root / f"b{99 - number}.{suffix}")
+    after = run(root)
+    assert counted() == NOTHING
+    for row in after:
+        assert row["clip_similarity"] == before[row["sha256"]]["clip_similarity"]
+
+
+def test_pictures_of_equal_bytes_and_equal_captions_cost_one(run, tmp_path, counted):
+    root = tmp_path / "copies"
+    root.mkdir()
+    for number in range(12):
+        Image.new("RGB", (40, 32), (10 * (number % 2), 0, 0)).save(root / f"{number:02d}.png")
+        (root / f"{number:02d}.txt").write_text("the same caption")
+    rows = run(root, images_per_part=4)
+    assert counted() == {"decoded": 2, "images": 2, "texts": 1}
+    assert len({row["clip_similarity"] for row in rows}) == 2
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(run, tmp_path):
+    answers = iter([None, b"still not an image"])
+
+    def load(location):
+        data = next(answers)
+        if data is None:
+            raise measure.UnreadableImage(f"{measure.CANNOT_BE_READ} (Permission denied)")
+        return data
+
+    source = Source.of([Candidate("k", ("x",), "s", "here", "1")], load)
+    [row] = run(source, max_reject_rate=1.0)
+    assert row["error"].startswith(measure.CANNOT_BE_READ)
+    [row] = run(source, max_reject_rate=1.0)
+    assert row["error"] == "not an image"
+
+
+def test_a_key_that_comes_twice_stops_the_run_wherever_it_is(run, pictures):
+    source = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    twice = [*source.candidates(), next(source.candidates())]
+    with pytest.raises(UserError, match="share the key '0000'"):
+        run(Source.of(twice, source.load))
+
+
+def test_missing_files_are_no_reason_to_stop(run, pictures):
+    source = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    gone = [
+        Candidate(f"gone{number}", ("a cat",), "x", f"gone{number}.png", "") for number in range(20)
+    ]
+    rows = run(Source.of([*gone, *source.candidates()], source.load))
+    assert sum(row["error"] == "missing file" for row in rows) == 20
+    assert sum(row["clip_similarity"] is not None for row in rows) == 48
+
+
+def test_embeddings_are_read_by_row(run, pictures, tmp_path):
+    rows = run(pictures)
+    embedded = Embeddings(current_parts(tmp_path / "annotations"))
+    chosen = np.array([40, 3, 3, 17])
+    images, texts = embedded.images(chosen), embedded.texts(chosen)
+    np.testing.assert_allclose(
+        (images * texts).sum(axis=1), [rows[row]["clip_similarity"] for row in chosen], atol=2e-6
+    )
+    blocks = list(embedded.image_blocks())
+    assert np.concatenate([found for found, _ in blocks]).tolist() == list(range(48))
+    np.testing.assert_array_equal(np.concatenate([v for _, v in blocks])[chosen], images)
+
+
+def test_drafted_pictures_keep_their_size_and_nearly_their_score(run, tmp_path, make_pictures):
+    root = tmp_path / "large"
+    root.mkdir()
+    noise = Image.effect_noise((40, 30), 90).convert("RGB").resize((800, 600))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter
+    noise.save(root / "a.jpg", quality=95)
+    noise.save(root / "b.jpg", quality=95, exif=turned)
+    for name in "ab":
+        (root / f"{name}.txt").write_text("noise")
+    whole = run(root)
+    drafted = run(root, draft=True)
+    for one, other in zip(whole, drafted, strict=True):
+        assert (one["width"], one["height"]) == (other["width"], other["height"])
+        assert one["pixels"] != other["pixels"]
+        assert one["clip_similarity"] == pytest.approx(other["clip_similarity"], abs=0.05)
+    assert [(row["width"], row["height"]) for row in drafted] == [(800, 600), (600, 800)]
+
+
+def test_a_looser_caption_rule_scores_the_captions_that_it_lets_in(run, pictures):
+    loaded = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    both = [replace(c, captions=("cat", "a big red cat")) for c in loaded.candidates()]
+    source = Source.of(both, loaded.load)
+    tight = run(source, caption=CaptionFilterConfig(min_words=2))
+    assert {row["caption"] for row in tight if row["clip_similarity"] is None} == {"cat"}
+    # "cat" is in every part: what the first of them measures is found by the others.
+    assert all(row["clip_similarity"] is not None for row in run(source))
+
+
+def test_a_trial_keeps_what_was_measured_of_the_others(run, make_pictures, tmp_path, counted):
+    root = make_pictures(tmp_path / "pictures", 12)
+    run(root)
+    counted()
+    source = readers.read(FolderConfig(name="x", reader="folder", root=str(root), limit=3))
+    run(source)
+    run(root)
+    assert counted() == NOTHING
+
+
+def test_one_column_of_two_types_becomes_text(run, pictures, tmp_path):
+    loaded = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    odd = [
+        replace(c, columns={"id_": number if number < 20 else f"n{number}"})
+        for number, c in enumerate(loaded.candidates())
+    ]
+    run(Source.of(odd, loaded.load))
+    frame = load_annotations(current_parts(tmp_path / "annotations"), REQUEST)
+    assert frame["id_"].tolist() == [str(n) for n in range(20)] + [f"n{n}" for n in range(20, 48)]
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-5], lambda whole: b"", bytes.upper])
+def test_a_part_whose_footer_is_damaged_is_measured_again(
+    run, make_pictures, tmp_path, counted, damage
+):
+    root = make_pictures(tmp_path / "pictures", 12)
+    rows = run(root)
+    second = current_parts(tmp_path / "annotations")[1]
+    whole = second.read_bytes()
+    left_over = second.with_name("part-00009-of-another-pass.parquet")
+    for path in (second, left_over):
+        path.write_bytes(damage(whole))
+    counted()
+    assert run(root) == rows
+    assert counted() == {"decoded": 5, "images": 5, "texts": 5}
+    assert second.read_bytes() == whole
+    assert left_over.is_file()
+
+
+def test_a_footer_that_may_not_be_read_is_no_damage(run, make_pictures, tmp_path, monkeypatch):
+    root = make_pictures(tmp_path / "pictures", 2)
+    run(root)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pq, "read_schema", refuse)
+    with pytest.raises(PermissionError):
+        run(root)
+
+
+def all_images(parts, _):
+    return list(Embeddings(parts).image_blocks())
+
+
+@pytest.mark.parametrize("content", ["5", "[5]", "{"])
+def test_without_a_list_of_parts_all_are_read(run, make_pictures, tmp_path, content):
+    run(make_pictures(tmp_path / "pictures", 7))
+    parts = current_parts(tmp_path / "annotations")
+    (tmp_path / "annotations/parts.json").write_text(content)
+    assert current_parts(tmp_path / "annotations") == parts
+
+
+@pytest.mark.parametrize(
+    ("column", "reads_it"),
+    [
+        *((name, load_annotations) for name in ("key", "caption", "pixels")),
+        ("image_embedding", all_images),
+    ],
+)
+def test_a_part_with_a_damaged_page_is_named(run, make_pictures, tmp_path, column, reads_it):
+    root = make_pictures(tmp_path / "pictures", 7)
+    rows = run(root)
+    parts = current_parts(tmp_path / "annotations")
+    flip(parts[0], column)
+    with pytest.raises(UserError, match=rf"{parts[0]} is damaged .* delete it, and the same"):
+        reads_it(parts, REQUEST)
+    with pytest.raises(UserError, match=f"{parts[0]} is damaged"):
+        run(root, images_per_part=4)  # other parts, out of what is known
+    parts[0].unlink()
+    assert run(root) == rows
+
+
+def test_text_that_is_no_utf_8_is_damage(run, make_pictures, tmp_path):
+    run(make_pictures(tmp_path / "pictures", 3))
+    [part] = current_parts(tmp_path / "annotations")
+    pq.write_table(pq.read_table(part), part, compression="none")
+    part.write_bytes(part.read_bytes().replace(b"0001.png", b"0001.\xffng"))
+    with pytest.raises(UserError, match="is damaged"):
+        load_annotations([part], REQUEST)

@@ -1,0 +1,133 @@
+"""Near pairs against comparing each with each; components against a walk."""
+
+import numpy as np
+import pytest
+
+from curate.decide import neighbours as near
+from curate.decide.neighbours import components, cosine_pairs, hamming_pairs, joined
+
+
+def listed(pairs):
+    first, second = joined(pairs)
+    return sorted(zip(np.minimum(first, second), np.maximum(first, second), strict=True))
+
+
+def brute_force(hashes, distance):
+    differing = np.bitwise_count(hashes[:, None] ^ hashes[None])
+    return sorted(zip(*np.nonzero(np.triu(differing <= distance, 1)), strict=True))
+
+
+def clustered(count, seed=0):
+    """Hashes of which each has some neighbours, a few bits away."""
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(0, 2**64, count // 4, dtype=np.uint64)
+    flips = np.zeros(count, np.uint64)
+    for _ in range(7):
+        flips ^= np.uint64(1) << rng.integers(0, 64, count, dtype=np.uint64)
+    flips[rng.random(count) < 0.3] &= np.uint64(0xFF)
+    return rng.permutation(np.unique(np.repeat(centres, 4)[:count] ^ flips))
+
+
+@pytest.mark.parametrize("distance", [0, 1, 2, 4, 7, 8, 16])
+@pytest.mark.parametrize("count", [0, 1, 40, 1500])
+def test_hashes_as_by_brute_force_each_pair_once(distance, count):
+    hashes = clustered(count)
+    found = listed(hamming_pairs(hashes, distance))
+    assert found == brute_force(hashes, distance)
+    if count == 1500 and distance >= 7:
+        assert len(found) > 100
+
+
+@pytest.mark.parametrize("agreeing", [0, 1, 2, 3])
+def test_any_number_of_agreeing_bands_finds_the_same(agreeing, monkeypatch):
+    monkeypatch.setattr("curate.decide.neighbours._agreeing", lambda count, distance: agreeing)
+    hashes = clustered(600)
+    assert listed(hamming_pairs(hashes, 5)) == brute_force(hashes, 5)
+
+
+def test_a_hundred_thousand_hashes_lose_no_planted_pair():
+    rng = np.random.default_rng(1)
+    hashes = np.unique(rng.integers(0, 2**64, 100_000, dtype=np.uint64))
+    bits = np.array([rng.choice(64, 4, replace=False) for _ in range(500)])
+    planted = hashes[:500] ^ np.bitwise_or.reduce(np.uint64(1) << bits.astype(np.uint64), axis=1)
+    found = listed(hamming_pairs(np.concatenate([hashes, planted]), 4))
+    assert {(i, len(hashes) + i) for i in range(500)} <= set(found)
+
+
+@pytest.mark.parametrize("block", [7, 64, 4096])
+def test_vectors_as_by_brute_force(block):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(150, 5)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[3] = vectors[140]
+    vectors[10] = 0
+    expected = np.triu(vectors.astype(np.float64) @ vectors.T >= 0.9, 1)
+    found = listed(cosine_pairs(vectors, 0.9, block))
+    assert found == sorted(zip(*np.nonzero(expected), strict=True))
+    assert listed(cosine_pairs(vectors, 1.0, block)) == [(3, 140)]
+
+
+def greedily(alike):
+    """For each the first that stays and is near it, one by one, from a matrix (N, N)."""
+    stays = []
+    for number in range(len(alike)):
+        taken = (n for n in range(number) if stays[n] == n and alike[n, number])
+        stays.append(next(taken, number))
+    return stays
+
+
+@pytest.mark.parametrize("most", [1 << 22, 40, 0])
+@pytest.mark.parametrize("distance", [1, 4, 12])
+def test_which_hashes_stay_however_few_pairs_are_held(distance, most, monkeypatch):
+    monkeypatch.setattr(near, "_MOST_PAIRS", most)
+    rng = np.random.default_rng(0)
+    hashes = np.unique(np.append(clustered(300), rng.integers(0, 2**9, 150, dtype=np.uint64)))
+    hashes = rng.permutation(hashes)
+    expected = greedily(np.bitwise_count(hashes[:, None] ^ hashes[None]) <= distance)
+    assert near.stays_by_hash(hashes, distance).tolist() == expected
+    assert 10 < sum(one != n for n, one in enumerate(expected)) < len(hashes) - 10
+
+
+@pytest.mark.parametrize("block", [7, 64, 4096])
+def test_which_vectors_stay(block, monkeypatch):
+    monkeypatch.setattr(near, "_SLICE", 5)
+    vectors = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = greedily(vectors @ vectors.T >= 0.8)
+    assert near.stays_by_cosine(vectors, 0.8, block).tolist() == expected
+    assert 10 < len(set(expected)) < 100
+
+
+def test_many_alike_vectors_are_decided_in_little_memory():
+    import tracemalloc
+
+    vectors = np.zeros((3_000, 4), np.float32)
+    vectors[:, 0] = 1
+    tracemalloc.start()
+    assert (near.stays_by_cosine(vectors, 0.9) == 0).all()
+    assert tracemalloc.get_traced_memory()[1] < 45_000_000  # 4.5 million pairs take 72 MB
+    tracemalloc.stop()
+
+
+def test_components_of_a_random_graph():
+    rng = np.random.default_rng(0)
+    edges = rng.integers(0, 500, (300, 2))
+    neighbours = {node: set() for node in range(500)}
+    for one, other in edges:
+        neighbours[one].add(other)
+        neighbours[other].add(one)
+    expected = np.full(500, -1)
+    for node in range(500):
+        stack = [node] if expected[node] < 0 else []
+        while stack:
+            at = stack.pop()
+            expected[at] = node
+            stack += [n for n in neighbours[at] if expected[n] < 0]
+    blocks = np.array_split(edges, 7)
+    assert (components(500, ((b[:, 0], b[:, 1]) for b in blocks)) == expected).all()
+
+
+def test_a_long_chain_is_one_component():
+    chain = np.random.default_rng(0).permutation(100_000)
+    assert (components(100_000, [(chain[:-1], chain[1:])]) == 0).all()
+    assert (components(3, []) == [0, 1, 2]).all()

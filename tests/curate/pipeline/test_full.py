@@ -1,0 +1,374 @@
+"""The pipeline on small data: complete ledgers, equal bytes, what is counted and what stops it."""
+
+import hashlib
+import html
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from curate import readers
+from curate.annotate import stage as annotate
+from curate.clip import scorer as clip
+from curate.decide import stage as decide
+from curate.filters.config import (
+    BoundsConfig,
+    CaptionFilterConfig,
+    ClipSimilarityConfig,
+    DuplicatesConfig,
+    FiltersConfig,
+)
+from curate.pack.shards import read_manifest, read_shard
+from curate.pipeline import full as pipeline
+from curate.pipeline.config import (
+    AnnotateConfig,
+    ClipConfig,
+    CurateConfig,
+    RunConfig,
+    ShardsConfig,
+    SplitConfig,
+)
+from curate.readers.config import CocoConfig, FolderConfig
+from curate.run import ledger
+from curate.run.cli import UserError
+from curate.run.files import locked
+
+
+@pytest.fixture
+def config(tiny_clip, pictures, tmp_path):
+    return CurateConfig(
+        run=RunConfig(root=str(tmp_path / "runs"), name="small"),
+        dataset=FolderConfig(name="small", reader="folder", root=str(pictures)),
+        clip=ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu", batch_size=8),
+        filters=FiltersConfig(clip_similarity=ClipSimilarityConfig(fraction=0.75)),
+        split=SplitConfig(val=0.1, test=0.1, minimum=4),
+        shards=ShardsConfig(max_samples=10),
+        annotate=AnnotateConfig(images_per_part=10),
+    )
+
+
+def run(config):
+    pipeline.run(config, readers.read(config.dataset))
+    return Path(config.run.root, config.run.name, "curate")
+
+
+def test_a_run_is_complete_and_its_parts_agree(config):
+    curate_dir = run(config)
+    table, manifest = ledger.read(curate_dir), read_manifest(curate_dir)
+    assert len(table) == 48
+    assert table["kept"].sum() == 36
+    samples = {s.key: s for shard in manifest.shards for s in read_shard(curate_dir / shard.path)}
+    kept = table[table["kept"]].set_index("key")
+    assert set(samples) == set(kept.index)
+    assert manifest.image_format == "png"
+    assert manifest.totals["samples"] == kept["split"].value_counts().to_dict()
+    for key, sample in samples.items():
+        assert sample.image == (Path(config.dataset.root) / f"{key}.png").read_bytes()
+        assert sample.caption == kept.loc[key, "caption"]
+        assert sample.meta["similarity"] == pytest.approx([kept.loc[key, "clip_similarity"]])
+        assert hashlib.sha256(sample.image).hexdigest() == sample.meta["sha256"]
+    for shard in manifest.shards:
+        content = (curate_dir / shard.path).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == shard.sha256
+        assert set(kept.index[kept["shard"] == shard.path]) == {
+            sample.key for sample in read_shard(curate_dir / shard.path)
+        }
+    assert (curate_dir / "report.html").stat().st_size > 10_000
+
+
+def test_similarity_is_the_cosine_of_the_two_towers(config):
+    curate_dir = run(config)
+    scorer = clip.load_clip(config.clip)
+    for row in ledger.read(curate_dir).head(5).itertuples():
+        image = Image.open(Path(config.dataset.root) / f"{row.key}.png").convert("RGB")
+        cosine = (scorer.encode_images([image]) @ scorer.encode_texts([row.caption]).T).item()
+        assert row.clip_similarity == pytest.approx(cosine, abs=2e-6)
+
+
+def test_the_same_command_gives_the_same_bytes_elsewhere(config, bytes_of, tmp_path):
+    first = bytes_of(run(config))
+    config.run.root = str(tmp_path / "elsewhere")
+    config.annotate.workers = 5
+    assert bytes_of(run(config)) == first
+
+
+def test_other_thresholds_measure_nothing_and_leave_nothing_behind(config, monkeypatch):
+    run(config)
+    monkeypatch.setattr(clip, "load_clip", lambda *_: pytest.fail("the model was loaded"))
+    config.filters.clip_similarity.fraction = 0.25
+    curate_dir = run(config)
+    manifest = read_manifest(curate_dir)
+    assert manifest.totals["kept"] == 12
+    tars = {str(path.relative_to(curate_dir)) for path in curate_dir.rglob("*.tar")}
+    assert tars == {shard.path for shard in manifest.shards}
+
+
+def test_added_data_is_all_that_is_measured_and_moves_nobody(
+    config, make_pictures, tmp_path, monkeypatch
+):
+    config.dataset.root = str(make_pictures(tmp_path / "grows", 30))
+    config.split.minimum = 0
+    config.filters = FiltersConfig()
+    before = ledger.read(run(config)).set_index("key")
+    make_pictures(tmp_path / "grows", 31)  # the first thirty are drawn anew, the same bytes
+    (tmp_path / "grows" / "0030.png").rename(tmp_path / "grows" / "00000_first.png")
+    (tmp_path / "grows" / "0030.txt").rename(tmp_path / "grows" / "00000_first.txt")
+    seen = []
+    original = clip.ClipScorer.encode_pixels
+    monkeypatch.setattr(
+        clip.ClipScorer, "encode_pixels", lambda self, i: seen.extend(i) or original(self, i)
+    )
+    after = ledger.read(run(config)).set_index("key")
+    assert len(seen) == 1
+    columns = ["clip_similarity", "split", "sha256", "duplicate_group"]
+    pd.testing.assert_frame_equal(after.loc[before.index, columns], before[columns])
+
+
+def test_every_pair_is_accounted_for(config, tmp_path):
+    root = tmp_path / "odd"
+    root.mkdir()
+    noise = Image.effect_noise((64, 64), 90).convert("RGB")
+    for name in ("good", "copy", "uncaptioned", "empty"):
+        noise.save(root / f"{name}.png")
+    noise.rotate(90).save(root / "jpeg.jpg")
+    (root / "broken.png").write_bytes((root / "good.png").read_bytes()[:400])
+    (root / "text.png").write_text("not an image")
+    for name in ("good", "copy", "jpeg", "broken", "text"):
+        (root / f"{name}.txt").write_text("the same caption")
+    (root / "empty.txt").write_text("\n")
+    config.dataset.root, config.filters = str(root), FiltersConfig()
+    curate_dir = run(config)
+    table = ledger.read(curate_dir).set_index("key")
+    reasons = table["reason"].to_dict()
+    assert reasons.pop("broken").startswith("unreadable: ")
+    assert reasons == {
+        "copy": "",
+        "good": "duplicate",
+        "uncaptioned": "no_caption",
+        "empty": "empty_caption",
+        "jpeg": "",
+        "text": "unreadable: not an image",
+    }
+    assert table["duplicate_of"][table["duplicate_of"] != ""].to_dict() == {"good": "copy"}
+    manifest = read_manifest(curate_dir)
+    assert manifest.image_format == "jpg"  # mixed sources: the PNG is encoded anew, the JPEG kept
+    samples = {s.key: s for shard in manifest.shards for s in read_shard(curate_dir / shard.path)}
+    assert samples["jpeg"].image == (root / "jpeg.jpg").read_bytes()
+    assert samples["copy"].image[:2] == b"\xff\xd8"
+
+
+def test_several_captions_share_one_image(config, shared, monkeypatch):
+    encoded = []
+    original = clip.ClipScorer.encode_pixels
+    monkeypatch.setattr(
+        clip.ClipScorer, "encode_pixels", lambda self, i: encoded.extend(i) or original(self, i)
+    )
+    config.dataset = CocoConfig(name="coco", reader="coco", root=str(shared / "coco_mini"))
+    curate_dir = run(config)
+    table = ledger.read(curate_dir)
+    assert (len(table), table["key"].nunique(), len(encoded)) == (415, 83, 83)
+    assert table["kept"].sum() == 311  # floor(0.75 * 415)
+    manifest = read_manifest(curate_dir)
+    captions = 0
+    for shard in manifest.shards:
+        for sample in read_shard(curate_dir / shard.path):
+            captions += len(sample.captions)
+            assert sample.meta["similarity"] == sorted(sample.meta["similarity"], reverse=True)
+            assert sample.meta["url"].startswith("http")
+            assert sample.meta["licence"]
+    assert captions == 311
+
+
+def test_odd_images_never_end_a_run(config, shared, tmp_path):
+    root = tmp_path / "odd"
+    root.mkdir()
+    names = [
+        path for path in (shared / "odd_images").iterdir() if path.suffix not in (".csv", ".txt")
+    ]
+    for number, path in enumerate(sorted(names)):
+        (root / f"{number:03d}.jpg").symlink_to(path)
+        (root / f"{number:03d}.txt").write_text(f"picture {number}")
+    config.dataset.root, config.annotate.max_reject_rate = str(root), 1.0
+    status = ledger.read(run(config))["status"].value_counts()
+    assert status.sum() == len(names)
+    assert status["unreadable"] > 30
+    assert status["kept"] > 30
+
+
+def test_too_much_unreadable_stops_the_run(config, tmp_path):
+    root = tmp_path / "broken"
+    root.mkdir()
+    for number in range(5):
+        (root / f"{number}.jpg").write_text("<html>404</html>")
+        (root / f"{number}.txt").write_text("a cat")
+    config.dataset.root = str(root)
+    with pytest.raises(UserError, match=r"not an image: 5.*annotate\.max_reject_rate"):
+        run(config)
+
+
+def test_a_short_last_part_may_be_unreadable(config, make_pictures, tmp_path):
+    config.dataset.root = str(make_pictures(tmp_path / "eleven", 11))
+    (tmp_path / "eleven" / "0010.png").write_bytes(b"truncated")
+    assert ledger.read(run(config))["status"].value_counts()["unreadable"] == 1
+
+
+def test_a_full_part_of_unreadable_images_stops_the_run_wherever_it_is(
+    config, make_pictures, tmp_path
+):
+    config.dataset.root = str(make_pictures(tmp_path / "twenty", 20))
+    for number in range(10, 20):
+        (tmp_path / "twenty" / f"{number:04d}.png").write_bytes(b"truncated")
+    with pytest.raises(UserError, match=r"10 of 10 images.*annotate\.max_reject_rate"):
+        run(config)
+
+
+def test_nothing_kept_is_an_error_that_says_what_to_do(config):
+    config.filters.clip_similarity = ClipSimilarityConfig(minimum=1.0)
+    with pytest.raises(UserError, match=r"clip_similarity < 1 \(48\)"):
+        run(config)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("similarity", [{"false_keep_rate": 0.1}, {"minimum": -1.0}])
+def test_where_no_two_captions_differ_nothing_is_calibrated(
+    config, make_pictures, tmp_path, capsys, count, similarity
+):
+    root = make_pictures(tmp_path / "alike", count)
+    for path in root.glob("*.txt"):
+        path.write_text("a photo of my dog")
+    config.dataset.root = str(root)
+    config.filters.clip_similarity = ClipSimilarityConfig(**similarity)
+    curate_dir = run(config)
+    funnel = json.loads((curate_dir / "funnel.json").read_bytes())
+    assert funnel["cut"]["false_keep_rate"] is None
+    assert funnel["kept"] == read_manifest(curate_dir).totals["kept"] == count
+    said = capsys.readouterr().out
+    if "minimum" in similarity:
+        assert "similarity >= -1.0000 (minimum=-1); no shuffled captions" in said
+        return
+    sentence = "no image has a caption of another to be compared with"
+    assert f"cut: none (false_keep_rate=0.1: {sentence}" in said
+    assert sentence in html.unescape((curate_dir / "report.html").read_text())
+
+
+def test_a_column_that_is_not_there_is_told_before_anything_is_scored(config, capsys, monkeypatch):
+    loaded = []
+    load = clip.load_clip
+    monkeypatch.setattr(clip, "load_clip", lambda c: loaded.append(capsys.readouterr()) or load(c))
+    config.filters.columns = {"punsafe": BoundsConfig(), "width": BoundsConfig()}
+    with pytest.raises(UserError, match=r"filters\.columns\.punsafe"):
+        run(config)
+    said = loaded[0].out + loaded[0].err
+    assert "filters.columns.punsafe: none of the first 48 images has a column 'punsafe'" in said
+    assert said.count("none of the first") == 1
+
+
+def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
+    original = decide.load_annotations
+    monkeypatch.setattr(decide, "load_annotations", lambda *a: original(*a).iloc[:-1])
+    with pytest.raises(RuntimeError, match=r"47 pairs .* 48"):
+        run(config)
+    assert not (Path(config.run.root, "small", "curate") / "shards").exists()
+
+
+def test_only_the_first_process_of_a_launch_works(config, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    run(config)
+    assert not Path(config.run.root).exists()
+
+
+def test_an_image_that_changed_since_is_noticed(config, make_pictures, tmp_path, monkeypatch):
+    config.dataset.root = str(make_pictures(tmp_path / "changes", 12))
+    source = readers.read(config.dataset)
+    original = annotate.annotate
+
+    def change_afterwards(*args, **kwargs):
+        parts = original(*args, **kwargs)
+        for path in Path(config.dataset.root).glob("*.png"):
+            Image.new("RGB", (8, 8)).save(path)
+        return parts
+
+    monkeypatch.setattr(annotate, "annotate", change_afterwards)
+    with pytest.raises(UserError, match="has changed since"):
+        pipeline.run(config, source)
+
+
+def test_what_was_run_before_changes_nothing(config, bytes_of, tmp_path):
+    strict = FiltersConfig(
+        caption=CaptionFilterConfig(min_words=4),
+        clip_similarity=ClipSimilarityConfig(false_keep_rate=0.5),
+        duplicates=DuplicatesConfig(hamming_distance=8),
+    )
+    config.filters = strict
+    fresh = verdicts_of(run(config))
+    config.run.root = str(tmp_path / "elsewhere")
+    config.filters, config.annotate.measures = FiltersConfig(), ["quality"]
+    run(config)
+    config.filters, config.annotate.measures = strict, []
+    after = run(config)
+    assert verdicts_of(after) == fresh
+    config.run.root = str(tmp_path / "third")
+    assert bytes_of(run(config) / "shards") == bytes_of(after / "shards")
+
+
+def verdicts_of(curate_dir):
+    return ledger.read(curate_dir).fillna(0).to_dict("list")
+
+
+def test_two_processes_never_work_in_one_run(config):
+    curate_dir = Path(config.run.root, config.run.name, "curate")
+    with locked(curate_dir), pytest.raises(UserError, match="another process"):
+        run(config)
+    run(config)
+
+
+def test_a_run_that_is_made_of_other_data_is_said_to_be_replaced(
+    config, make_pictures, tmp_path, capsys
+):
+    run(config)
+    run(config)
+    assert "other data" not in capsys.readouterr().out
+    config.dataset.root = str(make_pictures(tmp_path / "others", 12))
+    run(config)
+    assert "was made of other data (root changed)" in capsys.readouterr().out
+
+
+def test_a_training_whose_shards_are_replaced_is_named(config, capsys):
+    run(config)
+    (config.run.folder / "finetune").mkdir()
+    run(config)
+    assert "was trained on" not in capsys.readouterr().out
+    config.split.val = 0.4
+    run(config)
+    assert "finetune was trained on the shards that these replace" in capsys.readouterr().out
+
+
+def test_what_other_readers_would_see_turned_or_in_other_colours_is_encoded_anew(config, tmp_path):
+    folder = Path(config.dataset.root).parent / "odd"
+    folder.mkdir()
+    grey = Image.linear_gradient("L").resize((48, 32)).convert("RGB")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    grey.save(folder / "plain.jpg", quality=90)
+    grey.save(folder / "turned.jpg", exif=turned, quality=90)
+    grey.convert("CMYK").save(folder / "cmyk.jpg", quality=90)
+    grey.save(folder / "camera.jpg", "MPO", save_all=True, append_images=[grey], quality=90)
+    for name in ("plain", "turned", "cmyk", "camera"):
+        (folder / f"{name}.txt").write_text(f"a picture {name}")
+    config.dataset.root, config.filters = str(folder), FiltersConfig()
+    config.filters.duplicates.exact = False
+    curate_dir = run(config)
+    stored = {
+        sample.key: sample
+        for shard in read_manifest(curate_dir).shards
+        for sample in read_shard(curate_dir / shard.path)
+    }
+    for name in ("plain", "camera"):
+        assert stored[name].image == (folder / f"{name}.jpg").read_bytes()
+    for key, size in {"turned": (32, 48), "cmyk": (48, 32)}.items():
+        image = Image.open(io.BytesIO(stored[key].image))
+        assert (image.mode, image.size, dict(image.getexif())) == ("RGB", size, {})
+        assert (stored[key].meta["width"], stored[key].meta["height"]) == size

@@ -1,0 +1,158 @@
+"""The trial: its interval covers the truth, its costs are those of the run, and it leaves no trace of one."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from curate import readers
+from curate.filters.config import CaptionFilterConfig, FiltersConfig
+from curate.pipeline import forecast
+from curate.pipeline import full as pipeline
+from curate.pipeline import trial as dry_run
+from curate.pipeline.config import AnnotateConfig, ClipConfig, CurateConfig, RunConfig, SplitConfig
+from curate.readers.config import FolderConfig
+from curate.readers.sample import Candidate
+from curate.readers.source import Source
+from curate.run import ledger
+from curate.run.intervals import wilson
+
+PLANTED, SHORT = 240, 80
+
+
+@pytest.fixture(scope="module")
+def planted(make_pictures, tmp_path_factory):
+    """Pictures of which the first third, and no other, has captions of one word."""
+    root = make_pictures(tmp_path_factory.mktemp("planted") / "pictures", PLANTED)
+    for number in range(PLANTED):
+        caption = "cat" if number < SHORT else f"a cat and {number} dogs"
+        (root / f"{number:04d}.txt").write_text(caption)
+    return root
+
+
+@pytest.fixture
+def config(tiny_clip, planted, tmp_path):
+    return CurateConfig(
+        run=RunConfig(root=str(tmp_path / "runs"), name="planted"),
+        dataset=FolderConfig(name="planted", reader="folder", root=str(planted)),
+        clip=ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu", batch_size=8),
+        filters=FiltersConfig(caption=CaptionFilterConfig(min_words=2)),
+        split=SplitConfig(val=0.1, test=0.1, minimum=4),
+        annotate=AnnotateConfig(images_per_part=16),
+        dry_run=90,
+    )
+
+
+def tried(config, monkeypatch) -> tuple[forecast.Trial, forecast.Count]:
+    """What the trial hands to its report."""
+    seen = []
+    original = forecast.lines
+    monkeypatch.setattr(dry_run, "lines", lambda *given: seen.append(given[:2]) or original(*given))
+    dry_run.run(config, readers.read(config.dataset))
+    return seen[0]
+
+
+def test_the_interval_covers_the_planted_share_and_no_run_is_there(config, monkeypatch, capsys):
+    trial, whole = tried(config, monkeypatch)
+    assert (trial.count.images, whole) == (90, forecast.Count(PLANTED, PLANTED))
+    low, high = wilson(trial.kept_images, 90)
+    assert low < 1 - SHORT / PLANTED < high
+    assert high - low < 0.2
+    assert dict(trial.verdicts.steps)["caption_words"] == 90 - trial.kept_images
+    run_dir = config.run.folder
+    assert [path.name for path in run_dir.iterdir()] == ["dry_run"]
+    assert {path.name for path in (run_dir / "dry_run" / "curate").iterdir()} == {
+        "annotations",
+        "ledger",
+    }
+    assert not list(run_dir.rglob("*.tar"))
+    assert "next, type: python -m curate" in capsys.readouterr().out
+
+
+def test_a_trial_leaves_a_run_as_it_is(config, bytes_of, monkeypatch):
+    pipeline.run(config, readers.read(config.dataset))
+    curate_dir = config.run.folder / "curate"
+    before = bytes_of(curate_dir)
+    tried(config, monkeypatch)
+    assert bytes_of(curate_dir) == before
+
+
+def test_a_trial_of_everything_foretells_the_run(config, monkeypatch):
+    config.dry_run = 10_000
+    trial, whole = tried(config, monkeypatch)
+    assert trial.count == whole
+    pipeline.run(config, readers.read(config.dataset))
+    curate_dir = config.run.folder / "curate"
+    table = ledger.read(curate_dir)
+    assert trial.kept_images == table["kept"].sum() == PLANTED - SHORT
+    tars = sum(path.stat().st_size for path in curate_dir.rglob("*.tar"))
+    assert trial.shard_bytes == pytest.approx(tars, rel=0.05)
+    parts = sum(path.stat().st_size for path in curate_dir.glob("annotations/*"))
+    assert trial.annotation_bytes == pytest.approx(parts, rel=0.05)
+
+
+def test_nothing_kept_is_a_result_too(config, monkeypatch, capsys):
+    config.filters.caption.min_words = 50
+    trial, _ = tried(config, monkeypatch)
+    assert trial.kept_images == trial.shard_bytes == 0
+    assert "kept images: 0.0% (0.0% ... 4.1%)" in capsys.readouterr().out
+
+
+def candidates(count: int) -> list[Candidate]:
+    return [Candidate(f"k{n:05d}", ("a", "b"), "s", str(n), "1") for n in range(count)]
+
+
+def test_the_choice_is_spread_evenly_and_always_the_same():
+    everything = candidates(10_000)
+    source = Source(lambda: iter(everything), lambda _: b"")  # of unknown total
+    chosen, whole = dry_run.choose(source, 500)
+    keys = [c.key for c in chosen.candidates()]
+    assert whole == forecast.Count(10_000, 20_000)
+    assert keys == sorted(set(keys))
+    assert len(keys) == chosen.total == 500
+    tenths = Counter(key[:3] for key in keys)
+    assert all(50 - 28 < tenths[f"k0{n}"] < 50 + 28 for n in range(10))  # four standard deviations
+    fewer = dry_run.choose(Source.of(everything[:9_000], lambda _: b""), 100)[0]
+    assert {c.key for c in fewer.candidates()} <= {c.key for c in everything[:9_000]}
+    again = dry_run.choose(Source.of(everything, lambda _: b""), 100)[0]
+    assert {c.key for c in again.candidates()} <= set(keys)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_wilsons_interval_covers_as_often_as_it_says(share):
+    import numpy as np
+
+    seen = np.random.default_rng(0).binomial(200, share, 4_000)
+    ends = [wilson(each, 200) for each in seen]
+    covered = np.mean([low <= share <= high for low, high in ends])
+    assert covered == pytest.approx(0.95, abs=0.025)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_interval_at_the_edge_stays_inside_and_has_a_width(share):
+    low, high = wilson(50 * share, 50)
+    assert 0 <= low < high <= 1
+
+
+def test_what_is_too_big_for_the_disk_is_said(config, monkeypatch, capsys):
+    room = shutil.disk_usage("/")._replace(free=1_000)
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: room)
+    tried(config, monkeypatch)
+    assert "NOT ENOUGH" in capsys.readouterr().out
+
+
+def test_units_and_the_next_command():
+    assert [forecast._duration(s) for s in (0.4, 75, 7_300, 400_000, 86_400)] == [
+        "0.4 s", "1 min 15 s", "2 h 1 min", "4 d 15 h", "1 d 0 h",
+    ]  # fmt: skip
+    assert forecast._size(1_500_000) == "1.5 MB"
+    assert dry_run.next_command(["dataset=coco", "dry_run=500", "run.name=my run"]) == (
+        "python -m curate dataset=coco 'run.name=my run'"
+    )
+
+
+def test_only_the_first_process_of_a_launch_tries(config, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    dry_run.run(config, readers.read(config.dataset))
+    assert not Path(config.run.root).exists()

@@ -1,0 +1,282 @@
+"""The report: its numbers are what their queries give, whatever the data; it stays small and inert."""
+
+import io
+import re
+from dataclasses import replace
+from html import unescape
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from curate.decide.shuffled import Null
+from curate.decide.stage import Verdicts
+from curate.measures.decode import UnreadableImage
+from curate.pipeline.config import ClipConfig, CurateConfig, RunConfig
+from curate.readers.config import FolderConfig
+from curate.report import curation as report
+from curate.report import drop_rates as loss
+from curate.report import duplicates, licences, similarity
+from curate.report import figures as funnel
+from curate.report.pictures import Pictures
+from curate.run import ledger
+from curate.run.intervals import wilson
+
+HOSTILE = '</script><img src=x onerror=alert(1)> `it\'s` "$x" \\n\u202e\n#'
+REASONS = ["", "aspect > 3", "language is not en", "clip_similarity < 0.28", "duplicate"]
+EXTRA = ["planted_mismatch", "true_caption", "licence", "language", "text_share", "source_split"]
+STEPS = ["unreadable", "no_caption", "aspect", "language", "no_similarity", "clip_similarity"]
+
+
+def make_verdicts(pairs=400, hostile=HOSTILE) -> Verdicts:
+    """A ledger with every reason, several captions of an image, copies, gaps, and hostile texts."""
+    rng = np.random.default_rng(0)
+    reason = np.array([*REASONS, f"unreadable: {hostile}"])[rng.integers(0, 6, pairs)]
+    status = np.select(
+        [reason == "", [r.startswith("unread") for r in reason]], ["kept", "unreadable"], "dropped"
+    )
+    group = [f"{i // 6:016x}" for i in range(pairs)]
+    table = pd.DataFrame(
+        {
+            "key": [f"k{i // 2}" for i in range(pairs)],
+            "caption_index": np.arange(pairs, dtype=np.int32) % 2,
+            "source": rng.choice(["one", hostile], pairs),
+            "source_split": rng.choice(["train", "val"], pairs),
+            "caption": rng.choice(["a cat", "2 dogs on a mat", hostile], pairs),
+            "width": rng.integers(60, 900, pairs, dtype=np.int32),
+            "height": rng.integers(60, 900, pairs, dtype=np.int32),
+            "clip_similarity": rng.uniform(0.28, 0.4, pairs).astype(np.float32),
+            "clip_model": "small 0",
+            "kept": reason == "",
+            "reason": reason,
+            "status": status,
+            "split": np.where(reason == "", "train", ""),
+            "duplicate_group": np.where(status == "unreadable", "", group),
+            "phash": [f"{i // 2 * 0x9E3779B97F4A7C15 % 2**64:016x}" for i in range(pairs)],
+            "phash_mirrored": [f"{i // 2 * 0xD1B54A32D192ED03 % 2**64:016x}" for i in range(pairs)],
+            "duplicate_of": np.where(reason == "duplicate", "k0", ""),
+            "location": [f"{i // 2}" for i in range(pairs)],
+            "licence": rng.choice(["CC0", hostile, "?", ""], pairs),
+            "language": rng.choice(["en", "de"], pairs),
+            "text_share": rng.uniform(0, 0.4, pairs),
+            "planted_mismatch": rng.random(pairs) < 0.2,
+            "true_caption": hostile,
+            "odd `name`\n#": 1,
+        }
+    )
+    table.loc[reason == "clip_similarity < 0.28", "clip_similarity"] = np.float32(0.25)
+    table.loc[table.index[::3][:5], "clip_similarity"] = np.float32(0.28)
+    table.loc[[r.startswith(("unread", "aspect")) for r in reason], "clip_similarity"] = np.nan
+    taken = [(name, int(table["reason"].str.startswith(name).sum())) for name in STEPS]
+    taken.append(("duplicate", int((reason == "duplicate").sum())))
+    null = Null(np.sort(rng.normal(0.2, 0.05, 4_000)).astype(np.float32))
+    return Verdicts(table, taken, 0.28, "minimum=0.28", null)
+
+
+def picture(location: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (9, 9), (int(location) % 256, 99, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def noise(location: str) -> bytes:
+    rng = np.random.default_rng(int(location))
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (150, 150, 3), dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def render(tmp_path):
+    config = CurateConfig(
+        run=RunConfig(root=str(tmp_path), name="small"),
+        dataset=FolderConfig(name="small", reader="folder", root="here"),
+        clip=ClipConfig(name="small"),
+    )
+
+    def write(verdicts: Verdicts, load=picture) -> str:
+        path = tmp_path / "report.html"
+        report.write(path, config, verdicts, funnel.summarise(verdicts, [HOSTILE]), load)
+        return path.read_text()
+
+    return write
+
+
+def counts(html: str) -> list[tuple[str, int]]:
+    found = re.findall(r'<abbr title="([^"]*)">([\d,]+)</abbr>', html)
+    return [(unescape(title), int(number.replace(",", ""))) for title, number in found]
+
+
+def test_every_count_is_what_its_query_gives(render, tmp_path):
+    verdicts = make_verdicts()
+    html = render(verdicts)
+    filled = verdicts.ledger.assign(
+        **{name: "" for name in ledger.COLUMNS if name not in verdicts.ledger}
+    )
+    ledger.write(tmp_path / "ledger", filled)
+    read = ledger.read(tmp_path)
+    found = counts(html)
+    assert len(found) > 200
+    for expression, number in dict(found).items():
+        assert eval(expression, {"ledger": read}) == number, expression
+    assert f"read(Path(&#34;{tmp_path.as_posix()}/small/curate&#34;))" in html
+
+
+def test_all_sections_are_there_and_the_page_is_small_and_inert(render):
+    html = render(make_verdicts())
+    anchors = re.findall(r'<section id="([^"]+)"', html)
+    assert anchors == [
+        *("funnel", "similarity", "planted", "above", "below", "best", "worst", "reasons"),
+        *("unreadable", "duplicates", "loss", "licences", "settings"),
+    ]
+    assert len(html) < 5_000_000
+    assert "<img src=x" not in html
+    assert "\u202e" not in html
+
+
+def test_a_page_with_many_large_pictures_runs_out_of_room_not_over_it():
+    table = make_verdicts(40).ledger
+    sheet = Pictures(noise, room_bytes=50_000).sheet(table)
+    assert len(re.findall(r'src="data:', sheet)) < 40
+    assert sum(map(len, re.findall(r'src="([^"]*)"', sheet))) <= 50_000
+    assert "no room for more" in sheet
+
+
+def test_only_the_pictures_that_are_shown_are_loaded_each_once(render):
+    loaded = []
+    html = render(
+        make_verdicts(2_000), lambda location: loaded.append(location) or picture(location)
+    )
+    assert len(loaded) == len(set(loaded)) <= html.count('src="data:') < 150
+
+
+def test_a_picture_that_is_gone_is_said(render):
+    def gone(location: str) -> bytes:
+        raise UnreadableImage(f"{location} is <gone>")
+
+    assert "is &lt;gone&gt;" in render(make_verdicts(), gone)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: replace(v, null=Null(np.zeros(0, np.float32))),
+        lambda v: replace(v, cut=None, cut_by="no cut"),
+        lambda v: replace(v, ledger=v.ledger.assign(clip_similarity=np.float32(np.nan))),
+        lambda v: replace(v, ledger=v.ledger.drop(columns=EXTRA)),
+        lambda v: replace(
+            v,
+            ledger=v.ledger.iloc[:1].assign(kept=True, reason="", status="kept"),
+            steps=[(name, 0) for name in STEPS],
+        ),
+    ],
+    ids=["no null", "no cut", "no similarity", "no further columns", "one pair"],
+)
+def test_a_page_for_data_that_lack_something(render, change):
+    verdicts = change(make_verdicts())
+    for expression, number in dict(counts(render(verdicts))).items():
+        assert eval(expression, {"ledger": verdicts.ledger}) == number, expression
+
+
+def test_rules_after_the_cut_do_not_hide_what_another_cut_keeps():
+    assert similarity.reaching(make_verdicts()) == ["", "clip_similarity < 0.28", "duplicate"]
+
+
+def test_cuts_follow_the_similarities():
+    assert similarity.cuts(np.full(9, 0.3)) == [step / 100 for step in range(20, 36)]
+    elsewhere = similarity.cuts(np.linspace(0.4, 0.8, 101))
+    assert elsewhere[0] == pytest.approx(0.404)
+    assert elsewhere[-1] == pytest.approx(0.796)
+    assert len(elsewhere) == 16
+
+
+def test_a_bucket_that_loses_more_is_marked_and_no_other():
+    table = make_verdicts(4_000).ledger.assign(language="en", reason="", source="one")
+    table.loc[::4, "language"] = "de"
+    rng = np.random.default_rng(1)
+    lost = rng.random(4_000) < np.where(table["language"] == "de", 0.5, 0.3)
+    table["reason"] = np.where(lost, "cut", "")
+    kinds = [(bucket, loss.mask(table, bucket.query)) for bucket in loss.buckets(table)]
+    found = loss.losses(table, kinds, "status == status", "reason != ''")
+    assert [(x.bucket.measure, x.bucket.label) for x in loss.worst(found)] == [("language", "de")]
+    assert found[0].seen.value == 4_000
+    by_measure: dict[str, int] = {}
+    for item in found[1:]:
+        name = item.bucket.measure
+        by_measure[name] = by_measure.get(name, 0) + item.seen.value
+    assert set(by_measure.values()) == {4_000}  # the buckets of a measure share out all pairs
+    assert "source" not in by_measure  # a single one tells nothing apart
+
+
+def test_groups_of_copies_are_counted():
+    def table(groups: list[str]) -> str:
+        frame = make_verdicts(len(groups)).ledger.assign(
+            key=[f"k{i}" for i in range(len(groups))], duplicate_group=groups
+        )
+        return duplicates.section(frame, Pictures(picture))
+
+    assert "has a copy" in table(["a", "b", "", ""])
+    numbers = [number for _, number in counts(table([*"aabbcccddddddd", "", ""]))]
+    assert numbers[:6] == [2, 4, 1, 3, 1, 7]  # groups and images of two, of three, of five to nine
+
+
+def cells(html):
+    return re.findall(r"<td.*?>(.*?)</td>", re.sub("<(?!/?td)[^>]*>", "", html))
+
+
+def test_alike_pictures_across_the_split_are_shown(monkeypatch):
+    table = make_verdicts(80).ledger.drop_duplicates("key").assign(kept=True, split="train")
+    assert "No two kept pictures on different sides" in duplicates.section(table, Pictures(picture))
+    table.loc[table["key"].isin(["k3", "k9"]), "phash"] = ["00ffff00ffff0000", "00ffff00ffff00ff"]
+    table.loc[table["key"] == "k3", "split"] = "val"
+    html = duplicates.section(table, Pictures(picture))
+    assert "1 pairs of kept pictures on different sides" in html
+    _, _, shown = html.partition("Across the split")
+    assert cells(shown)[:6] == ["k3", "val", "k9", "train", "8", ""]
+    assert shown.count('src="data:') == 2
+    table.loc[table["key"] == "k3", "phash_mirrored"] = "00ffff00ffff00ff"
+    _, _, shown = duplicates.section(table, Pictures(picture)).partition("Across the split")
+    assert cells(shown)[4:6] == ["0", "yes"]  # mirrored
+    monkeypatch.setattr(duplicates, "MOST_COMPARED", len(table) - 1)
+    assert "are too many to look here" in duplicates.section(table, Pictures(picture))
+
+
+def test_licences_without_a_name_are_unknown():
+    table = make_verdicts(6).ledger.assign(licence=["CC0", "?", "", None, "CC0", "BY"], kept=True)
+    rows = re.findall(
+        r"<tr><td>(.*?)</td>.*?>(\d+)</abbr>.*?>(\d+)</abbr>", licences.section(table)
+    )
+    assert rows == [("CC0", "2", "2"), ("BY", "1", "1"), ("unknown", "3", "3")]
+    nothing = licences.section(table.drop(columns="licence"))
+    assert [number for _, number in counts(nothing)] == [6, 6]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"licence": [1, 2, 2, 0, 1, 2]},
+        {"licence": [1.0, None, 2.0, 2.0, None, 1.0]},
+        {
+            "licence": ["", "BY", None, "?", "CC0", ""],
+            "LICENSE": ["CC0", "BY-SA", "?", None, "", 3],
+        },
+        {"license": list("abcdeg") * 4 + list("hijklmnopqrstuvwxyz")},
+    ],
+)
+def test_queries_find_licences_of_any_type_and_column(columns):
+    size = len(next(iter(columns.values())))
+    table = make_verdicts(size).ledger.drop(columns="licence").assign(**columns)
+    found = counts(licences.section(table))
+    assert sum(number for _, number in found[::2]) == size
+    for expression, number in found:
+        assert eval(expression, {"ledger": table}) == number, expression
+
+
+def test_wilson_is_the_published_interval():
+    # Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
+    assert wilson(0, 0) == (0, 1)

@@ -1,0 +1,61 @@
+"""The funnel tells rules apart by their names and counts a rule with two ends once."""
+
+import pandas as pd
+import pytest
+
+from curate.decide.shuffled import Null
+from curate.decide.stage import Verdicts
+from curate.report import figures as funnel
+
+TAKEN = {
+    "": 5,
+    "unreadable: truncated": 2,
+    "unreadable: not an image": 1,
+    "words < 2": 3,
+    "words > 9": 4,
+    "words_per_line > 3": 2,
+    "my score is missing": 1,
+    "my score < 0.5": 2,
+}
+
+
+@pytest.fixture
+def verdicts():
+    reasons = [reason for reason, count in TAKEN.items() for _ in range(count)]
+    status = ["kept" if not r else "unreadable" if r[0] == "u" else "dropped" for r in reasons]
+    ledger = pd.DataFrame(
+        {
+            "key": [f"k{i}" for i in range(len(reasons))],
+            "status": status,
+            "reason": reasons,
+            "kept": [reason == "" for reason in reasons],
+            "split": ["train" if reason == "" else "" for reason in reasons],
+            "clip_model": "small 0",
+            "clip_similarity": 0.3,
+        }
+    )
+    steps = [("unreadable", 3), ("words", 3), ("words", 4), ("words_per_line", 2)]
+    steps += [("my score", 1), ("my score", 2), ("idle", 0)]
+    return Verdicts(ledger, steps, None, "no cut", Null(pd.Series(dtype="float32").to_numpy()))
+
+
+def test_a_rule_with_two_ends_is_one_row(verdicts):
+    rules = funnel.summarise(verdicts, [])["rules"]
+    assert [(rule["rule"], rule["dropped"], rule["left"]) for rule in rules] == [
+        ("unreadable", 3, 17),
+        ("words", 7, 10),
+        ("words_per_line", 2, 8),
+        ("my score", 3, 5),
+        ("idle", 0, 5),
+    ]
+
+
+def test_reasons_find_their_rule(verdicts):
+    found = {rule: set(reasons) for rule, reasons in funnel.reasons_by_rule(verdicts).items()}
+    assert found == {
+        "unreadable": {"unreadable: truncated", "unreadable: not an image"},
+        "words": {"words < 2", "words > 9"},
+        "words_per_line": {"words_per_line > 3"},
+        "my score": {"my score is missing", "my score < 0.5"},
+        "idle": set(),
+    }

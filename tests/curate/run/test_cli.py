@@ -1,0 +1,260 @@
+"""What a user sees when the configuration is wrong, whichever command it is."""
+
+import dataclasses
+import errno
+import os
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+
+from curate.run import cli as command
+
+
+@dataclasses.dataclass
+class Inner:
+    rate: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.rate <= 1:
+            raise command.UserError(f"inner.rate={self.rate} must lie in [0, 1]")
+
+
+@dataclasses.dataclass
+class Outer:
+    name: str = "x"
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    free: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@pytest.fixture
+def composed(tmp_path):
+    ConfigStore.instance().store(name="_outer_for_test", node=Outer)
+    (tmp_path / "main.yaml").write_text("defaults: [_outer_for_test, _self_]\n")
+
+    def compose_with(*overrides):
+        with initialize_config_dir(str(tmp_path), version_base="1.3"):
+            return compose("main", overrides=list(overrides))
+
+    return compose_with
+
+
+def test_becomes_the_dataclass(composed):
+    config = command.to_dataclass(composed("inner.rate=0.25", "+free.a=1"), Outer)
+    assert config == Outer(inner=Inner(rate=0.25), free={"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("override", "key"), [("+typo=1", "typo"), ("++inner.typo=1", "inner.typo")]
+)
+def test_keys_added_beside_the_schema_are_refused(composed, override, key):
+    with pytest.raises(command.UserError, match=f"'{key}'"):
+        command.to_dataclass(composed(override), Outer)
+
+
+def test_a_value_out_of_range_names_its_key(composed):
+    with pytest.raises(command.UserError, match=r"inner\.rate=2"):
+        command.to_dataclass(composed("inner.rate=2"), Outer)
+
+
+@pytest.mark.parametrize("mistake", ["inner.rate=abc", "innr.rate=1", "inner.rate=null"])
+def test_mistakes_leave_with_2_and_one_paragraph(composed, capsys, monkeypatch, mistake):
+    monkeypatch.setattr("sys.argv", ["curate", mistake])
+    with pytest.raises(SystemExit) as leaving:
+        command.run(lambda: composed(mistake))
+    assert leaving.value.code == command.EXIT_USER_ERROR
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ")
+    assert "\n" not in said
+    assert mistake.split("=")[0].split(".")[0] in said
+
+
+def test_a_wrong_choice_lists_the_right_ones(tmp_path, monkeypatch):
+    (tmp_path / "color").mkdir()
+    (tmp_path / "color" / "green.yaml").write_text("")
+    (tmp_path / "main.yaml").write_text("defaults: [color: green]\n")
+    monkeypatch.setattr("sys.argv", ["curate", "color=gren"])
+    with (
+        initialize_config_dir(str(tmp_path), version_base="1.3"),
+        pytest.raises(MissingConfigException) as caught,
+    ):
+        compose("main", overrides=["color=gren"])
+    said = command.explain(caught.value)
+    assert said.startswith("color=gren is no choice; accepted: green. Type color=green.")
+
+
+ODD_PATHS = [
+    *("/a=b", "/a,b", "/x/(1) pics", "/it's", "/a[1]", "/a b", "/ünï", "/a{b}", "/plain"),
+    *(
+        "2024_10",
+        "2024.10",
+        "1e3",
+        "true",
+        "[2024] pics",
+        "{a}",
+        "'x",
+        " x ",
+        "~nobody-here/x",
+    ),
+    *("C:\\pics\\", "/a,b\\", "a\\'b", "/a\\\\", '"'),
+]
+
+
+@pytest.mark.parametrize("value", ODD_PATHS)
+@pytest.mark.parametrize("plus", ["", "++"])
+def test_any_path_reaches_the_configuration_as_typed(composed, value, plus):
+    argument = command.quote_path(f"{plus}run.root={value}")
+    assert composed(argument.replace("run.root", "name")).name == value
+
+
+def test_paths_of_globs_are_quoted_and_lists_are_not():
+    assert command.quote_path("dataset.path=a/{0..9}.tar") == "dataset.path='a/{0..9}.tar'"
+    assert command.quote_path("dataset.path=a/[01]*.csv") == "dataset.path='a/[01]*.csv'"
+    assert command.quote_path("dataset.path=[a.tar,b.tar]") == "dataset.path=[a.tar,b.tar]"
+
+
+def test_entries_of_mappings_need_no_plus():
+    arguments = ["filters.columns.x.minimum=1", "heads.nsfw.path=a", "filters.columns.x=null"]
+    assert [command.add_entry(a) for a in arguments] == [f"++{a}" for a in arguments]
+    for argument in ("++filters.columns.x.minimum=1", "filters.caption.min_words=3"):
+        assert command.add_entry(argument) == argument
+
+
+def test_the_name_of_a_clip_reaches_the_configuration_as_typed():
+    argument = "filters.clip_similarity.made_for=models/a=b (1)"
+    assert command.quote_path(argument) == argument.replace("=", "='", 1) + "'"
+
+
+def test_a_path_may_begin_at_home_and_what_is_quoted_stays(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert command.quote_path("dataset.root=~/pics") == "dataset.root='/home/me/pics'"
+    for argument in (
+        *(
+            "dataset.root='/a=b'",
+            'run.name="a\\"b"',
+            "run.root=${oc.env:HOME}/x",
+            "train.samples=9",
+        ),
+        "clip.name=null",
+    ):
+        assert command.quote_path(argument) == argument
+
+
+@pytest.mark.parametrize(("flags", "seen"), [([], "run.root='/a,b'"), (["-m"], "run.root=/a,b")])
+def test_a_command_quotes_paths_but_not_those_of_a_sweep(monkeypatch, flags, seen):
+    monkeypatch.setattr("sys.argv", ["curate", *flags, "run.root=/a,b"])
+    command.run(lambda: None)
+    assert command.sys.argv[-1] == seen
+
+
+def test_a_sweep_is_no_mistake(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["curate", "-m", "split.val=0.05,0.1", "dataset.rot=/x"])
+    assert "dataset.rot=/x" in command.explain(HydraException("Could not override 'dataset.rot'"))
+
+
+@pytest.mark.parametrize("mistake", ["name=a=b", "name=a,b", "name={a", "name=(1)"])
+def test_a_value_that_needs_quotes_is_shown_with_them(monkeypatch, mistake):
+    monkeypatch.setattr("sys.argv", ["curate", "dataset=folder", mistake])
+    said = command.explain(HydraException("mismatched input"))
+    name, _, value = mistake.partition("=")
+    assert f'{name}="{value}"' in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dataset=folder", "dataset.rot=/x"], "(from 'dataset.rot=/x')."),
+        (["dataset.rot=/x"], "type dataset=... as well."),
+        (["datset.rot=/x"], "did you mean 'dataset.rot'."),
+        (["optm=adamw"], "did you mean 'optim'."),
+        (["samples.rowz=3"], "(from 'samples.rowz=3')."),
+    ],
+)
+def test_the_override_at_fault_is_the_one_named(monkeypatch, arguments, says):
+    monkeypatch.setattr("sys.argv", ["curate", *arguments])
+    key = arguments[-1].split("=")[0]
+    assert says in command.explain(HydraException(f"Could not override {key!r}"))
+
+
+def test_a_polite_function_leaves_with_2(capsys):
+    @command.polite
+    def mistaken(cfg):
+        raise command.UserError(f"{cfg} is wrong; type it right")
+
+    with pytest.raises(SystemExit) as leaving:
+        mistaken("key")
+    assert leaving.value.code == command.EXIT_USER_ERROR
+    assert capsys.readouterr().err == "error: key is wrong; type it right\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (errno.ENOSPC, "the same command again resumes"),
+        (errno.EDQUOT, "the same command again resumes"),
+        (errno.EACCES, "let this user read it"),
+        (errno.EROFS, "let this user read it"),
+    ],
+)
+def test_what_the_file_system_refuses_leaves_with_2_and_one_paragraph(capsys, code, says):
+    def refused():
+        raise OSError(code, os.strerror(code), "/data/x")
+
+    with pytest.raises(SystemExit) as leaving:
+        command.run(refused)
+    assert leaving.value.code == command.EXIT_USER_ERROR
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"error: /data/x: {os.strerror(code)}")
+    assert says in said
+    assert "\n" not in said
+
+
+def test_a_message_of_our_own_about_a_file_is_said_as_it_is(capsys):
+    def missing():
+        raise FileNotFoundError("no such run; type this")
+
+    with pytest.raises(SystemExit):
+        command.run(missing)
+    assert capsys.readouterr().err == "error: no such run; type this\n"
+
+
+def test_a_broken_disk_keeps_its_traceback():
+    def broken():
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        command.run(broken)
+
+
+def test_the_programs_own_errors_keep_their_traceback():
+    def broken():
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        command.run(broken)
+
+
+def test_interruption_leaves_with_130(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as leaving:
+        command.run(interrupted)
+    assert leaving.value.code == command.EXIT_INTERRUPTED
+    assert "resumes" in capsys.readouterr().err
+
+
+def test_multirun_inside_a_launch_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train", "-m"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        command.run(lambda: None)
+    assert "one launch for each job" in capsys.readouterr().err
+
+
+def test_any_dataclass_error_of_omegaconf_is_explained():
+    with pytest.raises(Exception, match="Key") as caught:
+        OmegaConf.structured(Outer).merge_with({"nme": 1})
+    assert "nme" in command.explain(caught.value)
