@@ -15,11 +15,11 @@ def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
     config = command.to_dataclass(cfg, CurateConfig)
     from curate import readers
-    from curate.clip import scorer as clip
-    from curate.decide import cut as strictness
+    from curate.clip import models
+    from curate.decide import cut
 
-    clip.check(config.clip)
-    strictness.check(config)
+    models.check(config.clip)
+    cut.check(config.filters.clip_similarity, config.clip, config.run.folder)
     source = readers.read(config.dataset)
     if config.dry_run:
         from curate.pipeline.trial import run

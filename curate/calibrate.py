@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curate.decide.laion import LAION_CLIP, LAION_CUTS, LAION_FALSE_KEEP
+from curate.decide.scored import Scored, scored
 from curate.run import cli as command
 from curate.run import folder as runs
 from curate.run.cli import UserError, check, run_arguments
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
-    from curate.annotate.embeddings import Embeddings
     from curate.decide.shuffled import Null
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 FEWEST_BEYOND = 10  # shuffled pairs above a quantile for it to be more than chance
 FALSE_KEEP_RATE = 0.05
-_COLUMNS = ["key", "caption_index", "caption", "pixels", "clip_similarity"]
 
 
 def main() -> None:
@@ -50,89 +46,6 @@ def main() -> None:
     if asked.like:
         for line in compared(here, _of_run(asked.like), asked.cut or ()):
             print(line)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The pairs of a curation that one CLIP scored.
-
-    Attributes:
-        clip: its name and weights, see ``clip.label``.
-        pairs: ``key, caption_index, caption, pixels, clip_similarity``, numbered through all parts.
-        embeddings: of the same parts.
-    """
-
-    clip: str
-    pairs: pd.DataFrame
-    embeddings: Embeddings
-
-    @cached_property
-    def own(self) -> np.ndarray:
-        """Similarities of the pairs as they were given (N,), ascending."""
-        import numpy as np
-
-        return np.sort(self.pairs["clip_similarity"].to_numpy(np.float32))
-
-    def null(self) -> Null:
-        """Similarities of images with captions of others."""
-        from curate.decide.shuffled import shuffled
-
-        return shuffled(self.pairs, self.embeddings)
-
-    def kept(self, cut: float) -> float:
-        """The share of the given pairs that a cut keeps."""
-        import numpy as np
-
-        return float((self.own >= np.float32(cut)).mean())
-
-    def cut_keeping(self, share: float) -> float | None:
-        """The highest cut that keeps this share of the given pairs; None where that is none of them."""
-        count = round(share * len(self.own))
-        return float(self.own[len(self.own) - count]) if count else None
-
-
-def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
-    """The scored pairs of a curation, finished or not; None where ``clip`` has scored none there.
-
-    Args:
-        curate_dir: the folder that holds ``annotations/``.
-        clip: the label of the CLIP; None takes the one that is there.
-
-    Raises:
-        UserError: several CLIPs' parts are there and none was named.
-    """
-    import pandas as pd
-
-    from curate.annotate.cache import current_parts, part_head, read_part
-    from curate.annotate.embeddings import Embeddings
-
-    found: dict[str, list[Path]] = {}
-    folder = curate_dir / "annotations"
-    everything = sorted(folder.glob("part-*.parquet"))
-    for path in current_parts(folder) if clip is None else everything:
-        model = part_head(path).get("clip_model")
-        if model and clip in (None, _label(model)):
-            found.setdefault(model, []).append(path)
-    if len(found) > 1:
-        if clip is None:
-            raise UserError(
-                f"{curate_dir.parent} was scored by {', '.join(map(_label, found))} in parts, so that a "
-                f"run was interrupted; type: python -m curate {run_arguments(curate_dir.parent)} with "
-                "the keys of its data set, it ends that"
-            )
-        return None
-    for model, parts in found.items():
-        tables = [read_part(path, _COLUMNS).to_pandas() for path in parts]
-        pairs = pd.concat(tables, ignore_index=True)
-        pairs = pairs[pairs["clip_similarity"].notna()]
-        if len(pairs):
-            return Scored(_label(model), pairs, Embeddings(parts))
-    return None
-
-
-def _label(clip_model: str) -> str:
-    """The ledger's name of a CLIP without the fingerprint."""
-    return clip_model.rpartition(" ")[0]
 
 
 def _of_run(run: str) -> Scored:
@@ -182,14 +95,13 @@ def lines(
 
 
 def _as_strict_as_laion(here: Scored, null: Null) -> str:
-    from curate.decide import cut as strictness
 
-    if here.clip == strictness.LAION_CLIP:
+    if here.clip == LAION_CLIP:
         return "LAION's cuts: 0.28 and 0.30 belong to this CLIP"
-    cut = null.cut(strictness.LAION_FALSE_KEEP) or 0.0
+    cut = null.cut(LAION_FALSE_KEEP) or 0.0
     return (
-        f"LAION's cuts: 0.28 lets {strictness.LAION_FALSE_KEEP:.2%} of wrong names pass with "
-        f"{strictness.LAION_CLIP} at most, so that as strict here is {cut:.4f} or more, which keeps "
+        f"LAION's cuts: 0.28 lets {LAION_FALSE_KEEP:.2%} of wrong names pass with "
+        f"{LAION_CLIP} at most, so that as strict here is {cut:.4f} or more, which keeps "
         f"{here.kept(cut):.1%} of the pairs or fewer; --like RUN2, a run by that CLIP, says more"
     )
 
@@ -208,12 +120,11 @@ def compared(here: Scored, there: Scored, cuts: tuple[float, ...] | list[float])
     Raises:
         UserError: the runs have no pair in common.
     """
-    from curate.decide import cut as strictness
 
     here, there = _common(here, there), _common(there, here)
     null, other = here.null(), there.null()
     yield f"by {len(here.own):,} pairs that {there.clip} scored too:"
-    for cut in cuts or strictness.LAION_CUTS:
+    for cut in cuts or LAION_CUTS:
         share, rate = there.kept(cut), other.false_keep_rate(cut)
         by_share = here.cut_keeping(share)
         kept = "none" if by_share is None else f"{by_share:.4f}"

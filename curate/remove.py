@@ -10,14 +10,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from curate.pack.shards import (
-    END_OF_TAR,
-    Manifest,
-    ShardInfo,
-    read_manifest,
-    stats_path,
-    write_manifest,
-)
 from curate.run import cli as command
 from curate.run import folder as runs
 from curate.run import ledger
@@ -31,6 +23,7 @@ from curate.run.files import (
     sha256_of,
     write_json,
 )
+from curate.run.manifest import Manifest, ShardInfo, read_manifest, stats_path, write_manifest
 from curate.run.removals import (
     REASON,
     Removed,
@@ -42,6 +35,7 @@ from curate.run.removals import (
     values,
     write,
 )
+from curate.run.tar import END_OF_TAR
 
 if TYPE_CHECKING:
     import pandas as pd

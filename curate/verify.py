@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from curate.pack.shards import EXTENSIONS, Manifest, ShardInfo, read_manifest, read_shard
-from curate.readers.sample import Sample
+from curate.pack.sample import EXTENSIONS, Sample, read_shard
 from curate.run import cli as command
 from curate.run import folder as runs
 from curate.run.cli import UserError, run_arguments
 from curate.run.files import read_json, sha256_of
 from curate.run.ledger import check_complete, parts, read_part
+from curate.run.manifest import Manifest, ShardInfo, read_manifest
 from curate.run.removals import removed
 
 if TYPE_CHECKING:

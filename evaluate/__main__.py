@@ -25,9 +25,9 @@ def main(cfg: DictConfig) -> None:
             f"run.name={config.run.name} has no checkpoints in {checkpoints}; type "
             f"accelerate launch finetune/train.py {command.run_arguments(config.run.folder)} first"
         )
-    from curate.clip import scorer as clip
+    from curate.clip import models
 
-    clip.check(config.clip)
+    models.check(config.clip)
     from evaluate.judge import judge_run
 
     sys.exit(judge_run(config, say=print))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from curate.pipeline.config import SMALLEST_JUDGED
+from curate.decide.config import SMALLEST_JUDGED
 from curate.run.cli import run_arguments
 from evaluate.verdict import Evidence, Word, items_needed, judge
 from finetune.config import TrainConfig

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from curate.pipeline.config import ClipConfig
+from curate.clip.config import ClipConfig
 from curate.run.cli import UserError, check, register
 from evaluate.glossary import GLOSSARY
 from evaluate.verdict import Word

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from curate.clip.scorer import load_clip
+from curate.clip.load import load_clip
+from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
-from curate.pack.shards import read_manifest, read_shard
-from curate.pipeline.config import SMALLEST_JUDGED
+from curate.pack.sample import read_shard
 from curate.run.files import write_text
+from curate.run.manifest import read_manifest
 from curate.run.provenance import provenance, redacted
 from evaluate import advice, alignment, gate, grid, report, results, summary, verdict
 from evaluate.config import EvaluateConfig

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from curate.pipeline.config import SMALLEST_JUDGED
+from curate.decide.config import SMALLEST_JUDGED
 from curate.run.intervals import changes
 from evaluate.intervals import Array, Bootstrap, Estimate, standard_error
 

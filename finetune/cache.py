@@ -18,9 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from curate.measures.decode import UnreadableImage, decode
-from curate.pack.shards import ShardInfo, read_shard
-from curate.readers.sample import Sample
+from curate.pack.sample import Sample, read_shard
 from curate.run.files import atomic_write
+from curate.run.manifest import ShardInfo
 from finetune.model import LatentDiffusion
 
 ENCODE_BATCH = 32  # captions at a time, or pictures of 128 px

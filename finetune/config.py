@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.pipeline.config import RunConfig as CuratedRun
 from curate.run.cli import UserError, check, register
+from curate.run.config import RunConfig as CuratedRun
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curate.pack.shards import Manifest
 from curate.run.cli import UserError, run_arguments
+from curate.run.manifest import Manifest
 from finetune.config import TrainConfig
 
 # What may change between the first part of a run and its continuation without changing its losses.

@@ -12,9 +12,9 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from curate.pack.shards import Manifest, read_manifest
 from curate.run.cli import UserError, run_arguments
 from curate.run.intervals import changes
+from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import write_config
 from finetune import checkpoint, doctor, metrics
 from finetune.cache import EncodedSplit, encode_shards, load_split

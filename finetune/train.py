@@ -20,7 +20,7 @@ from finetune.config import TrainConfig
 def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
     config = command.to_dataclass(cfg, TrainConfig)
-    from curate.pack.shards import read_manifest
+    from curate.run.manifest import read_manifest
     from finetune import doctor
 
     manifest = read_manifest(config.run.folder / "curate")

@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from curate.pipeline.config import CurateConfig
 from curate.run import cli as command
+from curate.run.overrides import add_entry
 from evaluate.config import EvaluateConfig
 from finetune.config import TrainConfig
 
@@ -53,7 +54,7 @@ def test_every_file_belongs_to_a_command():
 
 def test_heads_and_columns_are_typed_like_any_key():
     arguments = ["heads.aesthetic.path=head.pt", "filters.columns.head_aesthetic.minimum=5"]
-    config = compose_with("curate", *map(command.add_entry, arguments))
+    config = compose_with("curate", *map(add_entry, arguments))
     assert config.heads["aesthetic"].path == "head.pt"
     assert config.filters.columns["head_aesthetic"].minimum == 5
     with pytest.raises(command.UserError, match=r"heads\.x="):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.annotate.hash_index import Index, name_of, names_of
+from curate.annotate.parts import _head, read_part
 from curate.measures.registry import PICTURE_COLUMNS
 from curate.readers.sample import Candidate
-from curate.run import parquet as damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +49,7 @@ STORED = (
     *("phash", "phash_mirrored", "error"),
 )
 
-METADATA = b"darkroom"
-LIST = "parts.json"  # in an annotation folder, the names of the last pass in order
 _ROW = (1 << 32) - 1
-_REMEDY = "delete it, and the same curation measures it again"
 _COLUMNS = ("key", "version", "sha256", "pixels", "caption", "caption_index", "clip_similarity")
 
 
@@ -126,51 +120,6 @@ class Known:
         }
         embedding = table["image_embedding"][row].as_py()
         return Picture(**record, values=values, embedding=embedding and _vector(embedding))
-
-
-def current_parts(folder: Path) -> list[Path]:
-    """The parts of the last pass that was finished, or all where none was."""
-    try:
-        listed = [folder / name for name in json.loads((folder / LIST).read_bytes())]
-    except (FileNotFoundError, ValueError, TypeError):
-        listed = []
-    if listed and all(path.is_file() for path in listed):
-        return listed
-    return sorted(folder.glob("part-*.parquet"))
-
-
-def part_head(path: Path) -> dict[str, Any]:
-    """What a part says about itself in its footer; empty for one that is missing, damaged or not ours."""
-    if not path.is_file():
-        return {}
-    try:
-        return _head(pq.read_schema(path))
-    except Exception as error:
-        is_no_json = isinstance(error, ValueError)
-        if not (is_no_json or damage.is_damage(error)):
-            raise
-        return {}
-
-
-def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Some columns of a part, all for None.
-
-    Raises:
-        UserError: the part is damaged.
-    """
-    with damage_told(path):
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
-        table.validate(full=True)  # or text that is no UTF-8 would raise wherever it is looked at
-        return table
-
-
-def damage_told(path: Path) -> AbstractContextManager[None]:
-    """Raise ``UserError`` for what arrow says of a part whose bytes are no longer what was written."""
-    return damage.damage_told(path, _REMEDY)
-
-
-def _head(schema: pa.Schema) -> dict[str, Any]:
-    return json.loads((schema.metadata or {}).get(METADATA, b"{}"))
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.annotate.cache import damage_told, read_part
+from curate.annotate.parts import read_part, reading_part
 
 COLUMNS = ("image_embedding", "text_embedding")
 
@@ -105,7 +105,7 @@ def _on_disk(folder: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _rows(path: Path) -> int:
-    with damage_told(path):
+    with reading_part(path):
         return pq.read_metadata(path).num_rows
 
 

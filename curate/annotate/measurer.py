@@ -14,14 +14,8 @@ import pyarrow as pa
 from curate.annotate import table as rows
 from curate.annotate.cache import Known, Picture
 from curate.measures import registry
-from curate.measures.decode import (
-    CANNOT_BE_READ,
-    UnreadableImage,
-    decode,
-    phashes,
-    pixels_sha256,
-    probe,
-)
+from curate.measures.decode import CANNOT_BE_READ, UnreadableImage, decode, probe
+from curate.measures.phash import phashes, pixels_sha256
 from curate.readers.sample import Candidate
 
 if TYPE_CHECKING:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from curate.clip import models as clip_models
+from curate.annotate.config import AnnotateConfig
+from curate.clip.config import ClipConfig
+from curate.clip.models import fingerprint, label
+from curate.filters.config import FiltersConfig
 from curate.filters.prefilter import Gate
 from curate.measures import registry
-from curate.pipeline.config import CurateConfig
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,24 @@ class Request:
     draft: bool = False
 
     @classmethod
-    def of(cls, config: CurateConfig) -> Request:
-        """What the configuration's CLIP and rules ask for."""
-        draft = config.annotate.draft
+    def of(cls, clip: ClipConfig, filters: FiltersConfig, annotate: AnnotateConfig) -> Request:
+        """What a CLIP, the rules and ``annotate.*`` ask for."""
         return cls(
-            f"{clip_models.label(config.clip)} {clip_models.fingerprint(config.clip, draft)}",
-            Gate(config.filters.image, config.filters.caption),
-            registry.stamps(registry.needed(config.filters, config.annotate.measures)),
-            draft,
+            f"{label(clip)} {fingerprint(clip, annotate.draft)}",
+            Gate(filters.image, filters.caption),
+            registry.stamps(needed(filters, annotate.measures)),
+            annotate.draft,
         )
+
+
+def needed(filters: FiltersConfig, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The measures that the rules look at, and those that are wanted anyway, sorted."""
+    columns = set(filters.columns)
+    if filters.language.accepted is not None or filters.language.rejected is not None:
+        columns.add("language")
+    if filters.caption.max_tokens is not None:
+        columns.add("tokens")
+    filled = {**registry.PICTURE_COLUMNS, **registry.CAPTION_COLUMNS}
+    return tuple(
+        sorted({*wanted, *(name for name, fills in filled.items() if columns & set(fills))})
+    )

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from curate.annotate.cache import LIST, METADATA, Known, damage_told, part_head, read_part
+from curate.annotate.cache import Known
+from curate.annotate.config import AnnotateConfig
 from curate.annotate.hash_index import Index, name_of, names_of
 from curate.annotate.measurer import Measurer
+from curate.annotate.parts import LIST, METADATA, part_head, read_part, reading_part
 from curate.annotate.spec import Request
 from curate.clip.scorer import ClipScorer
 from curate.measures.decode import CANNOT_BE_READ, MISSING_FILE
-from curate.pipeline.config import AnnotateConfig
 from curate.readers.sample import Candidate
 from curate.readers.source import Source
 from curate.run.cli import UserError
@@ -151,7 +152,7 @@ def _is_done(path: Path, request: Request) -> bool:
         return False
     if head["gate"] in (None, request.gate.digest):
         return True
-    with damage_told(path):
+    with reading_part(path):
         return not request.gate.opens_for(path)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.pipeline.config import HeadConfig
+from curate.clip.config import HeadConfig
 from curate.run.cli import UserError
 from curate.run.files import sha256_of
 

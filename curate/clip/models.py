@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from curate.pipeline.config import ClipConfig
+from curate.clip.config import ClipConfig
 from curate.run.cli import UserError
 from curate.run.files import sha256_of
 

@@ -12,10 +12,9 @@ import pyarrow as pa
 
 from curate.annotate.embeddings import Embeddings
 from curate.decide import neighbours as near
+from curate.decide.config import SplitConfig
 from curate.filters.config import DuplicatesConfig
-from curate.pipeline.config import SplitConfig
-
-NAME_DIGITS = 16  # of the pixels' hash in a group's name
+from curate.measures.phash import PIXELS_DIGITS
 
 Pass = Callable[[pd.DataFrame], np.ndarray]
 """Pictures, the one to keep first => for each the position of the one that stays, its own or an earlier."""
@@ -48,7 +47,7 @@ def groups(
     is_single = len(pictures) == len(annotations)
     pictures = pictures[pictures["pixels"] != ""]
     labels = near.components(len(pictures), _links(pictures, split, filters, embedded))
-    names = pictures["pixels"].str.slice(0, NAME_DIGITS)
+    names = pictures["pixels"].str.slice(0, PIXELS_DIGITS)
     least = names.iloc[_least_of_group(labels, numbers(names))]
     if "group" in pictures:
         least = _named_by_the_source(pictures["group"], labels).fillna(
@@ -86,7 +85,7 @@ def _links(
 ) -> near.Pairs:
     """Pairs of positions that belong together, for whatever reason."""
     positions = np.arange(len(pictures))
-    yield _first_of_equal(numbers(pictures["pixels"].str.slice(0, NAME_DIGITS))), positions
+    yield _first_of_equal(numbers(pictures["pixels"].str.slice(0, PIXELS_DIGITS))), positions
     if "group" in pictures:
         yield _first_of_equal(pictures["group"].where(pictures["group"] != "")), positions
     given = (split.hamming_distance, filters.hamming_distance)
@@ -125,8 +124,8 @@ def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:
         pa.ArrowInvalid: one is of another length.
     """
     texts = pa.table({"hash": phashes})["hash"].cast(pa.large_binary()).combine_chunks()
-    fixed = texts.cast(pa.binary(NAME_DIGITS))
-    start, end = (NAME_DIGITS * row for row in (fixed.offset, fixed.offset + len(fixed)))
+    fixed = texts.cast(pa.binary(PIXELS_DIGITS))
+    start, end = (PIXELS_DIGITS * row for row in (fixed.offset, fixed.offset + len(fixed)))
     digits = bytes(fixed.buffers()[1] or b"")[start:end].decode()
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
@@ -177,7 +176,7 @@ def _by_preference(pairs: pd.DataFrame) -> pd.DataFrame:
 def _passes(config: DuplicatesConfig, embedded: Embeddings | None) -> Iterator[Pass]:
     if config.exact:
         yield lambda pictures: _first_of_equal(
-            numbers(pictures["pixels"].str.slice(0, NAME_DIGITS))
+            numbers(pictures["pixels"].str.slice(0, PIXELS_DIGITS))
         )
     if config.hamming_distance is not None:
         distance = config.hamming_distance

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from curate.decide import neighbours as near
+from curate.decide.config import SplitConfig
 from curate.decide.duplicates import numbers
-from curate.pipeline.config import SplitConfig
 
 SIDES = ("train", "val", "test")
 LARGEST_FLOOR = 0.1  # a floor never takes more than this share of the images

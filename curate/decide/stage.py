@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from curate.annotate import embeddings
-from curate.annotate.cache import damage_told
 from curate.annotate.embeddings import Embeddings
+from curate.annotate.frame import load_annotations
 from curate.annotate.spec import Request
-from curate.annotate.table import as_text
+from curate.clip.config import HeadConfig
 from curate.clip.heads import load_head
 from curate.decide import duplicates, split
+from curate.decide.config import SplitConfig
 from curate.decide.shuffled import Null, shuffled
 from curate.filters.config import FiltersConfig
 from curate.filters.rules import rules
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.measures import registry
-from curate.pipeline.config import CurateConfig, SplitConfig
 from curate.run import memory
 from curate.run.ledger import DROPPED, KEPT, UNREADABLE
 from curate.run.removals import REASON, Removed
 
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
 _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
-# Each holds on to memory. Arrow's own threads share out columns, too small a work here.
-_READERS = 2
-_WHOLE = {pa.int64(): pd.Int64Dtype()}
 # The ledger says them in other words, or in none.
 _INTERNAL = ("has_caption", "pixels", "error", "version")
 
@@ -68,79 +58,33 @@ class Verdicts:
         return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
 
 
-def judge(parts: list[Path], config: CurateConfig, removed: Removed) -> Verdicts:
-    """The verdicts on all pairs of ``parts`` by the rules and heads of a configuration.
+def judge(
+    parts: list[Path],
+    spec: Request,
+    heads: Mapping[str, HeadConfig],
+    filters: FiltersConfig,
+    sides: SplitConfig,
+    removed: Removed,
+) -> Verdicts:
+    """The verdicts on all pairs of ``parts``.
+
+    Args:
+        parts: of the annotations, in input order.
+        spec: what was measured; columns beyond it are left out.
+        heads: small models on the embeddings, by name; each fills the column ``head_<name>``.
+        filters: the rules.
+        sides: the shares to hold out.
+        removed: what has to go whatever the rules say.
 
     Raises:
         UserError: a head cannot be read, or belongs to another CLIP.
     """
     embedded = Embeddings(parts)
-    heads = {f"head_{name}": load_head(head) for name, head in config.heads.items()}
-    pairs = load_annotations(parts, Request.of(config))
+    loaded = {f"head_{name}": load_head(head) for name, head in heads.items()}
+    pairs = load_annotations(parts, spec)
     memory.give_back()  # the reading of many small parts leaves as much behind as it returns
-    pairs = pairs.assign(**_scores(pairs, embedded, heads))
-    return decide(pairs, embedded, config.filters, config.split, removed)
-
-
-def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
-    """All parts as one frame in input order, without the embeddings, and with nothing but what was asked for.
-
-    What an earlier run measured beyond ``request`` is left out, so that the verdicts do not depend on
-    what was run before.
-    """
-    with ThreadPoolExecutor(_READERS) as pool:
-        tables = list(pool.map(_without_embeddings, parts))
-    frame = _to_frame(_concatenated(tables))
-    frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
-    closed = ~request.gate.lets_through(frame) & (frame["error"] == "").to_numpy()
-    if closed.any():
-        frame.loc[closed, "clip_similarity"] = np.nan
-        shut = pd.Series(closed).groupby(frame["key"]).transform("all").to_numpy()
-        frame.loc[shut, ["pixels", "phash", "phash_mirrored"]] = ""
-        frame.loc[shut, registry.picture_columns(request.measures)] = np.nan
-    return frame
-
-
-def _without_embeddings(path: Path) -> pa.Table:
-    with damage_told(path), pq.ParquetFile(path) as part:
-        names = [name for name in part.schema_arrow.names if name not in embeddings.COLUMNS]
-        table = part.read(names, use_threads=False)
-        table.validate(full=True)  # or text that is no UTF-8 would raise wherever it is looked at
-    # A million hashes of which no more is looked at than tells pictures apart.
-    options = pc.SliceOptions(0, duplicates.NAME_DIGITS)
-    short = pc.call_function("utf8_slice_codeunits", [table["pixels"]], options)
-    return table.set_column(names.index("pixels"), "pixels", short)
-
-
-def _concatenated(tables: list[pa.Table]) -> pa.Table:
-    """One table; a column of the source's that has several types in it becomes text."""
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
-        kinds: dict[str, set[pa.DataType]] = defaultdict(set)
-        for table in tables:
-            for field in table.schema:
-                kinds[field.name].add(field.type)
-        mixed = {name for name, types in kinds.items() if len(types - {pa.null()}) > 1}
-        return pa.concat_tables(
-            [_as_text(table, mixed) for table in tables], promote_options="permissive"
-        )
-
-
-def _to_frame(table: pa.Table) -> pd.DataFrame:
-    """In pandas; whole numbers some of which are missing stay whole, for photo ids exceed a float's digits."""
-    frame = table.to_pandas()
-    for field in table.schema:
-        if field.type == pa.int64() and table[field.name].null_count:
-            frame[field.name] = table[field.name].to_pandas(types_mapper=_WHOLE.get)
-    return frame
-
-
-def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
-    for place, name in enumerate(table.column_names):
-        if name in names:
-            table = table.set_column(place, name, as_text(table[name].to_pylist()))
-    return table
+    pairs = pairs.assign(**_scores(pairs, embedded, loaded))
+    return decide(pairs, embedded, filters, sides, removed)
 
 
 def _scores(

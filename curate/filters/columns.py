@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from curate.annotate import table as rows
 from curate.filters.config import BoundsConfig
 from curate.filters.rule import Rule, within
 from curate.measures import registry
@@ -25,12 +24,6 @@ def rules(config: Mapping[str, BoundsConfig]) -> list[Rule]:
             found.append(Rule(name, f"{name} is missing", partial(_missing, name)))
         found += within(name, measure, bounds.minimum, bounds.maximum)
     return found
-
-
-def unheard_of(wanted: Iterable[str], offered: Iterable[str], heads: Iterable[str]) -> list[str]:
-    """Which of the wanted columns neither a data set's ``offered`` ones hold, nor measures, nor heads."""
-    known = {*offered, *rows.COLUMNS, *registry.FILLED, *(f"head_{name}" for name in heads)}
-    return [name for name in wanted if name not in known]
 
 
 def _numbers(name: str, pairs: pd.DataFrame) -> pd.Series:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from curate.filters.config import FiltersConfig
 
 PICTURE_COLUMNS = {
     "quality": ("sharpness", "brightness", "brightness_p5", "brightness_p99", "information"),
@@ -40,19 +39,6 @@ class PictureMeasure:
 
     columns: tuple[str, ...]
     measure: Callable[[Image], dict[str, float]]
-
-
-def needed(filters: FiltersConfig, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The measures that the rules look at, and those that are wanted anyway, sorted."""
-    columns = set(filters.columns)
-    if filters.language.accepted is not None or filters.language.rejected is not None:
-        columns.add("language")
-    if filters.caption.max_tokens is not None:
-        columns.add("tokens")
-    filled = {**PICTURE_COLUMNS, **CAPTION_COLUMNS}
-    return tuple(
-        sorted({*wanted, *(name for name, fills in filled.items() if columns & set(fills))})
-    )
 
 
 def picture_columns(names: Collection[str]) -> list[str]:

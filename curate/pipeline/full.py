@@ -6,31 +6,24 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from tqdm import tqdm
-
 from curate.annotate import stage as annotate
+from curate.annotate.columns import unheard_of
 from curate.annotate.spec import Request
-from curate.clip import scorer as clip
+from curate.clip.load import load_clip
+from curate.clip.models import fingerprint
 from curate.decide.stage import Verdicts, judge
 from curate.filters import blocklist
-from curate.filters.columns import unheard_of
 from curate.filters.config import FiltersConfig
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.measures.decode import UnreadableImage, decode, encode, is_plain
-from curate.pack import shards
-from curate.pack.samples import Samples
-from curate.pipeline import notes
-from curate.pipeline import previous_run as replaced
+from curate.pack.writer import write_shards
+from curate.pipeline import notes, previous_run
 from curate.pipeline.config import CurateConfig
 from curate.readers.sample import Candidate
 from curate.readers.source import Source
@@ -39,9 +32,9 @@ from curate.report import figures as funnel
 from curate.run import ledger, memory, provenance
 from curate.run.cli import UserError
 from curate.run.files import locked, remove_parts, sha256_of, write_json
+from curate.run.manifest import Manifest, ShardInfo, old_manifest, write_manifest
 from curate.run.removals import removed
 from curate.run.removals import write as write_removed
-from curate.run.threads import in_order
 
 _FIRST = 1000  # images whose columns are looked at before anything is scored
 
@@ -62,15 +55,16 @@ def run(config: CurateConfig, source: Source) -> None:
 
 
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
-    _say(replaced.other_data(curate_dir, config))
+    _say(previous_run.other_data(curate_dir, config))
     remove_parts(curate_dir)
     listed = removed(curate_dir)
-    scorer = cache(lambda: clip.load_clip(config.clip))
+    scorer = cache(lambda: load_clip(config.clip))
+    spec = Request.of(config.clip, config.filters, config.annotate)
     measured = annotate.annotate(
         _watched(source, config),
         curate_dir / "annotations",
         config.annotate,
-        Request.of(config),
+        spec,
         scorer,
     )
     if scorer.cache_info().currsize:
@@ -78,7 +72,7 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
             _say(f"clip: {scorer().speed()}")
         scorer.cache_clear()
         memory.give_back()  # what follows needs it, not the model
-    verdicts = judge(measured.parts, config, listed)
+    verdicts = judge(measured.parts, spec, config.heads, config.filters, config.split, listed)
     ledger.check_complete(verdicts.ledger, measured.pairs)
     figures = funnel.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])
     _say("\n".join(funnel.lines(figures)))
@@ -121,128 +115,53 @@ def _write_results(
 ) -> None:
     """What was asked for, shards, ledger, funnel, report and, last, the manifest."""
     provenance.write_config(curate_dir / "config.yaml", config)
-    before = replaced.old_manifest(curate_dir)
-    plans, manifest = _write_shards(curate_dir, config, source, verdicts, figures)
+    before = old_manifest(curate_dir)
+    plans, manifest = write_shards(
+        curate_dir,
+        verdicts.ledger,
+        source.load,
+        config.shards,
+        config.annotate.workers,
+        lambda found, extension: _manifest(config, figures, found, extension),
+    )
     shard_of = {key: planned.path for planned in plans for key in planned.keys}
     table = verdicts.ledger
     table["shard"] = table["key"].where(table["kept"]).map(shard_of).fillna("")
     ledger.write(curate_dir / "ledger", table)
     write_json(curate_dir / "funnel.json", figures)
-    report.write(curate_dir / "report.html", config, verdicts, figures, source.load)
-    shards.write_manifest(curate_dir, manifest)
-    _say(replaced.training(curate_dir, before, manifest))
-
-
-def _write_shards(
-    curate_dir: Path,
-    config: CurateConfig,
-    source: Source,
-    verdicts: Verdicts,
-    figures: dict[str, Any],
-) -> tuple[list[shards.Plan], shards.Manifest]:
-    """Write the shards that are not there yet and remove those of other configurations."""
-    kept = Samples(verdicts.ledger)
-    extension = _extension(config.shards.image_format, kept.formats)
-    plans = shards.plan(kept.sides(), config.shards.max_samples)
-    settings = f"{extension} {config.shards.jpeg_quality} plain"
-    wanted = [shards.digest(kept.rows(planned.keys), settings) for planned in plans]
-    written = [
-        shards.is_written(curate_dir, planned, digest)
-        for planned, digest in zip(plans, wanted, strict=True)
-    ]
-    known = [info for info in written if info]
-    replaced.retire(curate_dir, _manifest(config, figures, extension, known))
-    image_of = _image_source(source, verdicts.ledger, extension, config.shards.jpeg_quality)
-    found = []
-    done = sum(info.samples for info in known)
-    workers = config.annotate.workers
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(kept), initial=done, desc="shards", unit="img") as bar,
-    ):
-        for planned, info in zip(plans, written, strict=True):
-            if info is None:
-                rows = kept.rows(planned.keys)
-                with closing(_images(pool, image_of, rows, extension, 2 * workers)) as images:
-                    info = shards.write_shard(
-                        curate_dir, planned, rows, settings, extension, images, bar.update
-                    )
-            found.append(info)
-    shards.remove_stale(curate_dir, plans)
-    return plans, _manifest(config, figures, extension, found)
+    report.write(curate_dir, asdict(config), verdicts, figures, source.load)
+    write_manifest(curate_dir, manifest)
+    _say(previous_run.training(curate_dir, before, manifest))
 
 
 def _manifest(
-    config: CurateConfig,
-    figures: dict[str, Any],
-    extension: str,
-    found: list[shards.ShardInfo],
-) -> shards.Manifest:
+    config: CurateConfig, figures: dict[str, Any], found: list[ShardInfo], extension: str
+) -> Manifest:
+    """What the finished set holds, and fingerprints of all that decided it."""
     counts = ("pairs_in", ledger.KEPT, ledger.DROPPED, ledger.UNREADABLE, "samples")
-    return shards.Manifest(
+    heads = {name: sha256_of(Path(head.path)) for name, head in config.heads.items()}
+    return Manifest(
         shards=tuple(found),
         totals={name: figures[name] for name in counts},
         fingerprint={
-            "scorer": clip.fingerprint(config.clip),
+            "scorer": fingerprint(config.clip, config.annotate.draft),
             "filters": _digest([asdict(config.filters), _blocked(config.filters)]),
             "split": _digest(asdict(config.split)),
-            "heads": _digest(
-                {name: sha256_of(Path(head.path)) for name, head in config.heads.items()}
-            ),
+            "heads": _digest(heads),
         },
         image_format=extension,
     )
 
 
-def _extension(image_format: str, formats: set[str]) -> str:
-    if image_format != "auto":
-        return image_format
-    return "png" if formats == {"PNG"} else "jpg"
+def _blocked(filters: FiltersConfig) -> list[str]:
+    """The words of a blocklist, whose file may change under its name."""
+    listed = filters.caption.blocklist
+    return blocklist.read(listed) if listed else []
 
 
-def _image_source(
-    source: Source, table: pd.DataFrame, extension: str, jpeg_quality: int
-) -> Callable[[dict[str, Any]], bytes]:
-    """The bytes to store for a row: the source's own where any reader sees the same, else encoded anew.
-
-    What is returned may be called in several threads; it raises when the image has changed since.
-    """
-    kept = table[table["kept"]].drop_duplicates("key")
-    location_of = kept.set_index("key")["location"]
-
-    def image_of(row: dict[str, Any]) -> bytes:
-        try:
-            data = source.load(location_of[row["key"]])
-        except UnreadableImage as error:
-            raise UserError(
-                f"image {row['key']} is gone ({error.reason}); the same command again measures what "
-                "is there"
-            ) from error
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            raise UserError(
-                f"image {row['key']} has changed since it was measured; the same command again "
-                "measures what is new"
-            )
-        if shards.EXTENSIONS.get(row["format"]) == extension and is_plain(data):
-            return data
-        return encode(decode(data), extension, jpeg_quality)
-
-    return image_of
-
-
-def _images(
-    pool: ThreadPoolExecutor,
-    image_of: Callable[[dict[str, Any]], bytes],
-    rows: list[dict[str, Any]],
-    extension: str,
-    ahead: int,
-) -> Generator[bytes]:
-    """The bytes to store for each row; in the threads of ``pool``, ``ahead`` of use, if formats differ."""
-    if all(shards.EXTENSIONS.get(row["format"]) == extension for row in rows):
-        # Handing plain copies over would take longer than reading them.
-        yield from map(image_of, rows)
-    else:
-        yield from in_order(pool, image_of, rows, ahead)
+def _digest(value: Any) -> str:
+    known = json.dumps(value, sort_keys=True).encode()
+    return hashlib.blake2b(known, digest_size=8).hexdigest()
 
 
 def _nothing_kept(figures: dict[str, Any]) -> str:
@@ -256,17 +175,6 @@ def _nothing_kept(figures: dict[str, Any]) -> str:
         cut = funnel.describe_cut(figures["cut"])
         said += f" (cut: {cut}; filters.clip_similarity.fraction=0.5 keeps the better half)"
     return f"{said}; loosen the rule, or type filters=everything to see the scores"
-
-
-def _blocked(filters: FiltersConfig) -> list[str]:
-    """The words of a blocklist, whose file may change under its name."""
-    listed = filters.caption.blocklist
-    return blocklist.read(listed) if listed else []
-
-
-def _digest(value: Any) -> str:
-    known = json.dumps(value, sort_keys=True).encode()
-    return hashlib.blake2b(known, digest_size=8).hexdigest()
 
 
 def _say(text: str) -> None:

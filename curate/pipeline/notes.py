@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 
-from curate.clip.scorer import label
-from curate.decide.cut import LAION_CLIP
+from curate.clip.config import ClipConfig
+from curate.clip.models import label
+from curate.decide.config import LARGEST_SHARE, SMALLEST_JUDGED
+from curate.decide.laion import LAION_CLIP
 from curate.decide.stage import Verdicts
-from curate.pipeline.config import (
-    LARGEST_SHARE,
-    SMALLEST_JUDGED,
-    ClipConfig,
-    CurateConfig,
-)
+from curate.pipeline.config import CurateConfig
 
 BLIND_BELOW = 0.6  # AUC of given against shuffled pairs; 0.5 is guessing
 FEWEST_SCORED = 30  # pairs: the AUC of a guessing CLIP then spreads by 0.05 (sqrt(1 / 12 n))

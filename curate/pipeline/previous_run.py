@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from curate.pack import shards
 from curate.pipeline.config import CurateConfig
 from curate.run import provenance
-from curate.run.cli import UserError
+from curate.run.manifest import Manifest
 
 _NOT_DATA = {"limit", "sample", "index", "spool"}  # of a source's configuration
 
@@ -32,25 +31,7 @@ def other_data(curate_dir: Path, config: CurateConfig) -> str:
     )
 
 
-def old_manifest(curate_dir: Path) -> shards.Manifest | None:
-    """The earlier curation's, if it was finished and can be read."""
-    try:
-        return shards.read_manifest(curate_dir)
-    except (FileNotFoundError, UserError):
-        return None
-
-
-def retire(curate_dir: Path, present: shards.Manifest) -> None:
-    """Take away the old manifest and report, unless all that they tell of is ``present``.
-
-    Until the last shard is in place they would speak of what is gone.
-    """
-    if present != old_manifest(curate_dir):
-        for stale in ("manifest.json", "report.html"):
-            (curate_dir / stale).unlink(missing_ok=True)
-
-
-def training(curate_dir: Path, old: shards.Manifest | None, new: shards.Manifest) -> str:
+def training(curate_dir: Path, old: Manifest | None, new: Manifest) -> str:
     """A note if there is a training on shards that are no more, which could not go on; else ""."""
     folder = curate_dir.with_name("finetune")
     if old is None or old.shards == new.shards or not folder.is_dir():

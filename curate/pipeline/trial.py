@@ -21,22 +21,22 @@ from tqdm import tqdm
 from curate.annotate import stage as annotate
 from curate.annotate.embeddings import Embeddings
 from curate.annotate.spec import Request
-from curate.clip import scorer as clip
+from curate.clip.load import load_clip
 from curate.decide.stage import Verdicts, judge
 from curate.measures.decode import UnreadableImage
-from curate.pack import shards
+from curate.pack.sample import Sample, encode_sample
 from curate.pack.samples import Samples
 from curate.pipeline import notes
 from curate.pipeline.config import CurateConfig
 from curate.pipeline.forecast import Count, Trial, lines
-from curate.readers.sample import Candidate, Sample
+from curate.readers.sample import Candidate
 from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.files import locked
+from curate.run.folder import DRY_RUN
 from curate.run.removals import removed
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; see getrusage(2) of either
-FOLDER = "dry_run"  # below the run's; laid out as a run, so that other commands can look at it
 WARM_UP = 64  # images at most that pass before the speed is taken
 
 _Result = TypeVar("_Result")
@@ -52,9 +52,9 @@ def run(config: CurateConfig, source: Source) -> None:
     """
     if int(os.environ.get("RANK", "0")) != 0:
         return
-    folder = config.run.folder / FOLDER / "curate"
+    folder = config.run.folder / DRY_RUN / "curate"
     chosen, whole = choose(source, config.dry_run or 1)
-    with locked(config.run.folder / FOLDER):
+    with locked(config.run.folder / DRY_RUN):
         if folder.exists():
             shutil.rmtree(folder)
         trial = _try(config, chosen, folder)
@@ -91,8 +91,16 @@ def _rank(key: str) -> bytes:
 
 def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
     """Annotate, decide, and pack into nothing."""
-    measured, start_s, image_s = _measure(config, chosen, folder / "annotations")
-    verdicts = judge(measured.parts, config, removed(config.run.folder / "curate"))
+    spec = Request.of(config.clip, config.filters, config.annotate)
+    measured, start_s, image_s = _measure(config, spec, chosen, folder / "annotations")
+    verdicts = judge(
+        measured.parts,
+        spec,
+        config.heads,
+        config.filters,
+        config.split,
+        removed(config.run.folder / "curate"),
+    )
     frame_bytes = int(verdicts.ledger.memory_usage(deep=True).sum())
     ledger.check_complete(verdicts.ledger, measured.pairs)
     ledger.write(folder / "ledger", verdicts.ledger.assign(shard=""))
@@ -116,18 +124,17 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
 
 
 def _measure(
-    config: CurateConfig, chosen: Source, folder: Path
+    config: CurateConfig, spec: Request, chosen: Source, folder: Path
 ) -> tuple[annotate.Annotations, float, float]:
     """Annotate in two goes: the seconds of the first, which warms up, and of each image of the second."""
-    request = Request.of(config)
-    scorer = cache(lambda: clip.load_clip(config.clip))
+    scorer = cache(lambda: load_clip(config.clip))
     images = list(chosen.candidates())
     first = images[: min(WARM_UP, -(-len(images) // 10))]
 
     def measure(part: list[Candidate], most_rejected: float) -> annotate.Annotations:
         source = replace(chosen, candidates=lambda: iter(part), total=len(part))
         limits = replace(config.annotate, max_reject_rate=most_rejected)
-        return annotate.annotate(source, folder, limits, request, scorer)
+        return annotate.annotate(source, folder, limits, spec, scorer)
 
     def warm_up() -> None:
         scorer()
@@ -157,7 +164,7 @@ def _packed_bytes(source: Source, verdicts: Verdicts, kept: Samples) -> int:
             except UnreadableImage:
                 continue  # it could be read a minute ago: the run itself will say so
             sample = Sample(row["key"], image, tuple(row["captions"]), row)
-            total += sum(map(len, shards.encode_sample(sample, "jpg")))
+            total += sum(map(len, encode_sample(sample, "jpg")))
     return total
 
 

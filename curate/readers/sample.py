@@ -36,21 +36,6 @@ class Candidate:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image of a shard with the captions that were kept, the best first."""
-
-    key: str
-    image: bytes
-    captions: tuple[str, ...]
-    meta: dict[str, Any]
-
-    @property
-    def caption(self) -> str:
-        """The caption with the highest similarity."""
-        return self.captions[0]
-
-
 def key_of(name: str) -> str:
     """A key for ``name`` that survives tar files: letters, digits, ``_`` and ``-``, no dots.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from markupsafe import Markup
 from omegaconf import OmegaConf
 
 from curate.decide.stage import Verdicts
-from curate.pipeline.config import CurateConfig
 from curate.report import counts, duplicates, funnel, licences, page, planted, sheets, similarity
 from curate.report import drop_rates as loss
 from curate.report.page import Section
@@ -20,29 +18,39 @@ from curate.run.files import write_text
 
 
 def write(
-    path: Path,
-    config: CurateConfig,
+    curate_dir: Path,
+    settings: Mapping[str, Any],
     verdicts: Verdicts,
     figures: dict[str, Any],
     load: Callable[[str], bytes],
 ) -> None:
     """Write the report as one HTML file.
 
-    ``figures`` are those of ``funnel.summarise``, ``load`` is the source's.
+    Args:
+        curate_dir: the run's curation, which gets ``report.html``.
+        settings: the whole configuration as nested dictionaries; secrets are redacted here.
+        verdicts: of all pairs.
+        figures: those of ``figures.summarise``.
+        load: the source's, location => bytes.
     """
-    title = f"Curation of {config.run.name}"
+    title = f"Curation of {settings['run']['name']}"
     subtitle = (
-        f"{figures['pairs_in']:,} pairs of {config.dataset.name}, scored by {figures['clip_model']}"
+        f"{figures['pairs_in']:,} pairs of {settings['dataset']['name']}, "
+        f"scored by {figures['clip_model']}"
     )
-    sections = _sections(config, verdicts, figures, Pictures(load))
-    write_text(path, page.render(page.Page(title, subtitle, sections)))
+    sections = _sections(curate_dir, settings, verdicts, figures, Pictures(load))
+    write_text(curate_dir / "report.html", page.render(page.Page(title, subtitle, sections)))
 
 
 def _sections(
-    config: CurateConfig, verdicts: Verdicts, figures: dict[str, Any], pictures: Pictures
+    curate_dir: Path,
+    settings: Mapping[str, Any],
+    verdicts: Verdicts,
+    figures: dict[str, Any],
+    pictures: Pictures,
 ) -> list[Section]:
     ledger = verdicts.ledger
-    where = _ledger(config.run.folder / "curate") + funnel.section(verdicts, figures)
+    where = _ledger(curate_dir) + funnel.section(verdicts, figures)
     found = [
         Section("Where the pairs went", "funnel", where),
         Section("Similarity and the cut", "similarity", similarity.section(verdicts, figures)),
@@ -58,7 +66,7 @@ def _sections(
         Section("Duplicates", "duplicates", duplicates.section(ledger, pictures)),
         Section("What the filter takes away", "loss", loss.section(verdicts)),
         Section("Licences", "licences", licences.section(ledger)),
-        Section("Settings", "settings", _settings(config)),
+        Section("Settings", "settings", _settings(settings)),
     ]
 
 
@@ -71,8 +79,8 @@ def _ledger(curate_dir: Path) -> Markup:
     return page.paragraph(explained, "note") + counts.loading(curate_dir)
 
 
-def _settings(config: CurateConfig) -> Markup:
+def _settings(settings: Mapping[str, Any]) -> Markup:
     from curate.run.provenance import provenance, redacted
 
-    content = {**redacted(asdict(config)), "provenance": provenance()}
+    content = {**redacted(dict(settings)), "provenance": provenance()}
     return page.details("Everything", Markup("<pre>{}</pre>").format(OmegaConf.to_yaml(content)))

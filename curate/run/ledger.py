@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.run.cli import run_arguments
 from curate.run.files import atomic_write, remove_parts
-from curate.run.parquet import damage_told
+from curate.run.parquet import reporting_damage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,14 +106,14 @@ def read_part(
 
     present = _names(path)
     wanted = None if columns is None else [name for name in columns if name in present]
-    with damage_told(path, _remedy(path.parents[1])):
+    with reporting_damage(path, _remedy(path.parents[1])):
         return pd.read_parquet(path, columns=wanted, filters=filters)
 
 
 def _names(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
-    with damage_told(path, _remedy(path.parents[1])):
+    with reporting_damage(path, _remedy(path.parents[1])):
         return pq.read_schema(path).names
 
 

@@ -10,7 +10,7 @@ from curate.run.cli import UserError
 
 
 @contextmanager
-def damage_told(path: Path, remedy: str) -> Iterator[None]:
+def reporting_damage(path: Path, remedy: str) -> Iterator[None]:
     """Raise ``UserError`` for what arrow says of a damaged ``path``; ``remedy`` is what to do."""
     try:
         yield

@@ -173,7 +173,7 @@ def write_annotations(run_dir, clip="here", noise=1.0, offset=0.0, parts=4, seed
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from curate.annotate.cache import METADATA
+    from curate.annotate.parts import METADATA
 
     def unit(vectors):
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from curate import calibrate
+from curate.decide.scored import Scored, scored
 from curate.run import cli as command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ def say(monkeypatch, capsys):
 
 
 def test_the_null_of_random_directions_has_its_closed_form(tmp_path, write_scored):
-    here = calibrate.scored(write_scored(tmp_path / "a", offset=0.2) / "curate")
+    here = scored(write_scored(tmp_path / "a", offset=0.2) / "curate")
     assert len(here.own) == PAIRS - 1
     null = here.null().similarities
     assert null.mean() == pytest.approx(0.2, abs=0.01)
@@ -44,14 +45,14 @@ def test_a_cut_of_a_rate_has_that_rate(tmp_path, say, write_scored):
     said = say(run_dir, "--cut", cut)
     rate = said.partition(f"cut {float(cut):g}: lets ")[2].partition("%")[0]
     assert float(rate) == pytest.approx(2, abs=0.1)  # the cut was rounded
-    here = calibrate.scored(run_dir / "curate")
+    here = scored(run_dir / "curate")
     assert f"keeps {(here.own >= np.float32(cut)).mean():.1%} of the pairs" in said
 
 
 def test_an_equally_strict_cut_follows_a_shift_of_all_similarities(tmp_path, say, write_scored):
     """The other CLIP's similarities are 0.8 s + 0.2: so is each of its cuts."""
-    here = calibrate.scored(write_scored(tmp_path / "a") / "curate")
-    there = calibrate.scored(write_scored(tmp_path / "b", clip="there", offset=0.2) / "curate")
+    here = scored(write_scored(tmp_path / "a") / "curate")
+    there = scored(write_scored(tmp_path / "b", clip="there", offset=0.2) / "curate")
     said = "\n".join(calibrate.compared(here, there, [0.48]))
     share = float((here.own >= 0.35).mean())
     assert there.kept(0.48) == pytest.approx(share, abs=1e-6)
@@ -79,8 +80,8 @@ def test_mistakes_end_with_2_and_say_what_to_type(tmp_path, say, write_scored):
     assert "is no curated run" in say(tmp_path / "nowhere", code=2)
     (tmp_path / "empty" / "curate").mkdir(parents=True)
     assert "type: python -m curate run.name=empty" in say(tmp_path / "empty", code=2)
-    here = calibrate.scored(run_dir / "curate")
-    other = calibrate.Scored("x", here.pairs.assign(key="other"), here.embeddings)
+    here = scored(run_dir / "curate")
+    other = Scored("x", here.pairs.assign(key="other"), here.embeddings)
     with pytest.raises(command.UserError, match="share no pair"):
         list(calibrate.compared(here, other, []))
 
@@ -92,9 +93,9 @@ def test_parts_of_two_clips_are_told_apart(tmp_path, write_scored):
         curate_dir / "annotations" / "part-00009.parquet"
     )
     with pytest.raises(command.UserError, match="old, new in parts"):
-        calibrate.scored(curate_dir)
-    assert calibrate.scored(curate_dir, "old").clip == "old"
-    assert calibrate.scored(curate_dir, "third") is None
+        scored(curate_dir)
+    assert scored(curate_dir, "old").clip == "old"
+    assert scored(curate_dir, "third") is None
 
 
 def test_help_is_quick():
@@ -108,6 +109,6 @@ def test_help_is_quick():
 
 
 def test_a_run_without_other_captions_has_no_null(tmp_path, write_scored):
-    here = calibrate.scored(write_scored(tmp_path / "a") / "curate")
-    alone = calibrate.Scored("x", here.pairs.assign(caption="the same"), here.embeddings)
+    here = scored(write_scored(tmp_path / "a") / "curate")
+    alone = Scored("x", here.pairs.assign(caption="the same"), here.embeddings)
     assert "no image has a caption of another" in list(calibrate.lines(alone, [], 0.1, False))[-1]

@@ -12,11 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import readers
+from curate.annotate.config import AnnotateConfig
 from curate.annotate.embeddings import Embeddings
+from curate.clip.config import ClipConfig
+from curate.pack.config import ShardsConfig
 from curate.pipeline import full as pipeline
-from curate.pipeline.config import AnnotateConfig, ClipConfig, CurateConfig, RunConfig, ShardsConfig
+from curate.pipeline.config import CurateConfig
 from curate.readers.config import FolderConfig
 from curate.run import cli as command
+from curate.run.config import RunConfig
 from curate.run.files import atomic_write
 
 NOBODY = 65_534

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from curate.clip.config import ClipConfig
 from curate.decide.shuffled import Null
 from curate.decide.stage import Verdicts
 from curate.pipeline import notes
-from curate.pipeline.config import ClipConfig, CurateConfig
+from curate.pipeline.config import CurateConfig
 
 SCORER = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
 

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from curate import remove
-from curate.pack.shards import read_manifest, read_shard
+from curate.pack.sample import read_shard
 from curate.run.cli import UserError
+from curate.run.manifest import read_manifest
 from curate.run.removals import Removed, read_list, removed
 from curate.verify import problems
 

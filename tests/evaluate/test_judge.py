@@ -14,7 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
-from curate.pipeline.config import ClipConfig
+from curate.clip.config import ClipConfig
 from curate.run import cli as command_line
 from curate.run.cli import UserError
 from curate.run.files import write_json

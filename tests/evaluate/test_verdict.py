@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from curate.pipeline.config import SMALLEST_JUDGED
+from curate.decide.config import SMALLEST_JUDGED
 from evaluate.intervals import Estimate
 from evaluate.verdict import (
     Evidence,

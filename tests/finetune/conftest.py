@@ -17,7 +17,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from curate.measures import decode as images
-from curate.pack import shards
+from curate.pack.plan import plan
+from curate.pack.shard import write_shard
+from curate.run.manifest import Manifest, write_manifest
 from finetune import metrics
 from finetune.config import (
     METHODS,
@@ -143,7 +145,7 @@ def curate(folder: Path, counts: dict[str, int], max_samples: int = 8) -> None:
     by_key = {row["key"]: row for row in rows}
     sides = {split: [row["key"] for row in rows if row["split"] == split] for split in counts}
     infos = [
-        shards.write_shard(
+        write_shard(
             folder,
             plan,
             [by_key[key] for key in plan.keys],
@@ -151,10 +153,10 @@ def curate(folder: Path, counts: dict[str, int], max_samples: int = 8) -> None:
             "png",
             [pictures[key] for key in plan.keys],
         )
-        for plan in shards.plan(sides, max_samples)
+        for plan in plan(sides, max_samples)
     ]
     totals = {"pairs_in": len(rows), "kept": len(rows), "dropped": 0, "unreadable": 0}
-    shards.write_manifest(folder, shards.Manifest(tuple(infos), totals, {}, "png"))
+    write_manifest(folder, Manifest(tuple(infos), totals, {}, "png"))
 
 
 @pytest.fixture
@@ -197,7 +199,7 @@ def run_training():
     def run(config: TrainConfig) -> None:
         from accelerate.state import AcceleratorState, GradientState
 
-        from curate.pack.shards import read_manifest
+        from curate.run.manifest import read_manifest
         from finetune import doctor
         from finetune.run import train
 

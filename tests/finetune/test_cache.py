@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from curate.pack.shards import read_manifest, read_shard
+from curate.pack.sample import read_shard
+from curate.run.manifest import read_manifest
 from finetune.cache import encode_shards, load_split, pictures_at_once, to_square
 from finetune.config import ModelConfig
 from finetune.model import load_model

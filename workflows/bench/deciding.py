@@ -20,8 +20,10 @@ ROWS, ROWS_PER_PART, DIMENSIONS = 1_000_000, 2_500, 64
 def run() -> None:
     """Print load and decide times with the rules of ``filters=default``."""
     from curate.annotate.embeddings import Embeddings
+    from curate.annotate.frame import load_annotations
     from curate.annotate.spec import Request
-    from curate.decide.stage import decide, load_annotations
+    from curate.decide.config import SplitConfig
+    from curate.decide.stage import decide
     from curate.filters.config import (
         CaptionFilterConfig,
         ClipSimilarityConfig,
@@ -29,7 +31,6 @@ def run() -> None:
         ImageFilterConfig,
     )
     from curate.filters.prefilter import Gate
-    from curate.pipeline.config import SplitConfig
     from curate.run.removals import Removed
 
     filters = FiltersConfig(

@@ -51,12 +51,12 @@ def run() -> None:
 
 def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     """The annotations of a source, from an empty folder."""
+    from curate.annotate.config import AnnotateConfig
+    from curate.annotate.frame import load_annotations
     from curate.annotate.spec import Request
     from curate.annotate.stage import annotate
-    from curate.decide.stage import load_annotations
     from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
     from curate.filters.prefilter import Gate
-    from curate.pipeline.config import AnnotateConfig
 
     request = Request("bench", Gate(ImageFilterConfig(), CaptionFilterConfig()))
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,8 @@ PICTURES = 2000
 
 def run() -> None:
     """Print rates and ratios; both sides sync what they wrote, and ours hashes it too."""
-    from curate.pack import shards
+    from curate.pack.plan import digest, plan
+    from curate.pack.shard import write_shard
 
     source = Photographs(PICTURES).source()
     with tempfile.TemporaryDirectory() as temporary:
@@ -30,7 +31,7 @@ def run() -> None:
             (folder / "pictures" / f"{candidate.key}.json").write_text("{}")
             rows.append({"key": candidate.key, "captions": list(candidate.captions), "width": 640})
         megabytes = sum(p.stat().st_size for p in (folder / "pictures").iterdir()) / 1e6
-        [planned] = shards.plan({"train": [row["key"] for row in rows]}, PICTURES)
+        [planned] = plan({"train": [row["key"] for row in rows]}, PICTURES)
         by_key = {row["key"]: row for row in rows}
         ordered = [by_key[key] for key in planned.keys]
 
@@ -38,7 +39,8 @@ def run() -> None:
             return (folder / "pictures" / f"{row['key']}.jpg").read_bytes()
 
         def ours() -> None:
-            shards.write_shard(folder, planned, ordered, "jpg 95", "jpg", map(read, ordered))
+            wanted = digest(ordered, "jpg 95")
+            write_shard(folder, planned, ordered, wanted, "jpg", map(read, ordered))
 
         def tar() -> None:
             target = folder / "copy.tar"

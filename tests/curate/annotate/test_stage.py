@@ -11,14 +11,17 @@ from PIL import Image
 from curate import readers
 from curate.annotate import measurer as measure
 from curate.annotate import stage as annotate
-from curate.annotate.cache import current_parts
+from curate.annotate.config import AnnotateConfig
 from curate.annotate.embeddings import Embeddings
+from curate.annotate.frame import load_annotations
+from curate.annotate.parts import current_parts
 from curate.annotate.spec import Request
 from curate.clip import scorer as clip
-from curate.decide.stage import load_annotations
+from curate.clip.config import ClipConfig
+from curate.clip.load import load_clip
 from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
 from curate.filters.prefilter import Gate
-from curate.pipeline.config import AnnotateConfig, ClipConfig
+from curate.measures.decode import CANNOT_BE_READ, UnreadableImage, decode
 from curate.readers.config import FolderConfig
 from curate.readers.sample import Candidate
 from curate.readers.source import Source
@@ -29,7 +32,6 @@ from curate.run.cli import UserError
 def counted(monkeypatch):
     """What was decoded and what CLIP encoded since the last look."""
     seen = {"decoded": 0, "images": 0, "texts": 0}
-    decode = measure.decode
     encode_pixels, encode_texts = clip.ClipScorer.encode_pixels, clip.ClipScorer.encode_texts
 
     def count(name, amount, result):
@@ -59,7 +61,7 @@ def counted(monkeypatch):
 @pytest.fixture
 def run(tiny_clip, tmp_path):
     """Annotate a folder and return its rows."""
-    scorer = clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu"))
+    scorer = load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu"))
 
     def annotated(root, image=None, caption=None, **config):
         source = root
@@ -158,12 +160,12 @@ def test_a_file_that_could_not_be_read_is_tried_again(run, tmp_path):
     def load(location):
         data = next(answers)
         if data is None:
-            raise measure.UnreadableImage(f"{measure.CANNOT_BE_READ} (Permission denied)")
+            raise UnreadableImage(f"{CANNOT_BE_READ} (Permission denied)")
         return data
 
     source = Source.of([Candidate("k", ("x",), "s", "here", "1")], load)
     [row] = run(source, max_reject_rate=1.0)
-    assert row["error"].startswith(measure.CANNOT_BE_READ)
+    assert row["error"].startswith(CANNOT_BE_READ)
     [row] = run(source, max_reject_rate=1.0)
     assert row["error"] == "not an image"
 

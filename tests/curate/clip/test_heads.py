@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from curate.clip.config import HeadConfig
 from curate.clip.heads import load_head
-from curate.pipeline.config import HeadConfig
 from curate.run.cli import UserError
 
 

@@ -11,8 +11,10 @@ from PIL import Image
 
 from curate.clip import scorer as clip
 from curate.clip.check import slowdown
+from curate.clip.config import ClipConfig
+from curate.clip.load import load_clip
+from curate.clip.models import check, check_tag, fingerprint
 from curate.measures.decode import decode
-from curate.pipeline.config import ClipConfig
 from curate.run.cli import UserError
 
 CAPTIONS = [
@@ -33,7 +35,7 @@ def scorer(request, tiny_clip, make_clip, tmp_path_factory):
         text = {"pool_type": "eos", "eos_id": 49407} if request.param == "eos" else {}
         folder = tmp_path_factory.mktemp("clip") / request.param
         make_clip(folder, **text, **({"proj_type": "linear"} if request.param == "custom" else {}))
-    return clip.load_clip(ClipConfig(name=f"local-dir:{folder}", batch_size=2), "cpu")
+    return load_clip(ClipConfig(name=f"local-dir:{folder}", batch_size=2), "cpu")
 
 
 def test_own_length_equals_padded(scorer):
@@ -71,7 +73,7 @@ def test_images_do_not_depend_on_the_batch(scorer):
 
 def test_what_is_scored_together_changes_no_digit():
     """With a model of a size at which sums of other shapes are added in another order."""
-    scorer = clip.load_clip(ClipConfig(name="local-dir:curate/starter_clip"), "cpu")
+    scorer = load_clip(ClipConfig(name="local-dir:curate/starter_clip"), "cpu")
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)) for _ in range(40)]
     captions = [" ".join(["red", "cat", "on", "house"][: 1 + n % 4]) + f" {n}" for n in range(40)]
@@ -87,7 +89,7 @@ def test_nothing_in_nothing_out(scorer):
 
 def test_a_tower_that_sees_padding_keeps_it(make_clip, tmp_path):
     folder = make_clip(tmp_path / "two_way", no_causal_mask=True)
-    scorer = clip.load_clip(ClipConfig(name=f"local-dir:{folder}"), "cpu")
+    scorer = load_clip(ClipConfig(name=f"local-dir:{folder}"), "cpu")
     tokens = scorer.tokenizer(CAPTIONS)
     assert clip._own_lengths(scorer.model, tokens) == [16] * len(CAPTIONS)
 
@@ -114,7 +116,7 @@ def test_tokens_are_counted_before_anything_is_cut(scorer):
 
 
 def test_tokens_of_a_tokenizer_of_transformers(tiny_clip):
-    starter = clip.load_clip(ClipConfig(name="local-dir:curate/starter_clip"), "cpu")
+    starter = load_clip(ClipConfig(name="local-dir:curate/starter_clip"), "cpu")
     captions = ["a red house", "sun"]
     assert starter.tokens(captions) == clip._own_lengths(starter.model, starter.tokenizer(captions))
     assert starter.tokens(["red " * 300])[0] >= 302
@@ -137,7 +139,7 @@ class Greedy:
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(tiny_clip, capsys):
-    scorer = clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", batch_size=8), "cpu")
+    scorer = load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", batch_size=8), "cpu")
     expected = scorer.encode_images(noise(21))
     greedy = replace(scorer, model=Greedy(scorer.model))
     np.testing.assert_allclose(greedy.encode_images(noise(21)), expected, atol=2e-6)
@@ -152,7 +154,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny_clip, capsys):
 
 def test_device_and_rate_are_told(tiny_clip, capsys):
     config = ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu")
-    scorer = clip.load_clip(config)
+    scorer = load_clip(config)
     assert "on cpu, fp32, batches of 32" in capsys.readouterr().out
     assert scorer.speed() == "0.0 images/s, 0.0 captions/s on cpu"
     scorer.encode_images(noise(3))
@@ -163,8 +165,8 @@ def test_device_and_rate_are_told(tiny_clip, capsys):
 
 @pytest.mark.parametrize(("times", "warned"), [(1.6, True), (1.05, False), (0.3, False)])
 def test_precision_that_does_not_pay_is_told(tiny_clip, capsys, monkeypatch, times, warned):
-    monkeypatch.setattr(clip, "slowdown", lambda _: times)
-    clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", precision="bf16"), "cpu")
+    monkeypatch.setattr("curate.clip.load.slowdown", lambda _: times)
+    load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", precision="bf16"), "cpu")
     said = capsys.readouterr().out
     assert ("times as long" in said) == warned
     assert ("in bf16 takes 1.6 times as long as in fp32" in said) == warned
@@ -187,7 +189,7 @@ def test_precision_is_timed_against_fp32(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
 def test_a_device_that_is_not_there_is_refused(tiny_clip):
     with pytest.raises(UserError, match=r"clip\.device=cuda.*type clip\.device=auto"):
-        clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", device="cuda"))
+        load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", device="cuda"))
 
 
 @pytest.mark.parametrize(
@@ -202,8 +204,8 @@ def test_values_out_of_range_are_named(bad):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_converts_the_weights_and_moves_scores_little(tiny_clip, precision):
-    full = clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}"), "cpu")
-    low = clip.load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", precision=precision), "cpu")
+    full = load_clip(ClipConfig(name=f"local-dir:{tiny_clip}"), "cpu")
+    low = load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", precision=precision), "cpu")
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     assert low.model.visual.transformer.resblocks[0].mlp.c_fc.weight.dtype == dtype
     assert low.model.ln_final.weight.dtype == torch.float32
@@ -237,14 +239,14 @@ def test_a_device_that_computes_wrongly_is_refused(tiny_clip, monkeypatch, fault
         config = ClipConfig(name=f"local-dir:{tiny_clip}", precision=precision)
         dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision]
         with pytest.raises(RuntimeError, match=rf"on cpu in {dtype}: {what}.*{advice}"):
-            clip.load_clip(config, "cpu")
+            load_clip(config, "cpu")
 
 
 @pytest.mark.slow
 def test_openais_vit_b32_gives_its_published_values(shared):
     """Cosines of seven photographs and 80 class names, by OpenAI's own weights; see its SOURCE.txt."""
     try:
-        scorer = clip.load_clip(ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai"), "cpu")
+        scorer = load_clip(ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai"), "cpu")
     except UserError as error:
         pytest.skip(f"OpenAI's weights are not here: {str(error)[:80]}")
     folder = shared / "clip_genuine"
@@ -264,12 +266,12 @@ def test_openais_vit_b32_gives_its_published_values(shared):
 )
 def test_a_wrong_model_is_refused_with_what_to_type(config, says):
     with pytest.raises((UserError, FileNotFoundError), match=says):
-        clip.check(config)
+        check(config)
 
 
 def test_a_wrong_tag_lists_the_right_ones():
     with pytest.raises(UserError, match="laion2b_s34b_b79k"):
-        clip.load_clip(ClipConfig(name="ViT-B-32", pretrained="laion9"))
+        load_clip(ClipConfig(name="ViT-B-32", pretrained="laion9"))
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def test_weights_of_another_activation_are_refused_by_the_name_to_type(name, tag
         "open_clip.create_model_and_transforms", lambda *_, **__: pytest.fail("weights were loaded")
     )
     with pytest.raises(UserError, match=rf"clip\.name={name}-quickgelu"):
-        clip.load_clip(ClipConfig(name=name, pretrained=tag))
+        load_clip(ClipConfig(name=name, pretrained=tag))
 
 
 def test_every_refused_name_has_one_that_is_accepted():
@@ -289,9 +291,9 @@ def test_every_refused_name_has_one_that_is_accepted():
     refused = 0
     for name, tag in list_pretrained():
         try:
-            clip.check_tag(ClipConfig(name=name, pretrained=tag))
+            check_tag(ClipConfig(name=name, pretrained=tag))
         except UserError:
-            clip.check_tag(ClipConfig(name=f"{name}-quickgelu", pretrained=tag))
+            check_tag(ClipConfig(name=f"{name}-quickgelu", pretrained=tag))
             refused += 1
     assert refused > 20
 
@@ -300,10 +302,10 @@ def test_fingerprint_follows_weights_and_precision(tiny_clip, make_clip, tmp_pat
     config = ClipConfig(name=f"local-dir:{tiny_clip}")
     other = make_clip(tmp_path / "other", layers=1)
     found = {
-        clip.fingerprint(config),
-        clip.fingerprint(ClipConfig(name=config.name, precision="bf16")),
-        clip.fingerprint(ClipConfig(name=f"local-dir:{other}")),
-        clip.fingerprint(ClipConfig(name="ViT-B-32", pretrained="openai")),
+        fingerprint(config),
+        fingerprint(ClipConfig(name=config.name, precision="bf16")),
+        fingerprint(ClipConfig(name=f"local-dir:{other}")),
+        fingerprint(ClipConfig(name="ViT-B-32", pretrained="openai")),
     }
     assert len(found) == 4
-    assert clip.fingerprint(ClipConfig(name=config.name, batch_size=3)) == clip.fingerprint(config)
+    assert fingerprint(ClipConfig(name=config.name, batch_size=3)) == fingerprint(config)

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from curate import calibrate
-from curate.decide import cut as strictness
-from curate.filters.config import ClipSimilarityConfig, FiltersConfig
-from curate.pipeline.config import ClipConfig, CurateConfig, RunConfig
+from curate.clip.config import ClipConfig
+from curate.decide import cut
+from curate.decide.laion import LAION_CUTS, LAION_FALSE_KEEP
+from curate.decide.scored import scored
+from curate.filters.config import ClipSimilarityConfig
 from curate.run.cli import UserError
 
 OPENAI = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
 LAION_2B = ClipConfig(name="ViT-B-32", pretrained="laion2b_s34b_b79k")
 
 
-def request(clip, run_dir, minimum, made_for=None):
+def check(clip, run_dir, minimum, made_for=None):
     similarity = ClipSimilarityConfig(minimum=minimum, made_for=made_for)
-    run = RunConfig(root=str(run_dir.parent), name=run_dir.name)
-    return CurateConfig(run=run, clip=clip, filters=FiltersConfig(clip_similarity=similarity))
+    cut.check(similarity, clip, run_dir)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def request(clip, run_dir, minimum, made_for=None):
     ],
 )
 def test_a_cut_of_this_clip_passes(clip, minimum, made_for, tmp_path):
-    strictness.check(request(clip, tmp_path / "run", minimum, made_for))
+    check(clip, tmp_path / "run", minimum, made_for)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_cut_of_this_clip_passes(clip, minimum, made_for, tmp_path):
 )
 def test_a_foreign_cut_is_refused_with_what_to_type(clip, minimum, made_for, tmp_path):
     with pytest.raises(UserError) as refusal:
-        strictness.check(request(clip, tmp_path / "run", minimum, made_for))
+        check(clip, tmp_path / "run", minimum, made_for)
     said = str(refusal.value)
     assert f"minimum={minimum:g}" in said
     assert f"'filters.clip_similarity.made_for={clip.name} {clip.pretrained}'" in said
@@ -55,29 +55,28 @@ def test_a_foreign_cut_is_refused_with_what_to_type(clip, minimum, made_for, tmp
 
 @pytest.mark.parametrize("folder", ["run", "run/dry_run"])
 def test_what_was_measured_before_gives_the_equal_cut(folder, tmp_path, write_scored, monkeypatch):
-    monkeypatch.setattr(strictness, "FEWEST_SHUFFLED", 100)
+    monkeypatch.setattr("curate.decide.cut.FEWEST_SHUFFLED", 100)
     write_scored(tmp_path / folder, clip="ViT-B-32 laion2b_s34b_b79k")
-    config = request(LAION_2B, tmp_path / "run", 0.28)
     with pytest.raises(UserError) as refusal:
-        strictness.check(config)
-    null = calibrate.scored(tmp_path / folder / "curate").null()
-    cut = null.cut(strictness.LAION_FALSE_KEEP)
-    assert f"type filters.clip_similarity.minimum={cut:.4f} " in str(refusal.value)
+        check(LAION_2B, tmp_path / "run", 0.28)
+    null = scored(tmp_path / folder / "curate").null()
+    strict = null.cut(LAION_FALSE_KEEP)
+    assert f"type filters.clip_similarity.minimum={strict:.4f} " in str(refusal.value)
     assert f"lets {null.false_keep_rate(0.28):.2%} of shuffled" in str(refusal.value)
-    strictness.check(request(LAION_2B, tmp_path / "run", float(f"{cut:.4f}")))
+    check(LAION_2B, tmp_path / "run", float(f"{strict:.4f}"))
 
 
 def test_of_a_few_shuffled_captions_no_cut_is_told(tmp_path, write_scored):
     write_scored(tmp_path / "run", clip="ViT-B-32 laion2b_s34b_b79k")
     with pytest.raises(UserError, match="too few to tell") as refusal:
-        strictness.check(request(LAION_2B, tmp_path / "run", 0.28))
+        check(LAION_2B, tmp_path / "run", 0.28)
     assert "type filters.clip_similarity.minimum=" not in str(refusal.value)
 
 
 def test_another_clips_measurements_say_nothing(tmp_path, write_scored):
     write_scored(tmp_path / "run", clip="ViT-L-14 x")
     with pytest.raises(UserError, match="once a run has scored pairs"):
-        strictness.check(request(LAION_2B, tmp_path / "run", 0.28))
+        check(LAION_2B, tmp_path / "run", 0.28)
 
 
 def test_laions_bound_is_what_the_genuine_embeddings_say(shared):
@@ -89,12 +88,12 @@ def test_laions_bound_is_what_the_genuine_embeddings_say(shared):
     )
     similarities = images @ texts.T
     assert similarities.size == 8_421
-    assert similarities.max() < min(strictness.LAION_CUTS)
+    assert similarities.max() < min(LAION_CUTS)
     effects = []
-    for cut in (0.24, 0.25):
-        passing = similarities >= cut
+    for at in (0.24, 0.25):
+        passing = similarities >= at
         binomial = passing.mean() * (1 - passing.mean()) / passing.shape[1]
         effects.append(passing.mean(axis=1).var(ddof=1) / binomial)
     assert 2 < min(effects) < max(effects) < 4.5
     bound = 3 * max(effects) / similarities.size
-    assert bound == pytest.approx(strictness.LAION_FALSE_KEEP, rel=0.15)
+    assert bound == pytest.approx(LAION_FALSE_KEEP, rel=0.15)

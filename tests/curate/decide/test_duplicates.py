@@ -12,10 +12,11 @@ from PIL import Image, ImageOps
 
 from curate.annotate.embeddings import Embeddings
 from curate.decide import duplicates
+from curate.decide.config import SplitConfig
 from curate.decide.split import assign
 from curate.filters.config import DuplicatesConfig
-from curate.measures.decode import UnreadableImage, decode, phashes, pixels_sha256
-from curate.pipeline.config import SplitConfig
+from curate.measures.decode import UnreadableImage, decode
+from curate.measures.phash import phashes, pixels_sha256
 from curate.run.cli import UserError
 
 NEAR = DuplicatesConfig(hamming_distance=4)

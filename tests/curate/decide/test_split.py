@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from curate.decide.config import SplitConfig
 from curate.decide.split import assign, leaks, positions
-from curate.pipeline.config import SplitConfig
 
 PLAIN = SplitConfig(val=0.05, test=0.05, minimum=0)
 

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.annotate.embeddings import Embeddings
+from curate.annotate.frame import load_annotations
 from curate.annotate.spec import Request
 from curate.annotate.table import column
+from curate.decide.config import SplitConfig
 from curate.decide.stage import decide as decide_parts
-from curate.decide.stage import load_annotations
 from curate.filters.config import BoundsConfig, ClipSimilarityConfig, FiltersConfig
 from curate.filters.prefilter import Gate
 from curate.pack.samples import Samples
-from curate.pipeline.config import SplitConfig
 from curate.report import figures as funnel
 from curate.run import ledger
 from curate.run.removals import Removed

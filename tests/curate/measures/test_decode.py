@@ -11,16 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from curate.measures.decode import (
-    MAX_PIXELS,
-    UnreadableImage,
-    decode,
-    encode,
-    is_plain,
-    phashes,
-    pixels_sha256,
-    probe,
-)
+from curate.measures.decode import MAX_PIXELS, UnreadableImage, decode, encode, is_plain, probe
+from curate.measures.phash import phashes, pixels_sha256
 
 END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of a PNG
 

@@ -4,6 +4,7 @@ from importlib import import_module
 
 import pytest
 
+from curate.annotate.spec import needed
 from curate.filters.config import CaptionFilterConfig, FiltersConfig, LanguageFilterConfig
 from curate.measures import registry
 
@@ -27,5 +28,5 @@ def test_columns_are_those_of_the_module(name):
     ],
 )
 def test_what_the_filters_need_is_measured(filters, names):
-    assert registry.needed(filters, []) == names
-    assert set(registry.needed(filters, ["nsfw"])) == {*names, "nsfw"}
+    assert needed(filters, []) == names
+    assert set(needed(filters, ["nsfw"])) == {*names, "nsfw"}

@@ -12,8 +12,13 @@ from PIL import Image
 
 from curate import readers
 from curate.annotate import stage as annotate
+from curate.annotate.config import AnnotateConfig
+from curate.annotate.frame import load_annotations
 from curate.clip import scorer as clip
+from curate.clip.config import ClipConfig
+from curate.clip.load import load_clip
 from curate.decide import stage as decide
+from curate.decide.config import SplitConfig
 from curate.filters.config import (
     BoundsConfig,
     CaptionFilterConfig,
@@ -21,20 +26,16 @@ from curate.filters.config import (
     DuplicatesConfig,
     FiltersConfig,
 )
-from curate.pack.shards import read_manifest, read_shard
+from curate.pack.config import ShardsConfig
+from curate.pack.sample import read_shard
 from curate.pipeline import full as pipeline
-from curate.pipeline.config import (
-    AnnotateConfig,
-    ClipConfig,
-    CurateConfig,
-    RunConfig,
-    ShardsConfig,
-    SplitConfig,
-)
+from curate.pipeline.config import CurateConfig
 from curate.readers.config import CocoConfig, FolderConfig
 from curate.run import ledger
 from curate.run.cli import UserError
+from curate.run.config import RunConfig
 from curate.run.files import locked
+from curate.run.manifest import read_manifest
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_a_run_is_complete_and_its_parts_agree(config):
 
 def test_similarity_is_the_cosine_of_the_two_towers(config):
     curate_dir = run(config)
-    scorer = clip.load_clip(config.clip)
+    scorer = load_clip(config.clip)
     for row in ledger.read(curate_dir).head(5).itertuples():
         image = Image.open(Path(config.dataset.root) / f"{row.key}.png").convert("RGB")
         cosine = (scorer.encode_images([image]) @ scorer.encode_texts([row.caption]).T).item()
@@ -97,7 +98,7 @@ def test_the_same_command_gives_the_same_bytes_elsewhere(config, bytes_of, tmp_p
 
 def test_other_thresholds_measure_nothing_and_leave_nothing_behind(config, monkeypatch):
     run(config)
-    monkeypatch.setattr(clip, "load_clip", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(pipeline, "load_clip", lambda *_: pytest.fail("the model was loaded"))
     config.filters.clip_similarity.fraction = 0.25
     curate_dir = run(config)
     manifest = read_manifest(curate_dir)
@@ -256,8 +257,10 @@ def test_where_no_two_captions_differ_nothing_is_calibrated(
 
 def test_a_column_that_is_not_there_is_told_before_anything_is_scored(config, capsys, monkeypatch):
     loaded = []
-    load = clip.load_clip
-    monkeypatch.setattr(clip, "load_clip", lambda c: loaded.append(capsys.readouterr()) or load(c))
+    load = load_clip
+    monkeypatch.setattr(
+        pipeline, "load_clip", lambda c: loaded.append(capsys.readouterr()) or load(c)
+    )
     config.filters.columns = {"punsafe": BoundsConfig(), "width": BoundsConfig()}
     with pytest.raises(UserError, match=r"filters\.columns\.punsafe"):
         run(config)
@@ -267,7 +270,7 @@ def test_a_column_that_is_not_there_is_told_before_anything_is_scored(config, ca
 
 
 def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
-    original = decide.load_annotations
+    original = load_annotations
     monkeypatch.setattr(decide, "load_annotations", lambda *a: original(*a).iloc[:-1])
     with pytest.raises(RuntimeError, match=r"47 pairs .* 48"):
         run(config)

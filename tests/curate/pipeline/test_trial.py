@@ -7,15 +7,19 @@ from pathlib import Path
 import pytest
 
 from curate import readers
+from curate.annotate.config import AnnotateConfig
+from curate.clip.config import ClipConfig
+from curate.decide.config import SplitConfig
 from curate.filters.config import CaptionFilterConfig, FiltersConfig
 from curate.pipeline import forecast
 from curate.pipeline import full as pipeline
 from curate.pipeline import trial as dry_run
-from curate.pipeline.config import AnnotateConfig, ClipConfig, CurateConfig, RunConfig, SplitConfig
+from curate.pipeline.config import CurateConfig
 from curate.readers.config import FolderConfig
 from curate.readers.sample import Candidate
 from curate.readers.source import Source
 from curate.run import ledger
+from curate.run.config import RunConfig
 from curate.run.intervals import wilson
 
 PLANTED, SHORT = 240, 80

@@ -2,7 +2,7 @@
 
 import io
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html import unescape
 
 import numpy as np
@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from curate.clip.config import ClipConfig
 from curate.decide.shuffled import Null
 from curate.decide.stage import Verdicts
 from curate.measures.decode import UnreadableImage
-from curate.pipeline.config import ClipConfig, CurateConfig, RunConfig
+from curate.pipeline.config import CurateConfig
 from curate.readers.config import FolderConfig
 from curate.report import curation as report
 from curate.report import drop_rates as loss
@@ -21,6 +22,7 @@ from curate.report import duplicates, licences, similarity
 from curate.report import figures as funnel
 from curate.report.pictures import Pictures
 from curate.run import ledger
+from curate.run.config import RunConfig
 from curate.run.intervals import wilson
 
 HOSTILE = '</script><img src=x onerror=alert(1)> `it\'s` "$x" \\n\u202e\n#'
@@ -96,9 +98,9 @@ def render(tmp_path):
     )
 
     def write(verdicts: Verdicts, load=picture) -> str:
-        path = tmp_path / "report.html"
-        report.write(path, config, verdicts, funnel.summarise(verdicts, [HOSTILE]), load)
-        return path.read_text()
+        figures = funnel.summarise(verdicts, [HOSTILE])
+        report.write(config.run.folder / "curate", asdict(config), verdicts, figures, load)
+        return (config.run.folder / "curate" / "report.html").read_text()
 
     return write
 

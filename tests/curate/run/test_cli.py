@@ -11,6 +11,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
 from curate.run import cli as command
+from curate.run.overrides import add_entry, explain, quote_path
 
 
 @dataclasses.dataclass
@@ -81,7 +82,7 @@ def test_a_wrong_choice_lists_the_right_ones(tmp_path, monkeypatch):
         pytest.raises(MissingConfigException) as caught,
     ):
         compose("main", overrides=["color=gren"])
-    said = command.explain(caught.value)
+    said = explain(caught.value)
     assert said.startswith("color=gren is no choice; accepted: green. Type color=green.")
 
 
@@ -105,31 +106,31 @@ ODD_PATHS = [
 @pytest.mark.parametrize("value", ODD_PATHS)
 @pytest.mark.parametrize("plus", ["", "++"])
 def test_any_path_reaches_the_configuration_as_typed(composed, value, plus):
-    argument = command.quote_path(f"{plus}run.root={value}")
+    argument = quote_path(f"{plus}run.root={value}")
     assert composed(argument.replace("run.root", "name")).name == value
 
 
 def test_paths_of_globs_are_quoted_and_lists_are_not():
-    assert command.quote_path("dataset.path=a/{0..9}.tar") == "dataset.path='a/{0..9}.tar'"
-    assert command.quote_path("dataset.path=a/[01]*.csv") == "dataset.path='a/[01]*.csv'"
-    assert command.quote_path("dataset.path=[a.tar,b.tar]") == "dataset.path=[a.tar,b.tar]"
+    assert quote_path("dataset.path=a/{0..9}.tar") == "dataset.path='a/{0..9}.tar'"
+    assert quote_path("dataset.path=a/[01]*.csv") == "dataset.path='a/[01]*.csv'"
+    assert quote_path("dataset.path=[a.tar,b.tar]") == "dataset.path=[a.tar,b.tar]"
 
 
 def test_entries_of_mappings_need_no_plus():
     arguments = ["filters.columns.x.minimum=1", "heads.nsfw.path=a", "filters.columns.x=null"]
-    assert [command.add_entry(a) for a in arguments] == [f"++{a}" for a in arguments]
+    assert [add_entry(a) for a in arguments] == [f"++{a}" for a in arguments]
     for argument in ("++filters.columns.x.minimum=1", "filters.caption.min_words=3"):
-        assert command.add_entry(argument) == argument
+        assert add_entry(argument) == argument
 
 
 def test_the_name_of_a_clip_reaches_the_configuration_as_typed():
     argument = "filters.clip_similarity.made_for=models/a=b (1)"
-    assert command.quote_path(argument) == argument.replace("=", "='", 1) + "'"
+    assert quote_path(argument) == argument.replace("=", "='", 1) + "'"
 
 
 def test_a_path_may_begin_at_home_and_what_is_quoted_stays(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert command.quote_path("dataset.root=~/pics") == "dataset.root='/home/me/pics'"
+    assert quote_path("dataset.root=~/pics") == "dataset.root='/home/me/pics'"
     for argument in (
         *(
             "dataset.root='/a=b'",
@@ -139,7 +140,7 @@ def test_a_path_may_begin_at_home_and_what_is_quoted_stays(monkeypatch):
         ),
         "clip.name=null",
     ):
-        assert command.quote_path(argument) == argument
+        assert quote_path(argument) == argument
 
 
 @pytest.mark.parametrize(("flags", "seen"), [([], "run.root='/a,b'"), (["-m"], "run.root=/a,b")])
@@ -151,13 +152,13 @@ def test_a_command_quotes_paths_but_not_those_of_a_sweep(monkeypatch, flags, see
 
 def test_a_sweep_is_no_mistake(monkeypatch):
     monkeypatch.setattr("sys.argv", ["curate", "-m", "split.val=0.05,0.1", "dataset.rot=/x"])
-    assert "dataset.rot=/x" in command.explain(HydraException("Could not override 'dataset.rot'"))
+    assert "dataset.rot=/x" in explain(HydraException("Could not override 'dataset.rot'"))
 
 
 @pytest.mark.parametrize("mistake", ["name=a=b", "name=a,b", "name={a", "name=(1)"])
 def test_a_value_that_needs_quotes_is_shown_with_them(monkeypatch, mistake):
     monkeypatch.setattr("sys.argv", ["curate", "dataset=folder", mistake])
-    said = command.explain(HydraException("mismatched input"))
+    said = explain(HydraException("mismatched input"))
     name, _, value = mistake.partition("=")
     assert f'{name}="{value}"' in said
 
@@ -175,7 +176,7 @@ def test_a_value_that_needs_quotes_is_shown_with_them(monkeypatch, mistake):
 def test_the_override_at_fault_is_the_one_named(monkeypatch, arguments, says):
     monkeypatch.setattr("sys.argv", ["curate", *arguments])
     key = arguments[-1].split("=")[0]
-    assert says in command.explain(HydraException(f"Could not override {key!r}"))
+    assert says in explain(HydraException(f"Could not override {key!r}"))
 
 
 def test_a_polite_function_leaves_with_2(capsys):
@@ -257,4 +258,4 @@ def test_multirun_inside_a_launch_is_refused(monkeypatch, capsys):
 def test_any_dataclass_error_of_omegaconf_is_explained():
     with pytest.raises(Exception, match="Key") as caught:
         OmegaConf.structured(Outer).merge_with({"nme": 1})
-    assert "nme" in command.explain(caught.value)
+    assert "nme" in explain(caught.value)

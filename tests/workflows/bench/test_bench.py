@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from curate.clip.scorer import load_clip
-from curate.pipeline.config import ClipConfig
+from curate.clip.config import ClipConfig
+from curate.clip.load import load_clip
 from workflows.bench import compare, deciding, drawing, memory, scoring, sharding
 from workflows.bench.__main__ import main
 from workflows.bench.data import Photographs

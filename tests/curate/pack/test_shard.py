@@ -6,9 +6,12 @@ import tarfile
 import pyarrow.parquet as pq
 import pytest
 
-from curate.pack import shards
-from curate.readers.sample import Sample
+from curate.pack.plan import digest, is_written, plan, remove_stale
+from curate.pack.sample import Sample, encode_sample, read_shard
+from curate.pack.shard import write_shard
 from curate.run.cli import UserError
+from curate.run.manifest import Manifest, ShardInfo, read_manifest, write_manifest
+from curate.run.tar import END_OF_TAR, header
 
 
 def row(number, split="train"):
@@ -27,11 +30,11 @@ def image_of(row):
     return f"image of {row['key']}".encode() * 100
 
 
-def plan(rows, max_samples):
+def plans_of(rows, max_samples):
     sides = {}
     for r in rows:
         sides.setdefault(r["split"], []).append(r["key"])
-    return shards.plan(sides, max_samples)
+    return plan(sides, max_samples)
 
 
 def rows_of(planned, rows):
@@ -40,9 +43,9 @@ def rows_of(planned, rows):
 
 
 def write(folder, rows, max_samples=1000):
-    plans = plan(rows, max_samples)
+    plans = plans_of(rows, max_samples)
     return plans, [
-        shards.write_shard(folder, p, ordered, "png 95", "png", map(image_of, ordered))
+        write_shard(folder, p, ordered, digest(ordered, "png 95"), "png", map(image_of, ordered))
         for p in plans
         for ordered in [rows_of(p, rows)]
     ]
@@ -50,7 +53,7 @@ def write(folder, rows, max_samples=1000):
 
 def test_a_shard_reads_back(tmp_path):
     [planned], [info] = write(tmp_path, [row(i) for i in range(5)])
-    samples = list(shards.read_shard(tmp_path / info.path))
+    samples = list(read_shard(tmp_path / info.path))
     assert [sample.key for sample in samples] == planned.keys
     first = samples[0]
     assert first.image == image_of({"key": first.key})
@@ -75,7 +78,7 @@ def test_the_table_beside_a_shard_keeps_whole_numbers_whole(tmp_path):
 def test_headers_are_those_of_tarfile(name, size):
     info = tarfile.TarInfo(name)
     info.size = size
-    assert shards.header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
+    assert header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_webdataset_and_tarfile_read_it(tmp_path):
@@ -83,7 +86,7 @@ def test_webdataset_and_tarfile_read_it(tmp_path):
     _, [info] = write(tmp_path, [row(i) for i in range(5)])
     path = tmp_path / info.path
     found = list(webdataset.WebDataset(str(path), shardshuffle=False).decode())
-    ours = list(shards.read_shard(path))
+    ours = list(read_shard(path))
     assert [sample["__key__"] for sample in found] == [sample.key for sample in ours]
     assert [sample["txt"] for sample in found] == [sample.caption for sample in ours]
     assert [sample["json"] for sample in found] == [sample.meta for sample in ours]
@@ -108,7 +111,7 @@ def test_bytes_do_not_depend_on_order_or_place(tmp_path):
 
 
 def test_shards_are_of_equal_size():
-    plans = plan([row(i) for i in range(101)], 25)
+    plans = plans_of([row(i) for i in range(101)], 25)
     assert sorted(len(planned.keys) for planned in plans) == [20, 20, 20, 20, 21]
     assert sorted(key for planned in plans for key in planned.keys) == [
         f"k{i:03d}" for i in range(101)
@@ -118,13 +121,13 @@ def test_shards_are_of_equal_size():
 def test_what_is_written_is_known_and_what_changed_is_not(tmp_path):
     [planned], [info] = write(tmp_path, [row(i) for i in range(5)])
     rows = rows_of(planned, [row(i) for i in range(5)])
-    wanted = shards.digest(rows, "png 95")
-    assert shards.is_written(tmp_path, planned, wanted) == info
-    assert shards.is_written(tmp_path, planned, shards.digest(rows, "jpg 95")) is None
+    wanted = digest(rows, "png 95")
+    assert is_written(tmp_path, planned, wanted) == info
+    assert is_written(tmp_path, planned, digest(rows, "jpg 95")) is None
     rows[0]["captions"] = ["another"]
-    assert shards.is_written(tmp_path, planned, shards.digest(rows, "png 95")) is None
+    assert is_written(tmp_path, planned, digest(rows, "png 95")) is None
     (tmp_path / info.path).write_bytes(b"cut short")
-    assert shards.is_written(tmp_path, planned, wanted) is None
+    assert is_written(tmp_path, planned, wanted) is None
 
 
 def test_an_error_in_the_middle_leaves_no_tar(tmp_path):
@@ -134,16 +137,16 @@ def test_an_error_in_the_middle_leaves_no_tar(tmp_path):
         return b"image"
 
     rows = [row(i) for i in range(5)]
-    [planned] = plan(rows, 10)
+    [planned] = plans_of(rows, 10)
     rows = rows_of(planned, rows)
     with pytest.raises(RuntimeError, match="disk on fire"):
-        shards.write_shard(tmp_path, planned, rows, "png 95", "png", map(fail_late, rows))
+        write_shard(tmp_path, planned, rows, digest(rows, "png 95"), "png", map(fail_late, rows))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_stale_shards_go(tmp_path):
     plans, _ = write(tmp_path, [row(i) for i in range(50)], 10)
-    shards.remove_stale(tmp_path, plans[:2])
+    remove_stale(tmp_path, plans[:2])
     left = {path.name for path in tmp_path.rglob("*.*") if path.is_file()}
     stems = ("000000", "000001")
     assert left == {f"{s}{end}" for s in stems for end in (".tar", ".parquet", "_stats.json")}
@@ -159,12 +162,12 @@ def members(path, names):
 def test_a_broken_shard_is_named(tmp_path):
     apart = members(tmp_path / "apart.tar", ["a.txt", "b.txt", "a.json"])
     with pytest.raises(ValueError, match=r"apart\.tar: sample 'a' has only txt"):
-        list(shards.read_shard(apart))
+        list(read_shard(apart))
     _, [info] = write(tmp_path, [row(i) for i in range(5)])
     whole = (tmp_path / info.path).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[:5_000])
     with pytest.raises(ValueError, match=r"cut\.tar"):
-        list(shards.read_shard(tmp_path / "cut.tar"))
+        list(read_shard(tmp_path / "cut.tar"))
 
 
 def test_members_that_are_not_adjacent_are_an_error(tmp_path):
@@ -174,40 +177,38 @@ def test_members_that_are_not_adjacent_are_an_error(tmp_path):
     )
     path = tmp_path / "twice.tar"
     path.write_bytes(
-        b"".join(
-            part for sample in (one, other, one) for part in shards.encode_sample(sample, "png")
-        )
-        + shards.END_OF_TAR
+        b"".join(part for sample in (one, other, one) for part in encode_sample(sample, "png"))
+        + END_OF_TAR
     )
     with pytest.raises(ValueError, match=r"twice\.tar.*'a'.*not adjacent"):
-        list(shards.read_shard(path))
+        list(read_shard(path))
 
 
 def test_manifest_round_trip_and_its_absence(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m curate run\.name=mine"):
-        shards.read_manifest(tmp_path / "mine" / "curate")
-    info = shards.ShardInfo("shards/train/000000.tar", "train", 5, 10_240, "ab" * 32)
-    manifest = shards.Manifest((info,), {"pairs_in": 5}, {"scorer": "x"}, "png")
-    shards.write_manifest(tmp_path, manifest)
-    assert shards.read_manifest(tmp_path) == manifest
-    assert shards.read_manifest(tmp_path).shards_of("val") == []
+        read_manifest(tmp_path / "mine" / "curate")
+    info = ShardInfo("shards/train/000000.tar", "train", 5, 10_240, "ab" * 32)
+    manifest = Manifest((info,), {"pairs_in": 5}, {"scorer": "x"}, "png")
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+    assert read_manifest(tmp_path).shards_of("val") == []
     content = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(content | {"version": 9}))
     with pytest.raises(UserError, match="version 9"):
-        shards.read_manifest(tmp_path)
+        read_manifest(tmp_path)
 
 
 def test_a_writer_that_was_killed_between_tar_and_table_vouches_for_nothing(tmp_path, monkeypatch):
     rows = [row(i) for i in range(5)]
     [planned], _ = write(tmp_path, rows)
-    wanted = shards.digest(rows_of(planned, rows), "png 95")
+    wanted = digest(rows_of(planned, rows), "png 95")
     other = [r | {"captions": ["another"]} for r in rows]
 
     def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_write_sidecar", killed)
+        patch.setattr("curate.pack.shard._write_sidecar", killed)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, other)
-    assert shards.is_written(tmp_path, planned, wanted) is None
+    assert is_written(tmp_path, planned, wanted) is None

@@ -1,0 +1,28 @@
+"""The typed schema of the keys ``annotate.*``, with the range of every value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from curate.measures.registry import MEASURES
+from curate.run.cli import check
+
+
+@dataclass
+class AnnotateConfig:
+    """How the measuring is cut into resumable parts."""
+
+    images_per_part: int = 512
+    workers: int = 2  # threads that read and decode
+    max_reject_rate: float = 0.5  # of a full part; more unreadable images stop the run
+    draft: bool = False  # decode JPEGs at a fraction of their size: faster, other scores
+    measures: list[str] = field(default_factory=list)  # beyond those that the filters need
+
+    def __post_init__(self) -> None:
+        key = "annotate.images_per_part"
+        check(self.images_per_part > 0, key, self.images_per_part, "> 0")
+        check(self.workers > 0, "annotate.workers", self.workers, "> 0")
+        rate = self.max_reject_rate
+        check(0 <= rate <= 1, "annotate.max_reject_rate", rate, "a share, 0 ... 1")
+        for name in self.measures:
+            check(name in MEASURES, "annotate.measures", name, ", ".join(MEASURES))

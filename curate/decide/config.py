@@ -1,0 +1,53 @@
+"""The typed schema of the keys ``split.*``, with the range of every value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from curate.filters.config import LARGEST_DISTANCE
+from curate.run.cli import check
+
+LARGEST_SHARE = 0.5  # of the data, on a held-out side
+
+
+SMALLEST_JUDGED = 32  # held-out images that python -m evaluate gives a verdict on
+
+
+@dataclass
+class SplitConfig:
+    """Shares held out of training, by hash of the duplicate group.
+
+    Attributes:
+        val: share of the images that the verdict is made on.
+        test: share of the images that nothing looks at before the end.
+        minimum: images per held-out side, as far as a tenth of the data allows.
+        seed: of the hash.
+        hamming_distance: bits of 64 in which the perceptual hashes of pictures on different sides,
+            as they are or mirrored, differ at least by one more; null tells only equal pixels. At 4
+            every recompressed or resized photograph is found, and unlike ones differ in 18; symmetric
+            drawings look more alike to it, see ``images.phashes``.
+    """
+
+    val: float = 0.05
+    test: float = 0.05
+    minimum: int = 128
+    seed: int = 0
+    hamming_distance: int | None = 4
+
+    def __post_init__(self) -> None:
+        for side in ("val", "test"):
+            value = getattr(self, side)
+            check(
+                0 <= value < LARGEST_SHARE,
+                f"split.{side}",
+                value,
+                "a share, 0 or more and below 0.5",
+            )
+        check(self.minimum >= 0, "split.minimum", self.minimum, ">= 0")
+        bits = self.hamming_distance
+        check(
+            bits is None or 0 <= bits <= LARGEST_DISTANCE,
+            "split.hamming_distance",
+            bits,
+            f"null or 0 ... {LARGEST_DISTANCE}",
+        )

@@ -1,0 +1,93 @@
+"""A sample of a shard, and its members in the tar: image, json and txt under one key."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from curate.run.tar import header
+
+# Formats that are stored as they are, by Pillow's names; MPO is a JPEG with more pictures behind it.
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
+
+
+IMAGE_EXTENSIONS = tuple(dict.fromkeys(EXTENSIONS.values()))
+
+
+def read_shard(path: Path) -> Iterator[Sample]:
+    """The samples of one tar, in order.
+
+    Raises:
+        ValueError: the tar is damaged, members of a sample are not adjacent, or one is missing;
+            names the shard.
+    """
+    try:
+        yield from _read_tar(path)
+    except tarfile.ReadError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); type: python -m curate, it writes it anew"
+        ) from error
+
+
+def _read_tar(path: Path) -> Iterator[Sample]:
+    seen: set[str] = set()
+    with tarfile.open(path) as tar:
+        for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
+            if key in seen:
+                raise ValueError(f"{path}: the members of sample {key!r} are not adjacent")
+            seen.add(key)
+            files = {member.name.partition(".")[2]: _content(tar, member) for member in members}
+            image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
+            if image is None or not {"json", "txt"} <= files.keys():
+                raise ValueError(f"{path}: sample {key!r} has only {', '.join(files)}")
+            try:
+                meta = json.loads(files["json"])
+            except ValueError as error:
+                raise ValueError(
+                    f"{path}: the json of sample {key!r} is damaged: {error}"
+                ) from error
+            if not isinstance(meta, dict) or not isinstance(meta.get("captions"), list):
+                raise ValueError(f"{path}: the json of sample {key!r} holds no list of captions")
+            yield Sample(key, image, tuple(meta["captions"]), meta)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    if stream is None:
+        raise ValueError(f"{tar.name}: {member.name} is no file")
+    return stream.read()
+
+
+def encode_sample(sample: Sample, extension: str) -> list[bytes]:
+    """USTAR bytes of a sample in parts: image, json and txt side by side, no times, no owners."""
+    meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    members = (
+        (extension, sample.image),
+        ("json", meta.encode()),
+        ("txt", sample.caption.encode()),
+    )
+    parts: list[bytes] = []
+    for suffix, content in members:
+        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+        parts += [header(f"{sample.key}.{suffix}", len(content)), content, padding]
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of a shard with the captions that were kept, the best first."""
+
+    key: str
+    image: bytes
+    captions: tuple[str, ...]
+    meta: dict[str, Any]
+
+    @property
+    def caption(self) -> str:
+        """The caption with the highest similarity."""
+        return self.captions[0]

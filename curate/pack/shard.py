@@ -1,0 +1,79 @@
+"""One shard on disk: a tar of samples, its sidecar table and, last, its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from curate.pack.plan import Plan
+from curate.pack.sample import Sample, encode_sample
+from curate.run.files import HashingWriter, atomic_write, write_json
+from curate.run.manifest import ShardInfo, stats_path
+from curate.run.tar import END_OF_TAR
+
+
+def write_shard(
+    curate_dir: Path,
+    planned: Plan,
+    rows: Sequence[dict[str, Any]],
+    digest: str,
+    extension: str,
+    images: Iterable[bytes],
+    progress: Callable[[], object] = lambda: None,
+) -> ShardInfo:
+    """Write one tar, its sidecar table and, last, its statistics.
+
+    Args:
+        curate_dir: the folder that ``planned.path`` is relative to.
+        planned: the shard.
+        rows: its samples, see ``samples.Samples.rows``; the columns of the sidecar.
+        digest: of ``rows`` and the settings, see ``plan.digest``; a later run knows the shard by it.
+        extension: ``jpg`` or ``png``.
+        images: the bytes to store, one for each row in order.
+        progress: called after each sample.
+    """
+    path = curate_dir / planned.path
+    # Before the tar changes: what a killed writer leaves must not pass for the earlier shard.
+    stats_path(path).unlink(missing_ok=True)
+    with atomic_write(path) as stream, HashingWriter(stream) as hashing:
+        for row, image in zip(rows, images, strict=True):
+            sample = Sample(row["key"], image, tuple(row["captions"]), _meta(row))
+            hashing.write(*encode_sample(sample, extension))
+            progress()
+        hashing.write(END_OF_TAR)
+    _write_sidecar(path.with_suffix(".parquet"), rows)
+    size = path.stat().st_size
+    info = ShardInfo(planned.path, planned.split, len(rows), size, hashing.hexdigest())
+    _write_stats(path, info, digest)
+    return info
+
+
+def _write_sidecar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The samples' table, one row each, as img2dataset puts it beside a tar."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(list(rows))
+    captions = pa.array([row["captions"][0] for row in rows], pa.string())
+    with atomic_write(path) as stream:
+        pq.write_table(table.add_column(1, "caption", captions), stream)
+
+
+def _write_stats(path: Path, info: ShardInfo, digest: str) -> None:
+    """img2dataset's ``_stats.json``, whose presence says that the shard is whole."""
+    stats = {
+        "count": info.samples,
+        "successes": info.samples,
+        "failed_to_download": 0,
+        "failed_to_resize": 0,
+        "status_dict": {"success": info.samples},
+        "bytes": info.bytes,
+        "sha256": info.sha256,
+        "plan": digest,
+    }
+    write_json(stats_path(path), stats)
+
+
+def _meta(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None and value != ""}

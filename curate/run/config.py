@@ -1,0 +1,25 @@
+"""Where a run's folder is: the keys ``run.root`` and ``run.name``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.run.cli import check
+
+
+@dataclass
+class RunConfig:
+    """Where the run's folder is: ``<root>/<name>``, relative to the working directory."""
+
+    root: str = "runs"
+    name: str = "${dataset.name}"
+
+    def __post_init__(self) -> None:
+        sound = bool(self.name) and "/" not in self.name and not self.name.startswith(".")
+        check(sound, "run.name", self.name, "one folder name; run.root=FOLDER says where it is")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.root, self.name)

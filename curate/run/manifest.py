@@ -1,0 +1,91 @@
+"""The manifest of a finished curation: every shard with its size and hash, written last."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.run.cli import UserError, run_arguments
+from curate.run.files import read_json, write_json
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """A shard as the manifest lists it; ``path`` is relative to the manifest's folder."""
+
+    path: str
+    split: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a finished curation holds. It is written last: where it is, everything is."""
+
+    shards: tuple[ShardInfo, ...]
+    totals: dict[str, Any]
+    fingerprint: dict[str, str]
+    image_format: str
+
+    def shards_of(self, split: str) -> list[ShardInfo]:
+        """The shards of one side, in order."""
+        return [shard for shard in self.shards if shard.split == split]
+
+
+def read_manifest(curate_dir: Path) -> Manifest:
+    """Read ``curate_dir/manifest.json``.
+
+    Raises:
+        FileNotFoundError: nothing was curated there, or curation has not finished.
+        UserError: the manifest is of another version of this program.
+    """
+    path = curate_dir / "manifest.json"
+    retry = f"python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
+    if not path.is_file():
+        raise FileNotFoundError(f"{curate_dir} holds no finished curation; type: {retry}")
+    content = read_json(path)
+    if content is None:
+        raise UserError(f"{path} is damaged; type: {retry}")
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{path} has version {content.get('version')}, not {VERSION}; type: {retry}"
+        )
+    return Manifest(
+        shards=tuple(ShardInfo(**shard) for shard in content["shards"]),
+        totals=content["totals"],
+        fingerprint=content["fingerprint"],
+        image_format=content["image_format"],
+    )
+
+
+def write_manifest(curate_dir: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``; call it when everything else is in place."""
+    write_json(curate_dir / "manifest.json", {"version": VERSION, **asdict(manifest)})
+
+
+def stats_path(tar: Path) -> Path:
+    """Where a shard's statistics are."""
+    return tar.with_name(f"{tar.stem}_stats.json")
+
+
+def old_manifest(curate_dir: Path) -> Manifest | None:
+    """The earlier curation's, if it was finished and can be read."""
+    try:
+        return read_manifest(curate_dir)
+    except (FileNotFoundError, UserError):
+        return None
+
+
+def retire(curate_dir: Path, unless: Manifest | None = None) -> None:
+    """Remove the old manifest and report, which describe shards that are about to change.
+
+    ``unless`` names the manifest of what is there now: where it equals the old one, both stay.
+    """
+    if unless is None or unless != old_manifest(curate_dir):
+        for stale in ("manifest.json", "report.html"):
+            (curate_dir / stale).unlink(missing_ok=True)
