@@ -26,14 +26,14 @@ from curate.run.files import (
 from curate.run.manifest import Manifest, ShardInfo, read_manifest, stats_path, write_manifest
 from curate.run.removals import (
     REASON,
-    Removed,
+    Removals,
     asked_for,
     identities,
     note,
     read_list,
-    removed,
+    read_removals,
     values,
-    write,
+    write_removals,
 )
 from curate.run.tar import END_OF_TAR
 
@@ -108,11 +108,11 @@ def remove(
     return record
 
 
-def _check(curate_dir: Path, asked: Removed) -> None:
+def _check(curate_dir: Path, asked: Removals) -> None:
     """Raise where a shard that this or an interrupted removal concerns is not what was written."""
     rows = identities(curate_dir)
     rows = rows[rows["kept"]]
-    goes = asked.drops(rows) | removed(curate_dir).drops(rows)
+    goes = asked.drops(rows) | read_removals(curate_dir).drops(rows)
     holding = set(rows.loc[~goes, "shard"])  # something, afterwards
     listed = {shard.path: shard for shard in read_manifest(curate_dir).shards}
     concerned = tqdm(sorted(set(rows.loc[goes, "shard"])), desc="check", unit="shard")
@@ -163,7 +163,7 @@ def carry_out(curate_dir: Path) -> None:
     Each file is replaced whole. The ledger follows when all shards have, so that until then it says
     which ones are concerned; to do all again changes nothing.
     """
-    known = removed(curate_dir)
+    known = read_removals(curate_dir)
     for folder in ("shards", "ledger"):
         remove_parts(curate_dir / folder)
     rows = identities(curate_dir)
@@ -179,7 +179,7 @@ def carry_out(curate_dir: Path) -> None:
     manifest = _follow(curate_dir, read_manifest(curate_dir), rows)
     _write_funnel(curate_dir, manifest)
     write_manifest(curate_dir, manifest)
-    write(curate_dir, replace(known, pending=False))
+    write_removals(curate_dir, replace(known, pending=False))
 
 
 def _take_out(path: Path, keys: set[str]) -> None:
@@ -227,7 +227,7 @@ def _copy_table(path: Path, without: set[str]) -> int:
     return len(table)
 
 
-def _mark(part: Path, known: Removed) -> None:
+def _mark(part: Path, known: Removals) -> None:
     """The ledger's rows of what was kept until now: dropped, "removed"."""
     table = ledger.read_part(part)
     gone = known.drops(table) & table["kept"]

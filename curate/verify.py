@@ -18,7 +18,7 @@ from curate.run.cli import UserError, run_arguments
 from curate.run.files import read_json, sha256_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
-from curate.run.removals import removed
+from curate.run.removals import read_removals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ def _ledger(curate_dir: Path) -> tuple[pd.DataFrame | None, list[str]]:
 
 def _removal(curate_dir: Path) -> Iterator[str]:
     try:
-        pending = removed(curate_dir).pending
+        pending = read_removals(curate_dir).pending
     except UserError as error:
         yield str(error)
         return

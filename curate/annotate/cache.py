@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.annotate.hash_index import Index, name_of, names_of
+from curate.annotate.hash_index import HashIndex, name_of, names_of
 from curate.annotate.parts import _head, read_part
 from curate.measures.registry import PICTURE_COLUMNS
 from curate.readers.sample import Candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageRecord:
     """What is known of an image: of an unreadable one little but the reason.
 
     Attributes:
@@ -53,14 +53,14 @@ _ROW = (1 << 32) - 1
 _COLUMNS = ("key", "version", "sha256", "pixels", "caption", "caption_index", "clip_similarity")
 
 
-class Known:
+class AnnotationCache:
     """Finds measurements in the parts of an annotation folder; the parts stay on the disk."""
 
     def __init__(self, stamps: Mapping[str, str]) -> None:
         """``stamps`` say which optional measures count: those made by the same release of a model."""
         self._stamps = stamps
         self._parts: list[Path] = []
-        self._candidates, self._contents, self._captions = Index(), Index(), Index()
+        self._candidates, self._contents, self._captions = HashIndex(), HashIndex(), HashIndex()
 
     def add_part(self, path: Path) -> None:
         """Index one part; what it has counts more than what was there before."""
@@ -79,12 +79,12 @@ class Known:
             index.add(names, places[chosen])
         self._parts.append(path)
 
-    def of_candidate(self, candidate: Candidate) -> Picture | None:
+    def of_candidate(self, candidate: Candidate) -> ImageRecord | None:
         """The picture of an unchanged candidate, without a look at its bytes."""
         place = self._candidates.find(name_of(candidate.key, candidate.version))
         return self._picture(place, key=candidate.key, version=candidate.version)
 
-    def of_content(self, sha256: str) -> Picture | None:
+    def of_content(self, sha256: str) -> ImageRecord | None:
         """The picture with these bytes, whatever its key."""
         return self._picture(self._contents.find(name_of(sha256)), sha256=sha256)
 
@@ -103,7 +103,7 @@ class Known:
             found |= {caption: _vector(embedding) for caption, embedding in stored if embedding}
         return found
 
-    def _picture(self, place: int | None, **expected: str) -> Picture | None:
+    def _picture(self, place: int | None, **expected: str) -> ImageRecord | None:
         """What stands at ``place``, if that is what was looked for."""
         if place is None:
             return None
@@ -119,7 +119,7 @@ class Known:
             for column in PICTURE_COLUMNS.get(name, ())
         }
         embedding = table["image_embedding"][row].as_py()
-        return Picture(**record, values=values, embedding=embedding and _vector(embedding))
+        return ImageRecord(**record, values=values, embedding=embedding and _vector(embedding))
 
 
 @lru_cache(maxsize=4)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from curate.annotate import embeddings
 from curate.annotate.parts import reading_part
-from curate.annotate.spec import Request
+from curate.annotate.spec import AnnotationSpec
 from curate.annotate.table import as_text
 from curate.measures import registry
 from curate.measures.phash import PIXELS_DIGITS
@@ -26,7 +26,7 @@ _READERS = 2
 _WHOLE = {pa.int64(): pd.Int64Dtype()}
 
 
-def load_annotations(parts: list[Path], request: Request) -> pd.DataFrame:
+def load_annotations(parts: list[Path], request: AnnotationSpec) -> pd.DataFrame:
     """All parts as one frame in input order, without the embeddings, and with nothing but what was asked for.
 
     What an earlier run measured beyond ``request`` is left out, so that the verdicts do not depend on

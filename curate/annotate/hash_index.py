@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-class Index:
+class HashIndex:
     """A mapping that only grows; of equal names the latest counts.
 
     Entries lie in runs, each sorted and at least twice as long as the next, so that a name is looked

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.annotate import table as rows
-from curate.annotate.cache import Known, Picture
+from curate.annotate.cache import AnnotationCache, ImageRecord
 from curate.measures import registry
 from curate.measures.decode import CANNOT_BE_READ, UnreadableImage, decode, probe
 from curate.measures.phash import phashes, pixels_sha256
@@ -21,7 +21,7 @@ from curate.readers.sample import Candidate
 if TYPE_CHECKING:
     import torch
 
-    from curate.annotate.spec import Request
+    from curate.annotate.spec import AnnotationSpec
     from curate.clip.scorer import ClipScorer
 
 BATCH = 64  # images that are fetched and decoded ahead of the model
@@ -33,7 +33,7 @@ _Started = TypeVar("_Started")
 class _Seen:
     """An image on its way: its bytes until they are decoded, its pixels until they are encoded."""
 
-    picture: Picture
+    picture: ImageRecord
     data: bytes = b""
     pixels: torch.Tensor | None = None
 
@@ -43,8 +43,8 @@ class Measurer:
 
     def __init__(
         self,
-        known: Known,
-        request: Request,
+        known: AnnotationCache,
+        request: AnnotationSpec,
         load: Callable[[str], bytes],
         load_scorer: Callable[[], ClipScorer],
         pool: ThreadPoolExecutor,
@@ -97,9 +97,9 @@ class Measurer:
 
     def _pictures(
         self, chunk: Sequence[Candidate], hopeful: set[str], progress: Callable[[int], object]
-    ) -> dict[str, Picture]:
+    ) -> dict[str, ImageRecord]:
         """Each candidate's picture by key; those already known cost nothing."""
-        found: dict[str, Picture] = {}
+        found: dict[str, ImageRecord] = {}
         for candidate in chunk:
             picture = self.known.of_candidate(candidate)
             if picture and self._suffices(picture, candidate.key in hopeful):
@@ -112,7 +112,7 @@ class Measurer:
             progress(len(batch))
         return found
 
-    def _suffices(self, picture: Picture, is_hopeful: bool) -> bool:
+    def _suffices(self, picture: ImageRecord, is_hopeful: bool) -> bool:
         if picture.error:
             return not picture.error.startswith(CANNOT_BE_READ)  # the next run may be allowed to
         if picture.pixels:
@@ -154,7 +154,7 @@ class Measurer:
         try:
             data = self._load(candidate.location)
         except UnreadableImage as error:
-            return _Seen(Picture(error=error.reason))
+            return _Seen(ImageRecord(error=error.reason))
         sha256 = hashlib.sha256(data).hexdigest()
         known = self.known.of_content(sha256)
         if known and self._suffices(known, is_hopeful=True):
@@ -162,9 +162,9 @@ class Measurer:
         try:
             width, height, kind = probe(data)
         except UnreadableImage as error:
-            return _Seen(Picture(sha256, len(data), error=error.reason))
+            return _Seen(ImageRecord(sha256, len(data), error=error.reason))
         embedding = known.embedding if known else None
-        return _Seen(Picture(sha256, len(data), width, height, kind, embedding=embedding), data)
+        return _Seen(ImageRecord(sha256, len(data), width, height, kind, embedding=embedding), data)
 
     def _start_decoding(
         self,
@@ -195,7 +195,7 @@ class Measurer:
         try:
             image = decode(data, self._load_scorer().image_px if self.request.draft else None)
         except UnreadableImage as error:
-            seen.picture = Picture(picture.sha256, picture.bytes, error=error.reason)
+            seen.picture = ImageRecord(picture.sha256, picture.bytes, error=error.reason)
             return
         width, height = image.size
         if self.request.draft:

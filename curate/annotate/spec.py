@@ -9,12 +9,12 @@ from curate.annotate.config import AnnotateConfig
 from curate.clip.config import ClipConfig
 from curate.clip.models import fingerprint, label
 from curate.filters.config import FiltersConfig
-from curate.filters.prefilter import Gate
+from curate.filters.prefilter import Prefilter
 from curate.measures import registry
 
 
 @dataclass(frozen=True)
-class Request:
+class AnnotationSpec:
     """What is to be measured; parts that were measured otherwise are measured again.
 
     Attributes:
@@ -25,16 +25,18 @@ class Request:
     """
 
     clip_model: str
-    gate: Gate
+    gate: Prefilter
     measures: dict[str, str] = field(default_factory=dict)
     draft: bool = False
 
     @classmethod
-    def of(cls, clip: ClipConfig, filters: FiltersConfig, annotate: AnnotateConfig) -> Request:
+    def of(
+        cls, clip: ClipConfig, filters: FiltersConfig, annotate: AnnotateConfig
+    ) -> AnnotationSpec:
         """What a CLIP, the rules and ``annotate.*`` ask for."""
         return cls(
             f"{label(clip)} {fingerprint(clip, annotate.draft)}",
-            Gate(filters.image, filters.caption),
+            Prefilter(filters.image, filters.caption),
             registry.stamps(needed(filters, annotate.measures)),
             annotate.draft,
         )

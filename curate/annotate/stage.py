@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from curate.annotate.cache import Known
+from curate.annotate.cache import AnnotationCache
 from curate.annotate.config import AnnotateConfig
-from curate.annotate.hash_index import Index, name_of, names_of
+from curate.annotate.hash_index import HashIndex, name_of, names_of
 from curate.annotate.measurer import Measurer
 from curate.annotate.parts import LIST, METADATA, part_head, read_part, reading_part
-from curate.annotate.spec import Request
+from curate.annotate.spec import AnnotationSpec
 from curate.clip.scorer import ClipScorer
 from curate.measures.decode import CANNOT_BE_READ, MISSING_FILE
 from curate.readers.sample import Candidate
@@ -45,7 +45,7 @@ def annotate(
     source: Source,
     folder: Path,
     config: AnnotateConfig,
-    request: Request,
+    request: AnnotationSpec,
     load_scorer: Callable[[], ClipScorer],
 ) -> Annotations:
     """Measure all candidates of ``source`` in one pass, a part at a time.
@@ -59,7 +59,7 @@ def annotate(
     """
     remove_parts(folder)
     paths: list[Path] = []
-    keys, pairs = Index(), 0
+    keys, pairs = HashIndex(), 0
     with (
         tqdm(total=source.total, desc="annotate", unit="img") as bar,
         ThreadPoolExecutor(config.workers) as pool,
@@ -83,7 +83,9 @@ def annotate(
     return Annotations(paths, pairs)
 
 
-def _remove_superseded(folder: Path, paths: list[Path], keys: Index, request: Request) -> None:
+def _remove_superseded(
+    folder: Path, paths: list[Path], keys: HashIndex, request: AnnotationSpec
+) -> None:
     """Delete parts all of whose images this pass has measured or found; others may be wanted again.
 
     Those of another CLIP, or of images outside a trial's selection, stay, and so do those whose damage
@@ -124,7 +126,7 @@ def _chunks(candidates: Iterator[Candidate], size: int) -> Iterator[list[Candida
         yield chunk
 
 
-def _check_keys(chunk: list[Candidate], seen: Index) -> None:
+def _check_keys(chunk: list[Candidate], seen: HashIndex) -> None:
     names = names_of([(candidate.key,) for candidate in chunk])
     here: set[int] = set()
     for candidate, name in zip(chunk, names.tolist(), strict=True):
@@ -136,7 +138,7 @@ def _check_keys(chunk: list[Candidate], seen: Index) -> None:
     seen.add(names, np.zeros(len(names), np.int64))
 
 
-def _digest(chunk: list[Candidate], request: Request) -> str:
+def _digest(chunk: list[Candidate], request: AnnotationSpec) -> str:
     """Changes with whatever the part would hold, but for what the gate kept out."""
     digest = hashlib.blake2b(f"{FORMAT} {request.clip_model}".encode(), digest_size=8)
     for c in chunk:
@@ -145,7 +147,7 @@ def _digest(chunk: list[Candidate], request: Request) -> str:
     return digest.hexdigest()
 
 
-def _is_done(path: Path, request: Request) -> bool:
+def _is_done(path: Path, request: AnnotationSpec) -> bool:
     """Whether a part holds all that is asked for, and nothing that the next try may mend."""
     head = part_head(path)
     if not head or head["to_retry"] or not request.measures.items() <= head["measures"].items():
@@ -156,8 +158,8 @@ def _is_done(path: Path, request: Request) -> bool:
         return not request.gate.opens_for(path)
 
 
-def _known(folder: Path, request: Request) -> Known:
-    known = Known(request.measures)
+def _known(folder: Path, request: AnnotationSpec) -> AnnotationCache:
+    known = AnnotationCache(request.measures)
     for path in sorted(folder.glob("part-*.parquet")):
         head = part_head(path)
         if (head.get("format"), head.get("clip_model")) == (FORMAT, request.clip_model):

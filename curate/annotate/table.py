@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.annotate.cache import STORED, Picture
+from curate.annotate.cache import STORED, ImageRecord
 from curate.readers.sample import Candidate
 
 _CLIP_MODEL = pa.dictionary(pa.int32(), pa.string())
@@ -39,7 +39,7 @@ COLUMNS = tuple(name for name, _ in _FIELDS)
 
 
 def row(
-    candidate: Candidate, index: int, picture: Picture, texts: Mapping[str, np.ndarray]
+    candidate: Candidate, index: int, picture: ImageRecord, texts: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """The pair of an image and its caption number ``index``; an image without any has one row, too.
 

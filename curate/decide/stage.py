@@ -11,7 +11,7 @@ import pandas as pd
 
 from curate.annotate.embeddings import Embeddings
 from curate.annotate.frame import load_annotations
-from curate.annotate.spec import Request
+from curate.annotate.spec import AnnotationSpec
 from curate.clip.config import HeadConfig
 from curate.clip.heads import load_head
 from curate.decide import duplicates, split
@@ -22,7 +22,7 @@ from curate.filters.rules import rules
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.run import memory
 from curate.run.ledger import DROPPED, KEPT, UNREADABLE
-from curate.run.removals import REASON, Removed
+from curate.run.removals import REASON, Removals
 
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
 _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
@@ -60,11 +60,11 @@ class Verdicts:
 
 def judge(
     parts: list[Path],
-    spec: Request,
+    spec: AnnotationSpec,
     heads: Mapping[str, HeadConfig],
     filters: FiltersConfig,
     sides: SplitConfig,
-    removed: Removed,
+    removals: Removals,
 ) -> Verdicts:
     """The verdicts on all pairs of ``parts``.
 
@@ -74,7 +74,7 @@ def judge(
         heads: small models on the embeddings, by name; each fills the column ``head_<name>``.
         filters: the rules.
         sides: the shares to hold out.
-        removed: what has to go whatever the rules say.
+        removals: what has to go whatever the rules say.
 
     Raises:
         UserError: a head cannot be read, or belongs to another CLIP.
@@ -84,7 +84,7 @@ def judge(
     pairs = load_annotations(parts, spec)
     memory.give_back()  # the reading of many small parts leaves as much behind as it returns
     pairs = pairs.assign(**_scores(pairs, embedded, loaded))
-    return decide(pairs, embedded, filters, sides, removed)
+    return decide(pairs, embedded, filters, sides, removals)
 
 
 def _scores(
@@ -110,7 +110,7 @@ def decide(
     embedded: Embeddings,
     filters: FiltersConfig,
     sides: SplitConfig,
-    removed: Removed,
+    removals: Removals,
 ) -> Verdicts:
     """Apply the rules in order; the first that a pair fails is its reason.
 
@@ -119,26 +119,26 @@ def decide(
         embedded: the embeddings of the same parts.
         filters: the rules.
         sides: the shares to hold out.
-        removed: what has to go whatever the rules say.
+        removals: what has to go whatever the rules say.
     """
     groups = duplicates.groups(pairs, sides, filters.duplicates, embedded)
     pairs = pairs.assign(duplicate_group=groups)
     null = shuffled(pairs, embedded)
     cut, cut_by = _cut(filters, null)
-    court = _Court(pairs)
-    if removed.records:
-        court.drop(REASON, REASON, removed.drops(pairs)[court.left.index])
+    runner = RuleRunner(pairs)
+    if removals.records:
+        runner.drop(REASON, REASON, removals.drops(pairs)[runner.left.index])
     for rule in rules(filters, cut):
-        court.drop(rule.name, rule.reason, rule.drops(court.left))
-        if cut is None and rule.name == SIMILARITY and len(court.left):
-            cut = float(court.left["clip_similarity"].min())  # where the fraction cuts
-    court.drop_copies(duplicates.copies(court.left, filters.duplicates, embedded))
-    ledger = court.ledger().drop(columns=list(_INTERNAL))
-    ledger["split"] = _split(court.left, sides).reindex(ledger.index).fillna("")
-    return Verdicts(ledger, court.steps, cut, cut_by, null)
+        runner.drop(rule.name, rule.reason, rule.drops(runner.left))
+        if cut is None and rule.name == SIMILARITY and len(runner.left):
+            cut = float(runner.left["clip_similarity"].min())  # where the fraction cuts
+    runner.drop_copies(duplicates.copies(runner.left, filters.duplicates, embedded))
+    ledger = runner.ledger().drop(columns=list(_INTERNAL))
+    ledger["split"] = _split(runner.left, sides).reindex(ledger.index).fillna("")
+    return Verdicts(ledger, runner.steps, cut, cut_by, null)
 
 
-class _Court:
+class RuleRunner:
     """The pairs that are left, and what became of the others."""
 
     def __init__(self, pairs: pd.DataFrame) -> None:

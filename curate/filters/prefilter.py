@@ -20,7 +20,7 @@ from curate.filters.rule import Rule
 
 
 @dataclass(frozen=True)
-class Gate:
+class Prefilter:
     """The rules that a header and a caption alone decide; the same rules apply again in ``decide``."""
 
     image: ImageFilterConfig

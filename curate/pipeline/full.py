@@ -15,7 +15,7 @@ from typing import Any
 
 from curate.annotate import stage as annotate
 from curate.annotate.columns import unheard_of
-from curate.annotate.spec import Request
+from curate.annotate.spec import AnnotationSpec
 from curate.clip.load import load_clip
 from curate.clip.models import fingerprint
 from curate.decide.stage import Verdicts, judge
@@ -33,8 +33,7 @@ from curate.run import ledger, memory, provenance
 from curate.run.cli import UserError
 from curate.run.files import locked, remove_parts, sha256_of, write_json
 from curate.run.manifest import Manifest, ShardInfo, old_manifest, write_manifest
-from curate.run.removals import removed
-from curate.run.removals import write as write_removed
+from curate.run.removals import read_removals, write_removals
 
 _FIRST = 1000  # images whose columns are looked at before anything is scored
 
@@ -57,9 +56,9 @@ def run(config: CurateConfig, source: Source) -> None:
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say(previous_run.other_data(curate_dir, config))
     remove_parts(curate_dir)
-    listed = removed(curate_dir)
+    listed = read_removals(curate_dir)
     scorer = cache(lambda: load_clip(config.clip))
-    spec = Request.of(config.clip, config.filters, config.annotate)
+    spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     measured = annotate.annotate(
         _watched(source, config),
         curate_dir / "annotations",
@@ -80,7 +79,7 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
         raise UserError(_nothing_kept(figures))
     _write_results(curate_dir, config, source, verdicts, figures)
     if listed.pending:  # this curation has left out what a removal was interrupted in
-        write_removed(curate_dir, replace(listed, pending=False))
+        write_removals(curate_dir, replace(listed, pending=False))
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 

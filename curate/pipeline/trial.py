@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from curate.annotate import stage as annotate
 from curate.annotate.embeddings import Embeddings
-from curate.annotate.spec import Request
+from curate.annotate.spec import AnnotationSpec
 from curate.clip.load import load_clip
 from curate.decide.stage import Verdicts, judge
 from curate.measures.decode import UnreadableImage
@@ -34,7 +34,7 @@ from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.files import locked
 from curate.run.folder import DRY_RUN
-from curate.run.removals import removed
+from curate.run.removals import read_removals
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; see getrusage(2) of either
 WARM_UP = 64  # images at most that pass before the speed is taken
@@ -91,7 +91,7 @@ def _rank(key: str) -> bytes:
 
 def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
     """Annotate, decide, and pack into nothing."""
-    spec = Request.of(config.clip, config.filters, config.annotate)
+    spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     measured, start_s, image_s = _measure(config, spec, chosen, folder / "annotations")
     verdicts = judge(
         measured.parts,
@@ -99,7 +99,7 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
         config.heads,
         config.filters,
         config.split,
-        removed(config.run.folder / "curate"),
+        read_removals(config.run.folder / "curate"),
     )
     frame_bytes = int(verdicts.ledger.memory_usage(deep=True).sum())
     ledger.check_complete(verdicts.ledger, measured.pairs)
@@ -124,7 +124,7 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
 
 
 def _measure(
-    config: CurateConfig, spec: Request, chosen: Source, folder: Path
+    config: CurateConfig, spec: AnnotationSpec, chosen: Source, folder: Path
 ) -> tuple[annotate.Annotations, float, float]:
     """Annotate in two goes: the seconds of the first, which warms up, and of each image of the second."""
     scorer = cache(lambda: load_clip(config.clip))

@@ -26,7 +26,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Removed:
+class Removals:
     """All that was ever asked to be removed from a run.
 
     Attributes:
@@ -60,7 +60,7 @@ def url_columns(names: Iterable[str]) -> list[str]:
     return [name for name in names if _ADDRESS.search(name) and not _OF_ANOTHER.search(name)]
 
 
-def removed(curate_dir: Path) -> Removed:
+def read_removals(curate_dir: Path) -> Removals:
     """What was removed from a run; nothing where nothing was.
 
     Raises:
@@ -68,17 +68,17 @@ def removed(curate_dir: Path) -> Removed:
     """
     path = curate_dir / _FILE
     if not path.is_file():
-        return Removed()
+        return Removals()
     content = read_json(path)
     if content is None:
         raise UserError(
             f"{path} is damaged; fetch it from a backup, or delete it and type all removals again at once"
         )
     sets = {name: frozenset(content[name]) for name in ("keys", "urls", "sha256")}
-    return Removed(**sets, records=tuple(content["records"]), pending=content["pending"])
+    return Removals(**sets, records=tuple(content["records"]), pending=content["pending"])
 
 
-def write(curate_dir: Path, known: Removed) -> None:
+def write_removals(curate_dir: Path, known: Removals) -> None:
     """Write ``removed.json``."""
     sets = {name: sorted(getattr(known, name)) for name in ("keys", "urls", "sha256")}
     write_json(curate_dir / _FILE, {**asdict(known), **sets})
@@ -125,7 +125,7 @@ def note(
     Raises:
         UserError: addresses are listed, and the ledger holds none.
     """
-    known = removed(curate_dir)
+    known = read_removals(curate_dir)
     rows = identities(curate_dir)
     present = values(rows, by)
     if by == "urls" and not present:
@@ -142,15 +142,15 @@ def note(
         found = len(listed & present)
         record = same | {"listed": len(listed), "found": found} | _outcome(rows, known, named)
         known = replace(known, records=(*known.records, record))
-    write(curate_dir, known)
+    write_removals(curate_dir, known)
     return record
 
 
 def asked_for(
     rows: pd.DataFrame, by: str, listed: set[str], copies: bool
-) -> tuple[pd.Series, Removed]:
+) -> tuple[pd.Series, Removals]:
     """Which rows of ``identities`` a list names (a mask), and the list with the files that it leads to."""
-    asked = replace(Removed(), **{by: frozenset(listed)})
+    asked = replace(Removals(), **{by: frozenset(listed)})
     named = asked.drops(rows)
     if copies:
         named |= rows.index.isin(_copies(rows, named).index)
@@ -177,7 +177,7 @@ def _copies(rows: pd.DataFrame, named: pd.Series) -> pd.Series:
     return rows.loc[rows["duplicate_group"].isin(groups), "key"]
 
 
-def _outcome(rows: pd.DataFrame, known: Removed, named: pd.Series) -> dict[str, Any]:
+def _outcome(rows: pd.DataFrame, known: Removals, named: pd.Series) -> dict[str, Any]:
     """What goes, and how many copies of what was named stay."""
     banned, copied = known.drops(rows), _copies(rows, named)
     goes = rows[banned & rows["kept"]]

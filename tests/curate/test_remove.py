@@ -15,7 +15,7 @@ from curate import remove
 from curate.pack.sample import read_shard
 from curate.run.cli import UserError
 from curate.run.manifest import read_manifest
-from curate.run.removals import Removed, read_list, removed
+from curate.run.removals import Removals, read_list, read_removals
 from curate.verify import problems
 
 EMPTIED = "shards/val/000000.tar"
@@ -82,7 +82,7 @@ def test_by_address_and_by_file(finished):
     file = ledger(finished).loc["k09", "sha256"]
     take(finished, "sha256", file)
     assert not samples(finished).keys() & {"k08", "k09"}
-    known = removed(finished)
+    known = read_removals(finished)
     assert {file, ledger(finished).loc["k08", "sha256"]} == known.sha256
     assert known.urls == {"https://x.org/8", "https://x.org/nowhere"}
 
@@ -100,7 +100,7 @@ def test_addresses_of_other_things_name_no_picture(finished):
     with pytest.raises(UserError, match=r"has no addresses.*--keys or --sha256"):
         take(finished, "urls", "https://x.org/8")
     assert digests(finished) == before
-    assert removed(finished) == Removed()
+    assert read_removals(finished) == Removals()
 
 
 def rename(curate_dir, **names):
@@ -112,15 +112,15 @@ def test_a_list_typed_again_counts_anew(finished):
     assert take(finished, "keys", "k08", "k09")["pictures"] == 2
     again = take(finished, "keys", "k08", "k09")
     assert again | {"found": 2, "pictures": 0, "pairs": 0} == again
-    assert len(removed(finished).records) == 2
+    assert len(read_removals(finished).records) == 2
 
 
 def test_later_curations_leave_out_the_listed_and_their_files(finished):
-    assert not removed(finished).drops(ledger(finished).reset_index()).any()
+    assert not read_removals(finished).drops(ledger(finished).reset_index()).any()
     take(finished, "keys", "k08")
     file = ledger(finished).loc["k08", "sha256"]
     pairs = pd.DataFrame({"key": ["k08", "new", "k09"], "sha256": ["changed", file, "other"]})
-    assert removed(finished).drops(pairs).tolist() == [True, True, False]
+    assert read_removals(finished).drops(pairs).tolist() == [True, True, False]
 
 
 def test_copies_go_when_asked_for(finished):
@@ -241,8 +241,8 @@ def test_killed_at_any_step_the_same_command_completes_it(finished, monkeypatch,
                 break
         take(run, "keys", *listed)
         assert digests(run) == expected, f"killed at step {steps}"
-        assert [record["pictures"] for record in removed(run).records] == [4]
-        assert not removed(run).pending
+        assert [record["pictures"] for record in read_removals(run).records] == [4]
+        assert not read_removals(run).pending
         assert list(problems(run)) == []
         steps += 1
     assert steps > 12
@@ -296,7 +296,7 @@ def test_the_command(finished, tmp_path):
     done = run("--keys", str(tmp_path / "keys"))
     assert done.returncode == 0, done.stderr
     assert "1 keys listed, 1 of them found; removed 1 pictures with 1 pairs" in done.stdout
-    [record] = removed(finished).records
+    [record] = read_removals(finished).records
     assert record["list_sha256"] == hashlib.sha256(b"k02\n").hexdigest()
     assert run().returncode == 2
     (finished / "report.html").write_text("as it is")

@@ -21,7 +21,7 @@ def run() -> None:
     """Print load and decide times with the rules of ``filters=default``."""
     from curate.annotate.embeddings import Embeddings
     from curate.annotate.frame import load_annotations
-    from curate.annotate.spec import Request
+    from curate.annotate.spec import AnnotationSpec
     from curate.decide.config import SplitConfig
     from curate.decide.stage import decide
     from curate.filters.config import (
@@ -30,22 +30,22 @@ def run() -> None:
         FiltersConfig,
         ImageFilterConfig,
     )
-    from curate.filters.prefilter import Gate
-    from curate.run.removals import Removed
+    from curate.filters.prefilter import Prefilter
+    from curate.run.removals import Removals
 
     filters = FiltersConfig(
         image=ImageFilterConfig(max_aspect=3.0),
         caption=CaptionFilterConfig(max_characters=1000),
         clip_similarity=ClipSimilarityConfig(false_keep_rate=0.1),
     )
-    request = Request("bench", Gate(filters.image, filters.caption))
+    request = AnnotationSpec("bench", Prefilter(filters.image, filters.caption))
     with tempfile.TemporaryDirectory() as folder:
         parts = [_part(Path(folder), start) for start in range(0, ROWS, ROWS_PER_PART)]
         started = time.perf_counter()
         embedded = Embeddings(parts)
         pairs = load_annotations(parts, request)
         loaded = time.perf_counter()
-        verdicts = decide(pairs, embedded, filters, SplitConfig(), Removed())
+        verdicts = decide(pairs, embedded, filters, SplitConfig(), Removals())
         decided = time.perf_counter()
     say(f"\ndeciding {ROWS:,} pairs, {int(verdicts.ledger['kept'].sum()):,} kept")
     say(f"  reading the annotations {loaded - started:6.1f} s")

@@ -53,12 +53,12 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     """The annotations of a source, from an empty folder."""
     from curate.annotate.config import AnnotateConfig
     from curate.annotate.frame import load_annotations
-    from curate.annotate.spec import Request
+    from curate.annotate.spec import AnnotationSpec
     from curate.annotate.stage import annotate
     from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
-    from curate.filters.prefilter import Gate
+    from curate.filters.prefilter import Prefilter
 
-    request = Request("bench", Gate(ImageFilterConfig(), CaptionFilterConfig()))
+    request = AnnotationSpec("bench", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
     with tempfile.TemporaryDirectory() as folder:
         parts = annotate(source, Path(folder), AnnotateConfig(), request, lambda: scorer).parts
         return load_annotations(parts, request)

@@ -15,12 +15,12 @@ from curate.annotate.config import AnnotateConfig
 from curate.annotate.embeddings import Embeddings
 from curate.annotate.frame import load_annotations
 from curate.annotate.parts import current_parts
-from curate.annotate.spec import Request
+from curate.annotate.spec import AnnotationSpec
 from curate.clip import scorer as clip
 from curate.clip.config import ClipConfig
 from curate.clip.load import load_clip
 from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
-from curate.filters.prefilter import Gate
+from curate.filters.prefilter import Prefilter
 from curate.measures.decode import CANNOT_BE_READ, UnreadableImage, decode
 from curate.readers.config import FolderConfig
 from curate.readers.sample import Candidate
@@ -67,12 +67,12 @@ def run(tiny_clip, tmp_path):
         source = root
         if not isinstance(root, Source):
             source = readers.read(FolderConfig(name="x", reader="folder", root=str(root)))
-        gate = Gate(image or ImageFilterConfig(), caption or CaptionFilterConfig())
+        gate = Prefilter(image or ImageFilterConfig(), caption or CaptionFilterConfig())
         found = annotate.annotate(
             source,
             tmp_path / "annotations",
             AnnotateConfig(**{"images_per_part": 5, **config}),
-            Request(f"tiny {config.get('draft', 0)}", gate, {}, config.get("draft", False)),
+            AnnotationSpec(f"tiny {config.get('draft', 0)}", gate, {}, config.get("draft", False)),
             lambda: scorer,
         )
         assert current_parts(tmp_path / "annotations") == found.parts
@@ -94,7 +94,7 @@ def flip(part, column):
     part.write_bytes(data)
 
 
-REQUEST = Request("tiny 0", Gate(ImageFilterConfig(), CaptionFilterConfig()))
+REQUEST = AnnotationSpec("tiny 0", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
 NOTHING = {"decoded": 0, "images": 0, "texts": 0}
 
 

@@ -11,16 +11,16 @@ import pytest
 
 from curate.annotate.embeddings import Embeddings
 from curate.annotate.frame import load_annotations
-from curate.annotate.spec import Request
+from curate.annotate.spec import AnnotationSpec
 from curate.annotate.table import column
 from curate.decide.config import SplitConfig
 from curate.decide.stage import decide as decide_parts
 from curate.filters.config import BoundsConfig, ClipSimilarityConfig, FiltersConfig
-from curate.filters.prefilter import Gate
+from curate.filters.prefilter import Prefilter
 from curate.pack.samples import Samples
 from curate.report import figures as funnel
 from curate.run import ledger
-from curate.run.removals import Removed
+from curate.run.removals import Removals
 
 PAIRS, WRONG, DIMENSIONS = 600, 120, 48
 
@@ -73,9 +73,9 @@ def decide(annotations, filters, sides):
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "part-00000.parquet")
         annotations.to_parquet(part)
-        request = Request("planted 0", Gate(filters.image, filters.caption))
+        request = AnnotationSpec("planted 0", Prefilter(filters.image, filters.caption))
         pairs = load_annotations([part], request)
-        return decide_parts(pairs, Embeddings([part]), filters, sides, Removed())
+        return decide_parts(pairs, Embeddings([part]), filters, sides, Removals())
 
 
 def filters(**similarity):
@@ -203,7 +203,9 @@ def test_a_column_of_several_types_reads_alike_wherever_the_parts_end(annotation
             table = pa.Table.from_pandas(annotations[start:end], preserve_index=False)
             pq.write_table(table.append_column("extra", column(values[start:end])), part)
             parts.append(part)
-        request = Request("planted 0", Gate(FiltersConfig().image, FiltersConfig().caption))
+        request = AnnotationSpec(
+            "planted 0", Prefilter(FiltersConfig().image, FiltersConfig().caption)
+        )
         read.append(load_annotations(parts, request)["extra"].fillna("missing").tolist())
     assert read[0] == ["True", "x", "1e-07", "3", "missing", "False", "1", "2.5"]
     assert read[1] == read[2] == read[0]
