@@ -233,11 +233,17 @@ def _mark(part: Path, known: Removals) -> None:
     gone = known.drops(table) & table["kept"]
     if not gone.any():
         return
-    verdict = {"kept": False, "reason": REASON, "status": "dropped", "split": "", "shard": ""}
-    for name, value in verdict.items():
-        table.loc[gone, name] = value
-    with atomic_write(part) as stream:
-        table.to_parquet(stream, index=False)
+    verdict = {
+        "kept": False,
+        "rule": REASON,
+        "reason": REASON,
+        "status": "dropped",
+        "split": "",
+        "shard": "",
+    }
+    for name in table.columns.intersection(list(verdict)):
+        table.loc[gone, name] = verdict[name]
+    ledger.write_part(part, table, ledger.schema(part))
 
 
 def _follow(curate_dir: Path, manifest: Manifest, rows: pd.DataFrame) -> Manifest:

@@ -27,7 +27,7 @@ EXIT_PROBLEMS = 1
 EXIT_CODES = "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 130 interrupted"
 SHOWN = 3  # keys in one line
 
-_COLUMNS = ["key", "kept", "reason", "status", "split", "duplicate_group", "shard"]
+_COLUMNS = ["key", "kept", "rule", "reason", "status", "split", "duplicate_group", "shard"]
 
 
 def main() -> None:

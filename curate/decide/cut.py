@@ -1,13 +1,18 @@
-"""Whose cut it is: a ``minimum`` made for another CLIP is refused, with what it would be for this one."""
+"""The cut on similarity: which setting it comes from, and whether it was made for this CLIP.
+
+A ``minimum`` that was made for another CLIP is refused, with what is as strict for this one.
+"""
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.decide.laion import LAION_CLIP, LAION_CUTS, LAION_FALSE_KEEP
+from curate.decide.shuffled import Null
 from curate.filters.config import ClipSimilarityConfig
 from curate.run.cli import UserError
 from curate.run.folder import DRY_RUN
@@ -15,6 +20,35 @@ from curate.run.folder import DRY_RUN
 FEWEST_SHUFFLED = (
     2_000  # three of which LAION's share lets pass; of fewer the cut is the highest alone
 )
+
+
+UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The lowest similarity to keep, and where it comes from.
+
+    Attributes:
+        value: a cosine; None where no absolute cut is configured, or none can be calibrated.
+        provenance: the setting that it comes from, for the ledger's readers.
+    """
+
+    value: float | None
+    provenance: str
+
+
+def threshold_of(config: ClipSimilarityConfig, null: Null) -> Threshold:
+    """The threshold that the settings give; ``null`` holds the similarities of shuffled captions."""
+    if config.minimum is not None:
+        return Threshold(config.minimum, f"minimum={config.minimum:g}")
+    if config.fraction is not None:
+        return Threshold(None, f"fraction={config.fraction:g}")
+    if config.false_keep_rate is None:
+        return Threshold(None, "no cut")
+    cut = null.cut(config.false_keep_rate)
+    provenance = f"false_keep_rate={config.false_keep_rate:g}"
+    return Threshold(cut, provenance if cut is not None else f"{provenance}: {UNCALIBRATED}")
 
 
 def check(similarity: ClipSimilarityConfig, clip: ClipConfig, run_dir: Path) -> None:

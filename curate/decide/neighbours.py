@@ -8,10 +8,11 @@ from math import comb
 
 import numpy as np
 
+from curate.run.hashing import GOLDEN
+
 BITS = 64
 COSINE_ERROR = 1e-6  # of float32 products of unit vectors: equal ones must pass a bound of 1
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, odd
 _SORT_COST = 2  # of a hash in one table, in comparisons of two hashes
 _GATHERED = 1 << 20  # pairs that are joined at a time
 _SLICE = 256  # rows of a block of cosines whose pairs are listed at a time
@@ -70,7 +71,7 @@ def _agreeing_pairs(values: np.ndarray) -> Pairs:
     leaves of 64 bits holds the value's multiplicative hash (Knuth, TAOCP 3, sec. 6.4).
     """
     below = np.uint64((1 << max(len(values) - 1, 1).bit_length()) - 1)
-    numbers = values * _GOLDEN & ~below | np.arange(len(values), dtype=np.uint64)
+    numbers = values * np.uint64(GOLDEN) & ~below | np.arange(len(values), dtype=np.uint64)
     numbers.sort()
     order = (numbers & below).astype(np.int64)
     left = np.flatnonzero(numbers[1:] ^ numbers[:-1] <= below)

@@ -8,6 +8,7 @@ import pandas as pd
 from curate.decide import neighbours as near
 from curate.decide.config import SplitConfig
 from curate.decide.duplicates import numbers
+from curate.run.hashing import GOLDEN, mix
 
 SIDES = ("train", "val", "test")
 LARGEST_FLOOR = 0.1  # a floor never takes more than this share of the images
@@ -21,14 +22,10 @@ LEAK_COLUMNS = [
 def positions(groups: np.ndarray, seed: int) -> np.ndarray:
     """Numbers in [0, 1] (N,) that depend on nothing but each group's own (N,), uint64, and the seed.
 
-    The mixing is SplitMix64's (Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number
-    Generators"), so that no seed's sides resemble another's.
+    Groups are mixed as SplitMix64 mixes its states, so that no seed's sides resemble another's.
     """
     with np.errstate(over="ignore"):
-        x = groups + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (x ^ (x >> np.uint64(31))) / 2.0**64
+        return mix(groups + np.uint64((seed + 1) * GOLDEN % 2**64)) / 2.0**64
 
 
 def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:

@@ -16,20 +16,18 @@ from curate.clip.config import HeadConfig
 from curate.clip.heads import load_head
 from curate.decide import duplicates, split
 from curate.decide.config import SplitConfig
+from curate.decide.cut import threshold_of
+from curate.decide.runner import RuleRunner
 from curate.decide.shuffled import Null, shuffled
 from curate.filters.config import FiltersConfig
+from curate.filters.rule import Rule
 from curate.filters.rules import rules
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.run import memory
-from curate.run.ledger import DROPPED, KEPT, UNREADABLE
 from curate.run.removals import REASON, Removals
 
-# No rule looks at these, and copying a million strings for each rule takes longer than the rules.
-_NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
-# The ledger says them in other words, or in none.
+# Not in the ledger, or there in other words.
 _INTERNAL = ("has_caption", "pixels", "error", "version")
-
-UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
 
 Head = Callable[[np.ndarray], np.ndarray]
 """Embeddings (N, D) float32 of unit length => scores (N,) float32."""
@@ -41,9 +39,9 @@ class Verdicts:
 
     Attributes:
         ledger: one row per input pair in input order, all columns but ``shard``.
-        steps: (rule, pairs it took), in the order of the rules; "unreadable" first.
-        cut: the lowest similarity that stays, None where nothing was cut.
-        cut_by: the setting that the cut comes from.
+        steps: (rule, pairs it dropped), in the order of the rules; "unreadable" first.
+        cut: the lowest similarity that the rule on similarity keeps, None where there is no such rule.
+        cut_by: the provenance of the cut: the setting that it comes from.
         null: similarities of shuffled captions.
     """
 
@@ -124,80 +122,17 @@ def decide(
     groups = duplicates.groups(pairs, sides, filters.duplicates, embedded)
     pairs = pairs.assign(duplicate_group=groups)
     null = shuffled(pairs, embedded)
-    cut, cut_by = _cut(filters, null)
+    threshold = threshold_of(filters.clip_similarity, null)
     runner = RuleRunner(pairs)
     if removals.records:
-        runner.drop(REASON, REASON, removals.drops(pairs)[runner.left.index])
-    for rule in rules(filters, cut):
-        runner.drop(rule.name, rule.reason, rule.drops(runner.left))
-        if cut is None and rule.name == SIMILARITY and len(runner.left):
-            cut = float(runner.left["clip_similarity"].min())  # where the fraction cuts
+        removed = removals.drops(pairs)
+        runner.apply(Rule(REASON, REASON, lambda left: removed[left.index]))
+    for rule in rules(filters, threshold.value):
+        runner.apply(rule)
     runner.drop_copies(duplicates.copies(runner.left, filters.duplicates, embedded))
     ledger = runner.ledger().drop(columns=list(_INTERNAL))
     ledger["split"] = _split(runner.left, sides).reindex(ledger.index).fillna("")
-    return Verdicts(ledger, runner.steps, cut, cut_by, null)
-
-
-class RuleRunner:
-    """The pairs that are left, and what became of the others."""
-
-    def __init__(self, pairs: pd.DataFrame) -> None:
-        self._pairs = pairs
-        self._reasons = [""]
-        self._reason = np.zeros(len(pairs), np.int16)  # index into _reasons
-        self._keeper = pd.Series("", index=pairs.index, dtype="str")
-        unreadable = (pairs["error"] != "").to_numpy()
-        for error in pairs.loc[unreadable, "error"].unique():
-            self._sentence(f"{UNREADABLE}: {error}", (pairs["error"] == error).to_numpy())
-        self._unreadable = unreadable
-        self.steps = [(UNREADABLE, int(unreadable.sum()))]
-        judged = pairs.drop(columns=_NOT_JUDGED)
-        self.left = judged[~unreadable] if unreadable.any() else judged
-
-    def drop_copies(self, keeper: pd.Series) -> None:
-        """Drop the pairs that have a keeper; it is the key of the image that stays instead."""
-        copies = keeper[keeper != ""]
-        self._keeper[copies.index] = copies
-        self.drop("duplicate", "duplicate", keeper != "")
-
-    def ledger(self) -> pd.DataFrame:
-        """All pairs with their verdicts."""
-        status = np.where(self._unreadable, UNREADABLE, np.where(self._reason, DROPPED, KEPT))
-        return self._pairs.assign(
-            kept=self._reason == 0,
-            reason=pd.Series(
-                np.array(self._reasons, object)[self._reason], self._pairs.index, "str"
-            ),
-            status=pd.Series(status, index=self._pairs.index, dtype="str"),
-            duplicate_of=self._keeper,
-        )
-
-    def drop(self, name: str, reason: str, marked: pd.Series) -> None:
-        """Drop what is marked of those that are left."""
-        drops = marked.to_numpy(bool)
-        self._sentence(reason, self.left.index[drops])
-        self.steps.append((name, int(drops.sum())))
-        if drops.any():
-            self.left = self.left[~drops]
-
-    def _sentence(self, reason: str, rows: np.ndarray | pd.Index) -> None:
-        if reason not in self._reasons:
-            self._reasons.append(reason)
-        self._reason[rows] = self._reasons.index(reason)
-
-
-def _cut(filters: FiltersConfig, null: Null) -> tuple[float | None, str]:
-    """The absolute cut, where there is one, and the setting that it comes from."""
-    similarity = filters.clip_similarity
-    if similarity.minimum is not None:
-        return similarity.minimum, f"minimum={similarity.minimum:g}"
-    if similarity.fraction is not None:
-        return None, f"fraction={similarity.fraction:g}"
-    if similarity.false_keep_rate is not None:
-        rate = similarity.false_keep_rate
-        cut = null.cut(rate)
-        return cut, f"false_keep_rate={rate:g}" + (f": {UNCALIBRATED}" if cut is None else "")
-    return None, "no cut"
+    return Verdicts(ledger, runner.steps, runner.cuts.get(SIMILARITY), threshold.provenance, null)
 
 
 def _split(kept: pd.DataFrame, sides: SplitConfig) -> pd.Series:

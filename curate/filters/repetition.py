@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc  # makes its functions when it is imported
 
-from curate.filters.text import BASE, Text, mark, mix
+from curate.filters.text import Text, mark
+from curate.run.hashing import GOLDEN, mix
 
 _HASH_BITS = np.uint64(48)  # of a key; the 16 above them number the captions of a block
 
@@ -62,7 +63,7 @@ def _repeats(units: np.ndarray, starts: np.ndarray, n: int) -> _Repeats:
     windows = max(0, len(units) - n + 1)
     gram = np.zeros(windows, np.uint64)
     for place in range(n):  # Horner's rule, for all windows at once
-        gram *= BASE
+        gram *= np.uint64(GOLDEN)
         gram += units[place : place + windows]
     owner = np.repeat(np.arange(len(lengths), dtype=np.uint64) << _HASH_BITS, lengths)
     inside = owner[:windows] == owner[n - 1 :]

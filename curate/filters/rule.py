@@ -17,20 +17,27 @@ class Rule:
     """One reason to drop pairs.
 
     Attributes:
-        name: one word, the row of the funnel.
-        reason: what the ledger says of the dropped; begins with the name.
+        name: one word, the row of the funnel and the ledger's column ``rule``.
+        reason: the ledger's column ``reason`` of the pairs it drops.
         drops: the pairs that are left => a mask (N,), True where one goes.
+        cut: the pairs that it kept => the lowest value that it keeps; None where it has no such.
     """
 
     name: str
     reason: str
     drops: Callable[[pd.DataFrame], pd.Series]
+    cut: Callable[[pd.DataFrame], float | None] = lambda kept: None
 
 
 def below(name: str, measure: Measure, bound: float) -> Rule:
     """Drop pairs whose measure is less than ``bound``; one without a number stays."""
     least, shown = _stored(bound), _shown(bound)
-    return Rule(name, f"{name} < {shown}", lambda pairs: measure(pairs) < least)
+    return Rule(
+        name,
+        f"{name} < {shown}",
+        lambda pairs: measure(pairs) < least,
+        cut=lambda kept: float(bound),
+    )
 
 
 def above(name: str, measure: Measure, bound: float) -> Rule:

@@ -54,4 +54,7 @@ def most_similar(fraction: float) -> Rule:
         dropped[order[keep - int((similarity > last).sum()) :]] = True
         return pd.Series(dropped, index=pairs.index)
 
-    return Rule(NAME, f"{NAME} not among the top {fraction:g}", drops)
+    def cut(kept: pd.DataFrame) -> float | None:
+        return float(kept["clip_similarity"].min()) if len(kept) else None
+
+    return Rule(NAME, f"{NAME} not among the top {fraction:g}", drops, cut)

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc  # makes its functions when it is imported
 
+from curate.run.hashing import GOLDEN, mix
+
 MOST_AT_ONCE = 1 << 12  # captions; keeps the arrays small enough for the processor's caches
-# The golden ratio's digits, as in Knuth's multiplicative hashing; odd, so that it has an inverse.
-BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +91,10 @@ def hashes(units: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarra
     Returns:
         (S,) uint64.
     """
-    forth = _powers(BASE, len(units))
-    back = _powers(np.uint64(pow(int(BASE), -1, 1 << 64)), len(units) + 1)
+    forth = _powers(np.uint64(GOLDEN), len(units))
+    back = _powers(np.uint64(pow(GOLDEN, -1, 1 << 64)), len(units) + 1)
     before = np.append(np.uint64(0), np.cumsum(mix(units.astype(np.uint64)) * forth))
     return mix((before[ends] - before[starts]) * back[starts])
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """Spread uint64 values over all bits, one to one: the finaliser of SplitMix64."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def _powers(base: np.uint64, count: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from curate.readers.scrub import COLUMN
 
-_VERDICT = ("kept", "reason", "status", "duplicate_of", "clip_model", "location", COLUMN)
+_VERDICT = ("kept", "rule", "reason", "status", "duplicate_of", "clip_model", "location", COLUMN)
 
 
 class Samples:

@@ -48,9 +48,8 @@ def listing(counts: Iterable[page.Count]) -> Markup:
 def loading(curate_dir: Path) -> Markup:
     """What to paste before any of the expressions."""
     lines = (
-        "from pathlib import Path",
-        "from curate.ledger import read",
+        "import pandas as pd",
         "",
-        f'ledger = read(Path("{curate_dir.as_posix()}"))',
+        f'ledger = pd.read_parquet("{curate_dir.as_posix()}/ledger")',
     )
     return Markup("<pre>{}</pre>").format("\n".join(lines))

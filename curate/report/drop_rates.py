@@ -11,9 +11,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from curate.decide.stage import Verdicts
+from curate.filters.similarity import NAME as SIMILARITY
 from curate.report import counts, page
 from curate.report.counts import among
-from curate.report.figures import reasons_by_rule
 from curate.report.funnel import READABLE
 from curate.report.similarity import reaching
 from curate.run.intervals import shown, wilson
@@ -50,11 +50,10 @@ def section(verdicts: Verdicts) -> Markup:
     ledger = verdicts.ledger
     kinds = [(bucket, mask(ledger, bucket.query)) for bucket in buckets(ledger)]
     everything = _of("any rule", losses(ledger, kinds, READABLE, "reason != ''"))
-    by_cut = reasons_by_rule(verdicts).get("clip_similarity")
-    if not by_cut:
+    if not (ledger["rule"] == SIMILARITY).any():
         return everything
-    seen = f"{among('reason', reaching(verdicts))} and clip_similarity.notna()"
-    cut = _of("the similarity cut", losses(ledger, kinds, seen, among("reason", by_cut)))
+    seen = f"{among('rule', reaching(verdicts))} and clip_similarity.notna()"
+    cut = _of("the similarity cut", losses(ledger, kinds, seen, among("rule", [SIMILARITY])))
     return cut + page.details("Lost to any rule", everything)
 
 

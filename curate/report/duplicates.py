@@ -94,7 +94,7 @@ def _leaks(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
     if (count := kept["key"].nunique()) > MOST_COMPARED:
         skipped = (
             f"{count:,} kept pictures are too many to look here for near ones on different sides; "
-            f"in Python, curate.split.leaks(ledger, {LEAK_BITS}) does."
+            f"in Python, leaks(ledger, {LEAK_BITS}) of curate.decide.split does."
         )
         return page.paragraph(skipped, "note")
     found = leaks(kept, LEAK_BITS)

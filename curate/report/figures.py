@@ -8,6 +8,7 @@ import pandas as pd
 
 from curate.decide.split import SIDES
 from curate.decide.stage import Verdicts
+from curate.filters.similarity import NAME as SIMILARITY
 from curate.run.ledger import DROPPED, KEPT, UNREADABLE
 
 
@@ -56,20 +57,6 @@ def _rules(verdicts: Verdicts) -> list[dict[str, Any]]:
     return found
 
 
-def reasons_by_rule(verdicts: Verdicts) -> dict[str, list[str]]:
-    """The reasons in the ledger, by the rule that they begin with, in the order of the rules."""
-    names = dict.fromkeys(name for name, _ in verdicts.steps)
-    found: dict[str, list[str]] = {name: [] for name in names}
-    for reason in _reasons(verdicts.ledger):
-        rule = max((name for name in names if _begins(reason, name)), key=len)
-        found[rule].append(reason)
-    return found
-
-
-def _begins(reason: str, rule: str) -> bool:
-    return reason.startswith(rule) and reason[len(rule) : len(rule) + 1] in ("", " ", ":")
-
-
 def _reasons(ledger: pd.DataFrame) -> dict[str, int]:
     reasons = ledger.loc[~ledger["kept"], "reason"].value_counts()
     return {str(reason): int(count) for reason, count in reasons.items()}
@@ -79,7 +66,7 @@ def planted(ledger: pd.DataFrame) -> dict[str, Any]:
     """How well the similarity cut found the captions that were planted on wrong pictures."""
     scored = ledger[ledger["clip_similarity"].notna()]
     wrong = scored["planted_mismatch"].astype(bool)
-    cut = scored["reason"].str.startswith("clip_similarity")
+    cut = scored["rule"] == SIMILARITY
     return {
         "mismatches": int(wrong.sum()),
         "mismatches_removed": int((wrong & cut).sum()),

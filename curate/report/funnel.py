@@ -10,7 +10,6 @@ from markupsafe import Markup
 from curate.decide.stage import Verdicts
 from curate.report import counts, page
 from curate.report.counts import among
-from curate.report.figures import reasons_by_rule
 from curate.run.ledger import DROPPED, UNREADABLE
 
 READABLE = f"status != {UNREADABLE!r}"
@@ -19,20 +18,19 @@ _MOST_GROUPS, _MOST_REASONS = 12, 40
 
 def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
     """Notes, tiles, chart and tables."""
-    reasons = reasons_by_rule(verdicts)
     groups = (("source", "By source"), ("source_split", "By the release's own split"))
     parts = [
         *(page.paragraph(page.clean(note, 600), "told") for note in figures["notes"]),
         _tiles(figures),
         page.figure(
             _chart(figures),
-            "Pairs left after each rule that took any, in order.",
+            "Pairs left after each rule that dropped any, in order.",
             "bars of pairs left",
         ),
-        _rules(figures, reasons),
+        _rules(figures),
         page.details("Every reason", _reasons(figures)),
         *(
-            page.heading(title) + _by_group(verdicts.ledger, column, reasons)
+            page.heading(title) + _by_group(verdicts.ledger, column, figures)
             for column, title in groups
             if column in verdicts.ledger
         ),
@@ -59,11 +57,11 @@ def _chart(figures: dict[str, Any]) -> Markup:
     rules = [rule for rule in figures["rules"] if rule["dropped"]]
     names = ["pairs in", *(rule["rule"] for rule in rules)]
     left = [figures["pairs_in"], *(rule["left"] for rule in rules)]
-    taken = [0, *(rule["dropped"] for rule in rules)]
+    dropped = [0, *(rule["dropped"] for rule in rules)]
     drawing, axes = page.subplots(7.5, 0.3 * len(names) + 0.6)
     names = [page.clean(name, 48).replace("$", r"\$") for name in names]  # no mathematics
     axes.barh(names, left, color=page.BLUE, label="left")
-    axes.barh(names, taken, left=left, color=page.ORANGE, label="taken by this rule")
+    axes.barh(names, dropped, left=left, color=page.ORANGE, label="dropped by this rule")
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("pairs")
@@ -71,20 +69,14 @@ def _chart(figures: dict[str, Any]) -> Markup:
     return page.svg(drawing)
 
 
-def _rules(figures: dict[str, Any], reasons: dict[str, list[str]]) -> Markup:
+def _rules(figures: dict[str, Any]) -> Markup:
     rows, gone = [], list[str]()
     for rule in figures["rules"]:
-        name, own = rule["rule"], reasons[rule["rule"]]
-        gone += own if name != UNREADABLE else []
-        left = f"{READABLE} and reason not in {gone!r}" if gone else READABLE
-        taken = counts.pairs(rule["dropped"], taken_by(name, own))
-        rows.append([name, taken, counts.pairs(rule["left"], left)])
-    return counts.table(["rule", "pairs taken", "pairs left"], rows)
-
-
-def taken_by(rule: str, reasons: list[str]) -> str:
-    """The query for what a rule took; errors of unreadable images may be many and are not listed."""
-    return f"status == {UNREADABLE!r}" if rule == UNREADABLE else among("reason", reasons)
+        gone.append(rule["rule"])
+        dropped = counts.pairs(rule["dropped"], among("rule", [rule["rule"]]))
+        left = counts.pairs(rule["left"], f"rule not in {gone!r}")
+        rows.append([rule["rule"], dropped, left])
+    return counts.table(["rule", "pairs dropped", "pairs left"], rows)
 
 
 def _reasons(figures: dict[str, Any]) -> Markup:
@@ -95,12 +87,12 @@ def _reasons(figures: dict[str, Any]) -> Markup:
     return counts.table(["reason", "pairs"], rows) + more
 
 
-def _by_group(ledger: pd.DataFrame, column: str, reasons: dict[str, list[str]]) -> Markup:
-    """A row for each of the largest groups; what each rule took of it in columns."""
+def _by_group(ledger: pd.DataFrame, column: str, figures: dict[str, Any]) -> Markup:
+    """A row for each of the largest groups; what each rule dropped of it in columns."""
     names = ledger[column].fillna("")
-    tally = pd.crosstab(names, ledger["reason"])
+    tally = pd.crosstab(names, ledger["rule"])
     sizes = tally.sum(axis=1).sort_values(ascending=False, kind="stable")
-    taking = {rule: own for rule, own in reasons.items() if own}
+    dropping = [rule["rule"] for rule in figures["rules"] if rule["dropped"]]
     rows = []
     for name in sizes.index[:_MOST_GROUPS]:
         query, kept = _named(column, name), int(tally.loc[name].get("", 0))
@@ -111,17 +103,14 @@ def _by_group(ledger: pd.DataFrame, column: str, reasons: dict[str, list[str]]) 
                 counts.pairs(kept, f"{query} and kept"),
                 f"{kept / sizes[name]:.1%}",
                 *(
-                    counts.pairs(
-                        int(tally.loc[name, own].to_numpy().sum()),
-                        f"{query} and {taken_by(rule, own)}",
-                    )
-                    for rule, own in taking.items()
+                    counts.pairs(int(tally[rule][name]), f"{query} and {among('rule', [rule])}")
+                    for rule in dropping
                 ),
             ]
         )
     rest = len(sizes) - len(rows)
     more = page.paragraph(f"{rest} smaller ones are in the ledger.", "note") if rest else ""
-    return counts.table([column, "pairs in", "kept", "share", *taking], rows) + more
+    return counts.table([column, "pairs in", "kept", "share", *dropping], rows) + more
 
 
 def _named(column: str, name: str) -> str:

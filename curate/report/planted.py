@@ -6,10 +6,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from curate.filters.similarity import NAME as SIMILARITY
 from curate.report import counts, page
 
 _SCORED = "clip_similarity.notna()"
-_CUT = "reason.str.startswith('clip_similarity')"
+_CUT = f"rule == {SIMILARITY!r}"
 
 
 def section(found: dict[str, Any]) -> Markup:
@@ -24,7 +25,7 @@ def section(found: dict[str, Any]) -> Markup:
         ],
         [
             "true pairs kept by the cut",
-            counts.pairs(found["true_pairs_kept"], f"{true} and not {_CUT}"),
+            counts.pairs(found["true_pairs_kept"], f"{true} and not ({_CUT})"),
             counts.pairs(found["true_pairs"], true),
             _share(found["true_pairs_kept"], found["true_pairs"]),
         ],

@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from curate.decide.runner import DUPLICATE
 from curate.decide.stage import Verdicts
+from curate.filters.similarity import NAME as SIMILARITY
 from curate.report import counts, page
 from curate.report.counts import among
-from curate.report.figures import reasons_by_rule
 from curate.report.pictures import Pictures
 from curate.run.ledger import UNREADABLE
 
 AROUND, EXTREME, OF_REASON, REASONS, UNREADABLE_SHOWN = 12, 12, 6, 10, 20
 _CAPTIONS = 8  # of an image that may follow one another, of which one is shown
-_ELSEWHERE = ("clip_similarity", "duplicate", UNREADABLE)  # rules whose pairs have their own sheets
+_ELSEWHERE = (SIMILARITY, DUPLICATE.name, UNREADABLE)  # rules whose pairs have their own sheets
 
 
 def around_cut(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]:
@@ -25,9 +26,8 @@ def around_cut(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]
     ledger, similarity = verdicts.ledger, verdicts.ledger["clip_similarity"]
     if verdicts.cut is None:
         return
-    below = reasons_by_rule(verdicts).get("clip_similarity", [])
     kept = similarity[ledger["kept"] & (similarity >= np.float32(verdicts.cut))]
-    cut = similarity[ledger["reason"].isin(below)]
+    cut = similarity[ledger["rule"] == SIMILARITY]
     for title, anchor, found in (
         ("Just above the cut: kept", "above", kept.nsmallest(AROUND * _CAPTIONS)),
         ("Just below the cut: dropped", "below", cut.nlargest(AROUND * _CAPTIONS)),
@@ -49,10 +49,8 @@ def extremes(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]:
 
 def by_reason(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]:
     """A few pairs of each of the commonest reasons, spread over the input."""
-    reasons = reasons_by_rule(verdicts)
-    listed = {reason for rule, own in reasons.items() if rule not in _ELSEWHERE for reason in own}
-    sizes = verdicts.ledger["reason"].value_counts()
-    sizes = sizes[sizes.index.isin(listed)]
+    shown_here = ~verdicts.ledger["rule"].isin(["", *_ELSEWHERE])
+    sizes = verdicts.ledger.loc[shown_here, "reason"].value_counts()
     parts = [
         _reason(str(reason), int(size), verdicts.ledger, pictures)
         for reason, size in sizes.head(REASONS).items()

@@ -35,7 +35,7 @@ def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
         ),
     ]
     reached = reaching(verdicts)
-    pairs = scored[scored["reason"].isin(reached)]
+    pairs = scored[scored["rule"].isin(reached)]
     if len(pairs):
         found = mismatch.estimate(pairs["clip_similarity"].to_numpy(), verdicts.null)
         parts += [_what_if(pairs, reached, verdicts, found), _wrong(found)]
@@ -43,11 +43,9 @@ def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
 
 
 def reaching(verdicts: Verdicts) -> list[str]:
-    """The reasons, "" among them, of the pairs that no rule ahead of the similarity cut took."""
-    reasons = funnel.reasons_by_rule(verdicts)
-    rules = list(reasons)
-    later = rules[rules.index("no_similarity") + 1 :]
-    return ["", *(reason for rule in later for reason in reasons[rule])]
+    """The values of ``rule``, "" among them, of the pairs that reached the rule on similarity."""
+    rules = list(dict.fromkeys(name for name, _ in verdicts.steps))
+    return ["", *rules[rules.index("no_similarity") + 1 :]]
 
 
 def _histogram(scored: pd.DataFrame, verdicts: Verdicts) -> Markup:
@@ -127,7 +125,7 @@ def _rows(
     rows = []
     for cut in tried:
         above = pairs["clip_similarity"] >= np.float32(cut)
-        query = f"clip_similarity >= {cut!r} and {among('reason', reached)}"
+        query = f"clip_similarity >= {cut!r} and {among('rule', reached)}"
         row: list[Any] = [_named(cut, verdicts), counts.pairs(above.sum(), query)]
         row.append(f"{above.mean():.1%}")
         row += [f"{null.false_keep_rate(cut):.1%}"] if len(null.similarities) else []

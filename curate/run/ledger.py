@@ -12,6 +12,7 @@ from curate.run.parquet import reporting_damage
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 ROWS_PER_PART = 100_000
 KEPT, DROPPED, UNREADABLE = "kept", "dropped", "unreadable"
@@ -31,6 +32,7 @@ COLUMNS = (
     "clip_similarity",
     "clip_model",
     "kept",
+    "rule",
     "reason",
     "status",
     "split",
@@ -47,12 +49,20 @@ def write(folder: Path, ledger: pd.DataFrame) -> None:
     ordered = ledger[[*COLUMNS, *sorted(rest)]]
     starts = range(0, max(len(ordered), 1), ROWS_PER_PART)
     paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
+    import pyarrow as pa
+
+    common = pa.Schema.from_pandas(ordered, preserve_index=False)
     for path, start in zip(paths, starts, strict=True):
-        with atomic_write(path) as stream:
-            ordered.iloc[start : start + ROWS_PER_PART].to_parquet(stream, index=False)
+        write_part(path, ordered.iloc[start : start + ROWS_PER_PART], common)
     for stale in set(folder.glob("part-*.parquet")) - set(paths):
         stale.unlink()
     remove_parts(folder)
+
+
+def write_part(path: Path, rows: pd.DataFrame, schema: pa.Schema) -> None:
+    """Write one file of the ledger; all have one ``schema``, so that any reader takes the folder whole."""
+    with atomic_write(path) as stream:
+        rows.to_parquet(stream, index=False, schema=schema)
 
 
 def parts(curate_dir: Path) -> list[Path]:
@@ -94,7 +104,7 @@ def columns(curate_dir: Path) -> list[str]:
         FileNotFoundError: the run has none yet.
         UserError: a part is damaged.
     """
-    named = dict.fromkeys(name for path in parts(curate_dir) for name in _names(path))
+    named = dict.fromkeys(name for path in parts(curate_dir) for name in schema(path).names)
     return list(named)
 
 
@@ -104,17 +114,18 @@ def read_part(
     """One file of the ledger; see ``read``."""
     import pandas as pd
 
-    present = _names(path)
+    present = schema(path).names
     wanted = None if columns is None else [name for name in columns if name in present]
     with reporting_damage(path, _remedy(path.parents[1])):
         return pd.read_parquet(path, columns=wanted, filters=filters)
 
 
-def _names(path: Path) -> list[str]:
+def schema(path: Path) -> pa.Schema:
+    """Of one file of the ledger."""
     import pyarrow.parquet as pq
 
     with reporting_damage(path, _remedy(path.parents[1])):
-        return pq.read_schema(path).names
+        return pq.read_schema(path)
 
 
 def _remedy(curate_dir: Path) -> str:
@@ -134,6 +145,10 @@ def check_complete(ledger: pd.DataFrame, pairs: int) -> None:
     kept = ledger["status"] == KEPT
     known = ledger["status"].isin((KEPT, DROPPED, UNREADABLE))
     agree = known & (ledger["kept"] == kept) & ((ledger["reason"] == "") == kept)
+    if "rule" in ledger:  # ledgers of earlier versions have none
+        agree &= (ledger["rule"] == "") == kept
     if not agree.all():
         wrong = list(ledger.loc[~agree, "key"][:3])
-        raise RuntimeError(f"kept, reason and status disagree for {(~agree).sum()} pairs: {wrong}")
+        raise RuntimeError(
+            f"kept, rule, reason and status disagree for {(~agree).sum()} pairs: {wrong}"
+        )

@@ -78,7 +78,7 @@ def test_a_ledger_that_disagrees(finished):
     ledger(finished, "k05", kept=False)
     text = found(finished)
     assert "shards/train/000000.tar: the ledger lacks 1 keys: k05" in text
-    assert "kept, reason and status disagree for 1 pairs: ['k05']" in text
+    assert "kept, rule, reason and status disagree for 1 pairs: ['k05']" in text
     ledger(finished, "k05", status="dropped", reason="bad")
     assert "kept is 22, and the ledger has 21" in found(finished)
 

@@ -19,6 +19,18 @@ TAKEN = {
 }
 
 
+RULE = {
+    "": "",
+    "unreadable: truncated": "unreadable",
+    "unreadable: not an image": "unreadable",
+    "words < 2": "words",
+    "words > 9": "words",
+    "words_per_line > 3": "words_per_line",
+    "my score is missing": "my score",
+    "my score < 0.5": "my score",
+}
+
+
 @pytest.fixture
 def verdicts():
     reasons = [reason for reason, count in TAKEN.items() for _ in range(count)]
@@ -27,6 +39,7 @@ def verdicts():
         {
             "key": [f"k{i}" for i in range(len(reasons))],
             "status": status,
+            "rule": [RULE[reason] for reason in reasons],
             "reason": reasons,
             "kept": [reason == "" for reason in reasons],
             "split": ["train" if reason == "" else "" for reason in reasons],
@@ -48,14 +61,3 @@ def test_a_rule_with_two_ends_is_one_row(verdicts):
         ("my score", 3, 5),
         ("idle", 0, 5),
     ]
-
-
-def test_reasons_find_their_rule(verdicts):
-    found = {rule: set(reasons) for rule, reasons in funnel.reasons_by_rule(verdicts).items()}
-    assert found == {
-        "unreadable": {"unreadable: truncated", "unreadable: not an image"},
-        "words": {"words < 2", "words > 9"},
-        "words_per_line": {"words_per_line > 3"},
-        "my score": {"my score is missing", "my score < 0.5"},
-        "idle": set(),
-    }
