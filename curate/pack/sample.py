@@ -6,7 +6,6 @@ import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +16,7 @@ EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
 
 
 IMAGE_EXTENSIONS = tuple(dict.fromkeys(EXTENSIONS.values()))
-
-
-def read_shard(path: Path) -> Iterator[Sample]:
-    """The samples of one tar, in order.
-
-    Raises:
-        ValueError: the tar is damaged, members of a sample are not adjacent, or one is missing;
-            names the shard.
-    """
-    try:
-        yield from _read_tar(path)
-    except tarfile.ReadError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); type: python -m curate, it writes it anew"
-        ) from error
-
-
-def _read_tar(path: Path) -> Iterator[Sample]:
-    seen: set[str] = set()
-    with tarfile.open(path) as tar:
-        for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
-            if key in seen:
-                raise ValueError(f"{path}: the members of sample {key!r} are not adjacent")
-            seen.add(key)
-            files = {member.name.partition(".")[2]: _content(tar, member) for member in members}
-            image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
-            if image is None or not {"json", "txt"} <= files.keys():
-                raise ValueError(f"{path}: sample {key!r} has only {', '.join(files)}")
-            try:
-                meta = json.loads(files["json"])
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}: the json of sample {key!r} is damaged: {error}"
-                ) from error
-            if not isinstance(meta, dict) or not isinstance(meta.get("captions"), list):
-                raise ValueError(f"{path}: the json of sample {key!r} holds no list of captions")
-            yield Sample(key, image, tuple(meta["captions"]), meta)
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    stream = tar.extractfile(member)
-    if stream is None:
-        raise ValueError(f"{tar.name}: {member.name} is no file")
-    return stream.read()
-
-
-def encode_sample(sample: Sample, extension: str) -> list[bytes]:
-    """USTAR bytes of a sample in parts: image, json and txt side by side, no times, no owners."""
-    meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
-    members = (
-        (extension, sample.image),
-        ("json", meta.encode()),
-        ("txt", sample.caption.encode()),
-    )
-    parts: list[bytes] = []
-    for suffix, content in members:
-        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
-        parts += [header(f"{sample.key}.{suffix}", len(content)), content, padding]
-    return parts
+_ADDED = ("__url__", "__local_path__")  # by webdataset, to the files of a sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +32,64 @@ class Sample:
     def caption(self) -> str:
         """The caption with the highest similarity."""
         return self.captions[0]
+
+
+def read_shard(path: Path) -> Iterator[Sample]:
+    """The samples of one tar, in order, through webdataset's own reader.
+
+    Raises:
+        ValueError: the tar is damaged, members of a sample are not adjacent, or one is missing;
+            names the shard.
+    """
+    seen: set[str] = set()
+    for files in _members_by_key(path):
+        key = files.pop("__key__")
+        if key in seen:
+            raise ValueError(f"{path}: the members of sample {key!r} are not adjacent")
+        seen.add(key)
+        yield _sample(path, key, files)
+
+
+def _members_by_key(path: Path) -> Iterator[dict[str, Any]]:
+    """For each key its files by suffix, and the key as ``__key__``.
+
+    The stream is opened here: webdataset would take braces and ``pipe:`` in a path for its own grammar.
+    """
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    with path.open("rb") as stream:
+        try:
+            for files in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
+                yield {name: files[name] for name in files if name not in _ADDED}
+        except tarfile.ReadError as error:
+            raise ValueError(
+                f"{path} is damaged ({error.args[0]}); type: python -m curate, it writes it again"
+            ) from error
+
+
+def _sample(path: Path, key: str, files: dict[str, bytes]) -> Sample:
+    image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
+    if image is None or not {"json", "txt"} <= files.keys():
+        raise ValueError(f"{path}: sample {key!r} has only {', '.join(files)}")
+    try:
+        meta = json.loads(files["json"])
+    except ValueError as error:
+        raise ValueError(f"{path}: the json of sample {key!r} is damaged: {error}") from error
+    if not isinstance(meta, dict) or not isinstance(meta.get("captions"), list):
+        raise ValueError(f"{path}: the json of sample {key!r} holds no list of captions")
+    return Sample(key, image, tuple(meta["captions"]), meta)
+
+
+def encode_sample(sample: Sample, extension: str) -> list[bytes]:
+    """USTAR bytes of a sample in parts: image, json and txt side by side, no times, no owners."""
+    meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    members = (
+        (extension, sample.image),
+        ("json", meta.encode()),
+        ("txt", sample.caption.encode()),
+    )
+    parts: list[bytes] = []
+    for suffix, content in members:
+        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+        parts += [header(f"{sample.key}.{suffix}", len(content)), content, padding]
+    return parts
