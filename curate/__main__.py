@@ -6,14 +6,14 @@ import hydra
 from omegaconf import DictConfig
 
 from curate.pipeline.config import CurateConfig
-from curate.run import cli as command
+from curate.run import cli
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="curate")
-@command.polite
+@cli.polite
 def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
-    config = command.to_dataclass(cfg, CurateConfig)
+    config = cli.to_dataclass(cfg, CurateConfig)
     from curate import readers
     from curate.clip import models
     from curate.decide import cut
@@ -29,4 +29,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from curate.decide.laion import LAION_CLIP, LAION_CUTS, LAION_FALSE_KEEP
 from curate.decide.scored import Scored, scored
-from curate.run import cli as command
-from curate.run import folder as runs
+from curate.run import cli, folder
 from curate.run.cli import UserError, check, run_arguments
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ FALSE_KEEP_RATE = 0.05
 
 def main() -> None:
     """Print the null, the separation and the cuts."""
-    parser = runs.parser("calibrate", __doc__.partition(": ")[2] if __doc__ else "")
+    parser = folder.parser("calibrate", __doc__.partition(": ")[2] if __doc__ else "")
     parser.add_argument(
         "--cut", type=float, action="append", metavar="C",
         help="a similarity, of RUN's CLIP or with --like of RUN2's; may come again (0.28 and 0.30)",
@@ -49,7 +48,7 @@ def main() -> None:
 
 
 def _of_run(run: str) -> Scored:
-    curate_dir = runs.curate_dir(run)
+    curate_dir = folder.curate_dir(run)
     found = scored(curate_dir)
     if found is None:
         raise FileNotFoundError(
@@ -144,4 +143,4 @@ def _common(one: Scored, two: Scored) -> Scored:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from curate.report import licence
-from curate.run import cli as command
-from curate.run import folder as runs
-from curate.run import ledger
+from curate.run import cli, folder, ledger
 from curate.run.cli import UserError
 from curate.run.files import write_text
 
@@ -30,14 +28,14 @@ _IN_ADDRESSES = "%/:?=&#+,;@~!$()*"  # what stands for itself there
 
 def main() -> None:
     """Print the credits, or write them to a file."""
-    parser = runs.parser(
+    parser = folder.parser(
         "credits", "Attribution and licences of all kept pictures, from what their source offers."
     )
     parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of the terminal")
     arguments = parser.parse_args()
-    curate_dir = runs.curate_dir(arguments.run)
-    runs.say_if_unfinished(curate_dir)
+    curate_dir = folder.curate_dir(arguments.run)
+    folder.say_if_unfinished(curate_dir)
     table = credited(curate_dir)
     text = as_csv(table) if arguments.format == "csv" else as_markdown(table)
     if arguments.output is None:
@@ -115,4 +113,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -8,9 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run import cli as command
-from curate.run import folder as runs
-from curate.run import ledger
+from curate.run import cli, folder, ledger
 from curate.run.cli import UserError
 from curate.run.files import read_json
 from curate.run.removals import REASON
@@ -29,15 +27,15 @@ _TOLD = set(ledger.COLUMNS)
 
 def main() -> None:
     """Print the story of each key."""
-    parser = runs.parser(
+    parser = folder.parser(
         "explain", "What became of a pair: kept, dropped by which rule, or unreadable."
     )
     parser.add_argument(
         "keys", metavar="KEY", nargs="+", help="as the ledger, shards and reports say"
     )
     arguments = parser.parse_args()
-    curate_dir = runs.curate_dir(arguments.run)
-    runs.say_if_unfinished(curate_dir)
+    curate_dir = folder.curate_dir(arguments.run)
+    folder.say_if_unfinished(curate_dir)
     for story in explain(curate_dir, arguments.keys):
         print(story, end="\n\n")
 
@@ -175,4 +173,4 @@ def _members(curate_dir: Path, key: str, shard: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -10,9 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from curate.run import cli as command
-from curate.run import folder as runs
-from curate.run import ledger
+from curate.run import cli, folder, ledger
 from curate.run.cli import UserError, run_arguments
 from curate.run.files import (
     HashingWriter,
@@ -52,7 +50,7 @@ was made from the pictures before. Delete these folders and type the commands ag
 
 def main() -> None:
     """Note what is asked for, then carry it out."""
-    parser = runs.parser("remove", _DESCRIPTION)
+    parser = folder.parser("remove", _DESCRIPTION)
     given = parser.add_mutually_exclusive_group(required=True)
     for name, what in (("keys", "a key"), ("urls", "an address"), ("sha256", "a file's hash")):
         given.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{what} in each line")
@@ -62,7 +60,7 @@ def main() -> None:
         help="also all near copies; else one that was dropped as such takes the picture's place later",
     )
     arguments = parser.parse_args()
-    curate_dir = runs.curate_dir(arguments.run)
+    curate_dir = folder.curate_dir(arguments.run)
     read_manifest(curate_dir)  # of an unfinished curation nothing can be removed
     by, path = _list(arguments)
     listed = read_list(path, by)
@@ -164,8 +162,8 @@ def carry_out(curate_dir: Path) -> None:
     which ones are concerned; to do all again changes nothing.
     """
     known = read_removals(curate_dir)
-    for folder in ("shards", "ledger"):
-        remove_parts(curate_dir / folder)
+    for part in ("shards", "ledger"):
+        remove_parts(curate_dir / part)
     rows = identities(curate_dir)
     goes = rows[known.drops(rows) & rows["kept"]]
     if len(goes):
@@ -284,4 +282,4 @@ def _write_funnel(curate_dir: Path, manifest: Manifest) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
-from curate.run import cli as command
-from curate.run import folder as runs
+from curate.run import cli, folder
 from curate.run.cli import UserError, run_arguments
 from curate.run.files import read_json, sha256_of
 from curate.run.ledger import check_complete, parts, read_part
@@ -32,14 +31,14 @@ _COLUMNS = ["key", "kept", "rule", "reason", "status", "split", "duplicate_group
 
 def main() -> None:
     """Print one line for each problem."""
-    parser = runs.parser(
+    parser = folder.parser(
         "verify", "Whether shards, sidecars, ledger and manifest of a run agree.", EXIT_CODES
     )
     parser.add_argument(
         "--images", action="store_true", help="hash each picture as well, or decode it"
     )
     arguments = parser.parse_args()
-    curate_dir = runs.curate_dir(arguments.run)
+    curate_dir = folder.curate_dir(arguments.run)
     found = 0
     for problem in problems(curate_dir, arguments.images):
         tqdm.write(problem)
@@ -262,4 +261,4 @@ def _verdicts(ledger: pd.DataFrame) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from curate.annotate.embeddings import Embeddings
-from curate.decide import neighbours as near
+from curate.decide import neighbours
 from curate.decide.config import SplitConfig
 from curate.filters.config import DuplicatesConfig
 from curate.measures.phash import PIXELS_DIGITS
@@ -46,7 +46,7 @@ def groups(
     pictures = annotations[annotations.columns.intersection(looked_at)].drop_duplicates("key")
     is_single = len(pictures) == len(annotations)
     pictures = pictures[pictures["pixels"] != ""]
-    labels = near.components(len(pictures), _links(pictures, split, filters, embedded))
+    labels = neighbours.components(len(pictures), _links(pictures, split, filters, embedded))
     names = pictures["pixels"].str.slice(0, PIXELS_DIGITS)
     least = names.iloc[_least_of_group(labels, numbers(names))]
     if "group" in pictures:
@@ -82,7 +82,7 @@ def _links(
     split: SplitConfig,
     filters: DuplicatesConfig,
     embedded: Embeddings | None,
-) -> near.Pairs:
+) -> neighbours.Pairs:
     """Pairs of positions that belong together, for whatever reason."""
     positions = np.arange(len(pictures))
     yield _first_of_equal(numbers(pictures["pixels"].str.slice(0, PIXELS_DIGITS))), positions
@@ -93,7 +93,7 @@ def _links(
         yield from _near_or_mirrored(pictures, max(distances))
     if filters.cosine is not None:
         with _vectors(pictures, embedded) as vectors:
-            yield from near.cosine_pairs(vectors, filters.cosine)
+            yield from neighbours.cosine_pairs(vectors, filters.cosine)
 
 
 def _first_of_equal(values: pd.Series | np.ndarray) -> np.ndarray:
@@ -105,7 +105,7 @@ def _first_of_equal(values: pd.Series | np.ndarray) -> np.ndarray:
     return np.where(codes >= 0, own[codes] if len(own) else positions, positions)
 
 
-def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> near.Pairs:
+def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> neighbours.Pairs:
     """Each stands for itself and for its mirror image; two meet where any of these are near."""
     hashes = np.concatenate([numbers(pictures["phash"]), numbers(pictures["phash_mirrored"])])
     both, node = np.unique(hashes, return_inverse=True)
@@ -113,7 +113,7 @@ def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> near.Pairs:
     picture = np.empty(len(both), np.int64)
     picture[node] = own
     yield picture[node], own
-    for one, other in near.hamming_pairs(both, distance):
+    for one, other in neighbours.hamming_pairs(both, distance):
         yield picture[one], picture[other]
 
 
@@ -191,7 +191,7 @@ def _near_hashes(phashes: pd.Series, distance: int) -> np.ndarray:
     first = _first_of_equal(hashes)
     own = np.unique(first)
     stays = np.arange(len(hashes))
-    stays[own] = own[near.stays_by_hash(hashes[own], distance)]
+    stays[own] = own[neighbours.stays_by_hash(hashes[own], distance)]
     return stays[first]
 
 
@@ -199,7 +199,7 @@ def _near_embeddings(
     pictures: pd.DataFrame, cosine: float, embedded: Embeddings | None
 ) -> np.ndarray:
     with _vectors(pictures, embedded) as vectors:
-        return near.stays_by_cosine(vectors, cosine)
+        return neighbours.stays_by_cosine(vectors, cosine)
 
 
 def _vectors(

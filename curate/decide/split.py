@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from curate.decide import neighbours as near
+from curate.decide import neighbours
 from curate.decide.config import SplitConfig
 from curate.decide.duplicates import numbers
 from curate.run.hashing import GOLDEN, mix
@@ -81,8 +81,8 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
     codes, looks = pd.factorize(seen["look"].to_numpy(object))
     sides = np.zeros(len(looks), np.int64)
     np.bitwise_or.at(sides, codes, 1 << pd.factorize(seen["split"])[0])
-    pairs = near.hamming_pairs(numbers(looks), hamming_distance)
-    one, other = near.joined(_on_several(sides, pairs))
+    pairs = neighbours.hamming_pairs(numbers(looks), hamming_distance)
+    one, other = neighbours.joined(_on_several(sides, pairs))
     alike = [(looks, looks), (looks[one], looks[other]), (looks[other], looks[one])]
     found = [_across(seen, "look", values, others) for values, others in alike]
     if "url" in images:
@@ -107,7 +107,7 @@ def _looks(images: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([plain, images.assign(look=images["phash_mirrored"], mirrored=True)])
 
 
-def _on_several(sides: np.ndarray, pairs: near.Pairs) -> near.Pairs:
+def _on_several(sides: np.ndarray, pairs: neighbours.Pairs) -> neighbours.Pairs:
     """Those of hashes whose pictures, of sides (N,) as bits, are not all on one; most are."""
     for one, other in pairs:
         apart = np.bitwise_count(sides[one] | sides[other]) > 1

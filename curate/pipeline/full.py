@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from curate.annotate import stage as annotate
 from curate.annotate.columns import unheard_of
 from curate.annotate.spec import AnnotationSpec
+from curate.annotate.stage import Annotations, annotate
 from curate.clip.load import load_clip
 from curate.clip.models import fingerprint
 from curate.decide.stage import Verdicts, judge
@@ -27,8 +27,7 @@ from curate.pipeline import notes, previous_run
 from curate.pipeline.config import CurateConfig
 from curate.readers.sample import Candidate
 from curate.readers.source import Source
-from curate.report import curation as report
-from curate.report import figures as funnel
+from curate.report import curation, figures
 from curate.run import ledger, memory, provenance
 from curate.run.cli import UserError
 from curate.run.files import locked, remove_parts, sha256_of, write_json
@@ -56,37 +55,41 @@ def run(config: CurateConfig, source: Source) -> None:
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say(previous_run.other_data(curate_dir, config))
     remove_parts(curate_dir)
-    listed = read_removals(curate_dir)
-    scorer = cache(lambda: load_clip(config.clip))
+    removals = read_removals(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
-    measured = annotate.annotate(
-        _watched(source, config),
-        curate_dir / "annotations",
-        config.annotate,
-        spec,
-        scorer,
+    annotations = _annotate(config, spec, source, curate_dir)
+    verdicts = judge(annotations.parts, spec, config.heads, config.filters, config.split, removals)
+    ledger.check_complete(verdicts.ledger, annotations.pairs)
+    funnel = figures.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])
+    _say("\n".join(figures.lines(funnel)))
+    if not funnel["kept"]:
+        raise UserError(_nothing_kept(funnel))
+    _write_results(curate_dir, config, source, verdicts, funnel)
+    if removals.pending:  # an interrupted removal is complete: these shards are without its images
+        write_removals(curate_dir, replace(removals, pending=False))
+    _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
+
+
+def _annotate(
+    config: CurateConfig, spec: AnnotationSpec, source: Source, curate_dir: Path
+) -> Annotations:
+    """Measure what is not measured yet; the model is loaded when needed, and let go afterwards."""
+    scorer = cache(lambda: load_clip(config.clip))
+    annotations = annotate(
+        _watched(source, config), curate_dir / "annotations", config.annotate, spec, scorer
     )
     if scorer.cache_info().currsize:
         if scorer().images.items:
             _say(f"clip: {scorer().speed()}")
         scorer.cache_clear()
-        memory.give_back()  # what follows needs it, not the model
-    verdicts = judge(measured.parts, spec, config.heads, config.filters, config.split, listed)
-    ledger.check_complete(verdicts.ledger, measured.pairs)
-    figures = funnel.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])
-    _say("\n".join(funnel.lines(figures)))
-    if not figures["kept"]:
-        raise UserError(_nothing_kept(figures))
-    _write_results(curate_dir, config, source, verdicts, figures)
-    if listed.pending:  # this curation has left out what a removal was interrupted in
-        write_removals(curate_dir, replace(listed, pending=False))
-    _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
+        memory.give_back()  # deciding needs the memory, and not the model
+    return annotations
 
 
 def _watched(source: Source, config: CurateConfig) -> Source:
-    """The same, with a warning once its first images show that a rule looks at what is not there.
+    """The same source, with a warning if its first images lack a column that a rule looks at.
 
-    Later ones may have it, so that it is no error yet; but hours of scoring lie before that.
+    Later images may have it, so it is no error yet; but hours of scoring would pass before that shows.
     """
 
     def candidates() -> Iterator[Candidate]:
@@ -97,7 +100,7 @@ def _watched(source: Source, config: CurateConfig) -> Source:
         for name in missing:
             _say(
                 f"warning: filters.columns.{name}: none of the first {len(first)} images has a "
-                f"column {name!r}; of their own they have: {', '.join(sorted(offered)) or 'none'}"
+                f"column {name!r}; the source's own columns: {', '.join(sorted(offered)) or 'none'}"
             )
         yield from first
         yield from stream
@@ -110,9 +113,9 @@ def _write_results(
     config: CurateConfig,
     source: Source,
     verdicts: Verdicts,
-    figures: dict[str, Any],
+    funnel: dict[str, Any],
 ) -> None:
-    """What was asked for, shards, ledger, funnel, report and, last, the manifest."""
+    """Write configuration, shards, ledger, funnel, report and, last, the manifest."""
     provenance.write_config(curate_dir / "config.yaml", config)
     before = old_manifest(curate_dir)
     plans, manifest = write_shards(
@@ -121,27 +124,27 @@ def _write_results(
         source.load,
         config.shards,
         config.annotate.workers,
-        lambda found, extension: _manifest(config, figures, found, extension),
+        lambda found, extension: _manifest(config, funnel, found, extension),
     )
     shard_of = {key: planned.path for planned in plans for key in planned.keys}
     table = verdicts.ledger
     table["shard"] = table["key"].where(table["kept"]).map(shard_of).fillna("")
     ledger.write(curate_dir / "ledger", table)
-    write_json(curate_dir / "funnel.json", figures)
-    report.write(curate_dir, asdict(config), verdicts, figures, source.load)
+    write_json(curate_dir / "funnel.json", funnel)
+    curation.write(curate_dir, asdict(config), verdicts, funnel, source.load)
     write_manifest(curate_dir, manifest)
     _say(previous_run.training(curate_dir, before, manifest))
 
 
 def _manifest(
-    config: CurateConfig, figures: dict[str, Any], found: list[ShardInfo], extension: str
+    config: CurateConfig, funnel: dict[str, Any], found: list[ShardInfo], extension: str
 ) -> Manifest:
-    """What the finished set holds, and fingerprints of all that decided it."""
+    """What the finished set holds, with fingerprints of scorer, filters, split and heads."""
     counts = ("pairs_in", ledger.KEPT, ledger.DROPPED, ledger.UNREADABLE, "samples")
     heads = {name: sha256_of(Path(head.path)) for name, head in config.heads.items()}
     return Manifest(
         shards=tuple(found),
-        totals={name: figures[name] for name in counts},
+        totals={name: funnel[name] for name in counts},
         fingerprint={
             "scorer": fingerprint(config.clip, config.annotate.draft),
             "filters": _digest([asdict(config.filters), _blocked(config.filters)]),
@@ -163,15 +166,15 @@ def _digest(value: Any) -> str:
     return hashlib.blake2b(known, digest_size=8).hexdigest()
 
 
-def _nothing_kept(figures: dict[str, Any]) -> str:
-    took = {rule["rule"]: rule["dropped"] for rule in figures["rules"] if rule["dropped"]}
-    reasons = ", ".join(f"{why} ({count})" for why, count in [*figures["reasons"].items()][:3])
-    said = f"no pair of {figures['pairs_in']} is kept: {reasons}"
-    if ledger.UNREADABLE in took and len(took) == 1:
+def _nothing_kept(funnel: dict[str, Any]) -> str:
+    dropped = {rule["rule"]: rule["dropped"] for rule in funnel["rules"] if rule["dropped"]}
+    reasons = ", ".join(f"{why} ({count})" for why, count in [*funnel["reasons"].items()][:3])
+    said = f"no pair of {funnel['pairs_in']} is kept: {reasons}"
+    if ledger.UNREADABLE in dropped and len(dropped) == 1:
         keys = "such as dataset.image_column=NAME for a table"
         return f"{said}; type the keys of dataset= that lead to the images, {keys}"
-    if SIMILARITY in took:
-        cut = funnel.describe_cut(figures["cut"])
+    if SIMILARITY in dropped:
+        cut = figures.describe_cut(funnel["cut"])
         said += f" (cut: {cut}; filters.clip_similarity.fraction=0.5 keeps the better half)"
     return f"{said}; loosen the rule, or type filters=everything to see the scores"
 

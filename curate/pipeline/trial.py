@@ -18,9 +18,9 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from curate.annotate import stage as annotate
 from curate.annotate.embeddings import Embeddings
 from curate.annotate.spec import AnnotationSpec
+from curate.annotate.stage import Annotations, annotate
 from curate.clip.load import load_clip
 from curate.decide.stage import Verdicts, judge
 from curate.measures.decode import UnreadableImage
@@ -125,16 +125,16 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
 
 def _measure(
     config: CurateConfig, spec: AnnotationSpec, chosen: Source, folder: Path
-) -> tuple[annotate.Annotations, float, float]:
+) -> tuple[Annotations, float, float]:
     """Annotate in two goes: the seconds of the first, which warms up, and of each image of the second."""
     scorer = cache(lambda: load_clip(config.clip))
     images = list(chosen.candidates())
     first = images[: min(WARM_UP, -(-len(images) // 10))]
 
-    def measure(part: list[Candidate], most_rejected: float) -> annotate.Annotations:
+    def measure(part: list[Candidate], most_rejected: float) -> Annotations:
         source = replace(chosen, candidates=lambda: iter(part), total=len(part))
         limits = replace(config.annotate, max_reject_rate=most_rejected)
-        return annotate.annotate(source, folder, limits, spec, scorer)
+        return annotate(source, folder, limits, spec, scorer)
 
     def warm_up() -> None:
         scorer()

@@ -10,8 +10,17 @@ from markupsafe import Markup
 from omegaconf import OmegaConf
 
 from curate.decide.stage import Verdicts
-from curate.report import counts, duplicates, funnel, licences, page, planted, sheets, similarity
-from curate.report import drop_rates as loss
+from curate.report import (
+    counts,
+    drop_rates,
+    duplicates,
+    funnel,
+    licences,
+    page,
+    planted,
+    sheets,
+    similarity,
+)
 from curate.report.page import Section
 from curate.report.pictures import Pictures
 from curate.run.files import write_text
@@ -64,7 +73,7 @@ def _sections(
         *sheets.by_reason(verdicts, pictures),
         *sheets.unreadable(verdicts),
         Section("Duplicates", "duplicates", duplicates.section(ledger, pictures)),
-        Section("What the filter takes away", "loss", loss.section(verdicts)),
+        Section("What the filter takes away", "loss", drop_rates.section(verdicts)),
         Section("Licences", "licences", licences.section(ledger)),
         Section("Settings", "settings", _settings(settings)),
     ]

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from curate.decide.shuffled import Null
 from curate.decide.stage import Verdicts
 from curate.report import counts, mismatch, page
-from curate.report import figures as funnel
 from curate.report.counts import among
+from curate.report.figures import describe_cut
 from curate.report.mismatch import Mismatches
 
 CUTS = tuple(step / 100 for step in range(20, 36))  # where LAION and its kin cut
@@ -29,7 +29,7 @@ def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
         "(the null). The further apart, the better this CLIP knows these data."
     )
     parts = [
-        page.paragraph(f"Cut: {funnel.describe_cut(figures['cut'])}."),
+        page.paragraph(f"Cut: {describe_cut(figures['cut'])}."),
         page.figure(
             _histogram(scored, verdicts), caption, "histogram of similarities with the cut"
         ),

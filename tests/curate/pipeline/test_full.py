@@ -294,7 +294,7 @@ def test_an_image_that_changed_since_is_noticed(config, make_pictures, tmp_path,
             Image.new("RGB", (8, 8)).save(path)
         return parts
 
-    monkeypatch.setattr(annotate, "annotate", change_afterwards)
+    monkeypatch.setattr(pipeline, "annotate", change_afterwards)
     with pytest.raises(UserError, match="has changed since"):
         pipeline.run(config, source)
 
