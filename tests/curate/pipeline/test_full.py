@@ -28,6 +28,7 @@ from curate.filters.config import (
 )
 from curate.pack.config import ShardsConfig
 from curate.pack.sample import read_shard
+from curate.pack.samples import Samples
 from curate.pipeline import full as pipeline
 from curate.pipeline.config import CurateConfig
 from curate.readers.config import CocoConfig, FolderConfig
@@ -78,6 +79,41 @@ def test_a_run_is_complete_and_its_parts_agree(config):
             sample.key for sample in read_shard(curate_dir / shard.path)
         }
     assert (curate_dir / "report.html").stat().st_size > 10_000
+
+
+def test_the_manifest_names_the_scorer_of_the_annotations(config):
+    found = {}
+    for draft in (False, True):
+        config.annotate.draft = draft
+        curate_dir = run(config)
+        [clip_model] = set(ledger.read(curate_dir)["clip_model"])
+        found[draft] = read_manifest(curate_dir).fingerprint["scorer"]
+        assert clip_model.endswith(f" {found[draft]}")
+    assert found[False] != found[True]
+
+
+def test_the_rows_of_a_shard_are_made_once(config, monkeypatch):
+    made = []
+    original = Samples.rows
+    monkeypatch.setattr(
+        Samples, "rows", lambda self, keys: made.append(keys) or original(self, keys)
+    )
+    shards = read_manifest(run(config)).shards
+    assert len(made) == len(shards) > 2
+    made.clear()
+    run(config)  # nothing is written again
+    assert len(made) == len(shards)
+
+
+def test_every_dropped_pair_names_its_rule(config):
+    config.filters.caption.min_words = 3
+    config.dataset.limit = 40
+    table = ledger.read(run(config))
+    assert set(table["rule"]) == {"", "caption_words", "clip_similarity"}
+    assert ((table["rule"] == "") == table["kept"]).all()
+    reasons = table.groupby("rule")["reason"].unique()
+    assert reasons["caption_words"].tolist() == ["caption_words < 3"]
+    assert reasons["clip_similarity"].tolist() == ["clip_similarity not among the top 0.75"]
 
 
 def test_similarity_is_the_cosine_of_the_two_towers(config):
