@@ -19,13 +19,13 @@ class SplitConfig:
 
     Attributes:
         val: share of the images that the verdict is made on.
-        test: share of the images that nothing looks at before the end.
+        test: share of the images that are used only once, for the final check.
         minimum: images per held-out side, as far as a tenth of the data allows.
         seed: of the hash.
-        hamming_distance: bits of 64 in which the perceptual hashes of pictures on different sides,
-            as they are or mirrored, differ at least by one more; null tells only equal pixels. At 4
-            every recompressed or resized photograph is found, and unlike ones differ in 18; symmetric
-            drawings look more alike to it, see ``images.phashes``.
+        hamming_distance: pictures whose perceptual hashes differ in this many of 64 bits or fewer, one
+            of them mirrored or not, are on one side; null groups only equal pixels. 4 finds every
+            recompressed or resized photograph, and different photographs differ in about 18 bits;
+            symmetric drawings are harder to tell apart, see ``measures.phash.phashes``.
     """
 
     val: float = 0.05

@@ -1,6 +1,6 @@
 """The cut on similarity: which setting it comes from, and whether it was made for this CLIP.
 
-A ``minimum`` that was made for another CLIP is refused, with what is as strict for this one.
+A ``minimum`` that was made for another CLIP is refused, with the cut that is as strict for this one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from curate.run.cli import UserError
 from curate.run.folder import DRY_RUN
 
 FEWEST_SHUFFLED = (
-    2_000  # three of which LAION's share lets pass; of fewer the cut is the highest alone
+    2_000  # LAION's share lets three of them pass; with fewer, the cut would be the highest one
 )
 
 
@@ -57,7 +57,8 @@ def check(similarity: ClipSimilarityConfig, clip: ClipConfig, run_dir: Path) -> 
     A cut belongs to ``filters.clip_similarity.made_for``; 0.28 and 0.30 without it are LAION's.
 
     Raises:
-        UserError: says how strict a cut is here as far as the run's folder can tell, and what to type.
+        UserError: says how strict the cut is for this CLIP, if the run's folder has scored pairs, and
+            what to type.
     """
     here = label(clip)
     owner = similarity.made_for or (LAION_CLIP if similarity.minimum in LAION_CUTS else here)
@@ -78,7 +79,7 @@ def claim(clip: str) -> str:
 
 
 def _equivalent(run_dir: Path, minimum: float, owner: str, here: str) -> str:
-    """One sentence: what the cut is for this CLIP, or how to find out."""
+    """One sentence: the equally strict cut for this CLIP, or how to find it."""
     from curate.decide.scored import scored
 
     for folder in (run_dir, run_dir / DRY_RUN):
@@ -90,8 +91,8 @@ def _equivalent(run_dir: Path, minimum: float, owner: str, here: str) -> str:
             return f"{lets}; python -m curate.calibrate {shlex.quote(str(folder))} says more"
         if len(null.similarities) < FEWEST_SHUFFLED:
             return (
-                f"{lets}, of {len(null.similarities):,} of {folder}: too few to tell what is as strict as "
-                "LAION's; a run or a dry_run on some thousand pairs tells"
+                f"{lets}, by {len(null.similarities):,} shuffled captions of {folder}: too few to find a cut as "
+                "strict as LAION's; a run or a dry_run on a few thousand pairs has enough"
             )
         cut = null.cut(LAION_FALSE_KEEP)
         return (
@@ -100,6 +101,6 @@ def _equivalent(run_dir: Path, minimum: float, owner: str, here: str) -> str:
             f"filters.clip_similarity.minimum={cut:.4f} {claim(here)}"
         )
     return (
-        "What is as strict here python -m curate.calibrate says, once a run has scored pairs: "
-        "type filters=default, with dry_run=500 for a trial"
+        "To find a cut that is as strict here, score pairs first (type filters=default, with dry_run=500 "
+        "for a trial), then run python -m curate.calibrate"
     )

@@ -1,4 +1,4 @@
-"""The same picture again: groups for the split, and which one of several stays."""
+"""Copies of a picture: duplicate groups for the split, and which copy is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curate.filters.config import DuplicatesConfig
 from curate.measures.phash import PIXELS_DIGITS
 
 Pass = Callable[[pd.DataFrame], np.ndarray]
-"""Pictures, the one to keep first => for each the position of the one that stays, its own or an earlier."""
+"""Pictures, the preferred first => for each the position of the one kept for it: its own or an earlier one."""
 
 
 def groups(
@@ -26,20 +26,20 @@ def groups(
     filters: DuplicatesConfig,
     embedded: Embeddings | None = None,
 ) -> pd.Series:
-    """The duplicate group of each row; what shares one is on one side of the split.
+    """The duplicate group of each row; a group is never divided by the split.
 
-    Pictures are joined when their pixels are equal, their hashes near (one of them mirrored, too),
-    their embeddings near where the filters say how near, or when the source says so in a column
-    ``group``. Chains are followed to their end: were a chain cut, its ends would face each other
-    across the split. The name is the hash of the least ``group`` of its members, so that another
-    data set with the same photo gives it the same side; without one it is the least of their first 16
-    digits of ``pixels``. So adding data moves nobody whose group nothing joins. Images that were not
-    decoded are alone under "".
+    Two pictures share a group if their pixels are equal, their perceptual hashes near (also with one
+    of them mirrored), their embeddings near (if the filters say how near), or if the source says so in
+    a column ``group``. Chains are followed to their end: a chain that is cut would have its ends on two
+    sides. The name is the hash of the smallest ``group`` among its members, so that another data set
+    with the same photo puts it on the same side; without one it is the smallest of their first 16
+    digits of ``pixels``. So adding data moves only groups that it joins. Images that were not
+    decoded have the group "".
 
     Args:
         annotations: rows with ``key, pixels, phash, phash_mirrored`` and, where the source has it, ``group``.
         split: how near hashes are on different sides.
-        filters: how near what is dropped is; the groups reach as far.
+        filters: how near dropped copies are; groups reach at least as far.
         embedded: embeddings of the same rows; read where ``filters.cosine`` is given.
     """
     looked_at = ["key", "pixels", "phash", "phash_mirrored", "group", "caption_index"]
@@ -83,7 +83,7 @@ def _links(
     filters: DuplicatesConfig,
     embedded: Embeddings | None,
 ) -> neighbours.Pairs:
-    """Pairs of positions that belong together, for whatever reason."""
+    """Pairs of positions that belong to one group."""
     positions = np.arange(len(pictures))
     yield _first_of_equal(numbers(pictures["pixels"].str.slice(0, PIXELS_DIGITS))), positions
     if "group" in pictures:
@@ -97,7 +97,7 @@ def _links(
 
 
 def _first_of_equal(values: pd.Series | np.ndarray) -> np.ndarray:
-    """For each position the first with an equal value; its own where the value is missing."""
+    """For each position the first with an equal value; its own if the value is missing."""
     codes, _ = pd.factorize(values)
     _, first = np.unique(codes[codes >= 0], return_index=True)
     positions = np.arange(len(values))
@@ -106,7 +106,7 @@ def _first_of_equal(values: pd.Series | np.ndarray) -> np.ndarray:
 
 
 def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> neighbours.Pairs:
-    """Each stands for itself and for its mirror image; two meet where any of these are near."""
+    """Pairs of pictures of which one is near the other, as it is or mirrored."""
     hashes = np.concatenate([numbers(pictures["phash"]), numbers(pictures["phash_mirrored"])])
     both, node = np.unique(hashes, return_inverse=True)
     own = np.tile(np.arange(len(pictures)), 2)
@@ -133,14 +133,14 @@ def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:
 def copies(
     pairs: pd.DataFrame, config: DuplicatesConfig, embedded: Embeddings | None = None
 ) -> pd.Series:
-    """For each pair the key of the picture that stays in its stead; "" where its own stays.
+    """For each pair the key of the picture that is kept instead; "" if its own is kept.
 
-    Of equal ones the one with the most similar caption stays, then the larger, then the first by
-    key. Exact, near and semantic copies are looked for one after another, each among what the earlier
-    left; no mirror images, for captions may speak of left and right. A search lets a picture go only
-    where one that it lets stay is itself near to it: of a chain a-b-c whose ends are not near, a and c
-    stay. Where a later search takes that one, too, the one named for both is near to it and need not
-    be near to the first, neither by hash nor by embedding.
+    Of several copies the one with the most similar caption is kept, then the larger, then the first by
+    key. Exact, near and semantic copies are searched one after another, each among what the previous
+    search kept; mirror images are not copies here, as captions may speak of left and right. A search
+    drops a picture only if a picture that it keeps is near it: of a chain a-b-c whose ends are not
+    near, a and c are kept. If a later search drops that picture as well, the one named for both is
+    near the second and not necessarily near the first.
 
     Args:
         pairs: rows with ``key, clip_similarity, width, height, pixels, phash``.
@@ -148,7 +148,7 @@ def copies(
         embedded: embeddings of all annotations; read where ``config.cosine`` is given.
     """
     alike = config.hamming_distance is not None or config.cosine is not None
-    # Of all but equal pictures none can go where nothing else is looked for, and few are equal.
+    # If only equal pixels count, only pictures that share them can be dropped, and those are few.
     pictures = _by_preference(pairs if alike else pairs[pairs["pixels"].duplicated(keep=False)])
     stays, left = np.arange(len(pictures)), np.arange(len(pictures))
     for keepers in _passes(config, embedded):
@@ -164,7 +164,7 @@ def copies(
 
 
 def _by_preference(pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each picture, the one to keep first."""
+    """One row for each picture, the preferred first."""
     best = pairs.groupby("key")["clip_similarity"].max()
     pictures = pairs.drop_duplicates("key").assign(
         clip_similarity=lambda table: table["key"].map(best),
@@ -205,7 +205,7 @@ def _near_embeddings(
 def _vectors(
     pictures: pd.DataFrame, embedded: Embeddings | None
 ) -> AbstractContextManager[np.ndarray]:
-    """The embeddings (N, D) of N pictures, each by the row that its image begins with."""
+    """The embeddings (N, D) of N pictures; an image's embedding is in its first row."""
     if embedded is None:
         raise ValueError("semantic duplicates need the embeddings")
     rows = pictures.index.to_numpy() - pictures["caption_index"].to_numpy()

@@ -17,8 +17,8 @@ kitten's with "a kitten". The names that pass a cut crowd on few photographs: at
 counts vary two to four times as much between photographs as independent pairs' would, so that the
 8,421 are worth about 2,100, and zero of 2,100 means less than 3 / 2,100 (rule of three).
 
-It is an upper bound, so that what it gives for another CLIP is the least that is as strict. And it
-is one for names, of seven photographs: web alt texts are longer and their cosines spread wider, so
-that more of them may pass. Scores of the same pairs by both CLIPs (``python -m curate.calibrate RUN
---like RUN2``) know better.
+It is an upper bound, so the cut it gives for another CLIP is the lowest that is as strict. It is a
+bound for names, on seven photographs: web alt texts are longer and their cosines spread wider, so
+more of them may pass. Scoring the same pairs with both CLIPs (``python -m curate.calibrate RUN --like
+RUN2``) is more precise.
 """

@@ -1,4 +1,4 @@
-"""Which of many are near each other, and which stay: hashes by Hamming distance, vectors by cosine; exact, in bounded memory."""
+"""Near neighbours: hashes by Hamming distance, vectors by cosine, exactly and in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curate.run.hashing import GOLDEN
 BITS = 64
 COSINE_ERROR = 1e-6  # of float32 products of unit vectors: equal ones must pass a bound of 1
 
-_SORT_COST = 2  # of a hash in one table, in comparisons of two hashes
+_SORT_COST = 2  # of sorting one hash into a table, in comparisons of two hashes
 _GATHERED = 1 << 20  # pairs that are joined at a time
 _SLICE = 256  # rows of a block of cosines whose pairs are listed at a time
 _MOST_PAIRS = 1 << 22  # of hashes that are held in memory: 64 MB, sorting takes 240
@@ -25,13 +25,13 @@ Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
 def hamming_pairs(hashes: np.ndarray, distance: int) -> Pairs:
     """All pairs of hashes that differ in ``distance`` bits or fewer, none missed.
 
-    Cut into ``distance + k`` bands, two such hashes agree in at least k of them (Norouzi, Punjani and
-    Fleet 2012, "Fast Search in Hamming Space with Multi-Index Hashing", their pigeonhole with k = 1).
-    For each choice of k bands the hashes are sorted by those and compared where they agree. Memory
-    grows with N alone. Of random hashes a million take half a second at distance 4, half a minute at 8.
+    Two such hashes, cut into ``distance + k`` bands, agree in at least k of them (Norouzi, Punjani and
+    Fleet 2012, "Fast Search in Hamming Space with Multi-Index Hashing", use k = 1). For each choice of
+    k bands the hashes are sorted by those bands and compared where they agree. Memory grows with N
+    only. A million random hashes take half a second at distance 4 and half a minute at 8.
 
     Args:
-        hashes: (N,) uint64, all different; equal ones are for the caller to put together.
+        hashes: (N,) uint64, all different; the caller groups equal ones first.
         distance: 0 ... 16 bits.
     """
     bands = _bands(distance + _agreeing(len(hashes), distance))
@@ -41,14 +41,14 @@ def hamming_pairs(hashes: np.ndarray, distance: int) -> Pairs:
         for first, second in _agreeing_pairs(hashes & mask):
             differing = hashes[first] ^ hashes[second]
             near = (differing & mask == 0) & (np.bitwise_count(differing) <= distance)
-            for band in earlier:  # agreeing there too, the pair came in an earlier table
+            for band in earlier:  # a pair that agrees there too was found in an earlier table
                 near &= (differing & band) != 0
             if near.any():
                 yield first[near], second[near]
 
 
 def _agreeing(count: int, distance: int) -> int:
-    """The k that costs least on random hashes; 0 compares each with each."""
+    """The k that is cheapest on random hashes; 0 compares all pairs."""
 
     def cost(k: int) -> float:
         agreeing_bits = BITS * k / max(distance + k, 1)
@@ -58,17 +58,18 @@ def _agreeing(count: int, distance: int) -> int:
 
 
 def _bands(count: int) -> np.ndarray:
-    """Masks (count,) that share the 64 bits out."""
+    """Masks (count,) that divide the 64 bits into bands."""
     bounds = [BITS * band // count for band in range(count + 1)]
     masks = [(1 << high) - (1 << low) for low, high in pairwise(bounds)]
     return np.array(masks, np.uint64)
 
 
 def _agreeing_pairs(values: np.ndarray) -> Pairs:
-    """Pairs of positions of equal values, and rarely of others; sorted with them in one number each.
+    """Pairs of positions whose values are equal, and rarely some whose values are not.
 
-    Sorting numbers takes a fifth of the time of finding the order that sorts them. What the position
-    leaves of 64 bits holds the value's multiplicative hash (Knuth, TAOCP 3, sec. 6.4).
+    Value and position are packed into one number: sorting numbers takes a fifth of the time of an
+    argsort. The bits that the position leaves free hold the value's multiplicative hash (Knuth, TAOCP
+    3, sec. 6.4).
     """
     below = np.uint64((1 << max(len(values) - 1, 1).bit_length()) - 1)
     numbers = values * np.uint64(GOLDEN) & ~below | np.arange(len(values), dtype=np.uint64)
@@ -86,16 +87,16 @@ def _agreeing_pairs(values: np.ndarray) -> Pairs:
 def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs:
     """All pairs of vectors whose cosine is at least ``cosine``, block against block.
 
-    On a CUDA device where there is one. The work grows with N squared: 20,000 vectors of 512 took
-    12 s on one core.
+    It runs on a CUDA device if there is one. The work grows with N squared: 20,000 vectors of 512
+    dimensions took 12 s on one core.
 
     Args:
-        vectors: (N, D) float32 of unit length, or zero, which is near nothing; may be a memmap.
+        vectors: (N, D) float32 of unit length, or zero, which has no neighbours; may be a memmap.
         cosine: above 0, up to 1.
         block: vectors that are compared at a time; memory is its square.
 
     Yields:
-        When the first pair (i, j), i < j, comes, all pairs (h, i), h < i, have come.
+        Pairs (i, j) with i < j. Before the first pair (i, j), all pairs (h, i) with h < i are yielded.
     """
     import torch
 
@@ -113,15 +114,16 @@ def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs
                 continue
             for start in range(
                 0, len(rows), _SLICE
-            ):  # were all near, their positions take 16 bytes each
+            ):  # in slices: if all are near, the positions take 16 bytes a pair
                 first, second = near[start : start + _SLICE].nonzero(as_tuple=True)
                 yield first.cpu().numpy() + top + start, second.cpu().numpy() + left
 
 
 def stays_by_cosine(vectors: np.ndarray, cosine: float, block: int = 4096) -> np.ndarray:
-    """For each vector the one that stays in its stead (N,), its own or an earlier; see ``cosine_pairs``.
+    """For each vector (N,) the position of the one that is kept for it: its own or an earlier one.
 
-    Going down the positions, each stays that is near none that stays; else the first such stands for it.
+    In order of position, a vector is kept if it is near no kept one; otherwise the first kept one near
+    it replaces it. Arguments as for ``cosine_pairs``.
     """
     stays = np.arange(len(vectors))
     for first, second in cosine_pairs(vectors, cosine, block):
@@ -130,7 +132,10 @@ def stays_by_cosine(vectors: np.ndarray, cosine: float, block: int = 4096) -> np
 
 
 def _decide(stays: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-    """Go down sorted ``first``, of which all earlier pairs were seen: each that stays takes what is near it."""
+    """Let each position of sorted ``first`` that is kept replace the ones near it.
+
+    All pairs with earlier positions must have been seen.
+    """
     starts = np.flatnonzero(np.append(True, first[1:] != first[:-1])[: len(first)])
     for one, near_it in zip(first[starts].tolist(), np.split(second, starts[1:]), strict=False):
         if stays[one] == one:
@@ -138,10 +143,10 @@ def _decide(stays: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
 
 
 def stays_by_hash(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """As ``stays_by_cosine``, of different hashes (N,); see ``hamming_pairs``.
+    """The same as ``stays_by_cosine`` for different hashes (N,); see ``hamming_pairs``.
 
-    Where there are too many pairs to hold, the first half is decided, then the second without what
-    is near one that stays of the first. Those are few, as no two that stay are near each other.
+    If the pairs do not fit in memory, the first half is decided, then the second half without what is
+    near a kept one of the first. Those pairs are few, because no two kept ones are near each other.
     """
     count = len(hashes)
     stays, pairs = np.arange(count), _held(hamming_pairs(hashes, distance))
@@ -165,7 +170,7 @@ def stays_by_hash(hashes: np.ndarray, distance: int) -> np.ndarray:
 
 
 def _held(pairs: Pairs) -> tuple[np.ndarray, np.ndarray] | None:
-    """All pairs at once; None where they are more than memory should hold."""
+    """All pairs at once; None if they are more than memory should hold."""
     blocks, size = [], 0
     for block in pairs:
         blocks.append(block)
@@ -176,7 +181,7 @@ def _held(pairs: Pairs) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def components(count: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Connected components (count,) of 0 ... count - 1 under ``pairs``; each is named by its least member."""
+    """Connected components (count,) of 0 ... count - 1 under ``pairs``; each is named by its smallest member."""
     parent = np.arange(count)
     for first, second in _gathered(pairs):
         while len(first):
@@ -191,7 +196,7 @@ def components(count: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np
 
 
 def _gathered(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Pairs:
-    """The same pairs in blocks that are worth a walk over all parents."""
+    """The same pairs in larger blocks, as each block costs a pass over all parents."""
     blocks: list[tuple[np.ndarray, np.ndarray]] = []
     size = 0
     for block in pairs:
@@ -204,7 +209,7 @@ def _gathered(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Pairs:
 
 
 def joined(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """All blocks as one; empty where there is none."""
+    """All blocks as one; empty if there are none."""
     none = np.empty(0, np.int64)
     first, second = zip((none, none), *pairs, strict=True)
     return np.concatenate(first), np.concatenate(second)

@@ -48,26 +48,26 @@ class Scored:
         return shuffled(self.pairs, self.embeddings)
 
     def kept(self, cut: float) -> float:
-        """The share of the given pairs that a cut keeps."""
+        """The share of the pairs that a cut keeps."""
         import numpy as np
 
         return float((self.own >= np.float32(cut)).mean())
 
     def cut_keeping(self, share: float) -> float | None:
-        """The highest cut that keeps this share of the given pairs; None where that is none of them."""
+        """The highest cut that keeps this share of the pairs; None if that is no pair."""
         count = round(share * len(self.own))
         return float(self.own[len(self.own) - count]) if count else None
 
 
 def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
-    """The scored pairs of a curation, finished or not; None where ``clip`` has scored none there.
+    """The scored pairs of a curation, finished or not; None if ``clip`` has scored none there.
 
     Args:
         curate_dir: the folder that holds ``annotations/``.
-        clip: the label of the CLIP; None takes the one that is there.
+        clip: the label of the CLIP; None takes the one that scored the run.
 
     Raises:
-        UserError: several CLIPs' parts are there and none was named.
+        UserError: several CLIPs have scored parts of the run and none was named.
     """
     import pandas as pd
 

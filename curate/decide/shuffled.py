@@ -1,4 +1,7 @@
-"""What a similarity means for this CLIP: the null of shuffled captions, and the cut it gives."""
+"""Shuffled captions: the similarities that wrong pairs have by this CLIP, and the cut they give.
+
+They are the null distribution of a similarity: pairs that are known to be wrong.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ MAX_PAIRS = 10_000  # whose embeddings are in memory at once
 
 @dataclass(frozen=True, slots=True)
 class Null:
-    """Similarities of images with captions of other images, ascending.
+    """Similarities of images with captions of other images, ascending: the null distribution.
 
-    There are none where all captions are equal, or all images: nothing can be said of a cut then.
+    It is empty if all captions are equal, or all images; then no cut can be calibrated.
     """
 
     similarities: np.ndarray
@@ -41,9 +44,9 @@ class Null:
         return 1 - float(below) / len(self.similarities)
 
     def separation(self, own: np.ndarray) -> float | None:
-        """AUC: how often a pair as it was given beats a shuffled one; ties count half.
+        """AUC: how often a pair of the data set is more similar than a shuffled one; ties count half.
 
-        1 is a CLIP that always tells them apart, 0.5 one that guesses. ``own`` has shape (N,).
+        1: this CLIP always tells them apart; 0.5: it guesses. ``own`` has shape (N,).
         """
         if not len(self.similarities) or not len(own):
             return None
@@ -53,20 +56,20 @@ class Null:
 
 
 def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -> Null:
-    """Pair each image with captions dealt out at random among all.
+    """Pair each image with captions of others, at random.
 
-    Left out are pairs that may be true: the same picture, or a caption that the image has itself.
+    Pairs that may be true are left out: the same picture, or a caption that the image has itself.
 
     Args:
         annotations: all rows of the parts, with ``clip_similarity``, ``caption``,
             ``caption_index`` and ``pixels``.
         embeddings: of the same parts.
-        seed: of the deals; the same annotations and seed give the same null.
+        seed: the same annotations and seed give the same pairs.
     """
     rows = annotations.index[annotations["clip_similarity"].notna()].to_numpy()
     rng = np.random.default_rng(seed)
     if len(rows) > MAX_PAIRS:
-        # Of some parts alone: a row from each of thousands would mean to read them all.
+        # From a few parts only: one row from each of thousands would mean reading them all.
         part = embeddings.part_of(rows)
         chosen = rng.permutation(np.unique(part))[:MAX_PARTS]
         rows = rows[np.isin(part, chosen)]
@@ -81,29 +84,29 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
     own = _own(annotations, pictures, captions)
     found = []
     for _ in range(SHUFFLES):
-        dealt = rng.permutation(len(scored))
-        may_be_true = (group == group[dealt]) | np.array(
-            [pair in own for pair in zip(group.tolist(), caption[dealt].tolist(), strict=True)]
+        order = rng.permutation(len(scored))
+        may_be_true = (group == group[order]) | np.array(
+            [pair in own for pair in zip(group.tolist(), caption[order].tolist(), strict=True)]
         )
-        found.append(_dots(images, texts, dealt)[~may_be_true])
+        found.append(_dots(images, texts, order)[~may_be_true])
     return Null(np.sort(np.concatenate(found)).astype(np.float32))
 
 
 def _own(annotations: pd.DataFrame, pictures: pd.Index, captions: pd.Index) -> set[tuple[int, int]]:
-    """The pictures' own captions, also those of rows that were not drawn, as pairs of positions."""
+    """(picture, caption) positions of true pairs, including rows that were not drawn."""
     picture = pictures.get_indexer(pd.Index(annotations["pixels"]))
     among = picture >= 0
     caption = captions.get_indexer(pd.Index(annotations["caption"][among]))
     return set(zip(picture[among].tolist(), caption.tolist(), strict=True))
 
 
-def _dots(images: np.ndarray, texts: np.ndarray, dealt: np.ndarray) -> np.ndarray:
-    """Similarity of each image with the text dealt to it, (N,), to six digits like those of the pairs.
+def _dots(images: np.ndarray, texts: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Similarity of each image with the text at ``order``, (N,), rounded to six digits as pairs are.
 
-    In double precision, a block at a time: a copy of all would be as large as the embeddings twice.
+    In double precision, one block at a time: a copy of all would take twice the embeddings' memory.
     """
-    blocks = np.array_split(np.arange(len(dealt)), len(dealt) // 1024 + 1)
+    blocks = np.array_split(np.arange(len(order)), len(order) // 1024 + 1)
     parts = [
-        np.einsum("nd,nd->n", images[rows], texts[dealt[rows]], dtype=np.float64) for rows in blocks
+        np.einsum("nd,nd->n", images[rows], texts[order[rows]], dtype=np.float64) for rows in blocks
     ]
     return np.concatenate(parts).round(6)

@@ -1,4 +1,4 @@
-"""Which side a duplicate group is on: train, val or test, by hash, the same for ever."""
+"""The side of each duplicate group, train, val or test: by hash, so that added data moves nobody."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from curate.decide.duplicates import numbers
 from curate.run.hashing import GOLDEN, mix
 
 SIDES = ("train", "val", "test")
-LARGEST_FLOOR = 0.1  # a floor never takes more than this share of the images
-LARGEST_HELD_OUT = 32  # images of a group that may be held out, however many there are
+LARGEST_FLOOR = 0.1  # the minimum never holds out more than this share of the images
+LARGEST_HELD_OUT = 32  # images; larger groups stay in train
 LEAK_COLUMNS = [
     *("key", "split", "other_key", "other_split"),
     *("bits", "mirrored", "same_url", "same_caption"),
@@ -31,11 +31,11 @@ def positions(groups: np.ndarray, seed: int) -> np.ndarray:
 def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
     """The side of each image, given its duplicate group; a group is never cut in two.
 
-    Groups stand on a line by their hash. ``val`` takes its share from the left end and ``test`` from
-    the right one, so adding data moves nobody. Where a share is less than ``config.minimum`` images
-    its end grows until the floor is met (or a tenth of the data is used up, or half of what may be held
-    out); then added data may move groups back to train, and only those at the edge. A group of more
-    images than a side is to have, or of more than ``LARGEST_HELD_OUT``, stays in train.
+    Groups are placed on a line by their hash. ``val`` is the left end and ``test`` the right end of it,
+    as long as their shares, so adding data moves nobody. If a share is fewer than ``config.minimum``
+    images, its end grows until it has that many (at most a tenth of the data, and half of what may be
+    held out); added data may then move groups at the edge back to train, and no others. A group with
+    more images than its side should have, or than ``LARGEST_HELD_OUT``, stays in train.
     """
     hashes = numbers(groups)
     place = positions(hashes, config.seed)
@@ -53,7 +53,7 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
 
 
 def _reach(ascending: np.ndarray, share: float, floor: int) -> float:
-    """How far from its end a side reaches; nothing at all for a share of 0."""
+    """How far from its end a side reaches; below zero, so no group, for a share of 0."""
     if share == 0 or not len(ascending):
         return -1.0
     return max(share, ascending[floor - 1] if floor else 0.0)
@@ -62,9 +62,9 @@ def _reach(ascending: np.ndarray, share: float, floor: int) -> float:
 def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
     """Kept pictures on one side that look like, or come from the same address as, one on another.
 
-    The groups leave none within ``split.hamming_distance``; ask for more bits, such as 8, to see what
-    they may have missed. Of several pictures with the same hash or url on one side the first stands
-    for all.
+    Duplicate groups leave none within ``split.hamming_distance``; pass more bits, such as 8, to see
+    what they may have missed. Of several pictures with the same hash or url on one side only the first
+    is listed.
 
     Args:
         table: a ledger: rows with ``key, caption, kept, split, phash`` and perhaps ``phash_mirrored, url``.
@@ -100,15 +100,15 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
 
 
 def _looks(images: pd.DataFrame) -> pd.DataFrame:
-    """Each picture twice, ``look`` being its hash, then its mirror image's."""
+    """Each picture twice: ``look`` is its own hash, then its mirror image's."""
     plain = images.assign(look=images["phash"], mirrored=False)
-    if "phash_mirrored" not in images:  # a ledger of before
+    if "phash_mirrored" not in images:  # a ledger of an earlier version
         return plain
     return pd.concat([plain, images.assign(look=images["phash_mirrored"], mirrored=True)])
 
 
 def _on_several(sides: np.ndarray, pairs: neighbours.Pairs) -> neighbours.Pairs:
-    """Those of hashes whose pictures, of sides (N,) as bits, are not all on one; most are."""
+    """The pairs of hashes whose pictures are on several sides; ``sides`` (N,) has a bit for each."""
     for one, other in pairs:
         apart = np.bitwise_count(sides[one] | sides[other]) > 1
         if apart.any():

@@ -1,4 +1,4 @@
-"""Stage 2: verdict and reason for each pair from its annotations; no image, no model."""
+"""Decide: a verdict and a reason for each pair, from its annotations alone; no image, no model."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def judge(
         heads: small models on the embeddings, by name; each fills the column ``head_<name>``.
         filters: the rules.
         sides: the shares to hold out.
-        removals: what has to go whatever the rules say.
+        removals: what was removed from this run for good; dropped before any rule.
 
     Raises:
         UserError: a head cannot be read, or belongs to another CLIP.
@@ -88,7 +88,7 @@ def judge(
 def _scores(
     pairs: pd.DataFrame, embedded: Embeddings, heads: Mapping[str, Head]
 ) -> dict[str, np.ndarray]:
-    """Each image's scores on all of its rows (N,), by column; NaN where it was not measured."""
+    """The heads' scores by column, (N,): an image's on all of its rows; NaN if it was not measured."""
     if not heads:
         return {}
     scores = {name: np.full(len(pairs), np.nan, np.float32) for name in heads}
@@ -110,14 +110,14 @@ def decide(
     sides: SplitConfig,
     removals: Removals,
 ) -> Verdicts:
-    """Apply the rules in order; the first that a pair fails is its reason.
+    """Apply the rules in order; the first one that drops a pair is its reason.
 
     Args:
         pairs: of ``load_annotations``; rows are numbered from 0.
         embedded: the embeddings of the same parts.
         filters: the rules.
         sides: the shares to hold out.
-        removals: what has to go whatever the rules say.
+        removals: what was removed from this run for good; dropped before any rule.
     """
     groups = duplicates.groups(pairs, sides, filters.duplicates, embedded)
     pairs = pairs.assign(duplicate_group=groups)
@@ -136,6 +136,6 @@ def decide(
 
 
 def _split(kept: pd.DataFrame, sides: SplitConfig) -> pd.Series:
-    """The side of each kept pair; images are what is counted."""
+    """The side of each kept pair; shares are counted in images."""
     images = kept.drop_duplicates("key").set_index("key")["duplicate_group"]
     return kept["key"].map(split.assign(images, sides))

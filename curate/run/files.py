@@ -22,8 +22,8 @@ _SYNC_BYTES = 1 << 24
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open ``path`` for writing bytes; it appears under its name only if the block succeeds.
 
-    The temporary file carries the process id, so two writers of the same file never share one; of two
-    that finish, the later rename wins whole.
+    The temporary file carries the process id, so two writers of the same file never share one; the
+    later rename wins.
 
     Raises:
         OSError: the disk is full or refuses; it names ``path`` where the system named nothing.
@@ -46,12 +46,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def locked(folder: Path, option: str = "run.name") -> Iterator[None]:
-    """Keep other processes of this program out of ``folder``; the system lets go when this one ends.
+    """Lock ``folder`` against other processes of this program; the system unlocks it when this one ends.
 
-    ``option`` is what the user may change to work elsewhere.
+    ``option`` is the key that the user can change to work in another folder.
 
     Raises:
-        UserError: another one is at work there.
+        UserError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:
@@ -69,10 +69,10 @@ def _sync_data(file: int) -> None:
 
 
 class HashingWriter:
-    """Writes to a stream in blocks; beside it they are hashed, and what is written goes to the disk.
+    """Writes to a stream in blocks; threads hash them and sync them to the disk meanwhile.
 
-    To hash by reading again takes as long as to write, and a disk that is only told to sync at the end
-    has been idle until then.
+    Hashing by reading again takes as long as writing, and a disk that is synced only at the end is idle
+    until then.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -134,7 +134,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object that a JSON file holds; None where the file is missing, damaged, or holds another kind."""
+    """The object that a JSON file holds; None if the file is missing, damaged, or holds no object."""
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError, RecursionError):
@@ -149,6 +149,6 @@ def sha256_of(path: Path) -> str:
 
 
 def remove_parts(folder: Path) -> None:
-    """Delete what killed writers left in ``folder`` and below."""
+    """Delete the temporary files that killed writers left in ``folder`` and below."""
     for part in folder.rglob(".*.part"):
         part.unlink(missing_ok=True)

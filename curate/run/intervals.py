@@ -1,4 +1,4 @@
-"""Shares and changes as they are printed, and the uncertainty of a share that was seen in some trials."""
+"""Shares and changes as they are printed, and the confidence interval of a share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Z95 = NormalDist().inv_cdf(0.975)
 
 
 def wilson(part: float, whole: float, z: float = Z95) -> tuple[float, float]:
-    """The score interval of a binomial share; (0, 1) where there is nothing to tell it from.
+    """The score interval of a binomial share; (0, 1) if there are no trials.
 
     Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
@@ -22,7 +22,7 @@ def wilson(part: float, whole: float, z: float = Z95) -> tuple[float, float]:
 
 
 def shown(part: float, whole: float) -> str:
-    """The share in percent with its 95 % interval; "" of nothing."""
+    """The share in percent with its 95 % interval; "" if ``whole`` is zero."""
     if not whole:
         return ""
     low, high = wilson(part, whole)

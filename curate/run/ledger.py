@@ -69,7 +69,7 @@ def parts(curate_dir: Path) -> list[Path]:
     """The files of a run's ledger, in the order of the input.
 
     Raises:
-        FileNotFoundError: it has none yet.
+        FileNotFoundError: there is none yet.
     """
     found = sorted((curate_dir / "ledger").glob("part-*.parquet"))
     if not found:
@@ -84,7 +84,7 @@ def read(
 
     Args:
         curate_dir: the run's curation.
-        columns: those to read, so far as the ledger has them; None for all.
+        columns: those to read, if the ledger has them; None for all.
         filters: which rows, as ``pandas.read_parquet`` takes them; None for all.
 
     Raises:
@@ -98,7 +98,7 @@ def read(
 
 
 def columns(curate_dir: Path) -> list[str]:
-    """What the parts of a run's ledger are made of, in order.
+    """The names of the columns of a run's ledger, in order.
 
     Raises:
         FileNotFoundError: the run has none yet.
@@ -135,10 +135,10 @@ def _remedy(curate_dir: Path) -> str:
 
 
 def check_complete(ledger: pd.DataFrame, pairs: int) -> None:
-    """Every pair that the reader listed has its row and a status, and each but the kept a reason.
+    """Check that every pair has a row and a status, and every pair that is not kept a rule and a reason.
 
     Raises:
-        RuntimeError: a pair was lost or invented on the way, or a verdict contradicts itself.
+        RuntimeError: a pair is missing or added, or a verdict contradicts itself.
     """
     if len(ledger) != pairs:
         raise RuntimeError(f"the ledger holds {len(ledger)} pairs and the input {pairs}")

@@ -25,7 +25,7 @@ class ShardInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a finished curation holds. It is written last: where it is, everything is."""
+    """What a finished curation holds. It is written last: if it exists, all other files do."""
 
     shards: tuple[ShardInfo, ...]
     totals: dict[str, Any]
@@ -64,7 +64,7 @@ def read_manifest(curate_dir: Path) -> Manifest:
 
 
 def write_manifest(curate_dir: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json``; call it when everything else is in place."""
+    """Write ``manifest.json``; call it after everything else is written."""
     write_json(curate_dir / "manifest.json", {"version": VERSION, **asdict(manifest)})
 
 
@@ -74,7 +74,7 @@ def stats_path(tar: Path) -> Path:
 
 
 def old_manifest(curate_dir: Path) -> Manifest | None:
-    """The earlier curation's, if it was finished and can be read."""
+    """The manifest of the previous curation; None if that was not finished or cannot be read."""
     try:
         return read_manifest(curate_dir)
     except (FileNotFoundError, UserError):

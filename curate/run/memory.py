@@ -7,7 +7,7 @@ import gc
 
 
 def give_back() -> None:
-    """Return what is freed but still held by the allocators; worth it after a model is let go.
+    """Return what is freed but still held by the allocators; worth it after a model was used.
 
     glibc keeps freed blocks below the top of its heaps, and so does arrow's allocator. Where the C
     library has no ``malloc_trim`` (musl, macOS) only the latter's are returned.

@@ -1,4 +1,4 @@
-"""Parquet files whose bytes are no longer what was written: what arrow raises, said as an error to act on."""
+"""Damaged parquet files: arrow's exceptions as an error that says what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curate.run.cli import UserError
 
 @contextmanager
 def reporting_damage(path: Path, remedy: str) -> Iterator[None]:
-    """Raise ``UserError`` for what arrow says of a damaged ``path``; ``remedy`` is what to do."""
+    """Turn what arrow raises for a damaged ``path`` into a ``UserError``; ``remedy`` says what to do."""
     try:
         yield
     except Exception as error:
@@ -22,9 +22,9 @@ def reporting_damage(path: Path, remedy: str) -> Iterator[None]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the bytes are to blame: a footer, a page, a name in the footer.
+    """Whether the file's bytes are damaged: a footer, a page, a name in the footer.
 
-    Not so what the system refused, whose errors have a number, or had no memory for.
+    Errors of the system (they have a number) and lack of memory are not.
     """
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""What was ever asked to be removed from a run; curation leaves it out for good."""
+"""Removals: the pictures that were removed from a run; later curations leave them out for good."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REASON = "removed"
 
 _FILE = "removed.json"
-# Sources call a picture's address what they like; others are of whom it is and how it may be used.
+# Names of columns with a picture's address; other addresses name its author or licence.
 _ADDRESS = re.compile(r"url|uri(?![a-z])", re.IGNORECASE)
 _OF_ANOTHER = re.compile(r"licen[cs]e|rights|author|creator|owner|user|profile", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -27,14 +27,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Removals:
-    """All that was ever asked to be removed from a run.
+    """All pictures that were ever listed for removal from a run.
 
     Attributes:
         keys: as they were listed.
-        urls: as they were listed; compared with whatever column of the source holds addresses.
+        urls: as they were listed; compared with the source's columns of addresses.
         sha256: listed ones, and those of the files that listed keys and urls led to.
-        records: one for each time: when, by what, the list's sha256, how many it named and found.
-        pending: whether shards and ledger still have to follow.
+        records: one for each removal: when, by what, the list's sha256, how many it named and found.
+        pending: whether shards and ledger have yet to be rewritten.
     """
 
     keys: frozenset[str] = frozenset()
@@ -44,7 +44,7 @@ class Removals:
     pending: bool = False
 
     def drops(self, pairs: pd.DataFrame) -> pd.Series:
-        """A mask (N,) over rows with ``key, sha256`` and perhaps urls: True for what was removed."""
+        """A mask (N,) over rows with ``key, sha256`` and perhaps urls: True where the picture was removed."""
         mask = pairs["key"].isin(self.keys) | pairs["sha256"].isin(self.sha256)
         for name in url_columns(pairs.columns) if self.urls else ():
             mask |= pairs[name].isin(self.urls)
@@ -61,10 +61,10 @@ def url_columns(names: Iterable[str]) -> list[str]:
 
 
 def read_removals(curate_dir: Path) -> Removals:
-    """What was removed from a run; nothing where nothing was.
+    """The removals of a run; empty if nothing was removed.
 
     Raises:
-        UserError: the file is damaged; to go on without it would bring back what was removed.
+        UserError: the file is damaged; without it, removed pictures would come back.
     """
     path = curate_dir / _FILE
     if not path.is_file():
@@ -110,17 +110,17 @@ def read_list(path: Path, by: str) -> set[str]:
 def note(
     curate_dir: Path, by: str, listed: set[str], list_sha256: str, copies: bool = False
 ) -> dict[str, Any]:
-    """Write down that these are to go; from here on a killed removal can be completed.
+    """Record a removal; from here on, a killed removal can be completed.
 
     Args:
         curate_dir: a finished curation.
         by: ``keys``, ``urls`` or ``sha256``.
-        listed: such.
+        listed: the keys, urls or hashes.
         list_sha256: of the list's file, for the record.
-        copies: also whatever shares a duplicate group with them.
+        copies: also remove the pictures of their duplicate groups.
 
     Returns:
-        The record: of an interrupted removal that this one completes, that one's.
+        The record; if this completes an interrupted removal, the record of that one.
 
     Raises:
         UserError: addresses are listed, and the ledger holds none.
@@ -149,7 +149,7 @@ def note(
 def asked_for(
     rows: pd.DataFrame, by: str, listed: set[str], copies: bool
 ) -> tuple[pd.Series, Removals]:
-    """Which rows of ``identities`` a list names (a mask), and the list with the files that it leads to."""
+    """Which rows of ``identities`` a list names (a mask), and the removals with those files' hashes."""
     asked = replace(Removals(), **{by: frozenset(listed)})
     named = asked.drops(rows)
     if copies:
@@ -166,7 +166,7 @@ def _no_addresses(curate_dir: Path) -> str:
 
 
 def identities(curate_dir: Path) -> pd.DataFrame:
-    """The columns of the ledger by which pictures can be named, and their verdict."""
+    """The columns of the ledger that identify pictures, and their verdicts."""
     asked = ["key", "sha256", "duplicate_group", "kept", "status", "split", "shard"]
     return ledger.read(curate_dir, [*asked, *url_columns(ledger.columns(curate_dir))])
 
@@ -178,7 +178,7 @@ def _copies(rows: pd.DataFrame, named: pd.Series) -> pd.Series:
 
 
 def _outcome(rows: pd.DataFrame, known: Removals, named: pd.Series) -> dict[str, Any]:
-    """What goes, and how many copies of what was named stay."""
+    """How much is removed, and how many copies of it are kept."""
     banned, copied = known.drops(rows), _copies(rows, named)
     goes = rows[banned & rows["kept"]]
     return {

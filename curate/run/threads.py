@@ -1,4 +1,4 @@
-"""Work in threads, handed out in order."""
+"""Compute in threads, results in order."""
 
 from __future__ import annotations
 

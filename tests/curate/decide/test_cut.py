@@ -66,16 +66,16 @@ def test_what_was_measured_before_gives_the_equal_cut(folder, tmp_path, write_sc
     check(LAION_2B, tmp_path / "run", float(f"{strict:.4f}"))
 
 
-def test_of_a_few_shuffled_captions_no_cut_is_told(tmp_path, write_scored):
+def test_few_shuffled_captions_give_no_cut(tmp_path, write_scored):
     write_scored(tmp_path / "run", clip="ViT-B-32 laion2b_s34b_b79k")
-    with pytest.raises(UserError, match="too few to tell") as refusal:
+    with pytest.raises(UserError, match="too few to find a cut") as refusal:
         check(LAION_2B, tmp_path / "run", 0.28)
     assert "type filters.clip_similarity.minimum=" not in str(refusal.value)
 
 
 def test_another_clips_measurements_say_nothing(tmp_path, write_scored):
     write_scored(tmp_path / "run", clip="ViT-L-14 x")
-    with pytest.raises(UserError, match="once a run has scored pairs"):
+    with pytest.raises(UserError, match="score pairs first"):
         check(LAION_2B, tmp_path / "run", 0.28)
 
 
