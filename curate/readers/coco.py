@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
-from curate.measures.decode import UnreadableImage
+from curate.measures.unreadable import UnreadableImage
 from curate.readers.columns import captions_in
 from curate.readers.config import CocoConfig
 from curate.readers.files import loader, version_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
-from curate.measures.decode import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 
 
 def loader(root: Path) -> Callable[[str], bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.measures.decode import CANNOT_BE_READ, UnreadableImage
+from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers import spool
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.config import HubConfig

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from curate.measures.decode import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 from curate.readers.files import read_bytes
 
 # What `datasets` names files in archives by. Others of fsspec's could lead on to any place.

@@ -25,7 +25,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.measures.decode import MISSING_FILE, UnreadableImage
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers import shard_files
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.config import ShardsConfig

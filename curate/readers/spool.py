@@ -17,7 +17,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
-from curate.measures.decode import UnreadableImage, probe
+from curate.measures.decode import probe
+from curate.measures.unreadable import UnreadableImage
 from curate.readers.config import HubConfig, ShardsConfig
 from curate.readers.json_object import json_object
 from curate.readers.sample import Candidate

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from curate.measures.decode import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 from curate.readers.sidecars import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 from curate.readers.what_is import what_is
 from curate.run.cli import UserError

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from curate.measures.decode import MISSING_FILE, UnreadableImage
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.config import VisualGenomeConfig
 from curate.readers.files import loader, version_of
 from curate.readers.sample import Candidate, clean_caption, key_of

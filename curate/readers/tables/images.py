@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from curate.measures.decode import MISSING_FILE, UnreadableImage
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.files import is_file, local_name, read_bytes, version_of
 from curate.readers.json_object import json_object
 from curate.readers.sample import clean_caption

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from curate import readers
-from curate.measures.decode import MISSING_FILE, UnreadableImage, decode
+from curate.measures.decode import decode
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.config import TableConfig
 from curate.readers.tables.keys import Keys
 from curate.run.cli import UserError
