@@ -17,7 +17,7 @@ from curate.measures import registry
 from curate.measures.decode import decode, probe
 from curate.measures.phash import phashes, pixels_sha256
 from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 
 if TYPE_CHECKING:
     import torch

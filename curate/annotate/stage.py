@@ -25,7 +25,7 @@ from curate.annotate.parts import LIST, METADATA, part_head, read_part, reading_
 from curate.annotate.spec import AnnotationSpec
 from curate.clip.scorer import ClipScorer
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run.cli import UserError
 from curate.run.files import atomic_write, remove_parts, write_json

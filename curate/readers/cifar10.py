@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from curate.readers.candidate import Candidate, clean_caption, key_of
 from curate.readers.config import Cifar10Config
 from curate.readers.files import version_of
-from curate.readers.sample import Candidate, clean_caption, key_of
 from curate.readers.source import Source
 from curate.run.cli import UserError
 

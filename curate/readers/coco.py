@@ -9,11 +9,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from curate.measures.unreadable import UnreadableImage
+from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import captions_in
 from curate.readers.config import CocoConfig
 from curate.readers.files import loader, version_of
 from curate.readers.json_object import json_object
-from curate.readers.sample import Candidate, key_of
 from curate.readers.source import Source
 from curate.run.cli import UserError
 

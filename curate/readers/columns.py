@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from curate.measures.registry import FILLED
-from curate.readers.sample import clean_caption
+from curate.readers.candidate import clean_caption
 from curate.run.ledger import COLUMNS
 
 CAPTION_NAMES = ("text", "caption", "captions", "TEXT", "alt", "top_caption", "title")

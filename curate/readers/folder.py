@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 from curate.readers import metadata, sidecars
+from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import encodable
 from curate.readers.config import FolderConfig
 from curate.readers.files import loader, version_of
-from curate.readers.sample import Candidate, key_of
 from curate.readers.source import Source
 from curate.run.cli import UserError
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers import spool
+from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.config import HubConfig
 from curate.readers.hub_files import bytes_of, folders_of
-from curate.readers.sample import Candidate, key_of
 from curate.readers.source import Source
 from curate.run.cli import UserError
 

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from curate.readers.candidate import Candidate, clean_caption, key_of
 from curate.readers.config import OpenmojiConfig
-from curate.readers.sample import Candidate, clean_caption, key_of
 from curate.readers.source import Source
 from curate.run.cli import UserError
 

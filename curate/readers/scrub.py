@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from curate.filters.contacts import scrub_contacts
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 
 COLUMN = "captions_as_read"

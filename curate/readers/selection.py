@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
+from curate.readers.candidate import Candidate
 from curate.readers.config import DatasetConfig
-from curate.readers.sample import Candidate
 from curate.readers.source import Source
 
 

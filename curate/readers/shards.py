@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers import shard_files
+from curate.readers.candidate import MAX_KEY_CHARACTERS, Candidate, key_of
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.config import ShardsConfig
 from curate.readers.files import version_of
 from curate.readers.json_object import json_object
-from curate.readers.sample import MAX_KEY_CHARACTERS, Candidate, key_of
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source
 from curate.readers.tally import Tally

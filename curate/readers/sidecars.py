@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curate.readers.candidate import clean_caption
 from curate.readers.columns import encodable
-from curate.readers.sample import clean_caption
 
 IMAGE_SUFFIXES = tuple(
     f".{name}"

@@ -19,9 +19,9 @@ from typing import IO, Any
 
 from curate.measures.decode import probe
 from curate.measures.unreadable import UnreadableImage
+from curate.readers.candidate import Candidate
 from curate.readers.config import HubConfig, ShardsConfig
 from curate.readers.json_object import json_object
-from curate.readers.sample import Candidate
 from curate.readers.shards import ShardReader, loader
 from curate.readers.sidecars import IMAGE_SUFFIXES
 from curate.readers.source import Source

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
+from curate.readers.candidate import Candidate, clean_caption, key_of
 from curate.readers.config import VisualGenomeConfig
 from curate.readers.files import loader, version_of
-from curate.readers.sample import Candidate, clean_caption, key_of
 from curate.readers.source import Source
 from curate.readers.tally import Tally
 from curate.run.cli import UserError

@@ -25,9 +25,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
+from curate.readers.candidate import clean_caption
 from curate.readers.files import is_file, local_name, read_bytes, version_of
 from curate.readers.json_object import json_object
-from curate.readers.sample import clean_caption
 from curate.readers.sidecars import IMAGE_SUFFIXES, refuse
 from curate.readers.tables import index as table_index
 from curate.readers.tables.formats import FILE_STEMS, text_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from curate.readers.sample import key_of
+from curate.readers.candidate import key_of
 
 _FILTER_BYTES = 2**26
 _PROBES = 4

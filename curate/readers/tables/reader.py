@@ -14,9 +14,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from curate.readers.candidate import Candidate
 from curate.readers.config import TableConfig
 from curate.readers.files import version_of
-from curate.readers.sample import Candidate
 from curate.readers.source import Source
 from curate.readers.tables import files as table_files
 from curate.readers.tables import rows as table_rows

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from curate.readers.candidate import Candidate
 from curate.readers.config import DatasetConfig
-from curate.readers.sample import Candidate
 from curate.readers.scrub import COLUMN, scrub
 from curate.readers.selection import select
 from curate.readers.source import Source

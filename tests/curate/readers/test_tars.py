@@ -285,7 +285,7 @@ def test_numbers_that_are_not_finite_are_missing(tmp_path):
 
 
 def test_what_this_program_wrote_keeps_its_keys_and_columns(tmp_path):
-    from curate.readers.sample import key_of
+    from curate.readers.candidate import key_of
 
     key = key_of("x/a")  # a key with two dashes must not be taken for a name with a folder
     meta = {"captions": ["best", "other"], "key": key, "source_key": "7", "similarity": [0.3, 0.2]}
