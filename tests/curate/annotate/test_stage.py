@@ -24,7 +24,7 @@ from curate.filters.prefilter import Prefilter
 from curate.measures.decode import decode
 from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers.candidate import Candidate
-from curate.readers.config import FolderConfig
+from curate.readers.folder import FolderConfig
 from curate.readers.source import Source
 from curate.run.cli import UserError
 

@@ -30,7 +30,8 @@ from curate.pack.config import ShardsConfig
 from curate.pack.sample import read_shard
 from curate.pipeline import full as pipeline
 from curate.pipeline.config import CurateConfig
-from curate.readers.config import CocoConfig, FolderConfig
+from curate.readers.coco import CocoConfig
+from curate.readers.folder import FolderConfig
 from curate.run import ledger
 from curate.run.cli import UserError
 from curate.run.config import RunConfig

@@ -16,7 +16,7 @@ from curate.pipeline import full as pipeline
 from curate.pipeline import trial as dry_run
 from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
-from curate.readers.config import FolderConfig
+from curate.readers.folder import FolderConfig
 from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.config import RunConfig

@@ -12,8 +12,9 @@ from PIL import Image
 
 from curate import readers
 from curate.measures.decode import UnreadableImage, decode, probe
-from curate.readers.config import CocoConfig, FolderConfig, OpenmojiConfig
-from curate.readers.openmoji import mismatched
+from curate.readers.coco import CocoConfig
+from curate.readers.folder import FolderConfig
+from curate.readers.openmoji import OpenmojiConfig, mismatched
 from curate.run.cli import UserError
 
 
@@ -101,7 +102,7 @@ def test_rows_of_one_image_are_its_captions(tmp_path, suffix):
     assert listing.total == 2
     differing, repeated, unnamed = listing.notes
     assert "a.png" in differing
-    assert repeated == "images with a record that says what an earlier one said: 1, such as a.png"
+    assert repeated == "images with a record that repeats an earlier one: 1, such as a.png"
     assert unnamed == f"images not named in metadata.{suffix}: 1, such as c.png"
 
 
@@ -242,7 +243,7 @@ def test_a_table_in_another_encoding_is_told_from_a_broken_one(tmp_path):
         folder(tmp_path)
     (tmp_path / "metadata.csv").unlink()
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a"}\n{broken\n')
-    with pytest.raises(UserError, match=r"cannot be read \(line 2: .*\); mend it$"):
+    with pytest.raises(UserError, match=r"cannot be read \(line 2: .*\); repair it$"):
         folder(tmp_path)
 
 
@@ -427,7 +428,7 @@ def rewritten(root, change):
         ("annotations", {"image_id": 9, "bbox": [0, 0, 1, 1]}, "lacks 'caption'"),
         ("annotations", {"caption": "a cat"}, "lacks 'image_id'"),
         ("annotations", {"image_id": None, "caption": "a cat"}, "NoneType"),
-        ("annotations", "a cat", "another shape"),
+        ("annotations", "a cat", "another form"),
         ("images", {"file_name": "a.jpg"}, "lacks 'id'"),
         ("images", {"id": 7}, "lacks 'file_name'"),
         ("images", {"id": "seven", "file_name": "a.jpg"}, "seven"),
@@ -437,7 +438,7 @@ def rewritten(root, change):
 )
 def test_coco_records_that_are_none_are_named(small_coco, of, record, says):
     path = rewritten(small_coco, lambda content: content[of].append(record))
-    with pytest.raises(UserError, match=f"{path} is no COCO caption file: .*'{of}' .*{says}"):
+    with pytest.raises(UserError, match=f"{path} is not a COCO caption file: .*'{of}' .*{says}"):
         coco(small_coco)
 
 

@@ -1,8 +1,8 @@
-"""A stream without random access, spooled once into tars as it is read, and from then on read from them.
+"""A cache for a stream: its samples are written once to tars below ``dataset.spool`` and read from there.
 
-A pass takes the next samples from the stream only when it has used up those that are there, so that
-``dataset.limit`` fetches no more than it needs, rounded up to a tar. A tar is there whole or not at all:
-the same command goes on where an interrupted one stopped, and needs no network when all is there.
+A pass reads the tars that exist, and then continues the stream, a tar at a time: ``dataset.limit``
+downloads no more than it needs, rounded up to a tar. A tar is renamed when complete, so the same command
+resumes where an interrupted one stopped, and needs no network once the stream has ended.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
-from curate.measures.decode import probe
 from curate.measures.unreadable import UnreadableImage
 from curate.readers.candidate import Candidate
-from curate.readers.config import HubConfig, ShardsConfig
+from curate.readers.counted_notes import CountedNotes
+from curate.readers.files import IMAGE_SUFFIXES
+from curate.readers.hub import HubConfig
 from curate.readers.json_object import json_object
-from curate.readers.shards import ShardReader, loader
-from curate.readers.sidecars import IMAGE_SUFFIXES
+from curate.readers.shards import ShardsConfig
+from curate.readers.shards.reader import ShardReader, loader
 from curate.readers.source import Source
-from curate.readers.tally import Tally
 from curate.run.cli import UserError
 from curate.run.files import atomic_write, write_json
 
-Raw = tuple[bytes | None, tuple[str, ...], dict[str, Any]]
-"""Encoded image, if there is one, captions, columns."""
+Row = tuple[bytes | None, tuple[str, ...], dict[str, Any]]
+"""Encoded image or None, captions, columns."""
 
-SAMPLES_PER_TAR = 500  # some 100 MB of photos: soon complete, and few enough files
+SAMPLES_PER_TAR = 500  # about 100 MB of photos: soon complete, and not too many files
 _END = "end.json"
 _STREAM = "stream.json"
 
 
-def source(config: HubConfig, state: str, stream: Callable[[int], Iterator[Raw]]) -> Source:
-    """The samples of ``stream(start)``, an iterator that begins at a position, by way of the spool.
+def source(config: HubConfig, state: str, stream: Callable[[int], Iterator[Row]]) -> Source:
+    """The samples of a stream, through the cache.
 
     Args:
-        config: names the stream.
-        state: changes with what the stream gives; samples of different states are never mixed.
-        stream: begins at the sample that it is given.
+        config: names the stream and the cache's folder.
+        state: changes when the stream's content does; samples of different states are never mixed.
+        stream: starts the stream at the sample with this number.
 
     Raises:
-        UserError: the spool holds samples of another state, or, during a pass, the stream breaks off.
+        UserError: the cache holds samples of another state, or, during a pass, the stream breaks off.
     """
     folder = Path(config.spool) / _name(config)
     _check_state(folder, state)
@@ -54,7 +54,9 @@ def source(config: HubConfig, state: str, stream: Callable[[int], Iterator[Raw]]
     shards = ShardsConfig(name=config.name, reader="shards", path=str(folder))
 
     def candidates() -> Iterator[Candidate]:
-        reader = ShardReader(shards, Tally(notes, [f"fetched samples are kept in {folder}"]))
+        reader = ShardReader(
+            shards, CountedNotes(notes, [f"downloaded samples are kept in {folder}"])
+        )
         for path in _tars(folder, state, stream):
             yield from reader.candidates(path.stem, path)
 
@@ -62,31 +64,31 @@ def source(config: HubConfig, state: str, stream: Callable[[int], Iterator[Raw]]
 
 
 def _name(config: HubConfig) -> str:
-    """The same for the same stream; another split or column goes to another folder."""
-    known = [config.path, config.config, config.split, config.revision]
-    known += [config.image_column, config.caption_column]
-    digest = hashlib.blake2b(json.dumps(known).encode(), digest_size=6).hexdigest()
+    """The folder's name, one for each data set, configuration, split, revision and pair of columns."""
+    stream = [config.path, config.config, config.split, config.revision]
+    stream += [config.image_column, config.caption_column]
+    digest = hashlib.blake2b(json.dumps(stream).encode(), digest_size=6).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', config.path).strip('-')[-40:]}-{digest}"
 
 
 def _check_state(folder: Path, state: str) -> None:
-    """Refuse what was fetched before the stream changed, or before its state was noted."""
+    """Refuse a cache whose samples are of another state, or of an unknown one."""
     if not any(folder.glob("*.tar")) and not (folder / _END).is_file():
         return
     try:
-        known = json_object((folder / _STREAM).read_bytes()).get("state")
+        cached = json_object((folder / _STREAM).read_bytes()).get("state")
     except (FileNotFoundError, ValueError):
-        known = None
-    if known != state:
+        cached = None
+    if cached != state:
         raise UserError(
             f"{folder} holds samples of another revision of the data set, which has changed since; to "
-            "fetch it anew remove that folder or type dataset.spool=FOLDER with another one"
+            "download it again remove that folder, or type dataset.spool=FOLDER with another one"
         )
 
 
-def _tars(folder: Path, state: str, stream: Callable[[int], Iterator[Raw]]) -> Iterator[Path]:
-    """The tars that are there, and then new ones, until the stream has ended."""
-    samples: Iterator[Raw] | None = None
+def _tars(folder: Path, state: str, stream: Callable[[int], Iterator[Row]]) -> Iterator[Path]:
+    """The existing tars, then new ones until the stream ends."""
+    samples: Iterator[Row] | None = None
     number = 0
     while True:
         path = folder / f"{number:05d}.tar"
@@ -96,7 +98,7 @@ def _tars(folder: Path, state: str, stream: Callable[[int], Iterator[Raw]]) -> I
             start = number * SAMPLES_PER_TAR
             if samples is None:
                 write_json(folder / _STREAM, {"state": state})
-                samples = _fetched(stream, start)
+                samples = _resumable(stream, start)
             count = _write(path, islice(samples, SAMPLES_PER_TAR))
             if count < SAMPLES_PER_TAR:
                 write_json(folder / _END, {"samples": start + count})
@@ -106,22 +108,25 @@ def _tars(folder: Path, state: str, stream: Callable[[int], Iterator[Raw]]) -> I
         number += 1
 
 
-def _fetched(stream: Callable[[int], Iterator[Raw]], start: int) -> Iterator[Raw]:
-    """The stream from ``start`` on; errors of whoever writes its samples down are not its own."""
+def _resumable(stream: Callable[[int], Iterator[Row]], start: int) -> Iterator[Row]:
+    """The stream from ``start`` on; its errors, and only its, say that the same command resumes."""
     number = start
     try:
         for sample in stream(start):
             yield sample
             number += 1
     except OSError as error:
-        kept = number - number % SAMPLES_PER_TAR
+        complete = number - number % SAMPLES_PER_TAR
         raise UserError(
-            f"the stream broke off after {kept} samples ({error}); the same command goes on from there"
+            f"the stream broke off after {complete} samples ({error}); the same command resumes there"
         ) from error
 
 
-def _write(path: Path, samples: Iterator[Raw]) -> int:
-    """Write a tar, unless there is nothing to write; keys as img2dataset's: the tar's number first."""
+def _write(path: Path, samples: Iterator[Row]) -> int:
+    """Write a tar unless there are no samples; returns their number.
+
+    Keys begin with the tar's number, as img2dataset's do.
+    """
     first = next(samples, None)
     if first is None:
         return 0
@@ -145,8 +150,10 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _extension(image: bytes) -> str:
+    from curate.measures.decode import probe  # imports Pillow
+
     try:
         extension = probe(image)[2].lower()
-    except UnreadableImage:  # it is kept, and counted where it is decoded
+    except UnreadableImage:  # kept; it is counted when it is decoded
         return "jpg"
     return extension if f".{extension}" in IMAGE_SUFFIXES else "jpg"
