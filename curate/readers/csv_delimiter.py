@@ -14,8 +14,7 @@ def detect_delimiter(lines: Iterable[str]) -> tuple[Iterator[str], str]:
     """The same lines, and their delimiter, found in the first line that is not blank.
 
     After a line ``sep=;`` it is that character, and the line is returned blank. Otherwise it is a
-    semicolon if one is outside quotes and no comma is. A first line with an open quote does not tell:
-    a comma.
+    semicolon if one is outside quotes and no comma is; a comma if that line ends inside quotes.
     """
     lines = iter(lines)
     start: list[str] = []

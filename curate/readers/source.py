@@ -16,7 +16,7 @@ class Source:
         candidates: starts a new pass over all candidates, in a fixed order, without opening an image.
         load: the encoded image at a candidate's ``location``; raises ``unreadable.UnreadableImage``
             where there is none, and is called from several threads.
-        total: the number of candidates, None if only a pass can tell.
+        total: the number of candidates, None if unknown before a pass.
         notes: what the user should know; complete after a pass, and the same after each.
     """
 

@@ -16,7 +16,7 @@ class RowKeys:
 
     A row's key is its identifier, or a hash of its URL, captions and file name. It stays the same
     when other rows are added or removed. Rows with the same content get the file and row number
-    added from the second one on. A Bloom filter (Bloom 1970) tells whether a row repeats an earlier
+    added from the second one on. A Bloom filter (Bloom 1970) checks whether a row repeats an earlier
     one. It misses no repetition; a false positive, which only adds a row number, is rare before ten
     million rows and has a chance of one in thirteen at a hundred million.
     """

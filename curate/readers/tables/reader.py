@@ -64,8 +64,8 @@ def read(config: TableConfig) -> Source:
 
     Raises:
         FileNotFoundError: ``dataset.path`` or ``dataset.images_dir`` is missing.
-        UserError: ``dataset.images_dir`` is not set, a file is not what its name says, or the columns
-            of captions and URLs cannot be told.
+        UserError: ``dataset.images_dir`` is not set, a file is not what its name says, or no
+            column is known to hold captions or URLs.
     """
     notes: list[str] = []
     tables = table_files.find(config.path, config.file_type, notes)
@@ -102,7 +102,7 @@ def _images(config: TableConfig, table: TableFile) -> Images:
 
 
 def _total(config: TableConfig, tables: list[TableFile]) -> int | None:
-    """The number of rows, where parquet's metadata tells it."""
+    """The number of rows, if parquet's metadata has it."""
     if tables[0].file_type != "parquet":
         return None
     rows = table_rows.count(tables)
