@@ -15,7 +15,7 @@ import pyarrow as pa
 from curate.annotate.hash_index import HashIndex, name_of, names_of
 from curate.annotate.parts import _head, read_part
 from curate.measures.registry import PICTURE_COLUMNS
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 
 
 @dataclass(frozen=True, slots=True)

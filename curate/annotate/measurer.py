@@ -14,9 +14,10 @@ import pyarrow as pa
 from curate.annotate import table as rows
 from curate.annotate.cache import AnnotationCache, ImageRecord
 from curate.measures import registry
-from curate.measures.decode import CANNOT_BE_READ, UnreadableImage, decode, probe
+from curate.measures.decode import decode, probe
 from curate.measures.phash import phashes, pixels_sha256
-from curate.readers.sample import Candidate
+from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
+from curate.readers.candidate import Candidate
 
 if TYPE_CHECKING:
     import torch

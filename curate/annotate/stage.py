@@ -24,8 +24,8 @@ from curate.annotate.measurer import Measurer
 from curate.annotate.parts import LIST, METADATA, part_head, read_part, reading_part
 from curate.annotate.spec import AnnotationSpec
 from curate.clip.scorer import ClipScorer
-from curate.measures.decode import CANNOT_BE_READ, MISSING_FILE
-from curate.readers.sample import Candidate
+from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE
+from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run.cli import UserError
 from curate.run.files import atomic_write, remove_parts, write_json

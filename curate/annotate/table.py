@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.annotate.cache import STORED, ImageRecord
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 
 _CLIP_MODEL = pa.dictionary(pa.int32(), pa.string())
 _FIELDS = [

@@ -8,9 +8,8 @@ import warnings
 from PIL import Image, UnidentifiedImageError
 
 from curate.measures.colour import to_rgb
+from curate.measures.unreadable import UnreadableImage
 
-MISSING_FILE = "missing file"
-CANNOT_BE_READ = "cannot be read"
 MAX_PIXELS = 89_478_485  # Pillow's own line between a picture and a decompression bomb, and LAION's
 _NEEDS_A_PROGRAM = ("EPS", "WMF")  # PostScript and metafiles: Pillow would have others run them
 _CUT_SHORT = ("truncated", "not enough image data", "expected to read")
@@ -27,15 +26,6 @@ _TURNS = {  # Exif 2.32, tag Orientation
 _QUARTER_TURNS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file is in the ledger
-
-
-class UnreadableImage(Exception):
-    """These bytes are no picture; ``reason`` is short and the same for all of its kind."""
-
-    def __init__(self, reason: str) -> None:
-        """Keep the reason for the ledger."""
-        super().__init__(reason)
-        self.reason = reason
 
 
 def probe(data: bytes) -> tuple[int, int, str]:

@@ -25,7 +25,7 @@ from curate.filters.similarity import NAME as SIMILARITY
 from curate.pack.writer import write_shards
 from curate.pipeline import notes, previous_run
 from curate.pipeline.config import CurateConfig
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.report import curation, figures
 from curate.run import ledger, memory, provenance

@@ -29,7 +29,7 @@ from curate.pack.samples import Samples
 from curate.pipeline import notes
 from curate.pipeline.config import CurateConfig
 from curate.pipeline.forecast import Count, Trial, lines
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.files import locked

@@ -1,34 +1,40 @@
-"""Readers offer a data set as a `Source` of candidates: one module of `READERS` per family of formats."""
+"""Readers open a data set as a `Source` of candidates.
+
+A family of sources is a module here, or a package for one that needs several. It holds the config
+dataclass and the function ``read``, decorated with `register_reader`. All are imported here, because
+Hydra must know their schemas when a command starts: they import heavy packages inside functions.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 from importlib import import_module
 
 from curate.readers.config import DatasetConfig
-from curate.readers.selection import select
+from curate.readers.registry import READERS
+from curate.readers.scrub import scrub
 from curate.readers.source import Source
+from curate.readers.subset import take_subset
 from curate.run.cli import UserError
 
-READERS = {
-    name: name
-    for name in ("cifar10", "coco", "folder", "hub", "openmoji", "shards", "visual_genome")
-} | {"table": "tables.reader"}
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)
 
 
 def read(config: DatasetConfig) -> Source:
-    """Open the data set and look at its first image's entry, without opening an image.
+    """Open the data set and read its first record, without opening an image.
 
     Raises:
-        UserError: no such reader, files that are not what they should be, or nothing found.
+        UserError: an unknown reader, files in another format than expected, or no images.
         FileNotFoundError: the folder or file that the configuration names is missing.
     """
     if config.reader not in READERS:
         raise UserError(
-            f"dataset.reader={config.reader!r} is unknown; accepted: {', '.join(READERS)}"
+            f"dataset.reader={config.reader!r} is unknown; accepted: {', '.join(sorted(READERS))}"
         )
-    source = select(import_module(f"curate.readers.{READERS[config.reader]}").read(config), config)
+    source = take_subset(READERS[config.reader](config), config)
     if config.scrub_contacts:
-        source = import_module("curate.readers.scrub").scrub(source)
+        source = scrub(source)
     if next(source.candidates(), None) is None:
         raise UserError("; ".join([f"dataset={config.name} holds no images", *source.notes]))
     return source

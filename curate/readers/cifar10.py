@@ -1,22 +1,28 @@
-"""CIFAR-10 in Python's own format: ten labels, for which a template makes captions."""
+"""CIFAR-10 in its Python version: captions are made from the ten labels by a template."""
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
+from omegaconf import MISSING
 
-from curate.readers.config import Cifar10Config
+from curate.readers.candidate import Candidate, clean_caption, key_of
+from curate.readers.config import DatasetConfig
 from curate.readers.files import version_of
-from curate.readers.sample import Candidate, clean_caption, key_of
+from curate.readers.registry import register_reader
 from curate.readers.source import Source
-from curate.run.cli import UserError
+from curate.run.cli import UserError, check
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _FOLDER = "cifar-10-batches-py"
 _ARCHIVE = "cifar-10-python.tar.gz"
@@ -26,25 +32,31 @@ _FILES = {  # https://www.cs.toronto.edu/~kriz/cifar.html
 }
 _META = "batches.meta"
 _SHAPE = (3, 32, 32)  # of a row: the red plane, the green one, the blue one
-
-# All that these files need to be built again. What numpy's own pickles call is found by asking it:
-# the name of its module has changed between versions.
-_ADMITTED = {
-    "_reconstruct": np.empty(0).__reduce__()[0],
-    "ndarray": np.ndarray,
-    "dtype": np.dtype,
-}
+_ROW_BYTES = math.prod(_SHAPE)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds numbers, texts, containers and numpy arrays; whatever else a pickle asks for is refused."""
+@dataclass
+class Cifar10Config(DatasetConfig):
+    """CIFAR-10 as published for Python.
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "numpy" and name in _ADMITTED:
-            return _ADMITTED[name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+    Attributes:
+        root: the archive, the folder it unpacks to, or the folder of either.
+        template: the caption; ``{label}`` stands for the label's name.
+        splits: some of train and test; null takes both.
+    """
+
+    root: str = MISSING
+    template: str = "a photo of a {label}"
+    splits: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("{label}" in self.template, "dataset.template", self.template, "a text with {label}")
+        sound = self.splits is None or (self.splits and {*self.splits} <= {"train", "test"})
+        check(bool(sound), "dataset.splits", self.splits, "null or some of [train,test]")
 
 
+@register_reader("cifar10", Cifar10Config)
 def read(config: Cifar10Config) -> Source:
     """List the images, the five training files before the test file, each with one caption.
 
@@ -76,13 +88,15 @@ def read(config: Cifar10Config) -> Source:
 
 def png(row: np.ndarray) -> bytes:
     """A row of 3,072 uint8 as the bytes of a PNG of 32 x 32 pixels; same row, same bytes."""
+    from PIL import Image
+
     stream = io.BytesIO()
     Image.fromarray(row.reshape(_SHAPE).transpose(1, 2, 0)).save(stream, "PNG")
     return stream.getvalue()
 
 
 def _open(root: Path) -> tuple[Path, dict[str, bytes]]:
-    """What was found, folder or archive, and the files in it by name."""
+    """The folder or archive that was found, and the content of its files by name."""
     folder = next((f for f in (root / _FOLDER, root) if (f / _META).is_file()), None)
     if folder:
         names = [_META, *(name for names in _FILES.values() for name in names)]
@@ -90,27 +104,45 @@ def _open(root: Path) -> tuple[Path, dict[str, bytes]]:
     archive = next((a for a in (root, root / _ARCHIVE) if a.is_file()), None)
     if archive is None:
         raise FileNotFoundError(
-            f"dataset.root={root} holds neither {_FOLDER}/{_META} nor {_ARCHIVE}; take the Python version "
-            f"from cs.toronto.edu/~kriz/cifar.html and type dataset.root={_ARCHIVE} or its folder"
+            f"dataset.root={root} holds neither {_FOLDER}/{_META} nor {_ARCHIVE}; download the Python "
+            f"version from cs.toronto.edu/~kriz/cifar.html and type dataset.root={_ARCHIVE} or its folder"
         )
     try:
         with tarfile.open(archive) as tar:
             found = [(member, tar.extractfile(member)) for member in tar if member.isreg()]
             return archive, {Path(member.name).name: f.read() for member, f in found if f}
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{archive} cannot be unpacked ({error}); fetch it again") from error
+        raise UserError(f"{archive} cannot be unpacked ({error}); download it again") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds numbers, texts, containers and numpy arrays, and refuses any other class or function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy" and name in _numpy_parts():
+            return _numpy_parts()[name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+@cache
+def _numpy_parts() -> dict[str, Any]:
+    """What the pickle of an array calls. numpy says where ``_reconstruct`` is: it moved between versions."""
+    import numpy as np
+
+    reconstruct = np.empty(0).__reduce__()[0]
+    return {"_reconstruct": reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
 
 
 def _load(root: Path, name: str, files: dict[str, bytes]) -> dict[str, Any]:
     if name not in files:
         raise UserError(f"{root} lacks {name}; unpack {_ARCHIVE} again")
     try:
-        # Python 2 wrote them; latin1 is how numpy's arrays of that time are read.
+        # Python 2 wrote these files; its numpy arrays need latin1.
         content = _Unpickler(io.BytesIO(files[name]), encoding="latin1").load()
-    except Exception as error:  # unpickling raises anything on bytes that are no pickle
-        raise UserError(f"{root}: {name} is no file of CIFAR-10 ({error})") from error
+    except Exception as error:  # unpickling raises any error on bytes that are not a pickle
+        raise UserError(f"{root}: {name} is not a file of CIFAR-10 ({error})") from error
     if not isinstance(content, dict):
-        raise UserError(f"{root}: {name} is no file of CIFAR-10; it holds no dictionary")
+        raise UserError(f"{root}: {name} is not a file of CIFAR-10; it holds no dictionary")
     return content
 
 
@@ -122,20 +154,24 @@ def _labels(root: Path, files: dict[str, bytes]) -> list[str]:
 
 
 def _batch(root: Path, name: str, files: dict[str, bytes], labels: int) -> dict[str, Any]:
+    """One file's ``data``, uint8 of (N, 3072), and its N ``labels``, each below ``labels``."""
+    import numpy as np
+
     content = _load(root, name, files)
     data, given = content.get("data"), content.get("labels")
     sound = (
         isinstance(data, np.ndarray)
         and data.dtype == np.uint8
         and data.ndim == 2
-        and data.shape[1] == np.prod(_SHAPE)
+        and data.shape[1] == _ROW_BYTES
         and isinstance(given, list)
         and len(given) == len(data)
         and all(isinstance(label, int) and 0 <= label < labels for label in given)
     )
     if not sound:
         raise UserError(
-            f"{root}: {name} is not CIFAR-10's: 'data' of rows of 3072 uint8 and as many 'labels'"
+            f"{root}: {name} is not CIFAR-10's: it needs 'data', rows of {_ROW_BYTES} uint8, and a label "
+            "for each row in 'labels'"
         )
     return content
 

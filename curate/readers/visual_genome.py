@@ -1,22 +1,26 @@
-"""Visual Genome: the phrases of an image's regions as its captions, with COCO's id where it is one of COCO's."""
+"""Visual Genome: the phrases that describe an image's regions are its captions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from curate.measures.decode import MISSING_FILE, UnreadableImage
-from curate.readers.config import VisualGenomeConfig
+from omegaconf import MISSING
+
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
+from curate.readers.candidate import Candidate, clean_caption, key_of
+from curate.readers.config import DatasetConfig
+from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import loader, version_of
-from curate.readers.sample import Candidate, clean_caption, key_of
+from curate.readers.registry import register_reader
 from curate.readers.source import Source
-from curate.readers.tally import Tally
-from curate.run.cli import UserError
+from curate.run.cli import UserError, check
 
 IMAGES, REGIONS = "image_data.json", "region_descriptions.json"
 FOLDERS = ("VG_100K", "VG_100K_2")
@@ -24,11 +28,33 @@ FOLDERS = ("VG_100K", "VG_100K_2")
 Image = dict[str, Any]
 
 
+@dataclass
+class VisualGenomeConfig(DatasetConfig):
+    """Visual Genome's region descriptions beside its images.
+
+    Attributes:
+        root: holds image_data.json, region_descriptions.json and the image folders.
+        captions_per_image: at most this many phrases, of the largest regions; null takes all.
+        min_region_share: of the image's area; smaller regions say little about the image.
+    """
+
+    root: str = MISSING
+    captions_per_image: int | None = 5
+    min_region_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most, share = self.captions_per_image, self.min_region_share
+        check(most is None or most > 0, "dataset.captions_per_image", most, "null or > 0")
+        check(0 <= share <= 1, "dataset.min_region_share", share, "a share, 0 ... 1")
+
+
+@register_reader("visual_genome", VisualGenomeConfig)
 def read(config: VisualGenomeConfig) -> Source:
     """Read the list of images; the regions, 5.4 million in a gigabyte, are streamed in each pass.
 
-    Images that no region speaks of come last, without captions. Regions of an image that is not in the
-    list are kept as a candidate without an image.
+    Images without regions come last, without captions. The regions of an image that is not in the
+    list become a candidate without an image.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
@@ -48,7 +74,7 @@ def read(config: VisualGenomeConfig) -> Source:
     files = loader(root)
 
     def candidates() -> Iterator[Candidate]:
-        yield from _candidates(config, root, images, Tally(notes))
+        yield from _candidates(config, root, images, CountedNotes(notes))
 
     def load(location: str) -> bytes:
         if not location:
@@ -68,7 +94,7 @@ def _images(path: Path) -> dict[int, Image]:
             f"{path} is not Visual Genome's list of images ({error}); unpack it again"
         ) from error
     if len(images) != len(content):
-        raise UserError(f"{path} lists an image id twice; take the published file")
+        raise UserError(f"{path} lists an image id twice; use the published file")
     return images
 
 
@@ -77,26 +103,26 @@ def _id_of(record: Image) -> int:
 
 
 def _candidates(
-    config: VisualGenomeConfig, root: Path, images: dict[int, Image], tally: Tally
+    config: VisualGenomeConfig, root: Path, images: dict[int, Image], notes: CountedNotes
 ) -> Iterator[Candidate]:
-    told: set[int] = set()
+    described: set[int] = set()
     for number, regions in _regions(root / REGIONS):
-        if number in told:
-            raise UserError(f"{root / REGIONS} speaks of image {number} twice; unpack it again")
-        told.add(number)
+        if number in described:
+            raise UserError(f"{root / REGIONS} lists image {number} twice; unpack it again")
+        described.add(number)
         image = images.get(number)
         if image is None:
-            tally.add(f"images that {IMAGES} does not list", str(number))
-        captions = _captions(config, number, image or {}, regions, tally)
+            notes.add(f"images that {IMAGES} does not list", str(number))
+        captions = _captions(config, number, image or {}, regions, notes)
         yield _candidate(config, root, number, image, captions)
-    if not told:
+    if not described:
         raise UserError(f"{root / REGIONS} holds no regions; unpack it again")
-    for number in sorted(images.keys() - told):
+    for number in sorted(images.keys() - described):
         yield _candidate(config, root, number, images[number], ())
 
 
 def _regions(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """The regions of one image after another; the file holds them so and is never in memory whole."""
+    """Each image's id and regions, streamed: the file is too large to be loaded whole."""
     ijson = import_module("ijson")
     with path.open("rb") as stream, _named(path, ijson.JSONError):
         for record in ijson.items(stream, "item", use_float=True):
@@ -122,9 +148,9 @@ def _captions(
     number: int,
     image: Image,
     regions: list[dict[str, Any]],
-    tally: Tally,
+    notes: CountedNotes,
 ) -> tuple[str, ...]:
-    """The phrases of the largest regions, the largest first, each once; the rest is counted."""
+    """The phrases of the largest regions, largest first, each once; what is left out is noted."""
     area = (image.get("width") or 0) * (image.get("height") or 0)
 
     def share(region: dict[str, Any]) -> float:
@@ -140,7 +166,7 @@ def _captions(
         ("phrases beyond dataset.captions_per_image", len(phrases) - len(kept)),
     ):
         if count:
-            tally.add(what, f"image {number}", count)
+            notes.add(what, f"image {number}", count)
     return tuple(kept)
 
 
@@ -164,13 +190,13 @@ def _candidate(
             "url": image.get("url") or "",
             "coco_id": "" if coco is None else str(coco),
             "flickr_id": str(image.get("flickr_id") or ""),
-            "group": "" if coco is None else f"coco-{coco}",  # as the COCO reader calls it
+            "group": "" if coco is None else f"coco-{coco}",  # as in the COCO reader
         },
     )
 
 
 def _location(root: Path, number: int, image: Image) -> str:
-    """The file: in the folder that the url names, or else in the other one."""
+    """The image's file, in the folder that its url names or in the other one."""
     url = PurePosixPath(image.get("url") or f"{FOLDERS[0]}/{number}.jpg")
     named = [url.parent.name] if url.parent.name in FOLDERS else []
     places = [f"{folder}/{url.name}" for folder in dict.fromkeys([*named, *FOLDERS])]

@@ -18,7 +18,7 @@ from curate.clip.config import ClipConfig
 from curate.pack.config import ShardsConfig
 from curate.pipeline import full as pipeline
 from curate.pipeline.config import CurateConfig
-from curate.readers.config import FolderConfig
+from curate.readers.folder import FolderConfig
 from curate.run import cli as command
 from curate.run.config import RunConfig
 from curate.run.files import atomic_write

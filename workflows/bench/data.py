@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 
 CAPTIONS_EACH = 5  # COCO

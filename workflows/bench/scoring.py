@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
 from workflows.bench.compare import Ways, compare, say
 from workflows.bench.data import Photographs
 

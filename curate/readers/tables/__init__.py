@@ -1,1 +1,68 @@
-"""Tables of addresses and captions, and the pictures that were fetched from them."""
+"""Tables of URLs and captions, with the downloaded pictures: their configuration and registration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from curate.readers.config import DatasetConfig
+from curate.readers.registry import register_reader
+from curate.readers.source import Source
+from curate.run.cli import check
+
+
+@dataclass
+class TableConfig(DatasetConfig):
+    """A table of URLs and captions, and a folder with the pictures downloaded from them.
+
+    Attributes:
+        path: a file, a folder or a glob.
+        file_type: csv, tsv, jsonl or parquet; null derives it from the files' names.
+        columns: the columns' names in order, for text without a header.
+        quotes: whether a quoted field of text may contain delimiters and line ends, as in csv;
+            if false, each line is a row and a quote is an ordinary character.
+        url_encoded: whether the fields are URL-encoded and captions may hold HTML.
+        url_column: null takes the first known name, as do the next two.
+        caption_columns: each of them is a caption.
+        image_column: names the image's file, relative to ``images_dir``.
+        leave_out: rows in which a column has this value are left out, with a note.
+        images_dir: image files, or WebDataset shards as img2dataset writes them.
+        index: where the index of ``images_dir`` is kept; null keeps it in that folder.
+    """
+
+    path: str = MISSING
+    file_type: str | None = None
+    columns: list[str] | None = None
+    quotes: bool = True
+    url_encoded: bool = False
+    url_column: str | None = None
+    caption_columns: list[str] | None = None
+    image_column: str | None = None
+    leave_out: dict[str, str] = field(default_factory=dict)
+    images_dir: str | None = None
+    index: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        types = (None, "csv", "tsv", "jsonl", "parquet")
+        check(
+            self.file_type in types,
+            "dataset.file_type",
+            self.file_type,
+            "null, csv, tsv, jsonl, parquet",
+        )
+        names = self.columns
+        sound = names is None or (bool(names) and len(set(names)) == len(names))
+        check(sound, "dataset.columns", names, "null or different names")
+        captions = self.caption_columns
+        sound = captions is None or bool(captions)
+        check(sound, "dataset.caption_columns", captions, "null or names")
+
+
+@register_reader("table", TableConfig)
+def read(config: TableConfig) -> Source:
+    """Open the table, see ``reader.read``."""
+    from curate.readers.tables import reader
+
+    return reader.read(config)

@@ -1,4 +1,4 @@
-"""The files of a table: found, told apart by name and content, and opened."""
+"""The files of a table: find them, check their types by name and content, open them."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.readers.sidecars import refuse
-from curate.readers.tally import Tally
-from curate.readers.what_is import HEAD_BYTES, PARQUET, what_is
+from curate.readers.counted_notes import CountedNotes
+from curate.readers.file_signature import HEAD_BYTES, PARQUET, identify
+from curate.readers.files import raise_error
 from curate.run.cli import UserError
 
-KINDS = ("csv", "tsv", "jsonl", "parquet")
-_SUFFIXES = {f".{kind}": kind for kind in KINDS} | {".ndjson": "jsonl", ".tab": "tsv"}
+TYPES = ("csv", "tsv", "jsonl", "parquet")
+_SUFFIXES = {f".{name}": name for name in TYPES} | {".ndjson": "jsonl", ".tab": "tsv"}
 _COMPRESSION = {".gz": "gzip", ".bz2": "bzip2"}
 _LEFTOVERS = (".crc", ".part", ".tmp", ".partial", ".incomplete", ".aria2", ".lock")
 
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """One file of a table: where it is, one of ``KINDS``, and how it is compressed ("" for not)."""
+    """One file of a table: its path, its type (of ``TYPES``), and its compression ("" for none)."""
 
     path: Path
-    kind: str
+    file_type: str
     compression: str = ""
 
 
-def find(path: str, kind: str | None, notes: list[str]) -> list[TableFile]:
-    """The files that ``path`` names: a file, all tables below a folder, or what a glob matches.
+def find(path: str, file_type: str | None, notes: list[str]) -> list[TableFile]:
+    """The files that ``path`` names: a file, all tables below a folder, or the matches of a glob.
 
-    What downloads and Spark leave behind (hidden files, ``.crc``, ``.part``, ``_SUCCESS``) and files of
-    other types are noted. Each file's content is held against its name.
+    Remains of downloads and of Spark (hidden files, ``.crc``, ``.part``, ``_SUCCESS``) and files of
+    other types are noted. Each file's content is checked against its name.
 
     Args:
         path: as typed.
-        kind: one of ``KINDS``; None tells it from the suffix.
-        notes: receives what was left out.
+        file_type: one of ``TYPES``; None derives it from the suffix.
+        notes: what was left out is added here.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: nothing matches.
         PermissionError: a folder cannot be opened.
-        UserError: no table among what is there, several kinds of them, or content that is something else.
+        UserError: there is no table, tables of several types, or content of another type.
     """
     if Path(path).is_file():
-        tables = [_named(Path(path), kind)]
+        tables = [_table(Path(path), file_type)]
     else:
-        tables = list(_among(_matches(path), kind, Tally(notes)))
+        tables = list(_tables(_matches(path), file_type, CountedNotes(notes)))
     if not tables:
         raise UserError(
             f"dataset.path={path} holds no table ({', '.join(_SUFFIXES)}, text also .gz or .bz2); "
             + "; ".join([*notes, "type dataset.path=FILE, FOLDER or 'GLOB'"])
         )
-    kinds = {table.kind: table.path for table in reversed(tables)}
-    if len(kinds) > 1:
+    examples = {table.file_type: table.path for table in reversed(tables)}
+    if len(examples) > 1:
         raise UserError(
-            f"dataset.path={path} holds tables of several types: {', '.join(map(str, kinds.values()))}; "
-            "type dataset.path='FOLDER/*.parquet' or the like for one of them"
+            f"dataset.path={path} holds tables of several types: {', '.join(map(str, examples.values()))}; "
+            "choose one, such as dataset.path='FOLDER/*.parquet'"
         )
     for table in tables:
         _check_content(table)
     return tables
 
 
-def opened(table: TableFile) -> io.BufferedIOBase:
-    """The text of a table as bytes, decompressed."""
+def open_text(table: TableFile) -> io.BufferedIOBase:
+    """Open a table's decompressed text, as bytes."""
     if table.compression == "gzip":
         return gzip.open(table.path, "rb")
     if table.compression == "bzip2":
@@ -79,64 +79,66 @@ def opened(table: TableFile) -> io.BufferedIOBase:
 
 def _matches(path: str) -> Iterator[Path]:
     if Path(path).is_dir():
-        for folder, subfolders, names in os.walk(path, onerror=refuse):
+        for folder, subfolders, names in os.walk(path, onerror=raise_error):
             subfolders[:] = sorted(name for name in subfolders if name[0] not in "._")
             yield from (Path(folder, name) for name in sorted(names))
         return
     found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (an absolute glob has no folder)
     if not found:
         raise FileNotFoundError(
-            f"dataset.path={path} is not there; type dataset.path=FILE, FOLDER or 'GLOB'"
+            f"dataset.path={path} was not found; type dataset.path=FILE, FOLDER or 'GLOB'"
         )
     yield from (Path(name) for name in found if Path(name).is_file())
 
 
-def _among(paths: Iterator[Path], kind: str | None, tally: Tally) -> Iterator[TableFile]:
+def _tables(
+    paths: Iterator[Path], file_type: str | None, notes: CountedNotes
+) -> Iterator[TableFile]:
     for path in paths:
         if path.name[0] in "._" or path.suffix in _LEFTOVERS:
-            tally.add("files skipped for their names", path.name)
-        elif (suffix := _split(path)[0]) in _SUFFIXES or (kind and not suffix):
-            yield _named(path, kind)
+            notes.add("files skipped because of their names", path.name)
+        elif (suffix := _split(path)[0]) in _SUFFIXES or (file_type and not suffix):
+            yield _table(path, file_type)
         else:
-            tally.add("files of other types", path.name)
+            notes.add("files of other types", path.name)
 
 
 def _split(path: Path) -> tuple[str, str]:
-    """The suffix before the compression's, and the compression."""
+    """The suffix without that of the compression, and the compression."""
     compression = _COMPRESSION.get(path.suffix.lower(), "")
     return (path.with_suffix("") if compression else path).suffix.lower(), compression
 
 
-def _named(path: Path, kind: str | None) -> TableFile:
+def _table(path: Path, file_type: str | None) -> TableFile:
     suffix, compression = _split(path)
-    kind = kind or _SUFFIXES.get(suffix)
-    if kind is None:
+    file_type = file_type or _SUFFIXES.get(suffix)
+    if file_type is None:
         raise UserError(
-            f"the name of {path} does not tell its type; type dataset.file_type={'|'.join(KINDS)}"
+            f"the suffix of {path} is not that of a table; type dataset.file_type={'|'.join(TYPES)}"
         )
-    return TableFile(path, kind, compression)
+    return TableFile(path, file_type, compression)
 
 
 def _check_content(table: TableFile) -> None:
-    """Refuse a file that is not what its name says, and say what it is."""
+    """Raise ``UserError`` for a file that is not what its name says; it says what the file is."""
     with table.path.open("rb") as stream:
-        found = what_is(stream.read(HEAD_BYTES))
+        found = identify(stream.read(HEAD_BYTES))
         end = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, end - 4))
         tail = stream.read()
     expected = f"compressed by {table.compression}" if table.compression else ""
-    if table.kind == "parquet":
+    if table.file_type == "parquet":
         expected = PARQUET
         if found == expected and (end < 12 or tail != b"PAR1"):
-            raise UserError(f"{table.path} is a truncated parquet file; fetch it again")
+            raise UserError(f"{table.path} is a truncated parquet file; download it again")
     if found == expected and table.compression:
-        with opened(table) as stream:
+        with open_text(table) as stream:
             try:
-                found, expected = what_is(stream.read(HEAD_BYTES)), ""
+                found, expected = identify(stream.read(HEAD_BYTES)), ""
             except (OSError, EOFError, zlib.error) as error:
-                raise UserError(f"{table.path} is damaged ({error}); fetch it again") from error
+                raise UserError(f"{table.path} is damaged ({error}); download it again") from error
     if found != expected:
         raise UserError(
-            f"{table.path} is {found or 'plain text'}, not {expected or f'{table.kind} text'}; fetch "
-            "it again, or give it the name of what it is"
+            f"{table.path} is {found or 'plain text'}, not {expected or f'{table.file_type} text'}; "
+            "download it again, or rename it with the suffix of its type"
         )

@@ -1,15 +1,14 @@
-"""The pictures that a table speaks of: image files or WebDataset shards below one folder.
+"""Find the picture of each row of a table among image files or WebDataset shards below one folder.
 
-A file that the row names is taken at its word. Otherwise a row finds its picture, in this order, by
+If the row names a file that exists, that is its picture. Otherwise it is looked up, in this order, by
 
-1. address and caption, then the address alone, as img2dataset notes them of what it fetches: in the
-   parquet beside a shard, or in the JSON of each sample; also by ``key``, where the table is such a
-   parquet itself;
-2. a file called as the row's ``uid``, ``id``, ``photo_id``, ``key`` or ``sha256`` says;
-3. a file called as the last part of the address, if no other address of the table ends so.
+1. URL and caption, then the URL alone, as img2dataset records them: in the parquet beside a shard, or
+   in the JSON of each sample; then by ``key``, for a table that is such a parquet itself;
+2. a file whose stem is the row's ``uid``, ``id``, ``photo_id``, ``key`` or ``sha256``;
+3. a file whose name is the last part of the URL, if no other URL of the table ends in it.
 
-A picture with notes is found by them alone, and a name that several pictures have finds none. All names
-are kept in one index on the disk, which is built when the folder or the table has changed.
+A picture with a recorded URL is found by its record only, and a name that several pictures share finds
+none of them. The names are kept in an index on disk, built when the folder or the table has changed.
 """
 
 from __future__ import annotations
@@ -24,24 +23,30 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from curate.measures.decode import MISSING_FILE, UnreadableImage
-from curate.readers.files import is_file, local_name, read_bytes, version_of
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
+from curate.readers.candidate import clean_caption
+from curate.readers.files import (
+    IMAGE_SUFFIXES,
+    is_file,
+    local_name,
+    raise_error,
+    read_bytes,
+    version_of,
+)
 from curate.readers.json_object import json_object
-from curate.readers.sample import clean_caption
-from curate.readers.sidecars import IMAGE_SUFFIXES, refuse
-from curate.readers.tables import index as table_index
-from curate.readers.tables.formats import FILE_STEMS, text_of
+from curate.readers.tables import index as image_index
+from curate.readers.tables.column_roles import FILE_STEMS, text_of
 from curate.readers.tables.index import FILE, ImageIndex, Name
 from curate.readers.tars import BrokenTar, Members, iter_samples, read_range
 
 _IN_TAR = re.compile(r"(.+\.tar):(\d+):(\d+)", re.DOTALL)
 _INDEX = ".curate-index.sqlite"
-_NOTED = ("key", "url", "caption", "uid")
+_RECORDED = ("key", "url", "caption", "uid")  # columns of img2dataset's parquet
 _INDEXED = (".parquet", ".json", *IMAGE_SUFFIXES)
 
 
 class Images:
-    """The pictures below ``root``: where a row's is, whether it has changed, and its bytes."""
+    """The pictures below ``root``: their index, and their bytes."""
 
     def __init__(self, root: Path, index: Path | None) -> None:
         self.root = root
@@ -49,12 +54,12 @@ class Images:
         self._has_index = False
 
     def prepare(self, table: str, names_files: bool, urls: Callable[[], Iterator[str]]) -> None:
-        """Make the index, unless it is there or all pictures are files that the table names.
+        """Build the index, unless it is up to date or not needed: a table may name all files itself.
 
         Args:
-            table: changes with the table.
-            names_files: whether the table has a column with the names of files.
-            urls: the addresses of the table's rows.
+            table: a text that changes when the table does.
+            names_files: whether the table has a column of file names.
+            urls: starts a pass over the URLs of the table's rows.
 
         Raises:
             PermissionError: a folder cannot be opened.
@@ -63,17 +68,17 @@ class Images:
         self._has_index = has_shards or not names_files
         if self._has_index:
             digest = hashlib.sha256(f"{table}\n{listing}".encode()).hexdigest()
-            claims = ((_last_part(url), url) for url in urls())
-            table_index.ensure(self._index_path, digest, self._named, lambda: claims)
+            url_names = ((_last_part(url), url) for url in urls())
+            image_index.ensure(self._index_path, digest, self._names, lambda: url_names)
 
     @contextmanager
-    def finder(self) -> Iterator[Finder]:
-        """What a pass asks for its rows' pictures."""
+    def finder(self) -> Iterator[ImageFinder]:
+        """Open the index for one pass."""
         if not self._has_index:
-            yield Finder(self.root, None)
+            yield ImageFinder(self.root, None)
             return
-        with closing(table_index.opened(self._index_path)) as index:
-            yield Finder(self.root, index)
+        with closing(image_index.opened(self._index_path)) as index:
+            yield ImageFinder(self.root, index)
 
     def load(self, location: str) -> bytes:
         """The bytes at a location; raises ``UnreadableImage``."""
@@ -88,13 +93,13 @@ class Images:
         return read_range(self.root / name, int(found[2]), int(found[3]))
 
     def _files(self) -> Iterator[tuple[Path, list[str]]]:
-        """Each folder with its files, in a fixed order, hidden ones aside."""
-        for folder, subfolders, names in os.walk(self.root, onerror=refuse):
+        """Each folder with its files, in a fixed order, without hidden ones."""
+        for folder, subfolders, names in os.walk(self.root, onerror=raise_error):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             yield Path(folder), sorted(name for name in names if not name.startswith("."))
 
     def _listing(self) -> tuple[str, bool]:
-        """A digest of what is there, and whether shards are."""
+        """A hash of all files below the root, and whether there are shards."""
         digest, has_shards = hashlib.sha256(), False
         for folder, names in self._files():
             for name in names:
@@ -105,7 +110,7 @@ class Images:
                 digest.update(os.fsencode(f"{folder}/{name}\0{version}\n"))
         return digest.hexdigest(), has_shards
 
-    def _named(self) -> Iterator[tuple[str, list[Name]]]:
+    def _names(self) -> Iterator[tuple[str, list[Name]]]:
         """The location and the names of each picture."""
         for folder, names in self._files():
             there = set(names)
@@ -113,15 +118,15 @@ class Images:
                 path = folder / name
                 location = path.relative_to(self.root).as_posix()
                 if path.suffix == ".tar":
-                    yield from _named_in_tar(path, location)
+                    yield from _names_in_tar(path, location)
                 elif path.suffix.lower() in IMAGE_SUFFIXES:
-                    notes = path.with_suffix(".json")
-                    record = _notes(notes.read_bytes()) if notes.name in there else {}
+                    written = path.with_suffix(".json")
+                    record = _record(written.read_bytes()) if written.name in there else {}
                     yield location, _names(name, record)
 
 
-class Finder:
-    """Finds the rows' pictures during one pass."""
+class ImageFinder:
+    """Finds the pictures of a table's rows during one pass."""
 
     def __init__(self, root: Path, index: ImageIndex | None) -> None:
         self._root = root
@@ -129,7 +134,7 @@ class Finder:
         self._shards: dict[str, str] = {}
 
     def find(self, record: dict[str, Any], url: str, captions: tuple[str, ...], file: str) -> str:
-        """The location of a row's picture, "" where there is none; ``file`` is what the row names."""
+        """The location of a row's picture, "" for none; ``file`` is the file name in the row."""
         file = self._relative(file)
         if file and (self._index is None or (_is_inside(file) and is_file(self._root / file))):
             return file
@@ -142,7 +147,7 @@ class Finder:
         return "" if self._index.is_shared(last) else self._index.find([(FILE, last)])
 
     def version(self, location: str) -> str:
-        """Changes with the bytes at a location; "" where nothing is."""
+        """A text that changes with the bytes at a location; "" if nothing is there."""
         found = _IN_TAR.fullmatch(location)
         if not found:
             return version_of(self._root / location) if location and _is_inside(location) else ""
@@ -152,21 +157,21 @@ class Finder:
         return f"{self._shards[name]}-{found[2]}"
 
     def _relative(self, file: str) -> str:
-        """A file's name below the root; an address is none."""
+        """A file name relative to the root; "" for a URL."""
         if not file or "://" in file:
             return ""
         file = local_name(self._root, file)
         if Path(file).is_relative_to(self._root.absolute()):
             file = Path(file).relative_to(self._root.absolute()).as_posix()
-        return PurePosixPath(file).as_posix()  # ./a.png is a.png
+        return PurePosixPath(file).as_posix()  # ./a.png becomes a.png
 
 
 def _is_inside(name: str) -> bool:
     return "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
-def _named_in_tar(path: Path, location: str) -> Iterator[tuple[str, list[Name]]]:
-    noted = _sidecar(path.with_suffix(".parquet"))
+def _names_in_tar(path: Path, location: str) -> Iterator[tuple[str, list[Name]]]:
+    records = _records_beside(path.with_suffix(".parquet"))
     samples = list(_whole_samples(path))
     times = Counter(key for key, _ in samples)
     for key, members in samples:
@@ -174,21 +179,21 @@ def _named_in_tar(path: Path, location: str) -> Iterator[tuple[str, list[Name]]]
         if extension is None:
             continue
         stem = key.rpartition("/")[2]
-        record = noted.get(stem, {}) if times[key] == 1 else {}  # of two it may mean either
+        record = records.get(stem, {}) if times[key] == 1 else {}  # else ambiguous
         if not record and "json" in members:
-            record = _notes(read_range(path, *members["json"]))
+            record = _record(read_range(path, *members["json"]))
         offset, size = members[extension]
         yield f"{location}:{offset}:{size}", _names(f"{stem}.{extension}", record)
 
 
 def _whole_samples(path: Path) -> Iterator[tuple[str, Members]]:
-    """A shard whose download was cut off holds pictures too; the rest is missing, and counted as such."""
+    """The samples of a shard up to any damage; rows of the others are counted as missing files."""
     with suppress(BrokenTar):
         yield from iter_samples(path)
 
 
-def _sidecar(path: Path) -> dict[str, dict[str, Any]]:
-    """What the parquet beside a shard notes of each sample, by key; empty where there is none."""
+def _records_beside(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of img2dataset's parquet beside a shard, by key; {} if there is none."""
     if not path.is_file():
         return {}
     import pyarrow as pa
@@ -196,17 +201,17 @@ def _sidecar(path: Path) -> dict[str, dict[str, Any]]:
 
     try:
         with pq.ParquetFile(path) as file:
-            columns = [name for name in _NOTED if name in file.schema_arrow.names]
+            columns = [name for name in _RECORDED if name in file.schema_arrow.names]
             records = file.read(columns).to_pylist() if {"key", "url"} <= set(columns) else []
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # not of what the file holds
+        if isinstance(error, OSError) and error.errno is not None:  # the file could not be read
             raise
-        return {}  # no parquet after all, or damaged; the samples' own notes serve
+        return {}  # not parquet, or damaged: the samples' own JSON is used instead
     return {text_of(record["key"]): record for record in records}
 
 
-def _notes(data: bytes) -> dict[str, Any]:
-    """Notes; without any where they are not JSON, the picture goes by its name."""
+def _record(data: bytes) -> dict[str, Any]:
+    """img2dataset's JSON of one picture; {} if it is not a JSON object."""
     try:
         return json_object(data)
     except ValueError:
@@ -214,7 +219,7 @@ def _notes(data: bytes) -> dict[str, Any]:
 
 
 def _names(file: str, record: dict[str, Any]) -> list[Name]:
-    """The names that a picture goes by; ``record`` is what img2dataset notes of it."""
+    """The names by which a picture is found; ``record`` is img2dataset's of it, or {}."""
     stem = file.partition(".")[0]
     url = text_of(record.get("url"))
     if not url:
@@ -228,6 +233,7 @@ def _names(file: str, record: dict[str, Any]) -> list[Name]:
 def _names_of_row(
     record: dict[str, Any], url: str, captions: tuple[str, ...], file: str
 ) -> Iterator[Name]:
+    """The names to look up for a row, the most specific first."""
     if url:
         yield from (("pair", f"{url}\n{caption}") for caption in captions or ("",))
         yield "url", url
@@ -241,8 +247,8 @@ def _names_of_row(
 
 
 def _last_part(url: str) -> str:
-    """The name of the file that an address speaks of, "" for none."""
+    """The file name at the end of a URL, "" for none."""
     try:
         return unquote(urlsplit(url).path.rpartition("/")[2])
-    except ValueError:  # no address
+    except ValueError:  # not a URL
         return ""

@@ -1,4 +1,4 @@
-"""Which image goes by which name: an index on the disk, for folders of more images than memory holds."""
+"""An index of images by their names, on disk, for folders with more images than fit into memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 from curate.run.cli import UserError
 
 Name = tuple[str, str]
-"""A kind of name, and the name."""
+"""The kind of a name (url, stem, file, ...), and the name."""
 
 FILE = "file"
-_FORMAT = 1  # raise it when an index of old would be misread
-_SHARED = ("pair", "url")  # several images of one address show the same: the first serves
+_FORMAT = 1  # increase it when the format changes, so that older indexes are built again
+_MAY_REPEAT = ("pair", "url")  # several images of one URL are the same picture: the first is used
 _PRAGMAS = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"  # it is renamed when complete
+# claims: for each file name at the end of one of the table's URLs, a URL, and whether others end in it.
 _TABLES = """
 CREATE TABLE built_from (digest TEXT);
 CREATE TABLE kinds (kind TEXT PRIMARY KEY);
@@ -25,7 +26,7 @@ CREATE TABLE images (id INTEGER PRIMARY KEY, location TEXT);
 CREATE TABLE names (name INTEGER, image INTEGER);
 CREATE TABLE claims (name INTEGER PRIMARY KEY, url INTEGER, shared INTEGER);
 """
-_CLAIM = """
+_ADD_CLAIM = """
 INSERT INTO claims SELECT ?1, ?2, 0 WHERE EXISTS (SELECT 1 FROM names WHERE name = ?1)
 ON CONFLICT (name) DO UPDATE SET shared = shared OR url != excluded.url
 """
@@ -33,10 +34,10 @@ _FIND = "SELECT location FROM names JOIN images ON id = image WHERE name = ? ORD
 
 
 class ImageIndex:
-    """Finds an image by its names; one that several images have finds none of them.
+    """Finds an image by its names; a name that several images share finds none of them.
 
     Names are kept as 64-bit hashes: with 10^7 images and as many rows, one wrong match is expected in
-    some 10^4 data sets.
+    about 10^4 data sets.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -44,27 +45,27 @@ class ImageIndex:
         self._kinds = {kind for (kind,) in connection.execute("SELECT kind FROM kinds")}
 
     def find(self, names: Iterable[Name]) -> str:
-        """The location of the image that the first name that finds one finds; "" if none does."""
+        """The location of the first image that one of ``names``, in order, finds; "" for none."""
         for kind, name in names:
             if kind not in self._kinds:
                 continue
             found = self._connection.execute(_FIND, (_hash(kind, name),)).fetchall()
-            if len(found) == 1 or (found and kind in _SHARED):
+            if len(found) == 1 or (found and kind in _MAY_REPEAT):
                 return found[0][0]
         return ""
 
     def has(self, kind: str) -> bool:
-        """Whether any image goes by a name of this kind."""
+        """Whether any image has a name of this kind."""
         return kind in self._kinds
 
     def is_shared(self, file_name: str) -> bool:
-        """Whether different addresses of the table end in the name of this image file."""
+        """Whether several URLs of the table end in this file name."""
         query = "SELECT shared FROM claims WHERE name = ?"
         found = self._connection.execute(query, (_hash(FILE, file_name),)).fetchone()
         return bool(found and found[0])
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
 
@@ -77,15 +78,15 @@ def ensure(
     path: Path,
     digest: str,
     images: Callable[[], Iterator[tuple[str, Iterable[Name]]]],
-    claims: Callable[[], Iterator[Name]],
+    url_names: Callable[[], Iterator[tuple[str, str]]],
 ) -> None:
-    """Build the index at ``path``, unless it is there and was built from the same.
+    """Build the index at ``path``, unless the one there was built from the same input.
 
     Args:
-        path: the file; it appears when it is complete.
-        digest: of all that the index is built from.
+        path: the file; it is renamed to this when complete.
+        digest: a hash of all input of the index.
         images: location and names of each image.
-        claims: for each row of the table the last part of its address, and the address.
+        url_names: the last part of each row's URL, and the URL.
 
     Raises:
         UserError: the file cannot be written.
@@ -101,7 +102,7 @@ def ensure(
         raise _not_written(path, error) from error
     try:
         with closing(sqlite3.connect(part)) as connection:
-            _build(connection, digest, images(), claims())
+            _build(connection, digest, images(), url_names())
         part.replace(path)
     except sqlite3.OperationalError as error:  # a full disk
         raise _not_written(path, error) from error
@@ -112,7 +113,7 @@ def ensure(
 def _not_written(path: Path, error: Exception) -> UserError:
     return UserError(
         f"the index of dataset.images_dir cannot be written to {path} ({error}); type "
-        "dataset.index=FILE with a place that takes it"
+        "dataset.index=FILE with a file that can be written"
     )
 
 
@@ -120,12 +121,14 @@ def _build(
     connection: sqlite3.Connection,
     digest: str,
     images: Iterator[tuple[str, Iterable[Name]]],
-    claims: Iterator[Name],
+    url_names: Iterator[tuple[str, str]],
 ) -> None:
     connection.executescript(_PRAGMAS + _TABLES)
     kinds: set[str] = set()
     for number, (location, names) in enumerate(images):
-        text = location.encode(errors="replace").decode()  # a name that is no text finds no file
+        text = location.encode(
+            errors="replace"
+        ).decode()  # no file has this name: one that is not UTF-8 cannot be found
         connection.execute("INSERT INTO images VALUES (?, ?)", (number, text))
         for kind, name in names:
             kinds.add(kind)
@@ -133,14 +136,14 @@ def _build(
     connection.execute("CREATE INDEX by_name ON names (name, image)")
     connection.executemany("INSERT INTO kinds VALUES (?)", ((kind,) for kind in sorted(kinds)))
     if FILE in kinds:
-        rows = ((_hash(FILE, name), _hash("url", url)) for name, url in claims)
-        connection.executemany(_CLAIM, rows)
+        rows = ((_hash(FILE, name), _hash("url", url)) for name, url in url_names)
+        connection.executemany(_ADD_CLAIM, rows)
     connection.execute("INSERT INTO built_from VALUES (?)", (digest,))
     connection.commit()
 
 
 def _digest_of(path: Path) -> str:
-    """What the index was built from; "" for one that is missing or not ours."""
+    """The digest that the index was built with; "" if it is missing or not an index."""
     if not path.is_file():
         return ""
     try:

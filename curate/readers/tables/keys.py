@@ -1,37 +1,37 @@
-"""Keys for the rows of a table: from what a row is, not where it stands, and unique all the same."""
+"""Unique keys for the rows of a table, made from a row's content and not from its place."""
 
 from __future__ import annotations
 
 import hashlib
 
-from curate.readers.sample import key_of
+from curate.readers.candidate import key_of
 
 _FILTER_BYTES = 2**26
 _PROBES = 4
-_ROOM = 60  # characters of an identifier that leave space for what tells a repetition
+_MAX_PREFIX = 60  # characters of a key, so that the suffix of a repeated one fits behind
 
 
-class Keys:
-    """One pass's keys, in constant memory.
+class RowKeys:
+    """The keys of one pass, in constant memory.
 
-    A row's key is made of its identifier, or of the hash of its address, captions and file name, and so
-    stays the same when rows come or go. Rows with all of that in common are told apart by file and row
-    number from the second on. Whether a row repeats an earlier one is asked of a Bloom filter (Bloom
-    1970): it never forgets one; where it errs, for one row in thirteen of the hundred millionth and
-    hardly ever before the ten millionth, the key holds a row number without need.
+    A row's key is its identifier, or a hash of its URL, captions and file name. It stays the same
+    when other rows are added or removed. Rows with the same content get the file and row number
+    added from the second one on. A Bloom filter (Bloom 1970) checks whether a row repeats an earlier
+    one. It misses no repetition; a false positive, which only adds a row number, is rare before ten
+    million rows and has a chance of one in thirteen at a hundred million.
     """
 
     def __init__(self) -> None:
         self._seen = bytearray(_FILTER_BYTES)
 
     def key(self, identifier: str, content: tuple[str, ...], file: str, row: int) -> str:
-        """The key of a row; ``content`` counts where ``identifier`` is "".
+        """The key of a row.
 
         Args:
-            identifier: the release's own name for the row.
-            content: what the row says: address, file name, captions.
-            file: name of the row's file within the table.
-            row: number of the row in it.
+            identifier: the data set's own name for the row, "" for none.
+            content: its URL, file name and captions, used if there is no identifier.
+            file: path of the row's file within the table.
+            row: number of the row in that file.
         """
         name = identifier or "\0".join(content)
         digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
@@ -39,7 +39,7 @@ class Keys:
         if self._is_new(digest):
             return key
         place = hashlib.blake2b(file.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-        return f"{key[:_ROOM]}-{digest[:4].hex()}-{place}-{row}"
+        return f"{key[:_MAX_PREFIX]}-{digest[:4].hex()}-{place}-{row}"
 
     def _is_new(self, digest: bytes) -> bool:
         new = False

@@ -21,9 +21,10 @@ from curate.clip.config import ClipConfig
 from curate.clip.load import load_clip
 from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
 from curate.filters.prefilter import Prefilter
-from curate.measures.decode import CANNOT_BE_READ, UnreadableImage, decode
-from curate.readers.config import FolderConfig
-from curate.readers.sample import Candidate
+from curate.measures.decode import decode
+from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
+from curate.readers.candidate import Candidate
+from curate.readers.folder import FolderConfig
 from curate.readers.source import Source
 from curate.run.cli import UserError
 

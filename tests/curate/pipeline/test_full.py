@@ -31,7 +31,8 @@ from curate.pack.sample import read_shard
 from curate.pack.samples import Samples
 from curate.pipeline import full as pipeline
 from curate.pipeline.config import CurateConfig
-from curate.readers.config import CocoConfig, FolderConfig
+from curate.readers.coco import CocoConfig
+from curate.readers.folder import FolderConfig
 from curate.run import ledger
 from curate.run.cli import UserError
 from curate.run.config import RunConfig

@@ -15,8 +15,8 @@ from curate.pipeline import forecast
 from curate.pipeline import full as pipeline
 from curate.pipeline import trial as dry_run
 from curate.pipeline.config import CurateConfig
-from curate.readers.config import FolderConfig
-from curate.readers.sample import Candidate
+from curate.readers.candidate import Candidate
+from curate.readers.folder import FolderConfig
 from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.config import RunConfig

@@ -9,7 +9,7 @@ import pytest
 
 from curate import readers
 from curate.measures.decode import decode
-from curate.readers.config import Cifar10Config
+from curate.readers.cifar10 import Cifar10Config
 from curate.run.cli import UserError
 
 NAMES = ["airplane", "automobile", "bird"]

@@ -16,9 +16,8 @@ from PIL import Image as Pillow
 
 from curate import readers
 from curate.measures.decode import UnreadableImage
-from curate.readers import spool
-from curate.readers.config import HubConfig
-from curate.readers.hub_files import bytes_of, folders_of
+from curate.readers.hub import HubConfig, stream_cache
+from curate.readers.hub.stored_image import bytes_of, folders_of
 from curate.run.cli import UserError
 
 
@@ -204,7 +203,7 @@ def test_a_stream_keeps_no_gap_for_what_can_be_read_later(tmp_path, monkeypatch)
         raise UnreadableImage("cannot be read (TimeoutError)")
 
     with monkeypatch.context() as patch:
-        patch.setattr("curate.readers.hub.bytes_of", refuse)
+        patch.setattr("curate.readers.hub.reader.bytes_of", refuse)
         with pytest.raises(UserError, match=r"broke off after 0 samples \(cannot be read"):
             hub(tmp_path / "d", streaming=True, spool=str(tmp_path / "spool"))
     source = hub(tmp_path / "d", streaming=True, spool=str(tmp_path / "spool"))
@@ -256,7 +255,11 @@ def stream(tmp_path):
             yield sample
 
     return (
-        (lambda limit=None: readers.select(spool.source(config, "state", begin), _limit(limit))),
+        (
+            lambda limit=None: readers.take_subset(
+                stream_cache.source(config, "state", begin), _limit(limit)
+            )
+        ),
         begun,
         read,
     )
@@ -289,24 +292,34 @@ def test_an_interrupted_stream_goes_on_where_it_stopped(tmp_path):
         raise ConnectionError("reset by peer")
 
     with pytest.raises(UserError, match=r"after 500 samples \(reset by peer\)"):
-        list(spool.source(config, "state", broken).candidates())
+        list(stream_cache.source(config, "state", broken).candidates())
     assert [p.name for p in tmp_path.rglob("*.tar")] == ["00000.tar"]
-    whole = spool.source(config, "state", numbers)
+    whole = stream_cache.source(config, "state", numbers)
     assert pairs(whole) == [(image, captions) for image, captions, _ in numbers(0)]
 
 
 def test_a_stream_may_end_with_a_full_tar_or_at_once(tmp_path):
     config = HubConfig(name="mine", reader="hub", path="a/b", spool=str(tmp_path), streaming=True)
     assert (
-        len(list(spool.source(config, "state", lambda start: numbers(start, 500)).candidates()))
+        len(
+            list(
+                stream_cache.source(config, "state", lambda start: numbers(start, 500)).candidates()
+            )
+        )
         == 500
     )
     assert (
-        len(list(spool.source(config, "state", lambda start: pytest.fail("ended")).candidates()))
+        len(
+            list(
+                stream_cache.source(
+                    config, "state", lambda start: pytest.fail("ended")
+                ).candidates()
+            )
+        )
         == 500
     )
     other = HubConfig(name="mine", reader="hub", path="a/c", spool=str(tmp_path), streaming=True)
-    assert list(spool.source(other, "state", lambda start: iter(())).candidates()) == []
+    assert list(stream_cache.source(other, "state", lambda start: iter(())).candidates()) == []
 
 
 def test_samples_of_different_revisions_are_never_mixed(tmp_path):
@@ -332,7 +345,7 @@ def test_a_full_disk_is_not_the_stream_s_fault(tmp_path, monkeypatch):
     def full(tar, name, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(spool, "_add", full)
+    monkeypatch.setattr(stream_cache, "_add", full)
     with pytest.raises(OSError, match="No space left") as raised:
-        list(spool.source(config, "state", numbers).candidates())
+        list(stream_cache.source(config, "state", numbers).candidates())
     assert raised.value.errno == errno.ENOSPC

@@ -14,7 +14,7 @@ from PIL import Image
 
 from curate import readers
 from curate.measures.decode import UnreadableImage, probe
-from curate.readers.config import ShardsConfig
+from curate.readers.shards import ShardsConfig
 from curate.readers.tars import BrokenTar, iter_samples, read_range
 from curate.run.cli import UserError
 
@@ -250,7 +250,7 @@ def test_captions_and_columns_of_a_sample(tmp_path):
     assert source.load(b.location) == picture()
     with pytest.raises(UnreadableImage, match="missing file"):
         source.load(f.location)
-    assert source.notes == ["JSON members that hold no object, passed over: 3, such as s: e"]
+    assert source.notes == ["JSON members that are not an object, left out: 3, such as s: e"]
     assert found(tmp_path, caption_field="url")[0].captions == ("http://a/b",)
 
 
@@ -285,7 +285,7 @@ def test_numbers_that_are_not_finite_are_missing(tmp_path):
 
 
 def test_what_this_program_wrote_keeps_its_keys_and_columns(tmp_path):
-    from curate.readers.sample import key_of
+    from curate.readers.candidate import key_of
 
     key = key_of("x/a")  # a key with two dashes must not be taken for a name with a folder
     meta = {"captions": ["best", "other"], "key": key, "source_key": "7", "similarity": [0.3, 0.2]}
@@ -310,7 +310,7 @@ def test_several_images_of_a_sample(tmp_path):
     got = {c.captions: source.load(c.location) for c in source.candidates()}
     assert got == {("one",): picture(1), ("all",): picture(3), ("own",): picture(4)}
     assert len({c.key for c in source.candidates()}) == 3
-    assert source.notes == ["images beside a sample's own, left out: 1, such as s: a.mask.png"]
+    assert source.notes == ["further images of a sample, left out: 1, such as s: a.mask.png"]
 
 
 def test_samples_that_share_a_key_are_told_apart_and_counted(tmp_path):
@@ -324,7 +324,9 @@ def test_samples_that_share_a_key_are_told_apart_and_counted(tmp_path):
     source = open_shards(path)
     got = {c.key: (c.captions, source.load(c.location)) for c in source.candidates()}
     assert list(got.values()) == [((f"caption {i}",), picture(i)) for i in (1, 2, 3)]
-    assert source.notes == ["samples whose key an earlier one of the tar has: 1, such as s: a"]
+    assert source.notes == [
+        "samples with the key of an earlier one in the same tar: 1, such as s: a"
+    ]
 
 
 def test_an_object_is_no_caption_and_stays_a_column(tmp_path):
@@ -390,7 +392,7 @@ def test_a_damaged_table_beside_a_shard_is_counted(tmp_path, damage):
     source = open_shards(tmp_path)
     assert [c.key for c in source.candidates()] == ["a--0000", "b--0000"]
     (note,) = source.notes
-    assert note.startswith(f"tables beside shards that cannot be read: 1, such as {table} (")
+    assert note.startswith(f"parquet files beside shards that cannot be read: 1, such as {table} (")
 
 
 def test_any_of_arrow_s_errors_is_a_damaged_table(tmp_path, monkeypatch):
@@ -414,7 +416,7 @@ def test_a_truncated_shard_is_read_up_to_the_damage_and_noted_once_a_pass(tmp_pa
     for _ in range(2):
         assert [c.key for c in source.candidates()] == ["a--0000", "a--0001", "b--0000"]
         (note,) = source.notes
-        assert note.startswith("broken shards, read up to the damage: 1, such as")
+        assert note.startswith("damaged shards, read up to the damage: 1, such as")
         assert "a.tar after 2 samples, cut off within 0002.png" in note
 
 
@@ -426,8 +428,8 @@ def test_a_truncated_shard_is_read_up_to_the_damage_and_noted_once_a_pass(tmp_pa
         (gzip.compress(b"x" * 9), "gunzip"),
         (b"PAR1" + bytes(600), "parquet"),
         (b"", "empty file"),
-        (b"\x01" * 600, "no tar"),
-        (b'{"a": 1}', "no tar"),
+        (b"\x01" * 600, "not a tar"),
+        (b'{"a": 1}', "not a tar"),
     ],
 )
 def test_what_is_no_tar_is_named(tmp_path, content, says):
@@ -450,7 +452,7 @@ def test_every_way_to_name_shards(tmp_path, monkeypatch):
     ]  # fmt: skip
     source = open_shards(f"{tmp_path}/d/{{00000..00003}}.tar")
     assert [c.key for c in source.candidates()] == every
-    assert "not there: 1" in source.notes[0]
+    assert "missing shards of a range: 1" in source.notes[0]
     assert "00002.tar" in source.notes[0]
     with pytest.raises(FileNotFoundError, match=r"looked for .*00007"):
         found(f"{tmp_path}/d/{{00007..00009}}.tar")

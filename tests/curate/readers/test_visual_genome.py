@@ -8,7 +8,8 @@ from PIL import Image
 
 from curate import readers
 from curate.measures.decode import UnreadableImage, probe
-from curate.readers.config import CocoConfig, VisualGenomeConfig
+from curate.readers.coco import CocoConfig
+from curate.readers.visual_genome import VisualGenomeConfig
 from curate.run.cli import UserError
 
 pytest.importorskip("ijson", reason="package ijson is not installed")

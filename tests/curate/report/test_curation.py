@@ -15,7 +15,7 @@ from curate.decide.shuffled import Null
 from curate.decide.stage import Verdicts
 from curate.measures.decode import UnreadableImage
 from curate.pipeline.config import CurateConfig
-from curate.readers.config import FolderConfig
+from curate.readers.folder import FolderConfig
 from curate.report import curation as report
 from curate.report import drop_rates as loss
 from curate.report import duplicates, licences, similarity

@@ -11,7 +11,7 @@ from PIL import Image
 from curate import readers
 from curate.measures.decode import probe
 from curate.pipeline.config import CurateConfig
-from curate.readers.tables import formats as table_formats
+from curate.readers.tables import column_roles
 from curate.run.cli import UserError, to_dataclass
 
 CONF = Path(__file__).resolve().parents[4] / "conf"
@@ -35,7 +35,7 @@ def pairs(source):
     return [(c.columns["url"], c.captions) for c in source.candidates()]
 
 
-def test_cc3m_has_the_caption_first_and_cc12m_the_address(tmp_path, images):
+def test_cc3m_has_the_caption_first_and_cc12m_the_url(tmp_path, images):
     path = tmp_path / "Train_GCC-training.tsv"
     path.write_text('a "very" typical view\thttp://a/1.jpg\n"\thttp://a/2.jpg\n')
     expected = [("http://a/1.jpg", ('a "very" typical view',)), ("http://a/2.jpg", ('"',))]
@@ -52,8 +52,8 @@ def test_cc3m_has_the_caption_first_and_cc12m_the_address(tmp_path, images):
 
 
 def read_unquoted(text):
-    known = table_formats.Meaning("url", ("title",), None, {})
-    record = table_formats.unquoted({"title": text, "url": "http://x/a+b%20c"}, known)
+    known = column_roles.ColumnRoles("url", ("title",), None, {})
+    record = column_roles.url_decoded({"title": text, "url": "http://x/a+b%20c"}, known)
     assert record["url"] == "http://x/a+b c"
     return record["title"]
 
@@ -204,7 +204,7 @@ def test_coyo_s_published_rows(images, shared):
     assert first.columns["source_width"] == "600"
 
 
-def test_alt200m_is_a_table_of_addresses_and_alts(tmp_path, images):
+def test_alt200m_is_a_table_of_urls_and_alt_texts(tmp_path, images):
     (tmp_path / "mine.tsv").write_text("http://a/1.jpg\ta cat\n")
     assert pairs(read("alt200m", tmp_path / "mine.tsv", images)) == [("http://a/1.jpg", ("a cat",))]
 

@@ -1,4 +1,4 @@
-"""Tables of addresses and captions: files told apart, rows streamed, pictures found."""
+"""Tables of URLs and captions: file types checked, rows streamed, pictures found."""
 
 import bz2
 import errno
@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from curate import readers
-from curate.measures.decode import MISSING_FILE, UnreadableImage, decode
-from curate.readers.config import TableConfig
-from curate.readers.tables.keys import Keys
+from curate.measures.decode import decode
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
+from curate.readers.tables import TableConfig
+from curate.readers.tables.keys import RowKeys
 from curate.run.cli import UserError
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255)}
@@ -144,7 +145,7 @@ def test_a_folder_and_a_glob_skip_what_downloads_leave(tmp_path, images):
     source = read(folder, images)
     assert found(source) == ["red", "blue"]
     assert [note.split(",")[0] for note in source.notes] == [
-        "files skipped for their names: 4",
+        "files skipped because of their names: 4",
         "files of other types: 1",
     ]
     assert found(read(f"{folder}/**/part-1.*", images)) == ["blue"]
@@ -173,7 +174,7 @@ TRUNCATED = pd.DataFrame({"url": ["u"] * 9, "text": ["t"] * 9}).to_parquet()[:-2
         ("a.csv", b'url,text\nu,"t\n' + b"u,t\n" * 40_000, "dataset.quotes=false"),
         ("a.csv", b"url,text\nu,t,v\nu,t,v", "dataset.columns"),
         ("a.csv", b"a,b\n1,2\n", "dataset.url_column"),
-        ("a.csv", b"url,url,text\n1,2,3\n", "twice"),
+        ("a.csv", b"url,url,text\n1,2,3\n", "two columns of one name"),
         ("a.doc", b"url,text\n", "dataset.file_type"),
     ],
 )
@@ -248,7 +249,7 @@ def test_lines_that_are_no_rows_are_counted(tmp_path, images):
     ]
     notes = [
         "lines with another number of columns: 2, such as t.tsv:3",
-        "lines that are not UTF-8, with \ufffd for what is lost: 1, such as t.tsv:6",
+        "lines that are not UTF-8, with \ufffd for what cannot be decoded: 1, such as t.tsv:6",
         "rows whose image is not in dataset.images_dir: 3, such as t.tsv:2",
     ]
     assert sorted(source.notes) == sorted(notes)
@@ -262,7 +263,7 @@ def test_lines_nested_too_deep_are_counted(tmp_path, images):
     path.write_text("\n".join(['{"url": "http://x/red.png", "text": "t"}', *deep, "["]))
     source = read(path, images)
     assert found(source) == ["red"]
-    assert source.notes == ["lines that are no JSON object: 3, such as t.jsonl:2"]
+    assert source.notes == ["lines that are not a JSON object: 3, such as t.jsonl:2"]
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
@@ -290,7 +291,7 @@ def test_json_lines_may_differ_in_their_columns(tmp_path, images):
         ((), {"url": "v", "n": '["1"]'}),
         (("b?", "c"), {"url": "w", "score": "x"}),
     ]
-    assert "lines that are no JSON object: 1, such as t.jsonl:2" in source.notes
+    assert "lines that are not a JSON object: 1, such as t.jsonl:2" in source.notes
 
 
 def test_quotes_are_the_table_s_choice(tmp_path, images):
@@ -339,7 +340,7 @@ def test_identifiers_become_keys(tmp_path, images):
 
 
 def test_no_repetition_is_missed():
-    keys = Keys()
+    keys = RowKeys()
     made = [keys.key("", (str(number % 2000),), "f", number) for number in range(6000)]
     assert len(set(made)) == 6000
     assert len([key for key in made if "-" not in key]) == 2000
@@ -348,7 +349,7 @@ def test_no_repetition_is_missed():
 # ---- pictures
 
 
-def test_a_shard_s_pictures_are_found_by_address_and_caption(tmp_path):
+def test_a_shard_s_pictures_are_found_by_url_and_caption(tmp_path):
     shards = tmp_path / "shards"
     samples = [
         ("000000003", "red", "http://x/1", "one"),
@@ -444,7 +445,7 @@ def test_files_fetched_by_img2dataset_are_found_by_their_notes(tmp_path):
     assert found(read(path, tmp_path / "images")) == [MISSING_FILE, "blue"]
 
 
-def test_notes_that_are_written_anew_are_read_anew(tmp_path):
+def test_records_that_change_are_read_again(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for number, colour in enumerate(("red", "blue")):
@@ -460,7 +461,7 @@ def test_notes_that_are_written_anew_are_read_anew(tmp_path):
     assert found(read(path, folder)) == ["blue", "red"]
 
 
-def test_files_are_found_by_identifier_or_by_the_address_s_end(tmp_path, images):
+def test_files_are_found_by_identifier_or_by_the_end_of_the_url(tmp_path, images):
     (images / "sub").mkdir()
     (images / "sub/blue.png").write_bytes(picture("green"))  # two files of one name: neither
     (images / "sub/a b.png").write_bytes(picture("green"))
@@ -470,7 +471,7 @@ def test_files_are_found_by_identifier_or_by_the_address_s_end(tmp_path, images)
     assert found(read(path, images)) == ["red", MISSING_FILE, "green", "red", MISSING_FILE]
 
 
-def test_an_end_that_several_addresses_share_finds_nothing(tmp_path, images):
+def test_an_end_that_several_urls_share_finds_nothing(tmp_path, images):
     rows = [("http://x/red.png", "a"), ("http://y/red.png", "b"), ("http://x/blue.png", "c")]
     rows += [("http://x/blue.png", "d")]
     path = write_rows(tmp_path / "t.csv", rows)

@@ -1,4 +1,4 @@
-"""The stored bytes of an image of a hub's data set: in its row, in a file that it may name, in an archive."""
+"""The encoded bytes of an image of a hub data set: in its row, in a file, or in an archive."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from curate.measures.decode import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 from curate.readers.files import read_bytes
 
-# What `datasets` names files in archives by. Others of fsspec's could lead on to any place.
+# How `datasets` names files in archives. Other protocols of fsspec could open any place.
 _ARCHIVES = tuple(f"{name}://" for name in ("zip", "tar", "gzip", "bz2", "xz", "zstd", "lz4"))
 
 
 def folders_of(path: str) -> tuple[Path, ...]:
-    """The folders that the data set at ``path`` may name files in: its own, and the caches."""
+    """The folders whose files the data set at ``path`` may name: its own, and the caches."""
     from datasets import config
     from huggingface_hub import constants
 
@@ -33,11 +33,11 @@ def folders_of(path: str) -> tuple[Path, ...]:
 def bytes_of(value: Any, folders: Collection[Path]) -> bytes:
     """The bytes of an image that was not decoded, ``{"bytes", "path"}``.
 
-    A path is the data set's own word: of this machine's files it opens those below ``folders`` only. A
-    place on another server than the hub is not asked: that is for a downloader.
+    Paths come from the data set and are not trusted: of this machine's files only those below
+    ``folders`` are opened, and of servers only the hub. Other URLs are for a downloader.
 
     Raises:
-        UnreadableImage: there is none, it is out of reach, or it cannot be read (now).
+        UnreadableImage: there is no image, its path is not allowed, or it cannot be read (now).
     """
     path, data = (value or {}).get("path"), (value or {}).get("bytes")
     if data:
@@ -53,18 +53,18 @@ def bytes_of(value: Any, folders: Collection[Path]) -> bytes:
         raise UnreadableImage(MISSING_FILE)
     if not archives and "://" not in place:
         return read_bytes(Path(place))
-    return _fetched("::".join([*archives, place]))
+    return _downloaded("::".join([*archives, place]))
 
 
 def _local(path: str, folders: Collection[Path]) -> str:
-    """The path without ``..``; links are followed only when it is opened: who made them had the machine."""
+    """The path without ``..``. Links are not resolved: whoever could make one could read its target."""
     absolute = os.path.abspath(path)  # noqa: PTH100 (pathlib keeps ..)
     if "\0" in path or not any(Path(absolute).is_relative_to(folder) for folder in folders):
         raise UnreadableImage("file name leads out of the folder")
     return absolute
 
 
-def _fetched(path: str) -> bytes:
+def _downloaded(path: str) -> bytes:
     import fsspec
 
     try:
@@ -74,6 +74,6 @@ def _fetched(path: str) -> bytes:
         raise UnreadableImage(MISSING_FILE) from error
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         raise UnreadableImage("damaged archive") from error
-    except Exception as error:  # the hub's client and each file system raise errors of their own
+    except Exception as error:  # the hub's client and each file system have their own errors
         what = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableImage(f"{CANNOT_BE_READ} ({what})") from error

@@ -1,7 +1,7 @@
-"""Any data set that Hugging Face's `datasets` opens: by its name on the hub, from a folder, or saved to disk.
+"""Data sets that Hugging Face's `datasets` opens: by name on the hub, from a folder, or saved to disk.
 
-By default the library fetches the data set whole into its cache and rows are then read in any order.
-With ``dataset.streaming=true`` nothing but what is used is fetched, see ``readers.spool``.
+By default the library downloads the whole data set into its cache, and rows are read in any order.
+With ``dataset.streaming=true`` only the samples that are used are downloaded, see ``stream_cache``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.measures.decode import CANNOT_BE_READ, UnreadableImage
-from curate.readers import spool
+from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
+from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
-from curate.readers.config import HubConfig
-from curate.readers.hub_files import bytes_of, folders_of
-from curate.readers.sample import Candidate, key_of
+from curate.readers.hub import HubConfig, stream_cache
+from curate.readers.hub.stored_image import bytes_of, folders_of
 from curate.readers.source import Source
 from curate.run.cli import UserError
 
@@ -25,26 +24,27 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo")
-_CAPTION_NAMES = (*CAPTION_NAMES, "txt")  # the last is webdataset's
+_CAPTION_NAMES = (*CAPTION_NAMES, "txt")  # txt: of webdataset
 _SAVED = ("state.json", "dataset_dict.json")  # of Dataset.save_to_disk, DatasetDict.save_to_disk
 
 
 def read(config: HubConfig) -> Source:
     """Open the data set and find its image and caption columns.
 
-    Columns that hold media are left out of the ledger but for the image; labels go by their names.
+    Other columns go to the ledger, labels as their names; those with images, audio or video do not.
 
     Raises:
-        UserError: it cannot be opened, or a column is missing or not clear; says which there are.
+        UserError: it cannot be opened, or the image or caption column is missing or ambiguous; lists
+            the columns.
     """
     dataset, version = _open(config)
-    reader = _Rows(config, dataset)
+    reader = _RowReader(config, dataset)
     if _is_stream(dataset):
-        return spool.source(config, version, lambda start: reader.raw(dataset.skip(start)))
+        return stream_cache.source(config, version, lambda start: reader.rows(dataset.skip(start)))
     return _random_access(config, dataset, version, reader)
 
 
-def _random_access(config: HubConfig, dataset: Dataset, version: str, reader: _Rows) -> Source:
+def _random_access(config: HubConfig, dataset: Dataset, version: str, reader: _RowReader) -> Source:
     images = reader.encoded(dataset.select_columns([reader.image]))
     rest: Any = dataset.remove_columns(reader.media)
 
@@ -65,12 +65,12 @@ def _random_access(config: HubConfig, dataset: Dataset, version: str, reader: _R
     return Source(candidates, load, len(dataset))
 
 
-class _Rows:
-    """Which columns are the image, the caption and the rest, and how a row is read."""
+class _RowReader:
+    """Finds the image and caption columns, and reads rows."""
 
     def __init__(self, config: HubConfig, dataset: Dataset | IterableDataset) -> None:
         features: Any = dataset.features
-        if features is None:  # of a stream whose files do not say
+        if features is None:  # a stream whose files do not declare them
             features = dataset._resolve_features().features  # type: ignore[union-attr]
         self.features: Mapping[str, Any] = features
         self.folders = folders_of(config.path)
@@ -80,16 +80,16 @@ class _Rows:
         self.media = list(dict.fromkeys([self.image, *media]))
 
     def encoded(self, dataset: Any) -> Any:
-        """``dataset`` with images as stored, ``{"bytes", "path"}``, instead of decoded."""
+        """``dataset`` with images as stored, ``{"bytes", "path"}``, not decoded."""
         from datasets import Image
 
         return dataset.cast_column(self.image, Image(decode=False))
 
-    def raw(self, stream: IterableDataset) -> Iterator[spool.Raw]:
+    def rows(self, stream: IterableDataset) -> Iterator[stream_cache.Row]:
         """Image, captions and columns of each row of a stream.
 
         Raises:
-            OSError: an image cannot be read now; the spool would keep it as missing.
+            OSError: an image cannot be read now; the cache would keep it as missing for good.
         """
         others = [name for name in self.media if name != self.image]
         for row in self.encoded(stream.remove_columns(others)):
@@ -108,7 +108,7 @@ class _Rows:
         return captions_in((value or {}).get(inner) if inner else value)
 
     def columns(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The rest of a row, labels by their names."""
+        """The other columns of a row, labels as their names."""
         return flat({name: self._named(name, value) for name, value in row.items()}, {self.caption})
 
     def _named(self, name: str, value: Any) -> Any:
@@ -123,33 +123,33 @@ class _Rows:
         if len(typed) == 1:
             return typed[0]
         found = [name for name in IMAGE_NAMES if name in (typed or self.features)]
-        return found[0] if found else self._unclear("image_column")
+        return found[0] if found else self._refuse("image_column")
 
     def _caption_column(self, config: HubConfig) -> str:
         if config.caption_column:
             self._known("caption_column", config.caption_column.partition(".")[0])
             return config.caption_column
-        nested = self.features.get("json")  # webdataset's
+        nested = self.features.get("json")  # of webdataset
         inner = [
             f"json.{name}" for name in _CAPTION_NAMES if isinstance(nested, dict) and name in nested
         ]
         found = [name for name in _CAPTION_NAMES if name in self.features] + inner
-        return found[0] if found else self._unclear("caption_column")
+        return found[0] if found else self._refuse("caption_column")
 
     def _known(self, key: str, name: str) -> str:
-        return name if name in self.features else self._unclear(key)
+        return name if name in self.features else self._refuse(key)
 
-    def _unclear(self, key: str) -> Any:
-        kinds = ", ".join(f"{name} ({_kind(f)})" for name, f in self.features.items())
-        raise UserError(f"type dataset.{key}=NAME with one of this data set's columns: {kinds}")
+    def _refuse(self, key: str) -> Any:
+        columns = ", ".join(f"{name} ({_type_of(f)})" for name, f in self.features.items())
+        raise UserError(f"type dataset.{key}=NAME with one of this data set's columns: {columns}")
 
 
-def _kind(feature: Any) -> str:
+def _type_of(feature: Any) -> str:
     return getattr(feature, "dtype", None) or type(feature).__name__
 
 
 def _is_media(feature: Any) -> bool:
-    """Whether reading it would decode something, at any depth."""
+    """Whether a feature holds images, audio or video at any depth, which would be decoded when read."""
     if isinstance(feature, dict):
         return any(map(_is_media, feature.values()))
     return hasattr(feature, "decode_example") or _is_media_list(feature)
@@ -166,7 +166,7 @@ def _is_stream(dataset: Any) -> bool:
 
 
 def _open(config: HubConfig) -> tuple[Any, str]:
-    """The data set, and what changes with its content."""
+    """The data set, and a version that changes with its content."""
     from datasets import load_dataset, load_dataset_builder
     from datasets.exceptions import DatasetsError
 
@@ -183,7 +183,7 @@ def _open(config: HubConfig) -> tuple[Any, str]:
             dataset = load_dataset(
                 config.path, name=config.config, split=config.split, revision=config.revision
             )
-        return dataset, dataset._fingerprint  # of the files and whatever was done to them
+        return dataset, dataset._fingerprint  # of the files and all transformations
     except (DatasetsError, OSError, ValueError) as error:
         raise UserError(
             f"dataset.path={config.path} cannot be opened with dataset.config={config.config} and "
@@ -192,7 +192,7 @@ def _open(config: HubConfig) -> tuple[Any, str]:
 
 
 def _state_of(builder: Any) -> str:
-    """Changes with the files of a stream: with the hub's commit, or the time that one was written at."""
+    """A hash that changes with a stream's files: with the hub's commit or their modification times."""
     files = builder.config.data_files
     if not files:
         return str(builder.hash)

@@ -5,7 +5,7 @@ from itertools import combinations, islice, product
 
 import pytest
 
-from curate.readers.sample import MAX_KEY_CHARACTERS, clean_caption, key_of
+from curate.readers.candidate import MAX_KEY_CHARACTERS, clean_caption, key_of
 
 NAMES = [
     "a",

@@ -1,4 +1,4 @@
-"""Which tars a path stands for: a folder, a file, a glob, a brace range, or a list of them."""
+"""Expand ``dataset.path`` into tars: a folder, a file, a glob, a brace range, or a list of them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from braceexpand import braceexpand
-
-from curate.readers.sidecars import files_below
+from curate.readers.files import files_below
 from curate.run.cli import UserError
 
-_MAGIC = re.compile(r"[*?\[{]")
+_PATTERN = re.compile(r"[*?\[{]")
 
 
-def find(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
-    """The tars by name, in order, and notes on those of a brace range that are not there.
+def expand(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """The tars by name, in order, and a note on those of a brace range that are missing.
 
-    A name is the path without ``.tar`` below the folder that was given, or below the part of a pattern
-    that has no magic in it: it does not change when shards are added.
+    A name is the path without ``.tar``, relative to the given folder or to the part of a pattern
+    before its first special character: it does not change when shards are added.
 
     Raises:
-        FileNotFoundError: nothing is there under what was given.
-        UserError: a folder without tars, two tars of one name, or a pattern that the shell took apart.
+        FileNotFoundError: nothing matches.
+        UserError: a folder without tars, two tars of one name, or a pattern that the shell expanded.
     """
     _check_shell()
     shards: dict[str, Path] = {}
@@ -34,7 +32,7 @@ def find(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
         paths = list(_expand(item, absent))
         if not paths:
             raise FileNotFoundError(
-                f"dataset.path={item} is not there; type dataset.path=FOLDER, a .tar, or a pattern in "
+                f"dataset.path={item} was not found; type dataset.path=FOLDER, a .tar, or a pattern in "
                 "quotes, such as 'dataset.path=\"data/{00000..00012}.tar\"'"
                 + (f" (looked for {absent[before]})" if len(absent) > before else "")
             )
@@ -43,20 +41,20 @@ def find(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
             name = path.relative_to(base).with_suffix("").as_posix()
             if shards.setdefault(name, path) != path:
                 raise UserError(
-                    f"{shards[name]} and {path} are both called {name}; give the folder above them, "
+                    f"{shards[name]} and {path} are both called {name}; use the folder above them, "
                     "or a pattern such as 'dataset.path=\"data/*/*.tar\"'"
                 )
     if not absent:
         return shards, []
-    return shards, [f"shards of a range that are not there: {len(absent)}, such as {absent[0]}"]
+    return shards, [f"missing shards of a range: {len(absent)}, such as {absent[0]}"]
 
 
 def _check_shell() -> None:
-    """Bash hands ``dataset.path={1..3}.tar`` over as three arguments, of which the last would count."""
+    """Refuse several ``dataset.path=``: bash makes three of ``{1..3}.tar``, and Hydra would take the last."""
     given = [a for a in sys.argv[1:] if a.lstrip("+").startswith("dataset.path=")]
     if len(given) > 1:
         raise UserError(
-            f"dataset.path comes {len(given)} times; the shell has expanded the braces. Quote them: "
+            f"dataset.path is given {len(given)} times: the shell expanded the braces. Quote them: "
             "'dataset.path=\"data/{00000..00012}.tar\"'"
         )
 
@@ -80,6 +78,8 @@ def _expand(item: str, absent: list[str]) -> Iterator[Path]:
 
 
 def _ranges(item: str) -> list[str]:
+    from braceexpand import braceexpand
+
     try:
         return list(braceexpand(item))
     except ValueError as error:  # braceexpand's own error is one
@@ -92,16 +92,17 @@ def _tars_below(folder: Path) -> list[Path]:
     if not tars:
         kinds = Counter("".join(path.suffixes[-2:]) or "none" for path in files).most_common(5)
         found = ", ".join(kind for kind, _ in kinds) or "nothing"
-        raise UserError(f"dataset.path={folder} holds no .tar, but {found}; give a folder of tars")
+        raise UserError(f"dataset.path={folder} holds no .tar, but {found}; use a folder of tars")
     return tars
 
 
 def _base(item: str) -> Path:
+    """The folder that names are relative to."""
     path = Path(item)
     if path.is_dir():
         return path
     if path.is_file():
         return path.parent
     parts = path.parts
-    magic = next((i for i, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
-    return Path(*parts[: min(magic, len(parts) - 1)])
+    first = next((i for i, part in enumerate(parts) if _PATTERN.search(part)), len(parts))
+    return Path(*parts[: min(first, len(parts) - 1)])

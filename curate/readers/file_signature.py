@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 HEAD_BYTES = 512
-"""So many are enough."""
+"""How many bytes of a file `identify` needs."""
 
 EMPTY = "an empty file"
 PARQUET = "a parquet file"
 
-_MAGIC = {
+_SIGNATURES = {
     b"PAR1": PARQUET,
     b"\x1f\x8b": "compressed by gzip",
     b"BZh": "compressed by bzip2",
@@ -18,18 +18,18 @@ _MAGIC = {
     b"ARROW1": "an Arrow file",
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
-    b"version https://git-lfs": "a Git LFS pointer, which `git lfs pull` replaces by the file",
+    b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` downloads the file itself",
 }
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<error")
 
 
-def what_is(head: bytes) -> str:
-    """What the file that begins with ``head`` is, to stand after "is"; "" for text."""
-    for magic, name in _MAGIC.items():
-        if head.startswith(magic):
+def identify(head: bytes) -> str:
+    """What the file that begins with ``head`` is, as a phrase to follow "is"; "" for text."""
+    for signature, name in _SIGNATURES.items():
+        if head.startswith(signature):
             return name
     if head.lstrip().lower().startswith(_MARKUP):
-        return "a page of HTML or XML, such as servers send in a file's stead"
+        return "a page of HTML or XML, as servers send instead of a file"
     if not head.strip():
         return EMPTY
     return "binary data" if b"\0" in head else ""

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from curate.readers.candidate import Candidate
 from curate.readers.config import DatasetConfig
-from curate.readers.sample import Candidate
 from curate.readers.scrub import COLUMN, scrub
-from curate.readers.selection import select
 from curate.readers.source import Source
+from curate.readers.subset import take_subset
 from curate.run.cli import UserError
 
 KEYS = [f"k{number:05d}" for number in range(5_000)]
@@ -17,7 +17,7 @@ KEYS = [f"k{number:05d}" for number in range(5_000)]
 def chosen(keys=KEYS, **changes):
     source = Source.of([Candidate(key, ("x",), "s", key, "1") for key in keys], str.encode)
     config = DatasetConfig(name="s", reader="folder", **changes)
-    return [candidate.key for candidate in select(source, config).candidates()]
+    return [candidate.key for candidate in take_subset(source, config).candidates()]
 
 
 def test_shards_are_a_partition():

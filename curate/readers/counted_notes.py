@@ -1,22 +1,22 @@
-"""Notes that a streaming pass writes as it goes: what was met, how often, and the first example."""
+"""Notes of a streaming pass: what was found, how often, and the first example."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-class Tally:
-    """Keeps a source's ``notes`` up to date during one pass; a new pass begins a new tally.
+class CountedNotes:
+    """Keeps a source's list of notes up to date during one pass; make a new one for each pass.
 
-    The list itself stays the same object, since whoever holds the source holds it.
+    The list is changed in place, because the `Source` holds the same list.
     """
 
-    def __init__(self, notes: list[str], lasting: Sequence[str] = ()) -> None:
-        """``lasting`` are the notes that were known before the pass."""
+    def __init__(self, notes: list[str], fixed: Sequence[str] = ()) -> None:
+        """Start with ``fixed``, the notes that were known before the pass."""
         self._notes = notes
         self._places: dict[str, int] = {}
         self._found: dict[str, tuple[int, str]] = {}
-        notes[:] = lasting
+        notes[:] = fixed
 
     def add(self, what: str, example: str, count: int = 1) -> None:
         """Count ``what``; the first example is kept."""

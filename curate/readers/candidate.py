@@ -1,4 +1,4 @@
-"""The two nouns of curation: a candidate, as a reader offers it, and a sample, as a shard holds it."""
+"""`Candidate`, one image with its captions as a reader offers it, and how its key and captions are made."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One image with its captions, before anything was decided; its bytes stay where they are.
+    """One image with its captions, not yet measured or filtered; its bytes are loaded when needed.
 
     Attributes:
         key: unique over the data set, see :func:`key_of`.
-        captions: none for an image that came without; an empty one stays and is dropped by name.
+        captions: () for an image without any; an empty caption stays, and a rule drops it.
         source: the data set's name.
-        location: where the source finds the bytes, see ``readers.Source.load``.
-        version: changes whenever the bytes may have changed, and costs nothing to know.
-        columns: what the source offers beside, for the ledger: url, licence, ...
+        location: where the source finds the bytes, see ``Source.load``; "" where there are none.
+        version: changes when the bytes may have changed; found without reading them.
+        columns: what else the source says of the image, for the ledger: url, licence, ...
     """
 
     key: str
@@ -37,14 +37,14 @@ class Candidate:
 
 
 def key_of(name: str) -> str:
-    """A key for ``name`` that survives tar files: letters, digits, ``_`` and ``-``, no dots.
+    """A key for ``name`` that is safe in a tar: letters, digits, ``_`` and ``-``, no dots.
 
-    WebDataset cuts keys at the first dot. Folders are joined by ``--``; whatever else has to be
-    replaced is made up for by hex digits of the name's hash, so that no key depends on its
-    neighbours. Eight digits do where ASCII signs were replaced: hardly any names differ in nothing
-    else. Where letters of other scripts or the end of a long name are left out, thousands of names
-    may have the rest in common, and the hash alone tells them apart: it has sixteen digits then, by
-    which two of N names share a key with a chance of N^2 / 2^65, 3 in a hundred million for a million.
+    WebDataset cuts keys at the first dot. ``/`` becomes ``--``. Where any other character is
+    replaced, hex digits of the name's hash are added, so that a key depends on its own name only.
+    Eight digits are enough where ASCII characters were replaced, since few names differ in those
+    alone. Where letters of other scripts or the end of a long name are left out, thousands of names
+    may share the rest and only the hash differs: sixteen digits then. The chance that any two of N
+    names share a key is N^2 / 2^65: 3 in a hundred million for a million names.
 
     >>> key_of("cats/0001")
     'cats--0001'

@@ -1,17 +1,18 @@
-"""WebDataset shards, whoever wrote them: img2dataset, CC12M's and DataComp's tools, or this program.
+"""WebDataset shards of any origin: img2dataset, the tools of CC12M and DataComp, or this program.
 
-What of a sample counts:
+How a sample is read:
 
-- every image member (any of ``sidecars.IMAGE_SUFFIXES``) without a second dot is a candidate, and where
-  there is none those with one are: ``a.jpg`` beside ``a.mask.png`` is one picture, ``a.0.jpg`` beside
-  ``a.1.jpg`` are two. Several candidates of a sample carry their extension in the key and share the
-  captions, but for those with their own middle part (``a.0.txt``). Images passed over are counted;
-- captions are ``.txt`` or ``.caption``, and every one of a JSON list ``captions``; without a text member
-  the JSON's first field of ``columns.CAPTION_NAMES``;
-- the other JSON fields, but for captions that repeat the text member's, and ``.cls``, are columns. Nothing else is opened, least of all pickles.
+- Images: each member with an image suffix (``files.IMAGE_SUFFIXES``) and no second dot is a candidate;
+  if there is none, each one with a second dot. ``a.jpg`` beside ``a.mask.png`` is one picture, and
+  ``a.0.jpg`` beside ``a.1.jpg`` are two. Several candidates of one sample have the extension in their
+  keys, and share the captions except their own (``a.0.txt``). Images left out are noted.
+- Captions: ``.txt`` or ``.caption``, then every caption of a JSON list ``captions``. Without a text
+  member, the JSON's first field of ``columns.CAPTION_NAMES``.
+- Columns: the other JSON fields, except captions that repeat the text member's, and ``.cls``.
+- Nothing else is opened; above all no pickles.
 
-A pair that img2dataset's table beside the tar lists, and the tar does not hold, is a candidate without
-an image: its ``error_message`` says why, and it is counted as a missing file.
+A pair that img2dataset's parquet beside the tar lists and the tar lacks is a candidate without an image:
+its ``error_message`` says why, and it is counted as a missing file.
 """
 
 from __future__ import annotations
@@ -22,19 +23,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from curate.measures.decode import MISSING_FILE, UnreadableImage
-from curate.readers import shard_files
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
+from curate.readers.candidate import MAX_KEY_CHARACTERS, Candidate, key_of
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
-from curate.readers.config import ShardsConfig
-from curate.readers.files import version_of
+from curate.readers.counted_notes import CountedNotes
+from curate.readers.files import IMAGE_SUFFIXES, version_of
 from curate.readers.json_object import json_object
-from curate.readers.sample import MAX_KEY_CHARACTERS, Candidate, key_of
-from curate.readers.sidecars import IMAGE_SUFFIXES
+from curate.readers.shards import ShardsConfig
+from curate.readers.shards.paths import expand
 from curate.readers.source import Source
-from curate.readers.tally import Tally
 from curate.readers.tars import BrokenTar, Members, check_tar, iter_samples, read_range
 
 _CAPTION_MEMBERS = ("txt", "caption")
@@ -42,19 +39,19 @@ _IS_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_CHARACTERS}}}")  # as key_of m
 
 
 def read(config: ShardsConfig) -> Source:
-    """Find the shards and look at each one's first block.
+    """Find the shards and read the first block of each.
 
     Raises:
-        FileNotFoundError: nothing is there under ``dataset.path``.
-        UserError: a file is no tar; says which and what it is.
+        FileNotFoundError: nothing matches ``dataset.path``.
+        UserError: a file is not a tar; says which, and what it is.
     """
-    shards, lasting = shard_files.find(config.path)
+    shards, found_notes = expand(config.path)
     for path in shards.values():
         check_tar(path)
-    notes = list(lasting)
+    notes = list(found_notes)
 
     def candidates() -> Iterator[Candidate]:
-        reader = ShardReader(config, Tally(notes, lasting))
+        reader = ShardReader(config, CountedNotes(notes, found_notes))
         for name, path in shards.items():
             yield from reader.candidates(name, path)
 
@@ -62,7 +59,7 @@ def read(config: ShardsConfig) -> Source:
 
 
 def loader(path_of: Callable[[str], Path]) -> Callable[[str], bytes]:
-    """A source's ``load`` for locations ``NAME.tar:OFFSET:SIZE``, given where the shard NAME is."""
+    """A source's ``load`` for locations ``NAME.tar:OFFSET:SIZE``; ``path_of`` gives the path of shard NAME."""
 
     def load(location: str) -> bytes:
         if not location:
@@ -74,14 +71,14 @@ def loader(path_of: Callable[[str], Path]) -> Callable[[str], bytes]:
 
 
 class ShardReader:
-    """The candidates of one shard after another; what was met on the way goes into the tally."""
+    """Reads the candidates of shards, and notes what was damaged or left out."""
 
-    def __init__(self, config: ShardsConfig, tally: Tally) -> None:
+    def __init__(self, config: ShardsConfig, notes: CountedNotes) -> None:
         self._config = config
-        self._tally = tally
+        self._notes = notes
 
     def candidates(self, name: str, path: Path) -> Iterator[Candidate]:
-        """Those of the tar at ``path``, then those that only the table beside it knows.
+        """Those of the tar at ``path``, then those that only the parquet beside it lists.
 
         Raises:
             UserError: the members of a sample are not adjacent.
@@ -92,22 +89,22 @@ class ShardReader:
             try:
                 for key, members in iter_samples(path):
                     times[key] += 1
-                    told_apart = self._told_apart(name, key, times[key])
-                    yield from self._of_sample(name, told_apart, members, stream, version)
+                    unique = self._unique_in_tar(name, key, times[key])
+                    yield from self._of_sample(name, unique, members, stream, version)
             except BrokenTar as error:
-                self._tally.add(
-                    "broken shards, read up to the damage",
+                self._notes.add(
+                    "damaged shards, read up to the damage",
                     f"{path} after {times.total()} samples, {error}",
                 )
         if not times:
-            self._tally.add("shards without a sample", str(path))
+            self._notes.add("shards without a sample", str(path))
         yield from self._without_image(name, path.with_suffix(".parquet"), times)
 
-    def _told_apart(self, name: str, key: str, time: int) -> str:
-        """The second sample of ``c`` is ``c..2``, which no member's name makes a key."""
+    def _unique_in_tar(self, name: str, key: str, time: int) -> str:
+        """``c..2`` for the second sample with key ``c``; no member's name gives such a key."""
         if time == 1:
             return key
-        self._tally.add("samples whose key an earlier one of the tar has", f"{name}: {key}")
+        self._notes.add("samples with the key of an earlier one in the same tar", f"{name}: {key}")
         return f"{key}..{time}"
 
     def _of_sample(
@@ -117,8 +114,8 @@ class ShardReader:
         chosen = [extension for extension in images if "." not in extension] or images
         if len(chosen) < len(images):
             left = [extension for extension in images if extension not in chosen]
-            self._tally.add(
-                "images beside a sample's own, left out", f"{name}: {key}.{left[0]}", len(left)
+            self._notes.add(
+                "further images of a sample, left out", f"{name}: {key}.{left[0]}", len(left)
             )
         for extension in chosen or [""]:
             texts = self._texts(f"{name}: {key}", extension, members, stream)
@@ -135,9 +132,9 @@ class ShardReader:
             )
 
     def _key(self, name: str, key: str) -> str:
-        """Keys need to be unique in a tar only, so the shard's name stands before them.
+        """The shard's name and the key, because WebDataset's keys are unique in one tar only.
 
-        But for img2dataset's, which are unique over the set: the shard's number and five digits or so.
+        Keys of img2dataset stay: they start with the shard's number, and are unique over the set.
         """
         if self._config.unique_keys:
             return key if _IS_KEY.fullmatch(key) else key_of(key)
@@ -145,7 +142,7 @@ class ShardReader:
         return key_of(key if numbered else f"{name}/{key}")
 
     def _texts(self, place: str, image: str, members: Members, stream: IO[bytes]) -> dict[str, Any]:
-        """Text members by extension, an image's own before those of the sample; JSON parsed."""
+        """The text members by extension, the image's own before the sample's; JSON parsed."""
         own = image.rpartition(".")[0]
         texts: dict[str, Any] = {}
         for kind in (*_CAPTION_MEMBERS, "cls", "json"):
@@ -162,26 +159,26 @@ class ShardReader:
         try:
             return json_object(data)
         except ValueError:
-            self._tally.add("JSON members that hold no object, passed over", place)
+            self._notes.add("JSON members that are not an object, left out", place)
             return {}
 
     def _content(self, texts: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """The captions, and as columns the fields of the JSON that they did not come from."""
+        """The captions, and the other fields of the JSON as columns."""
         record = texts.get("json", {})
         first = [texts[kind] for kind in _CAPTION_MEMBERS if kind in texts][:1]
         if self._config.caption_field or not first:
             field = self._caption_field(record)
             captions = captions_in(record.get(field))
-            served = {field} if captions else set()
+            used = {field} if captions else set()
         else:
             listed = record.get("captions")
             captions = captions_in([*first, *listed] if isinstance(listed, list) else first)
-            served = _repeating(record, captions)
-        columns = flat(record, served)
+            used = _repeating(record, captions)
+        columns = flat(record, used)
         return captions, columns | ({"cls": texts["cls"].strip()} if "cls" in texts else {})
 
     def _caption_field(self, record: Mapping[str, Any]) -> str:
-        """The field that was asked for, a list ``captions``, or the first that has a value; "" for none."""
+        """``dataset.caption_field``, a list ``captions``, or the first known field with a caption; "" for none."""
         if self._config.caption_field:
             return self._config.caption_field
         first = ("captions",) if isinstance(record.get("captions"), list) else ()
@@ -190,7 +187,7 @@ class ShardReader:
         )
 
     def _without_image(self, name: str, table: Path, keys: Collection[str]) -> Iterator[Candidate]:
-        """The rows of img2dataset's table whose key the tar does not hold."""
+        """The rows of img2dataset's parquet whose keys the tar lacks."""
         for row in self._rows(table):
             if row["key"] in keys:
                 continue
@@ -207,19 +204,22 @@ class ShardReader:
     def _rows(self, table: Path) -> Iterator[dict[str, Any]]:
         if not table.is_file():
             return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         try:
             file = pq.ParquetFile(table)
             if "key" in file.schema_arrow.names:
                 for batch in file.iter_batches(batch_size=1000):
                     yield from (row | {"key": str(row["key"])} for row in batch.to_pylist())
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            self._tally.add("tables beside shards that cannot be read", f"{table} ({error})")
+            self._notes.add("parquet files beside shards that cannot be read", f"{table} ({error})")
 
 
 def _repeating(record: Mapping[str, Any], captions: Collection[str]) -> set[str]:
-    """The caption fields that say nothing new: img2dataset writes its text member into the JSON too."""
-    told = {name: set(captions_in(record.get(name))) for name in CAPTION_NAMES}
-    return {name for name, texts in told.items() if texts and texts <= set(captions)}
+    """The caption fields that only repeat ``captions``: img2dataset writes its text into the JSON, too."""
+    fields = {name: set(captions_in(record.get(name))) for name in CAPTION_NAMES}
+    return {name for name, texts in fields.items() if texts and texts <= set(captions)}
 
 
 def _text(data: bytes) -> str:

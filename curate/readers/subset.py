@@ -1,4 +1,4 @@
-"""A part of a data set: some of its images by hash, one of n equal parts, the first few."""
+"""A subset of a data set: ``dataset.sample``, ``dataset.shard`` and ``dataset.limit``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
+from curate.readers.candidate import Candidate
 from curate.readers.config import DatasetConfig
-from curate.readers.sample import Candidate
 from curate.readers.source import Source
 
 
-def select(source: Source, config: DatasetConfig) -> Source:
-    """``source`` cut down to ``dataset.sample``, then ``dataset.shard``, then ``dataset.limit``.
+def take_subset(source: Source, config: DatasetConfig) -> Source:
+    """``source`` reduced to ``dataset.sample``, then ``dataset.shard``, then ``dataset.limit``.
 
-    The first two look at nothing but the key, so that the same images are chosen whatever else the
-    data set holds, and n shards together are the whole.
+    The first two depend on the keys alone: an image is chosen or not whatever else the data set
+    holds, and the n shards together are the whole data set.
     """
     if config.sample is None and config.shard is None and config.limit is None:
         return source
@@ -38,6 +38,6 @@ def _is_chosen(key: str, config: DatasetConfig) -> bool:
 
 
 def _position(key: str, salt: bytes) -> float:
-    """A number in [0, 1), the same for the same key."""
+    """A number in [0, 1) that depends on the key and the salt only."""
     digest = hashlib.blake2b(key.encode(), digest_size=6, salt=salt).digest()
     return int.from_bytes(digest, "big") / 2**48

@@ -1,35 +1,45 @@
-"""A folder of images with their captions: text files beside them, or one metadata table."""
+"""A folder of images with their captions: text files beside them, or metadata tables."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 
-from curate.readers import metadata, sidecars
+from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import encodable
-from curate.readers.config import FolderConfig
-from curate.readers.files import loader, version_of
-from curate.readers.sample import Candidate, key_of
+from curate.readers.files import (
+    CAPTION_SUFFIXES,
+    IMAGE_SUFFIXES,
+    files_below,
+    loader,
+    relative_files,
+    version_of,
+)
+from curate.readers.folder import FolderConfig, caption_files, metadata
+from curate.readers.folder.caption_files import Row
 from curate.readers.source import Source
 from curate.run.cli import UserError
 
 
 def read(config: FolderConfig) -> Source:
-    """List the images below ``config.root``, hidden files aside, in the order of their paths.
+    """List the images below ``config.root`` in the order of their paths, without hidden files.
 
-    A metadata table decides alone in its folder and below; other images are paired by their stems.
+    In a folder with a metadata table, and below it, only the images that the table names are read.
+    Elsewhere an image's caption is in the text file with the same stem.
+
+    Raises:
+        FileNotFoundError: the root is not there.
+        UserError: a table cannot be used, or there are no images.
     """
     root = Path(config.root)
     if not root.is_dir():
         raise FileNotFoundError(
-            f"dataset.root={config.root} is no folder; type dataset.root=FOLDER, where FOLDER holds "
+            f"dataset.root={config.root} is not a folder; type dataset.root=FOLDER, where FOLDER holds "
             "images with .txt or .caption files beside them, or a metadata.csv, .jsonl, .parquet or .json"
         )
-    rows, notes = _listed(root)
+    rows, notes = _rows_and_notes(root)
     if not rows:
-        remedy = (
-            f"dataset.root=FOLDER takes one with pictures ({', '.join(sidecars.IMAGE_SUFFIXES)})"
-        )
+        remedy = f"type dataset.root=FOLDER with a folder of pictures ({', '.join(IMAGE_SUFFIXES)})"
         raise UserError("; ".join([f"{root} holds no images", *notes, remedy]))
     names = {name for name, _, _ in rows}
     stems = Counter(name.rpartition(".")[0] for name, _, _ in rows)
@@ -50,53 +60,58 @@ def read(config: FolderConfig) -> Source:
     return Source.of(candidates, loader(root), notes)
 
 
-def _listed(root: Path) -> tuple[list[sidecars.Row], list[str]]:
-    """The images below ``root`` with what tables and captions beside them say, and notes."""
+def _rows_and_notes(root: Path) -> tuple[list[Row], list[str]]:
+    """The images that tables name and those with caption files, and notes on what was not used."""
     tables = _tables(root)
-    rows, notes = sidecars.read(root, [table.parent for table in tables])
+    rows, notes = caption_files.read(root, [table.parent for table in tables])
     for table in tables:
-        told, remarks = _from_table(root, table)
-        rows += told
-        notes += remarks if told else [f"{table} names no images", *remarks]
-    rows, garbled = _with_names(rows)
+        named, remarks = _from_table(root, table)
+        rows += named
+        notes += remarks if named else [f"{table} names no images", *remarks]
+    rows, garbled = _with_utf8_names(rows)
     return rows, notes + garbled
 
 
 def _tables(root: Path) -> list[Path]:
-    """The metadata table of each folder that has one, in the order of their paths; none below another's."""
+    """The metadata table of each folder that has one, in the order of their paths.
+
+    Tables below the folder of another table are not read.
+    """
     found: dict[Path, Path] = {}
-    named = [path for path in sidecars.files_below(root) if path.name in metadata.NAMES]
+    named = [path for path in files_below(root) if path.name in metadata.NAMES]
     for path in sorted(named, key=lambda path: (path.parent, metadata.NAMES.index(path.name))):
         found.setdefault(path.parent, path)
     return [table for folder, table in found.items() if set(folder.parents).isdisjoint(found)]
 
 
-def _with_names(rows: list[sidecars.Row]) -> tuple[list[sidecars.Row], list[str]]:
-    """The rows whose file names are text, and a note on the others."""
+def _with_utf8_names(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """The rows whose file names are UTF-8, and a note on the others."""
     garbled = {name for name, _, _ in rows if encodable(name) != name}
     if not garbled:
         return rows, []
-    note = "images left out because their names are not UTF-8 (rename them, as with convmv)"
+    note = (
+        "images left out because their names are not UTF-8 (rename them, for instance with convmv)"
+    )
     return (
         [row for row in rows if row[0] not in garbled],
         [f"{note}: {len(garbled)}, such as {encodable(min(garbled))}"],
     )
 
 
-def _from_table(root: Path, table: Path) -> tuple[list[sidecars.Row], list[str]]:
-    """What a table says of its folder, by paths below ``root``."""
+def _from_table(root: Path, table: Path) -> tuple[list[Row], list[str]]:
+    """The images that ``table`` names, with paths below ``root``, and notes on files it replaces."""
     below = table.parent.relative_to(root)
     rows, notes = metadata.read(table)
-    found = sidecars.relative_files(table.parent)
+    found = relative_files(table.parent)
     unused = {
         f"images not named in {table.name}": (
-            {name for name in found if name.lower().endswith(sidecars.IMAGE_SUFFIXES)}
+            {name for name in found if name.lower().endswith(IMAGE_SUFFIXES)}
             - {name for name, _, _ in rows}
         ),
-        f"files of captions that {table.name} stands for": {
+        f"caption files and tables not used because of {table.name}": {
             name
             for name in found
-            if name.lower().endswith(sidecars.CAPTION_SUFFIXES)
+            if name.lower().endswith(CAPTION_SUFFIXES)
             or (name in metadata.NAMES and name != table.name)
         },
     }

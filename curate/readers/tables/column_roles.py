@@ -1,7 +1,7 @@
-"""What the columns of published tables mean: whose is the address, the caption, the picture's name.
+"""Which columns of a published table hold the URL, the captions and the image's file name.
 
-Names as released, from the data sets' own pages: CC3M, CC12M, YFCC100M, LAION-400M, LAION-5B and its
-descendants, Re-LAION, DataComp, COYO, img2dataset's sidecars.
+The known names are those of CC3M, CC12M, YFCC100M, LAION-400M, LAION-5B and its derivatives, Re-LAION,
+DataComp, COYO and the parquet files of img2dataset, from the data sets' own pages.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from urllib.parse import unquote, unquote_plus
 
 from curate.readers.columns import RESERVED, captions_in, is_missing, plain
-from curate.readers.config import TableConfig
+from curate.readers.tables import TableConfig
 from curate.run.cli import UserError
 
 URLS = ("url", "URL", "image_url", "image_urls", "downloadurl", "download_url")
 CAPTIONS = ("text", "TEXT", "caption", "captions", "alt", "top_caption", "title")
 IMAGES = ("file_name", "filename", "image", "path")
 IDS = ("uid", "id", "photo_id", "key")
-FILE_STEMS = (*IDS, "sha256")  # an image may be called like any of these
+FILE_STEMS = (*IDS, "sha256")  # an image file may be named by the value of any of these
 
 _RENAMED = {
     **{"WIDTH": "source_width", "HEIGHT": "source_height"},
@@ -32,23 +32,23 @@ _RENAMED = {
 _RESERVED = RESERVED | {"url"}
 _STRAY = ("", "Unnamed: 0", "__index_level_0__")  # row numbers that pandas wrote
 _WHOLE = ("source_width", "source_height")
-# HTML 5 takes "&copy" for a sign without its semicolon; people who write "rock&copy" mean none.
+# HTML 5 accepts "&copy" without a semicolon; in a caption "rock&copy" is just text.
 _BARE_AMPERSAND = re.compile(r"&(?!#?\w+;)")
 _BLOCKS = ("br", "p", "div", "li", "tr", "td")
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
-    """Which column is what.
+class ColumnRoles:
+    """The table's columns by their role.
 
     Attributes:
-        url: the address; None where the table has none.
-        captions: each holds a caption, or a list of them.
-        image: the image's file; None where the table does not name it.
-        rest: the other columns by the names they get in the ledger. A release's own similarity is
-            ``source_similarity``; scores of different models keep different names. LAION's releases
-            swap WIDTH and HEIGHT, so that of ``source_width`` and ``source_height`` only the smaller
-            and the larger say something; rules look at the size of the picture itself.
+        url: the column of URLs, None if there is none.
+        captions: each holds a caption, or a list of captions.
+        image: the column of image file names, None if there is none.
+        rest: the ledger's name for each other column. A published similarity becomes
+            ``source_similarity``; scores of different models keep different names. LAION swapped
+            WIDTH and HEIGHT in its releases: of ``source_width`` and ``source_height`` only the
+            smaller and the larger can be trusted. Rules use the measured size of the picture.
     """
 
     url: str | None
@@ -57,12 +57,12 @@ class Meaning:
     rest: dict[str, str]
 
 
-def meaning(names: Sequence[str], config: TableConfig) -> Meaning:
-    """What the columns called ``names`` mean.
+def column_roles(names: Sequence[str], config: TableConfig) -> ColumnRoles:
+    """The roles of the columns ``names``: as configured, or by their known names.
 
     Raises:
-        UserError: a column that the configuration names is missing, or there is no caption column, or
-            nothing that could tell an image.
+        UserError: a configured column is missing, there is no caption column, or no column by which
+            an image could be found.
     """
     for key in ("url_column", "image_column"):
         _check_named(key, [getattr(config, key)], names)
@@ -73,23 +73,23 @@ def meaning(names: Sequence[str], config: TableConfig) -> Meaning:
     captions = tuple(config.caption_columns or filter(None, [_first(CAPTIONS, names)]))
     if not captions or not (url or image or _first(FILE_STEMS, names)):
         raise UserError(
-            f"the table has the columns {', '.join(names)}; a caption ({', '.join(CAPTIONS)}) and an "
-            f"address ({', '.join(URLS)}) or a file name ({', '.join(IMAGES)}) are needed. Type "
+            f"the table has the columns {', '.join(names)}; a caption ({', '.join(CAPTIONS)}) and a "
+            f"URL ({', '.join(URLS)}) or a file name ({', '.join(IMAGES)}) are needed. Type "
             "dataset.caption_columns=[NAME] and dataset.url_column=NAME or dataset.image_column=NAME, "
-            "or dataset.columns=[...] if the first line is no line of names"
+            "or dataset.columns=[...] if the first line is not a header"
         )
     rest: dict[str, str] = {}
     for name in names:
         if name not in (url, image, *captions, *_STRAY):
             rest[name] = _ledger_name(name, rest.values())
-    return Meaning(url, captions, image, rest)
+    return ColumnRoles(url, captions, image, rest)
 
 
 def _check_named(key: str, wanted: Iterable[str | None], names: Sequence[str]) -> None:
     for name in wanted:
         if name is not None and name not in names:
             raise UserError(
-                f"dataset.{key} names {name!r}, which the table has not; it has: {', '.join(names)}"
+                f"dataset.{key} names {name!r}, which is no column of the table; it has: {', '.join(names)}"
             )
 
 
@@ -98,7 +98,7 @@ def _first(known: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _ledger_name(name: str, taken: Iterable[str]) -> str:
-    """``name`` as the ledger has it: one of its own columns is never hidden, nor one of the table."""
+    """A name for the ledger that is neither one of its own columns nor already ``taken``."""
     wanted = _RENAMED.get(name, f"source_{name}" if name in _RESERVED else name)
     while wanted in taken or wanted in ("file_name", *_RESERVED):
         wanted = f"source_{wanted}"
@@ -106,7 +106,7 @@ def _ledger_name(name: str, taken: Iterable[str]) -> str:
 
 
 def captions_of(record: dict[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
-    """The captions of a row, each once; a missing one is none, and an empty one counts if it is alone."""
+    """The captions of a row, each once; empty ones only if there is no other."""
     found: dict[str, None] = {}
     for column in columns:
         found |= dict.fromkeys(captions_in(record.get(column)))
@@ -114,20 +114,20 @@ def captions_of(record: dict[str, Any], columns: Sequence[str]) -> tuple[str, ..
 
 
 def columns_of(record: dict[str, Any], rest: dict[str, str]) -> dict[str, Any]:
-    """The further columns, flat: lists as JSON text, whole sizes as int; a missing value is left out."""
+    """The other columns: nested values as JSON, whole sizes as int; missing values are left out."""
     columns = {}
-    for name, ours in rest.items():
+    for name, ledger_name in rest.items():
         value = record.get(name)
         if is_missing(value):
             continue
         value = plain(value)
-        is_whole = ours in _WHOLE and isinstance(value, float) and value.is_integer()
-        columns[ours] = int(value) if is_whole else value
+        is_whole = ledger_name in _WHOLE and isinstance(value, float) and value.is_integer()
+        columns[ledger_name] = int(value) if is_whole else value
     return columns
 
 
 def text_of(value: Any) -> str:
-    """A name or an address as text, "" for a missing one; of a list the first, 7.0 is "7"."""
+    """A name or URL as text, "" for a missing one; the first of a list; "7" for 7.0."""
     if isinstance(value, list):
         value = next(iter(value), None)
     if is_missing(value):
@@ -137,10 +137,10 @@ def text_of(value: Any) -> str:
     return str(value).strip()
 
 
-def unquoted(record: dict[str, Any], known: Meaning) -> dict[str, Any]:
-    """A row whose fields are written as in an address, YFCC100M's way; captions lose their HTML."""
+def url_decoded(record: dict[str, Any], roles: ColumnRoles) -> dict[str, Any]:
+    """A row of URL-encoded fields, as in YFCC100M, decoded; HTML tags are removed from captions."""
     plain = {
-        name: (unquote if name == known.url else unquote_plus)(value)
+        name: (unquote if name == roles.url else unquote_plus)(value)
         if isinstance(value, str)
         else value
         for name, value in record.items()
@@ -148,12 +148,12 @@ def unquoted(record: dict[str, Any], known: Meaning) -> dict[str, Any]:
     return plain | {
         name: _without_tags(value)
         for name, value in plain.items()
-        if name in known.captions and isinstance(value, str)
+        if name in roles.captions and isinstance(value, str)
     }
 
 
 class _Text(HTMLParser):
-    """Collects what stands between tags."""
+    """Collects the text between tags."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

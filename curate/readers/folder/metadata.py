@@ -1,4 +1,4 @@
-"""One table that names a folder's images and captions: Hugging Face's ``imagefolder``, or kohya's JSON."""
+"""A folder's metadata table, which names its images and their captions: Hugging Face's ``imagefolder`` or kohya's JSON."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat, is_missing
-from curate.readers.files import local_name
+from curate.readers.csv_delimiter import detect_delimiter
+from curate.readers.files import IMAGE_SUFFIXES, images_below, local_name
+from curate.readers.folder.caption_files import Row
 from curate.readers.json_object import json_object
-from curate.readers.sidecars import IMAGE_SUFFIXES, Row, images_below
-from curate.readers.tables import delimiter
 from curate.run.cli import UserError
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
@@ -19,7 +19,7 @@ FILE_COLUMNS = ("file_name", "file_names", "image_file_name", "image_file_names"
 
 
 def read(table: Path) -> tuple[list[Row], list[str]]:
-    """The images that ``table`` names, and notes; records of the same image are its several captions.
+    """The images that ``table`` names, and notes. Several records of one image give it several captions.
 
     Raises:
         UserError: the table cannot be read, lacks a column, or names a file outside its folder.
@@ -30,11 +30,11 @@ def read(table: Path) -> tuple[list[Row], list[str]]:
         raise
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{table} is not UTF-8 ({error}); save it so (Excel: CSV UTF-8), or convert it, as with: "
-            "iconv -f WINDOWS-1252 -t UTF-8"
+            f"{table} is not UTF-8 ({error}); save it as UTF-8 (Excel: CSV UTF-8), or convert it, for "
+            "instance with: iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
     except (ValueError, RecursionError, OSError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read ({error}); mend it") from error
+        raise UserError(f"{table} cannot be read ({error}); repair it") from error
     if not records:
         return [], []
     names = list(dict.fromkeys(name for record in records for name in record))
@@ -51,24 +51,24 @@ def read(table: Path) -> tuple[list[Row], list[str]]:
 def _joined(
     table: Path, records: list[dict[str, Any]], file_column: str, column: str
 ) -> tuple[list[Row], list[str]]:
-    """One row for each image, whatever number of records it has, and notes on what was not used."""
+    """One row for each image, however many records it has, and notes on what was not used."""
     names = dict.fromkeys(name for record in records for name in record)
     rest = [name for name in names if name not in (file_column, column)]
     rows: dict[str, Row] = {}
     differing: set[str] = set()
     repeated: set[str] = set()
     for number, record in enumerate(records, start=1):
-        columns, told = _columns(record, rest), captions_in(record.get(column))
+        columns, new = _columns(record, rest), captions_in(record.get(column))
         for name in _file_names(table, number, record.get(file_column)):
             _, captions, first = rows.setdefault(name, (name, (), columns))
-            rows[name] = (name, tuple(dict.fromkeys(captions + told)), first)
+            rows[name] = (name, tuple(dict.fromkeys(captions + new)), first)
             if columns != first:
                 differing.add(name)
-            elif told and set(told) <= set(captions):
+            elif new and set(new) <= set(captions):
                 repeated.add(name)
     found = {
-        f"images whose records differ in {', '.join(rest)}, of which the first record counts": differing,
-        "images with a record that says what an earlier one said": repeated,
+        f"images whose records differ in {', '.join(rest)}; the first record counts": differing,
+        "images with a record that repeats an earlier one": repeated,
     }
     return list(rows.values()), [
         f"{what}: {len(which)}, such as {min(which)}" for what, which in found.items() if which
@@ -76,7 +76,7 @@ def _joined(
 
 
 def _file_column(names: list[str]) -> str | None:
-    """The column that names the images; of several ``*_file_name`` only ``image_file_name`` is clear."""
+    """The column that names the images: a known name, or the only one that ends in ``_file_name``."""
     known = [name for name in FILE_COLUMNS if name in names]
     others = [name for name in names if name.endswith(("_file_name", "_file_names"))]
     return next(iter(known), others[0] if len(others) == 1 else None)
@@ -87,7 +87,7 @@ def _file_names(table: Path, number: int, value: Any) -> list[str]:
     names = value if isinstance(value, list) else [value]
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise UserError(
-            f"{table}: record {number} has no file_name; name its image or remove the record"
+            f"{table}: record {number} has no file_name; add the image's name or remove the record"
         )
     return [_below(table, number, Path(local_name(table.parent, name))) for name in names]
 
@@ -97,22 +97,22 @@ def _below(table: Path, number: int, path: Path) -> str:
     path = path.relative_to(folder) if path.is_relative_to(folder) else path
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
-            f"{table}: file_name '{path}' of record {number} lies outside the table's folder; it "
-            "can name pictures below that one only"
+            f"{table}: file_name '{path}' of record {number} is outside the table's folder; name "
+            "images in that folder or below it"
         )
-    return PurePosixPath(path).as_posix()  # ./a.png is a.png
+    return PurePosixPath(path).as_posix()  # ./a.png becomes a.png
 
 
 def _from_csv(table: Path) -> list[dict[str, Any]]:
-    """Rows of text: "None", "NA" and "7" are captions. An empty field is a missing value."""
+    """Fields stay text, so that "None", "NA" and "7" are captions; an empty field is a missing value."""
     with table.open(encoding="utf-8-sig", newline="") as stream:
-        lines, parted_by = delimiter.told(stream)
-        reader = csv.DictReader(lines, delimiter=parted_by)
+        lines, delimiter = detect_delimiter(stream)
+        reader = csv.DictReader(lines, delimiter=delimiter)
         records: list[dict[str, Any]] = []
         for record in reader:
             if None in record:
                 raise ValueError(
-                    f"line {reader.line_num} has more fields than the header; quote what holds a comma"
+                    f"line {reader.line_num} has more fields than the header; quote fields that contain a comma"
                 )
             records.append({name: value or None for name, value in record.items()})
     return records
@@ -140,8 +140,8 @@ def _from_parquet(table: Path) -> list[dict[str, Any]]:
 def _from_json(table: Path) -> list[dict[str, Any]]:
     """kohya's ``{image_key: {caption, tags, ...}}``, or a list of records.
 
-    An image key is a path, or one without its suffix. As kohya's scripts do, tags follow the caption
-    after a comma, and stand for it where there is none.
+    An image key is a path with or without its suffix. As in kohya's scripts, the tags are appended
+    to the caption after a comma, or are the caption where there is none.
     """
     content = json.loads(table.read_text(encoding="utf-8-sig"))
     if isinstance(content, dict):
@@ -156,7 +156,7 @@ def _from_json(table: Path) -> list[dict[str, Any]]:
 
 def _of_kohya(key: str, record: Any, images: dict[str, str]) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise ValueError(f"{key!r} holds no record of caption and tags")
+        raise ValueError(f"{key!r} is not followed by a record of caption and tags")
     tags = record.get("tags") or ""
     captions = captions_in(record.get("caption"))
     joined = [f"{caption}, {tags}" if tags else caption for caption in captions]
@@ -178,7 +178,7 @@ _RECORDS = {
 
 
 def _columns(record: dict[str, Any], names: list[str]) -> dict[str, str]:
-    """Further columns as text, named so that they hide none of the ledger's own, nor each other."""
-    values = {name: record.get(name) for name in names}  # all, so that each record names them alike
+    """Further columns as text, under names that the ledger does not use itself."""
+    values = {name: record.get(name) for name in names}  # all, so that names agree between records
     filled = {name: "" if is_missing(value) else value for name, value in values.items()}
     return {name: str(value) for name, value in flat(filled).items()}

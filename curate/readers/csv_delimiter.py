@@ -1,0 +1,30 @@
+"""The delimiter of a ``.csv`` file: a comma, or the semicolon that spreadsheets write in some countries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+_SEP_LINE = re.compile(r"sep=(.)\s*")  # as Excel writes and reads it
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+def detect_delimiter(lines: Iterable[str]) -> tuple[Iterator[str], str]:
+    """The same lines, and their delimiter, found in the first line that is not blank.
+
+    After a line ``sep=;`` it is that character, and the line is returned blank. Otherwise it is a
+    semicolon if one is outside quotes and no comma is; a comma if that line ends inside quotes.
+    """
+    lines = iter(lines)
+    start: list[str] = []
+    for line in lines:
+        start.append(line)
+        if line.strip():
+            break
+    first = start[-1] if start else ""
+    if sep_line := _SEP_LINE.fullmatch(first):
+        return chain([*start[:-1], "\n"], lines), sep_line[1]
+    bare = _QUOTED.sub("", first)
+    semicolons = ";" in bare and "," not in bare and '"' not in bare
+    return chain(start, lines), ";" if semicolons else ","

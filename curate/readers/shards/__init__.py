@@ -1,0 +1,42 @@
+"""WebDataset shards: their configuration and registration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from curate.readers.config import DatasetConfig
+from curate.readers.registry import register_reader
+from curate.readers.source import Source
+from curate.run.cli import check
+
+
+@dataclass
+class ShardsConfig(DatasetConfig):
+    """WebDataset tars in img2dataset's layout or any other.
+
+    Attributes:
+        path: a folder, a tar, a glob, a brace range, or a list of them.
+        caption_field: of the JSON members; null for the text members, or the usual field names.
+        unique_keys: whether keys are unique over all shards; then they are kept without the shard's name.
+    """
+
+    path: Any = MISSING
+    caption_field: str | None = None
+    unique_keys: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        items = self.path if isinstance(self.path, list) else [self.path]
+        sound = bool(items) and all(isinstance(item, str) and item for item in items)
+        check(sound, "dataset.path", self.path, "a folder, a .tar, a pattern, or a list of them")
+
+
+@register_reader("shards", ShardsConfig)
+def read(config: ShardsConfig) -> Source:
+    """Open the shards, see ``reader.read``."""
+    from curate.readers.shards import reader
+
+    return reader.read(config)
