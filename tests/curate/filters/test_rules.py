@@ -6,17 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from curate.filters.config import (
-    BoundsConfig,
-    CaptionFilterConfig,
-    CaptionsConfig,
-    ClipSimilarityConfig,
-    FiltersConfig,
-    ImageFilterConfig,
-    LanguageFilterConfig,
-)
+from curate.filters.caption import CaptionFilterConfig
+from curate.filters.captions import CaptionsConfig
+from curate.filters.columns import BoundsConfig
+from curate.filters.config import FiltersConfig
+from curate.filters.image import ImageFilterConfig
+from curate.filters.language import LanguageFilterConfig
 from curate.filters.rules import rules
-from curate.filters.similarity import most_similar
+from curate.filters.similarity import ClipSimilarityConfig, most_similar
 from curate.run.cli import UserError
 
 
