@@ -146,10 +146,10 @@ def test_a_blocklist_is_a_list_or_a_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"filters\.caption\.blocklist=none\.txt"):
         blocklist.read("none.txt")
     path.write_text("\n")
-    with pytest.raises(UserError, match="holds no word"):
+    with pytest.raises(UserError, match="has no words"):
         blocklist.read(str(path))
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="no UTF-8"):
+    with pytest.raises(UserError, match="not UTF-8"):
         blocklist.read(str(path))
 
 
