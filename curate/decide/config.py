@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.filters.config import LARGEST_DISTANCE
+from curate.filters.duplicates import LARGEST_DISTANCE
 from curate.run.cli import check
 
 LARGEST_SHARE = 0.5  # of the data, on a held-out side

@@ -13,7 +13,7 @@ from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.decide.laion import LAION_CLIP, LAION_CUTS, LAION_FALSE_KEEP
 from curate.decide.shuffled import Null
-from curate.filters.config import ClipSimilarityConfig
+from curate.filters.similarity import ClipSimilarityConfig
 from curate.run.cli import UserError
 from curate.run.folder import DRY_RUN
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from curate.annotate.embeddings import Embeddings
 from curate.decide import neighbours
 from curate.decide.config import SplitConfig
-from curate.filters.config import DuplicatesConfig
+from curate.filters.duplicates import DuplicatesConfig
 from curate.measures.phash import PIXELS_DIGITS
 
 Pass = Callable[[pd.DataFrame], np.ndarray]

@@ -1,1 +1,1 @@
-"""The rules that drop pairs, by what they look at; each looks at annotations only and says why."""
+"""The rules that drop pairs: pure functions of the annotations, each with the reason it records."""

@@ -1,4 +1,4 @@
-"""Captions that hold a word of a list, whatever its case."""
+"""Find listed words and phrases in captions, ignoring case."""
 
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
@@ -10,22 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc  # makes its functions when it is imported
+import pyarrow.compute as pc  # generates its functions on import
 
 from curate.filters.text import Text, hashes, is_word_character, mark
 from curate.run.cli import UserError
 
 KEY = "filters.caption.blocklist"
-# Scripts that set no spaces: a word of theirs is looked for within a run of letters as well.
+# Scripts without spaces between words: their words are searched for inside runs of letters too.
 _WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
 def read(blocklist: list[str] | str) -> list[str]:
-    """The words, case-folded; a string is the path of a UTF-8 file with one word or phrase a line.
+    """The words, case-folded and sorted; a string is the path of a UTF-8 file, one word or phrase a line.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: the list is empty, or the file is no UTF-8 text.
+        UserError: the list is empty, or the file is not UTF-8 text.
     """
     lines = blocklist
     if isinstance(blocklist, str):
@@ -38,31 +38,31 @@ def read(blocklist: list[str] | str) -> list[str]:
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise UserError(f"{KEY}={blocklist} is no UTF-8 text ({error}); convert it") from error
+            raise UserError(f"{KEY}={blocklist} is not UTF-8 text ({error}); convert it") from error
     words = {" ".join(line.casefold().split()) for line in lines} - {""}
     if not words:
-        raise UserError(f"{KEY}={blocklist} holds no word; type {KEY}=null for none")
+        raise UserError(f"{KEY}={blocklist} has no words; type {KEY}=null for no blocklist")
     return sorted(words)
 
 
 def matches(captions: pa.Array, words: list[str]) -> np.ndarray:
-    """Which of N captions hold one of the case-folded ``words``, (N,) bool.
+    """Which of N captions contain one of the case-folded ``words``: mask (N,).
 
-    An entry is found as whole words one after the other, whatever signs stand between or around
-    them; one in a script without spaces, or of signs only, wherever its characters stand in a row.
+    An entry matches whole words in sequence; punctuation between or around them does not matter.
+    An entry in a script without spaces, or without any letter or digit, matches as a substring.
     """
     folded = _casefold(captions)
-    alone = [word for word in words if _stands_alone(word)]
-    found = _whole(folded, [word for word in words if not _stands_alone(word)])
-    if alone:
-        pattern = "|".join(re.escape(word) for word in alone)
+    substrings = [word for word in words if _is_substring(word)]
+    found = _whole_words(folded, [word for word in words if not _is_substring(word)])
+    if substrings:
+        pattern = "|".join(re.escape(word) for word in substrings)
         inside = pc.match_substring_regex(folded, pattern)
         found |= inside.to_numpy(zero_copy_only=False)
     return found
 
 
-def _whole(captions: pa.Array, phrases: list[str]) -> np.ndarray:
-    """Look for sequences of words by their hashes; 64 bits leave no room for chance."""
+def _whole_words(captions: pa.Array, phrases: list[str]) -> np.ndarray:
+    """Match phrases by 64-bit hashes of their words, long enough that collisions are negligible."""
     wanted = defaultdict(list)
     for text in Text.blocks(pa.array(phrases, pa.string())):
         words, starts = text.words(mark(text.codes, _is_inside))
@@ -88,13 +88,13 @@ def _is_inside(character: str) -> bool:
     return is_word_character(character) or character == "_"
 
 
-def _stands_alone(word: str) -> bool:
+def _is_substring(word: str) -> bool:
     names = [unicodedata.name(c, "") for c in word if _is_inside(c)]
     return not names or any(name.startswith(_WITHOUT_SPACES) for name in names)
 
 
 def _casefold(captions: pa.Array) -> pa.Array:
-    """As ``str.casefold``, which Arrow does not have; what is ASCII is only put in lower case."""
+    """``str.casefold``, which Arrow lacks; for ASCII captions lower case is the same and faster."""
     lower = pc.utf8_lower(captions)
     rest = pc.invert(pc.string_is_ascii(captions))
     folded = [caption.casefold() for caption in captions.filter(rest).to_pylist()]

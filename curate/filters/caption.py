@@ -1,114 +1,112 @@
-"""Rules on the words of a caption."""
+"""Rules on the text of a caption."""
 
-# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc  # makes its functions when it is imported
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from curate.filters import blocklist, contacts, repetition
-from curate.filters.config import CaptionFilterConfig
-from curate.filters.rule import Rule, above, below, within
-from curate.filters.text import Text, is_word_character, mark
+from curate.filters.checks import check_range
+from curate.filters.rule import Rule, within
+from curate.run.cli import check
+
+
+@dataclass
+class CaptionFilterConfig:
+    """Bounds on a caption; null switches a bound off. ``caption_measures`` defines the measures.
+
+    Attributes:
+        min_characters: Unicode code points.
+        max_characters: Unicode code points.
+        min_words: words, as spaces separate them.
+        max_words: words, as spaces separate them.
+        max_tokens: tokens of the CLIP's tokenizer with start and end token, before truncation.
+        min_alphanumeric: share of characters that are letters or digits.
+        max_character_repetition: share of repeated n-grams of characters.
+        repetition_characters: n of these n-grams.
+        max_word_repetition: share of repeated n-grams of words.
+        repetition_words: n of these n-grams.
+        blocklist: words and phrases to drop, matched as whole words: a list, or the path of a file
+            with one on each line.
+        contacts: keep or drop captions with a URL, an e-mail address or a telephone number.
+        max_occurrences: pairs with exactly this caption among those that earlier rules kept.
+    """
+
+    min_characters: int | None = None
+    max_characters: int | None = None
+    min_words: int | None = None
+    max_words: int | None = None
+    max_tokens: int | None = None
+    min_alphanumeric: float | None = None
+    max_character_repetition: float | None = None
+    repetition_characters: int = 10
+    max_word_repetition: float | None = None
+    repetition_words: int = 5
+    blocklist: Any = None  # list[str] | str | None, a union that OmegaConf cannot type
+    contacts: str = "keep"
+    max_occurrences: int | None = None
+
+    def __post_init__(self) -> None:
+        key = "filters.caption"
+        for unit in ("characters", "words"):
+            low, high = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
+            check_range(key, unit, low, high)
+        for name in ("max_tokens", "max_occurrences"):
+            most = getattr(self, name)
+            check(most is None or most > 0, f"{key}.{name}", most, "null or > 0")
+        for name in ("min_alphanumeric", "max_character_repetition", "max_word_repetition"):
+            share = getattr(self, name)
+            check(share is None or 0 <= share <= 1, f"{key}.{name}", share, "null or 0 ... 1")
+        for name in ("repetition_characters", "repetition_words"):
+            n = getattr(self, name)
+            check(1 <= n <= 100, f"{key}.{name}", n, "1 ... 100")
+        words = self.blocklist
+        valid = words is None or isinstance(words, str) or _are_strings(words)
+        check(valid, f"{key}.blocklist", words, "null, a file, or a list of words (numbers quoted)")
+        check(self.contacts in ("keep", "drop"), f"{key}.contacts", self.contacts, "keep, drop")
 
 
 def rules(config: CaptionFilterConfig) -> list[Rule]:
-    """Those that the configuration switches on and that look at one caption at a time.
+    """The switched-on rules that look at one caption at a time.
 
     Raises:
-        FileNotFoundError, UserError: the file of the blocklist is not there, or is none.
+        FileNotFoundError: there is no file at the blocklist's path.
+        UserError: that file is not UTF-8 text, or the blocklist is empty.
     """
+    from curate.filters import blocklist
+    from curate.filters import caption_measures as measures
+
+    characters = partial(measures.character_repetition, n=config.repetition_characters)
+    words = partial(measures.word_repetition, n=config.repetition_words)
     found = [
-        *within("caption_characters", characters, config.min_characters, config.max_characters),
-        *within("caption_words", words, config.min_words, config.max_words),
-        *within("caption_tokens", lambda pairs: pairs["tokens"], None, config.max_tokens),
+        *within(
+            "caption_characters", measures.characters, config.min_characters, config.max_characters
+        ),
+        *within("caption_words", measures.words, config.min_words, config.max_words),
+        *within("caption_tokens", lambda pairs: pairs["tokens"], high=config.max_tokens),
+        *within("caption_alphanumeric", measures.alphanumeric, low=config.min_alphanumeric),
+        *within("caption_character_repetition", characters, high=config.max_character_repetition),
+        *within("caption_word_repetition", words, high=config.max_word_repetition),
     ]
-    if config.min_alphanumeric is not None:
-        found.append(below("caption_alphanumeric", alphanumeric, config.min_alphanumeric))
-    found += _repetition(config)
     if config.blocklist is not None:
-        found.append(_blocklist(blocklist.read(config.blocklist)))
+        listed = blocklist.read(config.blocklist)
+        reason = "caption_blocklist: holds a listed word"
+        found.append(
+            Rule("caption_blocklist", reason, partial(measures.has_listed_word, words=listed))
+        )
     if config.contacts == "drop":
         reason = "caption_contacts: holds a URL, an e-mail address or a telephone number"
-        found.append(Rule("caption_contacts", reason, _has_contact))
+        found.append(Rule("caption_contacts", reason, measures.has_contact))
     return found
 
 
 def data_set_rules(config: CaptionFilterConfig) -> list[Rule]:
-    """Those that have to see all captions that are left at once."""
-    return [*within("caption_occurrences", occurrences, None, config.max_occurrences)]
+    """The switched-on rules that compare a caption with all others that earlier rules kept."""
+    from curate.filters import caption_measures as measures
+
+    return within("caption_occurrences", measures.occurrences, high=config.max_occurrences)
 
 
-def characters(pairs: pd.DataFrame) -> pd.Series:
-    """Code points."""
-    return _series(pairs, pc.utf8_length(_captions(pairs)))
-
-
-def words(pairs: pd.DataFrame) -> pd.Series:
-    """Words as single spaces divide them; captions are clean, see ``sample.clean_caption``."""
-    captions = _captions(pairs)
-    spaces = pc.count_substring(captions, " ")
-    return _series(pairs, pc.add(spaces, pc.cast(pc.not_equal(captions, ""), spaces.type)))
-
-
-def alphanumeric(pairs: pd.DataFrame) -> pd.Series:
-    """The share of letters, marks on letters, and digits among all characters, spaces included.
-
-    Data-Juicer's ``alphanumeric_filter``, but that marks count: else most of what is written in
-    Hindi or Thai would fail. An empty caption has 0.
-    """
-    blocks = Text.blocks(_captions(pairs))
-    found = [t.count(mark(t.codes, is_word_character)) for t in blocks]
-    total = np.maximum(characters(pairs).to_numpy(), 1)
-    share = np.concatenate([np.zeros(0), *found]) / total
-    return pd.Series(share.astype(np.float32), index=pairs.index)
-
-
-def occurrences(pairs: pd.DataFrame) -> pd.Series:
-    """How many of the pairs have exactly this caption."""
-    codes = pc.dictionary_encode(_captions(pairs)).indices.to_numpy()
-    return pd.Series(np.bincount(codes)[codes], index=pairs.index, dtype="int64")
-
-
-def _repetition(config: CaptionFilterConfig) -> list[Rule]:
-    def of_characters(pairs: pd.DataFrame) -> pd.Series:
-        share = repetition.of_characters(_captions(pairs), config.repetition_characters)
-        return pd.Series(share, index=pairs.index)
-
-    def of_words(pairs: pd.DataFrame) -> pd.Series:
-        share = repetition.of_words(_captions(pairs), config.repetition_words)
-        return pd.Series(share, index=pairs.index)
-
-    found = []
-    if config.max_character_repetition is not None:
-        most = config.max_character_repetition
-        found.append(above("caption_character_repetition", of_characters, most))
-    if config.max_word_repetition is not None:
-        found.append(above("caption_word_repetition", of_words, config.max_word_repetition))
-    return found
-
-
-def _blocklist(words: list[str]) -> Rule:
-    return Rule(
-        "caption_blocklist",
-        "caption_blocklist: holds a listed word",
-        lambda pairs: pd.Series(blocklist.matches(_captions(pairs), words), index=pairs.index),
-    )
-
-
-def _has_contact(pairs: pd.DataFrame) -> pd.Series:
-    return _series(pairs, contacts.has_contact(_captions(pairs)))
-
-
-def _captions(pairs: pd.DataFrame) -> pa.Array:
-    """The column as one Arrow array of strings, without a copy where it is one already."""
-    captions = pa.array(pairs["caption"], from_pandas=True)
-    if isinstance(captions, pa.ChunkedArray):
-        captions = captions.combine_chunks()
-    return captions if len(captions) else pa.array([], pa.large_string())
-
-
-def _series(pairs: pd.DataFrame, values: pa.Array) -> pd.Series:
-    return pd.Series(values.to_numpy(zero_copy_only=False), index=pairs.index)
+def _are_strings(values: Any) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)

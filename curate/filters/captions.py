@@ -1,15 +1,36 @@
-"""What becomes of an image with several captions: enough of them have to pass, then all or one stay."""
+"""Rules on images with several captions: how many must pass, and whether all or only the best stay."""
 
 from __future__ import annotations
 
-import pandas as pd
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from curate.filters.config import CaptionsConfig
 from curate.filters.rule import Rule
+from curate.run.cli import check
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class CaptionsConfig:
+    """Which captions of an image to keep.
+
+    Attributes:
+        keep: "all" captions that pass the other rules, or only the "best", the most similar one.
+        at_least: drop an image if fewer of its captions pass the other rules.
+    """
+
+    keep: str = "all"
+    at_least: int = 1
+
+    def __post_init__(self) -> None:
+        check(self.keep in ("all", "best"), "filters.captions.keep", self.keep, "all, best")
+        check(self.at_least >= 1, "filters.captions.at_least", self.at_least, ">= 1")
 
 
 def rules(config: CaptionsConfig) -> list[Rule]:
-    """Those that the configuration switches on; they look at the pairs that all others left."""
+    """The rules that the configuration switches on; they come after all other rules."""
     found = []
     if config.at_least > 1:
         reason = f"too_few_captions: fewer than {config.at_least} passed"
@@ -25,6 +46,6 @@ def _fewer(pairs: pd.DataFrame, count: int) -> pd.Series:
 
 
 def _not_best(pairs: pd.DataFrame) -> pd.Series:
-    """All but the most similar caption of each image; of equal ones the first stays."""
+    """All but the most similar caption of each image; of ties the first stays."""
     order = pairs.sort_values(["clip_similarity", "caption_index"], ascending=[False, True])
     return order.duplicated("key").reindex(pairs.index)

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.filters import blocklist, caption, image
-from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
+from curate.filters.caption import CaptionFilterConfig
+from curate.filters.image import ImageFilterConfig
 from curate.filters.rule import Rule
 
 

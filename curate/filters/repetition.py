@@ -1,4 +1,4 @@
-"""How much a caption repeats itself: shares of n-grams that come more than once."""
+"""How much a caption repeats itself: the share of n-grams that occur more than once."""
 
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc  # makes its functions when it is imported
+import pyarrow.compute as pc  # generates its functions on import
 
 from curate.filters.text import Text, mark
 from curate.run.hashing import GOLDEN, mix
 
-_HASH_BITS = np.uint64(48)  # of a key; the 16 above them number the captions of a block
+_HASH_BITS = np.uint64(48)  # of a sort key; the upper 16 are the caption's number in its block
 
 
 @dataclass(frozen=True, slots=True)
 class _Repeats:
-    """The n-grams that come more than once in one of N captions.
+    """The R n-grams that occur more than once within one of N captions.
 
     Attributes:
-        owner: (R,) the caption of each, ascending.
-        count: (R,) how often it comes there.
-        total: (N,) n-grams of each caption, counted as often as they come.
+        owner: (R,) the index of the caption, ascending.
+        count: (R,) occurrences in that caption.
+        total: (N,) the number of n-grams of each caption, repeated ones included.
     """
 
     owner: np.ndarray
@@ -31,10 +31,10 @@ class _Repeats:
 
 
 def of_characters(captions: pa.Array, n: int) -> np.ndarray:
-    """The share of the commonest repeated n-grams of characters among all, (N,) float32.
+    """The share of the most frequent repeated n-grams of characters, (N,) float32.
 
     The sum of the k highest counts, over the sum of all counts. k is the square root of the number
-    of different n-grams, rounded down, and no more than come twice or oftener. A caption shorter
+    of distinct n-grams, rounded down, but at most the number of repeated ones. A caption shorter
     than n has 0. The definition is that of ROOTS (Laurençon et al. 2022, character repetition
     removal, n = 10) and of Data-Juicer's ``character_repetition_filter`` (n = 10).
     """
@@ -43,12 +43,12 @@ def of_characters(captions: pa.Array, n: int) -> np.ndarray:
 
 
 def of_words(captions: pa.Array, n: int) -> np.ndarray:
-    """The share of n-grams of words that come more than once, (N,) float32.
+    """The share of n-grams of words that occur more than once, (N,) float32.
 
-    The sum of the counts above 1, over the sum of all counts. Words are what white space divides,
-    in lower case. A caption of fewer than n words has 0. The definition is that of ROOTS
+    The sum of the counts above 1, over the sum of all counts. Words are separated by white space
+    and compared in lower case. A caption of fewer than n words has 0. The definition is that of ROOTS
     (Laurençon et al. 2022, word repetition removal, n = 5) and of Data-Juicer's
-    ``word_repetition_filter`` (n = 10); they strip punctuation from words, here it stays.
+    ``word_repetition_filter`` (n = 10); they strip punctuation from words, this keeps it.
     """
     shares = []
     for text in Text.blocks(pc.utf8_lower(captions)):
@@ -58,7 +58,7 @@ def of_words(captions: pa.Array, n: int) -> np.ndarray:
 
 
 def _repeats(units: np.ndarray, starts: np.ndarray, n: int) -> _Repeats:
-    """Find them by sorting hashes: n-grams of a caption are equal where 48 bits of theirs are."""
+    """Find repeated n-grams by sorting 48-bit hashes: equal hashes in one caption count as equal."""
     lengths = np.diff(starts)
     windows = max(0, len(units) - n + 1)
     gram = np.zeros(windows, np.uint64)
@@ -80,14 +80,14 @@ def _repeats(units: np.ndarray, starts: np.ndarray, n: int) -> _Repeats:
 
 def _commonest(found: _Repeats) -> np.ndarray:
     owner, count, total = found.owner, found.count, found.total
-    different = total - np.bincount(owner, weights=count - 1, minlength=len(total))
+    distinct = total - np.bincount(owner, weights=count - 1, minlength=len(total))
     order = np.lexsort((-count, owner))
     rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    return _share(found, order[rank < np.floor(np.sqrt(different[owner]))])
+    return _share(found, order[rank < np.floor(np.sqrt(distinct[owner]))])
 
 
-def _share(found: _Repeats, taken: np.ndarray) -> np.ndarray:
-    """The counts of the taken n-grams over those of all, by caption; 0 where there are none."""
+def _share(found: _Repeats, chosen: np.ndarray) -> np.ndarray:
+    """The summed counts of the chosen n-grams over those of all, by caption; 0 for no n-grams."""
     owner, count, total = found.owner, found.count, found.total
-    part = np.bincount(owner[taken], weights=count[taken], minlength=len(total))
+    part = np.bincount(owner[chosen], weights=count[chosen], minlength=len(total))
     return part / np.maximum(total, 1)

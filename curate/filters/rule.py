@@ -1,15 +1,16 @@
-"""The noun of the filters: a rule, which marks the pairs to drop and says why."""
+"""A rule: which pairs to drop, and the reason that the ledger records for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
-Measure = Callable[[pd.DataFrame], pd.Series]
-"""Pairs => a number for each; NaN where there is none."""
+Measure: TypeAlias = "Callable[[pd.DataFrame], pd.Series]"
+"""Pairs => one number for each, NaN where it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,10 @@ class Rule:
     """One reason to drop pairs.
 
     Attributes:
-        name: one word, the row of the funnel and the ledger's column ``rule``.
-        reason: the ledger's column ``reason`` of the pairs it drops.
-        drops: the pairs that are left => a mask (N,), True where one goes.
-        cut: the pairs that it kept => the lowest value that it keeps; None where it has no such.
+        name: one word: the rule's row in the funnel, and the ledger's column ``rule``.
+        reason: the ledger's column ``reason`` for the pairs that the rule drops.
+        drops: the pairs that earlier rules kept => a mask (N,), True for each pair to drop.
+        cut: the pairs that this rule kept => the lowest value it keeps, None if it has no lower bound.
     """
 
     name: str
@@ -29,36 +30,45 @@ class Rule:
     cut: Callable[[pd.DataFrame], float | None] = lambda kept: None
 
 
+def within(
+    name: str, measure: Measure, low: float | None = None, high: float | None = None
+) -> list[Rule]:
+    """Rules that keep ``low <= measure <= high``; None leaves that end open."""
+    found = [] if low is None else [below(name, measure, low)]
+    return found if high is None else [*found, above(name, measure, high)]
+
+
 def below(name: str, measure: Measure, bound: float) -> Rule:
-    """Drop pairs whose measure is less than ``bound``; one without a number stays."""
-    least, shown = _stored(bound), _shown(bound)
+    """Drop pairs whose measure is less than ``bound``; pairs without a number stay."""
+    rounded = _rounded(bound)
     return Rule(
         name,
-        f"{name} < {shown}",
-        lambda pairs: measure(pairs) < least,
+        f"{name} < {_shown(bound)}",
+        lambda pairs: measure(pairs) < rounded,
         cut=lambda kept: float(bound),
     )
 
 
 def above(name: str, measure: Measure, bound: float) -> Rule:
-    """Drop pairs whose measure is more than ``bound``; one without a number stays."""
-    most, shown = _stored(bound), _shown(bound)
-    return Rule(name, f"{name} > {shown}", lambda pairs: measure(pairs) > most)
+    """Drop pairs whose measure is more than ``bound``; pairs without a number stay."""
+    rounded = _rounded(bound)
+    return Rule(name, f"{name} > {_shown(bound)}", lambda pairs: measure(pairs) > rounded)
 
 
-def _stored(bound: float) -> float:
-    """As measures are: counts exactly, others in float32, so that 0.28 itself passes a bound of 0.28."""
+def _rounded(bound: float) -> float:
+    """The bound in the precision of the measures, so that a bound of 0.28 keeps 0.28 itself.
+
+    Counts are compared exactly, other measures are float32.
+    """
+    import numpy as np
+
     return bound if isinstance(bound, int) else float(np.float32(bound))
 
 
 def _shown(bound: float) -> str:
-    """Enough digits to tell it from its neighbours: 7 and the next number above it read differently."""
+    """The fewest digits that tell a bound from the next float32: "7" and "7.0000005" differ."""
+    import numpy as np
+
     if isinstance(bound, int):
         return str(bound)
     return np.format_float_positional(np.float32(bound), trim="-")
-
-
-def within(name: str, measure: Measure, low: float | None, high: float | None) -> list[Rule]:
-    """The rules of a range; None leaves an end open."""
-    found = [] if low is None else [below(name, measure, low)]
-    return found if high is None else [*found, above(name, measure, high)]

@@ -1,18 +1,22 @@
-"""All rules of a configuration, in the order in which they are applied: the cheap ones first."""
+"""All rules of a configuration in the order in which they are applied, the cheap ones first."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from curate.filters import caption, captions, columns, image, language, similarity
-from curate.filters.config import FiltersConfig
 from curate.filters.rule import Rule
+
+if TYPE_CHECKING:
+    from curate.filters.config import FiltersConfig
 
 
 def rules(config: FiltersConfig, cut: float | None) -> list[Rule]:
-    """The rules that the configuration switches on, duplicates aside.
+    """The rules that the configuration switches on, except duplicates, see ``decide.duplicates``.
 
     Args:
-        config: the bounds.
-        cut: similarity below which a pair goes; None where there is no absolute cut.
+        config: the settings of all rules.
+        cut: the lowest CLIP similarity to keep; None for no absolute cut.
     """
     return [
         Rule("no_caption", "no_caption", lambda pairs: ~pairs["has_caption"]),

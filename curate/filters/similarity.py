@@ -1,24 +1,56 @@
-"""Rules on the CLIP similarity of picture and caption."""
+"""Rules on the CLIP similarity of image and caption."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-from curate.filters.config import ClipSimilarityConfig
+from curate.filters.checks import check_exclusive
 from curate.filters.rule import Rule, below
+from curate.run.cli import check
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "clip_similarity"
 
 
+@dataclass
+class ClipSimilarityConfig:
+    """The cut on CLIP similarity; ``minimum`` or ``fraction``, if given, replaces the calibration.
+
+    Attributes:
+        minimum: keep similarity >= minimum. 0.28 and 0.30 belong to OpenAI's ViT-B/32 only.
+        fraction: keep this share of the pairs that earlier rules kept, the most similar ones.
+        false_keep_rate: calibrate the cut so that it keeps this share of shuffled captions; works
+            for any model.
+        made_for: the CLIP that ``minimum`` belongs to: ``clip.name`` and ``clip.pretrained`` with a
+            space between, such as "ViT-B-32-quickgelu openai"; null if it belongs to none.
+    """
+
+    minimum: float | None = None
+    fraction: float | None = None
+    false_keep_rate: float | None = None
+    made_for: str | None = None
+
+    def __post_init__(self) -> None:
+        key, least = "filters.clip_similarity", self.minimum
+        for name in ("fraction", "false_keep_rate"):
+            share = getattr(self, name)
+            valid = share is None or 0 < share <= 1
+            check(valid, f"{key}.{name}", share, "null or a share above 0, up to 1")
+        valid = least is None or -1 <= least <= 1
+        check(valid, f"{key}.minimum", least, "null or a cosine, -1 ... 1")
+        check_exclusive(self, key, "minimum", "fraction")
+
+
 def rules(config: ClipSimilarityConfig, cut: float | None) -> list[Rule]:
-    """No number, no verdict; then the cut, or the fraction, or neither.
+    """Drop pairs without a similarity, then those below the cut or outside the fraction.
 
     Args:
-        config: which of them.
-        cut: similarity below which a pair goes; None where there is no absolute cut.
+        config: ``fraction`` applies if there is no cut.
+        cut: the lowest similarity to keep, from ``minimum`` or the calibration; None for no cut.
     """
     found = [
         Rule(
@@ -35,13 +67,15 @@ def rules(config: ClipSimilarityConfig, cut: float | None) -> list[Rule]:
 
 
 def most_similar(fraction: float) -> Rule:
-    """Keep exactly floor(n x fraction) pairs, at least one; of equal ones the first by key.
+    """Keep exactly floor(n x fraction) pairs, at least one; of ties the first by key.
 
-    The fraction is the decimal number that was typed: 0.29 of 100 are 29, which binary floating
-    point makes 28.
+    The product is computed in decimal: 0.29 of 100 is 29, but 28 in binary floating point.
     """
 
     def drops(pairs: pd.DataFrame) -> pd.Series:
+        import numpy as np
+        import pandas as pd
+
         keep = max(1, int(len(pairs) * Decimal(str(fraction))))
         similarity = pairs["clip_similarity"].to_numpy()
         if keep >= len(pairs):

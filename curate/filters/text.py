@@ -1,4 +1,4 @@
-"""Captions as arrays: their code points in a row, and hashes of words and other stretches."""
+"""Captions as arrays of code points, and hashes of their words and other substrings."""
 
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc  # makes its functions when it is imported
+import pyarrow.compute as pc  # generates its functions on import
 
 from curate.run.hashing import GOLDEN, mix
 
-MOST_AT_ONCE = 1 << 12  # captions; keeps the arrays small enough for the processor's caches
+MOST_AT_ONCE = 1 << 12  # captions; keeps the arrays within the processor's caches
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """N captions.
+    """N captions with C code points together.
 
     Attributes:
-        codes: (C,) uint32, the code points of all captions, one caption after the other.
-        starts: (N + 1,) int64, where each caption starts in ``codes``, and the end of the last.
+        codes: (C,) uint32, the code points of all captions, concatenated.
+        starts: (N + 1,) int64, the position in ``codes`` where each caption starts, then C.
     """
 
     codes: np.ndarray
@@ -38,18 +38,19 @@ class Text:
             yield cls(np.frombuffer(codes, np.uint32), np.append(0, np.cumsum(lengths)))
 
     def count(self, marked: np.ndarray) -> np.ndarray:
-        """How many code points of each caption are marked: (C,) bool => (N,) int64."""
+        """The number of marked code points of each caption: (C,) bool => (N,) int64."""
         before = np.append(0, np.cumsum(marked))
         return before[self.starts[1:]] - before[self.starts[:-1]]
 
     def words(self, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Hashes of the captions' words: the longest runs of marked code points.
+        """Hash the captions' words, which are the longest runs of marked code points.
 
         Args:
-            inside: (C,) bool.
+            inside: (C,) bool, True for a code point that belongs to a word.
 
         Returns:
-            (W,) uint64, a hash of each word, and (N + 1,) where each caption starts among them.
+            (W,) uint64, a hash of each word, and (N + 1,) int64, the index of each caption's first
+            word among them, then W.
         """
         edge = np.zeros(len(inside) + 1, bool)
         edge[self.starts] = True
@@ -60,7 +61,7 @@ class Text:
 
 
 def mark(codes: np.ndarray, accepts: Callable[[str], bool]) -> np.ndarray:
-    """(C,) bool: the code points whose character is accepted; each kind is asked about once."""
+    """Mask (C,): code points whose character is accepted; ``accepts`` sees each distinct one once."""
     table = np.zeros(int(codes.max(initial=0)) + 1, bool)
     table[codes] = True
     kinds = np.flatnonzero(table)
@@ -69,7 +70,7 @@ def mark(codes: np.ndarray, accepts: Callable[[str], bool]) -> np.ndarray:
 
 
 def is_word_character(character: str) -> bool:
-    """Letters, the marks on them, and digits, of any script.
+    """Whether it is a letter, a mark on a letter, or a number, in any script.
 
     >>> [is_word_character(c) for c in "aß猫٣ ,_"]
     [True, True, True, True, False, False, False]
@@ -78,23 +79,23 @@ def is_word_character(character: str) -> bool:
 
 
 def hashes(units: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """A 64-bit hash of each stretch ``units[start:end]``, whatever its length, in O(1) each.
+    """A 64-bit hash of each slice ``units[start:end]``, in O(1) each, whatever its length.
 
     Polynomial hashes modulo 2^64 from prefix sums (Karp and Rabin 1987), with the finaliser of
     SplitMix64 (Steele et al. 2014) before and after, which spreads small code points over all bits.
 
     Args:
         units: (C,) unsigned integers.
-        starts: (S,) positions.
-        ends: (S,) positions, one past the last unit of each.
+        starts: (S,) the first position of each slice.
+        ends: (S,) one past the last position of each slice.
 
     Returns:
         (S,) uint64.
     """
-    forth = _powers(np.uint64(GOLDEN), len(units))
-    back = _powers(np.uint64(pow(GOLDEN, -1, 1 << 64)), len(units) + 1)
-    before = np.append(np.uint64(0), np.cumsum(mix(units.astype(np.uint64)) * forth))
-    return mix((before[ends] - before[starts]) * back[starts])
+    powers = _powers(np.uint64(GOLDEN), len(units))
+    inverses = _powers(np.uint64(pow(GOLDEN, -1, 1 << 64)), len(units) + 1)
+    before = np.append(np.uint64(0), np.cumsum(mix(units.astype(np.uint64)) * powers))
+    return mix((before[ends] - before[starts]) * inverses[starts])
 
 
 def _powers(base: np.uint64, count: int) -> np.ndarray:

@@ -24,13 +24,11 @@ def run() -> None:
     from curate.annotate.spec import AnnotationSpec
     from curate.decide.config import SplitConfig
     from curate.decide.stage import decide
-    from curate.filters.config import (
-        CaptionFilterConfig,
-        ClipSimilarityConfig,
-        FiltersConfig,
-        ImageFilterConfig,
-    )
+    from curate.filters.caption import CaptionFilterConfig
+    from curate.filters.config import FiltersConfig
+    from curate.filters.image import ImageFilterConfig
     from curate.filters.prefilter import Prefilter
+    from curate.filters.similarity import ClipSimilarityConfig
     from curate.run.removals import Removals
 
     filters = FiltersConfig(

@@ -55,7 +55,8 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     from curate.annotate.frame import load_annotations
     from curate.annotate.spec import AnnotationSpec
     from curate.annotate.stage import annotate
-    from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
+    from curate.filters.caption import CaptionFilterConfig
+    from curate.filters.image import ImageFilterConfig
     from curate.filters.prefilter import Prefilter
 
     request = AnnotationSpec("bench", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))

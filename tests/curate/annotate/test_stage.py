@@ -19,7 +19,8 @@ from curate.annotate.spec import AnnotationSpec
 from curate.clip import scorer as clip
 from curate.clip.config import ClipConfig
 from curate.clip.load import load_clip
-from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
+from curate.filters.caption import CaptionFilterConfig
+from curate.filters.image import ImageFilterConfig
 from curate.filters.prefilter import Prefilter
 from curate.measures.decode import decode
 from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage

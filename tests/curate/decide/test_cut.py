@@ -7,7 +7,7 @@ from curate.clip.config import ClipConfig
 from curate.decide import cut
 from curate.decide.laion import LAION_CUTS, LAION_FALSE_KEEP
 from curate.decide.scored import scored
-from curate.filters.config import ClipSimilarityConfig
+from curate.filters.similarity import ClipSimilarityConfig
 from curate.run.cli import UserError
 
 OPENAI = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")

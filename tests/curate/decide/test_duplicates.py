@@ -14,7 +14,7 @@ from curate.annotate.embeddings import Embeddings
 from curate.decide import duplicates
 from curate.decide.config import SplitConfig
 from curate.decide.split import assign
-from curate.filters.config import DuplicatesConfig
+from curate.filters.duplicates import DuplicatesConfig
 from curate.measures.decode import UnreadableImage, decode
 from curate.measures.phash import phashes, pixels_sha256
 from curate.run.cli import UserError

@@ -15,8 +15,10 @@ from curate.annotate.spec import AnnotationSpec
 from curate.annotate.table import column
 from curate.decide.config import SplitConfig
 from curate.decide.stage import decide as decide_parts
-from curate.filters.config import BoundsConfig, ClipSimilarityConfig, FiltersConfig
+from curate.filters.columns import BoundsConfig
+from curate.filters.config import FiltersConfig
 from curate.filters.prefilter import Prefilter
+from curate.filters.similarity import ClipSimilarityConfig
 from curate.pack.samples import Samples
 from curate.report import figures as funnel
 from curate.run import ledger

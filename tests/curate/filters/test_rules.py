@@ -1,22 +1,22 @@
 """One case for each reason, and the boundaries."""
 
+from dataclasses import fields, replace
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from curate.filters.config import (
-    BoundsConfig,
-    CaptionFilterConfig,
-    CaptionsConfig,
-    ClipSimilarityConfig,
-    FiltersConfig,
-    ImageFilterConfig,
-    LanguageFilterConfig,
-)
+from curate.annotate.spec import needed
+from curate.filters.caption import CaptionFilterConfig
+from curate.filters.captions import CaptionsConfig
+from curate.filters.columns import BoundsConfig
+from curate.filters.config import FiltersConfig
+from curate.filters.duplicates import DuplicatesConfig
+from curate.filters.image import ImageFilterConfig
+from curate.filters.language import LanguageFilterConfig
 from curate.filters.rules import rules
-from curate.filters.similarity import most_similar
+from curate.filters.similarity import ClipSimilarityConfig, most_similar
 from curate.run.cli import UserError
 
 
@@ -65,6 +65,7 @@ STRICT = FiltersConfig(
         max_tokens=77,
         min_alphanumeric=0.5,
         max_character_repetition=0.25,
+        repetition_characters=11,
         max_word_repetition=0.5,
         repetition_words=1,
         blocklist=["rat", "Hot Dog"],
@@ -76,65 +77,124 @@ STRICT = FiltersConfig(
 )
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({}, ""),
-        ({"has_caption": False, "caption": ""}, "no_caption"),
-        ({"caption": ""}, "empty_caption"),
-        ({"height": 200}, ""),
-        ({"height": 199}, "min_side_px < 200"),
-        ({"width": 199}, "min_side_px < 200"),
-        ({"width": 900}, ""),
-        ({"width": 901}, "aspect > 3"),
-        ({"height": 1201}, "aspect > 3"),
-        ({"width": 1000, "height": 1000}, ""),
-        ({"width": 1001, "height": 1000}, "pixels > 1000000"),
-        ({"bytes": 5000}, ""),
-        ({"bytes": 4999}, "bytes < 5000"),
-        ({"bytes": 20_001}, "bytes > 20000"),
-        ({"caption": "two ww"}, ""),
-        ({"caption": "two w"}, "caption_characters < 6"),
-        ({"caption": "größer"}, "caption_words < 2"),
-        ({"caption": "abcdefghij klmnop " + "q" * 43}, "caption_characters > 60"),
-        ({"caption": "single"}, "caption_words < 2"),
-        ({"caption": " ".join("abcdefghijklmnopqrst")}, ""),
-        ({"caption": " ".join("abcdefghijklmnopqrstu")}, "caption_words > 20"),
-        ({"tokens": 77}, ""),
-        ({"tokens": 78}, "caption_tokens > 77"),
-        ({"caption": "abc d --- -"}, "caption_alphanumeric < 0.5"),
-        ({"caption": "abcd +---"}, "caption_alphanumeric < 0.5"),
-        ({"caption": "ab c+--"}, "caption_alphanumeric < 0.5"),
-        ({"caption": "abc 1 !!"}, ""),  # 4 of 8
-        ({"caption": "हिन्दी में"}, ""),
-        ({"caption": "left right left right up up"}, "caption_word_repetition > 0.5"),
-        ({"caption": "up up left right"}, ""),  # 2 of 4
-        ({"caption": "x" * 12 + " yes"}, "caption_character_repetition > 0.25"),  # 3 of 7
-        ({"caption": "a rat, grey"}, "caption_blocklist: holds a listed word"),
-        ({"caption": "two RAT"}, "caption_blocklist: holds a listed word"),
-        ({"caption": "a hot dog"}, "caption_blocklist: holds a listed word"),
-        ({"caption": "rats and a hot cat"}, ""),
-        (
-            {"caption": "cats at www.cats.example"},
-            "caption_contacts: holds a URL, an e-mail address or a telephone number",
-        ),
-        ({"language": "de"}, ""),
-        ({"language": "fr"}, "language is not en or de"),
-        ({"language": ""}, "language is not en or de"),
-        ({"language_confidence": 0.3}, ""),
-        ({"language_confidence": 0.2999}, "language is not en or de"),
-        ({"aesthetic": 4.5}, ""),
-        ({"aesthetic": 6.3}, ""),
-        ({"aesthetic": 4.49}, "aesthetic < 4.5"),
-        ({"aesthetic": 6.31}, "aesthetic > 6.3"),
-        ({"aesthetic": np.nan}, "aesthetic is missing"),
-        ({"clip_similarity": np.nan}, "no_similarity: CLIP gave no number"),
-        ({"clip_similarity": 0.28}, ""),
-        ({"clip_similarity": 0.279999}, "clip_similarity < 0.28"),
-    ],
-)
+# What is changed of a pair that passes, and the reason why STRICT then drops it ("": it passes).
+CASES = [
+    ({}, ""),
+    ({"has_caption": False, "caption": ""}, "no_caption"),
+    ({"caption": ""}, "empty_caption"),
+    ({"height": 200}, ""),
+    ({"height": 199}, "min_side_px < 200"),
+    ({"width": 199}, "min_side_px < 200"),
+    ({"width": 900}, ""),
+    ({"width": 901}, "aspect > 3"),
+    ({"height": 1201}, "aspect > 3"),
+    ({"width": 1000, "height": 1000}, ""),
+    ({"width": 1001, "height": 1000}, "pixels > 1000000"),
+    ({"bytes": 5000}, ""),
+    ({"bytes": 4999}, "bytes < 5000"),
+    ({"bytes": 20_001}, "bytes > 20000"),
+    ({"caption": "two ww"}, ""),
+    ({"caption": "two w"}, "caption_characters < 6"),
+    ({"caption": "größer"}, "caption_words < 2"),
+    ({"caption": "abcdefghij klmnop " + "q" * 43}, "caption_characters > 60"),
+    ({"caption": "single"}, "caption_words < 2"),
+    ({"caption": " ".join("abcdefghijklmnopqrst")}, ""),
+    ({"caption": " ".join("abcdefghijklmnopqrstu")}, "caption_words > 20"),
+    ({"tokens": 77}, ""),
+    ({"tokens": 78}, "caption_tokens > 77"),
+    ({"caption": "abc d --- -"}, "caption_alphanumeric < 0.5"),
+    ({"caption": "abcd +---"}, "caption_alphanumeric < 0.5"),
+    ({"caption": "ab c+--"}, "caption_alphanumeric < 0.5"),
+    ({"caption": "abc 1 !!"}, ""),  # 4 of 8
+    ({"caption": "हिन्दी में"}, ""),
+    ({"caption": "left right left right up up"}, "caption_word_repetition > 0.5"),
+    ({"caption": "up up left right"}, ""),  # 2 of 4
+    ({"caption": "x" * 12 + " yes"}, "caption_character_repetition > 0.25"),  # 2 of 6
+    ({"caption": "x" * 11 + " yes"}, ""),
+    ({"caption": "a rat, grey"}, "caption_blocklist: holds a listed word"),
+    ({"caption": "two RAT"}, "caption_blocklist: holds a listed word"),
+    ({"caption": "a hot dog"}, "caption_blocklist: holds a listed word"),
+    ({"caption": "rats and a hot cat"}, ""),
+    (
+        {"caption": "cats at www.cats.example"},
+        "caption_contacts: holds a URL, an e-mail address or a telephone number",
+    ),
+    ({"language": "de"}, ""),
+    ({"language": "fr"}, "language is not en or de"),
+    ({"language": ""}, "language is not en or de"),
+    ({"language_confidence": 0.3}, ""),
+    ({"language_confidence": 0.2999}, "language is not en or de"),
+    ({"aesthetic": 4.5}, ""),
+    ({"aesthetic": 6.3}, ""),
+    ({"aesthetic": 4.49}, "aesthetic < 4.5"),
+    ({"aesthetic": 6.31}, "aesthetic > 6.3"),
+    ({"aesthetic": np.nan}, "aesthetic is missing"),
+    ({"clip_similarity": np.nan}, "no_similarity: CLIP gave no number"),
+    ({"clip_similarity": 0.28}, ""),
+    ({"clip_similarity": 0.279999}, "clip_similarity < 0.28"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), CASES)
 def test_reasons_and_boundaries(changes, reason):
     assert reasons(STRICT, frame(pair(**changes)), cut=0.28) == [reason]
+
+
+# Read outside of `rules`: by `decide.cut`, which makes the cut, and by `decide.duplicates`.
+APPLIED_BY_DECIDE = {"clip_similarity.minimum", "clip_similarity.false_keep_rate"} | {
+    "clip_similarity.made_for",
+    *(f"duplicates.{each.name}" for each in fields(DuplicatesConfig)),
+}
+
+
+def settings():
+    """The dotted name of every setting of a filter."""
+    for group in fields(FiltersConfig):
+        schema = BoundsConfig if group.name == "columns" else group.default_factory
+        yield from (f"{group.name}.{each.name}" for each in fields(schema))
+
+
+def reset(config, setting):
+    """``config`` with one setting at its default; in ``columns`` that of every column."""
+    group, name = setting.split(".")
+
+    def to_default(part):
+        return replace(part, **{name: getattr(type(part)(), name)})
+
+    part = getattr(config, group)
+    if group == "columns":
+        return replace(config, columns={column: to_default(part[column]) for column in part})
+    return replace(config, **{group: to_default(part)})
+
+
+@pytest.mark.parametrize("setting", sorted(set(settings()) - APPLIED_BY_DECIDE))
+def test_every_setting_changes_a_verdict(setting):
+    """Fails for a new setting until a rule reads it and STRICT and a case show what it does."""
+    pairs = frame(*(pair(key=str(i), **changes) for i, (changes, _) in enumerate(CASES)))
+    examples = [
+        (STRICT, pairs),
+        (FiltersConfig(language=LanguageFilterConfig(rejected=["fr"])), pairs),
+        (FiltersConfig(columns={"aesthetic": {"minimum": 4, "keep_missing": True}}), pairs),
+        (FiltersConfig(clip_similarity=ClipSimilarityConfig(fraction=0.5)), pairs),
+        (FiltersConfig(captions=CaptionsConfig(keep="best", at_least=2)), several()),
+    ]
+    assert any(
+        reasons(config, given) != reasons(reset(config, setting), given)
+        for config, given in examples
+    ), f"no rule reads filters.{setting}, or no case shows what it does"
+
+
+@pytest.mark.parametrize("group", ["image", "caption", "language"])
+def test_what_the_rules_read_is_measured(group):
+    """`annotate.spec.needed` names the optional measures of every setting, taken alone."""
+    filled_by = {"tokens": "tokens", "language": "language", "language_confidence": "language"}
+    part = getattr(STRICT, group)
+    for setting in fields(part):
+        alone = replace(type(part)(), **{setting.name: getattr(part, setting.name)})
+        config = replace(FiltersConfig(), **{group: alone})
+        measured = needed(config, ())
+        missing = [column for column, name in filled_by.items() if name not in measured]
+        reasons(config, frame(pair()).drop(columns=missing))  # or KeyError
 
 
 def test_large_counts_are_compared_exactly():

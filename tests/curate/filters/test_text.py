@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from curate.filters import blocklist, caption, contacts, repetition, text
+from curate.filters import blocklist, caption_measures, contacts, repetition, text
 from curate.run.cli import UserError
 
 
@@ -80,13 +80,13 @@ def test_hashes_know_stretches_by_their_content_alone():
 def test_counts_of_characters_and_words():
     given = captions()
     pairs = pd.DataFrame({"caption": given}, index=range(5, 5 + len(given)))
-    assert caption.characters(pairs).tolist() == [len(one) for one in given]
-    assert caption.words(pairs).tolist() == [len(one.split()) for one in given]
-    assert caption.occurrences(pairs).tolist() == [given.count(one) for one in given]
+    assert caption_measures.characters(pairs).tolist() == [len(one) for one in given]
+    assert caption_measures.words(pairs).tolist() == [len(one.split()) for one in given]
+    assert caption_measures.occurrences(pairs).tolist() == [given.count(one) for one in given]
     share = [sum(unicodedata.category(c)[0] in "LMN" for c in one) for one in given]
     expected = np.array(share) / [max(1, len(one)) for one in given]
-    np.testing.assert_array_equal(caption.alphanumeric(pairs), expected.astype(np.float32))
-    assert caption.words(pairs).index.equals(pairs.index)
+    np.testing.assert_array_equal(caption_measures.alphanumeric(pairs), expected.astype(np.float32))
+    assert caption_measures.words(pairs).index.equals(pairs.index)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_a_blocklist_is_a_list_or_a_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"filters\.caption\.blocklist=none\.txt"):
         blocklist.read("none.txt")
     path.write_text("\n")
-    with pytest.raises(UserError, match="holds no word"):
+    with pytest.raises(UserError, match="has no words"):
         blocklist.read(str(path))
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="no UTF-8"):
+    with pytest.raises(UserError, match="not UTF-8"):
         blocklist.read(str(path))
 
 

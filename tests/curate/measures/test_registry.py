@@ -5,7 +5,9 @@ from importlib import import_module
 import pytest
 
 from curate.annotate.spec import needed
-from curate.filters.config import CaptionFilterConfig, FiltersConfig, LanguageFilterConfig
+from curate.filters.caption import CaptionFilterConfig
+from curate.filters.config import FiltersConfig
+from curate.filters.language import LanguageFilterConfig
 from curate.measures import registry
 
 

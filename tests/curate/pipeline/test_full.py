@@ -19,13 +19,11 @@ from curate.clip.config import ClipConfig
 from curate.clip.load import load_clip
 from curate.decide import stage as decide
 from curate.decide.config import SplitConfig
-from curate.filters.config import (
-    BoundsConfig,
-    CaptionFilterConfig,
-    ClipSimilarityConfig,
-    DuplicatesConfig,
-    FiltersConfig,
-)
+from curate.filters.caption import CaptionFilterConfig
+from curate.filters.columns import BoundsConfig
+from curate.filters.config import FiltersConfig
+from curate.filters.duplicates import DuplicatesConfig
+from curate.filters.similarity import ClipSimilarityConfig
 from curate.pack.config import ShardsConfig
 from curate.pack.sample import read_shard
 from curate.pack.samples import Samples

@@ -10,7 +10,8 @@ from curate import readers
 from curate.annotate.config import AnnotateConfig
 from curate.clip.config import ClipConfig
 from curate.decide.config import SplitConfig
-from curate.filters.config import CaptionFilterConfig, FiltersConfig
+from curate.filters.caption import CaptionFilterConfig
+from curate.filters.config import FiltersConfig
 from curate.pipeline import forecast
 from curate.pipeline import full as pipeline
 from curate.pipeline import trial as dry_run
