@@ -1,1 +1,1 @@
-"""What a scheduler runs, and the script that rebuilds the built-in models."""
+"""Benchmarks, and the recipe that rebuilds the built-in models."""

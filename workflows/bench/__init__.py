@@ -1,1 +1,1 @@
-"""Speed and memory of the hot paths, as ratios inside one run: `python -m workflows.bench`."""
+"""Benchmarks of speed and memory: `python -m workflows.bench`."""

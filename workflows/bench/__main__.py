@@ -1,4 +1,4 @@
-"""The command `python -m workflows.bench [scoring deciding sharding memory drawing]`; all of them by default."""
+"""The command `python -m workflows.bench [NAME ...]`; without a name it runs all benchmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main(names: list[str]) -> int:
     unknown = set(names) - set(BENCHMARKS)
     if unknown:
         sys.stderr.write(
-            f"error: no benchmark {min(unknown)!r}; there are: {' '.join(BENCHMARKS)}\n"
+            f"error: no benchmark {min(unknown)!r}; choose from: {' '.join(BENCHMARKS)}\n"
         )
         return 2
     for name in names or BENCHMARKS:

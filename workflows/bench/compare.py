@@ -1,7 +1,7 @@
-"""Several ways to do the same take turns, and what is printed are ratios within a round.
+"""Compare the speed of several variants of the same work.
 
-Machines are shared and drift, so a rate alone says little: each round times every way once, and what
-is printed are medians over the rounds.
+On a shared machine speed varies over time, so a rate alone says little. Each round times every variant
+once; the printed ratios are medians of the ratios within each round.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Callable
 
 ROUNDS = 3
 
-Ways = dict[str, Callable[[], object]]
+Variants = dict[str, Callable[[], object]]
 
 
-def compare(title: str, ways: Ways, samples: int, unit: str) -> None:
-    """Time every way in turn and print its rate, and how many times as fast as each it is."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def compare(title: str, variants: Variants, samples: int, unit: str) -> None:
+    """Time every variant and print its rate, and how many times as fast as each other variant it is."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(ROUNDS):
-        for name, way in ways.items():
+        for name, run in variants.items():
             started = time.perf_counter()
-            way()
+            run()
             seconds[name].append(time.perf_counter() - started)
     say(f"\n{title} (median of {ROUNDS} rounds; ratios within each round)")
-    letters = "ABCDEF"[: len(ways)]
+    letters = "ABCDEF"[: len(variants)]
     head = "".join(f"{'x ' + letter:>8}" for letter in letters)
     say(f"  {'':44}{unit + '/s':>10}{head}")
     for letter, (name, taken) in zip(letters, seconds.items(), strict=True):
@@ -35,11 +35,11 @@ def compare(title: str, ways: Ways, samples: int, unit: str) -> None:
 
 
 def _ratio(others: list[float], own: list[float]) -> float:
-    """How often as fast as another way, by the rounds' median."""
+    """How many times as fast as another variant: the median over the rounds."""
     return statistics.median(other / mine for other, mine in zip(others, own, strict=True))
 
 
 def say(text: str) -> None:
-    """Print at once, also into a pipe."""
+    """Print and flush, so that a pipe shows it at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Data for the benchmarks that looks like COCO: JPEG photographs of 640 x 480, five captions each."""
+"""Synthetic data for the benchmarks, shaped like COCO: 640 x 480 JPEGs with five captions each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 
-CAPTIONS_EACH = 5  # COCO
+CAPTIONS_EACH = 5  # as in COCO
 WORDS = (
     *("a", "red", "blue", "small", "large", "cat", "dog", "house"),
     *("tree", "on", "under", "beside", "the", "table", "street"),
@@ -20,13 +20,13 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Photographs:
-    """Pictures of coloured blobs with the bytes of a photograph, and captions of random words.
+    """JPEGs of blurred colours and noise, about as large as photographs, with captions of random words.
 
     Attributes:
-        count: pictures; the same number is the same picture.
+        count: number of pictures; picture n does not depend on it.
         width: in pixels; the height is three quarters of it.
-        distinct: pictures that are drawn, beforehand; beyond them the same ones come again, other
-            bytes alone telling them apart. None: each is another, drawn whenever it is read.
+        distinct: how many pictures are generated in advance; further ones repeat them and differ only
+            in bytes appended to the file. None: every picture is different, and generated when read.
     """
 
     count: int
@@ -34,14 +34,14 @@ class Photographs:
     distinct: int | None = 64
 
     def source(self) -> Source:
-        """As a data set that curation reads."""
+        """A source that `curate` can read."""
         if self.distinct is None:
             return Source(self._candidates, lambda location: self._draw(int(location)), self.count)
         drawn = [self._draw(number) for number in range(min(self.count, self.distinct))]
 
         def load(location: str) -> bytes:
             number = int(location)
-            # A JPEG may end with anything; other bytes make another picture of it.
+            # Bytes after a JPEG's end are ignored by decoders but change its hash.
             return drawn[number % len(drawn)] + number.to_bytes(4, "big")
 
         return Source(self._candidates, load, self.count)
@@ -61,9 +61,8 @@ class Photographs:
         coarse = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
         size = (self.width, self.width * 3 // 4)
         picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-        grain = rng.normal(
-            0, 6, (size[1], size[0], 3)
-        )  # a photograph's, for the decoder to work on
+        # Film grain: noise makes decoding as much work as for a photograph.
+        grain = rng.normal(0, 6, (size[1], size[0], 3))
         noisy = (np.asarray(picture) + grain).clip(0, 255).astype(np.uint8)
         stream = io.BytesIO()
         Image.fromarray(noisy).save(stream, "JPEG", quality=90)

@@ -1,4 +1,4 @@
-"""Seconds to decide a million pairs, from the annotations on the disk to the verdicts."""
+"""Seconds to filter and split a million annotated pairs, including reading the annotations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS, ROWS_PER_PART, DIMENSIONS = 1_000_000, 2_500, 64
 
 
 def run() -> None:
-    """Print load and decide times with the rules of ``filters=default``."""
+    """Print the times to load and to decide, with the rules of ``filters=default``."""
     from curate.annotate.embeddings import Embeddings
     from curate.annotate.frame import load_annotations
     from curate.annotate.spec import AnnotationSpec
@@ -51,7 +51,7 @@ def run() -> None:
 
 
 def _part(folder: Path, start: int) -> Path:
-    """Annotations of distinct pictures, a tenth of them copies of the one before."""
+    """A part file of annotations; every tenth picture is a copy of the one before it."""
     rng = np.random.default_rng(start)
     numbers = np.arange(start, start + ROWS_PER_PART)
     images = _unit(rng.normal(size=(ROWS_PER_PART, DIMENSIONS)))

@@ -1,4 +1,4 @@
-"""Pictures per second that the built-in pipeline draws, by sampler, against its U-Net's passes alone."""
+"""Images per second of the built-in pipeline, by scheduler, compared with its U-Net alone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from workflows.bench.compare import Ways, compare
+from workflows.bench.compare import Variants, compare
 
 PICTURES = 16
 STEPS = 20
-SAMPLERS = ("DPMSolverMultistepScheduler", "DDIMScheduler", "DDPMScheduler")
+SCHEDULERS = ("DPMSolverMultistepScheduler", "DDIMScheduler", "DDPMScheduler")
 
 
 def run() -> None:
-    """Print rates and ratios; guidance makes each step a pass over twice as many latents."""
+    """Print rates and ratios."""
     import diffusers
 
     from workflows.starter.sheet import COMMON, GUIDANCE_SCALE, load_pipeline
@@ -28,18 +28,21 @@ def run() -> None:
         return pipeline(prompts, num_inference_steps=STEPS, guidance_scale=GUIDANCE_SCALE).images
 
     passes = _passes(pipeline, len(prompts))
-    ways: Ways = {name: lambda name=name: drawing(name) for name in SAMPLERS}
+    variants: Variants = {name: lambda name=name: drawing(name) for name in SCHEDULERS}
     passes(1)  # warms up
     compare(
         f"drawing {PICTURES} pictures in {STEPS} steps with guidance",
-        ways | {"the U-Net's passes alone": lambda: passes(STEPS)},
+        variants | {"the U-Net alone": lambda: passes(STEPS)},
         PICTURES,
         "images",
     )
 
 
 def _passes(pipeline: Any, pictures: int) -> Callable[[int], None]:
-    """What makes a number of passes on latents, timestep and captions of the pipeline's shapes, with guidance."""
+    """A function that runs the U-Net for some steps on random input of the pipeline's shapes.
+
+    Classifier-free guidance doubles the batch.
+    """
     unet = pipeline.unet
     size, width = unet.config.sample_size, unet.config.cross_attention_dim
     latents = torch.randn(2 * pictures, unet.config.in_channels, size, size)

@@ -1,4 +1,4 @@
-"""Peak memory of curating 10,000 and 200,000 pairs, each in a process of its own."""
+"""Peak memory of curating 10,000 and 200,000 pairs, each in its own process."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ with initialize_config_module("conf", version_base="1.3"):
     config = to_dataclass(compose("curate", overrides), CurateConfig)
 started = time.perf_counter()
 pipeline.run(config, Photographs(pictures, width=64, distinct=None).source())
-# ru_maxrss would be that of the parent, had it been larger when this process was made of it.
+# Not ru_maxrss: a child process starts with its parent's peak.
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
 print(json.dumps([peak, time.perf_counter() - started]))
 """
 
 
 def run() -> None:
-    """Print the peaks and their ratio."""
+    """Print the peaks and the growth from the smaller to the larger."""
     import tempfile
 
     peaks = []

@@ -1,4 +1,4 @@
-"""Pairs per second of the annotate stage, against the usual way and against the bare model."""
+"""Pairs per second of the annotate stage, compared with a plain DataLoader and with the model alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from curate.readers.candidate import Candidate
-from workflows.bench.compare import Ways, compare, say
+from workflows.bench.compare import Variants, compare, say
 from workflows.bench.data import Photographs
 
 PICTURES = 32
@@ -19,7 +19,7 @@ MODEL = "ViT-B-32-quickgelu"
 
 
 def run() -> None:
-    """Print rates and ratios, and how far our similarities are from the usual way's."""
+    """Print rates and ratios, and the largest difference of our similarities to the baseline's."""
     import torch
 
     from curate.clip.check import slowdown
@@ -30,18 +30,18 @@ def run() -> None:
     full = scorers["fp32"]
     pixels = [full.preprocess(_decode(source.load(c.location))) for c in candidates]
     captions = [caption for c in candidates for caption in c.captions]
-    usual = _UsualWay(full, candidates, source.load)
-    ways: Ways = {
+    baseline = _Baseline(full, candidates, source.load)
+    variants: Variants = {
         "ours, fp32": lambda: annotated(source, full),
         "ours, bf16": lambda: annotated(source, scorers["bf16"]),
-        "the usual way (DataLoader, padded, fp32)": usual.similarities,
-        "bare model on ready tensors, fp32": lambda: _bare(full, pixels, captions),
+        "baseline (DataLoader, padded, fp32)": baseline.similarities,
+        "model alone on prepared tensors, fp32": lambda: _model_alone(full, pixels, captions),
     }
-    _bare(full, pixels[:2], captions[:2])  # warms up
-    compare(f"scoring with {MODEL}, {len(captions)} pairs", ways, len(captions), "pairs")
+    _model_alone(full, pixels[:2], captions[:2])  # warms up
+    compare(f"scoring with {MODEL}, {len(captions)} pairs", variants, len(captions), "pairs")
     ours = annotated(source, full)["clip_similarity"].to_numpy()
     say(
-        f"  largest difference to the usual way, fp32: {np.abs(ours - usual.similarities()).max():.1e}"
+        f"  largest difference to the baseline, fp32: {np.abs(ours - baseline.similarities()).max():.1e}"
     )
     say(
         f"  a linear layer in bf16 takes {slowdown(torch.bfloat16):.1f} times as long as in fp32 here"
@@ -50,7 +50,7 @@ def run() -> None:
 
 
 def annotated(source: Any, scorer: Any) -> pd.DataFrame:
-    """The annotations of a source, from an empty folder."""
+    """Annotate a source into an empty folder and load the result."""
     from curate.annotate.config import AnnotateConfig
     from curate.annotate.frame import load_annotations
     from curate.annotate.spec import AnnotationSpec
@@ -66,7 +66,7 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
 
 
 def _random_scorer(precision: str) -> Any:
-    """ViT-B/32 with random weights: as fast as the real one, and to be had without a hub."""
+    """ViT-B/32 with random weights: as fast as the real one, without a download."""
     import open_clip
     import torch
 
@@ -92,8 +92,11 @@ def _decode(data: bytes) -> Any:
     return decode(data)
 
 
-class _UsualWay:
-    """What clip-retrieval and most scripts do: a row for each caption, decoded, padded, in batches."""
+class _Baseline:
+    """What clip-retrieval and most scripts do: one row per caption, so a picture is decoded once for each.
+
+    Captions are padded to the full context.
+    """
 
     def __init__(self, scorer: Any, candidates: list[Candidate], load: Any) -> None:
         self.scorer = scorer
@@ -125,22 +128,22 @@ class _UsualWay:
         return np.concatenate(found)
 
 
-def _bare(scorer: Any, pixels: list[Any], captions: list[str]) -> None:
-    """Both towers on tensors that are ready: each picture once, captions at their own length."""
+def _model_alone(scorer: Any, pixels: list[Any], captions: list[str]) -> None:
+    """Run both towers on prepared pixels and captions: each picture once, captions unpadded."""
     scorer.encode_pixels(pixels)
     scorer.encode_texts(captions)
 
 
 def _start_up(picture: bytes) -> None:
-    """From nothing to the first similarity, in a process of its own: imports, model, one pair."""
+    """Print the seconds that a new process takes to import, load the model and score one pair."""
     import subprocess
     import sys
 
     started = time.perf_counter()
     code = (
         "import sys, io; from PIL import Image\n"
-        "from curate import clip; from curate.config import ClipConfig\n"
-        "scorer = clip.load_clip(ClipConfig(name='local-dir:curate/starter_clip'))\n"
+        "from curate.clip.config import ClipConfig; from curate.clip.load import load_clip\n"
+        "scorer = load_clip(ClipConfig(name='local-dir:curate/starter_clip'))\n"
         "image = Image.open(io.BytesIO(sys.stdin.buffer.read())).convert('RGB')\n"
         "scorer.encode_images([image]) @ scorer.encode_texts(['a cat']).T"
     )

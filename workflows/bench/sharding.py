@@ -1,4 +1,4 @@
-"""Megabytes per second of writing shards, against tar copying the same files."""
+"""Megabytes per second of writing shards, compared with `tar` on the same files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from workflows.bench.compare import Ways, compare
+from workflows.bench.compare import Variants, compare
 from workflows.bench.data import Photographs
 
 PICTURES = 2000
 
 
 def run() -> None:
-    """Print rates and ratios; both sides sync what they wrote, and ours hashes it too."""
+    """Print rates and ratios. Both variants fsync; ours also hashes."""
     from curate.pack.plan import digest, plan
     from curate.pack.shard import write_shard
 
@@ -48,5 +48,5 @@ def run() -> None:
             with target.open("rb+") as stream:
                 os.fsync(stream.fileno())
 
-        ways: Ways = {"ours": ours, "tar": tar}
-        compare(f"sharding {PICTURES:,} pictures", ways, round(megabytes), "MB")
+        variants: Variants = {"ours": ours, "tar": tar}
+        compare(f"sharding {PICTURES:,} pictures", variants, round(megabytes), "MB")

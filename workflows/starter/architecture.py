@@ -1,4 +1,4 @@
-"""The starter CLIP's shape: EfficientNet-Lite0 and a small causal text tower, and how they are called."""
+"""The starter CLIP's architecture: EfficientNet-Lite0 and a small causal text tower; tokenizing and encoding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workflows.starter.pretrained import SENTENCE_WIDTH
 from workflows.starter.tokenizer import CONTEXT_LENGTH, VOCAB_SIZE
 
 IMAGE_SIZE_PX = 96
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, open_clip's default
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's, the default in open_clip
 STD = (0.26862954, 0.26130258, 0.27577711)
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
 
 
 def build_clip() -> Any:
-    """A randomly initialised open_clip model of the starter's shape."""
+    """A randomly initialised open_clip model of the starter's architecture."""
     from open_clip.model import CustomTextCLIP
 
     shape = {key: value for key, value in CONFIG["model_cfg"].items() if key != "custom_text"}
@@ -55,9 +55,9 @@ def build_clip() -> Any:
 
 
 def build_student() -> Any:
-    """The same with ``probe``, a map from its text embeddings to the sentence encoder's.
+    """The CLIP plus ``probe``, a linear layer from its text embeddings to the sentence encoder's.
 
-    It is trained with the CLIP and left out of what is exported.
+    The layer is only needed in training and is not exported.
     """
     model = build_clip()
     model.probe = nn.Linear(model.text.output_dim, SENTENCE_WIDTH)
@@ -65,7 +65,7 @@ def build_student() -> Any:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """[0, 1] pixels (N, 3, H, W) to what the image tower expects."""
+    """Normalise pixels (N, 3, H, W) in [0, 1] with the image tower's mean and standard deviation."""
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
     return (images - mean) / torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
 
@@ -73,8 +73,8 @@ def normalise(images: Tensor) -> Tensor:
 def encode_text(model: Any, tokens: Tensor) -> Tensor:
     """Unit embeddings (N, D) of token ids (N, L), cut to the longest caption of the batch.
 
-    Exact, because the tower is causal and read at the first end-of-text, the highest id; open_clip's
-    own `encode_text` insists on the full context and takes three times as long.
+    The result is exact: the tower is causal and pools at the first end-of-text token, which has the
+    highest id. open_clip's `encode_text` requires the full context and takes three times as long.
     """
     ends = tokens.argmax(dim=-1)
     length = int(ends.max()) + 1

@@ -1,4 +1,4 @@
-"""Checkpoints of the starter models: what a file says of itself, and whether it may be gone on with."""
+"""Checkpoints of the starter models: their metadata, and whether training may resume from them."""
 
 from __future__ import annotations
 
@@ -15,97 +15,101 @@ from curate.run.cli import UserError
 from workflows.starter.recipe import Recipe
 
 NAME = "checkpoint.safetensors"
-AVERAGE = "ema/"  # begins the names of averaged weights
+EMA_PREFIX = "ema/"  # prefix of the averaged weights' names
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Metadata:
     """A checkpoint's metadata.
 
     Attributes:
-        step: optimizer steps made.
-        recipe: the fields of the recipe that it was trained by.
-        made_from: sha256 of each file that the task was made from, by name.
+        step: optimizer steps taken.
+        recipe: the fields of the recipe that it was trained with.
+        inputs: sha256 of each file that it was trained from, by name.
     """
 
     step: int
     recipe: dict[str, Any]
-    made_from: dict[str, str]
+    inputs: dict[str, str]
 
 
-def metadata(step: int, recipe: Recipe, made_from: Mapping[str, str]) -> dict[str, str]:
-    """What `told` reads, as safetensors has it."""
+def encode_metadata(step: int, recipe: Recipe, inputs: Mapping[str, str]) -> dict[str, str]:
+    """The metadata as strings, as safetensors requires; `read_metadata` reverses it."""
     return {
         "step": str(step),
         "recipe": json.dumps(asdict(recipe)),
-        "made_from": json.dumps(dict(made_from)),
+        "made_from": json.dumps(dict(inputs)),
     }
 
 
-def told(path: Path) -> Told:
-    """What a checkpoint says of itself.
+def read_metadata(path: Path) -> Metadata:
+    """Read a checkpoint's metadata.
 
     Raises:
-        UserError: it does not say what it was made from.
+        UserError: a field is missing.
     """
     with safe_open(path, framework="pt") as file:
-        said = file.metadata()
+        fields = file.metadata()
     try:
-        return Told(int(said["step"]), json.loads(said["recipe"]), json.loads(said["made_from"]))
+        return Metadata(
+            int(fields["step"]), json.loads(fields["recipe"]), json.loads(fields["made_from"])
+        )
     except KeyError as missing:
         raise UserError(
-            f"{path} lacks {missing} in its metadata, as an earlier version wrote it; move "
-            f"{path.parent} away to train it anew"
+            f"{path} was written by an earlier version: its metadata lacks {missing}; move "
+            f"{path.parent} away to train it again"
         ) from missing
 
 
 def is_finished(path: Path, recipe: Recipe) -> bool:
     """Whether a checkpoint is the last one of ``recipe``."""
-    said = told(path)
-    return said.step == recipe.steps and not _changed(said, recipe)
+    metadata = read_metadata(path)
+    return metadata.step == recipe.steps and not _changed(metadata, recipe)
 
 
-def check_resumable(path: Path, recipe: Recipe, made_from: Mapping[str, str]) -> None:
-    """Raise a `UserError` if going on would not end where an uninterrupted run of ``recipe`` does.
+def check_resumable(path: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
+    """Raise a `UserError` if resuming would not give the same weights as an uninterrupted run of ``recipe``.
 
-    The number of steps may change until the learning rate begins to fall, by the old one or the new.
+    The number of steps may change as long as neither the old nor the new cooldown has begun.
     """
-    check_same(path, made_from)
+    check_inputs(path, inputs)
     check_recipe(path, recipe)
 
 
 def check_recipe(path: Path, recipe: Recipe) -> None:
-    """Raise a `UserError` if a checkpoint is of another recipe; see `check_resumable` for the steps."""
-    if changed := _changed(told(path), recipe):
+    """Raise a `UserError` if a checkpoint's recipe differs; see `check_resumable` for changed steps."""
+    if changed := _changed(read_metadata(path), recipe):
         raise UserError(
-            f"{path} was trained with another {', '.join(changed)} than the recipe has now; bring that "
-            f"recipe back, or move {path.parent} away to train it anew"
+            f"{path} was trained with another {', '.join(changed)} than the recipe has now; restore that "
+            f"recipe, or move {path.parent} away to train it again"
         )
 
 
-def _changed(said: Told, recipe: Recipe) -> list[str]:
-    """The fields by which a checkpoint's recipe differs, but for those that changed nothing so far."""
-    then, now = said.recipe, asdict(recipe)
+def _changed(metadata: Metadata, recipe: Recipe) -> list[str]:
+    """The recipe fields that differ, except those that had no effect up to the checkpoint's step."""
+    then, now = metadata.recipe, asdict(recipe)
     names = [name for name in {**now, **then} if name != "measure_every"]
     changed = [name for name in names if then.get(name) != now.get(name)]
-    if changed == ["steps"] and said.step <= min(Recipe(**then).hot_steps, recipe.hot_steps):
+    if changed == ["steps"] and metadata.step <= min(
+        Recipe(**then).cooldown_start, recipe.cooldown_start
+    ):
         return []
     return changed
 
 
-def check_same(path: Path, now: Mapping[str, str]) -> None:
-    """Raise a `UserError` if a checkpoint stands on other files than there are ``now``."""
-    then = told(path).made_from
+def check_inputs(path: Path, now: Mapping[str, str]) -> None:
+    """Raise a `UserError` if a checkpoint was trained from other files than there are ``now``."""
+    then = read_metadata(path).inputs
     changed = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
     if changed:
         raise UserError(
-            f"{path} was trained on another {', '.join(changed)} than there is now; bring that back, "
-            f"or move {path.parent} away to train it anew"
+            f"{path} was trained from another {', '.join(changed)} than there is now; restore it, "
+            f"or move {path.parent} away to train it again"
         )
 
 
-def average(path: Path) -> dict[str, Tensor]:
+def ema_weights(path: Path) -> dict[str, Tensor]:
     """The averaged weights of a checkpoint, by name."""
     with safe_open(path, framework="pt") as file:
-        names = [key for key in file.keys() if key.startswith(AVERAGE)]  # noqa: SIM118 (is no dict)
-        return {name.removeprefix(AVERAGE): file.get_tensor(name) for name in names}
+        names = [key for key in file.keys() if key.startswith(EMA_PREFIX)]  # noqa: SIM118 (is no dict)
+        return {name.removeprefix(EMA_PREFIX): file.get_tensor(name) for name in names}

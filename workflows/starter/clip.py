@@ -1,4 +1,4 @@
-"""The starter CLIP's training: pictures of emoji against their names."""
+"""The starter CLIP's contrastive training on emoji pictures and their names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workflows.starter.architecture import encode_text, normalise, tokenize
-from workflows.starter.emoji_batches import CaptionSampler, NameSampler, as_floats, vary
+from workflows.starter.emoji_batches import CaptionSampler, NameSampler, as_floats, augment
 from workflows.starter.emoji_sets import Pictures
-from workflows.starter.figures import kept_share, recall, separation
-from workflows.starter.meaning import Lesson
+from workflows.starter.meaning import Distillation
+from workflows.starter.metrics import auc, kept_share, recall
 from workflows.starter.recipe import RECIPES
 
 RECIPE = RECIPES["clip"]
-LOGIT_SCALE_RATE = 10.0
+LOGIT_SCALE_LR_SCALE = 10.0
 RECALL_AT = 5
 FALSE_KEEP_RATES = (0.01, 0.05)
 MAX_LOGIT_SCALE = 100.0  # as in CLIP (Radford et al. 2021, sec. 2.5)
@@ -36,55 +36,58 @@ def embed(model: Any, tokenizer: Any, pictures: Pictures) -> tuple[Tensor, Tenso
     return torch.cat(images), torch.cat(texts)
 
 
-def clip_figures(
+def clip_metrics(
     model: Any, tokenizer: Any, pictures: Pictures, openmoji: Pictures
 ) -> dict[str, float]:
-    """AUC on OpenMoji (all, without skin tones, unseen concepts) and on unseen Noto, and what they are
-    used for: what cuts keep, and recall among the unseen concepts without skin tones and in all Noto.
+    """AUC, kept shares and recall of a CLIP.
+
+    AUC is on OpenMoji (all, without skin tones, unseen concepts) and on unseen concepts of Noto. Kept
+    shares are on OpenMoji without skin tones. Recall, without skin tones, is on unseen concepts of
+    OpenMoji, on all of Noto, and on unseen concepts of Noto.
     """
-    figures = {"logit_scale": model.logit_scale.exp().item()}
+    metrics = {"logit_scale": model.logit_scale.exp().item()}
     image, text = embed(model, tokenizer, openmoji)
     plain, unseen = torch.from_numpy(~openmoji.toned()), torch.from_numpy(openmoji.unseen())
     every = torch.ones_like(plain)
     for suffix, rows in {"": every, "_plain": plain, "_unseen": unseen}.items():
-        figures[f"auc_openmoji{suffix}"] = separation(image[rows] @ text[rows].T)
+        metrics[f"auc_openmoji{suffix}"] = auc(image[rows] @ text[rows].T)
     similarity = image[plain] @ text[plain].T
     for rate in FALSE_KEEP_RATES:
-        figures[f"kept_openmoji_plain_at_{rate:.0%}"] = kept_share(similarity, rate)
+        metrics[f"kept_openmoji_plain_at_{rate:.0%}"] = kept_share(similarity, rate)
     rows = plain & unseen
-    figures["openmoji_unseen_pictures"] = int(rows.sum())
-    figures["recall_openmoji_unseen"] = recall(image[rows] @ text[rows].T, RECALL_AT)
+    metrics["openmoji_unseen_pictures"] = int(rows.sum())
+    metrics["recall_openmoji_unseen"] = recall(image[rows] @ text[rows].T, RECALL_AT)
     noto = pictures.select(pictures.sets == "noto")
     image, text = embed(model, tokenizer, noto)
     plain, unseen = torch.from_numpy(~noto.toned()), torch.from_numpy(noto.unseen())
-    figures["auc_noto_unseen"] = separation(image[unseen] @ text[unseen].T)
+    metrics["auc_noto_unseen"] = auc(image[unseen] @ text[unseen].T)
     for suffix, rows in {"": plain, "_unseen": plain & unseen}.items():
-        figures[f"noto{suffix}_pictures"] = int(rows.sum())
-        figures[f"recall_noto{suffix}"] = recall(image[rows] @ text[rows].T, RECALL_AT)
-    return figures
+        metrics[f"noto{suffix}_pictures"] = int(rows.sum())
+        metrics[f"recall_noto{suffix}"] = recall(image[rows] @ text[rows].T, RECALL_AT)
+    return metrics
 
 
 class ClipTask:
     """Contrastive training (Radford et al. 2021, fig. 3) on emoji pictures and their names.
 
-    Beside it the text tower goes on learning what words mean: a few thousand names alone would make
-    it forget those that no picture shows.
+    The text tower also keeps learning from the sentence encoder: trained on a few thousand names alone,
+    it would forget words that no picture shows.
     """
 
     def __init__(
         self,
         pictures: Pictures,
         openmoji: Pictures,
-        lesson: Lesson,
+        distillation: Distillation,
         student: Any,
         tokenizer: Any,
         device: torch.device,
     ) -> None:
-        # Channels last: most of the trunk's work is linear layers of channels.
+        # Channels last is faster: most of the trunk's work is 1x1 convolutions.
         self.model: Any = student.to(device, memory_format=torch.channels_last)
         self.device = device
         self.tokenizer = tokenizer
-        self.lesson = lesson
+        self.distillation = distillation
         seen = pictures.select(pictures.seen())
         self.images = torch.from_numpy(seen.images)
         self.sampler = CaptionSampler(seen)
@@ -93,18 +96,22 @@ class ClipTask:
         self.pictures, self.openmoji = pictures, openmoji
 
     def parameter_groups(self) -> list[dict]:
-        """Decayed matrices, undecayed vectors, and the logit scale at ten times the rate."""
+        """Matrices with weight decay, vectors without, and the logit scale at ten times the learning rate."""
         named = [(n, p) for n, p in self.model.named_parameters() if n != "logit_scale"]
         return [
             {"params": [p for _, p in named if p.ndim > 1]},
             {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
-            {"params": [self.model.logit_scale], "weight_decay": 0.0, "lr_scale": LOGIT_SCALE_RATE},
+            {
+                "params": [self.model.logit_scale],
+                "weight_decay": 0.0,
+                "lr_scale": LOGIT_SCALE_LR_SCALE,
+            },
         ]
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Symmetric cross-entropy over a batch of distinct captions, plus what words mean."""
+        """Symmetric cross-entropy over a batch of distinct captions, plus the distillation loss."""
         rows = self.sampler.draw(RECIPE.batch_size, generator)
-        images = vary(as_floats(self.images[rows], self.device), generator)
+        images = augment(as_floats(self.images[rows], self.device), generator)
         images = images.contiguous(memory_format=torch.channels_last)
         tokens = self.tokens[self.name_sampler.draw(rows, generator)].to(self.device)
         image = self.model.encode_image(normalise(images), normalize=True)
@@ -112,9 +119,9 @@ class ClipTask:
         logits = scale * image @ encode_text(self.model, tokens).T
         target = torch.arange(len(rows), device=self.device)
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        return contrast + self.lesson.loss(self.model, RECIPE.batch_size, generator)
+        return contrast + self.distillation.loss(self.model, RECIPE.batch_size, generator)
 
     def measure(self, model: Any) -> dict[str, float]:
-        """See `clip_figures`; and how well unseen words are still understood."""
-        figures = clip_figures(model, self.tokenizer, self.pictures, self.openmoji)
-        return figures | self.lesson.measure(model)
+        """`clip_metrics` and the distillation's metric on held-out words."""
+        metrics = clip_metrics(model, self.tokenizer, self.pictures, self.openmoji)
+        return metrics | self.distillation.measure(model)

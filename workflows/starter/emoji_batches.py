@@ -1,4 +1,4 @@
-"""Batches of emoji pictures: how they are drawn, and how they are varied before a model sees them."""
+"""Batches of emoji pictures: sampling and augmentation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from workflows.starter.emoji_sets import Pictures
 
-ALIAS_SHARE = 0.2
+ALIAS_SHARE = 0.2  # of the pictures in a batch
 
 
 class CaptionSampler:
-    """Draws pictures so that every concept counts alike and no caption comes twice in a batch.
+    """Draws captions by weight, then a picture of each; no caption repeats within a batch.
 
-    Each plain caption has weight 1; all skin tones of a concept together weigh ``toned_weight``. With
-    2 they are about a quarter of a batch, with 0.5 a thirteenth, though they are half of all pictures.
+    A caption without a skin tone has weight 1; all skin tones of a concept share ``toned_weight``. With
+    2 they make about a quarter of a batch, with 0.5 a thirteenth; they are half of all pictures.
     """
 
     def __init__(self, pictures: Pictures, toned_weight: float = 2.0) -> None:
@@ -40,7 +40,7 @@ class CaptionSampler:
         self.weights = torch.tensor(weights)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Rows of `count` pictures with distinct captions, in a style drawn for each; int64."""
+        """Row numbers (count,) of pictures with distinct captions, each in a random style; int64."""
         device = generator.device
         chosen = torch.multinomial(self.weights.to(device), count, generator=generator).cpu()
         fraction = torch.rand(count, generator=generator, device=device).cpu()
@@ -49,11 +49,11 @@ class CaptionSampler:
 
 
 class NameSampler:
-    """Draws a name for each picture: its caption, now and then any of its names.
+    """Draws a name for each picture: its caption or, for `ALIAS_SHARE` of the pictures, any of its names.
 
     Attributes:
-        names: all names of all pictures, each picture's after those of the one before.
-        first: where the names of each picture begin, its caption; int64 (N,).
+        names: the names of all pictures, picture by picture, each beginning with its caption.
+        first: index in ``names`` of each picture's caption; int64 (N,).
     """
 
     def __init__(self, pictures: Pictures) -> None:
@@ -63,7 +63,7 @@ class NameSampler:
         self.first = self.counts.cumsum(0) - self.counts
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Positions in ``names`` (len(rows),), on the CPU."""
+        """Indices into ``names``; int64 (len(rows),) on the CPU."""
         device = generator.device
         aliased = torch.rand(len(rows), generator=generator, device=device).cpu() < ALIAS_SHARE
         pick = torch.rand(len(rows), generator=generator, device=device).cpu()
@@ -82,11 +82,11 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Ge
 
 
 def outline(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw black lines along strong edges and fade the fills, toward a line-drawn look.
+    """Draw black lines along strong edges and fade the fills, like a line drawing.
 
     Args:
         images: (N, 3, H, W) in [0, 1].
-        generator: draws each picture's edge threshold, line weight and fading.
+        generator: for each picture's edge threshold, line width and fading.
 
     Returns:
         (N, 3, H, W) in [0, 1].
@@ -105,20 +105,20 @@ def outline(images: Tensor, generator: torch.Generator) -> Tensor:
     return faded * (1 - ink)
 
 
-def move(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random rotation (±12°), scale (0.8 to 1.15) and shift (±8 %) on a white ground."""
+def random_affine(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random rotation (±12°), scale (0.8 to 1.15) and shift (±8 %) on a white background."""
     count = len(images)
     angle = uniform((count,), -math.pi / 15, math.pi / 15, generator)
     zoom = 1 / uniform((count,), 0.8, 1.15, generator)
     shift = uniform((count, 2), -0.16, 0.16, generator)  # in units of half the picture
     cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
-    return _looked_up(images, cos, sin, shift, images.shape[-1])
+    return _resample(images, cos, sin, shift, images.shape[-1])
 
 
 def place(images: Tensor, generator: torch.Generator, size_px: int = 64) -> Tensor:
-    """Pictures anew on a white ground at ``size_px``: 65 to 100 % as large, anywhere within, turned by up to 6°.
+    """Scale pictures to 65 to 100 %, rotate by up to ±6° and place at random on a white ``size_px`` canvas.
 
-    Drawn at twice the size and halved, so that edges stay smooth.
+    Resampled at twice the size, then halved, for smooth edges.
     """
     count = len(images)
     angle = uniform((count,), -math.pi / 30, math.pi / 30, generator)
@@ -127,18 +127,20 @@ def place(images: Tensor, generator: torch.Generator, size_px: int = 64) -> Tens
     cos, sin = torch.cos(angle) / share, torch.sin(angle) / share
     across = -(cos * shift[:, 0] - sin * shift[:, 1])
     down = -(sin * shift[:, 0] + cos * shift[:, 1])
-    drawn = _looked_up(images, cos, sin, torch.stack([across, down], dim=1), 2 * size_px)
+    drawn = _resample(images, cos, sin, torch.stack([across, down], dim=1), 2 * size_px)
     return F.avg_pool2d(drawn, 2).clamp(0, 1)
 
 
-def _looked_up(images: Tensor, cos: Tensor, sin: Tensor, shift: Tensor, size_px: int) -> Tensor:
-    """Each pixel of (N, 3, size_px, size_px) from where turning, zoom and shift lead; white outside.
+def _resample(images: Tensor, cos: Tensor, sin: Tensor, shift: Tensor, size_px: int) -> Tensor:
+    """Affine resampling to (N, 3, size_px, size_px); white outside the picture.
+
+    The arguments map output to input coordinates, as in `torch.nn.functional.affine_grid`.
 
     Args:
         images: (N, 3, H, W) in [0, 1].
-        cos: of the angle, times the zoom; (N,).
-        sin: likewise.
-        shift: (N, 2) across and down, in halves of the picture.
+        cos: cosine of the angle times the zoom; (N,).
+        sin: sine of the angle times the zoom; (N,).
+        shift: (N, 2), horizontal and vertical, in units of half the picture.
         size_px: edge of the result.
     """
     matrix = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).view(-1, 2, 3)
@@ -147,7 +149,7 @@ def _looked_up(images: Tensor, cos: Tensor, sin: Tensor, shift: Tensor, size_px:
 
 
 def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random gain of each channel (±12 %), saturation and gamma; white stays nearly white."""
+    """Random gain per channel (±12 %), saturation and gamma; white stays nearly white."""
     count = len(images)
     gain = uniform((count, 3, 1, 1), 0.88, 1.12, generator)
     saturation = uniform((count, 1, 1, 1), 0.6, 1.3, generator)
@@ -158,7 +160,7 @@ def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def swap_channels(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Permute red, green and blue in half of the pictures, for colours that no emoji set uses."""
+    """Permute red, green and blue in half of the pictures, to show colours that no emoji set uses."""
     count, channels, height, width = images.shape
     keys = torch.rand((count, channels), generator=generator, device=images.device)
     order = keys.argsort(dim=1)[:, :, None, None].expand(-1, -1, height, width)
@@ -167,15 +169,15 @@ def swap_channels(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def coarsen(images: Tensor, generator: torch.Generator, size_px: int = 64) -> Tensor:
-    """Half of the pictures (N, 3, H, W) as if they had come at ``size_px`` and been enlarged."""
+    """Downscale half of the pictures (N, 3, H, W) to ``size_px`` and enlarge them again."""
     small = F.interpolate(images, size=(size_px, size_px), mode="bicubic", antialias=True)
     blurred = F.interpolate(small, size=images.shape[-2:], mode="bicubic").clamp(0, 1)
     kept = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device) < 0.5
     return torch.where(kept, images, blurred)
 
 
-def vary(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Outlines on half of the pictures, all moved and recoloured: (N, 3, H, W) in [0, 1]."""
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Augment (N, 3, H, W) in [0, 1]: outline half of the pictures, then move and recolour all."""
     lined = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device) < 0.5
     drawn = torch.where(lined, outline(images, generator), images)
-    return recolour(move(drawn, generator), generator)
+    return recolour(random_affine(drawn, generator), generator)

@@ -1,8 +1,8 @@
-"""The captioned emoji pictures that the starter models learn from, and the ones they are judged on.
+"""Captioned emoji pictures for training and evaluating the starter models.
 
-Training pictures come from four npm packages of the Iconify project, each one emoji set as SVG:
+Training pictures come from four npm packages of the Iconify project, each with one emoji set as SVG:
 Noto (Apache-2.0), Twemoji (CC BY 4.0), Fluent flat and Fluent gradient (both MIT). OpenMoji (CC
-BY-SA 4.0) is rendered for evaluation only; nothing is ever trained on it.
+BY-SA 4.0) is rendered for evaluation only, never for training.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ICON_SETS = {
         ),
     )
 }
-# The gradient package ships no code points; its icons are named exactly as in the flat package.
+# The gradient package has no code points; its icons have the same names as in the flat package.
 CODE_POINTS_FROM = {"fluent-emoji": "fluent-emoji-flat"}
 SKIN_TONE = re.compile(r" (?:light|medium-light|medium|medium-dark|dark) skin tone")
 VARIATION_SELECTOR = "\ufe0f"
@@ -55,8 +55,8 @@ class Pictures:
         images: uint8, (N, size, size, 3), on white.
         captions: N English names, such as "woman astronaut medium skin tone".
         concepts: N captions without skin tones, such as "woman astronaut".
-        sets: N names of the emoji set that drew the picture.
-        aliases: N further names, joined by "|", possibly empty.
+        sets: N names of the emoji set that each picture is from.
+        aliases: N strings of further names, joined by "|", possibly empty.
     """
 
     images: np.ndarray
@@ -83,9 +83,9 @@ class Pictures:
         return np.array([not is_held_out(concept) for concept in self.concepts])
 
     def unseen(self) -> np.ndarray:
-        """Mask of shape (N,): True where neither the concept nor, under another name, the picture is seen.
+        """Mask of shape (N,): True where neither the concept nor an identical picture is seen.
 
-        Some flags of one set, for one, are the same to the last pixel.
+        Within a set some flags of different names are identical in every pixel.
         """
         seen = self.seen()
         digests = np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in self.images])
@@ -96,7 +96,7 @@ class Pictures:
         return self.captions != self.concepts
 
     def names(self) -> list[list[str]]:
-        """For each picture its caption, then its aliases."""
+        """The names of each picture: its caption, then its aliases."""
         return [
             [str(caption), *filter(None, str(aliases).split("|"))]
             for caption, aliases in zip(self.captions, self.aliases, strict=True)
@@ -115,7 +115,7 @@ class Drawing:
 
 
 def is_held_out(concept: str) -> bool:
-    """Whether `concept` belongs to the tenth of all concepts that no training may see."""
+    """Whether `concept` is in the tenth of all concepts that is held out from training."""
     return hashlib.sha256(concept.encode()).digest()[0] % 10 == HELD_OUT_TENTH
 
 
@@ -143,11 +143,11 @@ def read_package(archive: Path, member: str) -> dict:
     """The JSON file `member` (icons.json, chars.json, …) of an Iconify npm archive.
 
     Raises:
-        KeyError: it holds no such file.
+        KeyError: there is no such file.
     """
     with tarfile.open(archive) as tar:
         stream = tar.extractfile(f"package/{member}")
-        assert stream is not None, f"{member} of {archive} is no file"
+        assert stream is not None, f"{member} in {archive} is not a file"
         return json.load(stream)
 
 
@@ -217,7 +217,7 @@ def render_all(drawings: list[Drawing], size_px: int, workers: int) -> Pictures:
 
     svgs = [drawing.svg for drawing in drawings]
     jobs = [(svgs[start : start + 64], size_px) for start in range(0, len(svgs), 64)]
-    # Forked, workers whose parent is killed would keep its lock on the work folder.
+    # Not fork: forked workers would keep the work folder's lock after their parent is killed.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         parts = list(tqdm(pool.map(_render_chunk, jobs), total=len(jobs), desc="rendering"))
     return Pictures(
@@ -230,7 +230,7 @@ def render_all(drawings: list[Drawing], size_px: int, workers: int) -> Pictures:
 
 
 def training_drawings(folder: Path) -> list[Drawing]:
-    """All drawings of the four training sets, their archives in `folder`."""
+    """All drawings of the four training sets; their archives are downloaded into `folder`."""
     archives = {name: package.fetch(folder) for name, package in ICON_SETS.items()}
     drawings: list[Drawing] = []
     for name in ICON_SETS:
@@ -241,15 +241,15 @@ def training_drawings(folder: Path) -> list[Drawing]:
 
 
 def cache_name(kind: str, size_px: int) -> str:
-    """File of the rendered pictures of a kind, ``train`` or ``openmoji``."""
+    """File name of the cached renders; `kind` is ``train`` or ``openmoji``."""
     return f"{kind}-{size_px}px.npz"
 
 
 def load_pictures(folder: Path, size_px: int, workers: int = 2) -> tuple[Pictures, Pictures]:
-    """Training pictures (all four sets, held-out concepts included) and OpenMoji's, cached.
+    """Training pictures (all four sets, held-out concepts included) and OpenMoji's, rendered once and cached.
 
     Args:
-        folder: work folder: holds the npm archives and the caches (see `cache_name`).
+        folder: work folder, with the npm archives and the caches (see `cache_name`).
         size_px: edge of the square renders in pixels.
         workers: rendering processes.
     """

@@ -1,4 +1,4 @@
-"""Finished starter models, written as fp16 safetensors into the folders that the packages load."""
+"""Export the finished starter models as fp16 safetensors into the folders that the packages load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CARD = "README.md"
 
 
 def export_clip(model: Any, config: dict[str, Any], folder: Path = CLIP_FOLDER) -> None:
-    """Write an open_clip model as a folder for ``local-dir:``; the tokenizer lies beside it."""
+    """Write an open_clip model and its tokenizer as a folder for ``local-dir:``."""
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     with atomic_write(folder / "open_clip_model.safetensors") as stream:
         stream.write(save(weights, metadata={"format": "pt"}))
@@ -30,15 +30,15 @@ def export_clip(model: Any, config: dict[str, Any], folder: Path = CLIP_FOLDER) 
 def export_pipeline(
     unet: Any, vae: Any, text_encoder: Any, scheduler: dict[str, Any], folder: Path = LDM_FOLDER
 ) -> None:
-    """Write a ``StableDiffusionPipeline`` folder in diffusers' own layout; its card is kept.
+    """Write a ``StableDiffusionPipeline`` folder in diffusers' layout; the model card stays.
 
-    The weights are rounded to fp16 in place: what is judged afterwards is what users load.
+    The models passed in are rounded to fp16 in place.
     """
     from diffusers import DDPMScheduler, StableDiffusionPipeline
 
     part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
     if old.exists() and not folder.exists():
-        old.replace(folder)  # an export was cut between its last two steps
+        old.replace(folder)  # an earlier export stopped between its two renames
     shutil.rmtree(part, ignore_errors=True)
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
@@ -51,21 +51,21 @@ def export_pipeline(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(part, safe_serialization=True)
-    _tidy(part)
+    _clean_configs(part)
     if (folder / CARD).exists():
         shutil.copyfile(folder / CARD, part / CARD)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        folder.replace(old)  # not deleted yet: it holds the card
+        folder.replace(old)  # a backup with the card until the new folder is in place
     part.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _tidy(folder: Path) -> None:
-    """Take the folder they were loaded from out of the configurations, and ask for loading in fp32.
+def _clean_configs(folder: Path) -> None:
+    """Remove local paths from the component configs and set the text encoder's dtype to fp32.
 
-    transformers loads a text encoder in the type it was stored in, diffusers the rest in fp32; the
-    two would not work together.
+    transformers loads a text encoder in its stored dtype, diffusers the other models in fp32; mixed
+    dtypes would fail.
     """
     for path in folder.rglob("config.json"):
         content = json.loads(path.read_text(encoding="utf-8"))

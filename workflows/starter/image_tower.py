@@ -1,8 +1,8 @@
-"""The CLIP's image tower once more, at full size, against its own finished text tower.
+"""Continue training the CLIP's image tower at full resolution, with the text tower frozen.
 
-As locked-image tuning (Zhai et al. 2022), the towers' parts exchanged: text that stays as it is needs
-no computing, so that each picture is told from all captions instead of from those of its batch, at
-more than twice the pixels. What prompts mean to the U-Net does not change.
+Like locked-image tuning (Zhai et al. 2022), but with the text tower locked. Its embeddings are computed
+once, so each picture is compared with all captions instead of those of its batch, at more than twice
+the pixels. The text encoder that the U-Net shares does not change.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workflows.starter.architecture import encode_text, normalise, tokenize
-from workflows.starter.clip import MAX_LOGIT_SCALE, clip_figures
-from workflows.starter.emoji_batches import CaptionSampler, NameSampler, as_floats, coarsen, vary
+from workflows.starter.clip import MAX_LOGIT_SCALE, clip_metrics
+from workflows.starter.emoji_batches import CaptionSampler, NameSampler, as_floats, augment, coarsen
 from workflows.starter.emoji_sets import Pictures
 from workflows.starter.recipe import RECIPES
 
 RECIPE = RECIPES["image"]
-TRUNK_RATE = 0.3  # of the learning rate: what ImageNet taught is worth keeping
+TRUNK_LR_SCALE = 0.3  # keeps more of the ImageNet pretraining
 
 
 class ImageTowerTask:
-    """Which of all captions is a picture's? The text tower stays as it is."""
+    """Classify each picture among all captions; the text tower is frozen."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class ImageTowerTask:
         return embeddings[torch.from_numpy(places).to(self.device)]
 
     def parameter_groups(self) -> list[dict]:
-        """The trunk at a fraction of the rate, its projection, and the logit scale."""
+        """The trunk at a fraction of the learning rate, its projection, and the logit scale."""
         trunk = list(self.model.visual.trunk.parameters())
         head = list(self.model.visual.head.parameters())
         return [
-            {"params": [p for p in trunk if p.ndim > 1], "lr_scale": TRUNK_RATE},
+            {"params": [p for p in trunk if p.ndim > 1], "lr_scale": TRUNK_LR_SCALE},
             {
                 "params": [p for p in trunk if p.ndim <= 1],
-                "lr_scale": TRUNK_RATE,
+                "lr_scale": TRUNK_LR_SCALE,
                 "weight_decay": 0.0,
             },
             {"params": head},
@@ -72,9 +72,9 @@ class ImageTowerTask:
         ]
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Cross-entropy of each picture over all captions, its own now and then by another name."""
+        """Cross-entropy of each picture over all captions; an alias sometimes replaces its own caption."""
         rows = self.sampler.draw(RECIPE.batch_size, generator)
-        images = vary(as_floats(self.images[rows], self.device), generator)
+        images = augment(as_floats(self.images[rows], self.device), generator)
         images = coarsen(images, generator).contiguous(memory_format=torch.channels_last)
         image = self.model.encode_image(normalise(images), normalize=True)
         own = self.names[self.name_sampler.draw(rows, generator).to(self.device)]
@@ -86,5 +86,5 @@ class ImageTowerTask:
         return F.cross_entropy(scale * cosines, target)
 
     def measure(self, model: Any) -> dict[str, float]:
-        """See `clip_figures`."""
-        return clip_figures(model, self.tokenizer, self.pictures, self.openmoji)
+        """See `clip_metrics`."""
+        return clip_metrics(model, self.tokenizer, self.pictures, self.openmoji)

@@ -1,8 +1,8 @@
-"""The training loop of the starter models: seeded by step, logged, and resumable after any kill.
+"""The training loop of the starter models: seeded by step, logged, resumable after a kill.
 
-The randomness of a step is a function of (seed, step) alone, so a checkpoint needs no generator
-state, and on a CPU with as many threads a resumed run computes what an uninterrupted one would have.
-(On CUDA some sums are taken in any order.)
+A step's randomness depends only on (seed, step), so a checkpoint needs no generator state. On a CPU
+with the same number of threads a resumed run gives the same weights as an uninterrupted one. (On CUDA
+some sums have no fixed order.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_GRAD_NORM = 1.0
 
 
 class Task(Protocol):
-    """What a starter model brings to the loop."""
+    """A model with its training loss and its metrics."""
 
     model: nn.Module
 
@@ -36,16 +36,16 @@ class Task(Protocol):
         ...
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Scalar loss of one batch; all randomness from `generator`."""
+        """Scalar loss of one batch; all randomness comes from `generator`."""
         ...
 
     def measure(self, model: nn.Module) -> dict[str, float]:
-        """Figures on data that is never trained on."""
+        """Metrics on held-out data."""
         ...
 
 
 class TrainingState:
-    """Model, its moving average and optimizer, saved together as one safetensors file."""
+    """Model, its moving average (EMA) and optimizer, saved together as one safetensors file."""
 
     def __init__(self, task: Task, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -61,15 +61,15 @@ class TrainingState:
         self.step = 0
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """Trainable parameters in the optimizer's order."""
+        """Trainable parameters, in the optimizer's order."""
         return (p for group in self.optimizer.param_groups for p in group["params"])
 
     def update(self, loss: Tensor) -> None:
-        """One optimizer step on `loss`, then one of the moving average.
+        """One optimizer step on `loss`, then update the moving average.
 
         Raises:
             FloatingPointError: the loss is not finite.
-            RuntimeError: its gradient is not.
+            RuntimeError: the gradient is not finite.
         """
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"loss is {loss.item()} at step {self.step}")
@@ -80,34 +80,34 @@ class TrainingState:
         nn.utils.clip_grad_norm_(self.parameters(), MAX_GRAD_NORM, error_if_nonfinite=True)
         self.optimizer.step()
         self.step += 1
-        # A short average at first: the initial weights know little (as in Karras et al. 2024, sec. 3).
+        # A short average at first, to forget the initial weights (as in Karras et al. 2024, sec. 3).
         decay = min(self.recipe.ema_decay, self.step / (self.step + 9))
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
                 self.ema[name].lerp_(value.detach(), 1 - decay)
 
-    def save(self, path: Path, made_from: Mapping[str, str]) -> None:
-        """Write everything to `path`, atomically, and what it was `made_from` (see `train`)."""
+    def save(self, path: Path, inputs: Mapping[str, str]) -> None:
+        """Write a checkpoint to `path`, atomically; for `inputs` see `train`."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"{checkpoint.AVERAGE}{name}": value for name, value in self.ema.items()}
+        tensors |= {f"{checkpoint.EMA_PREFIX}{name}": value for name, value in self.ema.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
         tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
         with atomic_write(path) as stream:
-            said = checkpoint.metadata(self.step, self.recipe, made_from)
-            stream.write(save(tensors, said))
+            metadata = checkpoint.encode_metadata(self.step, self.recipe, inputs)
+            stream.write(save(tensors, metadata))
 
     def load(self, path: Path) -> None:
-        """Continue from what `save` wrote."""
+        """Restore the state that `save` wrote."""
         model: dict[str, Tensor] = {}
         optimizer: dict[int, dict[str, Tensor]] = {}
-        self.step = checkpoint.told(path).step
+        self.step = checkpoint.read_metadata(path).step
         with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
+            for key in file.keys():  # noqa: SIM118 (a safetensors file is not a dict)
                 kind, _, name = key.partition("/")
                 if kind == "model":
                     model[name] = file.get_tensor(key)
-                elif key.startswith(checkpoint.AVERAGE):
+                elif key.startswith(checkpoint.EMA_PREFIX):
                     self.ema[name].copy_(file.get_tensor(key))
                 else:
                     index, _, field = name.partition("/")
@@ -116,18 +116,19 @@ class TrainingState:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
         for parameter, state in self.optimizer.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW goes through memory, not by index
+            # Fused AdamW needs moments in their parameter's memory layout.
+            for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
-def train(task: Task, recipe: Recipe, folder: Path, made_from: Mapping[str, str]) -> None:
-    """Train to `recipe.steps`, continuing from the checkpoint in `folder` if there is one.
+def train(task: Task, recipe: Recipe, folder: Path, inputs: Mapping[str, str]) -> None:
+    """Train to `recipe.steps`, resuming from the checkpoint in `folder` if there is one.
 
-    Figures are appended to `folder/metrics.jsonl` whenever a checkpoint is written. `made_from` is the
-    sha256 of each file that the task was made from, by name.
+    Metrics are appended to `folder/metrics.jsonl` with each checkpoint. `inputs` has the sha256 of each
+    file that the task reads, by name.
 
     Raises:
-        UserError: the checkpoint was trained otherwise; see `checkpoint.check_resumable`.
+        UserError: the checkpoint has another recipe or inputs; see `checkpoint.check_resumable`.
     """
     from tqdm import tqdm
 
@@ -135,7 +136,7 @@ def train(task: Task, recipe: Recipe, folder: Path, made_from: Mapping[str, str]
     path = folder / checkpoint.NAME
     state = TrainingState(task, recipe)
     if path.exists():
-        checkpoint.check_resumable(path, recipe, made_from)
+        checkpoint.check_resumable(path, recipe, inputs)
         state.load(path)
     log = folder / "metrics.jsonl"
     _cut_log(log, state.step)
@@ -150,32 +151,32 @@ def train(task: Task, recipe: Recipe, folder: Path, made_from: Mapping[str, str]
         losses.append(loss.item())
         bar.update()
         if state.step % recipe.measure_every == 0 or state.step == recipe.steps:
-            figures = _measure_ema(task, state)
-            row = {"step": state.step, "loss": sum(losses) / len(losses), **figures}
+            metrics = _measure_ema(task, state)
+            row = {"step": state.step, "loss": sum(losses) / len(losses), **metrics}
             losses.clear()
             bar.write(json.dumps({key: round(value, 4) for key, value in row.items()}))
             with log.open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
-            state.save(path, made_from)  # last: what is cut before is measured again
+            state.save(path, inputs)  # last: after a kill before it, the steps are repeated
     bar.close()
 
 
 def _cut_log(log: Path, step: int) -> None:
-    """Take out what a killed run has noted after its last checkpoint, at ``step``."""
+    """Remove the rows that a killed run logged after its last checkpoint, at ``step``."""
     lines = log.read_text().splitlines() if log.exists() else []
     with atomic_write(log) as stream:
         for line in lines:
-            with suppress(ValueError):  # cut within the line
+            with suppress(ValueError):  # an incomplete line
                 if json.loads(line)["step"] <= step:
                     stream.write(f"{line}\n".encode())
 
 
 @torch.inference_mode()
 def _measure_ema(task: Task, state: TrainingState) -> dict[str, float]:
-    """Figures of the moving average; the trained weights are put back afterwards."""
+    """Metrics of the moving average; the trained weights are restored afterwards."""
     trained = {name: value.clone() for name, value in state.model.state_dict().items()}
     state.model.load_state_dict(state.ema)
     state.model.eval()
-    figures = task.measure(state.model)
+    metrics = task.measure(state.model)
     state.model.load_state_dict(trained)
-    return figures
+    return metrics

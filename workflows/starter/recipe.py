@@ -1,4 +1,4 @@
-"""How long and how fast each starter model is trained."""
+"""The training hyperparameters of each starter model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast one starter model is trained.
+    """The training hyperparameters of one stage.
 
     Attributes:
-        steps: optimizer steps from start to end.
-        batch_size: samples a step.
-        learning_rate: after `warmup_steps` of linear rise.
+        steps: optimizer steps in total.
+        batch_size: samples per step.
+        learning_rate: after the linear warm-up of `warmup_steps`.
         weight_decay: AdamW's.
-        cooldown_share: the last part of the steps, in which the learning rate falls to zero.
-        ema_decay: of the weights that are exported.
+        cooldown_share: share of the steps, at the end, in which the learning rate falls to zero.
+        ema_decay: of the moving average of the weights, which is exported.
         measure_every: steps between measurements; a checkpoint is written with each.
         seed: of the initial weights, the batches and the noise.
     """
@@ -32,21 +32,21 @@ class Recipe:
     seed: int = 0
 
     @property
-    def hot_steps(self) -> int:
-        """Steps before the learning rate begins to fall."""
+    def cooldown_start(self) -> int:
+        """The step at which the learning rate begins to fall."""
         return round(self.steps * (1 - self.cooldown_share))
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, constant, then down to zero as 1 - sqrt over the last `cooldown_share`.
+        """Linear warm-up, constant, then a cooldown to zero: 1 - sqrt over the last `cooldown_share`.
 
-        The shape of Hägele et al. 2024 (sec. 3), which can be prolonged until it begins to cool.
+        From Hägele et al. 2024 (sec. 3); training can be extended until the cooldown begins.
         """
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        if step < self.hot_steps:
+        if step < self.cooldown_start:
             return self.learning_rate
-        cooled = (step - self.hot_steps) / (self.steps - self.hot_steps)
-        return self.learning_rate * (1 - math.sqrt(cooled))
+        progress = (step - self.cooldown_start) / (self.steps - self.cooldown_start)
+        return self.learning_rate * (1 - math.sqrt(progress))
 
 
 RECIPES = {
@@ -70,11 +70,11 @@ RECIPES = {
         steps=8_250, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
         cooldown_share=0.0, ema_decay=0.9985, measure_every=250, seed=3,
     ),
-    # Then with each picture in other places and sizes as well: drawn as they are, two thousand are learned
-    # by heart, and a fine-tuning to drawings of another cut has to forget them first.
+    # Adds each picture in other positions and sizes. Without them the U-Net memorises its two thousand
+    # pictures, and fine-tuning on drawings of other proportions has to undo that first.
     "placed": Recipe(
         steps=12_000, batch_size=32, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01,
         ema_decay=0.9985, measure_every=250, seed=6,
     ),
 }  # fmt: skip
-"""By the names of the stages, in their order."""
+"""Recipes by stage name, in the order of training."""

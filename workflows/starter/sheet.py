@@ -19,23 +19,23 @@ COMMON = (
     *("snowflake", "deciduous tree", "evergreen tree", "cactus", "rose", "sunflower", "tulip"),
     *("house", "automobile", "bus", "helicopter", "rocket", "airplane", "sailboat"),
     *("soccer ball", "umbrella", "key", "crown", "alarm clock", "candle"),
-)  # concepts that the U-Net was trained on, in drawings of one set
+)  # concepts that the U-Net was trained on, in the style of one set
 UNSEEN = (
     *("banana", "birthday cake", "fire", "fish", "bicycle"),
     *("basketball", "balloon", "baseball", "grapes", "penguin"),
-)  # of the tenth that was held out
+)  # held-out concepts
 COLUMNS = 10
 LABEL_PX = 14
-SCALE = 2  # times the size that is drawn
+SCALE = 2  # enlargement
 GUIDANCE_SCALE = 3.0
 
 
 def load_pipeline(lora: Path | None = None, folder: Path = LDM_FOLDER) -> Any:
-    """The built-in pipeline with DPM-Solver++, as a user of diffusers would have it.
+    """Load the built-in pipeline with DPM-Solver++, through the public API of diffusers.
 
     Args:
-        lora: an exported LoRA to load into it.
-        folder: where the pipeline lies.
+        lora: folder of an exported LoRA to load.
+        folder: the pipeline's folder.
     """
     import torch
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -49,7 +49,7 @@ def load_pipeline(lora: Path | None = None, folder: Path = LDM_FOLDER) -> Any:
 
 
 def draw(pipeline: Any, prompts: tuple[str, ...], steps: int = 20) -> list[Image]:
-    """One sample for each prompt, seeded by its place."""
+    """One sample for each prompt, seeded by its position in ``prompts``."""
     import torch
 
     images: list[Image] = []
@@ -66,7 +66,7 @@ def draw(pipeline: Any, prompts: tuple[str, ...], steps: int = 20) -> list[Image
 
 
 def lay_out(images: list[Image], labels: tuple[str, ...]) -> Image:
-    """Pictures in rows of ten, enlarged, each with its label below."""
+    """A sheet of the images, enlarged, in rows of ten, each with its label below."""
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = (side * SCALE for side in images[0].size)
@@ -81,10 +81,10 @@ def lay_out(images: list[Image], labels: tuple[str, ...]) -> Image:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Draw the sheet that the command line asks for."""
+    """Draw the sheet and save it to the file named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m workflows.starter.sheet", description=__doc__)
-    parser.add_argument("file", type=Path, help="where the sheet goes, a png or webp")
-    parser.add_argument("--lora", type=Path, help="a folder that the fine-tuning exported")
+    parser.add_argument("file", type=Path, help="the sheet to write, a png or webp")
+    parser.add_argument("--lora", type=Path, help="folder of an exported LoRA")
     chosen = parser.parse_args(arguments)
     prompts = COMMON + UNSEEN
     lay_out(draw(load_pipeline(chosen.lora), prompts), prompts).save(chosen.file)

@@ -1,4 +1,4 @@
-"""The starter CLIP's text tower as the transformers model that diffusers' pipelines carry."""
+"""Convert the starter CLIP's text tower to the transformers model that diffusers pipelines use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 def convert_text_tower(text: Any) -> Any:
-    """An open_clip ``TextTransformer`` as a ``CLIPTextModel`` with the same hidden states.
+    """Convert an open_clip ``TextTransformer`` to a ``CLIPTextModel`` with the same hidden states.
 
-    open_clip keeps the query, key and value projections in one matrix, transformers in three. The
-    projection into the joint space is left out: a U-Net attends to the hidden states before it.
+    open_clip keeps the query, key and value projections in one matrix, transformers in three. The final
+    projection is left out: a U-Net attends to the hidden states before it.
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -70,7 +70,7 @@ def _of(name: str, module: nn.Module) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def hidden_states(text_encoder: Any, tokenizer: Any, captions: list[str]) -> Tensor:
-    """What ``StableDiffusionPipeline`` conditions on: (N, context, width), padding included."""
+    """The text states that ``StableDiffusionPipeline`` conditions on: (N, context, width), with padding."""
     tokens = tokenizer(
         captions,
         padding="max_length",

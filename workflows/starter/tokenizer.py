@@ -1,4 +1,4 @@
-"""The starter models' tokenizer: OpenAI's byte-pair encoding cut to its first 4,096 merges."""
+"""The starter models' tokenizer: the first 4,096 merges of OpenAI CLIP's byte-pair encoding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VOCAB_SIZE = 2 * 256 + MERGES + 2
 
 
 def merges() -> list[tuple[str, str]]:
-    """The first `MERGES` merges of the list that open_clip ships, most frequent first."""
+    """The first `MERGES` merges of open_clip's list, most frequent first."""
     packed = files("open_clip").joinpath("bpe_simple_vocab_16e6.txt.gz").read_bytes()
     lines = gzip.decompress(packed).decode("utf-8").split("\n")[1 : MERGES + 1]
     pairs = [line.split() for line in lines]
@@ -28,7 +28,7 @@ def merges() -> list[tuple[str, str]]:
 
 
 def vocabulary(pairs: list[tuple[str, str]]) -> dict[str, int]:
-    """Token to id: bytes, bytes that end a word, merges in order, start and end of text."""
+    """Map token to id: bytes, bytes at the end of a word, merges in order, start and end of text."""
     from open_clip.tokenizer import bytes_to_unicode
 
     characters = list(bytes_to_unicode().values())
@@ -55,7 +55,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer in `folder`, written there first if it is missing."""
+    """Load the tokenizer from `folder`; writes it first if missing."""
     from transformers import CLIPTokenizer
 
     if not (folder / "vocab.json").exists():

@@ -22,12 +22,12 @@ from workflows.starter.vae import LATENT_CHANNELS
 RECIPE, PLACED_RECIPE = RECIPES["unet"], RECIPES["placed"]
 PLACEMENTS = 6
 CAPTION_DROPOUT = 0.1
-TONED_WEIGHT = 0.5  # few concepts, and the tone is soon learned
-# One set: captions do not say the style, so that with four each caption would have four answers, and a
-# model of this size and training would blend them.
+TONED_WEIGHT = 0.5  # low: few concepts have skin tones, and the tones are learned quickly
+# One set only: captions do not name the style, so with four sets each caption would have four targets,
+# which a model of this size would blend.
 SET = "twemoji"
-HELD_OUT_DRAWS, JUDGED_DRAWS = 128, 1280
-BATCH = 64  # pictures that are judged at a time
+EVAL_DRAWS, FINAL_EVAL_DRAWS = 128, 1280  # at each checkpoint; in the `measure` stage
+EVAL_BATCH_SIZE = 64
 LATENT_SIZE = 16
 SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -43,14 +43,14 @@ CONFIG: dict[str, Any] = {
     "sample_size": LATENT_SIZE,
     "in_channels": LATENT_CHANNELS,
     "out_channels": LATENT_CHANNELS,
-    # A caption is one concept, so that it is attended to at the lowest level alone: half as fast again.
+    # A caption is one concept: cross-attention at the lowest resolution is enough, and 1.5 times as fast.
     "block_out_channels": (48, 96, 192),
     "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     "layers_per_block": 1,
     "cross_attention_dim": 192,
-    # Pooled it joins the timestep, too, and so reaches every level: in 400 steps the loss at high noise
-    # came to lean on the caption more than twice as much.
+    # The pooled caption is also added to the timestep embedding and so reaches every level: after 400
+    # steps the caption's effect on the loss at high noise was more than twice as large.
     "addition_embed_type": "text",
     "addition_embed_type_num_heads": 4,
     "attention_head_dim": 6,  # diffusers takes this as the number of heads, 32 wide each
@@ -59,7 +59,7 @@ CONFIG: dict[str, Any] = {
 
 
 def build_unet() -> nn.Module:
-    """A randomly initialised UNet2DConditionModel of the starter's shape."""
+    """A randomly initialised UNet2DConditionModel of the starter's architecture."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(**CONFIG)
@@ -73,26 +73,29 @@ def build_schedule() -> NoiseSchedule:
 
 
 @torch.inference_mode()
-def encode(
-    vae: Any, pictures: Pictures, change: Callable[[Tensor], Tensor] | None = None
+def encode_latents(
+    vae: Any, pictures: Pictures, transform: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """Means of the pictures' codes (N, 16, 16, 16), not yet scaled; of 64 px or ``change``d to that."""
+    """Unscaled latent means (N, 16, 16, 16) of the pictures.
+
+    ``transform`` turns pictures (N, 3, H, W) that are not 64 px into 64 px ones.
+    """
     device = next(vae.parameters()).device
     found = []
     for part in np.array_split(pictures.images, max(1, len(pictures) // 64)):
         images = as_floats(part, device)
-        images = images if change is None else change(images)
+        images = images if transform is None else transform(images)
         found.append(vae.encode(images * 2 - 1).latent_dist.mean.cpu())
     return torch.cat(found)
 
 
 def latent_scale(vae: Any, pictures: Pictures) -> float:
-    """One over the standard deviation of the training pictures' codes, from every eighth of them."""
-    return float(1 / encode(vae, pictures.select(pictures.seen().nonzero()[0][::8])).std())
+    """The VAE's scaling factor: 1 / standard deviation of the latents of every eighth training picture."""
+    return float(1 / encode_latents(vae, pictures.select(pictures.seen().nonzero()[0][::8])).std())
 
 
 class HeldOut:
-    """Pictures of unseen concepts, each with its own fixed noise and timestep, from little noise to much."""
+    """Pictures of unseen concepts, each with a fixed noise and timestep, by rising noise level."""
 
     def __init__(
         self,
@@ -104,8 +107,8 @@ class HeldOut:
     ) -> None:
         """``encoders`` are VAE, text encoder and tokenizer.
 
-        There are ``count`` draws of a noise and its level, spread over the pictures; of fewer pictures
-        each is drawn several times.
+        ``count`` draws of noise and timestep are spread evenly over the pictures; a picture is used
+        several times if there are fewer than ``count``.
         """
         vae, text_encoder, tokenizer = encoders
         unseen = pictures.select(pictures.unseen())
@@ -113,11 +116,11 @@ class HeldOut:
         generator = torch.Generator().manual_seed(RECIPE.seed)
         self.device = device
         self.schedule = build_schedule().to(device)
-        self.latents = encode(vae, chosen) * scaling_factor
+        self.latents = encode_latents(vae, chosen) * scaling_factor
         self.text = hidden_states(text_encoder, tokenizer, [str(name) for name in chosen.captions])
         self.toned = torch.from_numpy(chosen.toned())
         self.noise = torch.randn(self.latents.shape, generator=generator)
-        # Pictures lie in the order of their code points; one noise level is not to be all faces.
+        # Shuffle: pictures are sorted by code point, and one noise level would be all faces.
         order = torch.randperm(count, generator=generator)
         self.latents, self.text = self.latents[order], self.text[order]
         self.toned = self.toned[order]
@@ -125,9 +128,9 @@ class HeldOut:
 
     @torch.inference_mode()
     def losses(self, model: Any) -> Tensor:
-        """Denoising loss of each picture, (count,), by rising noise."""
+        """Denoising loss of each draw, (count,), by rising noise level."""
         everything = (self.latents, self.noise, self.timesteps, self.text)
-        parts = zip(*(tensor.split(BATCH) for tensor in everything), strict=True)
+        parts = zip(*(tensor.split(EVAL_BATCH_SIZE) for tensor in everything), strict=True)
         return torch.cat(
             [
                 denoising_loss(model, self.schedule, *(t.to(self.device) for t in part)).cpu()
@@ -137,7 +140,7 @@ class HeldOut:
 
 
 class UnetTask:
-    """Denoising of cached latents, given cached text embeddings."""
+    """Denoise cached latents, conditioned on cached text embeddings."""
 
     recipe = RECIPE
 
@@ -151,16 +154,16 @@ class UnetTask:
         self.scaling_factor = latent_scale(vae, pictures)
         pictures = pictures.select(pictures.sets == SET)
         seen = pictures.select(pictures.seen())
-        self.latents = encode(vae, seen) * self.scaling_factor
+        self.latents = encode_latents(vae, seen) * self.scaling_factor
         self.sampler = CaptionSampler(seen, TONED_WEIGHT)
         captions, self.caption_of = np.unique(seen.captions, return_inverse=True)
         self.text = hidden_states(text_encoder, tokenizer, [str(caption) for caption in captions])
         self.no_caption = hidden_states(text_encoder, tokenizer, [""])
         encoders = (vae, text_encoder, tokenizer)
-        self.heldout = HeldOut(pictures, encoders, self.scaling_factor, HELD_OUT_DRAWS, device)
+        self.heldout = HeldOut(pictures, encoders, self.scaling_factor, EVAL_DRAWS, device)
 
     def parameter_groups(self) -> list[dict]:
-        """Decayed matrices and undecayed vectors."""
+        """Matrices with weight decay, vectors without."""
         weights = list(self.model.parameters())
         return [
             {"params": [p for p in weights if p.ndim > 1]},
@@ -168,7 +171,7 @@ class UnetTask:
         ]
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Mean denoising loss of a batch; timesteps are stratified over it."""
+        """Mean denoising loss of a batch; timesteps are stratified over the batch."""
         rows = self.sampler.draw(self.recipe.batch_size, generator)
         latents = self.draw_latents(rows, generator).to(self.device)
         text = self.text[self.caption_of[rows.numpy()]].to(self.device)
@@ -177,7 +180,7 @@ class UnetTask:
         offset = torch.rand(1, generator=generator, device=self.device)
         places = torch.arange(len(rows), device=self.device) + offset
         timesteps = (places / len(rows) * len(self.schedule)).long()
-        timesteps = timesteps.clamp_max(len(self.schedule) - 1)  # a quotient may round up to 1
+        timesteps = timesteps.clamp_max(len(self.schedule) - 1)  # rounding may reach len
         noise = torch.randn(latents.shape, generator=generator, device=self.device)
         return denoising_loss(self.model, self.schedule, latents, noise, timesteps, text).mean()
 
@@ -186,7 +189,7 @@ class UnetTask:
         return self.latents[rows]
 
     def measure(self, model: Any) -> dict[str, float]:
-        """Mean loss on pictures of unseen concepts, and by thirds of the noise levels."""
+        """Mean loss on pictures of unseen concepts: overall and by thirds of the noise levels."""
         losses = self.heldout.losses(model)
         thirds = zip(("low", "middle", "high"), losses.tensor_split(3), strict=True)
         return {"heldout": float(losses.mean())} | {
@@ -195,20 +198,20 @@ class UnetTask:
 
 
 class PlacedUnetTask(UnetTask):
-    """The same, going on from a trained U-Net, with each picture in several places."""
+    """Continue from a trained U-Net, with each picture in several positions and sizes."""
 
     recipe = PLACED_RECIPE
 
     def __init__(self, unet: Any, large: Pictures, pictures: Pictures, *encoders: Any) -> None:
-        """``large`` are the same pictures at more than 64 px, to be moved without a blur.
+        """``large`` are the same pictures at more than 64 px, so that scaling them does not blur.
 
         Raises:
-            UserError: they are not the same.
+            UserError: the two show different pictures.
         """
         if not np.array_equal(large.captions, pictures.captions):
             raise UserError(
                 "the work folder's train-64px.npz and train-96px.npz show different pictures; install the "
-                "versions that constraints.txt names and delete the one that was rendered with others"
+                "versions that constraints.txt names and delete the one that was rendered with other versions"
             )
         super().__init__(pictures, *encoders)
         self.model = unet.to(self.device)
@@ -216,21 +219,24 @@ class PlacedUnetTask(UnetTask):
         large = large.select(large.sets == SET)
         large = large.select(large.seen())
         generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
-        moved = [encode(vae, large, partial(place, generator=generator)) for _ in range(PLACEMENTS)]
+        moved = [
+            encode_latents(vae, large, partial(place, generator=generator))
+            for _ in range(PLACEMENTS)
+        ]
         self.latents = torch.stack([self.latents, *(some * self.scaling_factor for some in moved)])
 
     def draw_latents(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Latents of the pictures at ``rows``, each in one of its places."""
+        """Latents of the pictures at ``rows``, each in one of its placements."""
         places = torch.randint(
             len(self.latents), (len(rows),), generator=generator, device=self.device
         )
         return self.latents[places.cpu(), rows]
 
 
-def unet_figures(pictures: Pictures, folder: Path, device: torch.device) -> dict[str, float]:
-    """Loss of the pipeline in ``folder`` on pictures of unseen concepts.
+def unet_metrics(pictures: Pictures, folder: Path, device: torch.device) -> dict[str, float]:
+    """Loss of the pipeline in ``folder`` on pictures of unseen concepts, and their number.
 
-    Of all, of those without skin tones, and of all by tenths of the noise levels; and how many pictures.
+    The loss is over all, over those without skin tones, and over all by tenths of the noise levels.
     """
     from diffusers import StableDiffusionPipeline
 
@@ -238,7 +244,7 @@ def unet_figures(pictures: Pictures, folder: Path, device: torch.device) -> dict
     vae = pipeline.vae
     encoders = (vae, pipeline.text_encoder, pipeline.tokenizer)
     chosen = pictures.select(pictures.sets == SET)
-    heldout = HeldOut(chosen, encoders, vae.config.scaling_factor, JUDGED_DRAWS, device)
+    heldout = HeldOut(chosen, encoders, vae.config.scaling_factor, FINAL_EVAL_DRAWS, device)
     losses = heldout.losses(pipeline.unet.eval())
     tenths = enumerate(losses.tensor_split(10))
     return {

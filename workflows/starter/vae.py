@@ -16,7 +16,7 @@ LATENT_CHANNELS = 16
 KL_WEIGHT = 1e-4
 EDGE_WEIGHT = 1.0
 SQUARE_WEIGHT = 4.0
-JUDGED_EVERY = 16  # OpenMoji pictures; enough to follow a training, which all of them would slow
+EVAL_STRIDE = 16  # every 16th OpenMoji picture is enough during training; all would slow it
 CONFIG: dict[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
@@ -32,28 +32,28 @@ CONFIG: dict[str, Any] = {
 
 
 def build_vae() -> nn.Module:
-    """A randomly initialised AutoencoderKL of the starter's shape."""
+    """A randomly initialised AutoencoderKL of the starter's architecture."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(**CONFIG)
 
 
 def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
-    """L1, L1 between pixel differences (edges) and squared error; images (N, 3, H, W) in [-1, 1]."""
+    """L1, L1 of pixel differences (edges) and squared error, weighted; images (N, 3, H, W) in [-1, 1]."""
     error = decoded - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return error.abs().mean() + EDGE_WEIGHT * edges + SQUARE_WEIGHT * error.square().mean()
 
 
 def psnr_db(decoded: Tensor, images: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture (N,), both (N, 3, H, W) in [-1, 1]."""
+    """Peak signal-to-noise ratio of each picture, (N,), in dB; both (N, 3, H, W) in [-1, 1]."""
     error = (decoded.clamp(-1, 1) - images).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(4 / error)
 
 
 @torch.inference_mode()
-def vae_figures(model: Any, images: Tensor) -> dict[str, float]:
-    """Mean PSNR of decoded code means, and the codes' spread; images (N, 3, H, W) in [-1, 1]."""
+def vae_metrics(model: Any, images: Tensor) -> dict[str, float]:
+    """Mean PSNR of decoded latent means, and the latents' standard deviation; images (N, 3, H, W) in [-1, 1]."""
     code = torch.cat([model.encode(part).latent_dist.mean for part in images.split(64)])
     decoded = torch.cat([model.decode(part).sample for part in code.split(64)])
     return {
@@ -63,7 +63,7 @@ def vae_figures(model: Any, images: Tensor) -> dict[str, float]:
 
 
 class VaeTask:
-    """Reconstruction of plain and outlined pictures through a narrow, noisy code."""
+    """Reconstruct plain and outlined pictures from sampled latents."""
 
     def __init__(self, pictures: Pictures, openmoji: Pictures, device: torch.device) -> None:
         torch.manual_seed(RECIPE.seed)
@@ -72,14 +72,14 @@ class VaeTask:
         seen = pictures.select(pictures.seen())
         self.images = torch.from_numpy(seen.images)
         self.sampler = CaptionSampler(seen)
-        self.judged = as_floats(openmoji.images[::JUDGED_EVERY], device) * 2 - 1
+        self.eval_images = as_floats(openmoji.images[::EVAL_STRIDE], device) * 2 - 1
 
     def parameter_groups(self) -> list[dict]:
-        """One group of all weights."""
+        """One group with all weights."""
         return [{"params": list(self.model.parameters())}]
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Reconstruction plus a light pull of the code to the unit normal."""
+        """Reconstruction loss plus a small KL divergence to the unit normal."""
         rows = self.sampler.draw(RECIPE.batch_size, generator)
         images = as_floats(self.images[rows], self.device)
         lined = torch.rand((len(rows), 1, 1, 1), generator=generator, device=self.device) < 0.5
@@ -92,5 +92,5 @@ class VaeTask:
         return reconstruction_loss(decoded, images) + KL_WEIGHT * divergence
 
     def measure(self, model: Any) -> dict[str, float]:
-        """See `vae_figures`."""
-        return vae_figures(model, self.judged)
+        """See `vae_metrics`."""
+        return vae_metrics(model, self.eval_images)

@@ -1,4 +1,4 @@
-"""Each benchmark, made small, runs to its end and prints what it is for."""
+"""Each benchmark runs on little data and prints its result."""
 
 import re
 
@@ -16,7 +16,7 @@ def one_round(monkeypatch):
     monkeypatch.setattr(compare, "ROUNDS", 1)
 
 
-def test_ratios_are_of_the_rounds(capsys, monkeypatch):
+def test_ratios_are_medians_over_the_rounds(capsys, monkeypatch):
     seconds = iter([0, 2, 10, 11])  # A takes 2 s, B takes 1 s
     monkeypatch.setattr(compare.time, "perf_counter", lambda: next(seconds))
     compare.compare("title", {"slow": lambda: None, "fast": lambda: None}, 8, "pairs")
@@ -27,7 +27,7 @@ def test_ratios_are_of_the_rounds(capsys, monkeypatch):
     ]
 
 
-def test_pictures_are_their_numbers_alone():
+def test_a_picture_depends_on_its_number_only():
     few, every = (Photographs(5, 64, distinct).source() for distinct in (2, None))
     assert [c.key for c in few.candidates()] == [c.key for c in every.candidates()]
     assert few.load("3")[:-4] == few.load("1")[:-4] == every.load("1") != every.load("3")
@@ -39,7 +39,7 @@ def test_deciding(capsys, monkeypatch):
     deciding.run()
     printed = capsys.readouterr().out
     kept = int(re.search(r"deciding 2,000 pairs, ([\d,]+) kept", printed)[1].replace(",", ""))
-    assert 1_000 < kept < 1_900  # a tenth are copies, and the cut takes some
+    assert 1_000 < kept < 1_900  # a tenth are copies, and the CLIP threshold drops some
     assert re.search(r"reading the annotations +\d", printed)
 
 
@@ -57,7 +57,7 @@ def test_scoring(capsys, monkeypatch):
     scoring.run()
     printed = capsys.readouterr().out
     assert "15 pairs" in printed
-    assert float(re.search(r"the usual way, fp32: (\S+)", printed)[1]) < 1e-5
+    assert float(re.search(r"the baseline, fp32: (\S+)", printed)[1]) < 1e-5
 
 
 def test_drawing(capsys, monkeypatch):
@@ -66,7 +66,7 @@ def test_drawing(capsys, monkeypatch):
     drawing.run()
     printed = capsys.readouterr().out
     assert "drawing 2 pictures in 2 steps" in printed
-    assert all(name in printed for name in (*drawing.SAMPLERS, "passes alone"))
+    assert all(name in printed for name in (*drawing.SCHEDULERS, "U-Net alone"))
 
 
 @pytest.mark.slow
@@ -80,6 +80,6 @@ def test_memory(capsys, monkeypatch):
     assert min(peaks) > 200  # a model was loaded
 
 
-def test_a_benchmark_that_there_is_not(capsys):
+def test_an_unknown_benchmark_is_an_error(capsys):
     assert main(["speed"]) == 2
     assert "no benchmark 'speed'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Made-up pictures with the names of things."""
+"""Random pictures with names, and the tokenizer."""
 
 import numpy as np
 import pytest

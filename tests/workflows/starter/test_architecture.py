@@ -1,4 +1,4 @@
-"""The starter CLIP's text encoding, against open_clip's own."""
+"""The starter CLIP's text encoding, compared with open_clip's."""
 
 import torch
 
@@ -6,7 +6,7 @@ from workflows.starter import architecture
 
 
 @torch.inference_mode()
-def test_captions_at_their_own_length_encode_as_open_clip_does() -> None:
+def test_unpadded_captions_encode_as_in_open_clip() -> None:
     torch.manual_seed(0)
     model = architecture.build_clip().eval()
     tokens = torch.full((2, architecture.CONTEXT_LENGTH), architecture.VOCAB_SIZE - 1)

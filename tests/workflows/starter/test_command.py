@@ -1,4 +1,4 @@
-"""The command: its arguments, and what it needs."""
+"""The command: its arguments, required packages and device."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         starter.require_packages()
 
 
-def test_a_device_that_is_not_there_is_told() -> None:
+def test_an_unusable_device_is_an_error() -> None:
     assert starter.checked_device("cpu").type == "cpu"
     with pytest.raises(UserError, match="--device gpu cannot be used"):
         starter.checked_device("gpu")

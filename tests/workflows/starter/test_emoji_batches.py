@@ -1,4 +1,4 @@
-"""Which pictures make a batch, and what augmentation may and may not do to them."""
+"""Sampling of batches, and the limits of each augmentation."""
 
 import numpy as np
 import pytest
@@ -31,14 +31,14 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_no_caption_comes_twice_in_a_batch(pictures: Pictures) -> None:
+def test_no_caption_repeats_within_a_batch(pictures: Pictures) -> None:
     sampler = emoji_batches.CaptionSampler(pictures)
     for seed in range(20):
         rows = sampler.draw(23, generator(seed)).numpy()
         assert len(set(pictures.captions[rows])) == 23
 
 
-def test_captions_and_styles_come_as_often_as_their_weights_say(pictures: Pictures) -> None:
+def test_captions_and_styles_are_drawn_by_their_weights(pictures: Pictures) -> None:
     sampler = emoji_batches.CaptionSampler(pictures, toned_weight=3.0)
     draws = np.concatenate([sampler.draw(1, generator(seed)).numpy() for seed in range(6000)])
     expected = 3 / (20 + 3)
@@ -71,30 +71,30 @@ def test_outlines_are_black_on_edges_and_leave_flat_ground_white() -> None:
 
 def test_a_moved_white_picture_is_white() -> None:
     white = torch.ones(3, 3, 16, 16)
-    assert torch.equal(emoji_batches.move(white, generator()), white)
+    assert torch.equal(emoji_batches.random_affine(white, generator()), white)
 
 
-def test_moving_shifts_a_dot_by_no_more_than_promised() -> None:
+def test_a_random_affine_shifts_a_dot_by_at_most_the_limit() -> None:
     images = torch.ones(64, 3, 50, 50)
     images[:, :, 24:26, 24:26] = 0
-    ink = 1 - emoji_batches.move(images, generator())[:, 0]
+    ink = 1 - emoji_batches.random_affine(images, generator())[:, 0]
     columns = torch.arange(50).float() + 0.5
     centre = (ink.sum(dim=1) * columns).sum(dim=1) / ink.sum(dim=(1, 2))
-    # 8 % of the width, widened by the greatest zoom.
+    # 8 % of the width, times the largest scale.
     assert (centre - 25).abs().max() <= 0.08 * 50 * 1.15 + 0.5
     assert (centre - 25).abs().max() > 1
 
 
-def test_a_placed_picture_is_whole_and_as_large_as_promised() -> None:
+def test_a_placed_picture_is_complete_and_within_the_size_limits() -> None:
     images = torch.ones(200, 3, 96, 96)
-    images[:, :, 16:80, 16:80] = 0  # a square of two thirds
+    images[:, :, 16:80, 16:80] = 0  # a square, two thirds of the width
     placed = emoji_batches.place(images, generator())
     assert placed.shape == (200, 3, 64, 64)
     assert torch.equal(
         emoji_batches.place(torch.ones(2, 3, 96, 96), generator()), torch.ones(2, 3, 64, 64)
     )
     ink = 1 - placed[:, 0]
-    share = ink.sum(dim=(1, 2)) / (64 * 2 / 3) ** 2  # nothing is cut off, even where it was turned
+    share = ink.sum(dim=(1, 2)) / (64 * 2 / 3) ** 2  # nothing is cut off, even when rotated
     assert 0.65**2 * 0.99 < share.min() < 0.5
     assert 0.9 < share.max() < 1.01
     columns = torch.arange(64).float() + 0.5
@@ -113,16 +113,16 @@ def test_swapped_channels_are_the_same_three_and_half_of_the_pictures_keep_their
     assert abs(kept - (0.5 + 0.5 / 6)) < 4 * (0.25 / 4000) ** 0.5
 
 
-def test_variation_is_in_range_and_a_function_of_the_generator() -> None:
+def test_augmentation_is_in_range_and_depends_on_the_generator_only() -> None:
     images = torch.rand((8, 3, 16, 16), generator=generator(1))
-    first = emoji_batches.vary(images, generator(2))
+    first = emoji_batches.augment(images, generator(2))
     assert first.min() >= 0
     assert first.max() <= 1
-    assert torch.equal(first, emoji_batches.vary(images, generator(2)))
-    assert not torch.equal(first, emoji_batches.vary(images, generator(3)))
+    assert torch.equal(first, emoji_batches.augment(images, generator(2)))
+    assert not torch.equal(first, emoji_batches.augment(images, generator(3)))
 
 
-def test_half_of_the_pictures_lose_what_64_pixels_cannot_show() -> None:
+def test_half_of_the_pictures_lose_detail_finer_than_64_pixels() -> None:
     stripes = torch.zeros(200, 3, 96, 96)
     stripes[..., ::2] = 1
     coarse = emoji_batches.coarsen(stripes, generator())

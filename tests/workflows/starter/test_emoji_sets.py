@@ -1,4 +1,4 @@
-"""Names, concepts and renders of emoji sets, on a set of three icons made here."""
+"""Names, concepts and renders of emoji sets, with a small synthetic set."""
 
 import io
 import json
@@ -87,7 +87,7 @@ def test_a_tall_drawing_is_centred() -> None:
 
 
 def test_a_kill_while_rendering_leaves_no_lock(tmp_path: Path) -> None:
-    """Workers outlive a killed parent; they must not hold what it held."""
+    """Workers outlive a killed parent; they must not keep its lock."""
     script = f"""
 from pathlib import Path
 from curate.run.files import locked
@@ -113,7 +113,7 @@ if __name__ == "__main__":
         assert process.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match="another process is at work"), locked(tmp_path):
             pass
-        while "1/" not in process.stderr.read(1024):  # the bar: a worker has rendered
+        while "1/" not in process.stderr.read(1024):  # the progress bar: a worker has rendered
             pass
         process.kill()
     with locked(tmp_path):

@@ -78,10 +78,10 @@ def test_the_folder_is_half_precision_keeps_its_card_and_names_no_path(ldm_folde
         assert str(ldm_folder.parent) not in path.read_text(encoding="utf-8")
 
 
-def test_an_export_cut_between_its_last_two_steps_is_mended(
+def test_an_export_interrupted_between_its_renames_is_repaired(
     clip: torch.nn.Module, ldm_folder: Path
 ) -> None:
-    """The new folder is complete, the old one, which has the card, was put aside."""
+    """The old folder, with the card, was renamed; the new one is not in place yet."""
     ldm_folder.rename(ldm_folder.with_name(".ldm.old"))
     export_ldm(clip, ldm_folder)
     assert (ldm_folder / "README.md").read_text() == "card"

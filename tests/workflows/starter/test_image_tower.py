@@ -1,4 +1,4 @@
-"""The last lesson of the image tower, on noise with names."""
+"""The image tower's training with a frozen text tower, on random pictures with names."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def task(noise_with_names: Pictures, tokenizer, monkeypatch: pytest.MonkeyPatch)
     return ImageTowerTask(aliased, aliased, build_student(), tokenizer, torch.device("cpu"))
 
 
-def test_a_step_leaves_the_text_tower_as_it_is(task: ImageTowerTask) -> None:
+def test_a_step_does_not_change_the_text_tower(task: ImageTowerTask) -> None:
     state = TrainingState(task, image_tower.RECIPE)
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
     state.update(task.loss(torch.Generator().manual_seed(0)))
@@ -45,10 +45,10 @@ def test_every_name_has_the_embedding_of_its_text(task: ImageTowerTask, tokenize
 
 
 @pytest.mark.parametrize("alias_share", [0.0, 1.0], ids=["caption", "any name"])
-def test_the_loss_tells_each_picture_from_all_captions(
+def test_the_loss_is_cross_entropy_over_all_captions(
     task: ImageTowerTask, alias_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In closed form; a picture's own caption may be one of its other names, drawn like this here."""
+    """Compared with the closed form; with aliases, the same random draws are repeated here."""
     monkeypatch.setattr(emoji_batches, "ALIAS_SHARE", alias_share)
     monkeypatch.setattr(task.sampler, "draw", lambda count, generator: torch.arange(count))
     width = task.captions.shape[1]
@@ -57,7 +57,7 @@ def test_the_loss_tells_each_picture_from_all_captions(
     task.model.encode_image = lambda images, normalize: seen
     scale = task.model.logit_scale.exp().item()
     picks = torch.Generator().manual_seed(3)
-    monkeypatch.setattr(image_tower, "vary", lambda images, generator: images)
+    monkeypatch.setattr(image_tower, "augment", lambda images, generator: images)
     monkeypatch.setattr(image_tower, "coarsen", lambda images, generator: images)
     torch.rand(len(seen), generator=picks)  # whether a name is drawn
     drawn = (torch.rand(len(seen), generator=picks) * counts).long()

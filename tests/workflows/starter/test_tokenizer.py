@@ -1,4 +1,4 @@
-"""The cut vocabulary, against open_clip's own byte-pair encoder limited to the same merges."""
+"""The tokenizer, compared with open_clip's byte-pair encoder limited to the same merges."""
 
 from pathlib import Path
 
@@ -26,11 +26,13 @@ def reference() -> SimpleTokenizer:
     tokenizer.bpe_ranks = {pair: rank for rank, pair in enumerate(pairs)}
     tokenizer.encoder = starter.vocabulary(pairs)
     tokenizer.cache = {}
-    tokenizer.clean_fn = str.lower  # transformers lowers case too, but leaves curly quotes curly
+    tokenizer.clean_fn = (
+        str.lower
+    )  # transformers also lowercases, but does not replace curly quotes
     return tokenizer
 
 
-def test_the_vocabulary_is_bytes_merges_and_two_marks() -> None:
+def test_the_vocabulary_is_bytes_merges_and_two_special_tokens() -> None:
     vocabulary = starter.vocabulary(starter.merges())
     assert len(vocabulary) == starter.VOCAB_SIZE == 4610
     assert vocabulary[starter.END] == 4609

@@ -1,4 +1,4 @@
-"""The starter U-Net's task on sixty made-up pictures and untrained encoders."""
+"""The starter U-Net's task and metrics, on random pictures and untrained encoders."""
 
 from dataclasses import replace
 
@@ -42,25 +42,25 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> starter_unet.UnetTask:
     return starter_unet.UnetTask(_pictures(), vae, text_encoder, tokenizer, torch.device("cpu"))
 
 
-def test_latents_have_unit_spread_and_leave_the_held_out_tenth_aside(
+def test_latents_have_unit_variance_and_no_held_out_pictures(
     task: starter_unet.UnetTask,
 ) -> None:
     assert task.latents.std().item() == pytest.approx(1.0, rel=0.1)
     assert 40 < len(task.latents) < 60
 
 
-def test_the_loss_is_that_of_the_seed_and_near_one_before_training(
+def test_the_loss_depends_on_the_seed_only_and_is_near_one_before_training(
     task: starter_unet.UnetTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task, "recipe", replace(starter_unet.RECIPE, batch_size=8))
     first, again = (task.loss(torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first, again)
-    assert 0.5 < first.item() < 2.5  # v has unit variance; an untrained network says about nothing
+    assert 0.5 < first.item() < 2.5  # v has unit variance; an untrained network predicts about zero
     first.backward()
     assert all(parameter.grad is not None for parameter in task.model.parameters())
 
 
-def test_placed_pictures_are_learned_from_the_weights_of_before(
+def test_the_placed_stage_continues_from_the_given_weights(
     task: starter_unet.UnetTask, tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(starter_unet, "PLACEMENTS", 2)
@@ -90,11 +90,11 @@ def test_renders_of_other_pictures_are_refused(task: starter_unet.UnetTask) -> N
 
 
 @torch.inference_mode()
-def test_held_out_figures_average_to_the_whole(task: starter_unet.UnetTask) -> None:
-    figures = task.measure(task.model)
-    thirds = [figures[f"heldout_{name}_noise"] for name in ("low", "middle", "high")]
-    assert figures["heldout"] == pytest.approx(np.mean(thirds), rel=0.05)
-    assert figures == task.measure(task.model)
+def test_the_losses_by_noise_level_average_to_the_overall_loss(task: starter_unet.UnetTask) -> None:
+    metrics = task.measure(task.model)
+    thirds = [metrics[f"heldout_{name}_noise"] for name in ("low", "middle", "high")]
+    assert metrics["heldout"] == pytest.approx(np.mean(thirds), rel=0.05)
+    assert metrics == task.measure(task.model)
 
 
 @pytest.fixture(scope="module")
@@ -109,21 +109,21 @@ def ldm_folder(tmp_path_factory: pytest.TempPathFactory):
     return folder
 
 
-def test_the_shipped_figures_go_from_little_noise_to_much(
+def test_the_losses_by_noise_level_go_from_little_noise_to_much(
     ldm_folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its noise level for a loss, each tenth of a thousand levels says where it lies."""
+    """With the timestep as the loss, each tenth of the thousand timesteps has its own mean."""
     monkeypatch.setattr(starter_unet, "denoising_loss", lambda *given: given[4].float())
-    figures = starter_unet.unet_figures(_pictures(), ldm_folder, torch.device("cpu"))
-    tenths = [figures[f"loss_unseen_noise_{tenth}"] for tenth in range(10)]
+    metrics = starter_unet.unet_metrics(_pictures(), ldm_folder, torch.device("cpu"))
+    tenths = [metrics[f"loss_unseen_noise_{tenth}"] for tenth in range(10)]
     assert tenths == pytest.approx([49.5 + 100 * tenth for tenth in range(10)], abs=1)
-    assert figures["loss_unseen"] == pytest.approx(499.5, abs=1)
+    assert metrics["loss_unseen"] == pytest.approx(499.5, abs=1)
 
 
-def test_the_shipped_figures_without_skin_tones_are_of_those_pictures(
+def test_the_loss_without_skin_tones_is_over_those_pictures(
     ldm_folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the mark of its caption for a loss."""
+    """With a loss of 1 for captions with a skin tone and 0 for the others."""
     some = _pictures()
     unseen = some.unseen() & (some.sets == starter_unet.SET)
     marked = np.isin(np.arange(len(some)), unseen.nonzero()[0][:2])
@@ -137,19 +137,19 @@ def test_the_shipped_figures_without_skin_tones_are_of_those_pictures(
         lambda e, t, names: torch.tensor([float(tone in name) for name in names]),
     )
     monkeypatch.setattr(starter_unet, "denoising_loss", lambda *given: given[5])
-    figures = starter_unet.unet_figures(some, ldm_folder, torch.device("cpu"))
-    assert figures["unseen_pictures"] == unseen.sum()
-    assert figures["loss_unseen"] == pytest.approx(2 / unseen.sum(), rel=0.2)
-    assert figures["loss_unseen_plain"] == 0
+    metrics = starter_unet.unet_metrics(some, ldm_folder, torch.device("cpu"))
+    assert metrics["unseen_pictures"] == unseen.sum()
+    assert metrics["loss_unseen"] == pytest.approx(2 / unseen.sum(), rel=0.2)
+    assert metrics["loss_unseen_plain"] == 0
 
 
-def test_the_shipped_figures_are_of_unseen_pictures_of_the_one_set(
+def test_the_metrics_are_over_unseen_pictures_of_one_set(
     ldm_folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starter_unet, "JUDGED_DRAWS", 20)
-    figures = [
-        starter_unet.unet_figures(some, ldm_folder, torch.device("cpu"))
+    monkeypatch.setattr(starter_unet, "FINAL_EVAL_DRAWS", 20)
+    metrics = [
+        starter_unet.unet_metrics(some, ldm_folder, torch.device("cpu"))
         for some in (_pictures(), _pictures(noise_of_the_seen=1), _pictures(noise_of_the_unseen=1))
     ]
-    assert figures[0] == figures[1]
-    assert figures[0] != figures[2]
+    assert metrics[0] == metrics[1]
+    assert metrics[0] != metrics[2]

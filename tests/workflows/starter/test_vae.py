@@ -1,4 +1,4 @@
-"""The starter VAE's figure and loss in closed form."""
+"""The starter VAE's metrics and loss, compared with closed forms."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ def test_psnr_of_a_known_error() -> None:
     assert starter_vae.psnr_db(decoded, images).tolist() == pytest.approx([20.0, 40.0], abs=1e-3)
 
 
-def test_psnr_clamps_what_a_picture_cannot_show() -> None:
+def test_psnr_clamps_values_out_of_range() -> None:
     white = torch.ones(1, 3, 4, 4)
     assert starter_vae.psnr_db(white + 1, white).item() == float("inf")
 
@@ -33,7 +33,7 @@ def test_a_constant_error_has_no_edges() -> None:
 
 
 @torch.inference_mode()
-def test_the_shape_of_the_code() -> None:
+def test_the_shape_of_the_latents() -> None:
     vae = starter_vae.build_vae().eval()
     code = vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean  # type: ignore[operator]
     factor = 2 ** (len(starter_vae.CONFIG["block_out_channels"]) - 1)
@@ -42,7 +42,7 @@ def test_the_shape_of_the_code() -> None:
 
 
 class Stub(torch.nn.Module):
-    """Encodes to a fixed distribution; decodes to what it was given, somewhat brighter."""
+    """Encodes to a fixed distribution; decodes to its input plus a constant error."""
 
     def __init__(self, code: Normal, error: float) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Stub(torch.nn.Module):
         return SimpleNamespace(sample=self.given + self.error)
 
 
-def test_the_loss_is_of_pictures_in_range_and_of_the_code(
+def test_the_loss_is_reconstruction_plus_divergence(
     noise_with_names: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(starter_vae, "KL_WEIGHT", 0.5)
@@ -74,8 +74,8 @@ def test_the_loss_is_of_pictures_in_range_and_of_the_code(
     torch.testing.assert_close(loss, expected)
 
 
-def test_figures_of_a_known_error_and_spread() -> None:
+def test_metrics_of_a_known_error_and_standard_deviation() -> None:
     code = Normal(torch.tensor([[3.0, -3.0]]), torch.ones(1, 2))
-    figures = starter_vae.vae_figures(Stub(code, 0.2), torch.zeros(5, 3, 8, 8))
-    assert figures["psnr_openmoji"] == pytest.approx(20.0, abs=1e-3)
-    assert figures["latent_std"] == pytest.approx(18**0.5)
+    metrics = starter_vae.vae_metrics(Stub(code, 0.2), torch.zeros(5, 3, 8, 8))
+    assert metrics["psnr_openmoji"] == pytest.approx(20.0, abs=1e-3)
+    assert metrics["latent_std"] == pytest.approx(18**0.5)
