@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate.annotate.hash_index import HashIndex, name_of, names_of
 from curate.annotate.parts import _head, read_part
-from curate.measures.registry import PICTURE_COLUMNS
+from curate.measures import registry
 from curate.readers.sample import Candidate
 
 
@@ -112,12 +112,9 @@ class AnnotationCache:
         if any(table[name][row].as_py() != value for name, value in expected.items()):
             return None
         record = {name: table[name][row].as_py() for name in STORED}
-        values = {
-            column: table[column][row].as_py()
-            for name, stamp in _head(table.schema)["measures"].items()
-            if self._stamps.get(name) == stamp
-            for column in PICTURE_COLUMNS.get(name, ())
-        }
+        versions = _head(table.schema)["measures"]
+        current = [name for name, version in versions.items() if self._stamps.get(name) == version]
+        values = {column: table[column][row].as_py() for column in registry.image_columns(current)}
         embedding = table["image_embedding"][row].as_py()
         return ImageRecord(**record, values=values, embedding=embedding and _vector(embedding))
 

@@ -35,13 +35,13 @@ def load_annotations(parts: list[Path], request: AnnotationSpec) -> pd.DataFrame
     with ThreadPoolExecutor(_READERS) as pool:
         tables = list(pool.map(_without_embeddings, parts))
     frame = _to_frame(_concatenated(tables))
-    frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
+    frame = frame.drop(columns=registry.columns_of_others(request.measures), errors="ignore")
     closed = ~request.gate.lets_through(frame) & (frame["error"] == "").to_numpy()
     if closed.any():
         frame.loc[closed, "clip_similarity"] = np.nan
         shut = pd.Series(closed).groupby(frame["key"]).transform("all").to_numpy()
         frame.loc[shut, ["pixels", "phash", "phash_mirrored"]] = ""
-        frame.loc[shut, registry.picture_columns(request.measures)] = np.nan
+        frame.loc[shut, registry.image_columns(request.measures)] = np.nan
     return frame
 
 

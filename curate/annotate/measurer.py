@@ -54,10 +54,8 @@ class Measurer:
         self._load = load
         self._load_scorer = load_scorer
         self._pool = pool
-        self._picture_measures = registry.picture_measures(list(request.measures))
-        self._caption_measures = registry.caption_measures(
-            list(request.measures), lambda captions: load_scorer().tokens(list(captions))
-        )
+        self._picture_measures = registry.image_measures(request.measures)
+        self._caption_measures = registry.caption_measures(request.measures)
         self.value_columns = [name for m in self._picture_measures for name in m.columns]
 
     def measure(self, chunk: Sequence[Candidate], progress: Callable[[int], object]) -> pa.Table:
@@ -86,7 +84,7 @@ class Measurer:
         """The measures of captions, by column."""
         found: dict[str, list[Any]] = {}
         for measure in self._caption_measures:
-            found |= measure(captions)
+            found |= measure.measure(captions, lambda c: self._load_scorer().tokens(list(c)))
         return found
 
     def held_back(self, table: pa.Table) -> bool:

@@ -37,7 +37,7 @@ class AnnotationSpec:
         return cls(
             f"{label(clip)} {fingerprint(clip, annotate.draft)}",
             Prefilter(filters.image, filters.caption),
-            registry.stamps(needed(filters, annotate.measures)),
+            registry.versions(needed(filters, annotate.measures)),
             annotate.draft,
         )
 
@@ -49,7 +49,5 @@ def needed(filters: FiltersConfig, wanted: Sequence[str]) -> tuple[str, ...]:
         columns.add("language")
     if filters.caption.max_tokens is not None:
         columns.add("tokens")
-    filled = {**registry.PICTURE_COLUMNS, **registry.CAPTION_COLUMNS}
-    return tuple(
-        sorted({*wanted, *(name for name, fills in filled.items() if columns & set(fills))})
-    )
+    read = [name for name, m in registry.MEASURES.items() if not columns.isdisjoint(m.columns)]
+    return tuple(sorted({*wanted, *read}))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from curate.measures.registry import FILLED
+from curate.measures import registry
 from curate.readers.sample import clean_caption
 from curate.run.ledger import COLUMNS
 
@@ -18,9 +18,17 @@ RESERVED = frozenset(
     (
         *COLUMNS,
         "group",  # a foreign one would join pictures on one side of the split
-        *("has_caption", "version", "pixels", "error", "image_embedding", "text_embedding"),
+        *(
+            "has_caption",
+            "version",
+            "pixels_sha256",
+            "pixels",
+            "error",
+            "image_embedding",
+            "text_embedding",
+        ),
         *("captions", "similarity"),  # a shard's
-        *FILLED,
+        *registry.COLUMNS,
     )
 )
 _INT64 = 2**63
