@@ -58,10 +58,10 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     from curate.filters.config import CaptionFilterConfig, ImageFilterConfig
     from curate.filters.prefilter import Prefilter
 
-    request = AnnotationSpec("bench", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
+    spec = AnnotationSpec("bench", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
     with tempfile.TemporaryDirectory() as folder:
-        parts = annotate(source, Path(folder), AnnotateConfig(), request, lambda: scorer).parts
-        return load_annotations(parts, request)
+        parts = annotate(source, Path(folder), AnnotateConfig(), spec, lambda: scorer).parts
+        return load_annotations(parts, spec)
 
 
 def _random_scorer(precision: str) -> Any:
@@ -138,8 +138,8 @@ def _start_up(picture: bytes) -> None:
     started = time.perf_counter()
     code = (
         "import sys, io; from PIL import Image\n"
-        "from curate import clip; from curate.config import ClipConfig\n"
-        "scorer = clip.load_clip(ClipConfig(name='local-dir:curate/starter_clip'))\n"
+        "from curate.clip.config import ClipConfig; from curate.clip.load import load_clip\n"
+        "scorer = load_clip(ClipConfig(name='local-dir:curate/starter_clip'))\n"
         "image = Image.open(io.BytesIO(sys.stdin.buffer.read())).convert('RGB')\n"
         "scorer.encode_images([image]) @ scorer.encode_texts(['a cat']).T"
     )
