@@ -59,7 +59,7 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
 
     Args:
         annotations: all rows of the parts, with ``clip_similarity``, ``caption``,
-            ``caption_index`` and ``pixels``.
+            ``caption_index`` and ``pixels_sha256``.
         embeddings: of the same parts.
         seed: of the deals; the same annotations and seed give the same null.
     """
@@ -73,10 +73,10 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
         rows = rows[np.sort(rng.choice(len(rows), min(MAX_PAIRS, len(rows)), replace=False))]
     if not len(rows):
         return Null(np.zeros(0, np.float32))
-    scored = annotations.loc[rows, ["caption", "caption_index", "pixels"]]
+    scored = annotations.loc[rows, ["caption", "caption_index", "pixels_sha256"]]
     images = embeddings.images(rows - scored["caption_index"].to_numpy())
     texts = embeddings.texts(rows)
-    group, pictures = pd.factorize(scored["pixels"])
+    group, pictures = pd.factorize(scored["pixels_sha256"])
     caption, captions = pd.factorize(scored["caption"])
     own = _own(annotations, pictures, captions)
     found = []
@@ -91,7 +91,7 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
 
 def _own(annotations: pd.DataFrame, pictures: pd.Index, captions: pd.Index) -> set[tuple[int, int]]:
     """The pictures' own captions, also those of rows that were not drawn, as pairs of positions."""
-    picture = pictures.get_indexer(pd.Index(annotations["pixels"]))
+    picture = pictures.get_indexer(pd.Index(annotations["pixels_sha256"]))
     among = picture >= 0
     caption = captions.get_indexer(pd.Index(annotations["caption"][among]))
     return set(zip(picture[among].tolist(), caption.tolist(), strict=True))

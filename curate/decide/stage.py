@@ -27,7 +27,7 @@ from curate.run.removals import REASON, Removals
 # No rule looks at these, and copying a million strings for each rule takes longer than the rules.
 _NOT_JUDGED = ["source", "location", "version", "format", "sha256", "error", "clip_model"]
 # The ledger says them in other words, or in none.
-_INTERNAL = ("has_caption", "pixels", "error", "version")
+_INTERNAL = ("has_caption", "pixels_sha256", "error", "version")
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
 
@@ -98,7 +98,7 @@ def _scores(
         for name, head in heads.items():
             scores[name][rows] = head(vectors)
     first_rows = np.arange(len(pairs)) - pairs["caption_index"].to_numpy()
-    unmeasured = (pairs["pixels"] == "").to_numpy()
+    unmeasured = (pairs["pixels_sha256"] == "").to_numpy()
     return {
         name: np.where(unmeasured, np.float32("nan"), found[first_rows])
         for name, found in scores.items()

@@ -18,15 +18,8 @@ RESERVED = frozenset(
     (
         *COLUMNS,
         "group",  # a foreign one would join pictures on one side of the split
-        *(
-            "has_caption",
-            "version",
-            "pixels_sha256",
-            "pixels",
-            "error",
-            "image_embedding",
-            "text_embedding",
-        ),
+        *("has_caption", "version", "pixels_sha256", "error", "image_embedding", "text_embedding"),
+        "pixels",  # the former name of pixels_sha256, see annotate.parts
         *("captions", "similarity"),  # a shard's
         *registry.COLUMNS,
     )
