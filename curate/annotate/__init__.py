@@ -1,1 +1,1 @@
-"""Measure each pair once: bytes, header, pixels, CLIP, in parts that resume."""
+"""Measure each pair once: fetch, decode, encode with CLIP; in parts that a later run resumes."""

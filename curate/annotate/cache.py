@@ -1,4 +1,4 @@
-"""What earlier runs measured: an index over the parts, by candidate, by content and by caption."""
+"""The annotation cache: image records and text embeddings of earlier parts, found by hash."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import numpy as np
 import pyarrow as pa
 
 from curate.annotate.hash_index import HashIndex, name_of, names_of
-from curate.annotate.parts import _head, read_part
-from curate.measures.registry import PICTURE_COLUMNS
+from curate.annotate.parts import head_of, read_part
+from curate.measures import registry
 from curate.readers.candidate import Candidate
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """What is known of an image: of an unreadable one little but the reason.
+    """What was measured of an image; of an unreadable one little but the reason.
 
     Attributes:
         sha256: of the encoded bytes, "" where there are none.
-        pixels: see ``images.pixels_sha256``; "" for one that no cheap rule let through.
-        phash, phash_mirrored: see ``images.phashes``; likewise.
-        error: why it cannot be read, "" where it can.
+        bytes: how many these are.
+        width, height: in pixels, of the upright image.
+        format: Pillow's name of it.
+        pixels_sha256: see ``measures.phash``; "" for an image that was not decoded.
+        phash, phash_mirrored: see ``measures.phash``; likewise.
+        error: why the image cannot be read, "" where it can.
         values: the optional measures, by column.
         embedding: CLIP's, (D,) float32 of unit length; None where it was not computed.
     """
@@ -36,7 +39,7 @@ class ImageRecord:
     width: int = 0
     height: int = 0
     format: str = ""
-    pixels: str = ""
+    pixels_sha256: str = ""
     phash: str = ""
     phash_mirrored: str = ""
     error: str = ""
@@ -45,51 +48,61 @@ class ImageRecord:
 
 
 STORED = (
-    *("sha256", "bytes", "width", "height", "format", "pixels"),
+    *("sha256", "bytes", "width", "height", "format", "pixels_sha256"),
     *("phash", "phash_mirrored", "error"),
 )
 
-_ROW = (1 << 32) - 1
-_COLUMNS = ("key", "version", "sha256", "pixels", "caption", "caption_index", "clip_similarity")
+_ROW = (1 << 32) - 1  # a place is (number of the part << 32) + row
+_INDEXED = (
+    *("key", "version", "sha256", "pixels_sha256"),
+    *("caption", "caption_index", "clip_similarity"),
+)
 
 
 class AnnotationCache:
-    """Finds measurements in the parts of an annotation folder; the parts stay on the disk."""
+    """Finds measurements in parts; the index is in memory, the parts stay on the disk."""
 
-    def __init__(self, stamps: Mapping[str, str]) -> None:
-        """``stamps`` say which optional measures count: those made by the same release of a model."""
-        self._stamps = stamps
+    def __init__(self, versions: Mapping[str, str]) -> None:
+        """``versions`` of the optional measures: what another version measured is not used."""
+        self._versions = versions
         self._parts: list[Path] = []
         self._candidates, self._contents, self._captions = HashIndex(), HashIndex(), HashIndex()
 
-    def add_part(self, path: Path) -> None:
-        """Index one part; what it has counts more than what was there before."""
-        table = read_part(path, _COLUMNS)
-        places = np.arange(len(table), dtype=np.int64) + (len(self._parts) << 32)
-        scored = table["clip_similarity"].is_valid().to_numpy()
-        rows = table.drop_columns(["clip_similarity"]).to_pandas()
-        images = (rows["caption_index"] == 0).to_numpy()
-        decoded = images & (rows["pixels"] != "").to_numpy()
-        for index, chosen, columns in (
-            (self._candidates, images, ["key", "version"]),
+    def add_file(self, path: Path) -> None:
+        """Index a part on the disk, see ``add``.
+
+        Raises:
+            UserError: the part is damaged.
+        """
+        self.add(path, read_part(path, _INDEXED))
+
+    def add(self, path: Path, part: pa.Table) -> None:
+        """Index ``part``, which is the content of ``path``. It takes precedence over earlier parts."""
+        first_rows = part["caption_index"].to_numpy() == 0
+        decoded = first_rows & (part["pixels_sha256"].to_numpy() != "")
+        scored = part["clip_similarity"].is_valid().to_numpy()
+        for index, mask, columns in (
+            (self._candidates, first_rows, ["key", "version"]),
             (self._contents, decoded, ["sha256"]),
             (self._captions, scored, ["caption"]),
         ):
-            names = names_of(list(rows.loc[chosen, columns].itertuples(index=False, name=None)))
-            index.add(names, places[chosen])
+            rows = np.flatnonzero(mask)
+            chosen = part.select(columns).take(pa.array(rows))
+            values = [column.to_pylist() for column in chosen.columns]
+            index.add(names_of(list(zip(*values, strict=True))), rows + (len(self._parts) << 32))
         self._parts.append(path)
 
     def of_candidate(self, candidate: Candidate) -> ImageRecord | None:
-        """The picture of an unchanged candidate, without a look at its bytes."""
+        """The record of an unchanged candidate, found without its bytes."""
         place = self._candidates.find(name_of(candidate.key, candidate.version))
-        return self._picture(place, key=candidate.key, version=candidate.version)
+        return self._record(place, key=candidate.key, version=candidate.version)
 
     def of_content(self, sha256: str) -> ImageRecord | None:
-        """The picture with these bytes, whatever its key."""
-        return self._picture(self._contents.find(name_of(sha256)), sha256=sha256)
+        """The record of the image with these bytes, whatever its key."""
+        return self._record(self._contents.find(name_of(sha256)), sha256=sha256)
 
     def texts(self, captions: Iterable[str]) -> dict[str, np.ndarray]:
-        """The embeddings (D,) of those captions that are known."""
+        """The embeddings (D,) of those captions that have been scored."""
         wanted: dict[int, list[int]] = defaultdict(list)
         for caption in captions:
             place = self._captions.find(name_of(caption))
@@ -103,28 +116,27 @@ class AnnotationCache:
             found |= {caption: _vector(embedding) for caption, embedding in stored if embedding}
         return found
 
-    def _picture(self, place: int | None, **expected: str) -> ImageRecord | None:
-        """What stands at ``place``, if that is what was looked for."""
+    def _record(self, place: int | None, **expected: str) -> ImageRecord | None:
+        """The record at ``place``, if its row has the ``expected`` values: two hashes may be equal."""
         if place is None:
             return None
         path, row = self._parts[place >> 32], place & _ROW
-        table = _content(path, path.stat().st_mtime_ns)
+        table = _whole_part(path, path.stat().st_mtime_ns)
         if any(table[name][row].as_py() != value for name, value in expected.items()):
             return None
-        record = {name: table[name][row].as_py() for name in STORED}
-        values = {
-            column: table[column][row].as_py()
-            for name, stamp in _head(table.schema)["measures"].items()
-            if self._stamps.get(name) == stamp
-            for column in PICTURE_COLUMNS.get(name, ())
-        }
+        stored = {name: table[name][row].as_py() for name in STORED}
+        versions = head_of(table.schema)["measures"]
+        current = [
+            name for name, version in versions.items() if self._versions.get(name) == version
+        ]
+        values = {column: table[column][row].as_py() for column in registry.image_columns(current)}
         embedding = table["image_embedding"][row].as_py()
-        return ImageRecord(**record, values=values, embedding=embedding and _vector(embedding))
+        return ImageRecord(**stored, values=values, embedding=embedding and _vector(embedding))
 
 
 @lru_cache(maxsize=4)
-def _content(path: Path, _mtime_ns: int) -> pa.Table:
-    """A part as it is now: it may be written anew under its name, the same rows with more of them filled."""
+def _whole_part(path: Path, _mtime_ns: int) -> pa.Table:
+    """A part as it is now: a file may be replaced by one with the same rows and more measures."""
     return read_part(path)
 
 

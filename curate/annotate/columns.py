@@ -8,7 +8,15 @@ from curate.annotate.table import COLUMNS
 from curate.measures import registry
 
 
-def unheard_of(wanted: Iterable[str], offered: Iterable[str], heads: Iterable[str]) -> list[str]:
-    """Which of the wanted columns neither a data set's ``offered`` ones hold, nor measures, nor heads."""
-    known = {*offered, *COLUMNS, *registry.FILLED, *(f"head_{name}" for name in heads)}
-    return [name for name in wanted if name not in known]
+def unknown_columns(
+    named: Iterable[str], offered: Iterable[str], heads: Iterable[str]
+) -> list[str]:
+    """The columns that no pair will have.
+
+    Args:
+        named: the columns that the rules name.
+        offered: those of the data set.
+        heads: the names of the models on CLIP's embeddings; each fills ``head_<name>``.
+    """
+    known = {*offered, *COLUMNS, *registry.COLUMNS, *(f"head_{name}" for name in heads)}
+    return [name for name in named if name not in known]

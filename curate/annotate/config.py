@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from curate.measures.registry import MEASURES
+from curate.measures import registry
 from curate.run.cli import check
 
 
@@ -25,4 +25,5 @@ class AnnotateConfig:
         rate = self.max_reject_rate
         check(0 <= rate <= 1, "annotate.max_reject_rate", rate, "a share, 0 ... 1")
         for name in self.measures:
-            check(name in MEASURES, "annotate.measures", name, ", ".join(MEASURES))
+            accepted = ", ".join(registry.MEASURES)
+            check(name in registry.MEASURES, "annotate.measures", name, accepted)

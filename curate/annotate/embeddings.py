@@ -1,4 +1,4 @@
-"""CLIP's embeddings as the parts hold them: read by row, a part at a time, never all at once."""
+"""CLIP's embeddings, read from the parts by row: a part at a time, never all at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ COLUMNS = ("image_embedding", "text_embedding")
 
 
 class Embeddings:
-    """The embeddings of a sequence of parts; rows are counted through all of them.
+    """The embeddings of a sequence of parts; rows are numbered through all of them.
 
-    Whatever reads a part raises ``UserError`` where it is damaged.
+    Each method raises ``UserError`` where a part is damaged.
     """
 
     def __init__(self, parts: Sequence[Path]) -> None:
@@ -38,9 +38,9 @@ class Embeddings:
 
     @contextmanager
     def images_on_disk(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """As ``images``, zero where there is none, in a temporary file: memory holds what is looked at.
+        """As ``images``, zero where there is none, in a temporary file; memory holds what is being read.
 
-        The file is nameless and lies beside the parts, on the disk that was chosen for such sizes.
+        The file has no name and lies in the folder of the parts, whose disk has room for such sizes.
 
         Raises:
             OSError: the disk is full.
@@ -91,11 +91,11 @@ def _extend(file: int, start: int, size: int) -> None:
 
 
 def _on_disk(folder: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Zeros in float32, in a file without a name that goes when the array does."""
+    """Zeros in float32, in a file without a name that is deleted with the array."""
     with tempfile.TemporaryFile(dir=folder) as file:
         size = np.dtype(np.float32).itemsize * shape[0] * shape[1]
-        # In a sparse file the lack of room would come as SIGBUS, when a page is written to.
-        reserve = getattr(os, "posix_fallocate", _extend)  # macOS has none
+        # With a sparse file, a full disk would show as SIGBUS when a page is written.
+        reserve = getattr(os, "posix_fallocate", _extend)  # which macOS lacks
         try:
             reserve(file.fileno(), 0, size)
         except OSError as error:

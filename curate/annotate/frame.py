@@ -10,54 +10,49 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate.annotate import embeddings
-from curate.annotate.parts import reading_part
+from curate.annotate.parts import read_part
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.table import as_text
 from curate.measures import registry
 from curate.measures.phash import PIXELS_DIGITS
 
-# Each holds on to memory. Arrow's own threads share out columns, too small a work here.
+# Each holds on to memory. Arrow's own threads would share out columns, which are too small for that.
 _READERS = 2
-
 
 _WHOLE = {pa.int64(): pd.Int64Dtype()}
 
 
-def load_annotations(parts: list[Path], request: AnnotationSpec) -> pd.DataFrame:
-    """All parts as one frame in input order, without the embeddings, and with nothing but what was asked for.
+def load_annotations(parts: list[Path], spec: AnnotationSpec) -> pd.DataFrame:
+    """All parts as one frame in input order, with what ``spec`` asks for and no embeddings.
 
-    What an earlier run measured beyond ``request`` is left out, so that the verdicts do not depend on
-    what was run before.
+    What an earlier run measured beyond ``spec`` is left out: other measures, and the similarities and
+    hashes of what this run's prefilter keeps out. So the verdicts do not depend on what was run before.
     """
     with ThreadPoolExecutor(_READERS) as pool:
         tables = list(pool.map(_without_embeddings, parts))
     frame = _to_frame(_concatenated(tables))
-    frame = frame.drop(columns=registry.not_asked_for(request.measures), errors="ignore")
-    closed = ~request.gate.lets_through(frame) & (frame["error"] == "").to_numpy()
-    if closed.any():
-        frame.loc[closed, "clip_similarity"] = np.nan
-        shut = pd.Series(closed).groupby(frame["key"]).transform("all").to_numpy()
-        frame.loc[shut, ["pixels", "phash", "phash_mirrored"]] = ""
-        frame.loc[shut, registry.picture_columns(request.measures)] = np.nan
+    frame = frame.drop(columns=registry.columns_of_others(spec.measures), errors="ignore")
+    kept_out = ~spec.prefilter.passes(frame) & (frame["error"] == "").to_numpy()
+    if kept_out.any():
+        frame.loc[kept_out, "clip_similarity"] = np.nan
+        whole_images = pd.Series(kept_out).groupby(frame["key"]).transform("all").to_numpy()
+        frame.loc[whole_images, ["pixels_sha256", "phash", "phash_mirrored"]] = ""
+        frame.loc[whole_images, registry.image_columns(spec.measures)] = np.nan
     return frame
 
 
 def _without_embeddings(path: Path) -> pa.Table:
-    with reading_part(path), pq.ParquetFile(path) as part:
-        names = [name for name in part.schema_arrow.names if name not in embeddings.COLUMNS]
-        table = part.read(names, use_threads=False)
-        table.validate(full=True)  # or text that is no UTF-8 would raise wherever it is looked at
-    # A million hashes of which no more is looked at than tells pictures apart.
+    table = read_part(path, without=embeddings.COLUMNS, use_threads=False)
+    # For a million rows, keep as many digits of the hash as tell images apart.
     options = pc.SliceOptions(0, PIXELS_DIGITS)
-    short = pc.call_function("utf8_slice_codeunits", [table["pixels"]], options)
-    return table.set_column(names.index("pixels"), "pixels", short)
+    short = pc.call_function("utf8_slice_codeunits", [table["pixels_sha256"]], options)
+    return table.set_column(table.column_names.index("pixels_sha256"), "pixels_sha256", short)
 
 
 def _concatenated(tables: list[pa.Table]) -> pa.Table:
-    """One table; a column of the source's that has several types in it becomes text."""
+    """One table; a column of the source's with several types becomes text."""
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowTypeError, pa.ArrowInvalid):
@@ -72,7 +67,7 @@ def _concatenated(tables: list[pa.Table]) -> pa.Table:
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:
-    """In pandas; whole numbers some of which are missing stay whole, for photo ids exceed a float's digits."""
+    """In pandas; whole numbers stay whole where some are missing: photo ids exceed a float's digits."""
     frame = table.to_pandas()
     for field in table.schema:
         if field.type == pa.int64() and table[field.name].null_count:

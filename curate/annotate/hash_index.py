@@ -11,8 +11,8 @@ import numpy as np
 class HashIndex:
     """A mapping that only grows; of equal names the latest counts.
 
-    Entries lie in runs, each sorted and at least twice as long as the next, so that a name is looked
-    for in as many places as there are doublings.
+    Entries lie in runs, each sorted and at least twice as long as the next: N entries are in no more
+    than log2(N) runs, each of which is searched by bisection.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class HashIndex:
             last, before = runs.pop(), runs.pop()
             merged = (np.concatenate(pair) for pair in zip(before, last, strict=True))
             runs.append(_sorted(*merged))
-        self._runs = runs  # at once, for those who look something up meanwhile
+        self._runs = runs  # in one step, for threads that look something up meanwhile
 
     def find(self, name: int) -> int | None:
         """The value of ``name``."""

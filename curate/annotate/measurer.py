@@ -1,4 +1,4 @@
-"""Measures one part of the candidates: bytes, header, pixels, CLIP, in threads beside the model."""
+"""Measures the images and captions of one part: fetch, decode and encode, in threads beside the model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from curate.annotate import table as rows
 from curate.annotate.cache import AnnotationCache, ImageRecord
+from curate.annotate.table import captions_of, part_table
 from curate.measures import registry
 from curate.measures.decode import decode, probe
 from curate.measures.phash import phashes, pixels_sha256
@@ -27,210 +28,276 @@ if TYPE_CHECKING:
 
 BATCH = 64  # images that are fetched and decoded ahead of the model
 _Item = TypeVar("_Item")
-_Started = TypeVar("_Started")
 
 
-@dataclass
-class _Seen:
-    """An image on its way: its bytes until they are decoded, its pixels until they are encoded."""
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An image whose bytes were read.
 
-    picture: ImageRecord
+    Attributes:
+        record: its size and format, or all of it where nothing is left to measure.
+        data: the encoded image; empty where nothing is left to measure.
+    """
+
+    record: ImageRecord
     data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image whose pixels were measured.
+
+    Attributes:
+        record: all of it but the embedding, or the reason why it cannot be decoded.
+        pixels: for CLIP, 3 x H x W; None where the embedding is known, or there are none.
+    """
+
+    record: ImageRecord
     pixels: torch.Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images some of which are being decoded.
+
+    Attributes:
+        records: of the images that are not decoded, by key.
+        sha256_of: the hash of the other images' bytes, by key; equal ones are decoded once.
+        decoding: the images whose bytes are in no earlier batch.
+    """
+
+    records: dict[str, ImageRecord]
+    sha256_of: dict[str, str]
+    decoding: list[Future[Decoded]]
+
+
 class Measurer:
-    """Turns candidates into rows; what ``known`` has is not measured again."""
+    """Measures parts for a spec; what the cache holds is not measured again."""
 
     def __init__(
         self,
-        known: AnnotationCache,
-        request: AnnotationSpec,
+        cache: AnnotationCache,
+        spec: AnnotationSpec,
         load: Callable[[str], bytes],
         load_scorer: Callable[[], ClipScorer],
         pool: ThreadPoolExecutor,
     ) -> None:
-        self.known = known
-        self.request = request
+        """A measurer.
+
+        Args:
+            cache: of the parts that were written so far.
+            spec: what to measure.
+            load: the bytes at a candidate's location; called in the threads of ``pool``.
+            load_scorer: the CLIP; called often, so it should remember.
+            pool: the threads that fetch and decode.
+        """
+        self.cache = cache
+        self._spec = spec
         self._load = load
         self._load_scorer = load_scorer
         self._pool = pool
-        self._picture_measures = registry.picture_measures(list(request.measures))
-        self._caption_measures = registry.caption_measures(
-            list(request.measures), lambda captions: load_scorer().tokens(list(captions))
-        )
-        self.value_columns = [name for m in self._picture_measures for name in m.columns]
+        self._image_measures = registry.image_measures(spec.measures)
+        self._image_columns = registry.image_columns(spec.measures)
+        self._caption_measures = registry.caption_measures(spec.measures)
 
     def measure(self, chunk: Sequence[Candidate], progress: Callable[[int], object]) -> pa.Table:
-        """The part of ``chunk``: one row for each caption, and one for an image without any."""
-        pairs = [(c, caption) for c in chunk for caption in c.captions]
-        passes = self.request.gate.captions([caption for _, caption in pairs])
-        hopeful = {c.key for (c, _), passing in zip(pairs, passes, strict=True) if passing}
-        pictures = self._pictures(chunk, hopeful, progress)
-        wanted = {
-            caption
-            for (c, caption), passing in zip(pairs, passes, strict=True)
-            if passing and pictures[c.key].embedding is not None
-        }
-        texts = self._texts(sorted(wanted))
-        pairs_of = [
-            (c, index, caption) for c in chunk for index, caption in enumerate(c.captions or ("",))
-        ]
-        return rows.table(
-            [rows.row(c, index, pictures[c.key], texts) for c, index, _ in pairs_of],
-            self.request.clip_model,
-            self.value_columns,
-            self._of_captions([caption for _, _, caption in pairs_of]),
+        """The part of ``chunk``, see ``table.part_table``.
+
+        Args:
+            chunk: the images.
+            progress: called with the number of images that were measured or found since the last call.
+        """
+        captions = list(dict.fromkeys(caption for c in chunk for caption in c.captions))
+        passes = self._spec.prefilter.passes_captions(captions)
+        passing = {caption for caption, passed in zip(captions, passes, strict=True) if passed}
+        records = self._records(chunk, passing, progress)
+        scored = [c for c in chunk if records[c.key].embedding is not None]
+        wanted = passing.intersection(caption for c in scored for caption in c.captions)
+        return part_table(
+            chunk,
+            [records[c.key] for c in chunk],
+            self._texts(sorted(wanted)),
+            self._spec.clip_model,
+            self._image_columns,
+            self._caption_columns([caption for c in chunk for caption in captions_of(c)]),
         )
 
-    def _of_captions(self, captions: list[str]) -> dict[str, list[Any]]:
-        """The measures of captions, by column."""
-        found: dict[str, list[Any]] = {}
-        for measure in self._caption_measures:
-            found |= measure(captions)
-        return found
-
-    def held_back(self, table: pa.Table) -> bool:
-        """Whether the gate kept any pair of a part from being scored."""
-        columns = table.select(["has_caption", "caption", "error", "clip_similarity"]).to_pandas()
-        scorable = columns["has_caption"] & (columns["caption"] != "") & (columns["error"] == "")
-        return bool((scorable & columns["clip_similarity"].isna()).any())
-
-    def _pictures(
-        self, chunk: Sequence[Candidate], hopeful: set[str], progress: Callable[[int], object]
+    def _records(
+        self, chunk: Sequence[Candidate], passing: set[str], progress: Callable[[int], object]
     ) -> dict[str, ImageRecord]:
-        """Each candidate's picture by key; those already known cost nothing."""
-        found: dict[str, ImageRecord] = {}
-        for candidate in chunk:
-            picture = self.known.of_candidate(candidate)
-            if picture and self._suffices(picture, candidate.key in hopeful):
-                found[candidate.key] = picture
-        progress(len(found))
-        todo = [candidate for candidate in chunk if candidate.key not in found]
-        for batch, seen in self._looked_at(todo, hopeful):
-            self._encode(seen)
-            found |= {c.key: s.picture for c, s in zip(batch, seen, strict=True)}
-            progress(len(batch))
-        return found
+        """The record of each candidate by key; ``passing`` are the captions that pass the prefilter."""
+        scorable = {c.key for c in chunk if not passing.isdisjoint(c.captions)}
+        records = self._cached(chunk, scorable)
+        progress(len(records))
+        left = [candidate for candidate in chunk if candidate.key not in records]
+        for measured in self._measured(left, scorable):
+            records |= measured
+            progress(len(measured))
+        return records
 
-    def _suffices(self, picture: ImageRecord, is_hopeful: bool) -> bool:
-        if picture.error:
-            return not picture.error.startswith(CANNOT_BE_READ)  # the next run may be allowed to
-        if picture.pixels:
-            return picture.embedding is not None and set(self.value_columns) <= set(picture.values)
-        size = (picture.width, picture.height, picture.bytes)
-        return not (is_hopeful and self.request.gate.images([size])[0])
+    def _cached(self, chunk: Sequence[Candidate], scorable: set[str]) -> dict[str, ImageRecord]:
+        """The records in the cache, by key, that hold all that the spec asks of an image.
 
-    def _encode(self, seen: Sequence[_Seen]) -> None:
-        waiting = {id(s): s for s in seen if s.pixels is not None}.values()
-        pixels = [s.pixels for s in waiting if s.pixels is not None]
-        if not pixels:
-            return
-        embeddings = self._load_scorer().encode_pixels(pixels)
-        for s, embedding in zip(waiting, embeddings, strict=True):
-            s.picture, s.pixels = replace(s.picture, embedding=embedding), None
+        ``scorable`` are the keys of the images with a caption that passes the prefilter.
+        """
+        found = [(candidate.key, self.cache.of_candidate(candidate)) for candidate in chunk]
+        cached = {key: record for key, record in found if record}
+        passes = dict(zip(cached, self._passes(list(cached.values())), strict=True))
 
-    def _looked_at(
-        self, todo: Sequence[Candidate], hopeful: set[str]
-    ) -> Iterator[tuple[Sequence[Candidate], list[_Seen]]]:
-        """Batches in order; while the caller encodes one the next is decoded, the one after it fetched."""
-        batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
-        claimed: dict[str, _Seen] = {}
+        def is_enough(key: str, record: ImageRecord) -> bool:
+            if record.error:
+                return not record.error.startswith(CANNOT_BE_READ)  # it may be readable by now
+            if record.pixels_sha256:
+                return self._is_complete(record)
+            return not (passes[key] and key in scorable)
 
-        def decode_batch(
-            fetched: tuple[Sequence[Candidate], list[Future[_Seen]]],
-        ) -> tuple[Sequence[Candidate], list[_Seen], list[Future[None]]]:
-            batch, futures = fetched
-            seen = [future.result() for future in futures]
-            return batch, *self._start_decoding(batch, seen, hopeful, claimed)
+        return {key: record for key, record in cached.items() if is_enough(key, record)}
 
-        fetches = _one_ahead(batches, lambda b: (b, [self._pool.submit(self._fetch, c) for c in b]))
-        for batch, seen, decoding in _one_ahead(fetches, decode_batch):
-            for future in decoding:
-                future.result()
-            yield batch, seen
+    def _is_complete(self, record: ImageRecord) -> bool:
+        """Whether an image was decoded, encoded and measured as the spec asks."""
+        is_scored = record.pixels_sha256 != "" and record.embedding is not None
+        return is_scored and record.values.keys() >= set(self._image_columns)
 
-    def _fetch(self, candidate: Candidate) -> _Seen:
-        """The bytes and what the header says, or what is known of these bytes."""
+    def _passes(self, records: Sequence[ImageRecord]) -> np.ndarray:
+        """Mask (N,): True where the image itself passes the prefilter."""
+        sizes = [(record.width, record.height, record.bytes) for record in records]
+        return self._spec.prefilter.passes_images(sizes)
+
+    def _measured(
+        self, candidates: Sequence[Candidate], scorable: set[str]
+    ) -> Iterator[dict[str, ImageRecord]]:
+        """Records by key, a batch at a time.
+
+        While one batch is encoded the next is decoded and the one after it fetched. ``map`` does not
+        keep a batch that it has passed on, so bytes and pixels are freed as soon as they were used.
+        """
+        batches = [candidates[start : start + BATCH] for start in range(0, len(candidates), BATCH)]
+        started: set[str] = set()
+        encoded: dict[str, ImageRecord] = {}
+        fetching = _one_ahead(map(self._start_fetching, batches))
+        start_decoding = partial(self._start_decoding, scorable, started)
+        decoding = _one_ahead(map(start_decoding, batches, fetching))
+        return map(partial(self._finish, encoded), decoding)
+
+    def _start_fetching(self, batch: Sequence[Candidate]) -> list[Future[Fetched]]:
+        return [self._pool.submit(self._fetch, candidate) for candidate in batch]
+
+    def _fetch(self, candidate: Candidate) -> Fetched:
+        """Read an image and its header; what the cache has of the same bytes is used."""
         try:
             data = self._load(candidate.location)
         except UnreadableImage as error:
-            return _Seen(ImageRecord(error=error.reason))
+            return Fetched(ImageRecord(error=error.reason))
         sha256 = hashlib.sha256(data).hexdigest()
-        known = self.known.of_content(sha256)
-        if known and self._suffices(known, is_hopeful=True):
-            return _Seen(known)
+        cached = self.cache.of_content(sha256)
+        if cached and self._is_complete(cached):
+            return Fetched(cached)
         try:
             width, height, kind = probe(data)
         except UnreadableImage as error:
-            return _Seen(ImageRecord(sha256, len(data), error=error.reason))
-        embedding = known.embedding if known else None
-        return _Seen(ImageRecord(sha256, len(data), width, height, kind, embedding=embedding), data)
+            return Fetched(ImageRecord(sha256, len(data), error=error.reason))
+        embedding = cached.embedding if cached else None
+        record = ImageRecord(sha256, len(data), width, height, kind, embedding=embedding)
+        return Fetched(record, data)
 
     def _start_decoding(
         self,
+        scorable: set[str],
+        started: set[str],
         batch: Sequence[Candidate],
-        seen: list[_Seen],
-        hopeful: set[str],
-        claimed: dict[str, _Seen],
-    ) -> tuple[list[_Seen], list[Future[None]]]:
-        """Decode what the gate lets through; of equal bytes the first stands for all."""
-        sizes = [(s.picture.width, s.picture.height, s.picture.bytes) for s in seen]
-        open_to = self.request.gate.images(sizes)
-        futures: list[Future[None]] = []
-        for number, (candidate, s) in enumerate(zip(batch, seen, strict=True)):
-            if not s.data:
-                continue
-            if not (open_to[number] and candidate.key in hopeful):
-                s.data = b""
-                continue
-            seen[number] = claimed.setdefault(s.picture.sha256, s)
-            if seen[number] is s:
-                self._load_scorer()  # here, not in several threads at once
-                futures.append(self._pool.submit(self._look, s))
-        return seen, futures
+        fetching: Sequence[Future[Fetched]],
+    ) -> Batch:
+        """Start to decode the images that pass the prefilter.
 
-    def _look(self, seen: _Seen) -> None:
-        """Decode, identify and measure; what CLIP has to encode is made ready for it."""
-        picture, data, seen.data = seen.picture, seen.data, b""
+        Args:
+            scorable: the keys of the images with a caption that passes the prefilter.
+            started: hashes of the bytes that are decoded already; new ones are added.
+            batch: the images.
+            fetching: their bytes.
+        """
+        fetched = [future.result() for future in fetching]
+        passes = self._passes([image.record for image in fetched])
+        records: dict[str, ImageRecord] = {}
+        sha256_of: dict[str, str] = {}
+        decoding: list[Future[Decoded]] = []
+        for candidate, image, passed in zip(batch, fetched, passes, strict=True):
+            if not (image.data and passed and candidate.key in scorable):
+                records[candidate.key] = image.record
+                continue
+            sha256 = sha256_of[candidate.key] = image.record.sha256
+            if sha256 not in started:
+                started.add(sha256)
+                self._load_scorer()  # here, not in several threads at once
+                decoding.append(self._pool.submit(self._decode, image))
+        return Batch(records, sha256_of, decoding)
+
+    def _decode(self, image: Fetched) -> Decoded:
+        """Decode, hash and measure an image, and preprocess it for CLIP."""
+        record = image.record
         try:
-            image = decode(data, self._load_scorer().image_px if self.request.draft else None)
+            rgb = decode(image.data, self._load_scorer().image_px if self._spec.draft else None)
         except UnreadableImage as error:
-            seen.picture = ImageRecord(picture.sha256, picture.bytes, error=error.reason)
-            return
-        width, height = image.size
-        if self.request.draft:
-            width, height = picture.width, picture.height
-        phash, mirrored = phashes(image)
+            return Decoded(ImageRecord(record.sha256, record.bytes, error=error.reason))
+        # The pixels count, not the header; but a draft is smaller than its image.
+        width, height = (record.width, record.height) if self._spec.draft else rgb.size
+        phash, mirrored = phashes(rgb)
         values: dict[str, Any] = {}
-        for measure in self._picture_measures:
-            values |= measure.measure(image)
-        seen.picture = replace(
-            picture,
+        for measure in self._image_measures:
+            values |= measure.measure(rgb)
+        measured = replace(
+            record,
             width=width,
             height=height,
-            pixels=pixels_sha256(image),
+            pixels_sha256=pixels_sha256(rgb),
             phash=phash,
             phash_mirrored=mirrored,
             values=values,
         )
-        if picture.embedding is None:
-            seen.pixels = self._load_scorer().preprocess(image)
+        if record.embedding is not None:
+            return Decoded(measured)
+        return Decoded(measured, self._load_scorer().preprocess(rgb))
+
+    def _finish(self, encoded: dict[str, ImageRecord], batch: Batch) -> dict[str, ImageRecord]:
+        """The records of a batch by key; those of decoded images are added to ``encoded`` by sha256."""
+        records = self._encode([future.result() for future in batch.decoding])
+        encoded |= {record.sha256: record for record in records}
+        return batch.records | {key: encoded[sha256] for key, sha256 in batch.sha256_of.items()}
+
+    def _encode(self, decoded: Sequence[Decoded]) -> list[ImageRecord]:
+        """The records with CLIP's embeddings."""
+        pixels = [image.pixels for image in decoded if image.pixels is not None]
+        embeddings = iter(self._load_scorer().encode_pixels(pixels) if pixels else ())
+        return [
+            image.record
+            if image.pixels is None
+            else replace(image.record, embedding=next(embeddings))
+            for image in decoded
+        ]
 
     def _texts(self, captions: list[str]) -> dict[str, np.ndarray]:
-        """The embedding of each caption; equal ones cost one, known ones none."""
-        found = self.known.texts(captions)
+        """The embedding (D,) of each caption; those in the cache are not encoded again."""
+        found = self.cache.texts(captions)
         new = [caption for caption in captions if caption not in found]
         if new:
             found |= dict(zip(new, self._load_scorer().encode_texts(new), strict=True))
         return found
 
+    def _caption_columns(self, captions: Sequence[str]) -> dict[str, list[Any]]:
+        """The optional measures of N captions: N values by column."""
+        columns: dict[str, list[Any]] = {}
+        for measure in self._caption_measures:
+            columns |= measure.measure(captions, self._count_tokens)
+        return columns
 
-def _one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Iterator[_Started]:
-    """What ``start`` returns for each item, the next item being started before one is handed out."""
-    waiting: list[_Started] = []
+    def _count_tokens(self, captions: Sequence[str]) -> list[int]:
+        return self._load_scorer().tokens(list(captions))
+
+
+def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """The same items; each is handed out when the next one has been taken, and so its work begun."""
+    waiting: list[_Item] = []
     for item in items:
-        waiting.append(start(item))
+        waiting.append(item)
         if len(waiting) > 1:
             yield waiting.pop(0)
     yield from waiting

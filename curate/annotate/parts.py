@@ -1,9 +1,9 @@
-"""The files of the annotations: parts of some hundred images each, and what a part says of itself."""
+"""The annotation files: parts of some hundred images each, their footers, and how they are read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ import pyarrow.parquet as pq
 
 from curate.run import parquet
 
-METADATA = b"darkroom"
+METADATA = b"darkroom"  # the footer's key of what ``part_head`` gives
+LIST = "parts.json"  # in an annotation folder: the names of the last pass's parts, in order
 
-
-LIST = "parts.json"  # in an annotation folder, the names of the last pass in order
-
+# Names in parts of earlier releases. No source has such a column: readers.columns reserves both names.
+_OLD_COLUMNS = {"pixels": "pixels_sha256"}
+_OLD_HEAD = {"gate": "prefilter"}
 
 _REMEDY = "delete it, and the same curation measures it again"
 
 
 def current_parts(folder: Path) -> list[Path]:
-    """The parts of the last pass that was finished, or all where none was."""
+    """The parts of the last pass that finished, or all where none did."""
     try:
         listed = [folder / name for name in json.loads((folder / LIST).read_bytes())]
     except (FileNotFoundError, ValueError, TypeError):
@@ -34,11 +35,11 @@ def current_parts(folder: Path) -> list[Path]:
 
 
 def part_head(path: Path) -> dict[str, Any]:
-    """What a part says about itself in its footer; empty for one that is missing, damaged or not ours."""
+    """What a part's footer says about it; empty for one that is missing, damaged or not ours."""
     if not path.is_file():
         return {}
     try:
-        return _head(pq.read_schema(path))
+        return head_of(pq.read_schema(path))
     except Exception as error:
         is_no_json = isinstance(error, ValueError)
         if not (is_no_json or parquet.is_damage(error)):
@@ -46,22 +47,43 @@ def part_head(path: Path) -> dict[str, Any]:
         return {}
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Some columns of a part, all for None.
+def head_of(schema: pa.Schema) -> dict[str, Any]:
+    """As ``part_head``, of a table that was read."""
+    head: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+    return {_OLD_HEAD.get(name, name): value for name, value in head.items()}
+
+
+def read_part(
+    path: Path,
+    columns: Collection[str] | None = None,
+    without: Collection[str] = (),
+    use_threads: bool = True,
+) -> pa.Table:
+    """Some columns of a part, in the order of the file and under today's names.
+
+    Args:
+        path: of the part.
+        columns: which; all for None.
+        without: those to leave out.
+        use_threads: whether Arrow shares the columns out among its threads.
 
     Raises:
         UserError: the part is damaged.
     """
-    with reading_part(path):
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+    with reading_part(path), pq.ParquetFile(path) as part:
+        stored = part.schema_arrow.names
+        names = {name: _OLD_COLUMNS.get(name, name) for name in stored}
+        wanted = [
+            name
+            for name, current in names.items()
+            if (columns is None or current in columns) and current not in without
+        ]
+        table = part.read(None if wanted == stored else wanted, use_threads=use_threads)
         table.validate(full=True)  # or text that is no UTF-8 would raise wherever it is looked at
-        return table
+        renamed = table.rename_columns([names[name] for name in table.column_names])
+        return renamed.replace_schema_metadata(table.schema.metadata)  # which renaming drops
 
 
 def reading_part(path: Path) -> AbstractContextManager[None]:
-    """Raise ``UserError`` for what arrow says of a part whose bytes are no longer what was written."""
+    """Raise ``UserError`` for what Arrow says of a part whose bytes are no longer what was written."""
     return parquet.reporting_damage(path, _REMEDY)
-
-
-def _head(schema: pa.Schema) -> dict[str, Any]:
-    return json.loads((schema.metadata or {}).get(METADATA, b"{}"))

@@ -1,4 +1,4 @@
-"""What a run wants to know of each pair."""
+"""What a run measures of each pair."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from curate.measures import registry
 
 @dataclass(frozen=True)
 class AnnotationSpec:
-    """What is to be measured; parts that were measured otherwise are measured again.
+    """What to measure; parts that were measured by another spec are measured again.
 
     Attributes:
         clip_model: the CLIP that scores, as the ledger names it: name, weights and fingerprint.
-        gate: the cheap rules; what fails them is neither decoded nor scored.
-        measures: the optional measures with their stamps, see ``measures.registry``.
-        draft: see ``images.decode``.
+        prefilter: the cheap rules; what fails them is neither decoded nor scored.
+        measures: the optional measures with the versions of their models, see ``registry.versions``.
+        draft: whether JPEGs are decoded at a fraction of their size, see ``measures.decode.decode``.
     """
 
     clip_model: str
-    gate: Prefilter
+    prefilter: Prefilter
     measures: dict[str, str] = field(default_factory=dict)
     draft: bool = False
 
@@ -33,23 +33,21 @@ class AnnotationSpec:
     def of(
         cls, clip: ClipConfig, filters: FiltersConfig, annotate: AnnotateConfig
     ) -> AnnotationSpec:
-        """What a CLIP, the rules and ``annotate.*`` ask for."""
+        """The spec of a configuration."""
         return cls(
             f"{label(clip)} {fingerprint(clip, annotate.draft)}",
             Prefilter(filters.image, filters.caption),
-            registry.stamps(needed(filters, annotate.measures)),
+            registry.versions(needed(filters, annotate.measures)),
             annotate.draft,
         )
 
 
 def needed(filters: FiltersConfig, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The measures that the rules look at, and those that are wanted anyway, sorted."""
+    """The optional measures that the rules read, and the ``wanted`` ones, sorted."""
     columns = set(filters.columns)
     if filters.language.accepted is not None or filters.language.rejected is not None:
         columns.add("language")
     if filters.caption.max_tokens is not None:
         columns.add("tokens")
-    filled = {**registry.PICTURE_COLUMNS, **registry.CAPTION_COLUMNS}
-    return tuple(
-        sorted({*wanted, *(name for name, fills in filled.items() if columns & set(fills))})
-    )
+    read = [name for name, m in registry.MEASURES.items() if not columns.isdisjoint(m.columns)]
+    return tuple(sorted({*wanted, *read}))

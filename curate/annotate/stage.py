@@ -1,4 +1,4 @@
-"""Stage 1: measure each pair once. Parts are known by their content, written whole, and resumed."""
+"""Stage 1: measure each pair once, in parts that are named by their content, written whole, and resumed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -21,8 +22,9 @@ from curate.annotate.cache import AnnotationCache
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.hash_index import HashIndex, name_of, names_of
 from curate.annotate.measurer import Measurer
-from curate.annotate.parts import LIST, METADATA, part_head, read_part, reading_part
+from curate.annotate.parts import LIST, METADATA, part_head, read_part
 from curate.annotate.spec import AnnotationSpec
+from curate.annotate.table import captions_of
 from curate.clip.scorer import ClipScorer
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE
 from curate.readers.candidate import Candidate
@@ -31,6 +33,15 @@ from curate.run.cli import UserError
 from curate.run.files import atomic_write, remove_parts, write_json
 
 FORMAT = 3  # raise it when a measure changes its meaning: older parts are then measured again
+
+# The rows of pairs that would have been scored, had they passed the prefilter, and what decides it.
+_KEPT_OUT = (
+    pc.field("has_caption")
+    & (pc.field("caption") != "")
+    & (pc.field("error") == "")
+    & pc.field("clip_similarity").is_null()
+)
+_PREFILTERED = ["has_caption", "caption", "width", "height", "bytes", "error", "clip_similarity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +56,24 @@ def annotate(
     source: Source,
     folder: Path,
     config: AnnotateConfig,
-    request: AnnotationSpec,
+    spec: AnnotationSpec,
     load_scorer: Callable[[], ClipScorer],
 ) -> Annotations:
     """Measure all candidates of ``source`` in one pass, a part at a time.
 
-    A part is named by what it was measured from; what moved to another part is found by content.
-    ``load_scorer`` is called when something needs the model, and then often: it should remember.
+    The name of a part says what it was measured from; images that moved to another part are found by
+    their content.
+
+    Args:
+        source: the data set.
+        folder: for the parts; those of earlier runs are used.
+        config: how the pass is cut into parts.
+        spec: what to measure.
+        load_scorer: the CLIP; called when something needs it, and then often, so it should remember.
 
     Raises:
-        UserError: a key comes twice, more images than ``config.max_reject_rate`` are unreadable, or a
-            part is damaged behind a footer that says it is whole.
+        UserError: two images share a key, more images than ``config.max_reject_rate`` are unreadable,
+            or a part is damaged behind an intact footer.
     """
     remove_parts(folder)
     paths: list[Path] = []
@@ -65,58 +83,56 @@ def annotate(
         ThreadPoolExecutor(config.workers) as pool,
     ):
         measurer = cache(
-            lambda: Measurer(_known(folder, request), request, source.load, load_scorer, pool)
+            lambda: Measurer(_open_cache(folder, spec), spec, source.load, load_scorer, pool)
         )
         for chunk in _chunks(source.candidates(), config.images_per_part):
             _check_keys(chunk, keys)
-            path = folder / f"part-{len(paths):05d}-{_digest(chunk, request)}.parquet"
-            if not _is_done(path, request):
-                limit = _most_rejects(config, chunk, is_first=not paths)
-                _make_part(path, chunk, measurer(), limit, bar.update)
+            path = folder / f"part-{len(paths):05d}-{_digest(chunk, spec)}.parquet"
+            if not _is_done(path, spec):
+                part = measurer().measure(chunk, bar.update)
+                _check_rejects(part, _reject_limit(config, chunk, is_first=not paths))
+                _write(path, part, spec)
+                measurer().cache.add(path, part)
             else:
-                bar.initial += len(chunk)  # no part of the rate
+                bar.initial += len(chunk)  # not measured now, so not part of the rate
                 bar.update(len(chunk))
             paths.append(path)
-            pairs += sum(max(1, len(candidate.captions)) for candidate in chunk)
+            pairs += sum(len(captions_of(candidate)) for candidate in chunk)
     write_json(folder / LIST, [path.name for path in paths])
-    _remove_superseded(folder, paths, keys, request)
+    _remove_superseded(folder, paths, keys, spec)
     return Annotations(paths, pairs)
 
 
-def _remove_superseded(
-    folder: Path, paths: list[Path], keys: HashIndex, request: AnnotationSpec
-) -> None:
-    """Delete parts all of whose images this pass has measured or found; others may be wanted again.
+def _open_cache(folder: Path, spec: AnnotationSpec) -> AnnotationCache:
+    """The cache over all parts in ``folder`` of the same format and CLIP."""
+    found = AnnotationCache(spec.measures)
+    for path in sorted(folder.glob("part-*.parquet")):
+        head = part_head(path)
+        if (head.get("format"), head.get("clip_model")) == (FORMAT, spec.clip_model):
+            found.add_file(path)
+    return found
 
-    Those of another CLIP, or of images outside a trial's selection, stay, and so do those whose damage
-    hides what they are of.
+
+def _remove_superseded(
+    folder: Path, paths: list[Path], keys: HashIndex, spec: AnnotationSpec
+) -> None:
+    """Delete earlier parts all of whose images are in this pass.
+
+    Parts of another CLIP stay, so do those with images outside a trial's selection, and those whose
+    footer is damaged, so that nobody can tell what they hold.
     """
     for path in set(folder.glob("part-*.parquet")) - set(paths):
         head = part_head(path)
-        if not head or (
-            head.get("format") == FORMAT and head.get("clip_model") != request.clip_model
-        ):
+        is_current = head.get("format") == FORMAT
+        if not head or (is_current and head.get("clip_model") != spec.clip_model):
             continue
         rows = read_part(path, ["key"])["key"].unique().to_pylist()
         if all(keys.find(name_of(key)) is not None for key in rows):
             path.unlink()
 
 
-def _make_part(
-    path: Path,
-    chunk: list[Candidate],
-    measurer: Measurer,
-    max_reject_rate: float,
-    progress: Callable[[int], object],
-) -> None:
-    table = measurer.measure(chunk, progress)
-    _check_rejects(table, max_reject_rate)
-    _write(path, table, measurer)
-    measurer.known.add_part(path)
-
-
-def _most_rejects(config: AnnotateConfig, chunk: list[Candidate], is_first: bool) -> float:
-    """The share of unreadable images that stops the run; any in a rest, which says little of the whole."""
+def _reject_limit(config: AnnotateConfig, chunk: list[Candidate], is_first: bool) -> float:
+    """The share of unreadable images that stops the run; 1 for a short last part, which says little."""
     is_rest = not is_first and len(chunk) < config.images_per_part
     return 1.0 if is_rest else config.max_reject_rate
 
@@ -138,52 +154,42 @@ def _check_keys(chunk: list[Candidate], seen: HashIndex) -> None:
     seen.add(names, np.zeros(len(names), np.int64))
 
 
-def _digest(chunk: list[Candidate], request: AnnotationSpec) -> str:
-    """Changes with whatever the part would hold, but for what the gate kept out."""
-    digest = hashlib.blake2b(f"{FORMAT} {request.clip_model}".encode(), digest_size=8)
+def _digest(chunk: list[Candidate], spec: AnnotationSpec) -> str:
+    """16 hex digits that change with what a part holds, but for the effect of the prefilter."""
+    digest = hashlib.blake2b(f"{FORMAT} {spec.clip_model}".encode(), digest_size=8)
     for c in chunk:
-        known = [c.key, c.version, c.location, c.captions, c.source, sorted(c.columns.items())]
-        digest.update(json.dumps(known, default=str).encode())
+        content = [c.key, c.version, c.location, c.captions, c.source, sorted(c.columns.items())]
+        digest.update(json.dumps(content, default=str).encode())
     return digest.hexdigest()
 
 
-def _is_done(path: Path, request: AnnotationSpec) -> bool:
-    """Whether a part holds all that is asked for, and nothing that the next try may mend."""
+def _is_done(path: Path, spec: AnnotationSpec) -> bool:
+    """Whether a part holds all that ``spec`` asks for, and no image that another try may read."""
     head = part_head(path)
-    if not head or head["to_retry"] or not request.measures.items() <= head["measures"].items():
+    if not head or head["to_retry"] or not spec.measures.items() <= head["measures"].items():
         return False
-    if head["gate"] in (None, request.gate.digest):
+    if head["prefilter"] in (None, spec.prefilter.digest):
         return True
-    with reading_part(path):
-        return not request.gate.opens_for(path)
+    kept_out = read_part(path, _PREFILTERED).filter(_KEPT_OUT).to_pandas()
+    return not spec.prefilter.passes(kept_out).any()
 
 
-def _known(folder: Path, request: AnnotationSpec) -> AnnotationCache:
-    known = AnnotationCache(request.measures)
-    for path in sorted(folder.glob("part-*.parquet")):
-        head = part_head(path)
-        if (head.get("format"), head.get("clip_model")) == (FORMAT, request.clip_model):
-            known.add_part(path)
-    return known
-
-
-def _write(path: Path, table: pa.Table, measurer: Measurer) -> None:
-    request = measurer.request
+def _write(path: Path, part: pa.Table, spec: AnnotationSpec) -> None:
+    errors = _counted(part["error"])
     head = {
         "format": FORMAT,
-        "clip_model": request.clip_model,
-        "measures": request.measures,
-        "to_retry": sum(error.startswith(CANNOT_BE_READ) for error in table["error"].to_pylist()),
-        "gate": request.gate.digest if measurer.held_back(table) else None,
+        "clip_model": spec.clip_model,
+        "measures": spec.measures,
+        "to_retry": sum(n for error, n in errors.items() if error.startswith(CANNOT_BE_READ)),
+        "prefilter": spec.prefilter.digest if part.filter(_KEPT_OUT).num_rows else None,
     }
     with atomic_write(path) as stream:
-        pq.write_table(table.replace_schema_metadata({METADATA: json.dumps(head)}), stream)
+        pq.write_table(part.replace_schema_metadata({METADATA: json.dumps(head)}), stream)
 
 
-def _check_rejects(table: pa.Table, limit: float) -> None:
-    """A broken decoder must not quietly drop a whole part; a missing file is no fault of a decoder."""
-    columns = table.select(["key", "error"]).to_pydict()
-    errors = Counter(dict(zip(columns["key"], columns["error"], strict=True)).values())
+def _check_rejects(part: pa.Table, limit: float) -> None:
+    """A broken decoder must not quietly drop a whole part; a missing file is not a decoder's fault."""
+    errors = _counted(part.filter(pc.field("caption_index") == 0)["error"])
     del errors[MISSING_FILE]
     images, readable = errors.total(), errors.pop("", 0)
     if images - readable > limit * images:
@@ -192,3 +198,9 @@ def _check_rejects(table: pa.Table, limit: float) -> None:
             f"{images - readable} of {images} images in a row are unreadable ({reasons}), more than "
             f"annotate.max_reject_rate={limit}; mend the input, or type annotate.max_reject_rate=1"
         )
+
+
+def _counted(column: pa.ChunkedArray) -> Counter[str]:
+    """How often each value occurs."""
+    counts = column.value_counts().to_pylist()
+    return Counter({entry["values"]: entry["counts"] for entry in counts})

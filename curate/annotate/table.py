@@ -1,4 +1,4 @@
-"""The rows of a part: what is known of a pair, in the columns of the annotations."""
+"""The columns of a part: candidates, their image records and text embeddings as one Arrow table."""
 
 from __future__ import annotations
 
@@ -11,96 +11,110 @@ import pyarrow as pa
 from curate.annotate.cache import STORED, ImageRecord
 from curate.readers.candidate import Candidate
 
-_CLIP_MODEL = pa.dictionary(pa.int32(), pa.string())
-_FIELDS = [
-    ("key", pa.string()),
-    ("caption_index", pa.int32()),
-    ("has_caption", pa.bool_()),
-    ("source", pa.string()),
-    ("caption", pa.string()),
-    ("location", pa.string()),
-    ("version", pa.string()),
-    ("width", pa.int32()),
-    ("height", pa.int32()),
-    ("format", pa.string()),
-    ("bytes", pa.int64()),
-    ("sha256", pa.string()),
-    ("pixels", pa.string()),
-    ("phash", pa.string()),
-    ("phash_mirrored", pa.string()),
-    ("error", pa.string()),
-    ("clip_similarity", pa.float32()),
-    ("clip_model", _CLIP_MODEL),
-    ("image_embedding", pa.binary()),  # D float32, on the first row of an image
-    ("text_embedding", pa.binary()),  # D float32
-]
-
-COLUMNS = tuple(name for name, _ in _FIELDS)
+_TYPES = {
+    "key": pa.string(),
+    "caption_index": pa.int32(),
+    "has_caption": pa.bool_(),
+    "source": pa.string(),
+    "caption": pa.string(),
+    "location": pa.string(),
+    "version": pa.string(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "format": pa.string(),
+    "bytes": pa.int64(),
+    "sha256": pa.string(),
+    "pixels_sha256": pa.string(),
+    "phash": pa.string(),
+    "phash_mirrored": pa.string(),
+    "error": pa.string(),
+    "clip_similarity": pa.float32(),
+    "clip_model": pa.dictionary(pa.int32(), pa.string()),
+    "image_embedding": pa.binary(),  # D float32, on the first row of an image
+    "text_embedding": pa.binary(),  # D float32
+}
+COLUMNS = tuple(_TYPES)
 
 
-def row(
-    candidate: Candidate, index: int, picture: ImageRecord, texts: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """The pair of an image and its caption number ``index``; an image without any has one row, too.
-
-    Args:
-        candidate: the image.
-        index: which of its captions.
-        picture: what is known of it.
-        texts: the embeddings (D,) of the captions that were scored.
-    """
-    caption = candidate.captions[index] if candidate.captions else ""
-    image = picture.embedding
-    text = None if image is None else texts.get(caption)
-    return {
-        **candidate.columns,
-        "key": candidate.key,
-        "caption_index": index,
-        "has_caption": bool(candidate.captions),
-        "source": candidate.source,
-        "caption": caption,
-        "location": candidate.location,
-        "version": candidate.version,
-        **{name: getattr(picture, name) for name in STORED},
-        **picture.values,
-        "clip_similarity": None if image is None or text is None else cosine(image, text),
-        "image_embedding": image.tobytes() if image is not None and index == 0 else None,
-        "text_embedding": None if text is None else text.tobytes(),
-    }
+def captions_of(candidate: Candidate) -> tuple[str, ...]:
+    """The captions of a candidate's rows: an image without captions has one row, with an empty one."""
+    return candidate.captions or ("",)
 
 
-def table(
-    found: Sequence[dict[str, Any]],
+def part_table(
+    candidates: Sequence[Candidate],
+    records: Sequence[ImageRecord],
+    texts: Mapping[str, np.ndarray],
     clip_model: str,
-    picture_columns: Sequence[str],
-    of_captions: Mapping[str, list[Any]],
+    image_columns: Sequence[str],
+    caption_columns: Mapping[str, Sequence[Any]],
 ) -> pa.Table:
-    """A part of N rows.
+    """A part of N rows: one for each of ``captions_of`` each candidate.
 
     Args:
-        found: what ``row`` gave.
+        candidates: the images.
+        records: the record of each candidate.
+        texts: the embeddings (D,) of the captions that were scored.
         clip_model: the CLIP that scored them.
-        picture_columns: the optional measures among the rows' entries.
-        of_captions: further measures, N values by column.
+        image_columns: the optional measures of images, names of ``ImageRecord.values``.
+        caption_columns: the optional measures of captions, N values by column.
     """
-    names = [name for name, _ in _FIELDS]
-    own = {*names, *picture_columns, *of_captions}
-    extra = sorted({name for entries in found for name in entries} - own)
+    of_images = _image_columns(candidates, records, image_columns)
+    image_of_row = np.repeat(np.arange(len(candidates)), [len(captions_of(c)) for c in candidates])
+    columns = {name: values.take(pa.array(image_of_row)) for name, values in of_images.items()}
+    columns |= _pair_columns(candidates, records, texts)
+    columns["clip_model"] = pa.array([clip_model] * len(image_of_row), _TYPES["clip_model"])
+    columns |= {name: pa.array(values) for name, values in caption_columns.items()}
+    measured = (*COLUMNS, *image_columns, *caption_columns)
+    offered = sorted(columns.keys() - set(measured))
+    return pa.table({name: columns[name] for name in (*measured, *offered)})
+
+
+def _image_columns(
+    candidates: Sequence[Candidate], records: Sequence[ImageRecord], measures: Sequence[str]
+) -> dict[str, pa.Array]:
+    """What the rows of an image have in common, one value for each image."""
+    offered = {name for candidate in candidates for name in candidate.columns}
+    columns = {name: source_column([c.columns.get(name) for c in candidates]) for name in offered}
+    for name in ("key", "source", "location", "version"):
+        columns[name] = pa.array([getattr(c, name) for c in candidates], _TYPES[name])
+    columns["has_caption"] = pa.array([bool(candidate.captions) for candidate in candidates])
+    for name in STORED:
+        columns[name] = pa.array([getattr(record, name) for record in records], _TYPES[name])
+    for name in measures:
+        columns[name] = pa.array([record.values.get(name) for record in records], pa.float32())
+    return columns
+
+
+def _pair_columns(
+    candidates: Sequence[Candidate],
+    records: Sequence[ImageRecord],
+    texts: Mapping[str, np.ndarray],
+) -> dict[str, pa.Array]:
+    """What belongs to an image and one of its captions, one value for each row."""
+    indices, captions, similarities = [], [], []
+    image_embeddings, text_embeddings = [], []
+    for candidate, record in zip(candidates, records, strict=True):
+        image = record.embedding
+        for index, caption in enumerate(captions_of(candidate)):
+            text = None if image is None else texts.get(caption)
+            indices.append(index)
+            captions.append(caption)
+            similarities.append(None if image is None or text is None else cosine(image, text))
+            image_embeddings.append(None if image is None or index else image.tobytes())
+            text_embeddings.append(None if text is None else text.tobytes())
     columns = {
-        name: pa.array([entries.get(name) for entries in found], kind) for name, kind in _FIELDS
+        "caption_index": indices,
+        "caption": captions,
+        "clip_similarity": similarities,
+        "image_embedding": image_embeddings,
+        "text_embedding": text_embeddings,
     }
-    columns["clip_model"] = pa.array([clip_model] * len(found), _CLIP_MODEL)
-    columns |= {
-        name: pa.array([entries.get(name) for entries in found], pa.float32())
-        for name in picture_columns
-    }
-    columns |= {name: pa.array(values) for name, values in of_captions.items()}
-    columns |= {name: column([entries.get(name) for entries in found]) for name in extra}
-    return pa.table(columns)
+    return {name: pa.array(values, _TYPES[name]) for name, values in columns.items()}
 
 
-def column(values: list[Any]) -> pa.Array:
-    """A source's own column; as text where its values are of several types."""
+def source_column(values: list[Any]) -> pa.Array:
+    """A column of the source's; as text where its values are of several types."""
     kinds = {type(value) for value in values if value is not None}
     if len(kinds - {int, float}) + bool(kinds & {int, float}) > 1:
         return as_text(values)
@@ -111,9 +125,9 @@ def column(values: list[Any]) -> pa.Array:
 
 
 def as_text(values: Iterable[Any]) -> pa.Array:
-    """Values of several types in Python's own words, whole numbers without a point.
+    """Values of several types as Python prints them, whole numbers without a decimal point.
 
-    So those of all parts speak alike, whatever numbers an Arrow column made floats of.
+    So they read the same in all parts, also where Arrow turned whole numbers into floats.
     """
     return pa.array([None if value is None else _word(value) for value in values], pa.string())
 
@@ -124,5 +138,5 @@ def _word(value: Any) -> str:
 
 
 def cosine(image: np.ndarray, text: np.ndarray) -> float:
-    """Dot product of two unit vectors in double precision, to six digits; more would say nothing."""
+    """Dot product of two unit vectors (D,) in double precision, rounded to six digits."""
     return round(float(image.astype(np.float64) @ text.astype(np.float64)), 6)

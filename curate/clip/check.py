@@ -1,4 +1,4 @@
-"""Whether a loaded CLIP computes soundly here, and whether its precision pays on this processor."""
+"""Whether a loaded CLIP computes correctly on this device, and whether its precision is fast on this CPU."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 CAPTION = "a photo of a red square"
 # 1 - cosine between the two ways. Rounding alone gives up to 1e-6 in fp32 and 1e-4 in bf16; kernels
-# that are broken for a precision, a batch size or a driver are off by tenths, or give NaN.
+# that are broken for a precision, a batch size or a driver give tenths, or NaN.
 _FP32_TOLERANCE, _LOW_TOLERANCE = 1e-4, 5e-3
 
 
 def check_scorer(scorer: ClipScorer) -> None:
-    """Encode a fixed picture alone and among others, a fixed caption at its own length and padded.
+    """Encode an image alone and in a batch, a caption at its own length and padded, and compare.
 
-    The four embeddings have to have unit length, and each two have to agree. It takes three
-    pictures' and two captions' worth of time.
+    The four embeddings must have unit length, and the two of the image and the two of the caption must
+    agree. It takes as long as three images and two captions.
 
     Raises:
-        RuntimeError: they do not, with the device, the precision and what to type.
+        RuntimeError: they do not; it names the device, the precision and what to type.
     """
     import torch
 
     low = scorer.dtype != torch.float32
     tolerance = _LOW_TOLERANCE if low else _FP32_TOLERANCE
-    pixels = torch.stack([scorer.preprocess(picture) for picture in _pictures()])
+    pixels = torch.stack([scorer.preprocess(image) for image in _images()])
     ways = {
-        "a picture alone and in a batch": (
+        "an image alone and in a batch": (
             scorer._run(scorer._encode_pixels, pixels[:1]),
             scorer._run(scorer._encode_pixels, pixels)[:1],
         ),
@@ -46,7 +46,7 @@ def check_scorer(scorer: ClipScorer) -> None:
     for what, (one, other) in ways.items():
         lengths = np.linalg.norm(np.concatenate([one, other]), axis=1)
         difference = 1 - float((one * other).sum())
-        # Written so that NaN fails.
+        # In this form NaN fails, too.
         if not (np.abs(lengths - 1).max() <= 1e-3 and difference <= tolerance):
             dtype = str(scorer.dtype).removeprefix("torch.")
             raise RuntimeError(
@@ -59,8 +59,8 @@ def check_scorer(scorer: ClipScorer) -> None:
 def slowdown(dtype: torch.dtype) -> float:
     """How many times as long a linear layer of ViT-B/32's takes in ``dtype`` as in fp32 on this processor.
 
-    Only processors with matrix units (Intel's AMX) gain much by half precision. The others
-    convert or emulate it, which no list of their features foretells, so it is measured.
+    Only processors with matrix units (Intel's AMX) gain much by half precision. The others convert or
+    emulate it. A list of a processor's features does not tell, so it is measured.
     """
     import torch
 
@@ -76,7 +76,7 @@ def slowdown(dtype: torch.dtype) -> float:
     return best(dtype) / best(torch.float32)
 
 
-def _pictures() -> list[Image.Image]:
+def _images() -> list[Image.Image]:
     """A red square on a ramp of greys, and the ramp alone; 64 x 64 px."""
     ramp = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
     square = ramp.copy()

@@ -17,11 +17,11 @@ class ClipConfig:
     """Which CLIP scores the pairs.
 
     Attributes:
-        name: of a model of open_clip, or ``local-dir:FOLDER``.
+        name: a model of open_clip, or ``local-dir:FOLDER``.
         pretrained: open_clip's tag of its weights.
         precision: fp32, bf16, fp16, or auto (bf16 on CUDA, else fp32).
         device: auto, cpu, mps, cuda or cuda:N.
-        batch_size: null for one that suits the device; halved where memory does not suffice.
+        batch_size: images or captions at a time; null for the device's default; halved when memory runs out.
     """
 
     name: str = MISSING
@@ -49,8 +49,8 @@ class HeadConfig:
 
     Attributes:
         path: a safetensors file, or a ``.pt``/``.pth`` of tensors only.
-        sha256: what the file has to hash to; null trusts it.
-        kind: linear (LAION's aesthetic V1 and V2) or nsfw (LAION's detector); see ``heads.py``.
+        sha256: of the file; null accepts any.
+        kind: linear (LAION's aesthetic V1 and V2) or nsfw (LAION's detector), see ``heads``.
     """
 
     path: str
@@ -59,7 +59,7 @@ class HeadConfig:
 
     @classmethod
     def of(cls, name: str, values: Any) -> HeadConfig:
-        """From what was typed: Hydra cannot add a typed entry to a mapping from the command line."""
+        """From a mapping: Hydra cannot add a typed entry to a mapping from the command line."""
         known = [field.name for field in fields(cls)]
         sound = isinstance(values, Mapping) and "path" in values and set(values) <= set(known)
         check(sound, f"heads.{name}", values, f"{', '.join(known)}, of which path is needed")

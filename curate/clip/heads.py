@@ -1,4 +1,4 @@
-"""Small heads on CLIP's image embeddings: LAION's aesthetic and NSFW models, or any of their shape.
+"""Small models on CLIP's image embeddings: LAION's aesthetic and NSFW heads, or any of their shape.
 
 A head belongs to the CLIP it was trained on. Published ones:
 
@@ -25,15 +25,15 @@ from curate.run.files import sha256_of
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
 
-_EPSILON = 1e-10  # beside the standard deviation, as in LAION's own conversion
+_EPSILON = 1e-10  # added to the standard deviation, as in LAION's own conversion
 
 
 @dataclass(frozen=True)
 class Head:
     """Embeddings N x ``width``, unit length => N scores, float32.
 
-    ``mean`` and ``deviation`` normalise each dimension first; a head that has them is a detector:
-    ReLU between its layers, a sigmoid at its end.
+    ``mean`` and ``deviation`` normalise each dimension first; a head that has them is LAION's detector,
+    with ReLU between its layers and a sigmoid at its end.
     """
 
     path: str
@@ -44,14 +44,14 @@ class Head:
 
     @property
     def width(self) -> int:
-        """Of the embeddings that it was trained on."""
+        """The size D of the embeddings that it was trained on."""
         return self.layers[0][0].shape[1]
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
         """Score ``embeddings``.
 
         Raises:
-            UserError: they are of another width, so of another CLIP.
+            UserError: they have another width, so they are of another CLIP.
         """
         self.check_width(embeddings.shape[1])
         detects = self.mean is not None
@@ -69,7 +69,7 @@ class Head:
         """Refuse the embeddings of another CLIP.
 
         Raises:
-            UserError: with both widths.
+            UserError: the widths differ; it gives both.
         """
         if found != self.width:
             raise UserError(
@@ -83,7 +83,7 @@ def load_head(config: HeadConfig) -> Head:
 
     Raises:
         FileNotFoundError: no such file.
-        UserError: another file than ``config.sha256`` says, or not the layers of ``config.kind``.
+        UserError: the file's hash is not ``config.sha256``, or its layers are not those of ``config.kind``.
     """
     path = Path(config.path).expanduser()
     if not path.is_file():
@@ -123,25 +123,25 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
         return {name: tensor.float().numpy() for name, tensor in state.items()}
     except (UnpicklingError, SafetensorError, RuntimeError, EOFError, AttributeError) as error:
         raise UserError(
-            f"heads.NAME.path={path} is no file of tensors by name ({error})"
+            f"heads.NAME.path={path} is not a file of named tensors ({error})"
         ) from error
 
 
 def _layers(state: dict[str, np.ndarray], path: str) -> Layers:
-    """The linear layers in the order of the numbers in their names, each fitting the one before."""
+    """The linear layers by the numbers in their names; each takes what the one before it gives."""
     owners = sorted({name.rpartition(".")[0] for name in state}, key=_natural)
     prefixes = [f"{owner}." if owner else "" for owner in owners]
     try:
         layers = [(state[f"{prefix}weight"], state[f"{prefix}bias"]) for prefix in prefixes]
     except KeyError as error:
-        raise UserError(f"heads.NAME.path={path}: a layer without {error}") from error
+        raise UserError(f"heads.NAME.path={path}: a layer has no {error}") from error
     sizes = [weight.shape for weight, _ in layers]
     chained = all(len(size) == 2 for size in sizes) and all(
         before[0] == after[1] for before, after in pairwise(sizes)
     )
     if not layers or not chained or sizes[-1][0] != 1:
         raise UserError(
-            f"heads.NAME.path={path}: no chain of linear layers that ends in one: {sizes}"
+            f"heads.NAME.path={path}: not a chain of linear layers that ends in one output: {sizes}"
         )
     return layers
 

@@ -1,4 +1,4 @@
-"""Load a CLIP of open_clip: model, preprocessing and tokenizer, checked, on its device."""
+"""Load a CLIP with open_clip: model, preprocessing and tokenizer, on their device and checked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 
-# Pictures at a time where the user names no number: more gain nothing, and what does not fit is halved.
+# Images at a time by default; larger batches are not faster, and one that does not fit is halved.
 _BATCH_SIZE = {"cuda": 512, "mps": 64, "cpu": 32}
 
 
@@ -35,14 +35,14 @@ _NO_GAIN = 1.1
 
 
 def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipScorer:
-    """Load model, preprocessing and tokenizer, check them, and say where; ``on`` overrides ``config.device``.
+    """Load and check a model, and print its device; ``on`` overrides ``config.device``.
 
     With bf16 and fp16 the weights themselves are converted, all but the layer norms (open_clip's
     ``precision``); autocast would convert them again for every batch.
 
     Raises:
-        UserError: the weights cannot be had (an unknown tag, no network) or belong to another name;
-            the device is not there.
+        UserError: the weights cannot be loaded (an unknown tag, no network) or belong to another
+            name; or the device is not available.
         RuntimeError: this device computes wrongly in this precision.
     """
     import open_clip
@@ -66,7 +66,7 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
         dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32),
         batch_size=config.batch_size or _BATCH_SIZE.get(target.type, _BATCH_SIZE["cpu"]),
     )
-    check_scorer(replace(scorer, texts=Work()))  # a warm-up says nothing of the rate
+    check_scorer(replace(scorer, texts=Work()))  # a warm-up is not part of the rate
     tqdm.write(f"clip: {scorer.name} on {target}, {dtype}, batches of {scorer.batch_size}")
     if target.type == "cpu" and dtype != "fp32" and (times := slowdown(scorer.dtype)) > _NO_GAIN:
         tqdm.write(
@@ -82,7 +82,7 @@ def _load(config: ClipConfig, name: str, target: torch.device, dtype: str) -> tu
     import torch
 
     if dtype == "fp32":
-        torch.backends.cudnn.allow_tf32 = False  # on by default, with 10 bits of mantissa
+        torch.backends.cudnn.allow_tf32 = False  # on by default; it has 10 bits of mantissa
     tag = None if config.name.startswith(LOCAL) else config.pretrained
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(

@@ -1,10 +1,11 @@
-"""Which CLIP is meant: names, tags and files checked before anything loads; device, precision, identity."""
+"""Which CLIP a configuration means: its name, tag and files are checked; device, precision, fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from difflib import get_close_matches
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from curate.run.files import sha256_of
 
 LOCAL = "local-dir:"
 _PACKAGES = ("open_clip_torch", "torch", "timm", "transformers", "pillow")
-_PIXELS = "upright-by-header-srgb-on-white"  # how pictures are decoded; see images.decode
+_PIXELS = "upright-by-header-srgb-on-white"  # how images are decoded, see measures.decode.decode
 
 
 def check(config: ClipConfig) -> None:
@@ -42,7 +43,7 @@ def check(config: ClipConfig) -> None:
     if config.name not in names:
         near = get_close_matches(config.name, names, n=5, cutoff=0.4)
         raise UserError(
-            f"clip.name={config.name!r} is no model of open_clip; near: {', '.join(near) or 'none'}. "
+            f"clip.name={config.name!r} is not a model of open_clip; near: {', '.join(near) or 'none'}. "
             "Type clip.name=local-dir:FOLDER for a model of your own"
         )
     if not config.pretrained:
@@ -56,9 +57,9 @@ def check_tag(config: ClipConfig) -> None:
     """Refuse weights that open_clip does not have, or that this name computes wrongly.
 
     Models trained with QuickGELU (OpenAI's own, DFN's, MetaCLIP's) are loaded by open_clip under a
-    name with another activation too; similarities are then off, and only a warning says so. Of a
-    ``local-dir:`` nothing but its ``open_clip_config.json`` says which activation its weights were
-    trained with: OpenAI's own need ``"quick_gelu": true`` there, and nobody can check.
+    name with another activation too; similarities are then wrong, and only a warning says so. A
+    ``local-dir:`` cannot be checked: its ``open_clip_config.json`` alone says which activation the
+    weights were trained with. OpenAI's own need ``"quick_gelu": true`` there.
 
     Raises:
         UserError: with the accepted tags, or with the name to type.
@@ -69,7 +70,7 @@ def check_tag(config: ClipConfig) -> None:
     weights = open_clip.get_pretrained_cfg(name, tag)
     if not weights:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
-        raise UserError(f"clip.pretrained={tag!r} is no tag of {name}; accepted: {tags}")
+        raise UserError(f"clip.pretrained={tag!r} is not a tag of {name}; accepted: {tags}")
     model = open_clip.get_model_config(name) or {}
     if weights.get("quick_gelu") and not model.get("quick_gelu"):
         raise UserError(
@@ -86,7 +87,7 @@ def _builtin_names() -> list[str]:
 
 
 def local_folder(config: ClipConfig) -> Path:
-    """The folder of a ``local-dir:`` name; a relative one is looked for here, then by the package."""
+    """The folder of a ``local-dir:`` name; a relative one is looked for in the working directory, then beside the package."""
     folder = Path(config.name.removeprefix(LOCAL))
     if not folder.is_absolute() and not folder.is_dir():
         folder = Path(__file__).resolve().parents[2] / folder
@@ -94,23 +95,23 @@ def local_folder(config: ClipConfig) -> Path:
 
 
 def label(config: ClipConfig) -> str:
-    """What people call the model: name and weights."""
+    """The model's name and tag, as the ledger and the messages give them."""
     return " ".join(filter(None, (config.name.removeprefix(LOCAL), config.pretrained)))
 
 
 def fingerprint(config: ClipConfig, draft: bool = False) -> str:
     """16 hex digits that change whenever a similarity may: model, weights, precision, libraries.
 
-    With ``draft`` pictures are decoded at a fraction of their size, see ``images.decode``.
+    With ``draft`` JPEGs are decoded at a fraction of their size, see ``measures.decode.decode``.
 
-    A local model is known by the hashes of its files; one of open_clip's by name, tag and the
+    A local model is identified by the hashes of its files; one of open_clip's by name, tag and the
     release that says what the tag means. Preprocessing and tokenizer are part of either. The device is
-    not: what a GPU makes of the same model in fp32 differs in the last digits alone.
+    not: in fp32 a GPU's similarities differ in the last digits only.
     """
     if config.name.startswith(LOCAL):
         files = sorted(local_folder(config).iterdir())
         model: Any = {
-            file.name: sha256_of(file) for file in files if file.is_file() and file.suffix != ".md"
+            file.name: _sha256(file) for file in files if file.is_file() and file.suffix != ".md"
         }
     else:
         model = [config.name, config.pretrained]
@@ -120,11 +121,22 @@ def fingerprint(config: ClipConfig, draft: bool = False) -> str:
     return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
 
 
+def _sha256(path: Path) -> str:
+    """The hash of a file, which is read once a process unless its size or time of change differs."""
+    found = path.stat()
+    return _sha256_of_version(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _sha256_of_version(path: Path, _size: int, _mtime_ns: int) -> str:
+    return sha256_of(path)
+
+
 def device(config: ClipConfig) -> str:
     """The torch device to score on: CUDA, else Apple's GPU, else the processor, unless one is named.
 
     Raises:
-        UserError: the named one is not there.
+        UserError: the named one is not available.
     """
     import torch
 

@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Work:
-    """What was encoded in how many seconds of the model's time."""
+    """How much was encoded, and in how many seconds."""
 
     items: int = 0
     seconds: float = 0.0
@@ -41,7 +41,7 @@ class Work:
 class ClipScorer:
     """A CLIP ready to encode. Embeddings have unit length, so their dot product is the similarity.
 
-    ``batch_size`` is halved whenever the accelerator's memory does not suffice.
+    ``batch_size`` is halved whenever the accelerator runs out of memory.
     """
 
     name: str
@@ -57,19 +57,19 @@ class ClipScorer:
 
     @property
     def image_px(self) -> int:
-        """The longer side of the pictures that the model sees."""
+        """The longer side of the model's input."""
         size = self.model.visual.image_size
         return size if isinstance(size, int) else max(size)
 
     def encode_images(self, images: list[Image]) -> np.ndarray:
-        """N RGB pictures => N x D float32, unit length."""
+        """N RGB images => N x D float32, unit length."""
         return _joined(
             self.encode_pixels([self.preprocess(image) for image in batch])
             for batch in self._batches(images)
         )
 
     def encode_pixels(self, pixels: list[torch.Tensor]) -> np.ndarray:
-        """N results of ``preprocess``, 3 x H x W each, perhaps made in other threads => N x D float32."""
+        """N results of ``preprocess``, 3 x H x W each => N x D float32, unit length."""
         import torch
 
         return _joined(
@@ -78,10 +78,10 @@ class ClipScorer:
         )
 
     def encode_texts(self, texts: list[str]) -> np.ndarray:
-        """N captions => N x D float32, unit length; equal captions cost one.
+        """N captions => N x D float32, unit length; equal captions are encoded once.
 
-        Where the text tower is causal and pooled at the end of the text, what follows that token
-        cannot reach it: captions are grouped by length and encoded without padding.
+        Where the text tower is causal and pooled at the end-of-text token, padding behind that token has
+        no effect on it: captions are grouped by length and encoded without padding.
         """
         distinct = list(dict.fromkeys(texts))
         if not distinct:
@@ -100,9 +100,9 @@ class ClipScorer:
         return np.stack([encoded[row_of[text]] for text in texts])
 
     def tokens(self, captions: list[str]) -> list[int]:
-        """Each caption's number of tokens with both ends, before anything is cut off."""
+        """Each caption's number of tokens with both ends, before the tokenizer truncates."""
         inner = getattr(self.tokenizer, "tokenizer", None)
-        if inner is None:  # OpenAI's own byte pairs, which know of no ends
+        if inner is None:  # OpenAI's own byte pairs, without the ends
             return [len(self.tokenizer.encode(caption)) + 2 for caption in captions]
         if not captions:
             return []
@@ -115,7 +115,7 @@ class ClipScorer:
         return f"{self.images.rate:.1f} images/s, {self.texts.rate:.1f} captions/s on {self.device}"
 
     def _batches(self, items: list[Item]) -> Iterator[list[Item]]:
-        """Slices as large as ``batch_size`` is by then."""
+        """Slices of ``batch_size``, which may shrink between two of them."""
         start = 0
         while start < len(items):
             batch = items[start : start + self.batch_size]
@@ -123,10 +123,10 @@ class ClipScorer:
             yield batch
 
     def _encode(self, encode: Any, batch: torch.Tensor, work: Work) -> np.ndarray:
-        """Unit features of a batch, in halves as often as memory runs out.
+        """Unit features of a batch, which is halved as often as memory runs out.
 
-        Every batch is of the same size: in another one the last digits come out otherwise, and the
-        shards would tell what was scored together.
+        Every batch is padded to the same size: the last digits depend on the size of a batch, and so
+        would the shards.
         """
         import torch
 
@@ -140,12 +140,12 @@ class ClipScorer:
         else:
             work.add(len(batch), perf_counter() - start)
             return features
-        # Out of the handler, whose traceback holds on to what has to be freed.
+        # Outside the handler, whose traceback keeps alive what has to be freed.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         half = (size + 1) // 2
         self.batch_size = min(self.batch_size, half)
-        tqdm.write(f"clip: out of memory on {self.device}; going on in batches of {half}")
+        tqdm.write(f"clip: out of memory on {self.device}; continuing in batches of {half}")
         return np.concatenate([self._encode(encode, part, work) for part in batch.split(half)])
 
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -189,7 +189,7 @@ def _joined(batches: Iterator[np.ndarray]) -> np.ndarray:
 
 
 def _own_lengths(model: Any, tokens: torch.Tensor) -> list[int]:
-    """Tokens of each caption up to its end-of-text, or the padded length where that is not enough."""
+    """Tokens of each caption up to its end-of-text, or the padded length where the tower needs the padding."""
     from open_clip.transformer import TextTransformer
 
     tower = getattr(model, "text", model)

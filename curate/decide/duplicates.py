@@ -33,21 +33,21 @@ def groups(
     a column ``group``. Chains are followed to their end: a chain that is cut would have its ends on two
     sides. The name is the hash of the smallest ``group`` among its members, so that another data set
     with the same photo puts it on the same side; without one it is the smallest of their first 16
-    digits of ``pixels``. So adding data moves only groups that it joins. Images that were not
+    digits of ``pixels_sha256``. So adding data moves only groups that it joins. Images that were not
     decoded have the group "".
 
     Args:
-        annotations: rows with ``key, pixels, phash, phash_mirrored`` and, where the source has it, ``group``.
+        annotations: rows with ``key, pixels_sha256, phash, phash_mirrored`` and, where the source has it, ``group``.
         split: how near hashes are on different sides.
         filters: how near dropped copies are; groups reach at least as far.
         embedded: embeddings of the same rows; read where ``filters.cosine`` is given.
     """
-    looked_at = ["key", "pixels", "phash", "phash_mirrored", "group", "caption_index"]
+    looked_at = ["key", "pixels_sha256", "phash", "phash_mirrored", "group", "caption_index"]
     pictures = annotations[annotations.columns.intersection(looked_at)].drop_duplicates("key")
     is_single = len(pictures) == len(annotations)
-    pictures = pictures[pictures["pixels"] != ""]
+    pictures = pictures[pictures["pixels_sha256"] != ""]
     labels = neighbours.components(len(pictures), _links(pictures, split, filters, embedded))
-    names = pictures["pixels"].str.slice(0, PIXELS_DIGITS)
+    names = pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS)
     least = names.iloc[_least_of_group(labels, numbers(names))]
     if "group" in pictures:
         least = _named_by_the_source(pictures["group"], labels).fillna(
@@ -85,7 +85,7 @@ def _links(
 ) -> neighbours.Pairs:
     """Pairs of positions that belong to one group."""
     positions = np.arange(len(pictures))
-    yield _first_of_equal(numbers(pictures["pixels"].str.slice(0, PIXELS_DIGITS))), positions
+    yield _first_of_equal(numbers(pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS))), positions
     if "group" in pictures:
         yield _first_of_equal(pictures["group"].where(pictures["group"] != "")), positions
     given = (split.hamming_distance, filters.hamming_distance)
@@ -143,13 +143,15 @@ def copies(
     near the second and not necessarily near the first.
 
     Args:
-        pairs: rows with ``key, clip_similarity, width, height, pixels, phash``.
+        pairs: rows with ``key, clip_similarity, width, height, pixels_sha256, phash``.
         config: which pictures count as the same.
         embedded: embeddings of all annotations; read where ``config.cosine`` is given.
     """
     alike = config.hamming_distance is not None or config.cosine is not None
     # If only equal pixels count, only pictures that share them can be dropped, and those are few.
-    pictures = _by_preference(pairs if alike else pairs[pairs["pixels"].duplicated(keep=False)])
+    pictures = _by_preference(
+        pairs if alike else pairs[pairs["pixels_sha256"].duplicated(keep=False)]
+    )
     stays, left = np.arange(len(pictures)), np.arange(len(pictures))
     for keepers in _passes(config, embedded):
         found = keepers(pictures.iloc[left])
@@ -176,7 +178,7 @@ def _by_preference(pairs: pd.DataFrame) -> pd.DataFrame:
 def _passes(config: DuplicatesConfig, embedded: Embeddings | None) -> Iterator[Pass]:
     if config.exact:
         yield lambda pictures: _first_of_equal(
-            numbers(pictures["pixels"].str.slice(0, PIXELS_DIGITS))
+            numbers(pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS))
         )
     if config.hamming_distance is not None:
         distance = config.hamming_distance

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from curate.decide.shuffled import Null
 
 
-_COLUMNS = ["key", "caption_index", "caption", "pixels", "clip_similarity"]
+_COLUMNS = ["key", "caption_index", "caption", "pixels_sha256", "clip_similarity"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Scored:
 
     Attributes:
         clip: its name and weights, see ``clip.models.label``.
-        pairs: ``key, caption_index, caption, pixels, clip_similarity``, numbered through all parts.
+        pairs: ``key, caption_index, caption, pixels_sha256, clip_similarity``, numbered through all parts.
         embeddings: of the same parts.
     """
 

@@ -62,7 +62,7 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
 
     Args:
         annotations: all rows of the parts, with ``clip_similarity``, ``caption``,
-            ``caption_index`` and ``pixels``.
+            ``caption_index`` and ``pixels_sha256``.
         embeddings: of the same parts.
         seed: the same annotations and seed give the same pairs.
     """
@@ -76,10 +76,10 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
         rows = rows[np.sort(rng.choice(len(rows), min(MAX_PAIRS, len(rows)), replace=False))]
     if not len(rows):
         return Null(np.zeros(0, np.float32))
-    scored = annotations.loc[rows, ["caption", "caption_index", "pixels"]]
+    scored = annotations.loc[rows, ["caption", "caption_index", "pixels_sha256"]]
     images = embeddings.images(rows - scored["caption_index"].to_numpy())
     texts = embeddings.texts(rows)
-    group, pictures = pd.factorize(scored["pixels"])
+    group, pictures = pd.factorize(scored["pixels_sha256"])
     caption, captions = pd.factorize(scored["caption"])
     own = _own(annotations, pictures, captions)
     found = []
@@ -94,7 +94,7 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
 
 def _own(annotations: pd.DataFrame, pictures: pd.Index, captions: pd.Index) -> set[tuple[int, int]]:
     """(picture, caption) positions of true pairs, including rows that were not drawn."""
-    picture = pictures.get_indexer(pd.Index(annotations["pixels"]))
+    picture = pictures.get_indexer(pd.Index(annotations["pixels_sha256"]))
     among = picture >= 0
     caption = captions.get_indexer(pd.Index(annotations["caption"][among]))
     return set(zip(picture[among].tolist(), caption.tolist(), strict=True))

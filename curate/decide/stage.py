@@ -27,7 +27,7 @@ from curate.run import memory
 from curate.run.removals import REASON, Removals
 
 # Not in the ledger, or there in other words.
-_INTERNAL = ("has_caption", "pixels", "error", "version")
+_INTERNAL = ("has_caption", "pixels_sha256", "error", "version")
 
 Head = Callable[[np.ndarray], np.ndarray]
 """Embeddings (N, D) float32 of unit length => scores (N,) float32."""
@@ -96,7 +96,7 @@ def _scores(
         for name, head in heads.items():
             scores[name][rows] = head(vectors)
     first_rows = np.arange(len(pairs)) - pairs["caption_index"].to_numpy()
-    unmeasured = (pairs["pixels"] == "").to_numpy()
+    unmeasured = (pairs["pixels_sha256"] == "").to_numpy()
     return {
         name: np.where(unmeasured, np.float32("nan"), found[first_rows])
         for name, found in scores.items()

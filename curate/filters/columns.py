@@ -57,12 +57,12 @@ def _numbers(name: str, pairs: pd.DataFrame) -> pd.Series:
 
     if name not in pairs:
         numeric = sorted(pairs.select_dtypes("number").columns)
-        near = get_close_matches(name, [*numeric, *registry.FILLED], 1)
+        near = get_close_matches(name, [*numeric, *registry.COLUMNS], 1)
         raise UserError(
             f"filters.columns.{name}: the data set has no column {name!r}"
             + (f", did you mean {near[0]!r}?" if near else ".")
             + f" Numeric columns: {', '.join(numeric)}; measured when a rule names them: "
-            f"{', '.join(registry.FILLED)}; heads.NAME=... gives head_NAME"
+            f"{', '.join(registry.COLUMNS)}; heads.NAME=... gives head_NAME"
         )
     try:
         numbers = pd.to_numeric(pairs[name])

@@ -1,1 +1,1 @@
-"""Optional measures of a picture or a caption, each loaded only where a run asks for it."""
+"""What is measured of an image or a caption without CLIP: decoding, hashes, and optional measures."""

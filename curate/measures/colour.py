@@ -10,18 +10,17 @@ import numpy as np
 from PIL import Image, ImageCms
 
 _MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}
-_SAME = 2  # of 255: a profile that moves no colour further is sRGB, as its many near copies are
+_SAME = 2  # of 255: a profile that changes no colour by more counts as sRGB, of which there are many near copies
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded picture of any mode as sRGB, 8 bits a channel, transparency laid over white.
+    """A loaded image of any mode as sRGB, 8 bits a channel, transparency laid over white.
 
     An embedded profile is applied with the perceptual intent, as browsers do; one that cannot be
-    read, or that belongs to another kind of pixels, is ignored. CMYK without a profile is taken as
-    ideal inks, ``(255 - ink) * (255 - black) / 255``; 16 bits are scaled by 257.
+    read, or that is for another mode, is ignored. CMYK without a profile is taken as ideal inks, ``(255 - ink) * (255 - black) / 255``; 16 bits are scaled by 257.
 
     Raises:
-        ValueError: Pillow knows no way from this mode to RGB.
+        ValueError: Pillow cannot convert this mode to RGB.
     """
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):  # convert() would clip 16 bits to white
@@ -38,9 +37,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _managed(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An L, RGB, CMYK or LAB picture as RGB, by its profile where there is a usable one."""
+    """An L, RGB, CMYK or LAB image as RGB, by its profile where that is usable."""
     mode, transform = _transform(profile) if profile else ("", None)
-    if mode == "RGB" and image.mode == "L":  # greys stored without their channels
+    if mode == "RGB" and image.mode == "L":  # a grey image with an RGB profile
         image = image.convert("RGB")
     if transform is not None and mode == image.mode:
         return transform.apply(image)
@@ -49,13 +48,13 @@ def _managed(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=32)
 def _transform(profile: bytes) -> tuple[str, Any]:
-    """The mode a profile is for and the way from it to sRGB; None where it is broken, or sRGB itself."""
+    """The mode a profile is for, and its transform to sRGB; None where it is broken, or sRGB itself."""
     try:
         opened: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = _MODE_OF_SPACE.get(opened.profile.xcolor_space.strip().upper(), "")
         if not mode:
             return "", None
-        # Littlecms would fit greys by 33 points, which is coarse in the shadows.
+        # LittleCMS would interpolate greys between 33 points, which is coarse in the shadows.
         flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
         transform = ImageCms.buildTransform(
             opened, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags
@@ -66,7 +65,7 @@ def _transform(profile: bytes) -> tuple[str, Any]:
 
 
 def _keeps_colours(transform: Any, mode: str) -> bool:
-    """Whether a transform leaves all colours of a grid where Pillow's plain conversion has them."""
+    """Whether a transform gives the same as Pillow's plain conversion for all colours of a grid."""
     if mode not in ("L", "RGB"):
         return False
     grid = np.arange(256, dtype=np.uint8)[None]

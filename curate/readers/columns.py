@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from curate.measures.registry import FILLED
+from curate.measures import registry
 from curate.readers.candidate import clean_caption
 from curate.run.ledger import COLUMNS
 
@@ -18,9 +18,10 @@ RESERVED = frozenset(
     (
         *COLUMNS,
         "group",  # a source's own would keep unrelated pictures on one side of the split
-        *("has_caption", "version", "pixels", "error", "image_embedding", "text_embedding"),
+        *("has_caption", "version", "pixels_sha256", "error", "image_embedding", "text_embedding"),
+        "pixels",  # the former name of pixels_sha256, see annotate.parts
         *("captions", "similarity"),  # of a shard's JSON
-        *FILLED,
+        *registry.COLUMNS,
     )
 )
 _INT64 = 2**63

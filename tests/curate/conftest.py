@@ -190,13 +190,13 @@ def write_annotations(run_dir, clip="here", noise=1.0, offset=0.0, parts=4, seed
             "key": [f"k{n:04d}" for n in range(count)],
             "caption_index": 0,
             "caption": [f"caption {n}" for n in range(count)],
-            "pixels": [f"{n:016x}" for n in range(count)],
+            "pixels_sha256": [f"{n:016x}" for n in range(count)],
             "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
             "image_embedding": [row.astype(np.float32).tobytes() for row in images],
             "text_embedding": [row.astype(np.float32).tobytes() for row in texts],
         }
     )
-    table.loc[5, "clip_similarity"] = np.nan  # one that the gate kept out
+    table.loc[5, "clip_similarity"] = np.nan  # one that the prefilter kept out
     table.loc[5, ["image_embedding", "text_embedding"]] = None
     folder = run_dir / "curate" / "annotations"
     folder.mkdir(parents=True)

@@ -36,12 +36,12 @@ def run() -> None:
         caption=CaptionFilterConfig(max_characters=1000),
         clip_similarity=ClipSimilarityConfig(false_keep_rate=0.1),
     )
-    request = AnnotationSpec("bench", Prefilter(filters.image, filters.caption))
+    spec = AnnotationSpec("bench", Prefilter(filters.image, filters.caption))
     with tempfile.TemporaryDirectory() as folder:
         parts = [_part(Path(folder), start) for start in range(0, ROWS, ROWS_PER_PART)]
         started = time.perf_counter()
         embedded = Embeddings(parts)
-        pairs = load_annotations(parts, request)
+        pairs = load_annotations(parts, spec)
         loaded = time.perf_counter()
         verdicts = decide(pairs, embedded, filters, SplitConfig(), Removals())
         decided = time.perf_counter()
@@ -64,7 +64,7 @@ def _part(folder: Path, start: int) -> Path:
         "caption": [" ".join(chosen) for chosen in words],
         "location": [f"images/{number:09d}.jpg" for number in numbers],
         "sha256": hashes,
-        "pixels": hashes,
+        "pixels_sha256": hashes,
         "phash": [hashed[:16] for hashed in hashes],
         "phash_mirrored": [hashed[16:32] for hashed in hashes],
         "width": rng.integers(200, 1000, ROWS_PER_PART).astype(np.int32),

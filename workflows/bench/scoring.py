@@ -59,10 +59,10 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     from curate.filters.image import ImageFilterConfig
     from curate.filters.prefilter import Prefilter
 
-    request = AnnotationSpec("bench", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
+    spec = AnnotationSpec("bench", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
     with tempfile.TemporaryDirectory() as folder:
-        parts = annotate(source, Path(folder), AnnotateConfig(), request, lambda: scorer).parts
-        return load_annotations(parts, request)
+        parts = annotate(source, Path(folder), AnnotateConfig(), spec, lambda: scorer).parts
+        return load_annotations(parts, spec)
 
 
 def _random_scorer(precision: str) -> Any:

@@ -1,9 +1,11 @@
 """Measuring: nothing twice, nothing that a cheap rule makes useless, and parts that say what they hold."""
 
 import errno
+import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -14,7 +16,7 @@ from curate.annotate import stage as annotate
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.embeddings import Embeddings
 from curate.annotate.frame import load_annotations
-from curate.annotate.parts import current_parts
+from curate.annotate.parts import METADATA, current_parts, part_head, read_part
 from curate.annotate.spec import AnnotationSpec
 from curate.clip import scorer as clip
 from curate.clip.config import ClipConfig
@@ -69,12 +71,14 @@ def run(tiny_clip, tmp_path):
         source = root
         if not isinstance(root, Source):
             source = readers.read(FolderConfig(name="x", reader="folder", root=str(root)))
-        gate = Prefilter(image or ImageFilterConfig(), caption or CaptionFilterConfig())
+        prefilter = Prefilter(image or ImageFilterConfig(), caption or CaptionFilterConfig())
         found = annotate.annotate(
             source,
             tmp_path / "annotations",
             AnnotateConfig(**{"images_per_part": 5, **config}),
-            AnnotationSpec(f"tiny {config.get('draft', 0)}", gate, {}, config.get("draft", False)),
+            AnnotationSpec(
+                f"tiny {config.get('draft', 0)}", prefilter, {}, config.get("draft", False)
+            ),
             lambda: scorer,
         )
         assert current_parts(tmp_path / "annotations") == found.parts
@@ -96,7 +100,7 @@ def flip(part, column):
     part.write_bytes(data)
 
 
-REQUEST = AnnotationSpec("tiny 0", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
+SPEC = AnnotationSpec("tiny 0", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
 NOTHING = {"decoded": 0, "images": 0, "texts": 0}
 
 
@@ -115,7 +119,7 @@ def test_what_fails_a_cheap_rule_is_neither_decoded_nor_scored(
     assert all(row["sha256"] and not row["error"] for row in rows)
 
 
-def test_a_looser_gate_measures_what_it_lets_in_and_a_tighter_one_nothing(
+def test_a_looser_prefilter_measures_what_passes_now_and_a_tighter_one_nothing(
     run, make_pictures, tmp_path, counted
 ):
     root = make_pictures(tmp_path / "mixed", 12)
@@ -145,7 +149,11 @@ def test_another_order_and_other_names_measure_nothing(run, make_pictures, tmp_p
         assert row["clip_similarity"] == before[row["sha256"]]["clip_similarity"]
 
 
-def test_pictures_of_equal_bytes_and_equal_captions_cost_one(run, tmp_path, counted):
+@pytest.mark.parametrize("batch", [1, 64])
+def test_pictures_of_equal_bytes_and_equal_captions_cost_one(
+    run, tmp_path, counted, batch, monkeypatch
+):
+    monkeypatch.setattr(measure, "BATCH", batch)
     root = tmp_path / "copies"
     root.mkdir()
     for number in range(12):
@@ -216,7 +224,7 @@ def test_drafted_pictures_keep_their_size_and_nearly_their_score(run, tmp_path, 
     drafted = run(root, draft=True)
     for one, other in zip(whole, drafted, strict=True):
         assert (one["width"], one["height"]) == (other["width"], other["height"])
-        assert one["pixels"] != other["pixels"]
+        assert one["pixels_sha256"] != other["pixels_sha256"]
         assert one["clip_similarity"] == pytest.approx(other["clip_similarity"], abs=0.05)
     assert [(row["width"], row["height"]) for row in drafted] == [(800, 600), (600, 800)]
 
@@ -248,7 +256,7 @@ def test_one_column_of_two_types_becomes_text(run, pictures, tmp_path):
         for number, c in enumerate(loaded.candidates())
     ]
     run(Source.of(odd, loaded.load))
-    frame = load_annotations(current_parts(tmp_path / "annotations"), REQUEST)
+    frame = load_annotations(current_parts(tmp_path / "annotations"), SPEC)
     assert frame["id_"].tolist() == [str(n) for n in range(20)] + [f"n{n}" for n in range(20, 48)]
 
 
@@ -297,7 +305,7 @@ def test_without_a_list_of_parts_all_are_read(run, make_pictures, tmp_path, cont
 @pytest.mark.parametrize(
     ("column", "reads_it"),
     [
-        *((name, load_annotations) for name in ("key", "caption", "pixels")),
+        *((name, load_annotations) for name in ("key", "caption", "pixels_sha256")),
         ("image_embedding", all_images),
     ],
 )
@@ -307,11 +315,49 @@ def test_a_part_with_a_damaged_page_is_named(run, make_pictures, tmp_path, colum
     parts = current_parts(tmp_path / "annotations")
     flip(parts[0], column)
     with pytest.raises(UserError, match=rf"{parts[0]} is damaged .* delete it, and the same"):
-        reads_it(parts, REQUEST)
+        reads_it(parts, SPEC)
     with pytest.raises(UserError, match=f"{parts[0]} is damaged"):
         run(root, images_per_part=4)  # other parts, out of what is known
     parts[0].unlink()
     assert run(root) == rows
+
+
+def test_a_part_that_was_just_written_is_not_read_again(run, make_pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("curate.annotate.cache.read_part", lambda *_: pytest.fail("was read"))
+    assert len(run(make_pictures(tmp_path / "pictures", 12))) == 12
+
+
+def as_of_an_earlier_release(part):
+    """With the names that a column and a key of the footer had."""
+    table = pq.read_table(part)
+    head = json.loads(table.schema.metadata[METADATA])
+    head["gate"] = head.pop("prefilter")
+    names = ["pixels" if name == "pixels_sha256" else name for name in table.column_names]
+    renamed = table.rename_columns(names)
+    pq.write_table(renamed.replace_schema_metadata({METADATA: json.dumps(head)}), part)
+
+
+def test_parts_of_an_earlier_release_are_used(run, make_pictures, tmp_path, counted):
+    root = make_pictures(tmp_path / "pictures", 12)
+    Image.new("RGB", (8, 8)).save(root / "0003.png")
+    tight = ImageFilterConfig(min_side_px=16)
+    run(root, tight)
+    parts = current_parts(tmp_path / "annotations")
+    spec = replace(SPEC, prefilter=Prefilter(tight, CaptionFilterConfig()))
+    before = load_annotations(parts, spec)
+    for part in parts:
+        as_of_an_earlier_release(part)
+    pd.testing.assert_frame_equal(load_annotations(parts, spec), before)
+    scored = read_part(parts[0], ["pixels_sha256"])["pixels_sha256"].to_pylist()
+    assert [len(digits) for digits in scored] == [64, 64, 64, 0, 64]
+    counted()
+    run(root, tight)
+    assert [part_head(part)["prefilter"] is None for part in parts] == [False, True, True]
+    assert counted() == NOTHING
+    run(root)  # a looser prefilter, which the first part alone knows of
+    assert counted() == {"decoded": 1, "images": 1, "texts": 1}
+    run(root, images_per_part=4)  # other parts, out of the cache
+    assert counted() == NOTHING
 
 
 def test_text_that_is_no_utf_8_is_damage(run, make_pictures, tmp_path):
@@ -320,4 +366,4 @@ def test_text_that_is_no_utf_8_is_damage(run, make_pictures, tmp_path):
     pq.write_table(pq.read_table(part), part, compression="none")
     part.write_bytes(part.read_bytes().replace(b"0001.png", b"0001.\xffng"))
     with pytest.raises(UserError, match="is damaged"):
-        load_annotations([part], REQUEST)
+        load_annotations([part], SPEC)

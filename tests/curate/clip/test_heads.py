@@ -112,10 +112,10 @@ def test_a_pickle_is_not_run(tmp_path):
             return (tmp_path.joinpath("ran").touch, ())
 
     (tmp_path / "bomb.pth").write_bytes(pickle.dumps({"weight": Bomb()}, protocol=2))
-    with pytest.raises(UserError, match="no file of tensors"):
+    with pytest.raises(UserError, match="not a file of named tensors"):
         load_head(HeadConfig(path=str(tmp_path / "bomb.pth")))
     torch.save({"weight": Bomb()}, tmp_path / "zip.pt")
-    with pytest.raises(UserError, match="no file of tensors"):
+    with pytest.raises(UserError, match="not a file of named tensors"):
         load_head(HeadConfig(path=str(tmp_path / "zip.pt")))
     assert not (tmp_path / "ran").exists()
 
@@ -129,7 +129,7 @@ def test_what_does_not_fit_its_kind_is_refused(tmp_path):
     for name, kind, says in (
         ("nsfw", "linear", "type kind=nsfw"),
         ("v1", "nsfw", "type kind=linear"),
-        ("wide", "linear", "no chain"),
+        ("wide", "linear", "not a chain"),
     ):
         with pytest.raises(UserError, match=says):
             load_head(HeadConfig(path=str(tmp_path / f"{name}.safetensors"), kind=kind))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from curate.clip import models
 from curate.clip import scorer as clip
 from curate.clip.check import slowdown
 from curate.clip.config import ClipConfig
@@ -16,6 +17,7 @@ from curate.clip.load import load_clip
 from curate.clip.models import check, check_tag, fingerprint
 from curate.measures.decode import decode
 from curate.run.cli import UserError
+from curate.run.files import sha256_of
 
 CAPTIONS = [
     "a cat",
@@ -234,7 +236,7 @@ def test_a_device_that_computes_wrongly_is_refused(tiny_clip, monkeypatch, fault
 
     monkeypatch.setattr(CLIP, "encode_image", broken_image)
     monkeypatch.setattr(CLIP, "encode_text", broken_text)
-    what = "a caption alone and padded" if fault == "padding" else "a picture alone and in a batch"
+    what = "a caption alone and padded" if fault == "padding" else "an image alone and in a batch"
     for precision, advice in (("fp32", "clip.device=cpu"), ("bf16", "clip.precision=fp32")):
         config = ClipConfig(name=f"local-dir:{tiny_clip}", precision=precision)
         dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision]
@@ -309,3 +311,16 @@ def test_fingerprint_follows_weights_and_precision(tiny_clip, make_clip, tmp_pat
     }
     assert len(found) == 4
     assert fingerprint(ClipConfig(name=config.name, batch_size=3)) == fingerprint(config)
+
+
+def test_weights_are_hashed_once_unless_they_change(make_clip, tmp_path, monkeypatch):
+    folder, read = make_clip(tmp_path / "own"), []
+    monkeypatch.setattr(models, "sha256_of", lambda path: read.append(path.name) or sha256_of(path))
+    config = ClipConfig(name=f"local-dir:{folder}")
+    found = {fingerprint(config) for _ in range(3)}
+    assert sorted(read) == sorted(path.name for path in folder.iterdir())
+    weights = folder / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    read.clear()
+    assert fingerprint(config) not in found
+    assert read == [weights.name]

@@ -28,7 +28,7 @@ def row(key, pixels, phash=None, similarity=0.3, width=64, **more):
     """One pair; pictures of other pixels have hashes that are far apart unless said."""
     digits = f"{pixels:016x}"
     far = f"{pixels * 0x9E3779B97F4A7C15 % 2**64:016x}"
-    known = {"key": key, "pixels": digits + "0" * 48, "phash": phash or far}
+    known = {"key": key, "pixels_sha256": digits + "0" * 48, "phash": phash or far}
     known["phash_mirrored"] = known["phash"]
     return known | {"clip_similarity": similarity, "width": width, "height": 64} | more
 
@@ -56,7 +56,7 @@ def test_the_least_name_of_a_chain_and_all_its_captions():
 
 
 def test_what_was_not_decoded_is_alone():
-    bare = {"pixels": "", "phash": "", "phash_mirrored": ""}
+    bare = {"pixels_sha256": "", "phash": "", "phash_mirrored": ""}
     rows = table(row("a", 1) | bare, row("b", 2), row("c", 1) | bare, row("d", 2) | {"key": "d"})
     assert duplicates.groups(rows, WIDE, NEAR).tolist() == ["", "0" * 15 + "2"] * 2
     assert duplicates.groups(rows.iloc[:1], WIDE, NEAR).tolist() == [""]
@@ -190,7 +190,7 @@ def variants(image):
 def measured(images):
     return table(
         *(
-            {"key": key, "pixels": pixels_sha256(image)}
+            {"key": key, "pixels_sha256": pixels_sha256(image)}
             | dict(zip(("phash", "phash_mirrored"), phashes(image), strict=True))
             | {"clip_similarity": 0.3, "width": image.width, "height": image.height}
             for key, image in images

@@ -27,7 +27,7 @@ def annotations(images, texts, captions=None, groups=None):
             "key": [f"{i:04d}" for i in range(count)],
             "caption": captions or [f"caption {i}" for i in range(count)],
             "caption_index": 0,
-            "pixels": groups or [f"g{i}" for i in range(count)],
+            "pixels_sha256": groups or [f"g{i}" for i in range(count)],
             "clip_similarity": (images * texts).sum(axis=1),
         }
     )

@@ -12,7 +12,7 @@ import pytest
 from curate.annotate.embeddings import Embeddings
 from curate.annotate.frame import load_annotations
 from curate.annotate.spec import AnnotationSpec
-from curate.annotate.table import column
+from curate.annotate.table import source_column
 from curate.decide.config import SplitConfig
 from curate.decide.stage import decide as decide_parts
 from curate.filters.columns import BoundsConfig
@@ -51,7 +51,7 @@ def annotations():
             "format": "PNG",
             "bytes": 100,
             "sha256": [f"{i:064x}" for i in range(PAIRS)],
-            "pixels": [f"{i:016x}" for i in range(PAIRS)],
+            "pixels_sha256": [f"{i:016x}" for i in range(PAIRS)],
             "phash": [f"{rng.integers(2**63):016x}" for _ in range(PAIRS)],
             "phash_mirrored": [f"{rng.integers(2**63):016x}" for _ in range(PAIRS)],
             "error": "",
@@ -63,7 +63,7 @@ def annotations():
             "true_caption": [f"caption {i}" for i in range(PAIRS)],
         }
     )
-    broken = {"error": "truncated", "clip_similarity": np.nan, "pixels": ""}
+    broken = {"error": "truncated", "clip_similarity": np.nan, "pixels_sha256": ""}
     broken |= {"image_embedding": None, "text_embedding": None}
     for name, value in broken.items():
         table.loc[PAIRS - 1, name] = value
@@ -140,7 +140,7 @@ def test_an_image_stays_for_its_best_caption_and_on_one_side(annotations):
 
 
 def test_duplicates_are_on_one_side_when_they_are_kept(annotations):
-    annotations["pixels"] = [f"{i // 2:016x}" for i in range(PAIRS)]
+    annotations["pixels_sha256"] = [f"{i // 2:016x}" for i in range(PAIRS)]
     config = filters()
     config.duplicates.exact = False
     table = decide(annotations, config, SplitConfig(val=0.3, test=0.3)).ledger
@@ -203,7 +203,7 @@ def test_a_column_of_several_types_reads_alike_wherever_the_parts_end(annotation
         for start, end in zip([0, *ends], ends, strict=False):
             part = tmp_path / f"part-{start}-{end}.parquet"
             table = pa.Table.from_pandas(annotations[start:end], preserve_index=False)
-            pq.write_table(table.append_column("extra", column(values[start:end])), part)
+            pq.write_table(table.append_column("extra", source_column(values[start:end])), part)
             parts.append(part)
         request = AnnotationSpec(
             "planted 0", Prefilter(FiltersConfig().image, FiltersConfig().caption)

@@ -1,8 +1,10 @@
-"""The registry of measures: it agrees with the modules, and knows what the filters need."""
+"""The registry of measures: columns that modules fill, what the filters need, a light import."""
 
-from importlib import import_module
+import subprocess
+import sys
 
 import pytest
+from PIL import Image
 
 from curate.annotate.spec import needed
 from curate.filters.caption import CaptionFilterConfig
@@ -11,9 +13,34 @@ from curate.filters.language import LanguageFilterConfig
 from curate.measures import registry
 
 
-@pytest.mark.parametrize("name", registry.PICTURE_COLUMNS)
-def test_columns_are_those_of_the_module(name):
-    assert registry.PICTURE_COLUMNS[name] == import_module(f"curate.measures.{name}").COLUMNS
+@pytest.mark.parametrize("measure", registry.image_measures(registry.MEASURES))
+def test_columns_of_images_are_those_that_are_filled(measure):
+    if measure.package:
+        pytest.importorskip(measure.package.replace("-", "_"))
+    assert tuple(measure.measure(Image.new("RGB", (64, 48)))) == measure.columns
+
+
+@pytest.mark.parametrize("measure", registry.caption_measures(registry.MEASURES))
+def test_columns_of_captions_are_those_that_are_filled(measure):
+    if measure.package:
+        pytest.importorskip(measure.package.replace("-", "_"))
+    found = measure.measure(["a cat", "a dog"], lambda captions: [4] * len(captions))
+    assert tuple(found) == measure.columns
+    assert {len(values) for values in found.values()} == {2}
+
+
+def test_a_version_says_what_computes_a_measure():
+    versions = registry.versions(registry.MEASURES)
+    assert versions["quality"] == versions["tokens"] == ""
+    assert all(versions[name] for name in ("nsfw", "text_share", "language"))
+
+
+def test_checking_a_configuration_imports_nothing_heavy():
+    code = (
+        "import sys, curate.annotate.config; "
+        "sys.exit(bool({'numpy', 'PIL', 'pandas', 'pyarrow', 'torch'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,15 @@
+"""How many tokens a caption has for the CLIP that scores it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from curate.measures.measure import CaptionMeasure, CountTokens
+
+
+def measure(captions: Sequence[str], count_tokens: CountTokens) -> dict[str, list[int]]:
+    """The tokens of each caption with both ends, before the tokenizer truncates."""
+    return {"tokens": count_tokens(captions)}
+
+
+MEASURE = CaptionMeasure("tokens", ("tokens",), measure)
