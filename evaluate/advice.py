@@ -6,8 +6,9 @@ import shlex
 
 from curate.pipeline.config import SMALLEST_JUDGED
 from curate.run.cli import run_arguments
-from evaluate.verdict import Evidence, Word, items_needed, judge
+from evaluate.verdict import Word, items_needed, judge
 from finetune.config import TrainConfig
+from finetune.overfitting import Evidence
 
 
 def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
@@ -36,7 +37,7 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
         return "Held-out loss has settled. More or other data is what would move it now."
     if grid_items < SMALLEST_JUDGED:
         return f"Raise grid.items to {SMALLEST_JUDGED} or more."
-    if evidence.probe.shape[1] < SMALLEST_JUDGED:
+    if evidence.train_probe.shape[1] < SMALLEST_JUDGED:
         return "Add pictures to the data set and curate it under another run.name."
     return (
         f"About {items_needed(evidence)} held-out pictures would decide it: raise grid.items here, and "

@@ -9,8 +9,8 @@ from PIL import Image
 
 from curate.clip.scorer import ClipScorer
 from evaluate import metrics
-from evaluate.intervals import Array, Bootstrap, Estimate
 from evaluate.results import Metric
+from finetune.intervals import Array, Bootstrap, Estimate
 
 MIN_CAPTIONS = 16
 LEAST_GAP = 1e-3  # between right and wrong captions, in cosine; equal ones differ by rounding

@@ -21,12 +21,13 @@ from curate.run.provenance import provenance, redacted
 from evaluate import advice, alignment, gate, grid, report, results, summary, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.glossary import title
-from evaluate.intervals import Bootstrap, detectable_change
 from evaluate.results import CheckpointResult, Metric, Picture, Results, Verdict
 from evaluate.sampling import Prompt, Sampler
 from finetune import doctor
 from finetune.checkpoint import Checkpoint
 from finetune.heldout import relative
+from finetune.intervals import Bootstrap, detectable_change
+from finetune.overfitting import Evidence
 from finetune.run import FinetuneRun, load_run
 
 
@@ -40,7 +41,7 @@ class Judgement:
     folder: Path
     bootstrap: Bootstrap
     table: grid.LossTable
-    evidence: verdict.Evidence
+    evidence: Evidence
 
     def checkpoint(self, row: int) -> Checkpoint | None:
         """The checkpoint of a row of the table; None for the base, row 0."""
@@ -67,7 +68,7 @@ def judge_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     measured = grid.Grid(run, config.grid, store, device)
     table = measured.table()
     bootstrap = Bootstrap(config.resamples)
-    evidence = verdict.Evidence(
+    evidence = Evidence(
         *(np.stack([relative(row, losses[0]) for row in losses]) for losses in (table.val, table.probe)),
         bootstrap=bootstrap,
     )  # fmt: skip
@@ -101,14 +102,14 @@ def _device(name: str) -> str:
 
 def _loss_metrics(job: Judgement, measured: grid.Grid) -> dict[str, Metric]:
     evidence = job.evidence
-    kept, best, last = evidence.kept(), evidence.best, evidence.last
-    n = min(evidence.val.shape[1], evidence.probe.shape[1])
+    kept, best, last = verdict.kept(evidence), evidence.best, evidence.last
+    n = min(evidence.val.shape[1], evidence.train_probe.shape[1])
     changes = {
         "heldout_change": ("val", kept, 0),
         "exported_change": ("val", job.exported, 0),
         "heldout_change_last": ("val", last, 0),
         "heldout_since_best": ("val", last, best),
-        "probe_change": ("probe", kept, 0),
+        "probe_change": ("train_probe", kept, 0),
     }
     if n < SMALLEST_JUDGED:
         few = Metric(n=n, reason=f"only {n} pictures on a side; at least {SMALLEST_JUDGED} needed")
@@ -123,7 +124,7 @@ def _loss_metrics(job: Judgement, measured: grid.Grid) -> dict[str, Metric]:
 
 def _test_change(job: Judgement, measured: grid.Grid) -> Metric:
     """The kept checkpoint on the split that selected nothing."""
-    kept = job.checkpoint(job.evidence.kept())
+    kept = job.checkpoint(verdict.kept(job.evidence))
     if kept is None:
         return Metric(reason="the base is kept, there is no checkpoint to test")
     losses = measured.test(kept)
@@ -151,7 +152,7 @@ def _pictures(job: Judgement) -> tuple[tuple[Picture, ...], dict[str, Metric]]:
             lambda: job.run.unet_at(stored, device=job.device),
         )
 
-    kept, last = job.evidence.kept(), job.evidence.last
+    kept, last = verdict.kept(job.evidence), job.evidence.last
     files = {row: drawn(row, prompts) for row in dict.fromkeys((0, kept))}
     files[last] = files.get(last) or drawn(last, prompts[: settings.rows])
     rows = tuple(
@@ -216,7 +217,7 @@ def _results(job: Judgement, metrics: dict[str, Metric], pictures: tuple[Picture
             sentence=verdict.sentence(evidence, steps),
             advice=advice.advise(evidence, job.run.config, job.config.grid.items),
             best=steps[evidence.best],
-            kept=steps[evidence.kept()],
+            kept=steps[verdict.kept(evidence)],
             exported=steps[job.exported],
             last=steps[evidence.last],
         ),
@@ -248,7 +249,7 @@ def _checkpoints(job: Judgement) -> tuple[CheckpointResult, ...]:
             step=step,
             samples_seen=table.samples_seen[row],
             val=Metric.of(job.evidence.change("val", row, 0)),
-            probe=Metric.of(job.evidence.change("probe", row, 0)),
+            probe=Metric.of(job.evidence.change("train_probe", row, 0)),
             val_bins=finite(bins["val"][row]),
             probe_bins=finite(bins["probe"][row]),
         )

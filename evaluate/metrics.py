@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL.Image import Image
 
-from evaluate.intervals import Array
+from finetune.intervals import Array
 
 
 def clip_similarity(images: Array, texts: Array) -> Array:

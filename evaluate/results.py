@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from curate.run.cli import UserError, run_arguments
 from curate.run.files import write_json
-from evaluate.intervals import Estimate
+from finetune.intervals import Estimate
 
 SCHEMA_VERSION = 2
 

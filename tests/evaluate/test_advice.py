@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from evaluate.advice import advise
-from evaluate.verdict import Evidence, Word, judge
+from evaluate.verdict import Word, judge
 from finetune.config import LoraConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from finetune.overfitting import Evidence
 
 
 def config(schedule):

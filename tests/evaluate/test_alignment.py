@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from evaluate import alignment
-from evaluate.intervals import Bootstrap, Estimate
+from finetune.intervals import Bootstrap, Estimate
 
 COUNT, WIDTH = 24, 64
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from evaluate import metrics
-from evaluate.intervals import Bootstrap
+from finetune.intervals import Bootstrap
 
 
 def unit(*shape: int, seed: int = 0) -> np.ndarray:
