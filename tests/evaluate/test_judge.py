@@ -73,7 +73,7 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     assert results.load(folder / "report.json").verdict.word == "inconclusive"
 
 
-def test_what_is_demanded_is_demanded_of_the_export(make_run, clip_dir):
+def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
     """The first checkpoint undoes what the run learnt, and training believed it to be the best."""
     trained = make_run()
     first, *_, last = list_checkpoints(trained.folder)
@@ -94,7 +94,7 @@ def test_what_is_demanded_is_demanded_of_the_export(make_run, clip_dir):
     assert found.metrics["exported_change"] == found.checkpoints[1].val
 
 
-def test_the_default_gate_demands_it_of_the_export():
+def test_the_default_gate_judges_the_export():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         asked = command_line.to_dataclass(compose("evaluate"), EvaluateConfig)
     assert asked.gate.rules["better_than_base"].metric == "exported_change"
