@@ -1,1 +1,1 @@
-"""Evaluate: checkpoints in, numbers, a verdict and a report out."""
+"""Evaluate: checkpoints in, metrics, a verdict and a report out."""

@@ -1,4 +1,4 @@
-"""The command ``python -m evaluate``: check the request, judge the run, leave with the gate's code."""
+"""The command ``python -m evaluate``: check the configuration, judge the run, exit with the gate's code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evaluate.config import EvaluateConfig
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 @command.polite
 def main(cfg: DictConfig) -> None:
-    """Judge the run; only the first process of a launch works, the others have nothing to do."""
+    """Judge the run. Under ``accelerate launch`` the first process does it and the others exit."""
     config = command.to_dataclass(cfg, EvaluateConfig)
     if int(os.environ.get("RANK", "0")) > 0:
         return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from curate.clip.config import ClipConfig
 from curate.run.cli import UserError, check, register
-from evaluate.glossary import GLOSSARY
+from evaluate.glossary import glossary
 from evaluate.verdict import Word
 from finetune.config import RunConfig
 
@@ -18,6 +19,7 @@ OPERATORS = ("<", "<=", ">", ">=", "in", "not_in")
 BOUNDS = ("value", "ci_low", "ci_high")
 SEVERITIES = ("fail", "warn")
 UNDECIDED = ("exit_3", "pass", "fail")
+RENAMED = {"probe_change": "train_probe_change"}  # metrics by their names in older configurations
 
 
 def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
@@ -26,7 +28,13 @@ def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
 
 @dataclass
 class GridConfig:
-    """The frozen grid of losses: items of either split × noise levels × noises for each."""
+    """The fixed grid of losses.
+
+    Attributes:
+        items: held-out pictures, and as many training pictures.
+        bins: noise levels. draws: noises for each of them.
+        seed: of the noise. batch_size: losses measured at once.
+    """
 
     items: int = 128
     bins: int = 10
@@ -44,6 +52,7 @@ class SamplerConfig:
     """How a picture is drawn: the solver, its steps, and classifier-free guidance.
 
     Attributes:
+        name: a key of ``evaluate.sampling.SCHEDULERS``.
         timestep_spacing: which noise levels the steps visit; ``trailing`` starts from pure noise
             (Lin et al. 2024, table 2).
     """
@@ -65,8 +74,9 @@ class SamplesConfig:
     """Which pictures are drawn.
 
     Attributes:
-        rows: held-out captions shown side by side in the report.
-        clip_captions: held-out captions that the CLIP score is measured on; 0 leaves it out.
+        rows: held-out captions in the report's comparison.
+        clip_captions: held-out captions that prompt following is measured on; 0 leaves it out.
+        seed: of the noise. batch_size: pictures drawn at once.
     """
 
     rows: int = 12
@@ -82,13 +92,15 @@ class SamplesConfig:
 
 @dataclass
 class GateRule:
-    """One demand on one metric of ``report.json``.
+    """What one metric of ``report.json`` has to satisfy.
 
     Attributes:
-        use: which bound must satisfy it. With ``ci_low`` or ``ci_high``, a rule that the other bound
-            satisfies alone is undecided: the interval straddles the threshold.
-        severity: a broken ``warn`` rule is shown and does not fail the gate.
-        required: whether a metric that was not measured leaves the gate undecided.
+        metric: its name there, or ``verdict``.
+        op: how it is compared with ``threshold``; for the verdict, whether it is one of ``values``.
+        use: the value, or the bound of its interval, that has to satisfy the rule. A rule that only the
+            interval's other bound satisfies is undecided.
+        severity: a broken rule of severity ``warn`` is shown and does not fail the gate.
+        required: whether the gate is undecided if the metric was not measured.
     """
 
     metric: str = MISSING
@@ -100,7 +112,11 @@ class GateRule:
     required: bool = True
 
     def __post_init__(self) -> None:
-        _one_of("gate.rules.*.metric", self.metric, tuple(GLOSSARY))
+        if self.metric in RENAMED:
+            old, self.metric = self.metric, RENAMED[self.metric]
+            key = "gate.rules.*.metric"
+            print(f"note: {key}={old} is deprecated; type {key}={self.metric}", file=sys.stderr)
+        _one_of("gate.rules.*.metric", self.metric, tuple(glossary()))
         key = f"gate.rules.*.(metric={self.metric})"
         _one_of(f"{key}.op", self.op, OPERATORS)
         _one_of(f"{key}.use", self.use, BOUNDS)
@@ -122,7 +138,7 @@ class GateRule:
 
 @dataclass
 class GateConfig:
-    """Rules by name, and what becomes of the exit code when they cannot be decided."""
+    """Rules by name, and which exit code an undecided gate gives."""
 
     rules: dict[str, GateRule] = field(default_factory=dict)
     on_undecided: str = "exit_3"

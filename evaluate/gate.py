@@ -1,7 +1,7 @@
-"""The gate: rules on the bounds of metrics, and the exit code that a scheduler acts on.
+"""The gate: rules on metrics, and the exit code that a scheduler acts on.
 
-A rule on an interval's bound is undecided when the interval straddles the threshold: more held-out
-pictures would decide it, in one direction or the other.
+A rule on the bound of an interval that contains the threshold is undecided if that bound breaks it:
+with more held-out pictures it would pass or fail.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BOUNDS = {"value": "value", "ci_low": "lower bound", "ci_high": "upper bound"}
 
 
 def check_all(config: GateConfig, metrics: Mapping[str, Metric], word: str) -> tuple[Check, ...]:
-    """Every rule's outcome; ``word`` is the verdict, which rules reach as the metric ``verdict``."""
+    """The outcome of every rule; ``word`` is the verdict, which rules name as the metric ``verdict``."""
     return tuple(_check(name, rule, metrics, word) for name, rule in config.rules.items())
 
 
@@ -30,7 +30,7 @@ def decide(checks: tuple[Check, ...]) -> str:
 
 
 def exit_code(config: GateConfig, outcome: str) -> int:
-    """0 passed, 1 failed, 3 undecided, unless ``gate.on_undecided`` says what that means."""
+    """0 passed, 1 failed, 3 undecided unless ``gate.on_undecided`` gives another code for that."""
     if outcome == "undecided":
         undecided = {"exit_3": EXIT_UNDECIDABLE, "pass": 0, "fail": EXIT_GATE_FAILED}
         return undecided[config.on_undecided]
@@ -40,30 +40,32 @@ def exit_code(config: GateConfig, outcome: str) -> int:
 def _check(name: str, rule: GateRule, metrics: Mapping[str, Metric], word: str) -> Check:
     if rule.metric == "verdict":
         met = (word in rule.values) == (rule.op == "in")
-        demand = f"{'one of' if rule.op == 'in' else 'none of'} {', '.join(rule.values)}"
-        return Check(name, rule.metric, demand, word, _status(rule, met), "")
-    demand = f"{_BOUNDS[rule.use]} {rule.op} {shown(rule.metric, Metric(rule.threshold))}"
+        words = f"{'one of' if rule.op == 'in' else 'none of'} {', '.join(rule.values)}"
+        return Check(name, rule.metric, words, word, _status(rule, met), "")
+    words = f"{_BOUNDS[rule.use]} {rule.op} {shown(rule.metric, Metric(rule.threshold))}"
     metric = metrics[rule.metric]
     if metric.value is None:
         status = "undecided" if rule.required else "skipped"
-        return Check(name, rule.metric, demand, "not measured", status, metric.reason)
+        return Check(name, rule.metric, words, "not measured", status, metric.reason)
     met = _holds(rule, metric)
     status = "undecided" if met is None and rule.severity == "fail" else _status(rule, bool(met))
-    why = "the interval straddles the threshold" if met is None else ""
-    return Check(name, rule.metric, demand, shown(rule.metric, metric), status, why)
+    why = "the interval contains the threshold" if met is None else ""
+    return Check(name, rule.metric, words, shown(rule.metric, metric), status, why)
 
 
 def _holds(rule: GateRule, metric: Metric) -> bool | None:
-    """Whether the demanded bound satisfies the rule; None where only the other bound does."""
+    """Whether the rule's bound satisfies it; None if only the interval's other bound does."""
     assert metric.value is not None
     assert rule.threshold is not None
     compare, value = _COMPARE[rule.op], metric.value
     low = value if metric.low is None else metric.low
     high = value if metric.high is None else metric.high
-    demanded, other = {"value": (value, value), "ci_low": (low, high), "ci_high": (high, low)}[
-        rule.use
-    ]
-    if compare(demanded, rule.threshold):
+    bound, other = {
+        "value": (value, value),
+        "ci_low": (low, high),
+        "ci_high": (high, low),
+    }[rule.use]
+    if compare(bound, rule.threshold):
         return True
     return None if compare(other, rule.threshold) else False
 

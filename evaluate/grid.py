@@ -1,16 +1,16 @@
-"""The losses of the base and of every checkpoint on one frozen grid, stored cell by cell.
+"""The losses of the base and of every checkpoint on one fixed grid, stored for each of its cells.
 
-Everything that a verdict says comes from ``losses.npz``, so that runs can be compared paired, months
-later, without the models. It is also the resume state: a checkpoint that was measured is not measured
-again.
+The verdict follows from ``losses.npz`` alone, so that runs can be compared picture by picture later,
+without their models. A checkpoint that is stored there is not measured again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,8 @@ from finetune.run import FinetuneRun
 class LossStore:
     """``losses.npz``: float32 [items, bins, draws] under ``<split>/<step>``, and the items' keys.
 
-    Beside each array lies a fingerprint of all that it depends on; with another one it is measured
-    again. The file is written after every array, and the same content has the same bytes.
+    Beside each array is a fingerprint of everything that it depends on; if that differs, the array is
+    measured again. The file is written after every array; the same content gives the same bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,14 +39,14 @@ class LossStore:
         self.used: set[str] = set()
         if path.is_file():
             with np.load(path) as stored:
-                self.arrays = {name: stored[name] for name in stored.files}
+                self.arrays = {_renamed(name): stored[name] for name in stored.files}
 
     def has(self, name: str, fingerprint: str) -> bool:
         """Whether ``name`` was measured under this fingerprint."""
         return str(self.arrays.get(f"{name}/fingerprint")) == fingerprint
 
     def losses(self, name: str, fingerprint: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """The stored array, or the computed one, stored."""
+        """The stored array; if there is none, the computed one, which is then stored."""
         self.used |= {name, f"{name}/fingerprint"}
         if not self.has(name, fingerprint):
             self.arrays[name] = compute()
@@ -60,7 +60,7 @@ class LossStore:
         self.used.add(f"{split}/keys")
 
     def prune(self) -> None:
-        """Forget what this evaluation did not ask for, such as checkpoints that are gone."""
+        """Remove what this evaluation did not use, such as checkpoints that were deleted."""
         self.arrays = {name: self.arrays[name] for name in self.used}
         self.save()
 
@@ -72,20 +72,25 @@ class LossStore:
             file.write(stream.getvalue())
 
 
+def _renamed(name: str) -> str:
+    """Files of the first version call the training pictures ``probe``."""
+    return f"train_{name}" if name.startswith("probe/") else name
+
+
 @dataclass(frozen=True, slots=True)
 class LossTable:
     """Losses by row; row 0 is the base, the others are the checkpoints in order of training.
 
     Attributes:
         steps, samples_seen: [K+1] of each row.
-        val, probe: float32 [K+1, items, bins, draws].
+        val, train_probe: float32 [K+1, items, bins, draws], on held-out and on training pictures.
         keys: of the held-out items.
     """
 
     steps: tuple[int, ...]
     samples_seen: tuple[int, ...]
     val: np.ndarray
-    probe: np.ndarray
+    train_probe: np.ndarray
     keys: list[str]
 
 
@@ -96,7 +101,7 @@ def by_bin(losses: np.ndarray) -> np.ndarray:
         losses: [K+1, items, bins, draws], row 0 is the base.
 
     Returns:
-        float64 [K+1, bins]; NaN where the base has next to nothing to predict, as those levels are
+        float64 [K+1, bins]; NaN where the base has almost nothing to predict, as those levels are
         left out of every score.
     """
     means = losses.mean(axis=(1, 3), dtype=np.float64)
@@ -105,7 +110,7 @@ def by_bin(losses: np.ndarray) -> np.ndarray:
 
 
 class Grid:
-    """Measures U-Nets of one run on its frozen grid."""
+    """Measures the base and the checkpoints of one run."""
 
     def __init__(
         self, run: FinetuneRun, config: GridConfig, store: LossStore, device: torch.device
@@ -121,71 +126,75 @@ class Grid:
         Raises:
             UserError: the run has no held-out pictures.
         """
-        val = self.items("val", self.config.items)
-        probe = self.items("train", len(val))
+        val = self._items("val", self.config.items)
+        train_probe = self._items("train", len(val))
+        self.store.put_keys("val", val.keys)
+        self.store.put_keys("train_probe", train_probe.keys)
         rows: list[Checkpoint | None] = [None, *self.run.checkpoints()]
-        with self._progress([(row, items) for row in rows for items in (val, probe)]) as bar:
-            losses = [self._row(row, {"val": val, "probe": probe}, bar) for row in rows]
+        losses = self._measure(rows, {"val": val, "train_probe": train_probe})
         return LossTable(
             steps=tuple(row.step if row else 0 for row in rows),
             samples_seen=tuple(row.samples_seen if row else 0 for row in rows),
-            val=np.stack([row["val"] for row in losses]),
-            probe=np.stack([row["probe"] for row in losses]),
+            val=losses["val"],
+            train_probe=losses["train_probe"],
             keys=val.keys,
         )
 
-    def test(self, kept: Checkpoint) -> np.ndarray | None:
-        """Losses [2, items, bins, draws] of base and kept on the split ``test``, if there is one."""
+    def test(self, stored: Checkpoint) -> np.ndarray | None:
+        """Losses [2, items, bins, draws] of the base and of a checkpoint on ``test``, if it exists."""
         items = self.run.items("test", self.config.items, self.device)
         if not len(items):
             return None
         self.store.put_keys("test", items.keys)
-        with self._progress([(None, items), (kept, items)]) as bar:
-            return np.stack([self._row(row, {"test": items}, bar)["test"] for row in (None, kept)])
+        return self._measure([None, stored], {"test": items})["test"]
 
-    def items(self, split: str, count: int) -> HeldoutItems:
-        """The items of ``split``, their keys recorded (training pictures as ``probe``)."""
+    def _items(self, split: str, count: int) -> HeldoutItems:
         items = self.run.items(split, count, self.device)
         if not len(items):
             raise UserError(
                 f"{self.run.run_dir} has no pictures in the split {split!r}; give split.val a share "
                 "above zero and run python -m curate again"
             )
-        self.store.put_keys("probe" if split == "train" else split, items.keys)
         return items
 
-    def _row(
-        self, row: Checkpoint | None, splits: dict[str, HeldoutItems], bar: tqdm
+    def _measure(
+        self, rows: Sequence[Checkpoint | None], splits: Mapping[str, HeldoutItems]
     ) -> dict[str, np.ndarray]:
-        """Losses of one row on each split; the U-Net is only built where something is missing."""
-        unet: list[nn.Module] = []
-
-        def measure(items: HeldoutItems) -> np.ndarray:
-            if not unet:
-                unet.append(self.run.unet_at(row, device=self.device))
-            batch = self.config.batch_size
-            return grid_losses(unet[0], self.model.schedule, items, self.grid, batch, bar.update)
-
-        return {
-            split: self.store.losses(
-                _name(split, row), self.fingerprint(row, items), lambda items=items: measure(items)
-            )
+        """Losses [rows, items, bins, draws] on each split; what is stored is not measured again."""
+        weights = [weights_sha256(row) for row in rows]
+        marks = {
+            (number, split): self.fingerprint(weights[number], items)
+            for number in range(len(rows))
             for split, items in splits.items()
         }
+        missing = sum(
+            len(splits[split]) * self.config.bins * self.config.draws
+            for (number, split), mark in marks.items()
+            if not self.store.has(_name(split, rows[number]), mark)
+        )
 
-    def fingerprint(self, row: Checkpoint | None, items: HeldoutItems) -> str:
-        """Changes with the weights, the items or the grid."""
+        @lru_cache(maxsize=1)  # both splits of a row use one U-Net, and no two are in memory
+        def unet(number: int) -> nn.Module:
+            return self.run.unet_at(rows[number], device=self.device)
+
+        def compute(number: int, split: str) -> np.ndarray:
+            size, schedule = self.config.batch_size, self.model.schedule
+            return grid_losses(unet(number), schedule, splits[split], self.grid, size, bar.update)
+
+        found: dict[str, list[np.ndarray]] = {split: [] for split in splits}
+        with tqdm(total=missing, unit="loss", desc="loss grid", disable=not missing) as bar:
+            for (number, split), mark in marks.items():
+                name, measure = _name(split, rows[number]), partial(compute, number, split)
+                found[split].append(self.store.losses(name, mark, measure))
+        return {split: np.stack(losses) for split, losses in found.items()}
+
+    def fingerprint(self, weights: str, items: HeldoutItems) -> str:
+        """Changes with the weights (see :func:`weights_sha256`), the items and the grid."""
         digest = hashlib.blake2b(f"{self._base} {self.grid} {items.keys}".encode(), digest_size=16)
-        digest.update(weights_sha256(row).encode())
+        digest.update(weights.encode())
         for tensor in (items.latents, items.text):
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-    def _progress(self, jobs: list[tuple[Checkpoint | None, HeldoutItems]]) -> tqdm:
-        cells = self.config.bins * self.config.draws
-        known = {str(a) for n, a in self.store.arrays.items() if n.endswith("/fingerprint")}
-        missing = sum(len(i) for row, i in jobs if self.fingerprint(row, i) not in known)
-        return tqdm(total=missing * cells, unit="loss", desc="loss grid", disable=not missing)
 
 
 def weights_sha256(row: Checkpoint | None) -> str:

@@ -1,4 +1,4 @@
-"""``report.html``: the verdict first, then what it rests on, in the order in which readers ask."""
+"""``report.html``: the verdict, the checks and pictures, then what each evaluator found."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image
 
 from curate.report import page
 from curate.report.page import Section
-from evaluate import plots
-from evaluate.glossary import GLOSSARY, TERMS, shown, title
-from evaluate.results import Results
+from evaluate import evaluators
+from evaluate.glossary import TERMS, glossary, short, shown, title
+from evaluate.results import Results, label_of
 
 _THUMBNAIL_PX = 256
 _VERDICTS = {
@@ -50,9 +50,7 @@ def render(
         Section("Verdict", "verdict", _verdict(found)),
         Section("Checks", "checks", _checks(found)),
         Section("Pictures", "pictures", _pictures(found, folder, real)),
-        Section("Loss", "loss", _loss(found)),
-        Section("Noise levels", "noise", _noise(found)),
-        Section("Prompt following", "prompts", _alignment(found)),
+        *(section for evaluator in evaluators.in_order() for section in evaluator.sections(found)),
         Section("Data", "data", _data(funnel)),
         Section("Not measured", "not-measured", _not_measured(found)),
         Section("Glossary", "glossary", _glossary()),
@@ -68,26 +66,26 @@ def _verdict(found: Results) -> Markup:
     verdict = found.verdict
     word = verdict.word.replace("_", " ").capitalize()
     kept = next(c for c in found.checkpoints if c.step == verdict.kept)
-    heldout = found.metrics["heldout_change"]
     tiles = [
-        (shown("heldout_change", heldout).split(" [")[0], "held-out loss, kept against base"),
+        (short(name, found.metrics[name]), text.tile)
+        for name, text in evaluators.descriptions().items()
+        if text.tile and name in found.metrics and found.metrics[name].value is not None
+    ]
+    tiles += [
         (
             f"step {kept.step:,}" if kept.step else "base",
             f"kept, after {kept.samples_seen:,} samples",
         ),
-        (f"{heldout.n or 0:,}", "held-out pictures"),
+        (f"{kept.val.n or 0:,}", "held-out pictures"),
         (found.gate, "gate"),
     ]
-    following = found.metrics.get("clip_kept")
-    if following and following.value is not None:
-        tiles.insert(2, (f"{following.value:.2f}", "prompt following (real pictures: 1)"))
     body = page.banner(_VERDICTS[verdict.word], word, verdict.sentence) + page.tiles(tiles)
     body += Markup("<p><strong>Next.</strong> {}</p>").format(verdict.advice)
     if verdict.exported != verdict.kept:
         change = shown("exported_change", found.metrics["exported_change"])
         body += page.paragraph(
             f"The export holds another checkpoint than the kept one: step {verdict.exported:,}, which had "
-            f"the lowest held-out loss while training. Against the base: {change}.",
+            f"the lowest held-out loss while training. Its held-out loss against the base: {change}.",
             "note",
         )
     return body
@@ -95,7 +93,7 @@ def _verdict(found: Results) -> Markup:
 
 def _checks(found: Results) -> Markup:
     if not found.checks:
-        return page.paragraph("No rules were asked for (gate=none).", "note")
+        return page.paragraph("The gate has no rules (gate=none).", "note")
     rows = [
         [
             page.badge(_STATUSES[check.status], check.status),
@@ -106,7 +104,7 @@ def _checks(found: Results) -> Markup:
         ]
         for check in found.checks
     ]
-    return page.table(["Status", "Metric", "Measured", "Demanded", "Remark"], rows)
+    return page.table(["Status", "Metric", "Measured", "Rule", "Note"], rows)
 
 
 def _pictures(found: Results, folder: Path, real: Mapping[str, Image.Image]) -> Markup:
@@ -124,8 +122,8 @@ def _pictures(found: Results, folder: Path, real: Mapping[str, Image.Image]) -> 
         row.append(_cell(uri, f"{picture.caption} – the held-out picture"))
         rows.append(row)
     lead = page.paragraph(
-        "Captions of held-out pictures. Each row starts from the same noise in every column; the last "
-        "column is the picture that the caption came with, which this fine-tuning did not see."
+        "Captions of held-out pictures. In a row, all columns start from the same noise; the last column "
+        "is the caption's own picture, which was not trained on."
     )
     note = page.paragraph(
         f"{sampler['name']}, {sampler['steps']} steps, guidance {sampler['guidance_scale']:g}, "
@@ -146,63 +144,14 @@ def _columns(found: Results) -> dict[str, str]:
     for name in ("kept", "last"):
         steps.setdefault(getattr(found.verdict, name), []).append(name.capitalize())
     return {
-        (f"step-{step:08d}" if step else "base"): " = ".join(names)
-        + (f" (step {step:,})" if step else "")
+        label_of(step): " = ".join(names) + (f" (step {step:,})" if step else "")
         for step, names in sorted(steps.items())
     }
 
 
-def _loss(found: Results) -> Markup:
-    rows = [
-        [c.step, c.samples_seen, shown("heldout_change", c.val), shown("probe_change", c.probe)]
-        for c in found.checkpoints
-    ]
-    detectable = found.metrics.get("detectable_change")
-    power = (
-        f" Changes of {shown('detectable_change', detectable)} or more can be seen with this many "
-        "pictures."
-        if detectable and detectable.value is not None
-        else ""
-    )
-    caption = (
-        f"{found.verdict.sentence} Bands are 95 % intervals over pictures; the dotted line is the "
-        f"base model.{power}"
-    )
-    head = ["Step", "Samples seen", "Held-out, % of base", "Training pictures, % of base"]
-    return page.figure(plots.loss_curves(found), caption, caption) + page.details(
-        "The numbers", page.table(head, rows)
-    )
-
-
-def _noise(found: Results) -> Markup:
-    caption = (
-        "Blue is better than the base, red is worse. Little noise (left) tests detail, much noise "
-        "(right) tests composition: the two can go different ways, which a mean hides. Empty columns "
-        "are levels where the base has next to nothing left to predict."
-    )
-    return page.figure(plots.noise_levels(found), caption, caption)
-
-
-def _alignment(found: Results) -> Markup:
-    change = found.metrics["clip_change"]
-    if change.value is None:
-        return page.paragraph(f"Not measured: {change.reason}.", "note")
-    clip = found.provenance["evaluate"]["clip"]["name"]
-    caption = (
-        f"CLIP similarity of pictures with the {change.n} held-out captions they were drawn for, kept "
-        f"against base: {shown('clip_change', change)}, same seeds."
-    )
-    warning = (
-        f"Measured with {page.clean(str(clip))}. Where this CLIP also chose the training pairs, the "
-        "measure is circular: a picture can please the model that filtered the data and no one else."
-    )
-    figure = page.figure(plots.alignment(found), caption, caption)
-    return figure + page.paragraph(warning, "note")
-
-
 def _data(funnel: Mapping[str, Any] | None) -> Markup:
     if funnel is None:
-        return page.paragraph("The run's curation left no funnel.json.", "note")
+        return page.paragraph("There is no funnel.json in the run's folder curate.", "note")
     samples = funnel["samples"]
     tiles = page.tiles(
         [(f"{funnel['pairs_in']:,}", "pairs in"), (f"{funnel['kept']:,}", "pairs kept")]
@@ -212,13 +161,13 @@ def _data(funnel: Mapping[str, Any] | None) -> Markup:
     link = Markup(
         '<p class="note">More in <a href="../curate/report.html">the curation report</a>.</p>'
     )
-    return tiles + page.table(["Rule", "Pairs taken", "Pairs left"], rows) + link
+    return tiles + page.table(["Rule", "Pairs dropped", "Pairs left"], rows) + link
 
 
 def _not_measured(found: Results) -> Markup:
     later = [
         ["Copies of training pictures", "this version does not look for them"],
-        ["What the base model could do and forgot", "there is no set of its own pictures to ask"],
+        ["What the base model could do and this one cannot", "this version does not measure it"],
         ["Distribution and variety (KID, precision, recall)", "too few pictures are drawn for it"],
     ]
     missing = [[title(n), m.reason] for n, m in found.metrics.items() if m.value is None]
@@ -228,7 +177,8 @@ def _not_measured(found: Results) -> Markup:
 def _glossary() -> Markup:
     rows = [[name, meaning, ""] for name, meaning in TERMS.items()]
     rows += [
-        [e.title, e.meaning, f"{e.better} is better" if e.better else ""] for e in GLOSSARY.values()
+        [text.title, text.meaning, f"{text.better} is better" if text.better else ""]
+        for text in glossary().values()
     ]
     return page.table(["Term", "Meaning", "Direction"], rows)
 

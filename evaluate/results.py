@@ -1,7 +1,7 @@
 """The schema of ``report.json``: what every key means, how it is written, read and checked.
 
-Numbers keep six significant digits. A metric that was not measured, or is not finite, is null and
-says why; JSON never holds NaN. Fractions are fractions: -0.06 is "6 % less".
+Numbers keep six significant digits. A metric that was not measured or is not finite is null and has a
+reason; the file never holds NaN. Changes are fractions: -0.06 is 6 % less.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from curate.run.cli import UserError, run_arguments
 from curate.run.files import write_json
-from evaluate.intervals import Estimate
+from finetune.intervals import Estimate
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number with its 95 % interval over ``n`` items; all null where ``reason`` says why."""
+    """A number with its 95 % interval over ``n`` pictures; null, with a ``reason``, if not measured."""
 
     value: float | None = None
     low: float | None = None
@@ -32,7 +32,7 @@ class Metric:
 
     @classmethod
     def of(cls, estimate: Estimate) -> Metric:
-        """From an estimate; one that is not finite is null with the reason."""
+        """From an estimate; null, with the reason, if that is not finite."""
         numbers = (estimate.value, estimate.low, estimate.high)
         if not all(map(math.isfinite, numbers)):
             return cls(n=estimate.n, reason="not a finite number")
@@ -45,16 +45,17 @@ class CheckpointResult:
 
     Attributes:
         step: optimizer updates; 0 is the base itself.
-        val: held-out pictures. probe: as many of the training pictures.
-        val_bins, probe_bins: by noise level, the least noise first.
+        val: on held-out pictures. train_probe: on as many of the training pictures.
+        val_bins, train_probe_bins: the same by noise level, the least noise first; null for a level
+            that scores leave out.
     """
 
     step: int
     samples_seen: int
     val: Metric
-    probe: Metric
+    train_probe: Metric
     val_bins: tuple[float | None, ...]
-    probe_bins: tuple[float | None, ...]
+    train_probe_bins: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ class Verdict:
     """The word, the sentence, what to do next; and the steps that matter (0 is the base).
 
     Attributes:
-        best: lowest held-out loss on the grid. kept: the earliest that cannot be told from it.
-        exported: the step whose weights the run's export holds. last: of the run.
+        best: with the lowest held-out loss. kept: the earliest whose loss cannot be told from the best's.
+        exported: whose weights the run's export holds. last: of the run.
     """
 
     word: str
@@ -77,7 +78,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A rule of the gate on one metric; ``status`` is passed, failed, warned, undecided or skipped."""
+    """The outcome of one rule of the gate.
+
+    Attributes:
+        name: the rule's name in the configuration.
+        rule: what the metric has to satisfy, in words.
+        measured: the metric as it is printed.
+        status: passed, failed, warned, undecided or skipped.
+        why: the reason, where the numbers alone do not show it.
+    """
 
     name: str
     metric: str
@@ -91,7 +100,7 @@ class Check:
 class Picture:
     """Pictures of one held-out caption by label, paths relative to the report.
 
-    Labels are ``base`` and ``step-<8 digits>``.
+    Labels are those of :func:`label_of`.
     """
 
     key: str
@@ -101,7 +110,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All that one evaluation found out; the HTML page shows nothing that is not in here."""
+    """Everything that one evaluation found; the HTML report shows no other numbers."""
 
     schema_version: int
     run: str
@@ -112,6 +121,15 @@ class Results:
     checkpoints: tuple[CheckpointResult, ...]
     pictures: tuple[Picture, ...]
     provenance: dict[str, Any]
+
+
+def label_of(step: int) -> str:
+    """How pictures of a step are labelled, in folders and in ``report.json``.
+
+    >>> label_of(0), label_of(450)
+    ('base', 'step-00000450')
+    """
+    return f"step-{step:08d}" if step else "base"
 
 
 def save(results: Results, path: Path) -> None:

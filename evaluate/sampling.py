@@ -1,7 +1,7 @@
-"""Pictures for captions, each a function of its caption and seed alone, kept as PNG.
+"""Pictures for captions, stored as PNG; each depends on its caption, key and seed alone.
 
-Every picture has a generator of its own, on the CPU: neither batch size nor device nor the other
-captions change its noise, and base and checkpoints start from the same one.
+Every picture has its own generator, on the CPU: batch size, device and the other captions do not change
+its noise, and base and checkpoints start from the same noise.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A caption to draw, with the key that decides its noise and names its file."""
+    """A caption to draw, and the key that its noise and its file's name are derived from."""
 
     key: str
     caption: str
 
 
 class Sampler:
-    """Draws and keeps pictures of one model; what was drawn before is read back."""
+    """Draws and stores pictures of one model; stored ones are not drawn again."""
 
     def __init__(
         self, model: LatentDiffusion, config: SamplerConfig, seed: int, batch_size: int
@@ -73,13 +73,13 @@ class Sampler:
     def draw(self, unet: nn.Module, prompts: Sequence[Prompt]) -> list[Image.Image]:
         """One picture for each prompt; one that is not finite comes out black.
 
-        Black pictures are counted by the caller (``metrics.is_flat``), never hidden.
+        The metric ``flat_pictures`` counts black ones.
         """
         pipeline = self.model.pipeline(unet)
         pipeline.scheduler = self.scheduler
         pipeline.set_progress_bar_config(disable=True)
         verbosity = diffusers_logging.get_verbosity()
-        diffusers_logging.set_verbosity_error()  # it repeats every long caption, batch after batch
+        diffusers_logging.set_verbosity_error()  # it prints every caption that is too long, for every batch
         pixels: Any = pipeline(
             [prompt.caption for prompt in prompts],
             height=self.model.resolution,
@@ -92,19 +92,19 @@ class Sampler:
         diffusers_logging.set_verbosity(verbosity)
         return [_picture(array) for array in pixels]
 
-    def keep(
+    def draw_missing(
         self,
         folder: Path,
         prompts: Sequence[Prompt],
         weights: str,
         unet: Callable[[], nn.Module],
     ) -> list[Path]:
-        """Draw into ``folder/<key>.png`` what is not there yet, and return all paths in order.
+        """Draw ``folder/<key>.png`` where it is missing or outdated, and return all paths in order.
 
         Args:
-            folder: of one set of weights.
+            folder: for the pictures of one set of weights.
             prompts: what to draw.
-            weights: identifies the weights; part of each picture's fingerprint.
+            weights: a hash of the weights, part of each picture's fingerprint.
             unet: builds the U-Net; called only when something is missing.
         """
         paths = [folder / f"{prompt.key}.png" for prompt in prompts]
@@ -123,7 +123,7 @@ class Sampler:
         return paths
 
     def fingerprint(self, prompt: Prompt, weights: str) -> str:
-        """Changes with whatever changes the picture."""
+        """Changes with everything that the picture depends on."""
         known = [self._base, weights, asdict(self.config), self.seed, prompt.key, prompt.caption]
         return hashlib.blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The short forms of a result: Markdown for a pull request or a CI summary, JUnit XML for a dashboard."""
+"""Results in short: Markdown for a pull request or a CI summary, JUnit XML for a dashboard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from xml.etree import ElementTree
 
 from curate.report import page
-from evaluate.glossary import GLOSSARY, shown, title
+from evaluate import evaluators
+from evaluate.glossary import shown, title
 from evaluate.results import Results
 
 
@@ -21,14 +22,14 @@ def markdown(found: Results) -> str:
         "",
         f"Gate: **{found.gate}**",
         "",
-        "| check | measured | demanded | status |",
+        "| check | measured | rule | status |",
         "|---|---|---|---|",
     ]
     for check in found.checks:
         cells = (title(check.metric), check.measured, check.rule, check.status)
         lines.append("| " + " | ".join(map(_plain, cells)) + " |")
     lines += ["", "| metric | value | pictures |", "|---|---|---|"]
-    for name in GLOSSARY:
+    for name in evaluators.descriptions():
         metric = found.metrics.get(name)
         if metric is not None:
             value = shown(name, metric) if metric.value is not None else metric.reason
@@ -37,12 +38,12 @@ def markdown(found: Results) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line and in one table cell."""
+    """Text that Markdown shows unchanged, on one line and in one table cell."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", page.clean(text, 400))
 
 
 def junit(found: Results) -> str:
-    """One test case for each check; undecided and skipped ones are skipped, with the reason."""
+    """One test case for each check; undecided checks count as skipped, with the reason."""
     outcome = {"failed": "failure", "undecided": "skipped", "skipped": "skipped"}
     suite = ElementTree.Element(
         "testsuite",
@@ -52,7 +53,7 @@ def junit(found: Results) -> str:
         skipped=str(sum(check.status in ("undecided", "skipped") for check in found.checks)),
     )
     for check in found.checks:
-        text = f"{check.measured}; demanded: {check.rule}" + (f"; {check.why}" if check.why else "")
+        text = f"{check.measured}; rule: {check.rule}" + (f"; {check.why}" if check.why else "")
         case = ElementTree.SubElement(suite, "testcase", classname="gate", name=check.name)
         if check.status in outcome:
             ElementTree.SubElement(case, outcome[check.status], message=text)

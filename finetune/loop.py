@@ -206,7 +206,7 @@ def evaluate(run: Training) -> None:
         heldout_base=curve.objective(0),
         heldout_relative=curve.heldout(),
         probe=float(probe.mean(dtype=np.float64)),
-        probe_relative=curve.probe_loss(),
+        probe_relative=curve.train_probe_loss(),
     )
 
 

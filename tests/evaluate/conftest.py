@@ -16,7 +16,7 @@ from evaluate.results import (
     Results,
     Verdict,
 )
-from evaluate.verdict import Evidence
+from finetune.overfitting import Evidence
 from tests.curate.conftest import save_clip
 from tests.finetune.conftest import curate, make_config, pipeline_dir, run_training
 
@@ -42,8 +42,10 @@ def scores(means: list[float], items: int = 128, noise: float = 0.01, seed: int 
     return base * np.array(means)[:, None] + drift
 
 
-def evidence(val: list[float], probe: list[float], seed: int = 0, **options) -> Evidence:
-    return Evidence(scores(val, seed=seed, **options), scores(probe, seed=seed + 999, **options))
+def evidence(val: list[float], train_probe: list[float], seed: int = 0, **options) -> Evidence:
+    return Evidence(
+        scores(val, seed=seed, **options), scores(train_probe, seed=seed + 999, **options)
+    )
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from evaluate.advice import advise
-from evaluate.verdict import Evidence, Word, judge
+from evaluate.verdict import Word, judge
 from finetune.config import LoraConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from finetune.overfitting import Evidence
 
 
 def config(schedule):
@@ -27,14 +28,14 @@ def improving():
     return evidence
 
 
-def test_a_constant_rate_is_continued_and_another_schedule_starts_anew(improving):
+def test_a_constant_rate_is_continued_and_another_schedule_needs_another_run(improving):
     """``finetune.doctor`` refuses to stretch a schedule that ends."""
     assert advise(improving, config("constant"), 128).endswith("train.samples=40000")
-    anew = advise(improving, config("cosine"), 128)
-    assert anew.endswith("run.name=mine-2 train.samples=40000")
+    another = advise(improving, config("cosine"), 128)
+    assert another.endswith("run.name=mine-2 train.samples=40000")
 
 
-def test_a_run_anew_finds_the_shards_of_the_old_one(improving, tmp_path, monkeypatch):
+def test_another_run_finds_the_shards_of_the_old_one(improving, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine" / "curate").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "curate" / "manifest.json").write_text("{}")

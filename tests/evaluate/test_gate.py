@@ -100,3 +100,12 @@ def test_rules_that_make_no_sense_are_refused_at_once(wrong: dict):
 def test_a_misspelt_rule_does_not_pass(rule: dict, message: str):
     with pytest.raises(UserError, match=message):
         GateRule(**rule)
+
+
+def test_an_older_name_of_a_metric_is_accepted_and_said(capsys):
+    rule = GateRule(**{**BELOW_ZERO, "metric": "probe_change"})
+    assert rule.metric == "train_probe_change"
+    said = capsys.readouterr().err
+    assert "metric=probe_change is deprecated" in said
+    assert "type gate.rules.*.metric=train_probe_change" in said
+    assert said.count("\n") == 1

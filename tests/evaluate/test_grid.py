@@ -44,6 +44,18 @@ def test_prune_forgets_what_was_not_asked_for(tmp_path):
     assert sorted(LossStore(path).arrays) == ["val/2", "val/2/fingerprint", "val/keys"]
 
 
+def test_losses_under_older_names_are_not_measured_again(tmp_path):
+    path = tmp_path / "losses.npz"
+    losses = np.ones((1, 1, 1), np.float32)
+    np.savez(path, **{"probe/1": losses, "probe/1/fingerprint": np.array("a"), "probe/keys": ["k"]})
+    store = LossStore(path)
+    assert np.array_equal(store.losses("train_probe/1", "a", never), losses)
+    store.put_keys("train_probe", ["k"])
+    store.prune()
+    names = ["train_probe/1", "train_probe/1/fingerprint", "train_probe/keys"]
+    assert sorted(LossStore(path).arrays) == names
+
+
 def test_by_bin_by_hand():
     base = np.array(
         [[[1.0, 3.0], [0.5, 0.5], [0.01, 0.01]]]

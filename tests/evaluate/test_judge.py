@@ -18,7 +18,7 @@ from curate.clip.config import ClipConfig
 from curate.run import cli as command_line
 from curate.run.cli import UserError
 from curate.run.files import write_json
-from evaluate import grid, judge, results, sampling
+from evaluate import evaluators, grid, judge, results, sampling
 from evaluate.config import (
     EvaluateConfig,
     GateConfig,
@@ -28,7 +28,6 @@ from evaluate.config import (
     SamplerConfig,
     SamplesConfig,
 )
-from evaluate.glossary import GLOSSARY
 from finetune.checkpoint import list_checkpoints
 from finetune.heldout import relative
 from finetune.model import LatentDiffusion
@@ -61,7 +60,7 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     assert lines[0].startswith(f"verdict {found.verdict.word}: ")
     assert lines[-1].endswith("report.html")
     assert [c.step for c in found.checkpoints] == [0, 4, 8, 12, 16]
-    assert found.metrics.keys() == GLOSSARY.keys() - {"verdict"}
+    assert found.metrics.keys() == evaluators.descriptions().keys()
     _check_against_the_arrays(found, folder)
     _check_pictures(found, folder)
     for name in ("report.html", "summary.md", "junit.xml"):
@@ -74,7 +73,7 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     assert results.load(folder / "report.json").verdict.word == "inconclusive"
 
 
-def test_what_is_demanded_is_demanded_of_the_export(make_run, clip_dir):
+def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
     """The first checkpoint undoes what the run learnt, and training believed it to be the best."""
     trained = make_run()
     first, *_, last = list_checkpoints(trained.folder)
@@ -95,7 +94,7 @@ def test_what_is_demanded_is_demanded_of_the_export(make_run, clip_dir):
     assert found.metrics["exported_change"] == found.checkpoints[1].val
 
 
-def test_the_default_gate_demands_it_of_the_export():
+def test_the_default_gate_judges_the_export():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         asked = command_line.to_dataclass(compose("evaluate"), EvaluateConfig)
     assert asked.gate.rules["better_than_base"].metric == "exported_change"
@@ -124,8 +123,8 @@ def _check_against_the_arrays(found: results.Results, folder: Path) -> None:
     change = (relative(last, base) - relative(base, base)).mean()
     assert found.metrics["heldout_change_last"].value == pytest.approx(change, rel=1e-5)
     assert found.checkpoints[-1].val.value == pytest.approx(change, rel=1e-5)
-    assert len(set(stored["val/keys"]) | set(stored["probe/keys"])) == 68
-    assert all(key.startswith("train-") for key in stored["probe/keys"])
+    assert len(set(stored["val/keys"]) | set(stored["train_probe/keys"])) == 68
+    assert all(key.startswith("train-") for key in stored["train_probe/keys"])
 
 
 def _check_pictures(found: results.Results, folder: Path) -> None:

@@ -75,7 +75,7 @@ def test_an_export_of_another_checkpoint_is_said(results: Results, render):
     verdict = replace(results.verdict, exported=900)
     html = render(replace(results, verdict=verdict, metrics=worse))
     assert "another checkpoint than the kept one: step 900" in html
-    assert "Against the base: -3.0 % [-4.0, -2.0]." in html
+    assert "against the base: -3.0 % [-4.0, -2.0]." in html
 
 
 def test_columns_merge_where_the_checkpoints_are_the_same(results: Results, render):
@@ -93,9 +93,9 @@ def test_a_diverged_run_still_gets_its_page(results: Results, render):
     broken = replace(
         results.checkpoints[-1],
         val=Metric(reason="not a finite number"),
-        probe=Metric(reason="not a finite number"),
+        train_probe=Metric(reason="not a finite number"),
         val_bins=(None,) * 3,
-        probe_bins=(None,) * 3,
+        train_probe_bins=(None,) * 3,
     )
     found = replace(results, checkpoints=(*results.checkpoints[:-1], broken), checks=())
     nothing = dict.fromkeys(("clip_base", "clip_kept", "clip_change"), Metric(reason="broke down"))

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from curate.run.cli import UserError
-from evaluate.intervals import Estimate
 from evaluate.results import Metric, Results, load, save
+from finetune.intervals import Estimate
 
 
 def test_round_trip(results: Results, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from evaluate.config import SamplerConfig
-from evaluate.metrics import is_flat
+from evaluate.evaluators.flat_pictures import is_flat
 from evaluate.sampling import SCHEDULERS, Prompt, Sampler
 from finetune.config import ModelConfig
 from finetune.model import load_model
@@ -91,7 +91,7 @@ def _with(model, unet):
     return pipeline
 
 
-def test_pictures_are_kept_and_only_drawn_again_when_something_changed(model, tmp_path):
+def test_pictures_are_stored_and_only_drawn_again_when_something_changed(model, tmp_path):
     built = []
 
     def unet():
@@ -99,18 +99,18 @@ def test_pictures_are_kept_and_only_drawn_again_when_something_changed(model, tm
         return model.unet
 
     first = sampler(model, batch_size=3)
-    paths = first.keep(tmp_path, PROMPTS, "weights", unet)
+    paths = first.draw_missing(tmp_path, PROMPTS, "weights", unet)
     assert [path.name for path in paths] == ["k0.png", "k1.png", "k2.png", "k3.png"]
     content = [path.read_bytes() for path in paths]
-    first.keep(tmp_path, PROMPTS, "weights", unet)
+    first.draw_missing(tmp_path, PROMPTS, "weights", unet)
     assert len(built) == 1
     paths[2].unlink()
-    first.keep(tmp_path, PROMPTS, "weights", unet)
+    first.draw_missing(tmp_path, PROMPTS, "weights", unet)
     assert len(built) == 2
     assert [path.read_bytes() for path in paths] == content
     for changed in (sampler(model, steps=4), sampler(model, guidance_scale=1.0)):
-        changed.keep(tmp_path, PROMPTS, "weights", unet)
-    first.keep(tmp_path, PROMPTS, "other weights", unet)
+        changed.draw_missing(tmp_path, PROMPTS, "weights", unet)
+    first.draw_missing(tmp_path, PROMPTS, "other weights", unet)
     assert len(built) == 5
 
 

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 
 from curate.decide.config import SMALLEST_JUDGED
-from evaluate.intervals import Estimate
 from evaluate.verdict import (
-    Evidence,
     Word,
     items_needed,
     judge,
+    kept,
     percent,
     sentence,
     turned_worse,
 )
+from finetune.curve import HeldoutCurve, reason_to_stop
+from finetune.intervals import Estimate
+from finetune.overfitting import Evidence
 from tests.evaluate.conftest import evidence, scores
 
 PLANTED = {
@@ -51,8 +53,10 @@ def test_a_widening_gap_alone_is_not_overfitting(seed: int):
 def test_overfitting_a_run_that_never_beat_the_base():
     worse = evidence([1, 1.03, 1.08], [1, 0.9, 0.8])
     assert judge(worse) is Word.OVERFITTING
-    assert worse.best == worse.kept() == 0
-    assert "Keep the base model" in sentence(worse, (0, 10, 20))
+    assert worse.best == kept(worse) == 0
+    said = sentence(worse, (0, 10, 20))
+    assert "worse than at its best (the base)" in said
+    assert "Keep the base model" in said
 
 
 def test_few_items_decide_nothing_whatever_they_show():
@@ -83,7 +87,7 @@ def test_not_a_number_is_divergence():
     assert judge(broken) is Word.DIVERGED
     assert "not a number" in sentence(broken, (0, 1, 2))
     assert broken.best == 1
-    assert broken.kept() == 1
+    assert kept(broken) == 1
 
 
 def test_boundaries_of_no_effect():
@@ -94,19 +98,12 @@ def test_boundaries_of_no_effect():
     assert judge(evidence([1, 1 + 0.0021], [1, 1.1], **exact)) is Word.DIVERGED
 
 
-def test_boundary_of_overfitting_is_five_percent_of_the_gain():
-    """The gain is 0.1, so that losing 0.005 or less of it is no news."""
-    falling = [1, 0.9, 0.8]
-    assert judge(evidence([1, 0.9, 0.9049], falling, noise=0)) is not Word.OVERFITTING
-    assert judge(evidence([1, 0.9, 0.9051], falling, noise=0)) is Word.OVERFITTING
-
-
 def test_order_of_items_changes_no_word():
     found = evidence(*PLANTED[Word.OVERFITTING])
     order = np.random.default_rng(0).permutation(128)
-    shuffled = replace(found, val=found.val[:, order], probe=found.probe[:, order])
+    shuffled = replace(found, val=found.val[:, order], train_probe=found.train_probe[:, order])
     assert judge(shuffled) is judge(found)
-    assert shuffled.kept() == found.kept()
+    assert kept(shuffled) == kept(found)
 
 
 def test_kept_is_the_earliest_within_one_standard_error():
@@ -119,18 +116,48 @@ def test_kept_is_the_earliest_within_one_standard_error():
         if row == best
         or (d := plateau[row] - plateau[best]).mean() <= d.std(ddof=1) / np.sqrt(len(d))
     )
-    assert found.kept() == by_hand
-    assert 1 < found.kept() < 4  # it is neither the falling part nor simply the last one
+    assert kept(found) == by_hand
+    assert 1 < kept(found) < 4  # it is neither the falling part nor simply the last one
 
 
 def test_sentence_names_the_steps_and_the_interval():
     found = evidence(*PLANTED[Word.OVERFITTING])
     text = sentence(found, (0, 450, 900, 1350, 1800))
     assert turned_worse(found) == 3
-    assert text.startswith("Since step 1,350: step 1,800 lost +7")
+    assert text.startswith(
+        "Since step 1,350 held-out loss is worse than at its best (step 900): by +7"
+    )
+    assert "at step 1,800, while the loss on training pictures kept improving." in text
     assert f"Keep step 900: held-out loss {percent(found.change('val', 2, 0))}" in text
 
 
-def test_evidence_needs_a_checkpoint():
-    with pytest.raises(ValueError, match="at least one checkpoint"):
-        Evidence(np.ones((1, 40)), np.ones((1, 40)))
+def as_curve(found: Evidence) -> HeldoutCurve:
+    """What training would have measured: one noise level, so that losses are scores."""
+    keys = [str(i) for i in range(found.val.shape[1])]
+    curve = HeldoutCurve(keys, keys)
+    for step, losses in enumerate(zip(found.val, found.train_probe, strict=True)):
+        curve.add(step, step, *(row[:, None, None] for row in losses))
+    return curve
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("word", PLANTED, ids=str)
+def test_training_stops_for_what_the_verdict_says(word: Word, seed: int):
+    planted = evidence(*PLANTED[word], seed=seed, noise=NOISE.get(word, 0.01))
+    expected = word if word in (Word.OVERFITTING, Word.DIVERGED) else None
+    assert reason_to_stop(as_curve(planted), patience=1) == expected
+
+
+def test_training_and_verdict_agree_on_runs_near_the_boundaries():
+    rng, words = np.random.default_rng(0), []
+    for seed in range(120):
+        val, train_probe = (1 + np.cumsum(rng.normal(-0.002, 0.01, (2, 4)), axis=1)).tolist()
+        found = evidence([1, *val], [1, *train_probe], seed=seed, noise=0.02)
+        found = replace(
+            found, **{k: v / v[0].mean() for k, v in vars(found).items() if k != "bootstrap"}
+        )
+        word = judge(found)
+        words.append(word)
+        stops = reason_to_stop(as_curve(found), patience=1)
+        assert stops == (word if word in (Word.OVERFITTING, Word.DIVERGED) else None)
+    assert {Word.OVERFITTING, Word.DIVERGED, Word.REGRESSING, Word.IMPROVING} <= set(words)

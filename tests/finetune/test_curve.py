@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from finetune.curve import HeldoutCurve, paired_interval, reason_to_stop, symptom
+from finetune.curve import HeldoutCurve, reason_to_stop
 from finetune.heldout import HeldoutItems
+from finetune.overfitting import symptom
 
 
 def curve(
-    val: list[float], probe: list[float], noise: float = 0.01, items: int = 64
+    val: list[float], train_probe: list[float], noise: float = 0.01, items: int = 64
 ) -> HeldoutCurve:
     """A curve with these mean losses relative to the base, and item-wise noise of that much."""
     rng = np.random.default_rng(0)
     keys = [str(i) for i in range(items)]
     built = HeldoutCurve(keys, keys)
     level = rng.uniform(0.5, 1.5, (items, 2, 1))
-    for step, means in enumerate(zip(val, probe, strict=True)):
+    for step, means in enumerate(zip(val, train_probe, strict=True)):
         losses = [
             (level * (mean + noise * rng.normal(size=level.shape))).astype(np.float32)
             for mean in means
@@ -28,13 +28,8 @@ def curve(
 
 def test_held_out_worse_while_training_pictures_improve_is_overfitting():
     overfit = curve([1, 0.9, 0.8, 0.9, 0.95], [1, 0.9, 0.8, 0.6, 0.5])
-    assert [symptom(overfit, k) for k in range(5)] == [
-        None,
-        None,
-        None,
-        "overfitting",
-        "overfitting",
-    ]
+    found = [symptom(overfit.evidence(at)) for at in range(1, 5)]
+    assert found == [None, None, "overfitting", "overfitting"]
     assert reason_to_stop(overfit, patience=2) == "overfitting"
     assert reason_to_stop(overfit, patience=3) is None
     assert reason_to_stop(overfit, patience=None) is None
@@ -42,7 +37,7 @@ def test_held_out_worse_while_training_pictures_improve_is_overfitting():
 
 def test_a_widening_gap_alone_is_not():
     healthy = curve([1, 0.95, 0.92, 0.9, 0.89], [1, 0.9, 0.8, 0.7, 0.6])
-    assert all(symptom(healthy, k) is None for k in range(5))
+    assert all(symptom(healthy.evidence(at)) is None for at in range(1, 5))
 
 
 def test_a_rise_within_the_noise_is_not():
@@ -67,16 +62,20 @@ def test_a_curve_survives_its_file_and_can_be_cut(tmp_path):
     assert cut.steps == [0, 1]
     assert cut.samples_seen == [0, 10]
     assert cut.heldout() == whole.heldout(1)
-    np.testing.assert_array_equal(HeldoutCurve.load(tmp_path / "a.npz").probe, whole.probe)
+    np.testing.assert_array_equal(
+        HeldoutCurve.load(tmp_path / "a.npz").train_probe, whole.train_probe
+    )
 
 
-def test_the_interval_holds_the_truth_nineteen_times_in_twenty():
-    rng = np.random.default_rng(0)
-    inside = [
-        low < 0.3 < high
-        for _, low, high in (paired_interval(rng.normal(0.3, 1, 128)) for _ in range(1000))
-    ]
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.025)
+def test_one_picture_decides_nothing():
+    alone = curve([1, 0.9, 0.8, 0.9, 0.95], [1, 0.9, 0.8, 0.6, 0.5], items=1)
+    assert reason_to_stop(alone, patience=1) is None
+
+
+def test_a_start_that_is_hardly_worse_than_the_base_goes_on():
+    """The negligible change of the verdict is the one that training stops by."""
+    assert reason_to_stop(curve([1, 1.0005], [1, 1.0005], noise=0), patience=1) is None
+    assert reason_to_stop(curve([1, 1.0021], [1, 1.0021], noise=0), patience=1) == "diverged"
 
 
 def test_an_empty_curve_knows_its_items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluate.intervals import Bootstrap, detectable_change, standard_error
+from finetune.intervals import Bootstrap, detectable_change, standard_error
 
 
 def test_interval_covers_the_true_mean_as_often_as_claimed():

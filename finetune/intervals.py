@@ -1,8 +1,8 @@
-"""Estimates with their uncertainty: paired bootstrap over held-out items.
+"""Means with their uncertainty: a paired bootstrap over pictures.
 
-Losses at the same item, timestep and noise differ between checkpoints far less than items differ
-from each other, so every comparison is a difference per item first and a mean second. The interval
-then answers "what if other held-out pictures had been drawn", which is the claim a verdict makes.
+At the same picture, timestep and noise, losses differ between checkpoints far less than pictures
+differ from each other. Every comparison is therefore a difference per picture first and a mean
+second. Its interval says where the mean would fall if other pictures had been drawn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over ``n`` items with the bounds of its interval; all three in the unit of the metric."""
+    """A mean over ``n`` pictures with the bounds of its interval, all three in the unit of the values."""
 
     value: float
     low: float
@@ -27,13 +27,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Percentile bootstrap of a mean (Efron 1979), seeded: the same items give the same interval."""
+    """Percentile bootstrap of a mean (Efron 1979). It is seeded: equal values give equal intervals."""
 
     resamples: int = 2000
     seed: int = 0
 
     def mean(self, values: Array, confidence: float = 0.95) -> Estimate:
-        """Mean of ``values`` [N] with its interval; non-finite values give non-finite bounds."""
+        """Mean of ``values`` [N] with its interval; non-finite values give non-finite bounds.
+
+        Raises:
+            ValueError: ``values`` is empty or not a vector.
+        """
         if values.ndim != 1 or not len(values):
             raise ValueError(f"expected a non-empty vector of item values, got {values.shape}")
         picks = np.random.default_rng(self.seed).integers(
@@ -51,7 +55,7 @@ def standard_error(values: Array) -> float:
 
 
 def detectable_change(differences: Array) -> float:
-    """The smallest true mean that these paired ``differences`` [N] show with 80 % power at 5 %.
+    """The smallest true mean that paired ``differences`` [N] detect with 80 % power at 5 %.
 
     (z_0.975 + z_0.8) standard errors, z_0.975 = 1.960 and z_0.8 = 0.842.
     """

@@ -1,4 +1,4 @@
-"""Prompt following with planted embeddings: measured where CLIP knows the pairs, and only there."""
+"""Prompt following: by hand, by brute force, and with planted embeddings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluate import alignment
-from evaluate.intervals import Bootstrap, Estimate
+from evaluate.evaluators import prompt_following
+from finetune.intervals import Bootstrap, Estimate
 
 COUNT, WIDTH = 24, 64
 
@@ -54,7 +54,7 @@ def scene(tmp_path: Path) -> SimpleNamespace:
 
 def measure(scene: SimpleNamespace, skill: float, captions: list[str]) -> dict[str, Any]:
     scorer: Any = Planted(skill)
-    return alignment.measure(scorer, captions, scene.real, scene.files, Bootstrap(500))
+    return prompt_following.compare(scorer, captions, scene.real, scene.files, Bootstrap(500))
 
 
 def test_pictures_like_the_real_ones_score_one_and_others_near_zero(scene: SimpleNamespace) -> None:
@@ -81,9 +81,53 @@ def test_a_clip_that_does_not_know_the_pairs_measures_nothing(scene: SimpleNames
     ],
 )
 def test_a_gap_must_be_large_and_known(gap: Estimate, known: bool) -> None:
-    assert (alignment._unknown(gap) == "") == known
+    assert (prompt_following._unknown(gap) == "") == known
 
 
 def test_equal_captions_measure_nothing(scene: SimpleNamespace) -> None:
     found = measure(scene, 3.0, ["thing 1"] * COUNT)
     assert "all captions are the same" in found["clip_change"].reason
+
+
+def unit(*shape: int, seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(size=shape)
+    return values / np.linalg.norm(values, axis=-1, keepdims=True)
+
+
+def test_anchors_are_the_diagonal_and_the_mismatched_rest():
+    images, texts = unit(5, 8), unit(5, 8, seed=1)
+    captions = ["a", "b", "a", "c", "d"]
+    found = prompt_following.clip_anchors(images, texts, captions)
+    for i in range(5):
+        others = [images[i] @ texts[j] for j in range(5) if captions[i] != captions[j]]
+        assert found[0][i] == pytest.approx(np.mean(others))
+        assert found[1][i] == pytest.approx(images[i] @ texts[i])
+
+
+def test_anchored_scale_is_one_for_the_real_pictures_and_zero_for_shuffled_captions():
+    texts = unit(60, 16)
+    images = unit(60, 16, seed=1) + 2 * texts
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    captions = [str(i) for i in range(60)]
+    anchors = prompt_following.clip_anchors(images, texts, captions)
+    real = prompt_following.anchored(prompt_following.clip_similarity(images, texts), *anchors)
+    assert real.mean() == pytest.approx(1)
+    rolled = [
+        prompt_following.anchored(
+            prompt_following.clip_similarity(images, np.roll(texts, k, axis=0)), *anchors
+        ).mean()
+        for k in range(1, 60)
+    ]
+    assert np.mean(rolled) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_interval_of_the_anchored_mean_covers_the_truth():
+    """Anchors of 40 captions are estimates too; taken as exact, the interval covers 60 % or so."""
+    rng, covered, trials = np.random.default_rng(0), 0, 300
+    for _ in range(trials):
+        wrong = rng.normal(0.1, 0.05, 40)
+        right = wrong + rng.normal(0.1, 0.15, 40)
+        drawn = wrong + rng.normal(0.2, 0.05, 40)  # twice as far from wrong as the real pictures
+        found = Bootstrap(400).mean(prompt_following.anchored(drawn, wrong, right))
+        covered += found.low <= 2 <= found.high
+    assert covered / trials > 0.88

@@ -1,0 +1,185 @@
+"""One evaluation: what its evaluators share, each part computed once, when it is first needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from curate.decide.config import SMALLEST_JUDGED
+from curate.measures.decode import decode
+from curate.pack.sample import read_shard
+from curate.run.manifest import Manifest, read_manifest
+from evaluate import verdict
+from evaluate.config import EvaluateConfig
+from evaluate.grid import Grid, LossStore, LossTable, weights_sha256
+from evaluate.results import Metric, Picture, label_of
+from evaluate.sampling import Prompt, Sampler
+from finetune import doctor
+from finetune.checkpoint import Checkpoint
+from finetune.heldout import relative
+from finetune.intervals import Array, Bootstrap
+from finetune.overfitting import Evidence
+from finetune.run import load_run
+
+
+class Evaluation:
+    """A run that is being evaluated. Its checkpoints are rows: 0 is the base, the last trained is last.
+
+    Attributes:
+        config: the whole configuration.
+        run: as training left it.
+        folder: where results go.
+        bootstrap: how intervals are computed.
+    """
+
+    def __init__(self, config: EvaluateConfig) -> None:
+        self.config = config
+        self.run = load_run(config.run.folder)
+        self.curate_dir = config.run.folder / "curate"
+        self.folder = config.run.folder / "evaluate"
+        self.bootstrap = Bootstrap(config.resamples)
+        cuda = config.device == "auto" and torch.cuda.is_available()
+        name = "cpu" if config.device == "auto" else config.device
+        self.device = torch.device("cuda" if cuda else name)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Of the curated data."""
+        return read_manifest(self.curate_dir)
+
+    def refuse_other_origin(self) -> None:
+        """Data and base model must be those of the training.
+
+        After another curation under the same name, pictures that were trained on may be held out.
+
+        Raises:
+            UserError: names which of the two differs.
+        """
+        begun = self.run.checkpoints()[-1].state()["identity"]
+        shards = {"shards": doctor.shards_digest(self.manifest)}
+        doctor.refuse_change(self.run.finetune_dir, begun, shards)  # first: it needs no model
+        weights = {"weights": self.run.model(self.device).fingerprint()}
+        doctor.refuse_change(self.run.finetune_dir, begun, weights)
+
+    # Losses
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Measures losses, and stores them."""
+        store = LossStore(self.folder / "losses.npz")
+        return Grid(self.run, self.config.grid, store, self.device)
+
+    @cached_property
+    def table(self) -> LossTable:
+        """The losses of all rows, on held-out and on training pictures."""
+        return self.grid.table()
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """The same relative to the base, a score for each picture."""
+        return Evidence(
+            val=_scores(self.table.val),
+            train_probe=_scores(self.table.train_probe),
+            bootstrap=self.bootstrap,
+        )
+
+    def test_scores(self, stored: Checkpoint) -> Array | None:
+        """Scores [2, N] of the base and of a checkpoint on the split ``test``, if there is one."""
+        losses = self.grid.test(stored)
+        return None if losses is None else _scores(losses)
+
+    @cached_property
+    def too_few(self) -> Metric | None:
+        """What a metric is where there are fewer pictures than a verdict needs; else None."""
+        if not verdict.too_few(self.evidence):
+            return None
+        n = min(self.evidence.val.shape[1], self.evidence.train_probe.shape[1])
+        return Metric(n=n, reason=f"only {n} pictures; at least {SMALLEST_JUDGED} needed")
+
+    def change(self, split: str, row: int, since: int = 0) -> Metric:
+        """Mean paired change of the score on ``val`` or ``train_probe`` from row ``since`` to ``row``."""
+        return self.too_few or Metric.of(self.evidence.change(split, row, since))
+
+    # Checkpoints
+
+    @cached_property
+    def kept(self) -> int:
+        """The row that the verdict says to keep."""
+        return verdict.kept(self.evidence)
+
+    @cached_property
+    def exported(self) -> int:
+        """The row whose weights the export holds: chosen while training, on a coarser grid."""
+        return self.table.steps.index(self.run.exported().step)
+
+    def checkpoint(self, row: int) -> Checkpoint | None:
+        """The checkpoint of a row; None for the base."""
+        return self.run.checkpoints()[row - 1] if row else None
+
+    # Pictures
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """The held-out captions that are drawn."""
+        captions = self.run.captions("val", self.config.grid.items, self.device)
+        pairs = zip(self.table.keys, captions, strict=True)
+        count = max(self.config.samples.rows, self.config.samples.clip_captions)
+        return [Prompt(key, caption) for key, caption in pairs][:count]
+
+    @cached_property
+    def drawn(self) -> dict[int, list[Path]]:
+        """Same-seed pictures by row: base and kept for all prompts, last for those in the report."""
+        settings = self.config.samples
+        model = self.run.model(self.device)
+        sampler = Sampler(model, self.config.sampler, settings.seed, settings.batch_size)
+
+        def draw(row: int, prompts: list[Prompt]) -> list[Path]:
+            stored = self.checkpoint(row)
+            return sampler.draw_missing(
+                self.folder / "samples" / label_of(self.table.steps[row]),
+                prompts,
+                weights_sha256(stored),
+                lambda: self.run.unet_at(stored, device=self.device),
+            )
+
+        files = {row: draw(row, self.prompts) for row in dict.fromkeys((0, self.kept))}
+        if self.evidence.last not in files:
+            files[self.evidence.last] = draw(self.evidence.last, self.prompts[: settings.rows])
+        return files
+
+    def pictures(self) -> tuple[Picture, ...]:
+        """The rows of the report's comparison."""
+        return tuple(
+            Picture(
+                prompt.key,
+                prompt.caption,
+                {
+                    label_of(self.table.steps[row]): str(paths[i].relative_to(self.folder))
+                    for row, paths in self.drawn.items()
+                },
+            )
+            for i, prompt in enumerate(self.prompts[: self.config.samples.rows])
+        )
+
+    def real_picture(self, key: str) -> Image.Image:
+        """The held-out picture that a prompt's caption belongs to."""
+        return decode(self._real_files[key])
+
+    @cached_property
+    def _real_files(self) -> dict[str, bytes]:
+        keys = {prompt.key for prompt in self.prompts}
+        return {
+            sample.key: sample.image
+            for shard in self.manifest.shards_of("val")
+            for sample in read_shard(self.curate_dir / shard.path)
+            if sample.key in keys
+        }
+
+
+def _scores(losses: np.ndarray) -> Array:
+    """Losses [rows, N, bins, draws] as scores [rows, N]; row 0 is the base."""
+    return np.stack([relative(row, losses[0]) for row in losses])

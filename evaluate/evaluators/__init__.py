@@ -1,0 +1,94 @@
+"""The evaluators: each module of this folder asks one question about a run and yields metrics.
+
+A module of this folder defines ``EVALUATOR`` and is found by being here. ``report.json``, the report,
+its glossary, the summary and the gate take their metrics from :func:`registry` and name none themselves.
+
+The gate's configuration is checked against the metrics' names before anything heavy is imported, so
+an evaluator imports torch, diffusers, open_clip, PIL and the like inside its functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from curate.report.page import Section
+    from evaluate.evaluation import Evaluation
+    from evaluate.results import Metric, Results
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What readers are told about a metric.
+
+    Attributes:
+        title: in tables. meaning: in the glossary, a sentence or two.
+        better: which direction is better; "" where neither is.
+        fraction: whether it is printed in percent.
+        tile: label of the metric among the large numbers on top of the report; "" leaves it out.
+    """
+
+    title: str
+    meaning: str
+    better: Literal["lower", "higher", ""] = "lower"
+    fraction: bool = True
+    tile: str = ""
+
+
+def _no_sections(_: Results) -> Iterable[Section]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """One question about a run.
+
+    Attributes:
+        metrics: what it measures, by name; all metrics of all evaluators have different names.
+        measure: yields each of ``metrics`` once; one that cannot be measured is null with a reason.
+        sections: what it draws in the report, from the numbers in ``report.json``.
+        position: in tables and in the report, the smallest first.
+    """
+
+    metrics: Mapping[str, Description]
+    measure: Callable[[Evaluation], Iterable[tuple[str, Metric]]]
+    sections: Callable[[Results], Iterable[Section]] = _no_sections
+    position: int = 100
+
+
+@functools.cache
+def registry() -> dict[str, Evaluator]:
+    """Every evaluator by the name of its module."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return {name: importlib.import_module(f"{__name__}.{name}").EVALUATOR for name in names}
+
+
+def in_order() -> list[Evaluator]:
+    """The evaluators in the order in which they are measured and shown."""
+    found = sorted(registry().items(), key=lambda item: (item[1].position, item[0]))
+    return [evaluator for _, evaluator in found]
+
+
+def descriptions() -> dict[str, Description]:
+    """Every metric's description by its name, in the order of the tables."""
+    return {name: text for e in in_order() for name, text in e.metrics.items()}
+
+
+def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
+    """The metrics of all evaluators.
+
+    Raises:
+        RuntimeError: an evaluator did not yield the metrics that it declares.
+    """
+    for evaluator in in_order():
+        found = dict(evaluator.measure(evaluation))
+        if found.keys() != evaluator.metrics.keys():
+            raise RuntimeError(
+                f"an evaluator declares {sorted(evaluator.metrics)} and yields {sorted(found)}"
+            )
+        yield from found.items()

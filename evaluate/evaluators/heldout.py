@@ -1,0 +1,199 @@
+"""Is a checkpoint better than the base model on pictures it was not trained on, and since when not?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from curate.report import page
+from curate.report.page import Section
+from evaluate.evaluators import Description, Evaluator
+from evaluate.glossary import shown
+from evaluate.results import CheckpointResult, Metric, Results
+from finetune.intervals import detectable_change
+
+if TYPE_CHECKING:
+    from evaluate.evaluation import Evaluation
+
+_WIDTH = 9.5  # inches at 72 dpi; the page scales figures to its own width
+
+
+def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
+    """Changes of the held-out loss, and how small a change these pictures could show."""
+    kept, best, last = evaluation.kept, evaluation.evidence.best, evaluation.evidence.last
+    yield "heldout_change", evaluation.change("val", kept)
+    yield "exported_change", evaluation.change("val", evaluation.exported)
+    yield "heldout_change_last", evaluation.change("val", last)
+    yield "heldout_since_best", evaluation.change("val", last, since=best)
+    yield "detectable_change", _detectable(evaluation)
+
+
+def _detectable(evaluation: Evaluation) -> Metric:
+    """Of the checkpoint to keep; where that is the base, of the last one."""
+    if evaluation.too_few:
+        return evaluation.too_few
+    scores = evaluation.evidence.val
+    difference = scores[evaluation.kept or evaluation.evidence.last] - scores[0]
+    return Metric(value=detectable_change(difference), n=len(difference))
+
+
+def sections(found: Results) -> Iterator[Section]:
+    """The loss over training, and by noise level."""
+    yield Section("Loss", "loss", _loss(found))
+    yield Section("Noise levels", "noise", _noise(found))
+
+
+def _loss(found: Results) -> Markup:
+    rows = [
+        [
+            c.step,
+            c.samples_seen,
+            shown("heldout_change", c.val),
+            shown("train_probe_change", c.train_probe),
+        ]
+        for c in found.checkpoints
+    ]
+    detectable = found.metrics.get("detectable_change")
+    power = (
+        f" With this many pictures, changes of {shown('detectable_change', detectable)} or more are "
+        "detected."
+        if detectable and detectable.value is not None
+        else ""
+    )
+    caption = (
+        f"{found.verdict.sentence} Bands are 95 % intervals over pictures; the dotted line is the "
+        f"base model.{power}"
+    )
+    head = ["Step", "Samples seen", "Held-out, against base", "Training pictures, against base"]
+    return page.figure(loss_curves(found), caption, caption) + page.details(
+        "The numbers", page.table(head, rows)
+    )
+
+
+def _noise(found: Results) -> Markup:
+    caption = (
+        "Blue is better than the base, red is worse. Little noise (left) tests detail, much noise "
+        "(right) tests composition; one can improve while the other gets worse, which a mean hides. "
+        "Empty columns are noise levels at which the base has almost nothing to predict."
+    )
+    return page.figure(noise_levels(found), caption, caption)
+
+
+def loss_curves(found: Results) -> Markup:
+    """Held-out and training-picture loss against samples seen, with 95 % bands."""
+    drawing, axes = page.subplots(_WIDTH, 3.7)
+    points = [
+        c for c in found.checkpoints if c.val.value is not None and c.train_probe.value is not None
+    ]
+    seen = [c.samples_seen for c in points]
+    for name, metrics, colour, style in (
+        ("held-out pictures", [c.val for c in points], page.BLUE, "-"),
+        ("training pictures", [c.train_probe for c in points], page.ORANGE, "--"),
+    ):
+        low, value, high = (_percent(metrics, field) for field in ("low", "value", "high"))
+        axes.fill_between(seen, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(seen, value, style, color=colour, label=name, marker="o", markersize=3.5)
+    axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
+    _mark(axes, found, points)
+    axes.set_xlabel("samples seen")
+    axes.set_ylabel("loss against the base, %")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return page.svg(drawing)
+
+
+def _percent(metrics: Sequence[Metric], field: str) -> list[float]:
+    return [100 * getattr(metric, field) for metric in metrics]
+
+
+def _mark(axes: Any, found: Results, points: list[CheckpointResult]) -> None:
+    """Name base, kept, best and last on the held-out curve; one label where they coincide."""
+    names: dict[int, list[str]] = {0: ["base"]}
+    for name in ("kept", "best", "last"):
+        names.setdefault(getattr(found.verdict, name), []).append(name)
+    for point in points:
+        if point.step in names:
+            kept = "kept" in names[point.step]
+            y = 100 * (point.val.value or 0)
+            axes.plot(
+                point.samples_seen,
+                y,
+                "*" if kept else "o",
+                color=page.VERMILLION if kept else page.BLUE,
+                markersize=13 if kept else 6,
+                zorder=5,
+            )
+            axes.annotate(
+                " = ".join(names[point.step]),
+                (point.samples_seen, y),
+                xytext=(0, -14),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+            )
+    axes.margins(x=0.05, y=0.18)
+
+
+def noise_levels(found: Results) -> Markup:
+    """Change of the loss by noise level and checkpoint, held-out beside training pictures."""
+    rows = found.checkpoints[1:]
+    tables = [
+        np.array([[np.nan if b is None else 100 * b for b in getattr(c, field)] for c in rows])
+        for field in ("val_bins", "train_probe_bins")
+    ]
+    finite = np.abs(np.concatenate([t[np.isfinite(t)] for t in tables]))
+    limit = float(np.percentile(finite, 98)) if finite.size else 1.0
+    height = 1.5 + 0.28 * max(len(rows), 4)
+    drawing, panels = page.subplots(_WIDTH, height, 1, 2, sharey=True)
+    mesh = None
+    for axes, table, name in zip(panels, tables, ("held-out", "training"), strict=True):
+        # colours that are vivid on a light and on a dark page
+        mesh = axes.pcolormesh(
+            table, cmap="RdBu_r", vmin=-max(limit, 0.1), vmax=max(limit, 0.1), edgecolors="none"
+        )
+        axes.set_title(f"{name} pictures", loc="left", fontsize=10)
+        bins = table.shape[1]
+        axes.set_xticks([0.5, bins / 2, bins - 0.5], ["detail", "structure", "composition"])
+        for tick, align in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
+            tick.set_ha(align)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+    every = max(1, len(rows) // 10)
+    ticks = range(0, len(rows), every)
+    panels[0].set_yticks([t + 0.5 for t in ticks], [f"{rows[t].samples_seen:,}" for t in ticks])
+    panels[0].set_ylabel("samples seen")
+    bar = drawing.colorbar(mesh, ax=panels, label="change, %", aspect=12, pad=0.02)
+    bar.outline.set_visible(False)
+    return page.svg(drawing)
+
+
+EVALUATOR = Evaluator(
+    metrics={
+        "heldout_change": Description(
+            "Held-out loss, kept against base",
+            "Denoising loss on pictures that were not trained on: each noise level relative to the "
+            "base model's, compared picture by picture.",
+            tile="held-out loss, kept against base",
+        ),
+        "exported_change": Description(
+            "Held-out loss, export against base", "The same for the checkpoint in the export."
+        ),
+        "heldout_change_last": Description(
+            "Held-out loss, last against base", "The same for the last checkpoint."
+        ),
+        "heldout_since_best": Description(
+            "Held-out loss, last against best",
+            "What training beyond the best checkpoint cost, in points of the base model's loss.",
+        ),
+        "detectable_change": Description(
+            "Smallest detectable change",
+            "The smallest true change between kept and base that this many pictures show in 80 % of "
+            "cases.",
+        ),
+    },
+    measure=measure,
+    sections=sections,
+    position=10,
+)

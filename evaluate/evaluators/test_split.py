@@ -1,0 +1,43 @@
+"""Does the checkpoint to keep do as well on pictures that had no part in choosing it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from curate.decide.config import SMALLEST_JUDGED
+from evaluate.evaluators import Description, Evaluator
+from evaluate.results import Metric
+
+if TYPE_CHECKING:
+    from evaluate.evaluation import Evaluation
+
+
+def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
+    """The checkpoint to keep against the base, on the split ``test``."""
+    yield "test_change", _change(evaluation)
+
+
+def _change(evaluation: Evaluation) -> Metric:
+    if evaluation.too_few:
+        return evaluation.too_few
+    kept = evaluation.checkpoint(evaluation.kept)
+    if kept is None:
+        return Metric(reason="the base is kept, there is no checkpoint to test")
+    scores = evaluation.test_scores(kept)
+    if scores is None or scores.shape[1] < SMALLEST_JUDGED:
+        return Metric(reason=f"the split 'test' has fewer than {SMALLEST_JUDGED} pictures")
+    return Metric.of(evaluation.bootstrap.mean(scores[1] - scores[0]))
+
+
+EVALUATOR = Evaluator(
+    metrics={
+        "test_change": Description(
+            "Test loss, kept against base",
+            "Held-out loss on the split 'test', which had no part in choosing the checkpoint. On the "
+            "split that it was chosen by, the best of several looks a little better than it is.",
+        )
+    },
+    measure=measure,
+    position=20,
+)

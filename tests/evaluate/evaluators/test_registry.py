@@ -1,0 +1,89 @@
+"""Adding an evaluator is enough for its metric to be in every output and in the gate."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from markupsafe import Markup
+
+import finetune.cache
+from curate.report.page import Section
+from curate.run.cli import UserError
+from curate.run.manifest import read_manifest
+from evaluate import evaluation, evaluators, judge
+from evaluate.config import GateRule
+from evaluate.evaluators import Description, Evaluator
+from evaluate.results import Metric
+from tests.evaluate.test_judge import config
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_registered_evaluator_is_in_every_output(make_run, clip_dir, monkeypatch):
+    dummy = Evaluator(
+        metrics={
+            "dummy": Description("Dummy title", "Dummy meaning.", "higher", tile="dummy tile"),
+            "absent": Description("Absent title", "Absent meaning."),
+        },
+        measure=lambda e: [("dummy", e.change("val", 1)), ("absent", Metric(reason="dummy why"))],
+        sections=lambda found: [Section("Dummy", "dummy", Markup("dummy body"))],
+    )
+    with pytest.raises(UserError, match="metric=dummy"):
+        GateRule(metric="dummy", op="<", threshold=5.0)
+    monkeypatch.setitem(evaluators.registry(), "dummy", dummy)
+    rule = GateRule(metric="dummy", op="<", threshold=5.0)
+    asked = config(make_run(), clip_dir, rule)
+    lines: list[str] = []
+    assert judge.judge_run(asked, lines.append) == 0
+    folder = asked.run.folder / "evaluate"
+    report = json.loads((folder / "report.json").read_bytes())
+    assert report["metrics"]["dummy"] == report["checkpoints"][1]["val"]
+    assert report["checks"][0]["status"] == "passed"
+    assert any(line.startswith("gate    passed    Dummy title: ") for line in lines)
+    html = (folder / "report.html").read_text()
+    for shown in ("Dummy title", "Dummy meaning.", "dummy tile", "dummy body", "dummy why"):
+        assert shown in html
+    assert "| Absent title | dummy why |" in (folder / "summary.md").read_text()
+
+
+def test_the_held_out_shards_are_read_once(make_run, clip_dir, monkeypatch):
+    asked = config(make_run(), clip_dir)
+    read, real = [], evaluation.read_shard
+
+    def counted(path):
+        read.append(path)
+        return real(path)
+
+    for module in (evaluation, finetune.cache):
+        monkeypatch.setattr(module, "read_shard", counted)
+    judge.judge_run(asked, lambda _: None)
+    folder = asked.run.folder / "curate"
+    held_out = {folder / shard.path for shard in read_manifest(folder).shards_of("val")}
+    assert sorted(path for path in read if path in held_out) == sorted(held_out)
+
+
+def test_an_evaluator_yields_what_it_declares(monkeypatch):
+    silent = Evaluator({"dummy": Description("", "")}, measure=lambda _: [])
+    monkeypatch.setattr(evaluators, "in_order", lambda: [silent])
+    with pytest.raises(RuntimeError, match="dummy"):
+        dict(evaluators.measure(None))  # type: ignore[arg-type]
+
+
+def test_names_are_known_without_heavy_imports():
+    code = (
+        "import sys; from evaluate import evaluators; evaluators.registry(); "
+        "heavy = {'torch', 'PIL', 'pandas', 'diffusers', 'matplotlib', 'open_clip'}; "
+        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_metrics_have_names_of_their_own():
+    names = [name for evaluator in evaluators.in_order() for name in evaluator.metrics]
+    assert len(names) == len(set(names))
+    assert names[0] == "heldout_change"
