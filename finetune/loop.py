@@ -50,7 +50,7 @@ class Heldout:
 
 @dataclass
 class Training:
-    """Everything the loop turns, put together by ``finetune.run``.
+    """Everything the loop turns, put together by ``finetune.plan``.
 
     Attributes:
         folder: the run's ``finetune`` folder.

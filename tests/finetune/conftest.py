@@ -199,7 +199,7 @@ def run_training():
 
         from curate.pack.shards import read_manifest
         from finetune import doctor
-        from finetune.run import train
+        from finetune.plan import train
 
         manifest = read_manifest(config.run.folder / "curate")
         doctor.examine(config, manifest)
