@@ -164,7 +164,7 @@ class Grid:
             if not unet:
                 unet.append(self.run.unet_at(row, device=self.device))
             batch = self.config.batch_size
-            return grid_losses(unet[0], self.model.schedule, items, self.grid, batch, bar.update)
+            return grid_losses(self.model, unet[0], items, self.grid, batch, bar.update)
 
         return {
             split: self.store.losses(
@@ -177,7 +177,7 @@ class Grid:
         """Changes with the weights, the items or the grid."""
         digest = hashlib.blake2b(f"{self._base} {self.grid} {items.keys}".encode(), digest_size=16)
         digest.update(weights_sha256(row).encode())
-        for tensor in (items.latents, items.text):
+        for tensor in (items.latents, *items.conditioning.tensors.values()):
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 

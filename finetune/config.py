@@ -8,11 +8,12 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from curate.pipeline.config import RunConfig as CuratedRun
-from curate.run.cli import UserError, check, register
+from curate.run.cli import check, register
+from finetune.methods import Method
+from finetune.models.config import ModelConfig
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass
@@ -20,93 +21,6 @@ class RunConfig(CuratedRun):
     """Where the run's folder is; ``curate/`` in it holds the shards, ``finetune/`` will hold the rest."""
 
     name: str = "openmoji"
-
-
-@dataclass
-class ModelConfig:
-    """The latent diffusion pipeline to start from.
-
-    Attributes:
-        path: a folder in diffusers' layout, or a repository of the Hugging Face hub. A relative folder
-            is looked up in the working directory, then beside the packages.
-        revision: of the hub repository; null takes its default branch.
-        variant: of the weight files, such as ``fp16``.
-        resolution: side in pixels of the squares that the pictures are resized and cropped to.
-        prediction_type: what the U-Net predicts; null takes what its scheduler says.
-    """
-
-    path: str = MISSING
-    revision: str | None = None
-    variant: str | None = None
-    resolution: int = MISSING
-    prediction_type: str | None = None
-
-    def __post_init__(self) -> None:
-        size, kind = self.resolution, self.prediction_type
-        check(size > 0 and size % 8 == 0, "model.resolution", size, "a multiple of 8, > 0")
-        check(
-            kind is None or kind in PREDICTION_TYPES,
-            "model.prediction_type",
-            kind,
-            f"null, {', '.join(PREDICTION_TYPES)}",
-        )
-
-    def location(self) -> str:
-        """Where to load from: the folder, if ``path`` names one, else the hub repository's name.
-
-        Raises:
-            UserError: ``path`` is neither a folder nor of the form ``owner/name``.
-        """
-        beside_packages = Path(__file__).resolve().parents[1] / self.path
-        for folder in (Path(self.path).expanduser(), beside_packages):
-            if (folder / "model_index.json").is_file():
-                return str(folder)
-            if folder.is_dir():
-                raise UserError(
-                    f"model.path={self.path} is a folder without model_index.json; it must be a "
-                    "pipeline in diffusers' layout. Type model=starter for the built-in one"
-                )
-        if self.path.count("/") != 1 or self.path.startswith((".", "/", "~")):
-            raise UserError(
-                f"model.path={self.path} does not exist; give a folder in diffusers' layout or a "
-                "hub repository such as stable-diffusion-v1-5/stable-diffusion-v1-5"
-            )
-        return self.path
-
-
-@dataclass
-class MethodConfig:
-    """Which weights are trained; each method adds its own fields."""
-
-    name: str = MISSING
-
-
-@dataclass
-class FullConfig(MethodConfig):
-    """Every weight of the U-Net."""
-
-    name: str = "full"
-
-
-@dataclass
-class LoraConfig(MethodConfig):
-    """Low-rank updates beside frozen weights (Hu et al. 2021): W + alpha / rank * B A.
-
-    Attributes:
-        rank: of the update.
-        alpha: its scale; ``alpha == rank`` is a scale of one.
-        targets: suffixes of the U-Net's module names that get an update.
-    """
-
-    name: str = "lora"
-    rank: int = 16
-    alpha: float = 16.0
-    targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
-
-    def __post_init__(self) -> None:
-        check(self.rank > 0, "method.rank", self.rank, "> 0")
-        check(self.alpha > 0, "method.alpha", self.alpha, "> 0")
-        check(len(self.targets) > 0, "method.targets", self.targets, "at least one module name")
 
 
 @dataclass
@@ -195,7 +109,7 @@ class HeldoutConfig:
 
     Attributes:
         every: samples between evaluations; there is one at every checkpoint too.
-        items: pictures of the split ``val``, and as many of ``train`` for the probe; 0 switches off.
+        items: pictures of the split ``val``, and as many of ``train`` beside them; 0 measures nothing.
         bins: noise levels. draws: noises for each of them.
         patience: evaluations in a row that have to show overfitting or divergence for the run to stop
             early; null never stops.
@@ -245,7 +159,7 @@ class TrainConfig:
 
     run: RunConfig = field(default_factory=RunConfig)
     model: ModelConfig = MISSING
-    method: MethodConfig = MISSING
+    method: Method = MISSING
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainingConfig = field(default_factory=TrainingConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -264,10 +178,5 @@ class TrainConfig:
         return -(-self.train.samples // self.optim.batch_size)
 
 
-METHODS: dict[str, type[MethodConfig]] = {"full": FullConfig, "lora": LoraConfig}
-
 register(TrainConfig, "train")
-register(ModelConfig, "model", "model")
-for _name, _schema in METHODS.items():
-    register(_schema, _name, "method")
 register(OptimConfig, "optim", "optim")

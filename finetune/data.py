@@ -1,7 +1,7 @@
 """What each update trains on: order, captions, noise and timesteps as pure functions of position.
 
-Nothing here has a state. A batch depends on the seed and its number alone, so a resumed run, and one
-on another number of processes, goes on with the very samples and noise it would have had.
+Nothing here has a state. A batch depends on the seed and its number alone, so a run that was resumed,
+or is on another number of processes, has the samples and noise of one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from finetune.cache import EncodedSplit
+from finetune.conditioning import Conditioning
 
 
 def keyed_seed(*parts: object) -> int:
@@ -57,20 +58,23 @@ class Batch:
         keys: the shards' keys of the samples.
         latents: clean [B, C, h, w], fp32. noise: like it.
         timesteps: [B] int64.
-        text: hidden states [B, L, D] of the captions, or of the empty one.
+        conditioning: of the captions, or of the empty one; fp32.
     """
 
     keys: list[str]
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    text: Tensor
+    conditioning: Conditioning
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
         return Batch(
             self.keys,
-            *(x.to(device) for x in (self.latents, self.noise, self.timesteps, self.text)),
+            self.latents.to(device),
+            self.noise.to(device),
+            self.timesteps.to(device),
+            self.conditioning.to(device),
         )
 
     def split(self, pieces: int) -> Iterator[Batch]:
@@ -83,7 +87,7 @@ class Batch:
                 self.latents[part],
                 self.noise[part],
                 self.timesteps[part],
-                self.text[part],
+                self.conditioning.take(part),
             )
 
 
@@ -130,5 +134,5 @@ class Batches:
             latents=self.split.latents_of(indices),
             noise=noise[self.share],
             timesteps=timesteps[self.share],
-            text=self.split.text_of(indices, which_caption, dropped),
+            conditioning=self.split.conditioning_of(indices, which_caption, dropped),
         )

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finetune.cache import EncodedSplit
+from finetune.conditioning import Conditioning
 from finetune.data import keyed_seed
-from finetune.objective import NoiseSchedule, denoising_loss
+from finetune.models.interface import LatentDiffusion
+from finetune.objective import denoising_loss
 
 # Bins whose base loss is below this share of the largest are left out of relative losses: the noisiest
 # ones have next to nothing to predict, and their ratios jump by tens of percent for no reason.
@@ -58,19 +61,19 @@ class HeldoutItems:
     Attributes:
         keys: N, the shards' keys.
         latents: [N, C, h, w] fp32, on the CPU.
-        text: [N, L, D] fp32, of each picture's first caption.
+        conditioning: fp32, of each picture's first caption.
     """
 
     keys: list[str]
     latents: Tensor
-    text: Tensor
+    conditioning: Conditioning
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def take(self, share: slice) -> HeldoutItems:
         """Some of the items."""
-        return HeldoutItems(self.keys[share], self.latents[share], self.text[share])
+        return HeldoutItems(self.keys[share], self.latents[share], self.conditioning.take(share))
 
 
 def choose(split: EncodedSplit, count: int) -> Tensor:
@@ -85,14 +88,14 @@ def items_of(split: EncodedSplit, count: int) -> HeldoutItems:
     return HeldoutItems(
         keys=[split.keys[index] for index in indices.tolist()],
         latents=split.latents_of(indices),
-        text=split.text_of(indices),
+        conditioning=split.conditioning_of(indices),
     )
 
 
 @torch.no_grad()
 def grid_losses(
+    model: LatentDiffusion,
     unet: nn.Module,
-    schedule: NoiseSchedule,
     items: HeldoutItems,
     grid: HeldoutGrid,
     batch_size: int,
@@ -101,8 +104,8 @@ def grid_losses(
     """The loss of every item in every cell of the grid.
 
     Args:
-        unet: left in the mode it was in; the global random state is not touched.
-        schedule: on the U-Net's device.
+        model: gives the noise levels and knows how its U-Net is called.
+        unet: on the model's device; left in the mode it was in. The global random state is not touched.
         items: on the CPU.
         grid: see :class:`HeldoutGrid`.
         batch_size: forward passes at a time; the result does not depend on it beyond rounding.
@@ -114,7 +117,7 @@ def grid_losses(
     cells = [
         (i, b, r) for i in range(len(items)) for b in range(grid.bins) for r in range(grid.draws)
     ]
-    timesteps, device = grid.timesteps(len(schedule)), schedule.alphas.device
+    timesteps, device = grid.timesteps(len(model.schedule)), model.device
     losses = np.empty((len(items), grid.bins, grid.draws), np.float32)
     training = unet.training
     unet.eval()
@@ -122,8 +125,14 @@ def grid_losses(
         i, b, r = map(list, zip(*(batch := cells[start : start + batch_size]), strict=True))
         shape = items.latents.shape[1:]
         noise = torch.stack([grid.noise(items.keys[i_], b_, r_, shape) for i_, b_, r_ in batch])
-        inputs = (items.latents[i], noise, timesteps[b, r], items.text[i])
-        loss = denoising_loss(unet, schedule, *(x.to(device) for x in inputs))
+        loss = denoising_loss(
+            partial(model.predict, unet),
+            model.schedule,
+            items.latents[i].to(device),
+            noise.to(device),
+            timesteps[b, r].to(device),
+            items.conditioning.take(i).to(device),
+        )
         losses[i, b, r] = loss.cpu().numpy()
         if progress:
             progress(len(batch))

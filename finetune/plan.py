@@ -23,14 +23,14 @@ from finetune.ema import Ema, copy_into
 from finetune.export import export
 from finetune.heldout import HeldoutGrid, items_of
 from finetune.loop import Heldout, Progress, Training, fit
-from finetune.methods import attach, trainable
-from finetune.model import LatentDiffusion, load_model
+from finetune.models import load_model
+from finetune.models.interface import LatentDiffusion
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
 
 
 def train(config: TrainConfig, manifest: Manifest) -> None:
-    """Fine-tune as configured, continuing where an earlier start of the same run was cut off."""
+    """Fine-tune as configured, from the last checkpoint if the run was interrupted."""
     accelerator = _start(config)
     folder = config.folder
     stored = list_checkpoints(folder)
@@ -44,7 +44,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     splits = _encode(config, manifest, accelerator, model)
     if accelerator.is_main_process:
         checkpoint.remove_unfinished(folder)
-        checkpoint.remove_folder(folder / "export")  # of a shorter run; one that is cut has none
+        checkpoint.remove_folder(folder / "export")  # a shorter run's
         write_config(folder / "config.yaml", config)
     run = _assemble(config, identity, accelerator, model, splits)
     _resume(run, stored)
@@ -56,7 +56,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
 
 
 def _start(config: TrainConfig) -> Accelerator:
-    """Join the launch. Without ``cpu=True`` the processes of a launch on CPUs would not find each other."""
+    """Join the launch. Without ``cpu=True`` its processes would not find each other on CPUs."""
     cpu = not torch.accelerator.is_available()
     precision = config.optim.mixed_precision
     if cpu and precision == "fp16":
@@ -84,7 +84,7 @@ def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
 def _encode(
     config: TrainConfig, manifest: Manifest, accelerator: Accelerator, model: LatentDiffusion
 ) -> list[EncodedSplit]:
-    """The split ``train``, and ``val`` if it is needed; each process encodes its share of the shards."""
+    """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = ["train", "val"] if config.heldout.items else ["train"]
     shards = [shard for split in needed for shard in manifest.shards_of(split)]
     encode_shards(
@@ -107,10 +107,10 @@ def _assemble(
     model: LatentDiffusion,
     splits: list[EncodedSplit],
 ) -> Training:
-    attach(config.method, model.unet, config.train.seed)
+    config.method.attach(model.unet, config.train.seed)
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    weights = trainable(model.unet)
+    weights = config.method.trainable(model.unet)
     unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
     batches = Batches(
         splits[0],
@@ -126,11 +126,11 @@ def _assemble(
         folder=config.folder,
         identity=identity,
         accelerator=accelerator,
+        model=model,
         unet=unet,
         weights=weights,
         optimizer=optimizer,
         ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
-        schedule=model.schedule,
         batches=batches,
         heldout=_heldout(config, *splits) if config.heldout.items else None,
     )
@@ -150,13 +150,13 @@ def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.
 def _heldout(config: TrainConfig, train_split: EncodedSplit, val_split: EncodedSplit) -> Heldout:
     settings = config.heldout
     val = items_of(val_split, settings.items)
-    probe = items_of(train_split, len(val))
+    train_probe = items_of(train_split, len(val))
     grid = HeldoutGrid(settings.bins, settings.draws, settings.seed)
-    return Heldout(val, probe, grid, HeldoutCurve.of(val, probe))
+    return Heldout(val, train_probe, grid, HeldoutCurve.of(val, train_probe))
 
 
 def _resume(run: Training, stored: list[Checkpoint]) -> None:
-    """Take up the last checkpoint, and cut the records back to it; without one, begin anew."""
+    """Restore the last checkpoint and cut the records back to it; without one, start with no records."""
     main = run.accelerator.is_main_process
     if not stored:
         if main:
@@ -173,7 +173,7 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     if run.heldout:
         run.heldout.curve = HeldoutCurve.load(run.folder / "heldout.npz", up_to=last.step)
-    run.accelerator.wait_for_everyone()  # before the file that all have read is written again
+    run.accelerator.wait_for_everyone()  # all have read heldout.npz before it is written again
     if main:
         metrics.truncate(run.folder / "metrics.jsonl", last.step)
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
@@ -182,13 +182,13 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
 def _export_best(
     config: TrainConfig, model: LatentDiffusion, stored: list[Checkpoint], accelerator: Accelerator
 ) -> None:
-    """Export the best checkpoint's weights and say what was kept, and where to go from here."""
-    copy_into(trainable(model.unet), checkpoint.best_of(stored).weights())
+    """Export the best checkpoint's weights, and print which one it is and what to type next."""
+    copy_into(config.method.trainable(model.unet), checkpoint.best_of(stored).weights())
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
     difference = export(config.method, config.model, model, folder)
     accelerator.print(
-        f"kept    {_in_words(stored)}\n"
+        f"best    {_in_words(stored)}\n"
         f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})\n"
         f"next    python -m evaluate {run_arguments(config.run.folder)}"
     )
@@ -200,5 +200,5 @@ def _in_words(stored: list[Checkpoint]) -> str:
     text = f"{best.path.name} of {stored[-1].path.name} ({best.samples_seen} samples)"
     if best.heldout is not None:
         text += f", held-out loss {changes(best.heldout - 1)[0]} % against the base model"
-        text += "" if best.heldout < 1 else ", which is better than any checkpoint"
+        text += "" if best.heldout < 1 else ", which is better than every checkpoint"
     return text + (f"; stopped early: {stopped}" if stopped else "")

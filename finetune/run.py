@@ -10,15 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from curate.pack.shards import read_manifest
-from curate.run.cli import run_arguments
+from curate.run.cli import UserError, run_arguments
 from finetune import checkpoint
 from finetune.cache import EncodedSplit, encode_shards, load_split
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import METHODS, TrainConfig
+from finetune.config import TrainConfig
 from finetune.ema import copy_into
 from finetune.heldout import HeldoutItems, choose, items_of
-from finetune.methods import attach, trainable
-from finetune.model import LatentDiffusion, load_model
+from finetune.methods import METHODS
+from finetune.models import load_model
+from finetune.models.interface import LatentDiffusion
 
 
 class FinetuneRun:
@@ -51,18 +52,19 @@ class FinetuneRun:
         ema: bool = True,
         device: torch.device | str = "cpu",
     ) -> nn.Module:
-        """A U-Net of its own with the weights of a checkpoint, or the base model's for None.
+        """A copy of the base model's U-Net with the weights of a checkpoint, or as it is for None.
 
-        LoRA weights stay an adapter. ``ema`` asks for the average, where one was kept.
+        LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.
         """
         unet = copy.deepcopy(self.model(device).unet)
         if stored is not None:
-            attach(self.config.method, unet, self.config.train.seed)
-            copy_into(trainable(unet), stored.weights(ema))
+            method = self.config.method
+            method.attach(unet, self.config.train.seed)
+            copy_into(method.trainable(unet), stored.weights(ema))
         return unet.requires_grad_(False).eval()
 
     def items(self, split: str, count: int, device: torch.device | str = "cpu") -> HeldoutItems:
-        """At most ``count`` items of ``split``: the very ones that training measured for equal counts."""
+        """At most ``count`` items of ``split``; for the same count, those that training measured."""
         return items_of(self._encoded(split, device), count)
 
     def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:
@@ -83,6 +85,7 @@ def load_run(run_dir: Path) -> FinetuneRun:
 
     Raises:
         FileNotFoundError: nothing was trained there; says what to type.
+        UserError: it was trained by a method that this version does not have.
     """
     path = run_dir / "finetune" / "config.yaml"
     if not path.is_file():
@@ -93,6 +96,11 @@ def load_run(run_dir: Path) -> FinetuneRun:
     stored = OmegaConf.load(path)
     assert isinstance(stored, DictConfig), f"{path} is not a mapping"
     stored.pop("provenance")
+    if stored.method.name not in METHODS:
+        raise UserError(
+            f"{path}: method.name={stored.method.name} is not known; accepted: {', '.join(METHODS)}. "
+            "Open the run with the version of Darkroom that trained it"
+        )
     schema = OmegaConf.structured(TrainConfig)
     schema.method = METHODS[stored.method.name]
     config = OmegaConf.to_object(OmegaConf.merge(schema, stored))

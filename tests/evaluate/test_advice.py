@@ -7,14 +7,15 @@ import pytest
 
 from evaluate.advice import advise
 from evaluate.verdict import Evidence, Word, judge
-from finetune.config import LoraConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from finetune.methods.lora import Lora
 
 
 def config(schedule):
     return TrainConfig(
         run=RunConfig(name="mine"),
         model=ModelConfig(path="x", resolution=64),
-        method=LoraConfig(),
+        method=Lora(),
         optim=OptimConfig(schedule=schedule),
     )
 

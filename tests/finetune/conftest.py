@@ -20,17 +20,17 @@ from curate.measures import decode as images
 from curate.pack import shards
 from finetune import metrics
 from finetune.config import (
-    METHODS,
     CheckpointConfig,
     EmaConfig,
     HeldoutConfig,
     LogConfig,
-    ModelConfig,
     OptimConfig,
     RunConfig,
     TrainConfig,
     TrainingConfig,
 )
+from finetune.methods import METHODS
+from finetune.models.config import ModelConfig
 
 COLOURS = ("red", "green", "blue", "white", "black")
 SHAPES = ("square", "bar", "dot")

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from curate.run.cli import UserError
-from finetune.config import FullConfig, LoraConfig, ModelConfig
-from finetune.methods import attach, trainable
-from finetune.model import load_model
+from finetune.methods.full import Full
+from finetune.methods.interface import requiring_grad
+from finetune.methods.lora import Lora
+from finetune.models import load_model
+from finetune.models.config import ModelConfig
 
 
 @pytest.fixture
@@ -18,18 +20,18 @@ def unet(pipeline_dir):
 
 def test_full_trains_every_weight(unet):
     names = [name for name, _ in unet.named_parameters()]
-    attach(FullConfig(), unet, seed=0)
-    assert list(trainable(unet)) == names
+    Full().attach(unet, seed=0)
+    assert list(Full().trainable(unet)) == names
 
 
 def test_lora_trains_its_own_fp32_weights_alone_and_starts_as_the_base(unet):
     inputs = (torch.ones(1, 4, 4, 4), torch.tensor([10]), torch.ones(1, 8, 16))
     with torch.no_grad():
         before = unet(*inputs).sample
-        attach(LoraConfig(rank=3), unet, seed=0)
+        Lora(rank=3).attach(unet, seed=0)
         after = unet(*inputs).sample
     assert torch.equal(before, after)
-    weights = trainable(unet)
+    weights = Lora(rank=3).trainable(unet)
     assert weights
     assert all("lora_" in name for name in weights)
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
@@ -46,9 +48,11 @@ def test_lora_starts_from_its_seed_and_leaves_the_global_state(pipeline_dir):
     for seed in (5, 5, 6):
         unet = load_model(config).unet
         torch.set_rng_state(state)
-        attach(LoraConfig(rank=2), unet, seed)
+        Lora(rank=2).attach(unet, seed)
         assert torch.equal(torch.get_rng_state(), state)
-        starts.append(torch.cat([w.flatten() for n, w in trainable(unet).items() if "lora_A" in n]))
+        starts.append(
+            torch.cat([w.flatten() for n, w in requiring_grad(unet).items() if "lora_A" in n])
+        )
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])
     assert starts[0].std().item() == pytest.approx(
@@ -58,4 +62,4 @@ def test_lora_starts_from_its_seed_and_leaves_the_global_state(pipeline_dir):
 
 def test_targets_that_do_not_exist_are_refused(unet):
     with pytest.raises(UserError, match=r"method\.targets=\['to_w'\]"):
-        attach(LoraConfig(targets=["to_w"]), unet, seed=0)
+        Lora(targets=["to_w"]).attach(unet, seed=0)

@@ -136,7 +136,7 @@ def test_the_shipped_figures_without_skin_tones_are_of_those_pictures(
         "hidden_states",
         lambda e, t, names: torch.tensor([float(tone in name) for name in names]),
     )
-    monkeypatch.setattr(starter_unet, "denoising_loss", lambda *given: given[5])
+    monkeypatch.setattr(starter_unet, "denoising_loss", lambda *given: given[5]["hidden"])
     figures = starter_unet.unet_figures(some, ldm_folder, torch.device("cpu"))
     assert figures["unseen_pictures"] == unseen.sum()
     assert figures["loss_unseen"] == pytest.approx(2 / unseen.sum(), rel=0.2)
