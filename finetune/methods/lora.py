@@ -102,8 +102,10 @@ class Lora(Method):
         pipeline = load_pipeline(config)
         logger = logging.getLogger("diffusers.loaders.lora_base")
         logger.disabled = True  # it warns that there are no text encoder weights
-        pipeline.load_lora_weights(str(folder))
-        logger.disabled = False
+        try:
+            pipeline.load_lora_weights(str(folder))
+        finally:
+            logger.disabled = False
         return pipeline.unet
 
 

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
     from finetune.models.interface import LatentDiffusion
 
-# Class of the pipeline: module of this package, which has functions load_model and load_pipeline. The
-# variants of a class have the same parts; what cannot be trained of them, the module refuses.
+# Class of the pipeline: module with functions load_model and load_pipeline, imported when it is needed.
+# The variants of Stable Diffusion have the same parts; which of them can be trained, the module says.
 MODELS = {
-    "StableDiffusionPipeline": "sd",
-    "StableDiffusionImg2ImgPipeline": "sd",
-    "StableDiffusionInpaintPipeline": "sd",
+    "StableDiffusionPipeline": "finetune.models.sd",
+    "StableDiffusionImg2ImgPipeline": "finetune.models.sd",
+    "StableDiffusionInpaintPipeline": "finetune.models.sd",
 }
-UNNAMED = "StableDiffusionPipeline"  # the class of an index that names none
 
 
 def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> LatentDiffusion:
@@ -56,14 +55,13 @@ def refuse_unsupported(config: ModelConfig) -> None:
 
 
 def _module(config: ModelConfig) -> Any:
-    return import_module(f"{__name__}.{_module_name(config, _index(config))}")
+    return import_module(_module_name(config, _index(config)))
 
 
 def _module_name(config: ModelConfig, index: dict[str, Any]) -> str:
-    name = index.get("_class_name", UNNAMED)
-    name = (
-        name if isinstance(name, str) else name[-1]
-    )  # [file, class]: a pipeline with code of its own
+    name = index.get("_class_name") or "pipeline of no named class"
+    if not isinstance(name, str):  # [file, class]: a pipeline with code of its own
+        name = name[-1]
     if name not in MODELS:
         raise UserError(
             f"model.path={config.path} is a {name}, which is not supported; supported: "

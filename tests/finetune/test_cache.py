@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from curate.pack.shards import read_manifest, read_shard
 from finetune.cache import encode_shards, load_split, pictures_at_once, to_square
@@ -120,3 +122,23 @@ def test_the_shorter_side_fills_the_square_and_the_centre_stays():
     tall = wide.transpose(Image.Transpose.ROTATE_90)
     assert to_square(tall, 16).crop(inside).getextrema() == ((255, 255),) * 3
     assert to_square(wide, 16).size == (16, 16)
+
+
+def test_a_cache_of_before_conditioning_had_names_is_read_as_it_is(model, shards, tmp_path):
+    new = encode(model, shards, tmp_path)
+    at, which = torch.arange(10), torch.linspace(0, 0.99, 10)
+    hidden, latents = new.conditioning_of(at, which)["hidden"], new.latents_of(at)
+    files = sorted((tmp_path / "cache").iterdir())
+    for file in files:  # hidden states were called text then
+        with safe_open(file, "pt") as stored:
+            header = stored.metadata()
+        tensors = load_file(file)
+        tensors["text"] = tensors.pop("conditioning.hidden")
+        data = save(tensors, header)
+        file.unlink()  # it is mapped
+        file.write_bytes(data)
+    stamps = [file.stat().st_mtime_ns for file in files]
+    old = encode(model, shards, tmp_path)
+    assert [file.stat().st_mtime_ns for file in files] == stamps
+    assert torch.equal(old.conditioning_of(at, which)["hidden"], hidden)
+    assert torch.equal(old.latents_of(at), latents)
