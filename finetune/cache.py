@@ -31,7 +31,7 @@ OLD_NAMES = {"text": f"{PREFIX}hidden"}  # files written before there were names
 
 @dataclass(frozen=True, slots=True)
 class EncodedShard:
-    """One shard as the U-Net sees it; the tensors are mapped from the file, not read into memory.
+    """One shard as the network is given it; the tensors are mapped from the file, not read into memory.
 
     Attributes:
         keys: of the samples. captions: the first one of each.
@@ -147,7 +147,7 @@ def encode_shards(
 def load_split(
     model: LatentDiffusion, shards: Sequence[ShardInfo], cache_dir: Path
 ) -> EncodedSplit:
-    """Map what :func:`encode_shards` wrote."""
+    """Open what :func:`encode_shards` wrote."""
     empty = model.encode_captions([""]).to("cpu")
     return EncodedSplit([_load(_path(cache_dir, info)) for info in shards], empty)
 

@@ -1,4 +1,7 @@
-"""The typed schema of ``conf/train.yaml`` and its groups, with the range of every value."""
+"""The schema of ``conf/train.yaml`` and of its group ``optim``, with the range of every value.
+
+The groups ``model`` and ``method`` have theirs in ``finetune/models`` and ``finetune/methods``.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,21 @@ PRECISIONS = ("no", "fp16", "bf16")
 
 @dataclass
 class RunConfig(CuratedRun):
-    """Where the run's folder is; ``curate/`` in it holds the shards, ``finetune/`` will hold the rest."""
+    """Where the run's folder is: ``curate/`` in it holds the shards, training writes ``finetune/``."""
 
     name: str = "openmoji"
 
 
 @dataclass
 class OptimConfig:
-    """AdamW (Loshchilov & Hutter 2017), its learning rate over time, and how a batch is cut up.
+    """AdamW (Loshchilov & Hutter 2017), its learning rate over time, and how a batch is computed.
 
     Attributes:
         batch_size: samples of one update, over all processes and accumulated micro-batches.
         gradient_accumulation: micro-batches into which each process cuts its share of a batch.
         warmup: samples over which the learning rate rises from zero.
-        mixed_precision: of the forward pass; null takes what ``accelerate launch`` says. Weights that
-            are trained, the noise and its schedule stay fp32.
+        mixed_precision: of the forward pass; null takes the setting of ``accelerate launch``. Weights
+            that are trained, the noise and its schedule stay fp32.
     """
 
     lr: float = 1e-4
@@ -76,10 +79,10 @@ class TrainingConfig:
     """How long, and on what.
 
     Attributes:
-        samples: to be seen in all, rounded up to whole batches.
+        samples: seen in the whole training, rounded up to whole batches.
         caption_dropout: share of the samples trained with the empty caption, which classifier-free
             guidance needs (Ho & Salimans 2022).
-        seed: of the order, noise, timesteps, captions and initial LoRA weights.
+        seed: of the order, noise, timesteps, captions and initial weights.
     """
 
     samples: int = 20_000
@@ -94,7 +97,7 @@ class TrainingConfig:
 
 @dataclass
 class EmaConfig:
-    """Exponential moving average of the trained weights; what is evaluated and exported, when on."""
+    """Exponential moving average of the trained weights; if there is one, it is evaluated and exported."""
 
     decay: float | None = 0.999  # per update, reached through a ramp; null switches the average off
 
@@ -108,11 +111,11 @@ class HeldoutConfig:
     """The loss on pairs that are never trained on, at a frozen grid of timesteps and noise.
 
     Attributes:
-        every: samples between evaluations; there is one at every checkpoint too.
+        every: samples between evaluations; every checkpoint is evaluated too.
         items: pictures of the split ``val``, and as many of ``train`` beside them; 0 measures nothing.
         bins: noise levels. draws: noises for each of them.
-        patience: evaluations in a row that have to show overfitting or divergence for the run to stop
-            early; null never stops.
+        patience: the run stops early after so many evaluations in a row that show overfitting or
+            divergence; null never stops.
     """
 
     every: int = 2_000
@@ -133,10 +136,10 @@ class HeldoutConfig:
 
 @dataclass
 class CheckpointConfig:
-    """When weights and optimizer are stored; the last one is where the same command resumes."""
+    """When weights and optimizer are stored. The same command resumes from the last checkpoint."""
 
     every: int = 2_000  # samples
-    keep: int | None = None  # the newest ones, and always the best; null keeps all
+    keep: int | None = None  # so many of the newest stay, and always the best; null keeps all
 
     def __post_init__(self) -> None:
         check(self.every > 0, "checkpoint.every", self.every, "> 0")

@@ -19,7 +19,7 @@ from finetune.conditioning import Conditioning
 
 
 def keyed_seed(*parts: object) -> int:
-    """63 bits that depend on every part and on nothing else, process or platform."""
+    """63 bits that depend on the parts alone, not on process or platform."""
     text = "\x00".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
@@ -30,7 +30,7 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 class SamplePlan:
-    """The endless sequence of sample indices: one permutation after another, batches across the seams."""
+    """The endless sequence of sample indices: a permutation for each epoch, batches may span two epochs."""
 
     def __init__(self, seed: int, size: int) -> None:
         self.seed, self.size = seed, size
@@ -92,11 +92,11 @@ class Batch:
 
 
 class Batches:
-    """The run's batches by number, cut for one of ``world_size`` processes.
+    """The share that one of ``world_size`` processes has of each of the run's batches, by number.
 
     Randomness is drawn for the whole batch from one CPU generator, keyed by seed and batch number, and
-    then cut. Timesteps are stratified over the batch, each sample's stratum being as random as its
-    place in the order: each sample's law is uniform, and the batch mean varies less (Kingma et al.
+    then shared out. Timesteps are stratified over the batch, and a sample's stratum is as random as its
+    place in the order: each sample's timestep is uniform, and the batch mean varies less (Kingma et al.
     2021, appendix I.1).
     """
 

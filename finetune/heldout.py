@@ -1,4 +1,4 @@
-"""The held-out loss: the same pictures at the same timesteps with the same noise, whatever is measured.
+"""The held-out loss: the same pictures at the same timesteps with the same noise for every model.
 
 Because only the weights differ between two measurements, differences are paired per picture, which
 takes 20 to 60 times fewer pictures than comparing means.
@@ -20,14 +20,14 @@ from finetune.data import keyed_seed
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
 
-# Bins whose base loss is below this share of the largest are left out of relative losses: the noisiest
-# ones have next to nothing to predict, and their ratios jump by tens of percent for no reason.
+# Bins whose base loss is below this share of the largest are left out of relative losses: at most noise
+# there is next to nothing to predict, and ratios vary by tens of percent without any meaning.
 NEGLIGIBLE_BIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class HeldoutGrid:
-    """Timesteps by stratified midpoints, and noise that belongs to a picture's key alone.
+    """Timesteps at the midpoints of strata, and noise that depends on a picture's key and the cell.
 
     Attributes:
         bins: B, equal intervals of the timesteps. draws: R, noises for each of them.
@@ -77,7 +77,7 @@ class HeldoutItems:
 
 
 def choose(split: EncodedSplit, count: int) -> Tensor:
-    """Indices of the ``count`` samples with the smallest hashed keys: data that is added moves few."""
+    """Indices of the ``count`` samples with the smallest hashed keys, so that added data changes few."""
     order = sorted(range(len(split)), key=lambda index: keyed_seed("heldout", split.keys[index]))
     return torch.tensor(order[:count], dtype=torch.int64)
 
@@ -117,34 +117,46 @@ def grid_losses(
     cells = [
         (i, b, r) for i in range(len(items)) for b in range(grid.bins) for r in range(grid.draws)
     ]
-    timesteps, device = grid.timesteps(len(model.schedule)), model.device
     losses = np.empty((len(items), grid.bins, grid.draws), np.float32)
     training = unet.training
     unet.eval()
     for start in range(0, len(cells), batch_size):
         i, b, r = map(list, zip(*(batch := cells[start : start + batch_size]), strict=True))
-        shape = items.latents.shape[1:]
-        noise = torch.stack([grid.noise(items.keys[i_], b_, r_, shape) for i_, b_, r_ in batch])
-        loss = denoising_loss(
-            partial(model.predict, unet),
-            model.schedule,
-            items.latents[i].to(device),
-            noise.to(device),
-            timesteps[b, r].to(device),
-            items.conditioning.take(i).to(device),
-        )
-        losses[i, b, r] = loss.cpu().numpy()
+        losses[i, b, r] = _cell_losses(model, unet, items, grid, (i, b, r)).cpu().numpy()
         if progress:
             progress(len(batch))
     unet.train(training)
     return losses
 
 
+def _cell_losses(
+    model: LatentDiffusion,
+    unet: nn.Module,
+    items: HeldoutItems,
+    grid: HeldoutGrid,
+    cells: tuple[list[int], list[int], list[int]],
+) -> Tensor:
+    """The losses [n] of n cells, given as their items, bins and draws, in one forward pass."""
+    i, b, r = cells
+    shape, device = items.latents.shape[1:], model.device
+    keys = [items.keys[item] for item in i]
+    noise = [grid.noise(*cell, shape) for cell in zip(keys, b, r, strict=True)]
+    return denoising_loss(
+        partial(model.predict, unet),
+        model.schedule,
+        items.latents[i].to(device),
+        torch.stack(noise).to(device),
+        grid.timesteps(len(model.schedule))[b, r].to(device),
+        items.conditioning.take(i).to(device),
+    )
+
+
 def relative(losses: np.ndarray, base_losses: np.ndarray) -> np.ndarray:
     """Each item's loss in units of the base model's mean loss, every noise level counting the same.
 
-    A plain mean over uniform timesteps is two thirds detail; this one weighs composition alike. Bins
-    with a negligible base loss (``NEGLIGIBLE_BIN``) are left out.
+    Two thirds of a plain mean over uniform timesteps come from low noise, where detail is decided; here
+    composition, decided at high noise, counts alike. Bins with a negligible base loss
+    (``NEGLIGIBLE_BIN``) are left out.
 
     Args:
         losses: [N, B, R] of the model in question.

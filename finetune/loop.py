@@ -1,4 +1,4 @@
-"""The one training loop: linear, stateless but for its progress, the same on one process and on many."""
+"""The training loop, the same on one process and on many; its only state is the run's progress."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NonFiniteLoss(RuntimeError):
 
 @dataclass
 class Progress:
-    """How far the run is; with the weights and the optimizer's moments, all that resuming needs."""
+    """How far the run is: what resuming needs beside the weights and the optimizer's state."""
 
     step: int = 0
     samples_seen: int = 0
@@ -134,8 +134,8 @@ def fit(run: Training) -> Progress:
 def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
     """One optimizer step on this process's share of a batch.
 
-    Every sample weighs the same whatever the number of processes and micro-batches: losses are summed
-    and divided by the size of the whole batch.
+    Losses are summed and divided by the size of the whole batch, so that every sample weighs the same
+    on any number of processes and micro-batches.
 
     Returns:
         The sum of the share's losses, and the norm of the whole batch's gradient before clipping.
@@ -175,12 +175,12 @@ def refuse_non_finite(run: Training, batch: Batch, losses: Tensor, grad_norm: fl
     raise NonFiniteLoss(
         f"update {run.progress.step + 1} (after {run.progress.samples_seen} samples): loss "
         f"{losses.mean().item()}, gradient norm {grad_norm}; samples {', '.join(keys[:8])}"
-        f"{' ...' if len(keys) > 8 else ''}. The last checkpoint is whole; a lower optim.lr may help"
+        f"{' ...' if len(keys) > 8 else ''}. The last checkpoint is unharmed; a lower optim.lr may help"
     )
 
 
 def learning_rate(optim: OptimConfig, samples_seen: int, total: int) -> float:
-    """The rate of the update that starts at ``samples_seen``: a linear rise, then the schedule to ``total``.
+    """The rate of the update that starts at ``samples_seen``: linear warm-up, then the schedule to ``total``.
 
     >>> learning_rate(OptimConfig(lr=1.0, schedule="linear", batch_size=10), 50, 100)
     0.5
