@@ -178,8 +178,8 @@ class Grid:
             return self.run.unet_at(rows[number], device=self.device)
 
         def compute(number: int, split: str) -> np.ndarray:
-            size, schedule = self.config.batch_size, self.model.schedule
-            return grid_losses(unet(number), schedule, splits[split], self.grid, size, bar.update)
+            size = self.config.batch_size
+            return grid_losses(self.model, unet(number), splits[split], self.grid, size, bar.update)
 
         found: dict[str, list[np.ndarray]] = {split: [] for split in splits}
         with tqdm(total=missing, unit="loss", desc="loss grid", disable=not missing) as bar:
@@ -192,7 +192,7 @@ class Grid:
         """Changes with the weights (see :func:`weights_sha256`), the items and the grid."""
         digest = hashlib.blake2b(f"{self._base} {self.grid} {items.keys}".encode(), digest_size=16)
         digest.update(weights.encode())
-        for tensor in (items.latents, items.text):
+        for tensor in (items.latents, *items.conditioning.tensors.values()):
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from curate.run.files import atomic_write
 from evaluate.config import SamplerConfig
 from finetune.data import keyed_seed
-from finetune.model import LatentDiffusion
+from finetune.models.interface import LatentDiffusion
 
 FINGERPRINT = "darkroom-fingerprint"  # PNG text chunk that says what made the picture
 

@@ -1,4 +1,4 @@
-"""Latents and captions' hidden states, computed once per shard, in files that know what they were made from."""
+"""Latents and conditioning, computed once for each shard, in files that say what they were made from."""
 
 from __future__ import annotations
 
@@ -21,43 +21,48 @@ from curate.measures.decode import UnreadableImage, decode
 from curate.pack.sample import Sample, read_shard
 from curate.run.files import atomic_write
 from curate.run.manifest import ShardInfo
-from finetune.model import LatentDiffusion
+from finetune.conditioning import Conditioning
+from finetune.models.interface import LatentDiffusion
 
 ENCODE_BATCH = 32  # captions at a time, or pictures of 128 px
+PREFIX = "conditioning."  # of the tensors' names in a file
+OLD_NAMES = {"text": f"{PREFIX}hidden"}  # files written before there were names
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedShard:
-    """One shard as the U-Net sees it; the tensors are mapped from the file, not read into memory.
+    """One shard as the network is given it; the tensors are mapped from the file, not read into memory.
 
     Attributes:
         keys: of the samples. captions: the first one of each.
         latents: [n, C, h, w] fp32.
-        text: [m, L, D] fp16, one row for each distinct caption of the shard. Hidden states have
-            magnitudes up to tens, which fp16 holds to three digits, in half the space.
-        caption_rows: rows of ``text``, those of sample i from ``offsets[i]`` up to ``offsets[i + 1]``.
+        conditioning: fp16, one row for each of the m distinct captions of the shard. Hidden states
+            have magnitudes up to tens, which fp16 holds to three digits, in half the space.
+        caption_rows: rows of ``conditioning``, those of sample i from ``offsets[i]`` up to
+            ``offsets[i + 1]``.
         offsets: [n + 1] int64.
     """
 
     keys: list[str]
     captions: list[str]
     latents: Tensor
-    text: Tensor
+    conditioning: Conditioning
     caption_rows: Tensor
     offsets: Tensor
 
-    def text_row(self, sample: int, which: float) -> Tensor:
-        """Hidden states [L, D] of the caption at share ``which``, 0 <= which < 1, of the sample's own."""
+    def conditioning_of(self, sample: int, which: float) -> Conditioning:
+        """That of one sample's caption: of k captions, number floor(k ``which``), 0 <= which < 1."""
         first, end = map(int, self.offsets[sample : sample + 2])
-        return self.text[self.caption_rows[first + int(which * (end - first))]]
+        row = int(self.caption_rows[first + int(which * (end - first))])
+        return self.conditioning.take(slice(row, row + 1))
 
 
 class EncodedSplit:
     """All samples of a split, by index, over however many shards they lie in."""
 
-    def __init__(self, shards: Sequence[EncodedShard], empty: Tensor) -> None:
+    def __init__(self, shards: Sequence[EncodedShard], empty: Conditioning) -> None:
         self.shards = list(shards)
-        self.empty = empty  # hidden states [L, D] of the empty caption
+        self.empty = empty  # of the empty caption alone, fp32
         self.keys = [key for shard in shards for key in shard.keys]
         self.captions = [caption for shard in shards for caption in shard.captions]
         self._starts = np.cumsum([0, *(len(shard.keys) for shard in shards)])
@@ -79,22 +84,21 @@ class EncodedSplit:
         """[B, C, h, w] fp32."""
         return torch.stack([shard.latents[row] for shard, row in self._find(indices)])
 
-    def text_of(
+    def conditioning_of(
         self, indices: Tensor, which: Tensor | None = None, dropped: Tensor | None = None
-    ) -> Tensor:
-        """Hidden states [B, L, D], fp32, of one caption for each of ``indices``.
+    ) -> Conditioning:
+        """That of one caption for each of ``indices``, fp32.
 
         Args:
             indices: [B].
             which: [B] in [0, 1), the place in each sample's list of captions; the first by default.
-            dropped: [B] bool, true where the empty caption stands in.
+            dropped: [B] bool, true where the empty caption takes the caption's place.
         """
         places = [0.0] * len(indices) if which is None else which.tolist()
         found = zip(self._find(indices), places, strict=True)
-        text = torch.stack([shard.text_row(row, place) for (shard, row), place in found]).float()
-        if dropped is not None:
-            text[dropped] = self.empty
-        return text
+        rows = [shard.conditioning_of(row, place) for (shard, row), place in found]
+        conditioning = Conditioning.cat(rows).float()
+        return conditioning if dropped is None else conditioning.drop(dropped, self.empty)
 
 
 def fingerprint_of(info: ShardInfo, encoders: str) -> str:
@@ -105,8 +109,8 @@ def fingerprint_of(info: ShardInfo, encoders: str) -> str:
 def pictures_at_once(resolution: int) -> int:
     """Batch size of the VAE, whose memory grows with the pixels.
 
-    It moves latents by rounding only, and follows from the resolution, which is part of the encoders'
-    fingerprint: the cache needs no other mark of it.
+    It changes latents by rounding only, and it follows from the resolution, which is part of the
+    encoders' fingerprint.
 
     >>> [pictures_at_once(resolution) for resolution in (64, 128, 256, 512, 1024)]
     [32, 32, 8, 2, 1]
@@ -122,7 +126,7 @@ def encode_shards(
     *,
     progress: bool = True,
 ) -> None:
-    """Bring the cache of ``shards`` up to date; what is there and still right is left alone.
+    """Encode those of ``shards`` whose cache file is missing or was made from other data or encoders.
 
     Raises:
         RuntimeError: a picture cannot be decoded, or its latent is not finite; names shard and key.
@@ -134,9 +138,8 @@ def encode_shards(
         for info in stale:
             tensors, names = _encode(model, curate_dir / info.path, bar)
             header = {"fingerprint": fingerprint_of(info, encoders), **names}
-            data = save(
-                tensors, {"encoded": json.dumps(header)}
-            )  # two keys would come in any order
+            # One header key alone: two would be written in any order, and the bytes would not repeat.
+            data = save(tensors, {"encoded": json.dumps(header)})
             with atomic_write(_path(cache_dir, info)) as stream:
                 stream.write(data)
 
@@ -144,8 +147,8 @@ def encode_shards(
 def load_split(
     model: LatentDiffusion, shards: Sequence[ShardInfo], cache_dir: Path
 ) -> EncodedSplit:
-    """Map what :func:`encode_shards` wrote."""
-    empty = model.encode_captions([""])[0].cpu()
+    """Open what :func:`encode_shards` wrote."""
+    empty = model.encode_captions([""]).to("cpu")
     return EncodedSplit([_load(_path(cache_dir, info)) for info in shards], empty)
 
 
@@ -170,7 +173,15 @@ def _is_current(cache_dir: Path, info: ShardInfo, encoders: str) -> bool:
 
 def _load(path: Path) -> EncodedShard:
     header = _header(path)
-    return EncodedShard(header["keys"], header["captions"], **load_file(path))
+    tensors = {OLD_NAMES.get(name, name): tensor for name, tensor in load_file(path).items()}
+    conditioning = {
+        name.removeprefix(PREFIX): tensors.pop(name)
+        for name in sorted(tensors)
+        if name.startswith(PREFIX)
+    }
+    return EncodedShard(
+        header["keys"], header["captions"], conditioning=Conditioning(conditioning), **tensors
+    )
 
 
 def _encode(
@@ -187,11 +198,12 @@ def _encode(
             rows += [row_of.setdefault(caption, len(row_of)) for caption in sample.captions]
             offsets.append(len(rows))
         bar.update(len(batch))
+    conditioning = _encode_captions(model, list(row_of))
     tensors = {
         "latents": torch.cat(latents).contiguous(),
-        "text": _encode_captions(model, list(row_of)),
         "caption_rows": torch.tensor(rows),
         "offsets": torch.tensor(offsets),
+        **{PREFIX + name: tensor for name, tensor in conditioning.tensors.items()},
     }
     return tensors, {"keys": keys, "captions": captions}
 
@@ -215,9 +227,9 @@ def _encode_images(model: LatentDiffusion, shard: Path, batch: Sequence[Sample])
     return latents
 
 
-def _encode_captions(model: LatentDiffusion, captions: list[str]) -> Tensor:
+def _encode_captions(model: LatentDiffusion, captions: list[str]) -> Conditioning:
     parts = [
-        model.encode_captions(captions[start : start + ENCODE_BATCH]).half().cpu()
+        model.encode_captions(captions[start : start + ENCODE_BATCH]).half().to("cpu")
         for start in range(0, len(captions), ENCODE_BATCH)
     ]
-    return torch.cat(parts)
+    return Conditioning.cat(parts)

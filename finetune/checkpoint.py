@@ -1,4 +1,4 @@
-"""Checkpoints: folders that appear complete or not at all, and the links to the best and the last."""
+"""Checkpoints: folders that appear only when complete, and the links to the best and the last one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     keep: int | None = None,
 ) -> Checkpoint:
-    """Store a checkpoint, move the links ``best`` and ``last``, and drop what ``keep`` does not keep.
+    """Store a checkpoint, move the links ``best`` and ``last``, and delete old checkpoints.
 
     Args:
         finetune_dir: the run's ``finetune`` folder.
@@ -76,7 +76,7 @@ def save(
         weights: the trained weights by name; the order is the optimizer's.
         ema: their average, if there is one.
         optimizer: over exactly these weights.
-        keep: the newest so many stay, and the best; None keeps all.
+        keep: so many of the newest stay, and the best; None keeps all.
     """
     folder = finetune_dir / "checkpoints"
     path = folder / f"step-{state['step']:08d}"
@@ -95,7 +95,7 @@ def save(
 def _write_folder(
     path: Path, tensors: Mapping[str, Mapping[str, Tensor] | None], state: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint's files aside, sync them, and rename the folder into place."""
+    """Write a checkpoint's files under a temporary name, sync them, and rename the folder."""
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -136,7 +136,7 @@ def restore_optimizer(
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder, if it is there; killed at any moment, it is still whole or already gone."""
+    """Delete a folder, if it is there. If the process is killed, it is still complete or already gone."""
     part = path.with_name(f".{path.name}.removed.part")
     shutil.rmtree(part, ignore_errors=True)
     if path.exists():
@@ -145,7 +145,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_unfinished(finetune_dir: Path) -> None:
-    """Delete what killed processes left of checkpoints."""
+    """Delete the incomplete checkpoints that killed processes left."""
     for part in (finetune_dir / "checkpoints").glob(".*.part"):
         if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part)

@@ -1,4 +1,7 @@
-"""The typed schema of ``conf/train.yaml`` and its groups, with the range of every value."""
+"""The schema of ``conf/train.yaml`` and of its group ``optim``, with the range of every value.
+
+The groups ``model`` and ``method`` have theirs in ``finetune/models`` and ``finetune/methods``.
+"""
 
 from __future__ import annotations
 
@@ -7,118 +10,32 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.run.cli import UserError, check, register
+from curate.run.cli import check, register
 from curate.run.config import RunConfig as CuratedRun
+from finetune.methods import Method
+from finetune.models.config import ModelConfig
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass
 class RunConfig(CuratedRun):
-    """Where the run's folder is; ``curate/`` in it holds the shards, ``finetune/`` will hold the rest."""
+    """Where the run's folder is: ``curate/`` in it holds the shards, training writes ``finetune/``."""
 
     name: str = "openmoji"
 
 
 @dataclass
-class ModelConfig:
-    """The latent diffusion pipeline to start from.
-
-    Attributes:
-        path: a folder in diffusers' layout, or a repository of the Hugging Face hub. A relative folder
-            is looked up in the working directory, then beside the packages.
-        revision: of the hub repository; null takes its default branch.
-        variant: of the weight files, such as ``fp16``.
-        resolution: side in pixels of the squares that the pictures are resized and cropped to.
-        prediction_type: what the U-Net predicts; null takes what its scheduler says.
-    """
-
-    path: str = MISSING
-    revision: str | None = None
-    variant: str | None = None
-    resolution: int = MISSING
-    prediction_type: str | None = None
-
-    def __post_init__(self) -> None:
-        size, kind = self.resolution, self.prediction_type
-        check(size > 0 and size % 8 == 0, "model.resolution", size, "a multiple of 8, > 0")
-        check(
-            kind is None or kind in PREDICTION_TYPES,
-            "model.prediction_type",
-            kind,
-            f"null, {', '.join(PREDICTION_TYPES)}",
-        )
-
-    def location(self) -> str:
-        """Where to load from: the folder, if ``path`` names one, else the hub repository's name.
-
-        Raises:
-            UserError: ``path`` is neither a folder nor of the form ``owner/name``.
-        """
-        beside_packages = Path(__file__).resolve().parents[1] / self.path
-        for folder in (Path(self.path).expanduser(), beside_packages):
-            if (folder / "model_index.json").is_file():
-                return str(folder)
-            if folder.is_dir():
-                raise UserError(
-                    f"model.path={self.path} is a folder without model_index.json; it must be a "
-                    "pipeline in diffusers' layout. Type model=starter for the built-in one"
-                )
-        if self.path.count("/") != 1 or self.path.startswith((".", "/", "~")):
-            raise UserError(
-                f"model.path={self.path} does not exist; give a folder in diffusers' layout or a "
-                "hub repository such as stable-diffusion-v1-5/stable-diffusion-v1-5"
-            )
-        return self.path
-
-
-@dataclass
-class MethodConfig:
-    """Which weights are trained; each method adds its own fields."""
-
-    name: str = MISSING
-
-
-@dataclass
-class FullConfig(MethodConfig):
-    """Every weight of the U-Net."""
-
-    name: str = "full"
-
-
-@dataclass
-class LoraConfig(MethodConfig):
-    """Low-rank updates beside frozen weights (Hu et al. 2021): W + alpha / rank * B A.
-
-    Attributes:
-        rank: of the update.
-        alpha: its scale; ``alpha == rank`` is a scale of one.
-        targets: suffixes of the U-Net's module names that get an update.
-    """
-
-    name: str = "lora"
-    rank: int = 16
-    alpha: float = 16.0
-    targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
-
-    def __post_init__(self) -> None:
-        check(self.rank > 0, "method.rank", self.rank, "> 0")
-        check(self.alpha > 0, "method.alpha", self.alpha, "> 0")
-        check(len(self.targets) > 0, "method.targets", self.targets, "at least one module name")
-
-
-@dataclass
 class OptimConfig:
-    """AdamW (Loshchilov & Hutter 2017), its learning rate over time, and how a batch is cut up.
+    """AdamW (Loshchilov & Hutter 2017), its learning rate over time, and how a batch is computed.
 
     Attributes:
         batch_size: samples of one update, over all processes and accumulated micro-batches.
         gradient_accumulation: micro-batches into which each process cuts its share of a batch.
         warmup: samples over which the learning rate rises from zero.
-        mixed_precision: of the forward pass; null takes what ``accelerate launch`` says. Weights that
-            are trained, the noise and its schedule stay fp32.
+        mixed_precision: of the forward pass; null takes the setting of ``accelerate launch``. Weights
+            that are trained, the noise and its schedule stay fp32.
     """
 
     lr: float = 1e-4
@@ -162,10 +79,10 @@ class TrainingConfig:
     """How long, and on what.
 
     Attributes:
-        samples: to be seen in all, rounded up to whole batches.
+        samples: seen in the whole training, rounded up to whole batches.
         caption_dropout: share of the samples trained with the empty caption, which classifier-free
             guidance needs (Ho & Salimans 2022).
-        seed: of the order, noise, timesteps, captions and initial LoRA weights.
+        seed: of the order, noise, timesteps, captions and initial weights.
     """
 
     samples: int = 20_000
@@ -180,7 +97,7 @@ class TrainingConfig:
 
 @dataclass
 class EmaConfig:
-    """Exponential moving average of the trained weights; what is evaluated and exported, when on."""
+    """Exponential moving average of the trained weights; if there is one, it is evaluated and exported."""
 
     decay: float | None = 0.999  # per update, reached through a ramp; null switches the average off
 
@@ -194,11 +111,11 @@ class HeldoutConfig:
     """The loss on pairs that are never trained on, at a frozen grid of timesteps and noise.
 
     Attributes:
-        every: samples between evaluations; there is one at every checkpoint too.
-        items: pictures of the split ``val``, and as many of ``train`` for the probe; 0 switches off.
+        every: samples between evaluations; every checkpoint is evaluated too.
+        items: pictures of the split ``val``, and as many of ``train`` beside them; 0 measures nothing.
         bins: noise levels. draws: noises for each of them.
-        patience: evaluations in a row that have to show overfitting or divergence for the run to stop
-            early; null never stops.
+        patience: the run stops early after so many evaluations in a row that show overfitting or
+            divergence; null never stops.
     """
 
     every: int = 2_000
@@ -219,10 +136,10 @@ class HeldoutConfig:
 
 @dataclass
 class CheckpointConfig:
-    """When weights and optimizer are stored; the last one is where the same command resumes."""
+    """When weights and optimizer are stored. The same command resumes from the last checkpoint."""
 
     every: int = 2_000  # samples
-    keep: int | None = None  # the newest ones, and always the best; null keeps all
+    keep: int | None = None  # so many of the newest stay, and always the best; null keeps all
 
     def __post_init__(self) -> None:
         check(self.every > 0, "checkpoint.every", self.every, "> 0")
@@ -245,7 +162,7 @@ class TrainConfig:
 
     run: RunConfig = field(default_factory=RunConfig)
     model: ModelConfig = MISSING
-    method: MethodConfig = MISSING
+    method: Method = MISSING
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainingConfig = field(default_factory=TrainingConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -264,10 +181,5 @@ class TrainConfig:
         return -(-self.train.samples // self.optim.batch_size)
 
 
-METHODS: dict[str, type[MethodConfig]] = {"full": FullConfig, "lora": LoraConfig}
-
 register(TrainConfig, "train")
-register(ModelConfig, "model", "model")
-for _name, _schema in METHODS.items():
-    register(_schema, _name, "method")
 register(OptimConfig, "optim", "optim")

@@ -1,7 +1,7 @@
 """What each update trains on: order, captions, noise and timesteps as pure functions of position.
 
-Nothing here has a state. A batch depends on the seed and its number alone, so a resumed run, and one
-on another number of processes, goes on with the very samples and noise it would have had.
+Nothing here has a state. A batch depends on the seed and its number alone, so a run that was resumed,
+or is on another number of processes, has the samples and noise of one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from finetune.cache import EncodedSplit
+from finetune.conditioning import Conditioning
 
 
 def keyed_seed(*parts: object) -> int:
-    """63 bits that depend on every part and on nothing else, process or platform."""
+    """63 bits that depend on the parts alone, not on process or platform."""
     text = "\x00".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
@@ -29,7 +30,7 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 class SamplePlan:
-    """The endless sequence of sample indices: one permutation after another, batches across the seams."""
+    """The endless sequence of sample indices: a permutation for each epoch, batches may span two epochs."""
 
     def __init__(self, seed: int, size: int) -> None:
         self.seed, self.size = seed, size
@@ -57,20 +58,23 @@ class Batch:
         keys: the shards' keys of the samples.
         latents: clean [B, C, h, w], fp32. noise: like it.
         timesteps: [B] int64.
-        text: hidden states [B, L, D] of the captions, or of the empty one.
+        conditioning: of the captions, or of the empty one; fp32.
     """
 
     keys: list[str]
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    text: Tensor
+    conditioning: Conditioning
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
         return Batch(
             self.keys,
-            *(x.to(device) for x in (self.latents, self.noise, self.timesteps, self.text)),
+            self.latents.to(device),
+            self.noise.to(device),
+            self.timesteps.to(device),
+            self.conditioning.to(device),
         )
 
     def split(self, pieces: int) -> Iterator[Batch]:
@@ -83,16 +87,16 @@ class Batch:
                 self.latents[part],
                 self.noise[part],
                 self.timesteps[part],
-                self.text[part],
+                self.conditioning.take(part),
             )
 
 
 class Batches:
-    """The run's batches by number, cut for one of ``world_size`` processes.
+    """The share that one of ``world_size`` processes has of each of the run's batches, by number.
 
     Randomness is drawn for the whole batch from one CPU generator, keyed by seed and batch number, and
-    then cut. Timesteps are stratified over the batch, each sample's stratum being as random as its
-    place in the order: each sample's law is uniform, and the batch mean varies less (Kingma et al.
+    then shared out. Timesteps are stratified over the batch, and a sample's stratum is as random as its
+    place in the order: each sample's timestep is uniform, and the batch mean varies less (Kingma et al.
     2021, appendix I.1).
     """
 
@@ -130,5 +134,5 @@ class Batches:
             latents=self.split.latents_of(indices),
             noise=noise[self.share],
             timesteps=timesteps[self.share],
-            text=self.split.text_of(indices, which_caption, dropped),
+            conditioning=self.split.conditioning_of(indices, which_caption, dropped),
         )

@@ -1,4 +1,4 @@
-"""Checks before training, all of them cheap: held-out pairs that leaked, a run that was begun otherwise."""
+"""Cheap checks before training: held-out pairs that are trained on, a run started with other settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 from curate.run.cli import UserError, run_arguments
 from curate.run.manifest import Manifest
 from finetune.config import TrainConfig
+from finetune.models import refuse_unsupported
 
-# What may change between the first part of a run and its continuation without changing its losses.
+# What may differ when a run is resumed, since it does not change the losses.
 _FREE = {
     "optim.gradient_accumulation",
     "optim.gradient_checkpointing",
@@ -26,13 +27,13 @@ _ORIGINS = {"shards": "curated data", "weights": "weights of the base model"}
 
 
 def examine(config: TrainConfig, manifest: Manifest) -> None:
-    """Refuse what cannot end well, before any model is loaded.
+    """Check the configuration against the data and the run's folder, before any model is loaded.
 
     Raises:
-        UserError: there is nothing to train on or to hold out, a held-out picture is also trained on,
-            or the run was begun with another configuration.
+        UserError: the model is not there or not supported, there is nothing to train on or to hold out,
+            a held-out picture is also trained on, or the run was started with other settings.
     """
-    config.model.location()
+    refuse_unsupported(config.model)
     retry = (
         f"type: python -m curate {run_arguments(config.run.folder)} with the keys of its data set"
     )
@@ -47,12 +48,12 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     refuse_leaks(config.run.folder / "curate", manifest)
     last = config.folder / "checkpoints" / "last" / "state.json"
     if last.exists():
-        begun = json.loads(last.read_bytes())["identity"]
-        refuse_change(config.folder, begun, identity(config, manifest))
+        stored = json.loads(last.read_bytes())["identity"]
+        refuse_change(config.folder, stored, identity(config, manifest))
 
 
 def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:
-    """A held-out picture that is trained on, itself or a copy, hides overfitting.
+    """Refuse data in which a held-out picture, or a copy of it, is also trained on: it hides overfitting.
 
     Raises:
         UserError: names what a held-out and a training sample share.
@@ -92,7 +93,7 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         for name, value in asdict(getattr(config, group)).items()
         if f"{group}.{name}" not in _FREE
     }
-    if config.optim.schedule == "constant":  # only then does training longer change nothing before
+    if config.optim.schedule == "constant":  # then training longer leaves the first part as it was
         del known["train.samples"]
     known["shards"] = shards_digest(manifest)
     return known
@@ -104,26 +105,25 @@ def shards_digest(manifest: Manifest) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def refuse_change(folder: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    """A run goes on as it was begun, or not at all.
+def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to resume or judge a run with other settings, data or weights than it was started with.
 
     Args:
         folder: of the run, for the message.
-        begun: the identity that the last checkpoint carries.
+        stored: the identity in the last checkpoint.
         now: the present one, or as much of it as is known already.
 
     Raises:
         UserError: names the first key that differs.
     """
     for key in now:
-        if begun.get(key) == now[key]:
+        if stored.get(key) == now[key]:
             continue
-        other = f"with {key}={begun.get(key)}, not {now[key]}"
+        difference = f"with {key}={stored.get(key)}, not {now[key]}"
         if key in _ORIGINS:
-            other = (
-                f"on other {_ORIGINS[key]} (digest {begun.get(key)!s:.12}, now {now[key]!s:.12})"
-            )
+            digests = f"digest {stored.get(key)!s:.12}, now {now[key]!s:.12}"
+            difference = f"from other {_ORIGINS[key]} ({digests})"
         raise UserError(
-            f"{folder} was begun {other}. To go on with it, leave that as it was; to start anew, type "
-            "run.name=... for another run, or delete that folder"
+            f"{folder} was started {difference}. To continue that run, use the same as then; to train "
+            "with the new one, type run.name=... for another run, or delete that folder"
         )

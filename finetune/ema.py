@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights that are trained, and of no others."""
+"""The exponential moving average of the trained weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 class Ema:
     """Shadow copies that follow the weights: s <- d s + (1 - d) w after every update.
 
-    The ramp d = min(decay, (1 + n) / (10 + n)) after n updates keeps the start, which is the base
-    model, from lingering in the average.
+    The ramp d = min(decay, (1 + n) / (10 + n)) after n updates, that of TensorFlow's
+    ``ExponentialMovingAverage``, reduces the weight of the base model, with which the average starts.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
@@ -22,7 +22,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """Move towards ``weights`` after update number ``step``, counted from one."""
+        """Take in ``weights`` after update number ``step``, counted from one."""
         decay = min(self.decay, (1 + step) / (10 + step))
         current = [weight.detach() for weight in weights.values()]
         torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)
@@ -30,7 +30,7 @@ class Ema:
 
 @contextmanager
 def swapped_in(values: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Lend ``values`` to ``weights`` of the same names for the block; then give them their own back."""
+    """Replace ``weights`` by the ``values`` of the same names inside a ``with`` block; restore them after."""
     own = {name: weight.detach().clone() for name, weight in weights.items()}
     copy_into(weights, values)
     try:

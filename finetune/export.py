@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
-from diffusers.training_utils import _collate_lora_metadata
-from peft import get_peft_model_state_dict
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from finetune.checkpoint import remove_folder
-from finetune.config import FullConfig, LoraConfig, MethodConfig, ModelConfig
-from finetune.model import LatentDiffusion, load_pipeline
+from finetune.methods import Method
+from finetune.models.config import ModelConfig
+from finetune.models.interface import LatentDiffusion
 
 TOLERANCE = 1e-4  # of the largest output; the same fp32 weights differ by rounding only
 
@@ -28,14 +20,12 @@ class ExportMismatch(RuntimeError):
     """What was written does not compute what is in memory."""
 
 
-def export(
-    method: MethodConfig, config: ModelConfig, model: LatentDiffusion, folder: Path
-) -> float:
-    """Write ``model``'s U-Net, as ``method`` trained it, to ``folder``, which is replaced.
+def export(method: Method, config: ModelConfig, model: LatentDiffusion, folder: Path) -> float:
+    """Write the trained weights of ``model``'s U-Net to ``folder``, which is replaced.
 
     Args:
-        method: decides the format: LoRA weights, or a whole pipeline.
-        config: where the base model is, which LoRA weights are loaded into for the comparison.
+        method: the one that trained them; it decides the format.
+        config: of the base model, into which the export may be loaded for the comparison.
         model: with the weights to export in place.
         folder: appears only after the comparison.
 
@@ -47,70 +37,27 @@ def export(
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    write, read = _FORMATS[type(method)]
-    write(model, part)
-    difference = _compare(model.unet, read(config, model, part), model)
+    method.save(model, part)
+    difference = _compare(model, method.load(config, part).to(model.device))
     remove_folder(folder)
     part.rename(folder)
     return difference
 
 
-def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
-    model.pipeline().save_pretrained(folder, safe_serialization=True)
-
-
-def _read_pipeline(_: ModelConfig, model: LatentDiffusion, folder: Path) -> nn.Module:
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
-    return pipeline.unet.to(model.device)
-
-
-def _write_lora(model: LatentDiffusion, folder: Path) -> None:
-    """With the adapter's own configuration beside the weights: rank alone does not tell alpha."""
-    metadata = _collate_lora_metadata({"unet": model.unet})["unet_lora_adapter_metadata"]
-    adapter = {f"unet.{name}": _plain(value) for name, value in metadata.items()}
-    header = {LORA_ADAPTER_METADATA_KEY: json.dumps(adapter, indent=2, sort_keys=True)}
-
-    def save(weights: dict[str, Tensor], path: str) -> None:
-        # One header key alone: two would be written in any order, and the bytes would not repeat.
-        tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-        save_file(tensors, path, metadata=header)
-
-    # In peft's own names: diffusers' older ones exist for attention alone, and of a file that mixes
-    # both its loader takes only the others.
-    layers: dict[str, nn.Module | Tensor] = {**get_peft_model_state_dict(model.unet)}
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, save_function=save)
-
-
-def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, set) else value
-
-
-def _read_lora(config: ModelConfig, model: LatentDiffusion, folder: Path) -> nn.Module:
-    pipeline = load_pipeline(config)
-    logger = logging.getLogger("diffusers.loaders.lora_base")
-    logger.disabled = True  # it warns that there are no text encoder weights
-    pipeline.load_lora_weights(str(folder))
-    logger.disabled = False
-    return pipeline.unet.to(model.device)
-
-
-_FORMATS: dict[type[MethodConfig], tuple[Callable[..., None], Callable[..., nn.Module]]] = {
-    FullConfig: (_write_pipeline, _read_pipeline),
-    LoraConfig: (_write_lora, _read_lora),
-}
-
-
 @torch.no_grad()
-def _compare(ours: nn.Module, theirs: nn.Module, model: LatentDiffusion) -> float:
+def _compare(model: LatentDiffusion, reloaded: nn.Module) -> float:
+    """The largest difference between the predictions of ``model``'s U-Net and of ``reloaded``."""
     generator = torch.Generator().manual_seed(0)
     unet = model.unet.config
     size = unet["sample_size"] if isinstance(unet["sample_size"], int) else 8
-    latents = torch.randn((1, unet["in_channels"], size, size), generator=generator)
-    text = model.encode_captions(["a picture"])
-    inputs = (latents.to(model.device), torch.tensor([500], device=model.device), text)
-    outputs = [net.eval()(*inputs).sample.float() for net in (ours, theirs)]
-    difference = (outputs[0] - outputs[1]).abs().max().item()
-    largest = outputs[0].abs().max().item()
+    noisy = torch.randn((1, unet["in_channels"], size, size), generator=generator).to(model.device)
+    timesteps = torch.tensor([500], device=model.device)
+    conditioning = model.encode_captions(["a picture"])
+    ours, theirs = (
+        model.predict(network.eval(), noisy, timesteps, conditioning).float()
+        for network in (model.unet, reloaded)
+    )
+    difference, largest = (ours - theirs).abs().max().item(), ours.abs().max().item()
     if not difference <= TOLERANCE * max(1.0, largest):
         raise ExportMismatch(
             f"the export computes something else: outputs differ by {difference} of {largest}"

@@ -1,4 +1,4 @@
-"""The held-out loss: the same pictures at the same timesteps with the same noise, whatever is measured.
+"""The held-out loss: the same pictures at the same timesteps with the same noise for every model.
 
 Because only the weights differ between two measurements, differences are paired per picture, which
 takes 20 to 60 times fewer pictures than comparing means.
@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finetune.cache import EncodedSplit
+from finetune.conditioning import Conditioning
 from finetune.data import keyed_seed
-from finetune.objective import NoiseSchedule, denoising_loss
+from finetune.models.interface import LatentDiffusion
+from finetune.objective import denoising_loss
 
-# Bins whose base loss is below this share of the largest are left out of relative losses: the noisiest
-# ones have next to nothing to predict, and their ratios jump by tens of percent for no reason.
+# Bins whose base loss is below this share of the largest are left out of relative losses: at most noise
+# there is next to nothing to predict, and ratios vary by tens of percent without any meaning.
 NEGLIGIBLE_BIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class HeldoutGrid:
-    """Timesteps by stratified midpoints, and noise that belongs to a picture's key alone.
+    """Timesteps at the midpoints of strata, and noise that depends on a picture's key and the cell.
 
     Attributes:
         bins: B, equal intervals of the timesteps. draws: R, noises for each of them.
@@ -58,23 +61,23 @@ class HeldoutItems:
     Attributes:
         keys: N, the shards' keys.
         latents: [N, C, h, w] fp32, on the CPU.
-        text: [N, L, D] fp32, of each picture's first caption.
+        conditioning: fp32, of each picture's first caption.
     """
 
     keys: list[str]
     latents: Tensor
-    text: Tensor
+    conditioning: Conditioning
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def take(self, share: slice) -> HeldoutItems:
         """Some of the items."""
-        return HeldoutItems(self.keys[share], self.latents[share], self.text[share])
+        return HeldoutItems(self.keys[share], self.latents[share], self.conditioning.take(share))
 
 
 def choose(split: EncodedSplit, count: int) -> Tensor:
-    """Indices of the ``count`` samples with the smallest hashed keys: data that is added moves few."""
+    """Indices of the ``count`` samples with the smallest hashed keys, so that added data changes few."""
     order = sorted(range(len(split)), key=lambda index: keyed_seed("heldout", split.keys[index]))
     return torch.tensor(order[:count], dtype=torch.int64)
 
@@ -85,14 +88,14 @@ def items_of(split: EncodedSplit, count: int) -> HeldoutItems:
     return HeldoutItems(
         keys=[split.keys[index] for index in indices.tolist()],
         latents=split.latents_of(indices),
-        text=split.text_of(indices),
+        conditioning=split.conditioning_of(indices),
     )
 
 
 @torch.no_grad()
 def grid_losses(
+    model: LatentDiffusion,
     unet: nn.Module,
-    schedule: NoiseSchedule,
     items: HeldoutItems,
     grid: HeldoutGrid,
     batch_size: int,
@@ -101,8 +104,8 @@ def grid_losses(
     """The loss of every item in every cell of the grid.
 
     Args:
-        unet: left in the mode it was in; the global random state is not touched.
-        schedule: on the U-Net's device.
+        model: gives the noise levels and knows how its U-Net is called.
+        unet: on the model's device; left in the mode it was in. The global random state is not touched.
         items: on the CPU.
         grid: see :class:`HeldoutGrid`.
         batch_size: forward passes at a time; the result does not depend on it beyond rounding.
@@ -114,28 +117,46 @@ def grid_losses(
     cells = [
         (i, b, r) for i in range(len(items)) for b in range(grid.bins) for r in range(grid.draws)
     ]
-    timesteps, device = grid.timesteps(len(schedule)), schedule.alphas.device
     losses = np.empty((len(items), grid.bins, grid.draws), np.float32)
     training = unet.training
     unet.eval()
     for start in range(0, len(cells), batch_size):
         i, b, r = map(list, zip(*(batch := cells[start : start + batch_size]), strict=True))
-        shape = items.latents.shape[1:]
-        noise = torch.stack([grid.noise(items.keys[i_], b_, r_, shape) for i_, b_, r_ in batch])
-        inputs = (items.latents[i], noise, timesteps[b, r], items.text[i])
-        loss = denoising_loss(unet, schedule, *(x.to(device) for x in inputs))
-        losses[i, b, r] = loss.cpu().numpy()
+        losses[i, b, r] = _cell_losses(model, unet, items, grid, (i, b, r)).cpu().numpy()
         if progress:
             progress(len(batch))
     unet.train(training)
     return losses
 
 
+def _cell_losses(
+    model: LatentDiffusion,
+    unet: nn.Module,
+    items: HeldoutItems,
+    grid: HeldoutGrid,
+    cells: tuple[list[int], list[int], list[int]],
+) -> Tensor:
+    """The losses [n] of n cells, given as their items, bins and draws, in one forward pass."""
+    i, b, r = cells
+    shape, device = items.latents.shape[1:], model.device
+    keys = [items.keys[item] for item in i]
+    noise = [grid.noise(*cell, shape) for cell in zip(keys, b, r, strict=True)]
+    return denoising_loss(
+        partial(model.predict, unet),
+        model.schedule,
+        items.latents[i].to(device),
+        torch.stack(noise).to(device),
+        grid.timesteps(len(model.schedule))[b, r].to(device),
+        items.conditioning.take(i).to(device),
+    )
+
+
 def relative(losses: np.ndarray, base_losses: np.ndarray) -> np.ndarray:
     """Each item's loss in units of the base model's mean loss, every noise level counting the same.
 
-    A plain mean over uniform timesteps is two thirds detail; this one weighs composition alike. Bins
-    with a negligible base loss (``NEGLIGIBLE_BIN``) are left out.
+    Two thirds of a plain mean over uniform timesteps come from low noise, where detail is decided; here
+    composition, decided at high noise, counts alike. Bins with a negligible base loss
+    (``NEGLIGIBLE_BIN``) are left out.
 
     Args:
         losses: [N, B, R] of the model in question.

@@ -1,4 +1,4 @@
-"""The one training loop: linear, stateless but for its progress, the same on one process and on many."""
+"""The training loop, the same on one process and on many; its only state is the run's progress."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from finetune.curve import HeldoutCurve, reason_to_stop
 from finetune.data import Batch, Batches
 from finetune.ema import Ema, swapped_in
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
-from finetune.objective import NoiseSchedule, denoising_loss
+from finetune.models.interface import LatentDiffusion
+from finetune.objective import denoising_loss
 
 
 class NonFiniteLoss(RuntimeError):
@@ -30,7 +32,7 @@ class NonFiniteLoss(RuntimeError):
 
 @dataclass
 class Progress:
-    """How far the run is; with the weights and the optimizer's moments, all that resuming needs."""
+    """How far the run is: what resuming needs beside the weights and the optimizer's state."""
 
     step: int = 0
     samples_seen: int = 0
@@ -40,22 +42,24 @@ class Progress:
 
 @dataclass
 class Heldout:
-    """What is measured in between: held-out pictures, as many training pictures, the curve so far."""
+    """What is measured while training: held-out pictures, as many training pictures, the curve so far."""
 
     val: HeldoutItems
-    probe: HeldoutItems
+    train_probe: HeldoutItems
     grid: HeldoutGrid
     curve: HeldoutCurve
 
 
 @dataclass
 class Training:
-    """Everything the loop turns, put together by ``finetune.run``.
+    """Everything the loop needs, put together by ``finetune.plan``.
 
     Attributes:
         folder: the run's ``finetune`` folder.
-        identity: what ``state.json`` carries to recognise the run by.
-        unet: prepared by ``accelerator``. weights: those of its parameters that are trained.
+        identity: goes into ``state.json``, to tell whether a later start continues the same run.
+        model: gives the noise levels and knows how its U-Net is called.
+        unet: the model's, prepared by ``accelerator``.
+        weights: those of its parameters that are trained.
         optimizer: over ``weights``, prepared too.
     """
 
@@ -63,11 +67,11 @@ class Training:
     folder: Path
     identity: dict[str, Any]
     accelerator: Accelerator
+    model: LatentDiffusion
     unet: nn.Module
     weights: dict[str, nn.Parameter]
     optimizer: Any
     ema: Ema | None
-    schedule: NoiseSchedule
     batches: Batches
     heldout: Heldout | None
     progress: Progress = field(default_factory=Progress)
@@ -130,8 +134,8 @@ def fit(run: Training) -> Progress:
 def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
     """One optimizer step on this process's share of a batch.
 
-    Every sample weighs the same whatever the number of processes and micro-batches: losses are summed
-    and divided by the size of the whole batch.
+    Losses are summed and divided by the size of the whole batch, so that every sample weighs the same
+    on any number of processes and micro-batches.
 
     Returns:
         The sum of the share's losses, and the norm of the whole batch's gradient before clipping.
@@ -143,7 +147,12 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
         last = number == optim.gradient_accumulation
         with nullcontext() if last else accelerator.no_sync(run.unet):
             loss = denoising_loss(
-                run.unet, run.schedule, part.latents, part.noise, part.timesteps, part.text
+                partial(run.model.predict, run.unet),
+                run.model.schedule,
+                part.latents,
+                part.noise,
+                part.timesteps,
+                part.conditioning,
             )
             accelerator.backward(loss.sum() * scale)
         losses.append(loss.detach())
@@ -156,7 +165,7 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
 
 
 def refuse_non_finite(run: Training, batch: Batch, losses: Tensor, grad_norm: float) -> None:
-    """Stop before the weights are spoilt. In fp16 the gradient may overflow: the scaler skips that step."""
+    """Raise before the optimizer sees NaN. In fp16 the gradient may overflow: the scaler skips that step."""
     if math.isfinite(grad_norm) and bool(losses.isfinite().all()):
         return
     if run.accelerator.scaler is not None and bool(losses.isfinite().all()):
@@ -166,12 +175,12 @@ def refuse_non_finite(run: Training, batch: Batch, losses: Tensor, grad_norm: fl
     raise NonFiniteLoss(
         f"update {run.progress.step + 1} (after {run.progress.samples_seen} samples): loss "
         f"{losses.mean().item()}, gradient norm {grad_norm}; samples {', '.join(keys[:8])}"
-        f"{' ...' if len(keys) > 8 else ''}. The last checkpoint is whole; a lower optim.lr may help"
+        f"{' ...' if len(keys) > 8 else ''}. The last checkpoint is unharmed; a lower optim.lr may help"
     )
 
 
 def learning_rate(optim: OptimConfig, samples_seen: int, total: int) -> float:
-    """The rate of the update that starts at ``samples_seen``: a linear rise, then the schedule to ``total``.
+    """The rate of the update that starts at ``samples_seen``: linear warm-up, then the schedule to ``total``.
 
     >>> learning_rate(OptimConfig(lr=1.0, schedule="linear", batch_size=10), 50, 100)
     0.5
@@ -188,14 +197,14 @@ def learning_rate(optim: OptimConfig, samples_seen: int, total: int) -> float:
 
 
 def evaluate(run: Training) -> None:
-    """Measure the weights that would be exported, log them, and decide whether to go on."""
+    """Measure the weights that would be exported, log their losses, and decide whether to stop."""
     heldout = run.heldout
     assert heldout is not None
     exported = run.ema.shadow if run.ema else run.weights
     with swapped_in(exported, run.weights):
-        val, probe = (measure(run, items) for items in (heldout.val, heldout.probe))
+        val, train_probe = (measure(run, items) for items in (heldout.val, heldout.train_probe))
     curve = heldout.curve
-    curve.add(run.progress.step, run.progress.samples_seen, val, probe)
+    curve.add(run.progress.step, run.progress.samples_seen, val, train_probe)
     run.progress.heldout = curve.heldout()
     run.progress.stopped = reason_to_stop(curve, run.config.heldout.patience)
     if run.accelerator.is_main_process:
@@ -205,8 +214,8 @@ def evaluate(run: Training) -> None:
         heldout=curve.objective(),
         heldout_base=curve.objective(0),
         heldout_relative=curve.heldout(),
-        probe=float(probe.mean(dtype=np.float64)),
-        probe_relative=curve.train_probe_loss(),
+        train_probe=float(train_probe.mean(dtype=np.float64)),
+        train_probe_relative=curve.train_probe_loss(),
     )
 
 
@@ -225,7 +234,7 @@ def measure(run: Training, items: HeldoutItems) -> np.ndarray:
     ) as bar:
         unet = accelerator.unwrap_model(run.unet)
         size = run.config.heldout.batch_size
-        losses[share] = grid_losses(unet, run.schedule, mine, heldout.grid, size, bar.update)
+        losses[share] = grid_losses(run.model, unet, mine, heldout.grid, size, bar.update)
     total = accelerator.reduce(torch.from_numpy(losses).to(accelerator.device), "sum")
     return total.cpu().numpy()  # type: ignore[union-attr]
 

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one JSON object a line, whole lines only, cut back to the checkpoint on resuming."""
+"""``metrics.jsonl``: one JSON object a line, cut back to the last checkpoint when a run is resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curate.run.files import write_text
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
-    """Add a line and make sure that it is on disk before whatever comes next."""
+    """Add a line, and return when it is on disk."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record, allow_nan=False) + "\n")
         stream.flush()
@@ -19,14 +19,12 @@ def append(path: Path, record: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All complete lines; a last one that a kill cut short is left out."""
+    """All complete lines, without a last one that was cut short when the process was killed."""
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    return [
-        json.loads(line) for line in lines[:-1]
-    ]  # what follows the last newline is cut or empty
+    return [json.loads(line) for line in lines[:-1]]  # the last one is empty, or cut short
 
 
 def truncate(path: Path, step: int) -> None:
-    """Forget everything after update ``step``; training is about to repeat it."""
+    """Remove the lines after update ``step``, which training will write again."""
     kept = [record for record in read(path) if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PREDICTION_TYPES = ("epsilon", "v_prediction")
+from finetune.conditioning import Conditioning
+from finetune.models.config import PREDICTION_TYPES
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class NoiseSchedule:
         return alpha * latents + sigma * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network should say: eps, or v = alpha eps - sigma x_0 (Salimans & Ho 2022, app. D)."""
+        """What the network should predict: eps, or v = alpha eps - sigma x_0 (Salimans & Ho 2022, app. D)."""
         if self.prediction_type == "epsilon":
             return noise
         alpha, sigma = self._at(timesteps)
@@ -71,27 +72,28 @@ class NoiseSchedule:
 
 
 def denoising_loss(
-    unet: Callable[..., Any],
+    predict: Callable[[Tensor, Tensor, Conditioning], Tensor],
     schedule: NoiseSchedule,
     latents: Tensor,
     noise: Tensor,
     timesteps: Tensor,
-    text: Tensor,
+    conditioning: Conditioning,
 ) -> Tensor:
     """Unweighted squared error of the network's prediction, one value a sample.
 
     Args:
-        unet: a diffusers U-Net (or its wrapper): ``unet(x_t, t, encoder_hidden_states=...).sample``.
+        predict: ``predict(x_t, timesteps, conditioning)``, the output of a network, like ``latents``;
+            see :meth:`finetune.models.interface.LatentDiffusion.predict`.
         schedule: on the same device as the tensors.
         latents: clean, scaled latents [B, C, H, W], fp32.
         noise: standard normal, like ``latents``.
         timesteps: [B] int64 in [0, T).
-        text: text-encoder hidden states [B, L, D].
+        conditioning: of the B samples.
 
     Returns:
         fp32 [B], the mean over channels and positions.
     """
     noisy = schedule.add_noise(latents, noise, timesteps)
-    predicted = unet(noisy, timesteps, encoder_hidden_states=text).sample
+    predicted = predict(noisy, timesteps, conditioning)
     target = schedule.target(latents, noise, timesteps)
     return (predicted.float() - target).square().mean(dim=(1, 2, 3))

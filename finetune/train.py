@@ -1,4 +1,4 @@
-"""The command ``accelerate launch finetune/train.py``: check the request, then fine-tune on a run's shards."""
+"""The command ``accelerate launch finetune/train.py``: check the configuration, then train on the shards."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from finetune.config import TrainConfig
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 @command.polite
 def main(cfg: DictConfig) -> None:
-    """Everything that can be wrong with the request is said before anything heavy is imported."""
+    """Report what is wrong with the configuration before anything heavy is imported."""
     config = command.to_dataclass(cfg, TrainConfig)
     from curate.run.manifest import read_manifest
     from finetune import doctor
 
     manifest = read_manifest(config.run.folder / "curate")
     doctor.examine(config, manifest)
-    from finetune.run import train
+    from finetune.plan import train
 
     train(config, manifest)
 

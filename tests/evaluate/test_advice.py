@@ -7,7 +7,8 @@ import pytest
 
 from evaluate.advice import advise
 from evaluate.verdict import Word, judge
-from finetune.config import LoraConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from finetune.methods.lora import Lora
 from finetune.overfitting import Evidence
 
 
@@ -15,7 +16,7 @@ def config(schedule):
     return TrainConfig(
         run=RunConfig(name="mine"),
         model=ModelConfig(path="x", resolution=64),
-        method=LoraConfig(),
+        method=Lora(),
         optim=OptimConfig(schedule=schedule),
     )
 

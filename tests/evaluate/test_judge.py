@@ -30,7 +30,7 @@ from evaluate.config import (
 )
 from finetune.checkpoint import list_checkpoints
 from finetune.heldout import relative
-from finetune.model import LatentDiffusion
+from finetune.models.sd import StableDiffusion
 from tests.finetune.conftest import curate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,12 +105,12 @@ def test_a_run_is_not_judged_on_other_data_or_from_another_base(make_run, clip_d
     trained = make_run()
     asked = config(trained, clip_dir)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(LatentDiffusion, "fingerprint", lambda _: "another one")
-        with pytest.raises(UserError, match="begun on other weights of the base model"):
+        patched.setattr(StableDiffusion, "fingerprint", lambda _: "another one")
+        with pytest.raises(UserError, match="started from other weights of the base model"):
             judge.judge_run(asked, print)
     shutil.rmtree(trained.run.folder / "curate")
     curate(trained.run.folder / "curate", {"val": 40, "train": 36, "test": 34}, max_samples=40)
-    with pytest.raises(UserError, match="begun on other curated data"):
+    with pytest.raises(UserError, match="started from other curated data"):
         judge.judge_run(asked, print)
     assert not (trained.run.folder / "evaluate").exists()
 

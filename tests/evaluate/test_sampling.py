@@ -13,7 +13,7 @@ from evaluate.config import SamplerConfig
 from evaluate.evaluators.flat_pictures import is_flat
 from evaluate.sampling import SCHEDULERS, Prompt, Sampler
 from finetune.config import ModelConfig
-from finetune.model import load_model
+from finetune.models import load_model
 
 PROMPTS = [Prompt(f"k{i}", caption) for i, caption in enumerate(("a dot", "a bar", "red", ""))]
 

@@ -22,17 +22,17 @@ from curate.pack.shard import write_shard
 from curate.run.manifest import Manifest, write_manifest
 from finetune import metrics
 from finetune.config import (
-    METHODS,
     CheckpointConfig,
     EmaConfig,
     HeldoutConfig,
     LogConfig,
-    ModelConfig,
     OptimConfig,
     RunConfig,
     TrainConfig,
     TrainingConfig,
 )
+from finetune.methods import METHODS
+from finetune.models.config import ModelConfig
 
 COLOURS = ("red", "green", "blue", "white", "black")
 SHAPES = ("square", "bar", "dot")
@@ -201,7 +201,7 @@ def run_training():
 
         from curate.run.manifest import read_manifest
         from finetune import doctor
-        from finetune.run import train
+        from finetune.plan import train
 
         manifest = read_manifest(config.run.folder / "curate")
         doctor.examine(config, manifest)

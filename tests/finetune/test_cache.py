@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from curate.pack.sample import read_shard
 from curate.run.manifest import read_manifest
 from finetune.cache import encode_shards, load_split, pictures_at_once, to_square
-from finetune.config import ModelConfig
-from finetune.model import load_model
+from finetune.models import load_model
+from finetune.models.config import ModelConfig
 
 
 @pytest.fixture
@@ -47,10 +49,13 @@ def test_rows_are_what_the_encoders_say_about_each_sample(model, shards, tmp_pat
         torch.testing.assert_close(split.latents_of(at), alone, atol=1e-5, rtol=1e-5)
         for place, caption in enumerate(sample.captions):
             which = torch.tensor([(place + 0.5) / len(sample.captions)])
-            expected = model.encode_captions([caption])
-            torch.testing.assert_close(split.text_of(at, which), expected, atol=2e-3, rtol=2e-3)
-    dropped = split.text_of(torch.tensor([0, 1]), torch.zeros(2), torch.tensor([True, False]))
-    torch.testing.assert_close(dropped[0], model.encode_captions([""])[0])
+            expected = model.encode_captions([caption])["hidden"]
+            encoded = split.conditioning_of(at, which)["hidden"]
+            torch.testing.assert_close(encoded, expected, atol=2e-3, rtol=2e-3)
+    at, first = torch.tensor([0, 1]), torch.zeros(2)
+    dropped = split.conditioning_of(at, first, torch.tensor([True, False]))["hidden"]
+    assert torch.equal(dropped[0], model.encode_captions([""])["hidden"][0])
+    assert torch.equal(dropped[1], split.conditioning_of(at, first)["hidden"][1])
 
 
 def test_large_pictures_go_through_the_vae_in_small_batches(model, shards, tmp_path, monkeypatch):
@@ -79,10 +84,10 @@ def test_large_pictures_go_through_the_vae_in_small_batches(model, shards, tmp_p
 def test_captions_are_encoded_as_the_pipeline_does(model):
     captions = ["red bar", "a very long caption of letters", ""]
     theirs = model.pipeline().encode_prompt(captions, "cpu", 1, False)[0]
-    torch.testing.assert_close(model.encode_captions(captions), theirs)
+    torch.testing.assert_close(model.encode_captions(captions)["hidden"], theirs)
 
 
-def test_only_what_is_missing_or_stale_is_encoded_again(model, shards, tmp_path, monkeypatch):
+def test_only_what_is_missing_or_stale_is_encoded_again(model, pipeline_dir, shards, tmp_path):
     encode(model, shards, tmp_path)
     files = sorted((tmp_path / "cache").iterdir())
     before = {file: file.stat().st_mtime_ns for file in files}
@@ -92,10 +97,11 @@ def test_only_what_is_missing_or_stale_is_encoded_again(model, shards, tmp_path,
     changed = [f for f in files if f.stat().st_mtime_ns != before[f]]
     assert changed == [files[1]]
     assert files[1].read_bytes() == content
+    other = load_model(ModelConfig(path=str(pipeline_dir), resolution=16))
     with torch.no_grad():
-        next(model.vae.parameters()).add_(0.1)  # another VAE: nothing of the old is right
+        next(other.vae.parameters()).add_(0.1)  # another VAE: nothing of the old is right
     stamps = {file: file.stat().st_mtime_ns for file in files}
-    encode(model, shards, tmp_path)
+    encode(other, shards, tmp_path)
     assert all(file.stat().st_mtime_ns > stamps[file] for file in files)
 
 
@@ -117,3 +123,23 @@ def test_the_shorter_side_fills_the_square_and_the_centre_stays():
     tall = wide.transpose(Image.Transpose.ROTATE_90)
     assert to_square(tall, 16).crop(inside).getextrema() == ((255, 255),) * 3
     assert to_square(wide, 16).size == (16, 16)
+
+
+def test_a_cache_of_before_conditioning_had_names_is_read_as_it_is(model, shards, tmp_path):
+    new = encode(model, shards, tmp_path)
+    at, which = torch.arange(10), torch.linspace(0, 0.99, 10)
+    hidden, latents = new.conditioning_of(at, which)["hidden"], new.latents_of(at)
+    files = sorted((tmp_path / "cache").iterdir())
+    for file in files:  # hidden states were called text then
+        with safe_open(file, "pt") as stored:
+            header = stored.metadata()
+        tensors = load_file(file)
+        tensors["text"] = tensors.pop("conditioning.hidden")
+        data = save(tensors, header)
+        file.unlink()  # it is mapped
+        file.write_bytes(data)
+    stamps = [file.stat().st_mtime_ns for file in files]
+    old = encode(model, shards, tmp_path)
+    assert [file.stat().st_mtime_ns for file in files] == stamps
+    assert torch.equal(old.conditioning_of(at, which)["hidden"], hidden)
+    assert torch.equal(old.latents_of(at), latents)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from finetune.cache import EncodedShard, EncodedSplit
-from finetune.data import Batches, SamplePlan, epoch_order, keyed_seed
+from finetune.conditioning import Conditioning
+from finetune.data import Batch, Batches, SamplePlan, epoch_order, keyed_seed
 
 
 def split(size: int = 10) -> EncodedSplit:
@@ -21,17 +22,25 @@ def split(size: int = 10) -> EncodedSplit:
                 keys=[f"k{i}" for i in samples],
                 captions=[f"caption {i}" for i in samples],
                 latents=torch.tensor([float(i) for i in samples]).reshape(-1, 1, 1, 1),
-                text=torch.tensor(captions).reshape(-1, 1, 1).half(),
+                conditioning=hidden(torch.tensor(captions).reshape(-1, 1, 1).half()),
                 caption_rows=torch.arange(len(captions)),
                 offsets=torch.tensor(np.cumsum([0, *(i % 3 + 1 for i in samples)])),
             )
         )
-    return EncodedSplit(shards, empty=torch.full((1, 1), -1.0))
+    return EncodedSplit(shards, empty=hidden(torch.full((1, 1, 1), -1.0)))
+
+
+def hidden(states: torch.Tensor) -> Conditioning:
+    return Conditioning({"hidden": states})
 
 
 def batches(**changes) -> Batches:
     options = {"batch_size": 4, "caption_dropout": 0.0, "timesteps": 1000, "seed": 7}
     return Batches(split(), **options | changes)
+
+
+def tensor_of(batch: Batch, name: str) -> torch.Tensor:
+    return batch.conditioning["hidden"] if name == "hidden" else getattr(batch, name)
 
 
 def test_each_epoch_is_a_permutation_of_its_own():
@@ -52,11 +61,11 @@ def test_ranks_share_each_batch_without_overlap():
     for number in range(6):
         whole = batches()(number)
         shares = [batches(rank=rank, world_size=2)(number) for rank in range(2)]
-        for name in ("latents", "noise", "timesteps", "text"):
-            merged = torch.empty_like(getattr(whole, name))
+        for name in ("latents", "noise", "timesteps", "hidden"):
+            merged = torch.empty_like(tensor_of(whole, name))
             for rank, share in enumerate(shares):
-                merged[rank::2] = getattr(share, name)
-            torch.testing.assert_close(merged, getattr(whole, name), atol=0, rtol=0)
+                merged[rank::2] = tensor_of(share, name)
+            torch.testing.assert_close(merged, tensor_of(whole, name), atol=0, rtol=0)
         assert [
             key for pair in zip(*(s.keys for s in shares), strict=True) for key in pair
         ] == whole.keys
@@ -77,7 +86,8 @@ def test_samples_come_with_their_own_latent_and_one_of_their_own_captions():
     seen = set()
     for number in range(60):
         batch = batches(seed=1)(number)
-        for key, latent, text in zip(batch.keys, batch.latents, batch.text, strict=True):
+        hidden = batch.conditioning["hidden"]
+        for key, latent, text in zip(batch.keys, batch.latents, hidden, strict=True):
             i = int(key[1:])
             assert latent.item() == i
             caption = int(text.item()) - 100 * i
@@ -88,7 +98,10 @@ def test_samples_come_with_their_own_latent_and_one_of_their_own_captions():
 
 def test_caption_dropout_drops_its_share():
     texts = torch.cat(
-        [batches(caption_dropout=0.3)(number).text.flatten() for number in range(500)]
+        [
+            batches(caption_dropout=0.3)(number).conditioning["hidden"].flatten()
+            for number in range(500)
+        ]
     )
     share = (texts == -1).float().mean().item()
     assert share == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 2000) ** 0.5)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 
+import diffusers.training_utils
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
-import finetune.export
-from finetune.config import FullConfig, LoraConfig, ModelConfig
 from finetune.export import ExportMismatch, export
-from finetune.methods import attach, trainable
-from finetune.model import load_model
+from finetune.methods.full import Full
+from finetune.methods.lora import Lora
+from finetune.models import load_model
+from finetune.models.config import ModelConfig
 
 INPUTS = {"sample": torch.ones(1, 4, 4, 4), "timestep": torch.tensor([300])}
 
@@ -27,22 +28,22 @@ def config(pipeline_dir):
 def trained(config, method, scale: float = 0.3):
     """A model whose trainable weights moved away from where they started."""
     model = load_model(config)
-    attach(method, model.unet, seed=0)
+    method.attach(model.unet, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for weight in trainable(model.unet).values():
+        for weight in method.trainable(model.unet).values():
             weight.add_(scale * torch.randn(weight.shape, generator=generator))
     return model
 
 
 @torch.no_grad()
-def output(unet, text):
-    return unet(**INPUTS, encoder_hidden_states=text).sample
+def output(unet, conditioning):
+    return unet(**INPUTS, encoder_hidden_states=conditioning["hidden"]).sample
 
 
 def test_lora_of_attention_and_convolutions_together(config, tmp_path):
     """In diffusers' older names, its loader drops the attention part of such a file."""
-    method = LoraConfig(targets=["to_q", "to_out.0", "conv1", "proj_in", "ff.net.2"])
+    method = Lora(targets=["to_q", "to_out.0", "conv1", "proj_in", "ff.net.2"])
     model = trained(config, method, scale=0.1)
     assert export(method, config, model, tmp_path / "export") < 1e-4
     with safe_open(tmp_path / "export" / "pytorch_lora_weights.safetensors", "pt") as stored:
@@ -53,7 +54,7 @@ def test_lora_of_attention_and_convolutions_together(config, tmp_path):
 
 @pytest.mark.parametrize(("rank", "alpha"), [(4, 4.0), (4, 1.0), (2, 16.0), (3, 0.5)])
 def test_lora_loads_in_plain_diffusers_with_its_own_alpha(config, tmp_path, rank, alpha):
-    method = LoraConfig(rank=rank, alpha=alpha)
+    method = Lora(rank=rank, alpha=alpha)
     model = trained(config, method)
     difference = export(method, config, model, tmp_path / "export")
     assert difference < 1e-5
@@ -71,15 +72,15 @@ def test_lora_loads_in_plain_diffusers_with_its_own_alpha(config, tmp_path, rank
 
 
 def test_feed_forward_targets_are_exported_too(config, tmp_path):
-    method = LoraConfig(rank=2, alpha=3.0, targets=["to_q", "ff.net.2"])
+    method = Lora(rank=2, alpha=3.0, targets=["to_q", "ff.net.2"])
     model = trained(config, method)
-    assert any("ff.net.2" in name for name in trainable(model.unet))
+    assert any("ff.net.2" in name for name in method.trainable(model.unet))
     assert export(method, config, model, tmp_path / "export") < 1e-5
 
 
 def test_the_full_export_is_a_pipeline_of_its_own(config, tmp_path):
-    model = trained(config, FullConfig(), scale=0.02)
-    assert export(FullConfig(), config, model, tmp_path / "export") < 1e-5
+    model = trained(config, Full(), scale=0.02)
+    assert export(Full(), config, model, tmp_path / "export") < 1e-5
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "export")
     text = model.encode_captions(["red bar"])
     torch.testing.assert_close(output(pipe.unet, text), output(model.unet, text))
@@ -89,7 +90,7 @@ def test_the_full_export_is_a_pipeline_of_its_own(config, tmp_path):
 
 
 def test_the_same_weights_give_the_same_bytes(config, tmp_path):
-    method = LoraConfig(rank=2)
+    method = Lora(rank=2)
     digests = set()
     for name in "abc":
         export(method, config, trained(config, method), tmp_path / name)
@@ -99,17 +100,17 @@ def test_the_same_weights_give_the_same_bytes(config, tmp_path):
 
 
 def test_a_wrong_export_is_refused_and_the_old_one_stays(config, tmp_path, monkeypatch):
-    method = LoraConfig(rank=4, alpha=1.0)
+    method = Lora(rank=4, alpha=1.0)
     export(method, config, trained(config, method), tmp_path / "export")
     before = (tmp_path / "export" / "pytorch_lora_weights.safetensors").read_bytes()
-    real = finetune.export._collate_lora_metadata
+    real = diffusers.training_utils._collate_lora_metadata
 
     def alpha_as_rank(modules):  # what converters that forget alpha do
         metadata = real(modules)
         metadata["unet_lora_adapter_metadata"]["lora_alpha"] = 4.0
         return metadata
 
-    monkeypatch.setattr(finetune.export, "_collate_lora_metadata", alpha_as_rank)
+    monkeypatch.setattr(diffusers.training_utils, "_collate_lora_metadata", alpha_as_rank)
     with pytest.raises(ExportMismatch, match="computes something else"):
         export(method, config, trained(config, method, scale=0.5), tmp_path / "export")
     assert (tmp_path / "export" / "pytorch_lora_weights.safetensors").read_bytes() == before

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.config import ModelConfig
+from finetune.conditioning import Conditioning
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses, relative
-from finetune.model import load_model
+from finetune.models import load_model
+from finetune.models.config import ModelConfig
 
 GRID = HeldoutGrid(bins=5, draws=2, seed=3)
 
@@ -26,7 +27,7 @@ def items(model):
     return HeldoutItems(
         keys=[f"key-{i}" for i in range(7)],
         latents=torch.randn(7, 4, 4, 4, generator=generator),
-        text=torch.randn(7, 8, 16, generator=generator),
+        conditioning=Conditioning({"hidden": torch.randn(7, 8, 16, generator=generator)}),
     )
 
 
@@ -38,24 +39,26 @@ def test_timesteps_are_stratified_midpoints():
 
 
 def test_losses_do_not_depend_on_batch_size_order_or_company(model, items):
-    whole = grid_losses(model.unet, model.schedule, items, GRID, batch_size=70)
+    whole = grid_losses(model, model.unet, items, GRID, batch_size=70)
     assert whole.shape == (7, 5, 2)
-    one_by_one = grid_losses(model.unet, model.schedule, items, GRID, batch_size=1)
+    one_by_one = grid_losses(model, model.unet, items, GRID, batch_size=1)
     np.testing.assert_allclose(one_by_one, whole, rtol=1e-5)
-    backwards = HeldoutItems(items.keys[::-1], items.latents.flip(0), items.text.flip(0))
+    backwards = HeldoutItems(
+        items.keys[::-1], items.latents.flip(0), items.conditioning.take(list(range(6, -1, -1)))
+    )
     np.testing.assert_allclose(
-        grid_losses(model.unet, model.schedule, backwards, GRID, batch_size=9)[::-1],
+        grid_losses(model, model.unet, backwards, GRID, batch_size=9)[::-1],
         whole,
         rtol=1e-5,
     )
-    alone = grid_losses(model.unet, model.schedule, items.take(slice(3, 4)), GRID, batch_size=4)
+    alone = grid_losses(model, model.unet, items.take(slice(3, 4)), GRID, batch_size=4)
     np.testing.assert_allclose(alone[0], whole[3], rtol=1e-5)
 
 
 def test_measuring_leaves_mode_and_random_state_alone(model, items):
     model.unet.train()
     state = torch.get_rng_state()
-    grid_losses(model.unet, model.schedule, items, GRID, batch_size=16)
+    grid_losses(model, model.unet, items, GRID, batch_size=16)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.unet.training
     model.unet.eval()
@@ -63,16 +66,15 @@ def test_measuring_leaves_mode_and_random_state_alone(model, items):
 
 def test_each_cell_is_the_loss_at_its_own_timestep_and_noise(model, items):
     """An independent walk over the grid, one forward pass at a time."""
-    losses = grid_losses(model.unet, model.schedule, items, GRID, batch_size=16)
+    losses = grid_losses(model, model.unet, items, GRID, batch_size=16)
     b, r, i = 3, 1, 5
     t = int((b + (r + 0.5) / 2) * 1000 / 5)
     noise = GRID.noise("key-5", b, r, torch.Size([4, 4, 4]))
     alpha, sigma = model.schedule.alphas[t], model.schedule.sigmas[t]
     with torch.no_grad():
         noisy = alpha * items.latents[i] + sigma * noise
-        predicted = model.unet(noisy[None], t, encoder_hidden_states=items.text[i : i + 1]).sample[
-            0
-        ]
+        hidden = items.conditioning["hidden"][i : i + 1]
+        predicted = model.unet(noisy[None], t, encoder_hidden_states=hidden).sample[0]
     target = alpha * noise - sigma * items.latents[i]  # the tiny model predicts v
     assert losses[i, b, r] == pytest.approx(((predicted - target) ** 2).mean().item(), rel=1e-5)
 
@@ -107,10 +109,10 @@ def test_a_perfect_predictor_has_no_loss(model, items):
             noise = (noisy - alpha * clean) / sigma
             return SimpleNamespace(sample=alpha * noise - sigma * clean)
 
-    text = items.text.clone()
+    text = items.conditioning["hidden"].clone()
     text[:, 0, 0] = torch.arange(7.0)
-    planted = HeldoutItems(items.keys, items.latents, text)
-    assert grid_losses(Perfect(), model.schedule, planted, GRID, batch_size=16).max() < 1e-6
+    planted = HeldoutItems(items.keys, items.latents, Conditioning({"hidden": text}))
+    assert grid_losses(model, Perfect(), planted, GRID, batch_size=16).max() < 1e-6
 
 
 def test_relative_is_one_for_the_base_and_counts_every_bin_alike():

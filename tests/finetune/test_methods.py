@@ -1,14 +1,29 @@
-"""What each method trains, how it starts, and that it starts the same everywhere."""
+"""What each method trains, how it starts, and that adding one takes no other change."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file, save_file
 
-from curate.run.cli import UserError
-from finetune.config import FullConfig, LoraConfig, ModelConfig
-from finetune.methods import attach, trainable
-from finetune.model import load_model
+from curate.run import cli as command
+from curate.run.cli import UserError, check
+from finetune.config import TrainConfig
+from finetune.heldout import HeldoutGrid, grid_losses
+from finetune.methods import METHODS, Method, register_method
+from finetune.methods.full import Full
+from finetune.methods.interface import requiring_grad
+from finetune.methods.lora import Lora
+from finetune.models import load_model, load_pipeline
+from finetune.models.config import ModelConfig
+from finetune.run import load_run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -18,18 +33,18 @@ def unet(pipeline_dir):
 
 def test_full_trains_every_weight(unet):
     names = [name for name, _ in unet.named_parameters()]
-    attach(FullConfig(), unet, seed=0)
-    assert list(trainable(unet)) == names
+    Full().attach(unet, seed=0)
+    assert list(Full().trainable(unet)) == names
 
 
 def test_lora_trains_its_own_fp32_weights_alone_and_starts_as_the_base(unet):
     inputs = (torch.ones(1, 4, 4, 4), torch.tensor([10]), torch.ones(1, 8, 16))
     with torch.no_grad():
         before = unet(*inputs).sample
-        attach(LoraConfig(rank=3), unet, seed=0)
+        Lora(rank=3).attach(unet, seed=0)
         after = unet(*inputs).sample
     assert torch.equal(before, after)
-    weights = trainable(unet)
+    weights = Lora(rank=3).trainable(unet)
     assert weights
     assert all("lora_" in name for name in weights)
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
@@ -46,9 +61,11 @@ def test_lora_starts_from_its_seed_and_leaves_the_global_state(pipeline_dir):
     for seed in (5, 5, 6):
         unet = load_model(config).unet
         torch.set_rng_state(state)
-        attach(LoraConfig(rank=2), unet, seed)
+        Lora(rank=2).attach(unet, seed)
         assert torch.equal(torch.get_rng_state(), state)
-        starts.append(torch.cat([w.flatten() for n, w in trainable(unet).items() if "lora_A" in n]))
+        starts.append(
+            torch.cat([w.flatten() for n, w in requiring_grad(unet).items() if "lora_A" in n])
+        )
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])
     assert starts[0].std().item() == pytest.approx(
@@ -58,4 +75,89 @@ def test_lora_starts_from_its_seed_and_leaves_the_global_state(pipeline_dir):
 
 def test_targets_that_do_not_exist_are_refused(unet):
     with pytest.raises(UserError, match=r"method\.targets=\['to_w'\]"):
-        attach(LoraConfig(targets=["to_w"]), unet, seed=0)
+        Lora(targets=["to_w"]).attach(unet, seed=0)
+
+
+def test_every_file_of_the_folder_is_a_method_that_a_configuration_chooses():
+    files = {path.stem for path in (ROOT / "finetune" / "methods").glob("*.py")}
+    modules = {kind.__module__ for kind in METHODS.values()}
+    assert modules == {f"finetune.methods.{name}" for name in files - {"__init__", "interface"}}
+    chosen = set()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for path in (ROOT / "conf" / "method").glob("*.yaml"):
+            cfg = compose("train", [f"method={path.stem}"])
+            chosen.add(type(command.to_dataclass(cfg, TrainConfig).method))
+    assert chosen == set(METHODS.values())
+
+
+@pytest.fixture
+def biases():
+    """A method that is known to nobody but this test."""
+
+    @dataclass
+    class Biases(Method):
+        name: str = "biases"
+        suffix: str = ".bias"
+
+        def __post_init__(self) -> None:
+            check(self.suffix.startswith("."), "method.suffix", self.suffix, "a dot and a name")
+
+        def attach(self, unet, seed):
+            unet.requires_grad_(False)
+            for weight in self.trainable(unet).values():
+                weight.requires_grad_(True)
+
+        def trainable(self, unet):
+            return {n: w for n, w in unet.named_parameters() if n.endswith(self.suffix)}
+
+        def save(self, model, folder):
+            folder.mkdir(parents=True)
+            save_file(self.trainable(model.unet), folder / "biases.safetensors")
+
+        def load(self, config, folder):
+            unet = load_pipeline(config).unet
+            unet.load_state_dict(load_file(folder / "biases.safetensors"), strict=False)
+            return unet
+
+    register_method(Biases)
+    yield Biases
+    del METHODS["biases"]
+
+
+def test_a_method_of_ones_own_is_trained_exported_and_opened(
+    biases, make_config, run_training, capsys
+):
+    config = make_config(method="biases")
+    run_training(config)
+    assert "largest difference 0.0e+00" in capsys.readouterr().out
+    base = load_model(config.model).unet
+    exported = load_file(config.folder / "export" / "biases.safetensors")
+    assert exported.keys() == biases().trainable(base).keys()
+    assert any(not torch.equal(base.get_parameter(n), w) for n, w in exported.items())
+
+    run = load_run(config.run.folder)
+    assert run.config.method == biases()
+    model, stored = run.model(), run.checkpoints()
+    items, grid = run.items("val", 4), HeldoutGrid(bins=3, draws=2)
+    with np.load(config.folder / "heldout.npz") as curve:
+        again = grid_losses(model, run.unet_at(stored[-1]), items, grid, batch_size=8)
+        np.testing.assert_allclose(again, curve["val"][-1], rtol=1e-5)
+        assert not np.allclose(curve["val"][-1], curve["val"][0], rtol=1e-4)
+
+
+def test_a_method_of_ones_own_is_configured_and_checked_like_the_others(biases):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["method=_biases", "method.suffix=.gamma"])
+        assert command.to_dataclass(cfg, TrainConfig).method == biases(suffix=".gamma")
+        cfg = compose("train", ["method=_biases", "method.suffix=gamma"])
+        with pytest.raises(UserError, match=r"method\.suffix=gamma"):
+            command.to_dataclass(cfg, TrainConfig)
+
+
+def test_a_run_of_a_method_that_is_gone_is_not_opened(make_config, run_training):
+    config = make_config()
+    run_training(config)
+    path = config.folder / "config.yaml"
+    path.write_text(path.read_text().replace("name: full", "name: gone"))
+    with pytest.raises(UserError, match=r"method\.name=gone is not known; accepted: full, lora"):
+        load_run(config.run.folder)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
+from finetune.conditioning import Conditioning
 from finetune.objective import NoiseSchedule, denoising_loss
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -59,10 +60,11 @@ def test_loss_is_the_mean_square_against_the_target(batch, prediction_type):
     latents, noise, timesteps = batch
     ours = schedule(prediction_type)
 
-    def constant(noisy, t, encoder_hidden_states):
-        return SimpleNamespace(sample=torch.full_like(noisy, 0.25))
+    def constant(noisy, t, conditioning):
+        return torch.full_like(noisy, 0.25)
 
-    loss = denoising_loss(constant, ours, latents, noise, timesteps, torch.zeros(5, 2, 2))
+    conditioning = Conditioning({"hidden": torch.zeros(5, 2, 2)})
+    loss = denoising_loss(constant, ours, latents, noise, timesteps, conditioning)
     for i in range(5):
         t = int(timesteps[i])
         alpha, sigma = float(ours.alphas[t]), float(ours.sigmas[t])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -34,10 +35,12 @@ def test_help_comes_without_anything_heavy(tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     answer = run(tmp_path, "--help")
     assert answer.returncode == 0
-    assert "model=starter|sd15|sd21_base" in answer.stdout
+    for group in ("model", "method", "optim"):
+        named = set(re.findall(rf"^ *{group}=(\S+)$", answer.stdout, re.M)[0].split("|"))
+        assert named == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime) < 4
-    check = "import sys, finetune.train, finetune.doctor; print({'torch', 'diffusers'} & set(sys.modules))"
+    check = "import sys, finetune.train, finetune.doctor; print({'torch', 'diffusers', 'peft'} & set(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from curate.run.cli import UserError
+from finetune.conditioning import Conditioning
+from finetune.models import sd
 from finetune.objective import NoiseSchedule, denoising_loss
 from workflows.starter.emoji_batches import CaptionSampler, as_floats, place
 from workflows.starter.emoji_sets import Pictures
@@ -129,11 +131,13 @@ class HeldOut:
     @torch.inference_mode()
     def losses(self, model: Any) -> Tensor:
         """Denoising loss of each draw, (count,), by rising noise level."""
-        everything = (self.latents, self.noise, self.timesteps, self.text)
-        parts = zip(*(tensor.split(EVAL_BATCH_SIZE) for tensor in everything), strict=True)
+        conditioning = Conditioning({"hidden": self.text})
+        everything = (self.latents, self.noise, self.timesteps, conditioning)
+        parts = zip(*(values.split(EVAL_BATCH_SIZE) for values in everything), strict=True)
+        predict = partial(sd.predict, model)
         return torch.cat(
             [
-                denoising_loss(model, self.schedule, *(t.to(self.device) for t in part)).cpu()
+                denoising_loss(predict, self.schedule, *(v.to(self.device) for v in part)).cpu()
                 for part in parts
             ]
         )
@@ -182,7 +186,11 @@ class UnetTask:
         timesteps = (places / len(rows) * len(self.schedule)).long()
         timesteps = timesteps.clamp_max(len(self.schedule) - 1)  # rounding may reach len
         noise = torch.randn(latents.shape, generator=generator, device=self.device)
-        return denoising_loss(self.model, self.schedule, latents, noise, timesteps, text).mean()
+        conditioning = Conditioning({"hidden": text})
+        predict = partial(sd.predict, self.model)
+        return denoising_loss(
+            predict, self.schedule, latents, noise, timesteps, conditioning
+        ).mean()
 
     def draw_latents(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Latents of the pictures at ``rows``."""

@@ -136,7 +136,7 @@ def test_the_loss_without_skin_tones_is_over_those_pictures(
         "hidden_states",
         lambda e, t, names: torch.tensor([float(tone in name) for name in names]),
     )
-    monkeypatch.setattr(starter_unet, "denoising_loss", lambda *given: given[5])
+    monkeypatch.setattr(starter_unet, "denoising_loss", lambda *given: given[5]["hidden"])
     metrics = starter_unet.unet_metrics(some, ldm_folder, torch.device("cpu"))
     assert metrics["unseen_pictures"] == unseen.sum()
     assert metrics["loss_unseen"] == pytest.approx(2 / unseen.sum(), rel=0.2)

@@ -1,11 +1,11 @@
-"""A latent diffusion model: pictures to latents, captions to hidden states, and the U-Net between."""
+"""Stable Diffusion 1 and 2: one text encoder, whose hidden states the U-Net attends to."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
@@ -15,20 +15,14 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 
 from curate.run.cli import UserError
-from finetune.config import ModelConfig
+from finetune.conditioning import Conditioning
+from finetune.models.config import ModelConfig
 from finetune.objective import NoiseSchedule
 
 
 @dataclass
-class LatentDiffusion:
-    """The parts of a Stable Diffusion pipeline, all fp32; only the U-Net is ever trained.
-
-    Attributes:
-        scheduler: as diffusers loaded it; kept for its configuration, which exports carry on.
-        schedule: its noise levels, on the model's device.
-        resolution: side of the square pictures in pixels.
-        path: where the pipeline was loaded from.
-    """
+class StableDiffusion:
+    """The parts of a ``StableDiffusionPipeline``; see :class:`finetune.models.interface.LatentDiffusion`."""
 
     tokenizer: Any
     text_encoder: Any
@@ -38,6 +32,7 @@ class LatentDiffusion:
     schedule: NoiseSchedule
     resolution: int
     path: str
+    _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -51,8 +46,8 @@ class LatentDiffusion:
         return posterior.mean * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
-    def encode_captions(self, captions: Sequence[str]) -> Tensor:
-        """Hidden states [B, L, D] exactly as ``StableDiffusionPipeline`` makes them for its U-Net."""
+    def encode_captions(self, captions: Sequence[str]) -> Conditioning:
+        """``hidden`` [B, L, D], exactly as ``StableDiffusionPipeline`` computes it for its U-Net."""
         tokens = self.tokenizer(
             list(captions),
             padding="max_length",
@@ -62,7 +57,14 @@ class LatentDiffusion:
         )
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if masked else None
-        return self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+        hidden = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+        return Conditioning({"hidden": hidden})
+
+    def predict(
+        self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        """The U-Net's output [B, C, h, w] for x_t and ``hidden``."""
+        return predict(network, noisy, timesteps, conditioning)
 
     def pipeline(self, unet: nn.Module | None = None) -> StableDiffusionPipeline:
         """A pipeline to sample from, sharing these weights; with another U-Net, if one is given."""
@@ -78,20 +80,34 @@ class LatentDiffusion:
         )
 
     def encoder_fingerprint(self) -> str:
-        """Hex digest of everything that latents and hidden states depend on, the data aside."""
-        digest = hashlib.sha256(f"{self.resolution} {self.vae.config['scaling_factor']}".encode())
-        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        del tokenizer["padding"], tokenizer["truncation"]  # traces of the last call
-        digest.update(json.dumps([tokenizer, self.tokenizer.model_max_length]).encode())
-        return _digest_weights(digest, self.vae, self.text_encoder)
+        """Hex digest of VAE, text encoder, tokenizer and resolution."""
+        if "encoders" not in self._digests:
+            settings = f"{self.resolution} {self.vae.config['scaling_factor']}"
+            digest = hashlib.sha256(settings.encode())
+            tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
+            del tokenizer["padding"], tokenizer["truncation"]  # traces of the last call
+            digest.update(json.dumps([tokenizer, self.tokenizer.model_max_length]).encode())
+            self._digests["encoders"] = digest_weights(digest, self.vae, self.text_encoder)
+        return self._digests["encoders"]
 
     def fingerprint(self) -> str:
-        """Hex digest of the whole model; take it before adapters are attached."""
-        settings = [*self.scheduler.config.items(), self.encoder_fingerprint()]
-        return _digest_weights(hashlib.sha256(repr(settings).encode()), self.unet)
+        """Hex digest of the encoders, the U-Net and the scheduler's settings."""
+        if "model" not in self._digests:
+            settings = [*self.scheduler.config.items(), self.encoder_fingerprint()]
+            digest = hashlib.sha256(repr(settings).encode())
+            self._digests["model"] = digest_weights(digest, self.unet)
+        return self._digests["model"]
 
 
-def _digest_weights(digest: Any, *modules: nn.Module) -> str:
+def predict(
+    network: Callable[..., Any], noisy: Tensor, timesteps: Tensor, conditioning: Conditioning
+) -> Tensor:
+    """The output [B, C, h, w] of a U-Net that is conditioned on ``hidden`` alone."""
+    return network(noisy, timesteps, encoder_hidden_states=conditioning["hidden"]).sample
+
+
+def digest_weights(digest: Any, *modules: nn.Module) -> str:
+    """Hex of a hashlib ``digest`` after the names, shapes and values of all weights."""
     for module in modules:
         for name, weight in sorted(module.state_dict().items()):
             digest.update(f"{name} {tuple(weight.shape)}".encode())
@@ -118,15 +134,12 @@ def load_pipeline(config: ModelConfig) -> StableDiffusionPipeline:
             requires_safety_checker=False,
         )
     except OSError as error:
-        raise UserError(
-            f"model.path={config.path} could not be loaded: {error}. Without access to the hub, "
-            "download the pipeline elsewhere and type model.path=FOLDER, or model=starter"
-        ) from error
+        raise config.not_loaded(error) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> LatentDiffusion:
+def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> StableDiffusion:
     """Load the pipeline's parts onto ``device``, frozen and in evaluation mode.
 
     Raises:
@@ -147,7 +160,7 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Laten
         )
     for module in (unet, vae, pipeline.text_encoder):
         module.requires_grad_(False).eval().to(device)
-    return LatentDiffusion(
+    return StableDiffusion(
         tokenizer=pipeline.tokenizer,
         text_encoder=pipeline.text_encoder,
         vae=vae,

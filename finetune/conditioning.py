@@ -1,0 +1,96 @@
+"""What the network is conditioned on: named tensors with one row for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """Named tensors whose first axis is the samples; which names there are is the model's business.
+
+    Attributes:
+        tensors: by name, such as ``hidden``, the text encoder's hidden states [B, L, D].
+
+    Raises:
+        ValueError: there is no tensor, or they are of different numbers of samples.
+    """
+
+    tensors: dict[str, Tensor]
+
+    def __post_init__(self) -> None:
+        if len({len(tensor) for tensor in self.tensors.values()}) != 1:
+            shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+            raise ValueError(f"conditioning needs tensors of one number of samples, got {shapes}")
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def to(self, device: torch.device | str) -> Conditioning:
+        """The same on ``device``."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def float(self) -> Conditioning:
+        """The same in fp32."""
+        return self._each(Tensor.float)
+
+    def half(self) -> Conditioning:
+        """The same in fp16."""
+        return self._each(Tensor.half)
+
+    def take(self, rows: slice | Sequence[int] | Tensor) -> Conditioning:
+        """Some of the samples, by a slice or by their indices."""
+        return self._each(lambda tensor: tensor[rows])
+
+    def split(self, size: int) -> Iterator[Conditioning]:
+        """Pieces of ``size`` samples, the last one of what is left."""
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size))
+
+    def drop(self, mask: Tensor, empty: Conditioning) -> Conditioning:
+        """Give the empty caption to the samples where ``mask`` [B] is true, as caption dropout does.
+
+        Args:
+            mask: [B] bool.
+            empty: of the empty caption alone. What it lacks depends on the picture, not on the caption,
+                and is never dropped.
+
+        Raises:
+            ValueError: ``empty`` has an entry that is missing here.
+        """
+        if missing := empty.tensors.keys() - self.tensors.keys():
+            raise ValueError(f"the samples have no {', '.join(sorted(missing))} to drop")
+
+        def dropped(tensor: Tensor, instead: Tensor) -> Tensor:
+            rows = mask.reshape(-1, *[1] * (tensor.ndim - 1))
+            return torch.where(rows, instead.to(tensor), tensor)
+
+        return Conditioning(
+            {
+                name: dropped(tensor, empty[name]) if name in empty.tensors else tensor
+                for name, tensor in self.tensors.items()
+            }
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Conditioning]) -> Conditioning:
+        """The samples of all ``parts``, one after another.
+
+        Raises:
+            ValueError: the parts have different names.
+        """
+        names = parts[0].tensors.keys()
+        if odd := {name for part in parts for name in part.tensors.keys() ^ names}:
+            raise ValueError(f"only some of the samples have {', '.join(sorted(odd))}")
+        return cls({name: torch.cat([part[name] for part in parts]) for name in names})
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
+        return Conditioning({name: change(tensor) for name, tensor in self.tensors.items()})

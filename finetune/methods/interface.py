@@ -1,0 +1,83 @@
+"""What a training method is: which weights it trains, how they are stored and loaded, and its settings."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from omegaconf import MISSING
+
+from curate.run.cli import register
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+    from torch import nn
+
+    from finetune.models.config import ModelConfig
+    from finetune.models.interface import LatentDiffusion
+
+
+@dataclass
+class Method(ABC):
+    """A way to train a U-Net. Subclasses are dataclasses whose fields are the keys ``method.*``.
+
+    Attributes:
+        name: of the method; its default names the schema in Hydra, ``_<name>``.
+    """
+
+    name: str = MISSING
+
+    @abstractmethod
+    def attach(self, unet: UNet2DConditionModel, seed: int) -> None:
+        """Prepare ``unet`` in place: add what is trained, freeze the rest.
+
+        Args:
+            unet: fp32, of the base model.
+            seed: of initial weights; the global random state is left as it was.
+
+        Raises:
+            UserError: the settings do not fit the U-Net.
+        """
+
+    @abstractmethod
+    def trainable(self, unet: nn.Module) -> dict[str, nn.Parameter]:
+        """The weights of a prepared ``unet`` that are trained, by name, always in the same order."""
+
+    @abstractmethod
+    def save(self, model: LatentDiffusion, folder: Path) -> None:
+        """Write the trained weights in a format that diffusers loads; the same weights, the same bytes.
+
+        Args:
+            model: with a prepared U-Net that holds the weights to store.
+            folder: does not exist yet.
+        """
+
+    @abstractmethod
+    def load(self, config: ModelConfig, folder: Path) -> nn.Module:
+        """A U-Net of the base model with the weights in ``folder``, read as a user of diffusers would.
+
+        Args:
+            config: of the base model.
+            folder: written by :meth:`save`.
+
+        Returns:
+            A U-Net on the CPU, fp32, that shares nothing with the one that was stored.
+        """
+
+
+METHODS: dict[str, type[Method]] = {}
+Kind = TypeVar("Kind", bound=type[Method])
+
+
+def register_method(kind: Kind) -> Kind:
+    """Class decorator: make a method known to Hydra and to those who open its runs."""
+    METHODS[kind.name] = kind
+    register(kind, kind.name, "method")
+    return kind
+
+
+def requiring_grad(unet: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that require gradients, by name, in the module's order."""
+    return {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}

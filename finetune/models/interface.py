@@ -1,0 +1,84 @@
+"""What training, evaluation and exports need of a model, whatever pipeline it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+
+from finetune.conditioning import Conditioning
+from finetune.objective import NoiseSchedule
+
+
+class LatentDiffusion(Protocol):
+    """The parts of a pipeline, all fp32; only the U-Net is ever trained."""
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        """The network that is trained."""
+        ...
+
+    @property
+    def scheduler(self) -> Any:
+        """As diffusers loaded it; its configuration goes into exports and samplers."""
+        ...
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels, on the model's device."""
+        ...
+
+    @property
+    def resolution(self) -> int:
+        """Side of the square pictures in pixels."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoders are."""
+        ...
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], fp32, without randomness."""
+        ...
+
+    def encode_captions(self, captions: Sequence[str]) -> Conditioning:
+        """All entries that depend on the caption, as the pipeline computes them, fp32."""
+        ...
+
+    def predict(
+        self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        """What ``network``, the U-Net or a wrapper of it, predicts.
+
+        This is where the names in ``conditioning`` become the network's keyword arguments.
+
+        Args:
+            network: called with gradients, if the caller has them switched on.
+            noisy: x_t [B, C, h, w].
+            timesteps: [B] int64.
+            conditioning: of B samples.
+
+        Returns:
+            [B, C, h, w], in the network's precision.
+        """
+        ...
+
+    def pipeline(self, unet: nn.Module | None = None) -> DiffusionPipeline:
+        """A pipeline to sample from, sharing these weights; with another U-Net, if one is given."""
+        ...
+
+    def encoder_fingerprint(self) -> str:
+        """Hex digest of everything that latents and conditioning depend on, the data aside."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hex digest of the whole model.
+
+        Weights are hashed at the first call, which has to come before adapters are attached, and the
+        digest is remembered.
+        """
+        ...

@@ -1,0 +1,119 @@
+"""Which pipelines are accepted, and how often a model's weights are hashed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import diffusers
+import pytest
+
+from curate.run.cli import UserError
+from curate.run.manifest import read_manifest
+from finetune import doctor
+from finetune.cache import encode_shards, load_split
+from finetune.models import load_model, refuse_unsupported, sd
+from finetune.models.config import ModelConfig
+from finetune.run import load_run
+
+
+@pytest.fixture
+def named(pipeline_dir, tmp_path):
+    """A factory of pipelines whose index names a class, or none."""
+
+    def make(name) -> ModelConfig:
+        folder = tmp_path / "named"
+        shutil.copytree(pipeline_dir, folder, dirs_exist_ok=True)
+        index = json.loads((pipeline_dir / "model_index.json").read_bytes())
+        index.pop("_class_name")
+        index |= {"_class_name": name} if name else {}
+        (folder / "model_index.json").write_text(json.dumps(index))
+        return ModelConfig(path=str(folder), resolution=16)
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"])
+def test_pipelines_of_stable_diffusions_parts_are_loaded(named, name):
+    config = named(name)
+    refuse_unsupported(config)
+    assert isinstance(load_model(config), sd.StableDiffusion)
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionXLPipeline", ["pipeline", "MyPipeline"], None])
+def test_another_class_is_refused_by_name_before_anything_is_loaded(make_config, named, name):
+    config = make_config()
+    config.model = named(name)
+    said = {str: name, list: "MyPipeline"}.get(type(name), "of no named class")
+    manifest = read_manifest(config.run.folder / "curate")
+    with pytest.raises(UserError, match=rf"{said}.*supported: StableDiffusionPipeline, .*model="):
+        doctor.examine(config, manifest)
+    with pytest.raises(UserError, match=said):
+        load_model(config.model)
+
+
+def test_a_hub_repository_is_checked_by_its_index_alone(monkeypatch):
+    config = ModelConfig(path="owner/name", resolution=16, revision="main")
+    refuse_unsupported(config)  # its class is not known yet
+    asked = []
+
+    def index(location, revision):
+        asked.append((location, revision))
+        return {"_class_name": "FluxPipeline"}
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", index)
+    with pytest.raises(UserError, match="owner/name is a FluxPipeline, which is not supported"):
+        load_model(config)
+    assert asked == [("owner/name", "main")]
+
+
+def test_a_hub_that_does_not_answer_is_said_in_one_paragraph():
+    with pytest.raises(UserError, match=r"owner/name could not be loaded.*model\.path=FOLDER"):
+        load_model(ModelConfig(path="owner/name", resolution=16))
+
+
+def test_an_index_that_is_not_json_is_refused(named):
+    config = named(None)
+    (Path(config.path) / "model_index.json").write_text("{")
+    with pytest.raises(UserError, match=r"model_index\.json cannot be read"):
+        refuse_unsupported(config)
+
+
+def test_weights_are_hashed_once_however_often_they_are_asked_for(
+    make_config, run_training, monkeypatch
+):
+    config = make_config(method="lora")
+    run_training(config)
+    hashed = []
+    real = sd.digest_weights
+
+    def counted(digest, *modules):
+        hashed.extend(type(module).__name__ for module in modules)
+        return real(digest, *modules)
+
+    monkeypatch.setattr(sd, "digest_weights", counted)
+    run = load_run(config.run.folder)
+    model = run.model()
+    prints = {model.fingerprint() for _ in range(3)}
+    for split in ("val", "train", "val"):
+        run.items(split, 4)
+    assert sorted(hashed) == ["AutoencoderKL", "CLIPTextModel", "UNet2DConditionModel"]
+    assert prints == {run.checkpoints()[-1].state()["identity"]["weights"]}
+
+
+def test_the_fingerprint_stays_that_of_the_base_model(pipeline_dir, tmp_path, random_curation):
+    from finetune.methods.lora import Lora
+
+    curate, _ = random_curation
+    curate(tmp_path / "curate", {"train": 4})
+    shards = read_manifest(tmp_path / "curate").shards_of("train")
+    config = ModelConfig(path=str(pipeline_dir), resolution=16)
+    model = load_model(config)
+    before = model.fingerprint(), model.encoder_fingerprint()
+    Lora(rank=2).attach(model.unet, seed=0)
+    encode_shards(model, tmp_path / "curate", shards, tmp_path / "cache", progress=False)
+    load_split(model, shards, tmp_path / "cache")
+    assert (model.fingerprint(), model.encoder_fingerprint()) == before
+    fresh = load_model(config)
+    assert (fresh.fingerprint(), fresh.encoder_fingerprint()) == before
