@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from curate.run.intervals import changes
 from evaluate.evaluators import Description, descriptions
 from evaluate.results import Metric
 
@@ -26,30 +25,19 @@ def glossary() -> dict[str, Description]:
 
 
 def shown(name: str, metric: Metric) -> str:
-    """A metric's value with its interval as it is printed everywhere."""
-    if metric.value is None:
-        return "–"
-    fraction = _is_fraction(name)
-    if metric.low is None or metric.high is None:
-        return f"{100 * metric.value:.3g} %" if fraction else f"{metric.value:.3g}"
-    estimate = (metric.value, metric.low, metric.high)
-    value, low, high = changes(*estimate) if fraction else (f"{x:+.3f}" for x in estimate)
-    return f"{value}{' %' if fraction else ''} [{low}, {high}]"
+    """A metric's value with its interval, as it is printed everywhere."""
+    return _description(name).shown(metric)
 
 
 def short(name: str, metric: Metric) -> str:
-    """The value alone, for large print."""
-    if metric.value is None or _is_fraction(name):
-        return shown(name, metric).split(" [")[0]
-    return f"{metric.value:.2f}"
+    """A metric's value alone, for large print."""
+    return _description(name).short(metric)
 
 
 def title(name: str) -> str:
-    """A metric's title; its name if there is none."""
-    known = glossary()
-    return known[name].title if name in known else name
+    """A metric's title; its name if there is none, as in results of another version."""
+    return _description(name).title
 
 
-def _is_fraction(name: str) -> bool:
-    known = glossary()
-    return name in known and known[name].fraction
+def _description(name: str) -> Description:
+    return glossary().get(name) or Description(name, "", better="", fraction=False)

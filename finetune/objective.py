@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from finetune.conditioning import Conditioning
-from finetune.models.config import PREDICTION_TYPES
+from finetune.prediction_types import PREDICTION_TYPES
 
 
 @dataclass(frozen=True)

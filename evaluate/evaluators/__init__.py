@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from curate.run.intervals import changes
+
 if TYPE_CHECKING:
     from curate.report.page import Section
     from evaluate.evaluation import Evaluation
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What readers are told about a metric.
+    """How a metric is named, explained and printed.
 
     Attributes:
         title: in tables. meaning: in the glossary, a sentence or two.
@@ -38,6 +40,22 @@ class Description:
     better: Literal["lower", "higher", ""] = "lower"
     fraction: bool = True
     tile: str = ""
+
+    def shown(self, metric: Metric) -> str:
+        """The metric's value with its interval, as it is printed everywhere."""
+        if metric.value is None:
+            return "–"
+        if metric.low is None or metric.high is None:
+            return f"{100 * metric.value:.3g} %" if self.fraction else f"{metric.value:.3g}"
+        estimate = (metric.value, metric.low, metric.high)
+        value, low, high = changes(*estimate) if self.fraction else (f"{x:+.3f}" for x in estimate)
+        return f"{value}{' %' if self.fraction else ''} [{low}, {high}]"
+
+    def short(self, metric: Metric) -> str:
+        """The value alone, for large print."""
+        if metric.value is None or self.fraction:
+            return self.shown(metric).split(" [")[0]
+        return f"{metric.value:.2f}"
 
 
 def _no_sections(_: Results) -> Iterable[Section]:

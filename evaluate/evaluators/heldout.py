@@ -11,7 +11,6 @@ from markupsafe import Markup
 from curate.report import page
 from curate.report.page import Section
 from evaluate.evaluators import Description, Evaluator
-from evaluate.glossary import shown
 from evaluate.results import CheckpointResult, Metric, Results
 from finetune.intervals import detectable_change
 
@@ -47,19 +46,19 @@ def sections(found: Results) -> Iterator[Section]:
 
 
 def _loss(found: Results) -> Markup:
+    shown = EVALUATOR.metrics["heldout_change"].shown
     rows = [
         [
             c.step,
             c.samples_seen,
-            shown("heldout_change", c.val),
-            shown("train_probe_change", c.train_probe),
+            shown(c.val),
+            shown(c.train_probe),
         ]
         for c in found.checkpoints
     ]
     detectable = found.metrics.get("detectable_change")
     power = (
-        f" With this many pictures, changes of {shown('detectable_change', detectable)} or more are "
-        "detected."
+        f" With this many pictures, changes of {shown(detectable)} or more are detected."
         if detectable and detectable.value is not None
         else ""
     )

@@ -13,7 +13,6 @@ from curate.report import page
 from curate.report.page import Section
 from evaluate.evaluators import Description, Evaluator
 from evaluate.evaluators.flat_pictures import is_flat
-from evaluate.glossary import shown
 from evaluate.results import Metric, Results
 from finetune.intervals import Array, Bootstrap, Estimate
 
@@ -163,13 +162,13 @@ def sections(found: Results) -> Iterator[Section]:
 
 
 def _section(found: Results) -> Markup:
-    change = found.metrics["clip_change"]
+    change, shown = found.metrics["clip_change"], EVALUATOR.metrics["clip_change"].shown
     if change.value is None:
         return page.paragraph(f"Not measured: {change.reason}.", "note")
     clip = found.provenance["evaluate"]["clip"]["name"]
     caption = (
         f"CLIP similarity of pictures with the {change.n} held-out captions they were drawn for, kept "
-        f"against base: {shown('clip_change', change)}, same seeds."
+        f"against base: {shown(change)}, same seeds."
     )
     warning = (
         f"Measured with {page.clean(str(clip))}. If the same CLIP chose the training pairs, the measure "

@@ -8,9 +8,9 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from curate.run.cli import UserError, check, register
+from finetune.prediction_types import PREDICTION_TYPES
 
 PACKAGES = Path(__file__).resolve().parents[2]  # the folder that holds finetune/
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass
