@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.run.cli import UserError, check, register
 from curate.run.config import RunConfig as CuratedRun
+from curate.run.schema import PATH, UserError, check, register
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -19,7 +19,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 class RunConfig(CuratedRun):
     """Where the run's folder is; ``curate/`` in it holds the shards, ``finetune/`` will hold the rest."""
 
-    name: str = "openmoji"
+    name: str = field(default="openmoji", metadata=PATH)
 
 
 @dataclass
@@ -35,7 +35,7 @@ class ModelConfig:
         prediction_type: what the U-Net predicts; null takes what its scheduler says.
     """
 
-    path: str = MISSING
+    path: str = field(default=MISSING, metadata=PATH)
     revision: str | None = None
     variant: str | None = None
     resolution: int = MISSING

@@ -1,12 +1,15 @@
 """Every YAML file composes into its typed schema; a configuration that nothing loads would rot."""
 
+import re
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from curate.pipeline.config import CurateConfig
 from curate.run import cli as command
+from curate.run.experiment import SCHEMAS
 from curate.run.overrides import add_entry
 from evaluate.config import EvaluateConfig
 from finetune.config import TrainConfig
@@ -47,9 +50,21 @@ def test_every_choice_composes(name, choice):
 
 
 def test_every_file_belongs_to_a_command():
-    known = {group for _, groups in COMMANDS.values() for group in groups} | {"hydra"}
+    known = {group for _, groups in COMMANDS.values() for group in groups}
+    known |= {"hydra", "experiment"}
     assert {path.parent.name for path in CONF.glob("*/*.yaml")} == known
-    assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS)
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS) == set(SCHEMAS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_every_choice_and_the_experiments(name):
+    text = OmegaConf.load(CONF / f"{name}.yaml").hydra.help.template
+    for group in COMMANDS[name][1]:
+        listed = re.search(rf"^\s*{group}=(\S+(?:\n\s*\|\S+)*)", text, re.MULTILINE)[1]
+        old = {"none"} if group == "filters" else set()
+        choices = {path.stem for path in (CONF / group).glob("*.yaml")} - old
+        assert choices <= set(re.findall(r"\w+", listed))
+    assert "experiment=demo|FILE.yaml" in text
 
 
 def test_heads_and_columns_are_typed_like_any_key():

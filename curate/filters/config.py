@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from curate.run.cli import UserError, check, register
+from curate.run.schema import PATH, UserError, check, entries, register
 
 UNDETERMINED = "und"  # ISO 639's code for a language that is not known
 LARGEST_DISTANCE = 16  # bits; half of what two unrelated hashes of 64 differ in
@@ -28,7 +28,7 @@ class ClipSimilarityConfig:
     minimum: float | None = None
     fraction: float | None = None
     false_keep_rate: float | None = None
-    made_for: str | None = None
+    made_for: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         key = "filters.clip_similarity"
@@ -92,7 +92,9 @@ class CaptionFilterConfig:
     repetition_characters: int = 10
     max_word_repetition: float | None = None
     repetition_words: int = 5
-    blocklist: Any = None  # list[str] | str, a union that OmegaConf does not know
+    blocklist: Any = field(
+        default=None, metadata=PATH
+    )  # list[str] | str, a union that OmegaConf does not know
     contacts: str = "keep"
     max_occurrences: int | None = None
 
@@ -218,7 +220,7 @@ class FiltersConfig:
     image: ImageFilterConfig = field(default_factory=ImageFilterConfig)
     caption: CaptionFilterConfig = field(default_factory=CaptionFilterConfig)
     language: LanguageFilterConfig = field(default_factory=LanguageFilterConfig)
-    columns: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict, metadata=entries(BoundsConfig))
     clip_similarity: ClipSimilarityConfig = field(default_factory=ClipSimilarityConfig)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from curate.run.cli import check, register
+from curate.run.schema import PATH, check, entries, register
 
 
 @dataclass
@@ -52,7 +52,7 @@ class OpenmojiConfig(DatasetConfig):
 class CocoConfig(DatasetConfig):
     """COCO's own layout: ``annotations/captions_*.json`` beside the image folders they name."""
 
-    root: str = MISSING
+    root: str = field(default=MISSING, metadata=PATH)
     splits: list[str] | None = None  # such as [train2017]; null takes every caption file
 
 
@@ -60,7 +60,7 @@ class CocoConfig(DatasetConfig):
 class VisualGenomeConfig(DatasetConfig):
     """Visual Genome's region descriptions beside its images."""
 
-    root: str = MISSING
+    root: str = field(default=MISSING, metadata=PATH)
     captions_per_image: int | None = 5  # phrases, those of the largest regions; null takes all
     min_region_share: float = 0.0  # of the picture's area; smaller regions say little of it
 
@@ -75,7 +75,7 @@ class VisualGenomeConfig(DatasetConfig):
 class Cifar10Config(DatasetConfig):
     """CIFAR-10 as published for Python, packed or unpacked."""
 
-    root: str = MISSING
+    root: str = field(default=MISSING, metadata=PATH)
     template: str = "a photo of a {label}"
     splits: list[str] | None = None  # of train and test; null takes both
 
@@ -90,7 +90,9 @@ class Cifar10Config(DatasetConfig):
 class ShardsConfig(DatasetConfig):
     """WebDataset tars in the layout of img2dataset or any other."""
 
-    path: Any = MISSING  # a folder, a tar, a glob, a brace range, or a list of them
+    path: Any = field(
+        default=MISSING, metadata=PATH
+    )  # a folder, a tar, a glob, a brace range, or a list of them
     caption_field: str | None = None  # of the JSON members; null: .txt, .caption or the usual names
     unique_keys: bool = False  # over all shards: then they stay without the shard's name
 
@@ -105,21 +107,21 @@ class ShardsConfig(DatasetConfig):
 class FolderConfig(DatasetConfig):
     """Images with caption files beside them, or with a metadata table as Hugging Face has it."""
 
-    root: str = MISSING
+    root: str = field(default=MISSING, metadata=PATH)
 
 
 @dataclass
 class HubConfig(DatasetConfig):
     """Whatever Hugging Face's `datasets` opens."""
 
-    path: str = MISSING  # a name on the hub, or a folder
+    path: str = field(default=MISSING, metadata=PATH)  # a name on the hub, or a folder
     config: str | None = None  # which of the data set's configurations
     split: str = "train"
     revision: str | None = None  # a tag or commit of the hub's repository
     image_column: str | None = None  # null: the only one that holds images
     caption_column: str | None = None  # null: text, caption, ...; a.b is field b of column a
     streaming: bool = False
-    spool: str = "data/spool"  # where a stream's samples are kept
+    spool: str = field(default="data/spool", metadata=PATH)  # where a stream's samples are kept
 
 
 @dataclass
@@ -141,7 +143,7 @@ class TableConfig(DatasetConfig):
         index: where the index of ``images_dir`` is kept; null keeps it in that folder.
     """
 
-    path: str = MISSING
+    path: str = field(default=MISSING, metadata=PATH)
     file_type: str | None = None
     columns: list[str] | None = None
     quotes: bool = True
@@ -149,9 +151,9 @@ class TableConfig(DatasetConfig):
     url_column: str | None = None
     caption_columns: list[str] | None = None
     image_column: str | None = None
-    leave_out: dict[str, str] = field(default_factory=dict)
-    images_dir: str | None = None
-    index: str | None = None
+    leave_out: dict[str, str] = field(default_factory=dict, metadata=entries(str))
+    images_dir: str | None = field(default=None, metadata=PATH)
+    index: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         super().__post_init__()
