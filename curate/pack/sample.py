@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from curate.run.provenance import curate_command
 from curate.run.tar import header
 
 # Formats that are stored as they are, by Pillow's names; MPO is a JPEG with more pictures behind it.
@@ -30,8 +31,13 @@ def read_shard(path: Path) -> Iterator[Sample]:
         yield from _read_tar(path)
     except tarfile.ReadError as error:
         raise ValueError(
-            f"{path} is damaged ({error}); type: python -m curate, it writes it anew"
+            f"{path} is damaged ({error}); delete it and type: {curate_command(_run_dir(path))}"
         ) from error
+
+
+def _run_dir(shard: Path) -> Path:
+    """Of ``runs/demo/curate/shards/train/000000.tar`` => ``runs/demo``."""
+    return shard.parents[:4][-1]
 
 
 def _read_tar(path: Path) -> Iterator[Sample]:

@@ -56,6 +56,8 @@ def run(config: CurateConfig, source: Source) -> None:
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say(previous_run.other_data(curate_dir, config))
     remove_parts(curate_dir)
+    if old_manifest(curate_dir) is None:  # else it describes what is there until that is replaced
+        provenance.write_config(curate_dir / "config.yaml", config)
     listed = read_removals(curate_dir)
     scorer = cache(lambda: load_clip(config.clip))
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
