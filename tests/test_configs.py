@@ -11,6 +11,7 @@ from curate.pipeline.config import CurateConfig
 from curate.run import cli as command
 from curate.run.experiment import SCHEMAS
 from curate.run.overrides import add_entry
+from curate.run.schema import Typed
 from evaluate.config import EvaluateConfig
 from finetune.config import TrainConfig
 
@@ -65,6 +66,21 @@ def test_help_names_every_choice_and_the_experiments(name):
         choices = {path.stem for path in (CONF / group).glob("*.yaml")} - old
         assert choices <= set(re.findall(r"\w+", listed))
     assert "experiment=demo|FILE.yaml" in text
+
+
+def test_what_is_a_path_or_named_freely():
+    """Metadata of fields says so; where it is lost, a path with a comma or a bracket ends in an error."""
+    special = Typed.of_registered()
+    for key in (
+        *("run.root", "run.name", "model.path", "clip.name", "heads.aesthetic.path"),
+        *("dataset.root", "dataset.path", "dataset.images_dir", "dataset.index", "dataset.spool"),
+        *("filters.caption.blocklist", "filters.clip_similarity.made_for"),
+    ):
+        assert special.paths.fullmatch(key), key
+    for key in ("dataset.path", "filters.caption.blocklist"):
+        assert special.lists.fullmatch(key), key
+    for key in ("heads.a.path", "filters.columns.a.minimum", "dataset.leave_out.a"):
+        assert special.entries.fullmatch(key), key
 
 
 def test_heads_and_columns_are_typed_like_any_key():

@@ -55,11 +55,9 @@ def apply(arguments: Sequence[str], section: str) -> list[str]:
     for name, overrides in sections.items():
         _check(path, name, overrides)
     rest = [argument for argument in arguments if argument != named[0]]
-    own = {key_of(argument) for argument in rest if is_override(argument)}
-    settings = [text for text in sections.get(section, []) if key_of(text) not in own]
-    # Before what is typed, but behind options, whose values Hydra would take for overrides else.
+    # Of two values the later wins. Options stay in front: Hydra reads no overrides on both sides of one.
     place = next((n for n, text in enumerate(rest) if is_override(text)), len(rest))
-    return [*rest[:place], *settings, *rest[place:]]
+    return [*rest[:place], *sections.get(section, []), *rest[place:]]
 
 
 def find(name: str) -> Path:

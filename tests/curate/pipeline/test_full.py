@@ -359,10 +359,11 @@ def test_an_interrupted_curation_can_be_typed_again(
         "python -m curate dataset=folder 'dataset.root=/it'\"'\"'s here' run.name=small run.root="
     )
     assert said in str(missing.value)
+    config.dataset.root, begun = str(make_pictures(tmp_path / "others", 12)), config.dataset.root
     run(config)
-    assert "other data" not in capsys.readouterr().out
+    assert "other data" not in capsys.readouterr().out  # of which there are no shards
     finished = (curate_dir / "config.yaml").read_bytes()
-    config.dataset.root = str(make_pictures(tmp_path / "others", 12))
+    config.dataset.root = begun
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.annotate, "annotate", interrupted)
         with pytest.raises(KeyboardInterrupt):

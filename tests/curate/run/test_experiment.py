@@ -207,6 +207,21 @@ def test_what_names_no_experiment(arguments, says):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_help_needs_no_sound_command_line(name):
+    said = start(name, "typo=1", "experiment=dmo", "--help")
+    assert said.returncode == 0
+    assert "experiment=demo|FILE.yaml" in said.stdout
+    assert "usage: " in said.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_takes_any_name_as_it_is_typed(name, tmp_path):
+    odd = ["run.name=it's, (a=b)", f"run.root={tmp_path}/{{a}}, [b]"]
+    shown = OmegaConf.create(start(name, *odd, "--cfg", "job", "--package", "run").stdout)
+    assert shown == {"root": f"{tmp_path}/{{a}}, [b]", "name": "it's, (a=b)"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_reads_its_section_and_refuses_the_others_mistakes(name, write, tmp_path):
     good = write("curate: {run.name: c}\ntrain: {run.name: t}\nevaluate: {run.name: e}", "a b.yaml")
     said = start(name, f"experiment={good}", "--cfg", "job", "--package", "run")
