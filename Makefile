@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.darkroom
 RUNS ?= runs
-# What is not said here accelerate guesses, with a warning, and on a CPU it guesses one thread.
+# Without these, accelerate guesses and warns, and on a CPU it guesses one thread.
 THREADS := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 16))')
 LAUNCH := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process $(THREADS)
 
@@ -27,13 +27,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-env: $(STAMP)  ## build .venv, the environment that the others use
+env: $(STAMP)  ## build .venv, which the other targets use
 
 demo: $(STAMP)  ## curate OpenMoji, fine-tune the built-in model, judge and export it
-	$(BIN)/python -m curate run.name=demo run.root=$(RUNS) dataset.mismatch=0.2
-	$(BIN)/accelerate launch $(LAUNCH) finetune/train.py run.name=demo run.root=$(RUNS) method=locon \
-	  optim.lr=1e-3 optim.batch_size=32 train.samples=7200 heldout.items=32 heldout.every=2400 checkpoint.every=2400
-	$(BIN)/python -m evaluate run.name=demo run.root=$(RUNS) grid.items=64 samples.clip_captions=48
+	$(BIN)/python -m curate experiment=demo run.root=$(RUNS)
+	$(BIN)/accelerate launch $(LAUNCH) finetune/train.py experiment=demo run.root=$(RUNS)
+	$(BIN)/python -m evaluate experiment=demo run.root=$(RUNS)
 	@echo
 	@echo "curation report    $(RUNS)/demo/curate/report.html"
 	@echo "evaluation report  $(RUNS)/demo/evaluate/report.html"
@@ -51,7 +50,7 @@ check: $(STAMP)  ## lint, format, types, import directions
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-fix: $(STAMP)  ## let ruff mend what it can
+fix: $(STAMP)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from curate.decide.laion import LAION_CLIP, LAION_CUTS, LAION_FALSE_KEEP
 from curate.decide.scored import Scored, scored
 from curate.run import cli, folder
-from curate.run.cli import UserError, check, run_arguments
+from curate.run.cli import UserError, check
+from curate.run.provenance import curate_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,8 +53,7 @@ def _of_run(run: str) -> Scored:
     found = scored(curate_dir)
     if found is None:
         raise FileNotFoundError(
-            f"{curate_dir} holds no scored pairs; type: python -m curate "
-            f"{run_arguments(curate_dir.parent)} with the keys of its data set"
+            f"{curate_dir} holds no scored pairs; type: {curate_command(curate_dir.parent)}"
         )
     return found
 

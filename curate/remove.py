@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from curate.run import cli, folder, ledger
-from curate.run.cli import UserError, run_arguments
+from curate.run.cli import UserError
 from curate.run.files import (
     HashingWriter,
     atomic_write,
@@ -22,6 +22,7 @@ from curate.run.files import (
     write_json,
 )
 from curate.run.manifest import Manifest, ShardInfo, read_manifest, stats_path, write_manifest
+from curate.run.provenance import curate_command
 from curate.run.removals import (
     REASON,
     Removals,
@@ -76,7 +77,8 @@ def main() -> None:
         print(f"not in this run: {', '.join(missing[:SHOWN])}{others}; a later curation heeds them")
     if found["pictures"]:
         print(
-            f"{curate_dir / 'report.html'} is gone, too: the curation's own command writes it anew"
+            f"{curate_dir / 'report.html'} is gone, too; to write it again, type: "
+            f"{curate_command(curate_dir.parent)}"
         )
     if found["copies_left"]:
         print(
@@ -122,9 +124,8 @@ def _check(curate_dir: Path, asked: Removals) -> None:
     if damaged:
         raise UserError(
             f"{', '.join(damaged)}: damaged, not what the manifest of {curate_dir.parent} says; nothing "
-            "was changed. Delete each such tar and type python -m curate "
-            f"{run_arguments(curate_dir.parent)} with the keys of its data set, it writes them anew; "
-            "then type this again"
+            "was changed. Delete each such tar, write it again by "
+            f"{curate_command(curate_dir.parent)}; then type this again"
         )
 
 

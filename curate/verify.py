@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
 from curate.run import cli, folder
-from curate.run.cli import UserError, run_arguments
+from curate.run.cli import UserError
 from curate.run.files import read_json, sha256_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
+from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def main() -> None:
     print(f"{len(shards)} shards, {samples} samples, {found} problems")
     if found:
         print(
-            "delete what is damaged (of a shard its tar; never removed.json): the curation's own command "
-            f"writes it anew: python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
+            "delete what is damaged (of a shard its tar; never removed.json); to write it again, type: "
+            f"{curate_command(curate_dir.parent)}"
         )
     sys.exit(EXIT_PROBLEMS if found else 0)
 

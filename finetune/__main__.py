@@ -3,4 +3,4 @@
 from curate.run import cli as command
 from finetune.train import main
 
-command.run(main)
+command.run(main, "train")

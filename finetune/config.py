@@ -10,8 +10,8 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.run.cli import check, register
 from curate.run.config import RunConfig as CuratedRun
+from curate.run.schema import PATH, check, register
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 
@@ -23,7 +23,7 @@ PRECISIONS = ("no", "fp16", "bf16")
 class RunConfig(CuratedRun):
     """Where the run's folder is: ``curate/`` in it holds the shards, training writes ``finetune/``."""
 
-    name: str = "openmoji"
+    name: str = field(default="openmoji", metadata=PATH)
 
 
 @dataclass

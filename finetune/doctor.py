@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curate.run.cli import UserError, run_arguments
+from curate.run.cli import UserError
 from curate.run.manifest import Manifest
+from curate.run.provenance import curate_command
 from finetune.config import TrainConfig
 from finetune.models import refuse_unsupported
 
@@ -34,11 +35,9 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             a held-out picture is also trained on, or the run was started with other settings.
     """
     refuse_unsupported(config.model)
-    retry = (
-        f"type: python -m curate {run_arguments(config.run.folder)} with the keys of its data set"
-    )
     if not manifest.shards_of("train"):
-        raise UserError(f"{config.run.folder / 'curate'} has no pairs to train on; {retry}")
+        retry = curate_command(config.run.folder)
+        raise UserError(f"{config.run.folder / 'curate'} has no pairs to train on; type: {retry}")
     if config.heldout.items and not manifest.shards_of("val"):
         raise UserError(
             f"{config.run.folder / 'curate'} has {manifest.totals['kept']} pairs, none of them held out; "

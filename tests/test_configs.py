@@ -1,13 +1,17 @@
 """Every YAML file composes into its typed schema; a configuration that nothing loads would rot."""
 
+import re
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from curate.pipeline.config import CurateConfig
 from curate.run import cli as command
+from curate.run.experiment import SCHEMAS
 from curate.run.overrides import add_entry
+from curate.run.schema import Typed
 from evaluate.config import EvaluateConfig
 from finetune.config import TrainConfig
 
@@ -47,9 +51,36 @@ def test_every_choice_composes(name, choice):
 
 
 def test_every_file_belongs_to_a_command():
-    known = {group for _, groups in COMMANDS.values() for group in groups} | {"hydra"}
+    known = {group for _, groups in COMMANDS.values() for group in groups}
+    known |= {"hydra", "experiment"}
     assert {path.parent.name for path in CONF.glob("*/*.yaml")} == known
-    assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS)
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS) == set(SCHEMAS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_every_choice_and_the_experiments(name):
+    text = OmegaConf.load(CONF / f"{name}.yaml").hydra.help.template
+    for group in COMMANDS[name][1]:
+        listed = re.search(rf"^\s*{group}=(\S+(?:\n\s*\|\S+)*)", text, re.MULTILINE)[1]
+        old = {"none"} if group == "filters" else set()
+        choices = {path.stem for path in (CONF / group).glob("*.yaml")} - old
+        assert choices <= set(re.findall(r"\w+", listed))
+    assert "experiment=demo|FILE.yaml" in text
+
+
+def test_what_is_a_path_or_named_freely():
+    """Metadata of fields says so; where it is lost, a path with a comma or a bracket ends in an error."""
+    special = Typed.of_registered()
+    for key in (
+        *("run.root", "run.name", "model.path", "clip.name", "heads.aesthetic.path"),
+        *("dataset.root", "dataset.path", "dataset.images_dir", "dataset.index", "dataset.spool"),
+        *("filters.caption.blocklist", "filters.clip_similarity.made_for"),
+    ):
+        assert special.paths.fullmatch(key), key
+    for key in ("dataset.path", "filters.caption.blocklist"):
+        assert special.lists.fullmatch(key), key
+    for key in ("heads.a.path", "filters.columns.a.minimum", "dataset.leave_out.a"):
+        assert special.entries.fullmatch(key), key
 
 
 def test_heads_and_columns_are_typed_like_any_key():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING
 
-from curate.run.cli import check
+from curate.run.schema import PATH, check, register
 
 
 @dataclass
@@ -24,7 +24,7 @@ class ClipConfig:
         batch_size: images or captions at a time; null for the device's default; halved when memory runs out.
     """
 
-    name: str = MISSING
+    name: str = field(default=MISSING, metadata=PATH)
     pretrained: str | None = None
     precision: str = "fp32"
     device: str = "auto"
@@ -53,14 +53,14 @@ class HeadConfig:
         kind: linear (LAION's aesthetic V1 and V2) or nsfw (LAION's detector), see ``heads``.
     """
 
-    path: str
+    path: str = field(metadata=PATH)
     sha256: str | None = None
     kind: str = "linear"
 
     @classmethod
     def of(cls, name: str, values: Any) -> HeadConfig:
         """From a mapping: Hydra cannot add a typed entry to a mapping from the command line."""
-        known = [field.name for field in fields(cls)]
+        known = [known.name for known in fields(cls)]
         sound = isinstance(values, Mapping) and "path" in values and set(values) <= set(known)
         check(sound, f"heads.{name}", values, f"{', '.join(known)}, of which path is needed")
         return cls(**values)
@@ -70,3 +70,6 @@ class HeadConfig:
         digest = self.sha256
         sound = digest is None or re.fullmatch("[0-9a-f]{64}", digest) is not None
         check(sound, "heads.NAME.sha256", digest, "null, or 64 hex digits in lower case")
+
+
+register(ClipConfig, "clip", "clip")

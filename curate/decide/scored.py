@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curate.run.cli import UserError, run_arguments
+from curate.run.cli import UserError
+from curate.run.provenance import curate_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,8 +86,7 @@ def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
         if clip is None:
             raise UserError(
                 f"{curate_dir.parent} was scored by {', '.join(map(_label, found))} in parts, so that a "
-                f"run was interrupted; type: python -m curate {run_arguments(curate_dir.parent)} with "
-                "the keys of its data set, it ends that"
+                f"run was interrupted; to finish it, type: {curate_command(curate_dir.parent)}"
             )
         return None
     for model, parts in found.items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from curate.filters.checks import check_range
 from curate.filters.rule import Rule, within
 from curate.run.cli import check
+from curate.run.schema import PATH
 
 
 @dataclass
@@ -43,7 +44,9 @@ class CaptionFilterConfig:
     repetition_characters: int = 10
     max_word_repetition: float | None = None
     repetition_words: int = 5
-    blocklist: Any = None  # list[str] | str | None, a union that OmegaConf cannot type
+    blocklist: Any = field(
+        default=None, metadata=PATH
+    )  # list[str] | str | None, a union that OmegaConf cannot type
     contacts: str = "keep"
     max_occurrences: int | None = None
 

@@ -12,7 +12,7 @@ from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.image import ImageFilterConfig
 from curate.filters.language import LanguageFilterConfig
 from curate.filters.similarity import ClipSimilarityConfig
-from curate.run.cli import register
+from curate.run.schema import entries, register
 
 
 @dataclass
@@ -27,7 +27,7 @@ class FiltersConfig:
     image: ImageFilterConfig = field(default_factory=ImageFilterConfig)
     caption: CaptionFilterConfig = field(default_factory=CaptionFilterConfig)
     language: LanguageFilterConfig = field(default_factory=LanguageFilterConfig)
-    columns: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict, metadata=entries(BoundsConfig))
     clip_similarity: ClipSimilarityConfig = field(default_factory=ClipSimilarityConfig)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)

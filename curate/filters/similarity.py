@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from curate.filters.checks import check_exclusive
 from curate.filters.rule import Rule, below
 from curate.run.cli import check
+from curate.run.schema import PATH
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ class ClipSimilarityConfig:
     minimum: float | None = None
     fraction: float | None = None
     false_keep_rate: float | None = None
-    made_for: str | None = None
+    made_for: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         key, least = "filters.clip_similarity", self.minimum

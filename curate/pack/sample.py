@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curate.run.provenance import curate_command
 from curate.run.tar import header
 
 # Formats that are stored as they are, by Pillow's names; MPO is a JPEG with more pictures behind it.
@@ -63,8 +64,14 @@ def _members_by_key(path: Path) -> Iterator[dict[str, Any]]:
                 yield {name: files[name] for name in files if name not in _ADDED}
         except tarfile.ReadError as error:
             raise ValueError(
-                f"{path} is damaged ({error.args[0]}); type: python -m curate, it writes it again"
+                f"{path} is damaged ({error.args[0]}); delete it and type: "
+                f"{curate_command(_run_dir(path))}"
             ) from error
+
+
+def _run_dir(shard: Path) -> Path:
+    """Of ``runs/demo/curate/shards/train/000000.tar`` => ``runs/demo``."""
+    return shard.parents[:4][-1]
 
 
 def _sample(path: Path, key: str, files: dict[str, bytes]) -> Sample:

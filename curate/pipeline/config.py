@@ -13,8 +13,8 @@ from curate.decide.config import SplitConfig
 from curate.filters.config import FiltersConfig
 from curate.pack.config import ShardsConfig
 from curate.readers.config import DatasetConfig
-from curate.run.cli import check, register
 from curate.run.config import RunConfig
+from curate.run.schema import check, entries, register
 
 
 @dataclass
@@ -24,7 +24,7 @@ class CurateConfig:
     run: RunConfig = field(default_factory=RunConfig)
     dataset: DatasetConfig = MISSING
     clip: ClipConfig = MISSING
-    heads: dict[str, Any] = field(default_factory=dict)  # HeadConfig, or its values, by name
+    heads: dict[str, Any] = field(default_factory=dict, metadata=entries(HeadConfig))
     filters: FiltersConfig = field(default_factory=FiltersConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     shards: ShardsConfig = field(default_factory=ShardsConfig)
@@ -41,4 +41,3 @@ class CurateConfig:
 
 
 register(CurateConfig, "curate")
-register(ClipConfig, "clip", "clip")

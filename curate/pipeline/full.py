@@ -55,6 +55,10 @@ def run(config: CurateConfig, source: Source) -> None:
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say(previous_run.other_data(curate_dir, config))
     remove_parts(curate_dir)
+    if (
+        old_manifest(curate_dir) is None
+    ):  # else config.yaml describes the shards until they are replaced
+        provenance.write_config(curate_dir / "config.yaml", config)
     removals = read_removals(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     annotations = _annotate(config, spec, source, curate_dir)

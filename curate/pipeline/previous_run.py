@@ -13,10 +13,12 @@ _NOT_DATA = {"limit", "sample", "index", "spool"}  # of a source's configuration
 
 
 def other_data(curate_dir: Path, config: CurateConfig) -> str:
-    """A note if the run of this name, perhaps by accident, was made of other data; else "".
+    """A note if the run of this name has shards of other data, perhaps by accident; else "".
 
-    What was measured for it stays, its shards do not.
+    What was measured for them stays, the shards do not.
     """
+    if not (curate_dir / "shards").is_dir():
+        return ""
     before = provenance.read_config(curate_dir / "config.yaml").get("dataset")
     if not isinstance(before, dict):
         return ""

@@ -34,6 +34,7 @@ from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.files import locked
 from curate.run.folder import DRY_RUN
+from curate.run.overrides import key_of, typed
 from curate.run.removals import read_removals
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; see getrusage(2) of either
@@ -61,8 +62,7 @@ def run(config: CurateConfig, source: Source) -> None:
     print("\n".join(lines(trial, whole, folder)))
     for note in [*chosen.notes, *notes.blind_clip(trial.verdicts, config.clip)]:
         print(f"note: {note}")
-    typed = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :]  # before paths were quoted
-    print(f"next, type: {next_command(typed)}")
+    print(f"next, type: {next_command(typed() or [])}")
 
 
 def choose(source: Source, count: int) -> tuple[Source, Count]:
@@ -174,5 +174,5 @@ def next_command(arguments: list[str]) -> str:
     >>> next_command(["dataset=coco", "dry_run=500", "run.name=my run"])
     "python -m curate dataset=coco 'run.name=my run'"
     """
-    kept = [text for text in arguments if not text.lstrip("+").startswith("dry_run=")]
+    kept = [text for text in arguments if key_of(text) != "dry_run"]
     return shlex.join(["python", "-m", "curate", *kept])

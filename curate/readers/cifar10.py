@@ -7,7 +7,7 @@ import math
 import pickle
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from curate.readers.files import version_of
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.cli import UserError, check
+from curate.run.schema import PATH
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,7 @@ class Cifar10Config(DatasetConfig):
         splits: some of train and test; null takes both.
     """
 
-    root: str = MISSING
+    root: str = field(default=MISSING, metadata=PATH)
     template: str = "a photo of a {label}"
     splits: list[str] | None = None
 

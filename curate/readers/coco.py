@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,6 +20,7 @@ from curate.readers.json_object import json_object
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.cli import UserError
+from curate.run.schema import PATH
 
 _PREFIX = "captions_"
 
@@ -33,7 +34,7 @@ class CocoConfig(DatasetConfig):
         splits: such as [train2017]; null takes every caption file.
     """
 
-    root: str = MISSING
+    root: str = field(default=MISSING, metadata=PATH)
     splits: list[str] | None = None
 
 

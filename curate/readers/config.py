@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from curate.run.cli import check
+from curate.run.schema import check
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -21,6 +21,7 @@ from curate.readers.files import loader, version_of
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.cli import UserError, check
+from curate.run.schema import PATH
 
 IMAGES, REGIONS = "image_data.json", "region_descriptions.json"
 FOLDERS = ("VG_100K", "VG_100K_2")
@@ -38,7 +39,7 @@ class VisualGenomeConfig(DatasetConfig):
         min_region_share: of the image's area; smaller regions say little about the image.
     """
 
-    root: str = MISSING
+    root: str = field(default=MISSING, metadata=PATH)
     captions_per_image: int | None = 5
     min_region_share: float = 0.0
 

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from curate.run.overrides import _is_multirun, add_entry, explain, quote_path
+from curate.run import experiment
+from curate.run.overrides import CONF, explain, is_multirun, prepare, remember
+from curate.run.schema import UserError, check, register, to_dataclass
+
+__all__ = ["UserError", "check", "register", "to_dataclass"]  # of schema.py; most import them here
 
 EXIT_GATE_FAILED = 1
 EXIT_USER_ERROR = 2
@@ -25,20 +28,8 @@ EXIT_UNDECIDABLE = 3
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell says it of cat
 
-Config = TypeVar("Config")
-
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-class UserError(ValueError):
-    """The configuration or the input is wrong; the message says what to type. Ends in exit code 2."""
-
-
-def check(condition: bool, key: str, value: Any, accepted: str) -> None:
-    """Raise a ``UserError`` that names the dotted key, the value, and what is accepted."""
-    if not condition:
-        raise UserError(f"{key}={value} is out of range; accepted: {accepted}. Type {key}=...")
 
 
 def run_arguments(run_dir: Path) -> str:
@@ -53,51 +44,31 @@ def run_arguments(run_dir: Path) -> str:
     return shlex.join(arguments)
 
 
-def register(schema: type, name: str, group: str | None = None) -> None:
-    """Make a dataclass known to Hydra, for a YAML's ``defaults`` list to name first.
+def run(main: Callable[[], Any], section: str = "") -> None:
+    """Run a ``@hydra.main`` function as a command; see ``polite`` for how it ends.
 
-    Names start with an underscore, which keeps schemas out of the choices that Hydra prints.
+    Args:
+        main: the function, decorated.
+        section: its part of an experiment's file, named as its YAML in ``conf``; "" for a function
+            without experiments and help.
     """
-    ConfigStore.instance().store(name=f"_{name}", node=schema, group=group)
-
-
-def to_dataclass(cfg: DictConfig, schema: type[Config]) -> Config:
-    """The configuration as its dataclass; below this line nobody sees a ``DictConfig``.
-
-    Raises:
-        UserError: an unknown key (``+typo=1`` passes Hydra), a missing value, or one out of range.
-    """
-    unknown = sorted(_unknown_keys(cfg))
-    if unknown:
-        raise UserError(f"unknown configuration key {unknown[0]!r}; remove it, or see --help")
-    return OmegaConf.to_object(cfg)  # type: ignore[return-value]
-
-
-def _unknown_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
-    """Keys that were added with ``+`` beside those of the dataclass that types the node."""
-    fields = getattr(OmegaConf.get_type(cfg), "__dataclass_fields__", None)
-    found = []
-    for key in map(str, cfg):
-        if fields is not None and key not in fields:
-            found.append(prefix + key)
-            continue
-        node = None if OmegaConf.is_missing(cfg, key) else cfg._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_none():
-            found += _unknown_keys(node, f"{prefix}{key}.")
-    return found
-
-
-def run(main: Callable[[], Any]) -> None:
-    """Run a ``@hydra.main`` function as a command; see ``polite`` for how it ends."""
     # Two spinning thread pools starve each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with 1
     with exit_codes():
+        if section and {"-h", "--help"} & {*sys.argv[1:]}:
+            print(_help(section))
+            return
         _refuse_multirun_inside_launch()
-        if not _is_multirun():
-            sys.argv[1:] = map(quote_path, map(add_entry, sys.argv[1:]))
+        remember(sys.argv[1:])
+        sys.argv[1:] = experiment.apply(prepare(sys.argv[1:]), section)
         main()
+
+
+def _help(section: str) -> str:
+    """The help in a command's YAML; Hydra's own way there loads every choice of every group first."""
+    return OmegaConf.load(CONF / f"{section}.yaml").hydra.help.template
 
 
 def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -163,7 +134,7 @@ def _leave(message: str) -> None:
 
 def _refuse_multirun_inside_launch() -> None:
     """Accelerate's state survives the first job of a sweep, and the second one dies of it."""
-    if _is_multirun() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if is_multirun(sys.argv[1:]) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "--multirun does not work inside one launch; start one launch for each job instead"
         )

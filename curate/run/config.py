@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from curate.run.cli import check
+from curate.run.schema import PATH, check
 
 
 @dataclass
 class RunConfig:
     """Where the run's folder is: ``<root>/<name>``, relative to the working directory."""
 
-    root: str = "runs"
-    name: str = "${dataset.name}"
+    root: str = field(default="runs", metadata=PATH)
+    name: str = field(default="${dataset.name}", metadata=PATH)
 
     def __post_init__(self) -> None:
         sound = bool(self.name) and "/" not in self.name and not self.name.startswith(".")

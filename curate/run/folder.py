@@ -1,10 +1,12 @@
-"""A run named on the command line: what the commands that ask and mend have in common."""
+"""The argument RUN of the commands that look into a curation or change it."""
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
+
+from curate.run.provenance import curate_command
 
 EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
 
@@ -22,11 +24,11 @@ def parser(command: str, does: str, exit_codes: str = EXIT_CODES) -> ArgumentPar
 
 
 def say_if_unfinished(curate_dir: Path) -> None:
-    """Warn that an answer may be of before: a curation was begun there and has not ended."""
+    """Warn that an answer may be out of date: a curation was begun there and has not ended."""
     if not (curate_dir / "manifest.json").is_file():
         print(
-            f"note: {curate_dir.parent} holds no finished curation; this is what the last one left, and "
-            "the command that was begun finishes it",
+            f"note: {curate_dir.parent} holds no finished curation; this is what the last one left. To "
+            f"finish it, type: {curate_command(curate_dir.parent)}",
             file=sys.stderr,
         )
 

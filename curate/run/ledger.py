@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run.cli import run_arguments
 from curate.run.files import atomic_write, remove_parts
 from curate.run.parquet import reporting_damage
+from curate.run.provenance import curate_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,7 @@ def read_part(
 
     present = schema(path).names
     wanted = None if columns is None else [name for name in columns if name in present]
-    with reporting_damage(path, _remedy(path.parents[1])):
+    with reporting_damage(path, lambda: _remedy(path.parents[1])):
         return pd.read_parquet(path, columns=wanted, filters=filters)
 
 
@@ -124,14 +124,12 @@ def schema(path: Path) -> pa.Schema:
     """Of one file of the ledger."""
     import pyarrow.parquet as pq
 
-    with reporting_damage(path, _remedy(path.parents[1])):
+    with reporting_damage(path, lambda: _remedy(path.parents[1])):
         return pq.read_schema(path)
 
 
 def _remedy(curate_dir: Path) -> str:
-    return (
-        f"type: python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
-    )
+    return f"type: {curate_command(curate_dir.parent)}"
 
 
 def check_complete(ledger: pd.DataFrame, pairs: int) -> None:

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.cli import UserError, run_arguments
+from curate.run.cli import UserError
 from curate.run.files import read_json, write_json
+from curate.run.provenance import curate_command
 
 VERSION = 1
 
@@ -45,16 +46,13 @@ def read_manifest(curate_dir: Path) -> Manifest:
         UserError: the manifest is of another version of this program.
     """
     path = curate_dir / "manifest.json"
-    retry = f"python -m curate {run_arguments(curate_dir.parent)} with the keys of its data set"
     if not path.is_file():
+        retry = curate_command(curate_dir.parent)
         raise FileNotFoundError(f"{curate_dir} holds no finished curation; type: {retry}")
     content = read_json(path)
-    if content is None:
-        raise UserError(f"{path} is damaged; type: {retry}")
-    if content.get("version") != VERSION:
-        raise UserError(
-            f"{path} has version {content.get('version')}, not {VERSION}; type: {retry}"
-        )
+    if content is None or content.get("version") != VERSION:
+        wrong = f"has version {content.get('version')}, not {VERSION}" if content else "is damaged"
+        raise UserError(f"{path} {wrong}; type: {curate_command(curate_dir.parent)}")
     return Manifest(
         shards=tuple(ShardInfo(**shard) for shard in content["shards"]),
         totals=content["totals"],

@@ -1,78 +1,139 @@
-"""What the user typed: values quoted for Hydra, and Hydra's errors in one paragraph."""
+"""What the user typed: kept as typed, values quoted for Hydra, and Hydra's errors in one paragraph."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf.errors import MissingMandatoryValue
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-_PATHS = re.compile(
-    r"(\+{0,2}(?:(?:dataset|run)\.root|run\.name|model\.path|clip\.name"
-    r"|dataset\.(?:path|images_dir|index|spool)|heads\.\w+\.path"
-    r"|filters\.caption\.blocklist|filters\.clip_similarity\.made_for))=(.+)",
-    re.DOTALL,
-)
+from curate.run.schema import Typed
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
-_LISTS = re.compile(r"\+{0,2}(?:dataset\.path|filters\.caption\.blocklist)=\[.*\]", re.DOTALL)
-
-
-_ENTRIES = re.compile(r"(?:filters\.columns|heads)\.\w+[.=]")
-
+_MULTIRUN = ("-m", "--multirun")
 
 _QUOTED = re.compile(  # by the user, who knows the grammar
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.*\$\{.+\}.*""", re.DOTALL
 )
 
-
-_GROUPS = ("dataset", "clip", "filters", "model", "method", "optim", "sampler", "gate")
-
-
 _NOISE = re.compile(
     r"(full_key|object_type|reference_type)\s*[:=]|To append to your config|See https"
 )
 
+_arguments: list[list[str]] = []  # of the command that this process is; see remember()
 
-def add_entry(argument: str) -> str:
-    """Spare the user Hydra's ``++`` where a key is an entry of a mapping, which is named as one likes.
 
-    >>> add_entry("filters.columns.punsafe.maximum=0.5")
-    '++filters.columns.punsafe.maximum=0.5'
+def remember(arguments: Sequence[str]) -> None:
+    """Keep the command line before it is prepared for Hydra, for ``typed``."""
+    _arguments[:] = [list(arguments)]
+
+
+def typed() -> list[str] | None:
+    """The command line as it was typed, without the program; None where no command was started.
+
+    In a job of a sweep (``-m``), with the values of that job.
     """
-    return f"++{argument}" if _ENTRIES.match(argument) else argument
+    if not _arguments:
+        return None
+    arguments = [text for text in _arguments[0] if text not in _MULTIRUN]
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        job = {text.partition("=")[0]: text for text in HydraConfig.get().overrides.task}
+        arguments = [job.get(text.partition("=")[0], text) for text in arguments]
+    return arguments
 
 
-def quote_path(argument: str) -> str:
+def is_override(argument: str) -> bool:
+    """Whether an argument is ``key=value`` and not an option of Hydra's.
+
+    >>> is_override("optim.lr=1e-4"), is_override("--config-dir=conf"), is_override("-m")
+    (True, False, False)
+    """
+    return "=" in argument and not argument.startswith("-")
+
+
+def key_of(override: str) -> str:
+    """The dotted key of an override.
+
+    >>> key_of("++filters.columns.x.minimum=0.5")
+    'filters.columns.x.minimum'
+    """
+    return override.partition("=")[0].lstrip("+~")
+
+
+def prepare(arguments: Sequence[str]) -> list[str]:
+    """Spare the user Hydra's grammar, see ``add_entry`` and ``quote_path``.
+
+    A sweep stays as it is: a comma in it separates values.
+    """
+    if is_multirun(arguments):
+        return list(arguments)
+    special = Typed.of_registered()
+    return [quote_path(add_entry(argument, special), special) for argument in arguments]
+
+
+def add_entry(argument: str, special: Typed | None = None) -> str:
+    """Spare the user Hydra's ``++`` where a key is inside a mapping whose entries are named freely.
+
+    ``filters.columns.punsafe.maximum=0.5`` => ``++filters.columns.punsafe.maximum=0.5``
+    """
+    special = special or Typed.of_registered()
+    return f"++{argument}" if special.entries.fullmatch(argument.partition("=")[0]) else argument
+
+
+def quote_path(argument: str, special: Typed | None = None) -> str:
     """Spare the user Hydra's grammar where a value is a path or a name: ``~`` is home, any sign may occur.
 
-    What the user quoted, and what holds an interpolation, stays as it is.
-
-    >>> quote_path("dataset.root=/a, (1)/b=c")
-    "dataset.root='/a, (1)/b=c'"
-    >>> quote_path("optim.lr=1e-4")
-    'optim.lr=1e-4'
+    ``dataset.root=/a, (1)/b=c`` => ``dataset.root='/a, (1)/b=c'``. What the user quoted, and what
+    holds an interpolation, stays as it is.
     """
-    found = _PATHS.fullmatch(argument)
-    if not found or found[2] == "null" or _LISTS.fullmatch(argument):
+    typed_key, _, value = argument.partition("=")
+    key, special = typed_key.lstrip("+"), special or Typed.of_registered()
+    if value in ("", "null") or not special.paths.fullmatch(key):
         return argument
-    key, value = found[1], os.path.expanduser(found[2])  # noqa: PTH111 (Path's raises for ~nobody)
-    if _QUOTED.fullmatch(value):
-        return f"{key}={value}"
+    if value.startswith("[") and value.endswith("]") and special.lists.fullmatch(key):
+        return argument
+    value = expand_home(value)
+    return f"{typed_key}={value if _QUOTED.fullmatch(value) else quoted(value)}"
+
+
+def expand_home(path: str) -> str:
+    """``~`` and ``~user`` as the shell would have it; unknown users stay."""
+    return os.path.expanduser(path)  # noqa: PTH111 (Path's raises for ~nobody)
+
+
+def quoted(value: str) -> str:
+    r"""A text as a value in Hydra's grammar.
+
+    >>> print(quoted("it's"))
+    'it\'s'
+    """
     # Backslashes count only before a quote and at the end.
     escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), value)
-    return f"{key}='{escaped}'"
+    return f"'{escaped}'"
 
 
-def _is_multirun() -> bool:
-    return bool({"-m", "--multirun"} & set(sys.argv[1:]))
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Whether Hydra is to start one job for each combination of the values."""
+    return any(text in _MULTIRUN for text in arguments)
 
 
-def explain(error: BaseException) -> str:
-    """One paragraph for an error of Hydra's or OmegaConf's: the key, what is wrong, what to type."""
+def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str:
+    """One paragraph for an error of Hydra's or OmegaConf's: the key, what is wrong, what to type.
+
+    Args:
+        error: raised while a configuration was composed.
+        arguments: what it was composed from; None for the command line.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     key = getattr(cause, "full_key", None) or ""
     if isinstance(cause, MissingConfigException) and cause.options:
@@ -84,12 +145,12 @@ def explain(error: BaseException) -> str:
         text += f". Type {group}={near[0] if near else choices[0]}"
     elif isinstance(cause, MissingMandatoryValue):
         text = f"{key} needs a value; type {key}=..."
-    elif unread := next(filter(_needs_quotes, sys.argv[1:]), None):
+    elif unread := next((a for a in arguments if _needs_quotes(a, arguments)), None):
         name, _, value = unread.partition("=")
         text = f"{unread!r} cannot be read; quote a value that holds , = ( or the like for the shell and "
         text += f"again inside: '{name}=\"{value}\"'"
     else:
-        text = f"{_first_line(cause, key)}{_origin(str(error))}"
+        text = f"{_first_line(cause, key)}{_origin(error, cause, arguments)}"
     return f"{text}. See --help for the keys and choices."
 
 
@@ -100,32 +161,49 @@ def _first_line(cause: BaseException, key: str) -> str:
     return f"{key}: {text}" if key and key not in text else text
 
 
-def _needs_quotes(argument: str) -> bool:
+def _needs_quotes(argument: str, arguments: Sequence[str]) -> bool:
     """Whether Hydra cannot read an override, or takes a comma in it for a sweep."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    if "=" not in argument or argument.startswith("-"):
+    if not is_override(argument):
         return False
     try:
         sweep = OverridesParser.create().parse_override(argument).is_sweep_override()
     except HydraException:
         return True
-    return sweep and not _is_multirun()
+    return sweep and not is_multirun(arguments)
 
 
-def _origin(text: str) -> str:
-    """The override of this command line that the error speaks of, and what it may have meant."""
-    words = set(re.findall(r"[\w.]+", text))
-    named = [a for a in sys.argv[1:] if "=" in a and a.lstrip("+~").split("=")[0] in words]
+def _origin(error: BaseException, cause: BaseException, arguments: Sequence[str]) -> str:
+    """The override that the error speaks of, which keys there are, and what it may have meant."""
+    words, keys = set(re.findall(r"[\w.]+", str(error))), _keys_beside(cause)
+    accepted = f"; accepted: {', '.join(keys)}" if keys else ""
+    named = [a for a in arguments if is_override(a) and key_of(a) in words]
     if not named:
-        return ""
-    argument = max(named, key=lambda a: len(a.split("=")[0]))
-    group, dot, rest = argument.lstrip("+~").split("=")[0].partition(".")
+        return accepted
+    argument = max(named, key=lambda a: len(key_of(a)))
+    group, dot, rest = key_of(argument).partition(".")
     meant = ""
-    if group not in _GROUPS:
+    if group not in (groups := _groups()):
         # A dotted name may also be one of a section that is no group, such as samples beside sampler.
-        near = get_close_matches(group, _GROUPS, n=1, cutoff=0.9 if dot else 0.6)
+        near = get_close_matches(group, groups, n=1, cutoff=0.9 if dot else 0.6)
         meant = f"; did you mean {near[0] + dot + rest!r}" if near else ""
-    elif dot and not any(a.startswith(f"{group}=") for a in sys.argv[1:]):
+    elif getattr(cause, "key", None) == group:
+        meant = f"; {group} belongs to another command"
+    elif dot and not any(a.startswith(f"{group}=") for a in arguments):
         meant = f"; if it belongs to another choice of {group}, type {group}=... as well"
-    return f" (from {argument!r}){meant}"
+    return f" (from {argument!r}){accepted}{meant}"
+
+
+def _keys_beside(cause: BaseException) -> list[str]:
+    """The keys that there are where one was not found."""
+    node = getattr(cause, "parent_node", None)
+    missing = isinstance(cause, ConfigAttributeError | ConfigKeyError)
+    if not missing or not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return []
+    return [key for key in map(str, node) if key != "hydra"]
+
+
+def _groups() -> list[str]:
+    """The configuration's groups, which are its folders; those of all commands."""
+    return sorted({path.parent.name for path in CONF.glob("*/*.yaml")} - {"hydra"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,15 +10,19 @@ from curate.run.cli import UserError
 
 
 @contextmanager
-def reporting_damage(path: Path, remedy: str) -> Iterator[None]:
-    """Turn what arrow raises for a damaged ``path`` into a ``UserError``; ``remedy`` says what to do."""
+def reporting_damage(path: Path, remedy: str | Callable[[], str]) -> Iterator[None]:
+    """Turn what arrow raises for a damaged ``path`` into a ``UserError``; ``remedy`` says what to do.
+
+    A function is only called if there is damage.
+    """
     try:
         yield
     except Exception as error:
         if not is_damage(error):
             raise
         said = " ".join(str(error).split())  # arrow's has several lines
-        raise UserError(f"{path} is damaged ({said}); {remedy}") from error
+        advice = remedy if isinstance(remedy, str) else remedy()
+        raise UserError(f"{path} is damaged ({said}); {advice}") from error
 
 
 def is_damage(error: Exception) -> bool:

@@ -1,8 +1,9 @@
-"""What a run was made from: the resolved configuration without secrets, revision, versions."""
+"""What a run was made from: configuration and command line without secrets, revision, versions."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict
@@ -14,7 +15,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from curate.run.cli import run_arguments
 from curate.run.files import write_text
+from curate.run.overrides import key_of, typed
 
 PACKAGES = [
     "accelerate",
@@ -36,9 +39,12 @@ _SECRET = re.compile(r"(^|_)token$|key$|secret|password", re.IGNORECASE)
 def write_config(path: Path, config: Any) -> None:
     """Write a configuration dataclass as YAML, with ``provenance`` beside its own keys.
 
-    No time stamps: the same configuration in the same environment gives the same bytes.
+    Its ``overrides`` are the command line as it was typed; a configuration that no command composed
+    has none. No time stamps: the same command in the same environment gives the same bytes.
     """
     content = {**redacted(asdict(config)), "provenance": provenance()}
+    if (arguments := typed()) is not None:
+        content["provenance"]["overrides"] = [_redacted_override(text) for text in arguments]
     write_text(path, OmegaConf.to_yaml(OmegaConf.create(content)))
 
 
@@ -49,6 +55,26 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return {}
     return content if isinstance(content, dict) else {}  # type: ignore[return-value]
+
+
+def curate_command(run_dir: Path) -> str:
+    """The command that curates a run as it was begun there, to be typed in a shell.
+
+    Where the run's configuration does not say how it was typed, its data set is left to the reader.
+    """
+    known = read_config(run_dir / "curate" / "config.yaml").get("provenance")
+    arguments = known.get("overrides") if isinstance(known, dict) else None
+    if not isinstance(arguments, list):
+        return f"python -m curate {run_arguments(run_dir)} with the keys of its data set"
+    kept = [text for text in map(str, arguments) if key_of(text) not in ("run.name", "run.root")]
+    return f"{shlex.join(['python', '-m', 'curate', *kept])} {run_arguments(run_dir)}"
+
+
+def _redacted_override(text: str) -> str:
+    """An override without its value, if the key says that it is a secret."""
+    key, equals, _ = text.partition("=")
+    secret = equals and any(_SECRET.search(name) for name in key.split("."))
+    return f"{key}=***" if secret else text
 
 
 def redacted(value: Any) -> Any:

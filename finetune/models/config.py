@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.run.cli import UserError, check, register
+from curate.run.schema import PATH, UserError, check, register
 from finetune.prediction_types import PREDICTION_TYPES
 
 PACKAGES = Path(__file__).resolve().parents[2]  # the folder that holds finetune/
@@ -26,7 +26,7 @@ class ModelConfig:
         prediction_type: what the U-Net predicts; null takes what its scheduler says.
     """
 
-    path: str = MISSING
+    path: str = field(default=MISSING, metadata=PATH)
     revision: str | None = None
     variant: str | None = None
     resolution: int = MISSING

@@ -155,7 +155,7 @@ def test_exit_codes(finished):
     assert broken.returncode == 1
     assert f"{SHARD}: missing\n" in broken.stdout
     assert (
-        "(of a shard its tar; never removed.json): the curation's own command writes it anew: python -m"
+        "(of a shard its tar; never removed.json); to write it again, type: python -m curate run.name="
         in (broken.stdout)
     )
     cut(finished / "manifest.json")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from curate.readers.config import DatasetConfig
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
+from curate.run.schema import PATH
 
 
 @dataclass
@@ -19,7 +20,7 @@ class FolderConfig(DatasetConfig):
         root: the folder; images are found in its subfolders, too.
     """
 
-    root: str = MISSING
+    root: str = field(default=MISSING, metadata=PATH)
 
 
 @register_reader("folder", FolderConfig)

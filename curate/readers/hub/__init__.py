@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from curate.readers.config import DatasetConfig
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
+from curate.run.schema import PATH
 
 
 @dataclass
@@ -26,14 +27,14 @@ class HubConfig(DatasetConfig):
         spool: the folder that keeps a stream's samples.
     """
 
-    path: str = MISSING
+    path: str = field(default=MISSING, metadata=PATH)
     config: str | None = None
     split: str = "train"
     revision: str | None = None
     image_column: str | None = None
     caption_column: str | None = None
     streaming: bool = False
-    spool: str = "data/spool"
+    spool: str = field(default="data/spool", metadata=PATH)
 
 
 @register_reader("hub", HubConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -11,6 +11,7 @@ from curate.readers.config import DatasetConfig
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.cli import check
+from curate.run.schema import PATH
 
 
 @dataclass
@@ -23,7 +24,7 @@ class ShardsConfig(DatasetConfig):
         unique_keys: whether keys are unique over all shards; then they are kept without the shard's name.
     """
 
-    path: Any = MISSING
+    path: Any = field(default=MISSING, metadata=PATH)
     caption_field: str | None = None
     unique_keys: bool = False
 

@@ -10,6 +10,7 @@ from curate.readers.config import DatasetConfig
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.cli import check
+from curate.run.schema import PATH, entries
 
 
 @dataclass
@@ -31,7 +32,7 @@ class TableConfig(DatasetConfig):
         index: where the index of ``images_dir`` is kept; null keeps it in that folder.
     """
 
-    path: str = MISSING
+    path: str = field(default=MISSING, metadata=PATH)
     file_type: str | None = None
     columns: list[str] | None = None
     quotes: bool = True
@@ -39,9 +40,9 @@ class TableConfig(DatasetConfig):
     url_column: str | None = None
     caption_columns: list[str] | None = None
     image_column: str | None = None
-    leave_out: dict[str, str] = field(default_factory=dict)
-    images_dir: str | None = None
-    index: str | None = None
+    leave_out: dict[str, str] = field(default_factory=dict, metadata=entries(str))
+    images_dir: str | None = field(default=None, metadata=PATH)
+    index: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -374,6 +374,40 @@ def test_a_run_that_is_made_of_other_data_is_said_to_be_replaced(
     assert "was made of other data (root changed)" in capsys.readouterr().out
 
 
+def test_an_interrupted_curation_can_be_typed_again(
+    config, make_pictures, tmp_path, monkeypatch, capsys
+):
+    command = ["dataset=folder", "dataset.root=/it's here"]
+    monkeypatch.setattr(pipeline.provenance, "typed", lambda: command)
+    curate_dir = config.run.folder / "curate"
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.annotate, "annotate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    with pytest.raises(FileNotFoundError) as missing:
+        read_manifest(curate_dir)
+    said = (
+        "python -m curate dataset=folder 'dataset.root=/it'\"'\"'s here' run.name=small run.root="
+    )
+    assert said in str(missing.value)
+    config.dataset.root, begun = str(make_pictures(tmp_path / "others", 12)), config.dataset.root
+    run(config)
+    assert "other data" not in capsys.readouterr().out  # of which there are no shards
+    finished = (curate_dir / "config.yaml").read_bytes()
+    config.dataset.root = begun
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.annotate, "annotate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert (curate_dir / "config.yaml").read_bytes() == finished  # as the shards still are
+    run(config)
+    assert capsys.readouterr().out.count("was made of other data (root changed)") == 2
+
+
 def test_a_training_whose_shards_are_replaced_is_named(config, capsys):
     run(config)
     (config.run.folder / "finetune").mkdir()

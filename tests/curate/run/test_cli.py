@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
+import curate.pipeline.config  # noqa: F401 (registers the schemas that say what is a path)
 from curate.run import cli as command
 from curate.run.overrides import add_entry, explain, quote_path
 

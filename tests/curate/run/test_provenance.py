@@ -1,11 +1,22 @@
 """The configuration that a run keeps: resolved, without secrets, the same bytes every time."""
 
+import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from curate.run.provenance import provenance, read_config, redacted, write_config
+from curate.run import cli as command
+from curate.run import overrides
+from curate.run.provenance import (
+    curate_command,
+    provenance,
+    read_config,
+    redacted,
+    write_config,
+)
 
 
 @dataclass
@@ -50,3 +61,76 @@ def test_what_is_no_configuration_reads_as_none(tmp_path, content):
 def test_what_was_written_is_read(tmp_path):
     write_config(tmp_path / "config.yaml", Config())
     assert read_config(tmp_path / "config.yaml")["hub"] == {"token": "***", "name": "x"}
+
+
+@pytest.fixture
+def curated(tmp_path):
+    """The folder of a run that was begun by a command with these arguments."""
+
+    def begin(*arguments, root="runs"):
+        overrides.remember(arguments)
+        write_config(tmp_path / root / "mine" / "curate" / "config.yaml", Config())
+        return tmp_path / root / "mine"
+
+    return begin
+
+
+def test_the_command_line_is_kept_as_it_was_typed_but_for_secrets(curated):
+    typed = ["dataset=coco", "dataset.root=/a, b", "++hub.token=hf_abc", "experiment=x.yaml"]
+    run_dir = curated("-m", *typed)
+    path = run_dir / "curate" / "config.yaml"
+    assert read_config(path)["provenance"]["overrides"] == [
+        "dataset=coco", "dataset.root=/a, b", "++hub.token=***", "experiment=x.yaml",
+    ]  # fmt: skip
+    assert "hf_abc" not in path.read_text()
+    once = path.read_bytes()
+    assert (curated(*typed) / "curate" / "config.yaml").read_bytes() == once
+
+
+def test_what_no_command_began_has_no_command_line(tmp_path):
+    write_config(tmp_path / "config.yaml", Config())
+    assert "overrides" not in read_config(tmp_path / "config.yaml")["provenance"]
+
+
+def test_the_command_is_rebuilt_for_the_folder_where_the_run_is_now(curated, tmp_path, monkeypatch):
+    typed = [
+        "dataset=coco",
+        "dataset.root=/it's, b",
+        "run.name=x",
+        "+run.root=/else",
+        "split.val=.1",
+    ]
+    run_dir = curated(*typed)
+    said = curate_command(run_dir)
+    assert shlex.split(said) == [
+        *("python", "-m", "curate", "dataset=coco", "dataset.root=/it's, b", "split.val=.1"),
+        *("run.name=mine", f"run.root={tmp_path / 'runs'}"),
+    ]
+    monkeypatch.chdir(tmp_path)
+    assert shlex.split(curate_command(Path("runs/mine")))[-2:] == ["split.val=.1", "run.name=mine"]
+
+
+@pytest.mark.parametrize("content", [None, "a: [", "run: {name: x}", "provenance: {python: 3}"])
+def test_a_run_of_an_unknown_command_line_leaves_its_data_to_the_reader(tmp_path, content):
+    path = tmp_path / "mine" / "curate" / "config.yaml"
+    if content is not None:
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    said = curate_command(tmp_path / "mine")
+    assert said == (
+        f"python -m curate run.name=mine run.root={tmp_path} with the keys of its data set"
+    )
+
+
+def test_a_job_of_a_sweep_keeps_its_own_values(tmp_path, monkeypatch):
+    (tmp_path / "x.yaml").write_text("curate: {split.test: 0.2}")
+    typed = [f"experiment={tmp_path / 'x.yaml'}", f"run.root={tmp_path}", "split.val=0.2,0.3"]
+    monkeypatch.setattr("sys.argv", ["curate", "-m", *typed])
+    seen = []
+
+    @hydra.main(version_base="1.3", config_path=str(overrides.CONF), config_name="curate")
+    def main(cfg):
+        seen.append((cfg.split.val, cfg.split.test, overrides.typed()))
+
+    command.run(main, "curate")
+    assert seen == [(value, 0.2, [*typed[:2], f"split.val={value}"]) for value in (0.2, 0.3)]

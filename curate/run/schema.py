@@ -1,0 +1,159 @@
+"""Typed schemas of the configuration: registering, checking, and fields that hold more than a type says."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import Field, dataclass, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from hydra.core.config_store import ConfigNode, ConfigStore
+from omegaconf import AnyNode, DictConfig, OmegaConf, StringNode
+from omegaconf.errors import MissingMandatoryValue
+
+Config = TypeVar("Config")
+
+_PATH, _ENTRIES = "path", "entries"
+
+PATH = {_PATH: True}
+"""Metadata of a field for a path, or a name that may hold any sign: the commands quote what is typed.
+
+Typed as ``Any``, the field also takes a list.
+"""
+
+
+class UserError(ValueError):
+    """The configuration or the input is wrong; the message says what to type. Ends in exit code 2."""
+
+
+def check(condition: bool, key: str, value: Any, accepted: str) -> None:
+    """Raise a ``UserError`` that names the dotted key, the value, and what is accepted."""
+    if not condition:
+        raise UserError(f"{key}={value} is out of range; accepted: {accepted}. Type {key}=...")
+
+
+def register(schema: type, name: str, group: str | None = None) -> None:
+    """Make a dataclass known to Hydra, for a YAML's ``defaults`` list to name first.
+
+    Names start with an underscore, which keeps schemas out of the choices that Hydra prints.
+    """
+    ConfigStore.instance().store(name=f"_{name}", node=schema, group=group)
+
+
+def entries(entry: type) -> dict[str, type]:
+    """Metadata of a mapping whose entries the user names; ``entry`` is the schema of one.
+
+    Hydra wants ``++`` before a key that is not there yet; the commands add it.
+    """
+    return {_ENTRIES: entry}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """Which keys of the command line are special, as patterns of the whole dotted key.
+
+    Attributes:
+        paths: of fields with the metadata ``PATH``.
+        lists: those of them that also take a list.
+        entries: of everything inside a mapping with the metadata ``entries``.
+    """
+
+    paths: re.Pattern[str]
+    lists: re.Pattern[str]
+    entries: re.Pattern[str]
+
+    @classmethod
+    def of_registered(cls) -> Typed:
+        """From the schemas that are registered by now, group members included."""
+        paths, lists, inside = [], [], []
+        for prefix, schema in _registered(ConfigStore.instance().repo):
+            for key, hint, known in _walk(schema, prefix):
+                if known.metadata.get(_PATH):
+                    paths.append(key)
+                    lists += [key] if hint is Any else []
+                if _ENTRIES in known.metadata:
+                    inside.append(rf"{key}\.\w+(?:\..+)?")
+        return cls(*(re.compile("|".join(keys) or r"(?!)") for keys in (paths, lists, inside)))
+
+
+def _registered(repo: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, type]]:
+    """The dataclasses that ``register`` stored, each with the pattern its keys begin with."""
+    for name, node in repo.items():
+        if isinstance(node, dict) and name != "hydra":
+            yield from _registered(node, rf"{prefix}{re.escape(name)}\.")
+        elif isinstance(node, ConfigNode) and name.startswith("_"):
+            schema = OmegaConf.get_type(node.node)
+            if is_dataclass(schema):
+                yield prefix, schema
+
+
+def _walk(schema: type, prefix: str) -> Iterator[tuple[str, Any, Field[Any]]]:
+    """Every field of a schema and of those inside it: pattern of its key, type, field."""
+    hints = get_type_hints(schema)
+    for known in fields(schema):
+        key, hint = prefix + re.escape(known.name), hints[known.name]
+        yield key, hint, known
+        inside, below = hint, rf"{key}\."
+        if _ENTRIES in known.metadata:
+            inside, below = known.metadata[_ENTRIES], rf"{key}\.\w+\."
+        if isinstance(inside, type) and is_dataclass(inside):
+            yield from _walk(inside, below)
+
+
+def to_dataclass(cfg: DictConfig, schema: type[Config]) -> Config:
+    """The configuration as its dataclass; below this line nobody sees a ``DictConfig``.
+
+    Raises:
+        UserError: an unknown key (``+typo=1`` passes Hydra), a missing value, or one out of range.
+    """
+    _refuse_unknown(cfg)
+    return OmegaConf.to_object(cfg)  # type: ignore[return-value]
+
+
+def check_given(cfg: DictConfig) -> None:
+    """Check a configuration in which values may still be missing, to be given later.
+
+    Raises:
+        UserError: an unknown key, or a value out of range.
+    """
+    _refuse_unknown(cfg)
+    whole = copy.deepcopy(cfg)
+    _fill(whole)
+    with suppress(MissingMandatoryValue):  # of a number, for which no text can stand
+        OmegaConf.to_object(whole)
+
+
+def _fill(cfg: DictConfig) -> None:
+    """Put some text wherever one is missing, so that the values beside it can be checked."""
+    for key in cfg:
+        if OmegaConf.is_missing(cfg, key) and isinstance(cfg._get_node(key), StringNode | AnyNode):
+            cfg[key] = "missing"
+    for node in _children(cfg).values():
+        _fill(node)
+
+
+def _refuse_unknown(cfg: DictConfig) -> None:
+    """Raise where a key was added with ``+`` beside those of the dataclass that types its node."""
+    if unknown := sorted(_unknown_keys(cfg)):
+        raise UserError(f"unknown configuration key {unknown[0]!r}; remove it, or see --help")
+
+
+def _unknown_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
+    known = getattr(OmegaConf.get_type(cfg), "__dataclass_fields__", None)
+    found = [prefix + key for key in map(str, cfg) if known is not None and key not in known]
+    for key, node in _children(cfg).items():
+        if prefix + key not in found:
+            found += _unknown_keys(node, f"{prefix}{key}.")
+    return found
+
+
+def _children(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The mappings directly inside one."""
+    nodes = {str(key): cfg._get_node(key) for key in cfg if not OmegaConf.is_missing(cfg, key)}
+    return {
+        key: node
+        for key, node in nodes.items()
+        if isinstance(node, DictConfig) and not node._is_none()
+    }
