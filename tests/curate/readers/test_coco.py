@@ -164,4 +164,4 @@ def test_real_coco(shared, tmp_path):
         assert (len(candidates), sum(len(c.captions) for c in candidates)) == (5_000, 25_014)
     assert [c.key for c in by_layout] == [c.key for c in alone.candidates()]
     (note,) = alone.notes
-    assert "val2017 is not there: the 5000 images" in note
+    assert "val2017 is missing: the 5000 images" in note
