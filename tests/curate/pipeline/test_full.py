@@ -1,4 +1,4 @@
-"""The pipeline on small data: complete ledgers, equal bytes, what is counted and what stops it."""
+"""The full run on small data: complete ledgers, equal bytes, notes and errors."""
 
 import hashlib
 import html
@@ -328,25 +328,23 @@ def test_two_processes_never_work_in_one_run(config):
     run(config)
 
 
-def test_a_run_that_is_made_of_other_data_is_said_to_be_replaced(
-    config, make_pictures, tmp_path, capsys
-):
+def test_a_previous_run_on_other_data_is_noted(config, make_pictures, tmp_path, capsys):
     run(config)
     run(config)
     assert "other data" not in capsys.readouterr().out
     config.dataset.root = str(make_pictures(tmp_path / "others", 12))
     run(config)
-    assert "was made of other data (root changed)" in capsys.readouterr().out
+    assert "used other data (root changed)" in capsys.readouterr().out
 
 
-def test_a_training_whose_shards_are_replaced_is_named(config, capsys):
+def test_a_training_on_replaced_shards_is_noted(config, capsys):
     run(config)
     (config.run.folder / "finetune").mkdir()
     run(config)
     assert "was trained on" not in capsys.readouterr().out
     config.split.val = 0.4
     run(config)
-    assert "finetune was trained on the shards that these replace" in capsys.readouterr().out
+    assert "finetune was trained on the previous shards" in capsys.readouterr().out
 
 
 def test_what_other_readers_would_see_turned_or_in_other_colours_is_encoded_anew(config, tmp_path):
