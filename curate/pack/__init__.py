@@ -1,1 +1,1 @@
-"""Kept pairs to WebDataset tars, the same bytes every time."""
+"""Pack the kept pairs into WebDataset tars; the same input gives the same bytes."""

@@ -1,4 +1,4 @@
-"""The bytes that a shard stores for a picture: the source's own wherever any reader sees the same."""
+"""The bytes that a shard stores for an image: the source's own bytes, or the image encoded again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ImageOf = Callable[[dict[str, Any]], bytes]
 
 
 def extension_of(image_format: str, formats: set[str]) -> str:
-    """The one extension of a data set: as configured, or png where every source is PNG, else jpg."""
+    """The image extension of a data set: as configured, or else png if every source is PNG, or jpg."""
     if image_format != "auto":
         return image_format
     return "png" if formats == {"PNG"} else "jpg"
@@ -28,13 +28,13 @@ def extension_of(image_format: str, formats: set[str]) -> str:
 def image_source(
     load: Callable[[str], bytes], table: pd.DataFrame, extension: str, jpeg_quality: int
 ) -> ImageOf:
-    """What gives the bytes for a row: the source's own, or encoded again where they are not plain.
+    """A function from a row to its bytes: the source's own, or encoded again if not ``is_plain``.
 
-    It may be called in several threads, and raises ``UserError`` when the image has changed since it
+    It can be called from several threads, and raises ``UserError`` if the image has changed since it
     was measured.
 
     Args:
-        load: the source's, location => bytes.
+        load: reads an image of the source, location => bytes.
         table: the ledger.
         extension: ``jpg`` or ``png``.
         jpeg_quality: 1 ... 100.
@@ -47,13 +47,13 @@ def image_source(
             data = load(location_of[row["key"]])
         except UnreadableImage as error:
             raise UserError(
-                f"image {row['key']} is gone ({error.reason}); the same command again measures what "
-                "is there"
+                f"image {row['key']} cannot be read any more ({error.reason}); type the same command again, "
+                "which measures the images as they are now"
             ) from error
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             raise UserError(
-                f"image {row['key']} has changed since it was measured; the same command again "
-                "measures what is new"
+                f"image {row['key']} has changed since it was measured; type the same command again, "
+                "which measures what is new"
             )
         if EXTENSIONS.get(row["format"]) == extension and is_plain(data):
             return data
@@ -69,9 +69,9 @@ def images(
     extension: str,
     ahead: int,
 ) -> Generator[bytes]:
-    """The bytes for each row in order; threads of ``pool`` encode ``ahead`` of use if formats differ."""
+    """The bytes of each row in order; if formats differ, ``pool`` encodes up to ``ahead`` rows early."""
     if all(EXTENSIONS.get(row["format"]) == extension for row in rows):
-        # Handing plain copies over would take longer than reading them.
+        # Passing unchanged bytes between threads would take longer than reading them.
         yield from map(image_of, rows)
     else:
         yield from in_order(pool, image_of, rows, ahead)

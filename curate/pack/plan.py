@@ -1,4 +1,4 @@
-"""Which sample goes into which shard, and which shards are already written."""
+"""Decide which sample goes into which shard, and which shards are already written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curate.run.manifest import VERSION, ShardInfo, stats_path
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A shard before it is written: where it goes, and the keys of its samples in order."""
+    """A shard to write: its path, its split, and the keys of its samples in order."""
 
     path: str
     split: str
@@ -23,10 +23,10 @@ class Plan:
 
 
 def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
-    """Deal the keys of each side out to shards of equal size, one more or less, shuffled by hash.
+    """Distribute the keys of each split over shards of equal size (plus or minus one), in hash order.
 
-    A shuffled order gives each shard a bit of everything, which a reader that shuffles a few
-    thousand samples needs; hashing the key makes it the same order for the same data.
+    Hash order mixes the data, because readers shuffle only a few thousand samples at a time; and it
+    is the same for the same data.
     """
     plans = []
     for split, keys in sorted(sides.items()):
@@ -40,13 +40,13 @@ def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
 
 
 def digest(rows: Sequence[dict[str, Any]], settings: str) -> str:
-    """Changes whenever the bytes of the shard with these samples would."""
+    """A hash that changes whenever the bytes of a shard with these samples would change."""
     known = json.dumps([VERSION, settings, rows], sort_keys=True)
     return hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
 
 
 def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None:
-    """The shard if its statistics, which are written last, carry the ``digest`` that is wanted."""
+    """The shard if its statistics, which are written last, hold the digest ``wanted``; else None."""
     path = curate_dir / planned.path
     stats = stats_path(path)
     if not (stats.is_file() and path.is_file() and path.with_suffix(".parquet").is_file()):
@@ -58,7 +58,7 @@ def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None
 
 
 def remove_stale(curate_dir: Path, plans: list[Plan]) -> None:
-    """Delete shards and sidecars that no plan names: they belong to an earlier configuration."""
+    """Delete shards and sidecars of earlier configurations: those that ``plans`` does not name."""
     names = {str(Path(planned.path).with_suffix("")) for planned in plans}
     for path in sorted((curate_dir / "shards").rglob("*.*")):
         stem = path.relative_to(curate_dir).with_suffix("").as_posix().removesuffix("_stats")

@@ -1,4 +1,4 @@
-"""A sample of a shard, and its members in the tar: image, json and txt under one key."""
+"""Read and encode a sample of a shard: its image, json and txt under one key."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from curate.run.provenance import curate_command
 from curate.run.tar import header
 
-# Formats that are stored as they are, by Pillow's names; MPO is a JPEG with more pictures behind it.
+# Formats that are stored unchanged, by Pillow's names; MPO is a JPEG followed by more images.
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
 
 
 IMAGE_EXTENSIONS = tuple(dict.fromkeys(EXTENSIONS.values()))
-_ADDED = ("__url__", "__local_path__")  # by webdataset, to the files of a sample
+_ADDED = ("__url__", "__local_path__")  # keys that webdataset adds to a sample
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of a shard with the captions that were kept, the best first."""
+    """One image of a shard with its kept captions, the most similar first."""
 
     key: str
     image: bytes
@@ -36,11 +36,11 @@ class Sample:
 
 
 def read_shard(path: Path) -> Iterator[Sample]:
-    """The samples of one tar, in order, through webdataset's own reader.
+    """The samples of one tar in order, read by webdataset.
 
     Raises:
-        ValueError: the tar is damaged, members of a sample are not adjacent, or one is missing;
-            names the shard.
+        ValueError: the tar is damaged, or the members of a sample are not adjacent or incomplete;
+            the message names the shard.
     """
     seen: set[str] = set()
     for files in _members_by_key(path):
@@ -54,7 +54,7 @@ def read_shard(path: Path) -> Iterator[Sample]:
 def _members_by_key(path: Path) -> Iterator[dict[str, Any]]:
     """For each key its files by suffix, and the key as ``__key__``.
 
-    The stream is opened here: webdataset would take braces and ``pipe:`` in a path for its own grammar.
+    The file is opened here, because webdataset would interpret braces and ``pipe:`` in its path.
     """
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -88,7 +88,7 @@ def _sample(path: Path, key: str, files: dict[str, bytes]) -> Sample:
 
 
 def encode_sample(sample: Sample, extension: str) -> list[bytes]:
-    """USTAR bytes of a sample in parts: image, json and txt side by side, no times, no owners."""
+    """The USTAR bytes of a sample in parts: image, json and txt in a row, without times and owners."""
     meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
     members = (
         (extension, sample.image),

@@ -1,4 +1,4 @@
-"""From pairs to samples: the kept captions of an image brought together, a few images at a time."""
+"""Turn kept pairs into samples: group the captions of each image, a few images at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _VERDICT = ("kept", "rule", "reason", "status", "duplicate_of", "clip_model", "l
 
 
 class Samples:
-    """The kept images of a ledger as rows of plain values, made when they are asked for."""
+    """The kept images of a ledger; ``rows`` builds their samples on demand."""
 
     def __init__(self, ledger: pd.DataFrame) -> None:
         kept = ledger[ledger["kept"]].drop(columns=list(_VERDICT), errors="ignore")
@@ -31,14 +31,14 @@ class Samples:
         return len(self._images)
 
     def sides(self) -> dict[str, list[str]]:
-        """The keys on each side of the split."""
+        """The keys of each split."""
         return {
             str(side): self._images[(self._sides == side).to_numpy()].tolist()
             for side in self._sides.unique()
         }
 
     def rows(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """One row for each key: ``captions``, the most similar first, ``similarity``, and the rest."""
+        """One row per key: ``captions`` and ``similarity``, the most similar first, then other columns."""
         places = self._images.get_indexer(pd.Index(keys))
         counts = self._starts[places + 1] - self._starts[places]
         ends = np.cumsum(counts)
@@ -58,7 +58,7 @@ def _rounded(values: pd.Series) -> list[float | None]:
 
 
 def _plain(value: Any) -> Any:
-    """A numpy scalar as Python's own; a missing value as None."""
+    """A numpy scalar as a Python value; a missing value as None."""
     if isinstance(value, list):
         return value
     if pd.isna(value):

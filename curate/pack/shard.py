@@ -1,4 +1,4 @@
-"""One shard on disk: a tar of samples, its sidecar table and, last, its statistics."""
+"""Write one shard: a tar of samples, its sidecar table and, last, its statistics."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def write_shard(
 
     Args:
         curate_dir: the folder that ``planned.path`` is relative to.
-        planned: the shard.
-        rows: its samples, see ``samples.Samples.rows``; the columns of the sidecar.
-        digest: of ``rows`` and the settings, see ``plan.digest``; a later run knows the shard by it.
+        planned: the shard to write.
+        rows: its samples, see ``samples.Samples.rows``; also the rows of the sidecar.
+        digest: of ``rows`` and the settings, see ``plan.digest``; later runs recognise the shard by it.
         extension: ``jpg`` or ``png``.
-        images: the bytes to store, one for each row in order.
+        images: the bytes of each row's image, in order.
         progress: called after each sample.
     """
     path = curate_dir / planned.path
-    # Before the tar changes: what a killed writer leaves must not pass for the earlier shard.
+    # Before the tar changes, so that an interrupted write is not mistaken for the earlier shard.
     stats_path(path).unlink(missing_ok=True)
     with atomic_write(path) as stream, HashingWriter(stream) as hashing:
         for row, image in zip(rows, images, strict=True):
@@ -50,7 +50,7 @@ def write_shard(
 
 
 def _write_sidecar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """The samples' table, one row each, as img2dataset puts it beside a tar."""
+    """A table with one row per sample, as img2dataset writes it beside a tar."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -61,7 +61,7 @@ def _write_sidecar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _write_stats(path: Path, info: ShardInfo, digest: str) -> None:
-    """img2dataset's ``_stats.json``, whose presence says that the shard is whole."""
+    """img2dataset's ``_stats.json``; a shard without it is incomplete."""
     stats = {
         "count": info.samples,
         "successes": info.samples,

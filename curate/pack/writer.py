@@ -1,4 +1,4 @@
-"""Write the shards of a data set: those that are not there yet; those of other configurations go."""
+"""Write the missing shards of a data set and delete those of earlier configurations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from curate.pack.shard import write_shard
 from curate.run.manifest import Manifest, ShardInfo, retire
 
 Finished = Callable[[list[ShardInfo], str], Manifest]
-"""All shards in order and their images' extension => the manifest of the finished set."""
+"""All shards in order and the extension of their images => the manifest of the finished set."""
 
 
 def write_shards(
@@ -31,19 +31,19 @@ def write_shards(
 ) -> tuple[list[Plan], Manifest]:
     """Bring ``curate_dir/shards`` up to date with the kept rows of a ledger.
 
-    The old manifest goes before the first file changes: until the last shard is in place it would
-    describe what is gone.
+    The old manifest is removed before the first file changes, because it would describe shards that
+    no longer exist.
 
     Args:
-        curate_dir: the run's curation.
+        curate_dir: the run's ``curate`` folder.
         ledger: all pairs with their verdicts, see ``decide.stage.Verdicts``.
-        load: the source's, location => bytes.
-        config: how samples are packed.
+        load: reads an image of the source, location => bytes.
+        config: the keys ``shards.*``.
         workers: threads that encode images.
         finished: makes the manifest, which the caller writes last.
 
     Raises:
-        UserError: an image has changed or gone since it was measured.
+        UserError: an image has changed or cannot be read any more since it was measured.
     """
     kept = Samples(ledger)
     extension = extension_of(config.image_format, kept.formats)
@@ -61,7 +61,7 @@ def write_shards(
             wanted = digest(rows, settings)
             info = is_written(curate_dir, planned, wanted)
             if info is not None:
-                bar.initial += info.samples  # no part of the rate
+                bar.initial += info.samples  # not counted in the speed
                 bar.update(info.samples)
             else:
                 if not changes:

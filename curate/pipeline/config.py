@@ -29,7 +29,7 @@ class CurateConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     shards: ShardsConfig = field(default_factory=ShardsConfig)
     annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
-    dry_run: int | None = None  # images to try the run on; what it would come to is printed
+    dry_run: int | None = None  # images to try; prints a forecast for the whole data set
 
     def __post_init__(self) -> None:
         self.heads = {

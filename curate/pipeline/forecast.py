@@ -1,4 +1,4 @@
-"""What a trial comes to for the whole set: what stays, with an interval, and time, disk and memory."""
+"""Scale a trial to the whole data set: pairs kept, with an interval, and time, disk and memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from curate.run.intervals import wilson
 COPIES = 2.5
 """Memory of judging and packing as a multiple of the annotations' frame.
 
-Measured at 20,000, 60,000 and 180,000 pairs of one caption each: 2.8 and 2.4 between them.
+Measured as the increase from 20,000 to 60,000 pairs (2.8) and from there to 180,000 (2.4), with one
+caption per image.
 """
-INDEX_BYTES = 85  # per pair, of annotate's four indexes: 64 measured, 85 at the peak of a merge
+INDEX_BYTES = 85  # per pair, in annotate's four indexes; 64 measured, 85 at the peak of a merge
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How much there is."""
+    """A number of images and of their pairs."""
 
     images: int
     pairs: int
@@ -31,16 +32,19 @@ class Count:
 
 @dataclass(frozen=True)
 class Trial:
-    """What was seen of the chosen images; times in seconds.
+    """Measurements of a trial.
 
     Attributes:
-        start_s: until the first of them were scored, the model's loading included.
-        image_s: for each image from then on.
-        kept_s: for each kept image, to be read again and packed.
-        source_bytes: of the images' files.
-        frame_bytes: of the annotations in memory, without embeddings.
-        embedding_bytes: of one picture's or one caption's embedding.
-        peak_bytes: of this process so far.
+        count: images and pairs of the trial.
+        start_s: seconds to load the model and score the first images.
+        image_s: seconds per image after that.
+        kept_s: seconds to read again and pack one kept image.
+        source_bytes: size of the image files.
+        annotation_bytes: size of the annotations on disk.
+        shard_bytes: size of the kept samples in tars.
+        frame_bytes: size of the annotations in memory, without embeddings.
+        embedding_bytes: size of the embedding of one image or caption.
+        peak_bytes: peak memory of this process so far.
     """
 
     count: Count
@@ -57,35 +61,34 @@ class Trial:
 
     @property
     def kept_images(self) -> int:
-        """Images with a caption that stays."""
+        """Images with a kept caption."""
         table = self.verdicts.ledger
         return int(table.loc[table["kept"], "key"].nunique())
 
 
 def lines(trial: Trial, whole: Count, folder: Path) -> Iterator[str]:
-    """The trial's figures, scaled to the whole."""
+    """The trial's figures, scaled to the whole data set, as lines for the terminal."""
     seen = trial.count
     yield (
         f"dry run: {seen.images:,} of {whole.images:,} images ({seen.pairs:,} of {whole.pairs:,} pairs), "
         "chosen by hash"
     )
-    yield from _losses(trial, whole)
+    yield from _dropped(trial, whole)
     cut, cut_by = trial.verdicts.cut, trial.verdicts.cut_by
     yield f"cut: {cut_by}" if cut is None else f"cut: similarity >= {cut:.4f} ({cut_by})"
     kept_pairs = int(trial.verdicts.ledger["kept"].sum())
     yield _kept("pairs", kept_pairs / seen.pairs, seen.images, whole.pairs)
     yield _kept("images", trial.kept_images / seen.images, seen.images, whole.images)
-    yield "  95% Wilson intervals, an image with its captions being one trial; copies of each other that"
-    yield "  only the whole brings together are not in them"
+    yield "  95% Wilson intervals over images, without duplicates that only the whole data set would show"
     yield from _costs(trial, whole, folder)
-    yield f"kept for a look: {folder.parent}; python -m curate.calibrate {shlex.quote(str(folder.parent))}"
+    yield f"results: {folder.parent}; try python -m curate.calibrate {shlex.quote(str(folder.parent))}"
 
 
-def _losses(trial: Trial, whole: Count) -> Iterator[str]:
-    yield f"{'rule':<24}{'taken':>8}{'share':>9}{'of the whole':>15}"
-    for rule, taken in trial.verdicts.steps:
-        share = taken / trial.count.pairs
-        yield f"{rule:<24}{taken:>8,}{share:>9.1%}{round(share * whole.pairs):>15,}"
+def _dropped(trial: Trial, whole: Count) -> Iterator[str]:
+    yield f"{'rule':<24}{'dropped':>8}{'share':>9}{'of all pairs':>15}"
+    for rule, dropped in trial.verdicts.steps:
+        share = dropped / trial.count.pairs
+        yield f"{rule:<24}{dropped:>8,}{share:>9.1%}{round(share * whole.pairs):>15,}"
 
 
 def _kept(what: str, share: float, trials: int, whole: int) -> str:
@@ -103,24 +106,24 @@ def _costs(trial: Trial, whole: Count, folder: Path) -> Iterator[str]:
     yield (
         f"time: {_duration(trial.start_s)} until the first pairs are scored, then "
         f"{1 / trial.image_s:,.1f} images/s: {_duration(measuring)}; packing {_duration(packing)}; "
-        f"together {_duration(trial.start_s + measuring + packing)}"
+        f"total {_duration(trial.start_s + measuring + packing)}"
     )
     written = (trial.shard_bytes + trial.annotation_bytes) * scale
     free = shutil.disk_usage(folder).free
     yield (
         f"disk: shards {_size(trial.shard_bytes * scale)}, annotations "
-        f"{_size(trial.annotation_bytes * scale)}; {_size(free)} are free"
-        f"{'' if written < free else ', which is NOT ENOUGH: name another disk by run.root=FOLDER'}; "
+        f"{_size(trial.annotation_bytes * scale)}; {_size(free)} free"
+        f"{'' if written < free else ', NOT ENOUGH: choose another disk with run.root=FOLDER'}; "
         f"images to read {_size(trial.source_bytes * scale)}"
     )
     yield f"memory: about {_size(peak_bytes(trial, whole))} at the peak{_gpu()}"
 
 
 def peak_bytes(trial: Trial, whole: Count) -> float:
-    """Memory for the whole: what this process took, and the most that grows with the pairs.
+    """Peak memory for the whole data set: this process, plus what grows with the number of pairs.
 
-    The index is gone when judging begins; judging holds the frame, and three embeddings for each
-    pair of the null.
+    That is the larger of two: annotating holds the indexes; judging, which starts after they are
+    freed, holds the frame and three embeddings for each pair of the null.
     """
     frame = COPIES * trial.frame_bytes * whole.pairs / trial.count.pairs
     null = 3 * trial.embedding_bytes * min(whole.pairs, MAX_PAIRS)
@@ -136,7 +139,7 @@ def _gpu() -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Two units at most.
+    """Seconds as text, in at most two units.
 
     >>> _duration(0.4), _duration(75), _duration(7_300), _duration(400_000)
     ('0.4 s', '1 min 15 s', '2 h 1 min', '4 d 15 h')
@@ -153,7 +156,7 @@ def _duration(seconds: float) -> str:
 
 
 def _size(count: float) -> str:
-    """Decimal units, as disks are sold.
+    """Bytes as text, in decimal units.
 
     >>> _size(999), _size(1_500_000), _size(2.5e12)
     ('999 B', '1.5 MB', '2.5 TB')

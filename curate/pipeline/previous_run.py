@@ -1,4 +1,4 @@
-"""What a curation takes the place of: an earlier one of the same name, and what was made from it."""
+"""Notes on the previous run of the same name: other data, or a training on its shards."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from curate.pipeline.config import CurateConfig
 from curate.run import provenance
 from curate.run.manifest import Manifest
 
-_NOT_DATA = {"limit", "sample", "index", "spool"}  # of a source's configuration
+_NOT_DATA = {"limit", "sample", "index", "spool"}  # keys of ``dataset`` that do not name the data
 
 
 def other_data(curate_dir: Path, config: CurateConfig) -> str:
     """A note if the run of this name has shards of other data, perhaps by accident; else "".
 
-    What was measured for them stays, the shards do not.
+    Their annotations stay in the cache; the shards are replaced.
     """
     if not (curate_dir / "shards").is_dir():
         return ""
@@ -28,18 +28,18 @@ def other_data(curate_dir: Path, config: CurateConfig) -> str:
     if not changed:
         return ""
     return (
-        f"note: {config.run.folder} was made of other data ({', '.join(changed)} changed); its "
-        "shards and reports are replaced. Another run.name= keeps them"
+        f"note: the previous run in {config.run.folder} used other data ({', '.join(changed)} changed); "
+        "its shards and reports are replaced. To keep them, type another run.name="
     )
 
 
 def training(curate_dir: Path, old: Manifest | None, new: Manifest) -> str:
-    """A note if there is a training on shards that are no more, which could not go on; else ""."""
+    """A note if there is a training on the previous shards, which cannot resume now; else ""."""
     folder = curate_dir.with_name("finetune")
     if old is None or old.shards == new.shards or not folder.is_dir():
         return ""
     return (
-        f"note: {folder} was trained on the shards that these replace, and neither goes on nor is judged "
-        "with them. To train on these, curate under another run.name=; to have the former back, curate "
-        "as before"
+        f"note: {folder} was trained on the previous shards, which are replaced: it can neither resume nor "
+        "be judged with the new ones. To train on the new shards, curate under another run.name=; to "
+        "restore the previous ones, curate with the previous settings"
     )

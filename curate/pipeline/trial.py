@@ -1,4 +1,4 @@
-"""The trial ``dry_run=N``: a few images all the way, and what the whole set would come to."""
+"""The trial ``dry_run=N``: curate N images without writing shards, and print a forecast for all."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ from curate.run.overrides import key_of, typed
 from curate.run.removals import read_removals
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; see getrusage(2) of either
-WARM_UP = 64  # images at most that pass before the speed is taken
+WARM_UP = 64  # at most as many images are scored before the speed is measured
 
 _Result = TypeVar("_Result")
 
 
 def run(config: CurateConfig, source: Source) -> None:
-    """Measure and judge ``config.dry_run`` images, and print what all of them would come to.
+    """Measure and judge ``config.dry_run`` images, and print a forecast for the whole data set.
 
-    Nothing of the run itself is touched; an earlier trial is replaced.
+    The run itself is not changed; the previous trial is replaced.
 
     Raises:
         UserError: too much is unreadable.
@@ -66,9 +66,9 @@ def run(config: CurateConfig, source: Source) -> None:
 
 
 def choose(source: Source, count: int) -> tuple[Source, Count]:
-    """The ``count`` images of least hash, in their order, and how much the whole holds; one pass.
+    """The ``count`` images with the lowest hashes, in input order, and the size of the whole; one pass.
 
-    A hash picks evenly from everywhere, and the same images each time. Memory is that of the chosen.
+    Hashes sample the whole evenly and choose the same images each time. Only these are in memory.
     """
     images = pairs = 0
 
@@ -85,12 +85,12 @@ def choose(source: Source, count: int) -> tuple[Source, Count]:
 
 
 def _rank(key: str) -> bytes:
-    """Another order than those of ``dataset.sample`` and ``dataset.shard``, which may have chosen before."""
+    """A hash independent of those that ``dataset.sample`` and ``dataset.shard`` choose by."""
     return hashlib.blake2b(key.encode(), digest_size=8, salt=b"dry_run").digest()
 
 
 def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
-    """Annotate, decide, and pack into nothing."""
+    """Annotate, decide, and encode the samples without writing them."""
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     measured, start_s, image_s = _measure(config, spec, chosen, folder / "annotations")
     verdicts = judge(
@@ -126,14 +126,14 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
 def _measure(
     config: CurateConfig, spec: AnnotationSpec, chosen: Source, folder: Path
 ) -> tuple[Annotations, float, float]:
-    """Annotate in two goes: the seconds of the first, which warms up, and of each image of the second."""
+    """Annotate in two steps; return the seconds of the warm-up and, after it, the seconds per image."""
     scorer = cache(lambda: load_clip(config.clip))
     images = list(chosen.candidates())
     first = images[: min(WARM_UP, -(-len(images) // 10))]
 
-    def measure(part: list[Candidate], most_rejected: float) -> Annotations:
+    def measure(part: list[Candidate], max_reject_rate: float) -> Annotations:
         source = replace(chosen, candidates=lambda: iter(part), total=len(part))
-        limits = replace(config.annotate, max_reject_rate=most_rejected)
+        limits = replace(config.annotate, max_reject_rate=max_reject_rate)
         return annotate(source, folder, limits, spec, scorer)
 
     def warm_up() -> None:
@@ -146,14 +146,15 @@ def _measure(
     return measured, start_s, rest_s / rest if rest else start_s
 
 
-def _timed(does: Callable[[], _Result]) -> tuple[_Result, float]:
+def _timed(function: Callable[[], _Result]) -> tuple[_Result, float]:
+    """The result of ``function`` and the seconds it took."""
     start = time.monotonic()
-    result = does()
+    result = function()
     return result, time.monotonic() - start
 
 
 def _packed_bytes(source: Source, verdicts: Verdicts, kept: Samples) -> int:
-    """What the kept samples take in tars, as long as no image has to be encoded anew."""
+    """The size of the kept samples in tars, if no image has to be encoded again."""
     table = verdicts.ledger[verdicts.ledger["kept"]].drop_duplicates("key")
     location_of = dict(zip(table["key"], table["location"], strict=True))
     total = 0
@@ -162,14 +163,14 @@ def _packed_bytes(source: Source, verdicts: Verdicts, kept: Samples) -> int:
             try:
                 image = source.load(location_of[row["key"]])
             except UnreadableImage:
-                continue  # it could be read a minute ago: the run itself will say so
+                continue  # it has changed since it was measured; the run itself reports that
             sample = Sample(row["key"], image, tuple(row["captions"]), row)
             total += sum(map(len, encode_sample(sample, "jpg")))
     return total
 
 
 def next_command(arguments: list[str]) -> str:
-    """The command of the whole: the trial's without ``dry_run``.
+    """The command for the whole data set: the trial's without ``dry_run``.
 
     >>> next_command(["dataset=coco", "dry_run=500", "run.name=my run"])
     "python -m curate dataset=coco 'run.name=my run'"

@@ -1,4 +1,4 @@
-"""Numbers of pairs beside the expression that gives them from the ledger, for readers to check."""
+"""Counts with the expression on the ledger that computes them, so that readers can check."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from curate.report import page
 
 
 def pairs(value: int, query: str = "") -> page.Count:
-    """``value`` pairs, which is how many ``query`` finds; without a query all of them."""
+    """``value`` pairs: the rows that ``query`` finds; without a query, all rows."""
     return page.Count(int(value), f"len(ledger.query({query!r}))" if query else "len(ledger)")
 
 
 def images(value: int, query: str) -> page.Count:
-    """``value`` different images among the pairs that ``query`` finds."""
+    """``value`` images: the distinct keys among the pairs that ``query`` finds."""
     return page.Count(int(value), f'ledger.query({query!r})["key"].nunique()')
 
 
 def among(column: str, values: Iterable[str]) -> str:
-    """The query for one of some texts in a column.
+    """The query for rows whose column holds one of ``values``.
 
     >>> among("reason", ["duplicate"]), among("source", ["a", "b"])
     ("reason == 'duplicate'", "source in ['a', 'b']")
@@ -32,21 +32,21 @@ def among(column: str, values: Iterable[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
-    """``page.table`` and, folded away below it, the expressions of its counts."""
+    """``page.table`` and, in a closed list below it, the expressions of its counts."""
     rows = [list(row) for row in rows]
     counts = [cell for row in rows for cell in row if isinstance(cell, page.Count)]
     return page.table(head, rows) + listing(counts)
 
 
 def listing(counts: Iterable[page.Count]) -> Markup:
-    """The expressions, folded away, one on a line with what it gives."""
+    """A closed list of the expressions, one per line with its result."""
     lines = dict.fromkeys(f"{count.expression}  # {count.value}" for count in counts)
     body = Markup("<pre>{}</pre>").format("\n".join(lines))
     return page.details("The queries behind these numbers", body)
 
 
 def loading(curate_dir: Path) -> Markup:
-    """What to paste before any of the expressions."""
+    """The Python code that loads the ledger for the expressions."""
     lines = (
         "import pandas as pd",
         "",

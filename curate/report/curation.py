@@ -1,4 +1,4 @@
-"""The curation report: one page that accounts for every pair and shows what the rules did."""
+"""The curation report: one HTML page on which pairs were kept, which were dropped, and why."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def write(
     """Write the report as one HTML file.
 
     Args:
-        curate_dir: the run's curation, which gets ``report.html``.
+        curate_dir: the run's ``curate`` folder; ``report.html`` is written there.
         settings: the whole configuration as nested dictionaries; secrets are redacted here.
-        verdicts: of all pairs.
-        figures: those of ``figures.summarise``.
-        load: the source's, location => bytes.
+        verdicts: on all pairs.
+        figures: from ``figures.summarise``.
+        load: reads an image of the source, location => bytes.
     """
     title = f"Curation of {settings['run']['name']}"
     subtitle = (
@@ -59,13 +59,14 @@ def _sections(
     pictures: Pictures,
 ) -> list[Section]:
     ledger = verdicts.ledger
-    where = _ledger(curate_dir) + funnel.section(verdicts, figures)
+    overview = _ledger(curate_dir) + funnel.section(verdicts, figures)
     found = [
-        Section("Where the pairs went", "funnel", where),
+        Section("Pairs kept and dropped", "funnel", overview),
         Section("Similarity and the cut", "similarity", similarity.section(verdicts, figures)),
     ]
     if "planted" in figures:
         found.append(Section("Planted mismatches", "planted", planted.section(figures["planted"])))
+    rates = drop_rates.section(verdicts)
     return [
         *found,
         *sheets.around_cut(verdicts, pictures),
@@ -73,23 +74,26 @@ def _sections(
         *sheets.by_reason(verdicts, pictures),
         *sheets.unreadable(verdicts),
         Section("Duplicates", "duplicates", duplicates.section(ledger, pictures)),
-        Section("What the filter takes away", "loss", drop_rates.section(verdicts)),
+        Section("Which kinds of pairs the rules drop more often", "drop-rates", rates),
         Section("Licences", "licences", licences.section(ledger)),
         Section("Settings", "settings", _settings(settings)),
     ]
 
 
 def _ledger(curate_dir: Path) -> Markup:
-    """How to get at the pairs behind a number."""
-    explained = (
-        "Each number of pairs answers a query: point at the number, or unfold the list below its table. "
-        "Without len( ) the query gives the pairs themselves. To begin, type in Python:"
+    """How to list the pairs behind a number."""
+    text = (
+        "Every number of pairs comes from a query: hover over the number, or open the list below its "
+        "table. Without len( ) the query returns the pairs themselves. Load the ledger in Python first:"
     )
-    return page.paragraph(explained, "note") + counts.loading(curate_dir)
+    return page.paragraph(text, "note") + counts.loading(curate_dir)
 
 
 def _settings(settings: Mapping[str, Any]) -> Markup:
     from curate.run.provenance import provenance, redacted
 
     content = {**redacted(dict(settings)), "provenance": provenance()}
-    return page.details("Everything", Markup("<pre>{}</pre>").format(OmegaConf.to_yaml(content)))
+    return page.details(
+        "All settings, with the versions used",
+        Markup("<pre>{}</pre>").format(OmegaConf.to_yaml(content)),
+    )

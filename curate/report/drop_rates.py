@@ -1,4 +1,4 @@
-"""What the filter takes away by kind of pair: what it is biased against without having been told."""
+"""The section on drop rates by kind of pair: biases of the rules that nobody configured."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from curate.report.funnel import READABLE
 from curate.report.similarity import reaching
 from curate.run.intervals import shown, wilson
 
-CLEARLY = 1.1  # times the share of the whole; below, a difference may be certain and yet not matter
+CLEARLY = 1.1  # times the rate of all pairs; below that, even a certain difference hardly matters
 _MOST_NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A kind of pair: what is measured, the range or value, and the query for it."""
+    """A kind of pair: what is measured, the range or value, and its query."""
 
     measure: str
     label: str
@@ -32,33 +32,33 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
-    """How many pairs of a bucket a filter saw and how many it took, each with its query."""
+class DropRate:
+    """How many pairs of a bucket the rules checked and how many they dropped, each with its query."""
 
     bucket: Bucket
-    seen: page.Count
-    lost: page.Count
+    checked: page.Count
+    dropped: page.Count
 
     @property
     def share(self) -> float:
-        """Lost of seen."""
-        return self.lost.value / self.seen.value
+        """The share of the checked pairs that was dropped."""
+        return self.dropped.value / self.checked.value
 
 
 def section(verdicts: Verdicts) -> Markup:
-    """The losses to the similarity cut, where it took any, and those to all rules together."""
+    """The drop rates of the similarity cut, if it dropped any pair, and those of all rules together."""
     ledger = verdicts.ledger
     kinds = [(bucket, mask(ledger, bucket.query)) for bucket in buckets(ledger)]
-    everything = _of("any rule", losses(ledger, kinds, READABLE, "reason != ''"))
+    everything = _of("any rule", rates(ledger, kinds, READABLE, "reason != ''"))
     if not (ledger["rule"] == SIMILARITY).any():
         return everything
-    seen = f"{among('rule', reaching(verdicts))} and clip_similarity.notna()"
-    cut = _of("the similarity cut", losses(ledger, kinds, seen, among("rule", [SIMILARITY])))
-    return cut + page.details("Lost to any rule", everything)
+    checked = f"{among('rule', reaching(verdicts))} and clip_similarity.notna()"
+    found = rates(ledger, kinds, checked, among("rule", [SIMILARITY]))
+    return _of("the similarity cut", found) + page.details("Dropped by any rule", everything)
 
 
 def buckets(ledger: pd.DataFrame) -> Iterator[Bucket]:
-    """The kinds that the columns of the ledger can tell."""
+    """The kinds of pairs that the ledger's columns allow."""
     for column in ("source", "language"):
         if column in ledger:
             names = ledger[column].fillna("").value_counts().index[:_MOST_NAMES]
@@ -70,12 +70,12 @@ def buckets(ledger: pd.DataFrame) -> Iterator[Bucket]:
     yield from _ranges("width / height", "width / height", (0, 0.5, 0.9, 1.1, 2))
     yield from _sides((1, 128, 256, 512, 1024))
     if "text_share" in ledger:
-        yield from _ranges("share of text in the picture", "text_share", (0, 0.01, 0.05, 0.2))
+        yield from _ranges("share of text in the image", "text_share", (0, 0.01, 0.05, 0.2))
 
 
 def _words(starts: tuple[int, ...]) -> Iterator[Bucket]:
     for start, end in zip(starts, (*starts[1:], None), strict=True):
-        count, measure = r"caption.str.count('\\S+')", "words of the caption"
+        count, measure = r"caption.str.count('\\S+')", "words in the caption"
         if end is None:
             yield Bucket(measure, f"{start} and more", f"{count} >= {start}")
         else:
@@ -83,7 +83,7 @@ def _words(starts: tuple[int, ...]) -> Iterator[Bucket]:
 
 
 def _ranges(measure: str, expression: str, starts: tuple[float, ...]) -> Iterator[Bucket]:
-    """From each start up to the next, which is not part of it."""
+    """From each start up to the next, exclusive."""
     for start, end in zip(starts, (*starts[1:], None), strict=True):
         query = f"{expression} >= {start}"
         if end is None:
@@ -102,31 +102,33 @@ def _sides(starts: tuple[int, ...]) -> Iterator[Bucket]:
             yield Bucket("shorter side, px", f"{start}–{end - 1}", query)
 
 
-def losses(
-    ledger: pd.DataFrame, kinds: Sequence[tuple[Bucket, np.ndarray]], seen: str, lost: str
-) -> list[Loss]:
-    """The whole, then the buckets that hold pairs, of measures that tell pairs apart.
+def rates(
+    ledger: pd.DataFrame, kinds: Sequence[tuple[Bucket, np.ndarray]], checked: str, dropped: str
+) -> list[DropRate]:
+    """The rate of all pairs, then of each bucket; empty buckets and measures with one are left out.
 
     Args:
         ledger: all rows.
-        kinds: of ``buckets``, each with its rows as a mask (N,).
-        seen: the query for the pairs that the filter saw.
-        lost: for those that it took.
+        kinds: the ``buckets``, each with its rows as a mask (N,).
+        checked: the query for the pairs that the rules checked.
+        dropped: the query for those that they dropped.
     """
-    saw, took = mask(ledger, seen), mask(ledger, lost)
-    whole = Bucket("all", "", "")
-    found = [Loss(whole, counts.pairs(saw.sum(), seen), _lost(saw & took, seen, lost))]
+    is_checked, is_dropped = mask(ledger, checked), mask(ledger, dropped)
+    count = counts.pairs(is_checked.sum(), checked)
+    found = [
+        DropRate(Bucket("all", "", ""), count, _dropped(is_checked & is_dropped, checked, dropped))
+    ]
     for bucket, rows in kinds:
-        within, inside = saw & rows, f"{seen} and ({bucket.query})"
+        within, inside = is_checked & rows, f"{checked} and ({bucket.query})"
         if within.any():
             count = counts.pairs(within.sum(), inside)
-            found.append(Loss(bucket, count, _lost(within & took, inside, lost)))
-    sizes = Counter(loss.bucket.measure for loss in found)
-    return [found[0], *(loss for loss in found[1:] if sizes[loss.bucket.measure] > 1)]
+            found.append(DropRate(bucket, count, _dropped(within & is_dropped, inside, dropped)))
+    sizes = Counter(rate.bucket.measure for rate in found)
+    return [found[0], *(rate for rate in found[1:] if sizes[rate.bucket.measure] > 1)]
 
 
-def _lost(rows: np.ndarray, seen: str, lost: str) -> page.Count:
-    return counts.pairs(rows.sum(), f"{seen} and {lost}")
+def _dropped(rows: np.ndarray, checked: str, dropped: str) -> page.Count:
+    return counts.pairs(rows.sum(), f"{checked} and {dropped}")
 
 
 def mask(ledger: pd.DataFrame, query: str) -> np.ndarray:
@@ -134,77 +136,83 @@ def mask(ledger: pd.DataFrame, query: str) -> np.ndarray:
     return np.asarray(ledger.eval(query), dtype=bool)
 
 
-def worst(found: list[Loss]) -> list[Loss]:
-    """The buckets that lose clearly more than the pairs outside them.
+def highest(found: list[DropRate]) -> list[DropRate]:
+    """The buckets of which clearly more pairs are dropped than of the pairs outside them.
 
-    Of these the 95 % intervals lie wholly above (chance does that to one bucket in 300), and the
-    share is ``CLEARLY`` times that of the whole, which comes first in ``found``.
+    The 95 % interval of such a bucket lies wholly above that of the other pairs (which chance alone
+    does to one bucket in 300), and its rate is more than ``CLEARLY`` times that of all pairs, which
+    come first in ``found``.
     """
-    whole, rest = found[0], found[1:]
+    everything, rest = found[0], found[1:]
     return [
-        loss
-        for loss in rest
-        if loss.share > CLEARLY * whole.share
-        and wilson(loss.lost.value, loss.seen.value)[0]
-        > wilson(whole.lost.value - loss.lost.value, whole.seen.value - loss.seen.value)[1]
+        rate
+        for rate in rest
+        if rate.share > CLEARLY * everything.share
+        and wilson(rate.dropped.value, rate.checked.value)[0]
+        > wilson(
+            everything.dropped.value - rate.dropped.value,
+            everything.checked.value - rate.checked.value,
+        )[1]
     ]
 
 
-def _of(rule: str, found: list[Loss]) -> Markup:
-    title = page.heading(f"Lost to {rule}")
-    if not found[0].seen.value:
-        return title + page.paragraph("No pair came this far.")
-    marked = worst(found)
+def _of(rule: str, found: list[DropRate]) -> Markup:
+    title = page.heading(f"Dropped by {rule}")
+    if not found[0].checked.value:
+        return title + page.paragraph("Earlier rules dropped all pairs.")
+    marked = highest(found)
     rows = [
         [
-            loss.bucket.measure,
-            Markup("{}").format(page.quote(loss.bucket.label, 40)),
-            loss.seen,
-            loss.lost,
-            shown(loss.lost.value, loss.seen.value),
-            page.badge("warn", "loses more") if loss in marked else Markup(""),
+            rate.bucket.measure,
+            Markup("{}").format(page.quote(rate.bucket.label, 40)),
+            rate.checked,
+            rate.dropped,
+            shown(rate.dropped.value, rate.checked.value),
+            page.badge("warn", "higher") if rate in marked else Markup(""),
         ]
-        for loss in found
+        for rate in found
     ]
-    table = counts.table(["kind", "", "pairs", "lost", "share [95 %]", ""], rows)
-    caption = f"Share of the pairs of each kind that {rule} took, with 95 % intervals; the line is the whole."
+    table = counts.table(["kind", "", "pairs", "dropped", "drop rate [95 %]", ""], rows)
+    caption = (
+        f"Share of the pairs of each kind that {rule} dropped, with 95 % intervals; the vertical line "
+        "is the share over all kinds."
+    )
     return Markup("").join(
         [
             title,
             page.paragraph(_sentence(marked, found[0])),
-            page.figure(_chart(found, marked), caption, "shares lost by kind of pair"),
+            page.figure(_chart(found, marked), caption, "drop rates by kind of pair"),
             page.details("The numbers", table),
         ]
     )
 
 
-def _sentence(marked: list[Loss], whole: Loss) -> str:
+def _sentence(marked: list[DropRate], everything: DropRate) -> str:
+    overall = f"Of {everything.checked.value:,} pairs checked, {everything.share:.1%} were dropped."
     if not marked:
-        return (
-            f"No kind of pair loses clearly more than the others; of all, {whole.share:.1%} went."
-        )
+        return f"{overall} No kind was dropped clearly more often than the others."
     named = "; ".join(
-        f"{loss.bucket.measure} {loss.bucket.label} ({loss.share:.1%})" for loss in marked
+        f"{rate.bucket.measure} {rate.bucket.label} ({rate.share:.1%})" for rate in marked
     )
-    return f"Of all pairs {whole.share:.1%} went. Clearly more than of the others: {page.clean(named, 600)}."
+    return f"{overall} Dropped clearly more often than the others: {page.clean(named, 600)}."
 
 
-def _chart(found: list[Loss], marked: list[Loss]) -> Markup:
-    whole, rest = found[0], found[1:] or found  # a single kind is drawn as the whole
+def _chart(found: list[DropRate], marked: list[DropRate]) -> Markup:
+    everything, rest = found[0], found[1:] or found  # without buckets, all pairs are the only row
     drawing, axes = page.subplots(7.5, 0.22 * len(rest) + 0.7)
-    for place, loss in enumerate(rest):
-        low, high = wilson(loss.lost.value, loss.seen.value)
-        colour = page.VERMILLION if loss in marked else page.BLUE
-        axes.plot([low, high], [place, place], color=colour, linewidth=1.2)
-        axes.plot([loss.share], [place], "o", color=colour, markersize=4)
-    axes.axvline(whole.share, color="black", linewidth=0.8)
+    for row, rate in enumerate(rest):
+        low, high = wilson(rate.dropped.value, rate.checked.value)
+        colour = page.VERMILLION if rate in marked else page.BLUE
+        axes.plot([low, high], [row, row], color=colour, linewidth=1.2)
+        axes.plot([rate.share], [row], "o", color=colour, markersize=4)
+    axes.axvline(everything.share, color="black", linewidth=0.8)
     labels = [
-        page.clean(f"{loss.bucket.measure}: {loss.bucket.label}".removesuffix(": "), 48)
-        for loss in rest
+        page.clean(f"{rate.bucket.measure}: {rate.bucket.label}".removesuffix(": "), 48)
+        for rate in rest
     ]
     axes.set_yticks(range(len(rest)), [label.replace("$", r"\$") for label in labels])
     axes.set_ylim(len(rest) - 0.4, -0.6)
     axes.set_xlim(-0.01, 1.01)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.set_xlabel("share lost")
+    axes.set_xlabel("drop rate")
     return page.svg(drawing)

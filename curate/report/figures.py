@@ -1,4 +1,4 @@
-"""The funnel: how many pairs each rule took, what the cut means, and whether it caught the planted."""
+"""The figures of a run: ``funnel.json`` as a dictionary, and its lines for the terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from curate.run.ledger import DROPPED, KEPT, UNREADABLE
 
 
 def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
-    """All figures of a run as one JSON-ready dictionary; the report and the terminal show the same.
+    """All figures of a run as one JSON-ready dictionary, which the report and the terminal show.
 
-    ``planted`` is there when the data set carries planted mismatches: the share of them that any
-    rule removed (recall), the share of the removed that were planted (precision), and the share of
-    true pairs that the similarity cut kept.
+    ``planted`` is there if the data set has planted mismatches, see ``planted``.
     """
     ledger = verdicts.ledger
     status = ledger["status"].value_counts()
@@ -46,12 +44,12 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
 
 
 def _rules(verdicts: Verdicts) -> list[dict[str, Any]]:
-    """What each rule took and left, a rule with two ends as one."""
-    taken: dict[str, int] = {}
+    """How many pairs each rule dropped and left; a rule with a minimum and a maximum counts once."""
+    dropped: dict[str, int] = {}
     for name, count in verdicts.steps:
-        taken[name] = taken.get(name, 0) + count
+        dropped[name] = dropped.get(name, 0) + count
     left, found = len(verdicts.ledger), []
-    for name, count in taken.items():
+    for name, count in dropped.items():
         left -= count
         found.append({"rule": name, "dropped": count, "left": left})
     return found
@@ -63,7 +61,11 @@ def _reasons(ledger: pd.DataFrame) -> dict[str, int]:
 
 
 def planted(ledger: pd.DataFrame) -> dict[str, Any]:
-    """How well the similarity cut found the captions that were planted on wrong pictures."""
+    """How well the similarity cut finds captions that were put on wrong images, among scored pairs.
+
+    ``recall`` is the share of these mismatches that the cut dropped, ``precision`` the share of
+    mismatches among the pairs it dropped, ``true_keep_rate`` the share of true pairs it did not drop.
+    """
     scored = ledger[ledger["clip_similarity"].notna()]
     wrong = scored["planted_mismatch"].astype(bool)
     cut = scored["rule"] == SIMILARITY
@@ -85,8 +87,8 @@ def _share(part: pd.Series, whole: pd.Series) -> float | None:
 
 
 def lines(funnel: dict[str, Any]) -> list[str]:
-    """The funnel as a plain table for the terminal."""
-    head = f"{'rule':<20}{'taken':>10}{'left':>10}"
+    """The figures as a plain table for the terminal."""
+    head = f"{'rule':<20}{'dropped':>10}{'left':>10}"
     found = [head, "-" * len(head), f"{'pairs in':<20}{'':>10}{funnel['pairs_in']:>10}"]
     found += [f"{r['rule']:<20}{r['dropped']:>10}{r['left']:>10}" for r in funnel["rules"]]
     samples = ", ".join(f"{side} {count}" for side, count in funnel["samples"].items())
@@ -98,7 +100,7 @@ def lines(funnel: dict[str, Any]) -> list[str]:
 
 
 def describe_cut(cut: dict[str, Any]) -> str:
-    """One sentence: where the cut is, what set it, and how strict it is for this model."""
+    """One sentence: the cut, the setting it comes from, and how many shuffled captions pass it."""
     if cut["similarity"] is None:
         return f"none ({cut['by']})"
     where, rate = f"similarity >= {cut['similarity']:.4f} ({cut['by']})", cut["false_keep_rate"]
@@ -110,7 +112,7 @@ def describe_cut(cut: dict[str, Any]) -> str:
 def describe_planted(found: dict[str, Any]) -> str:
     """One sentence about the planted mismatches."""
     return (
-        f"planted mismatches: {found['mismatches_removed']} of {found['mismatches']} removed "
+        f"planted mismatches: {found['mismatches_removed']} of {found['mismatches']} dropped "
         f"({found['recall']:.1%}), {found['true_pairs_kept']} of {found['true_pairs']} true pairs "
         f"kept ({found['true_keep_rate']:.1%})"
     )

@@ -1,4 +1,4 @@
-"""Where the pairs went: by rule, by reason, by source."""
+"""The section on pairs kept and dropped: by rule, by reason, by source."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _MOST_GROUPS, _MOST_REASONS = 12, 40
 
 
 def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
-    """Notes, tiles, chart and tables."""
-    groups = (("source", "By source"), ("source_split", "By the release's own split"))
+    """The notes, tiles, chart and tables."""
+    groups = (("source", "By source"), ("source_split", "By the source's own split"))
     parts = [
-        *(page.paragraph(page.clean(note, 600), "told") for note in figures["notes"]),
+        *(page.paragraph(page.clean(note, 600), "warning") for note in figures["notes"]),
         _tiles(figures),
         page.figure(
             _chart(figures),
-            "Pairs left after each rule that dropped any, in order.",
-            "bars of pairs left",
+            "Pairs left after each rule, in order; rules that dropped none are not shown.",
+            "bar chart of the pairs left after each rule",
         ),
         _rules(figures),
         page.details("Every reason", _reasons(figures)),
@@ -59,7 +59,7 @@ def _chart(figures: dict[str, Any]) -> Markup:
     left = [figures["pairs_in"], *(rule["left"] for rule in rules)]
     dropped = [0, *(rule["dropped"] for rule in rules)]
     drawing, axes = page.subplots(7.5, 0.3 * len(names) + 0.6)
-    names = [page.clean(name, 48).replace("$", r"\$") for name in names]  # no mathematics
+    names = [page.clean(name, 48).replace("$", r"\$") for name in names]  # not as mathematics
     axes.barh(names, left, color=page.BLUE, label="left")
     axes.barh(names, dropped, left=left, color=page.ORANGE, label="dropped by this rule")
     axes.invert_yaxis()
@@ -70,11 +70,11 @@ def _chart(figures: dict[str, Any]) -> Markup:
 
 
 def _rules(figures: dict[str, Any]) -> Markup:
-    rows, gone = [], list[str]()
+    rows, applied = [], list[str]()
     for rule in figures["rules"]:
-        gone.append(rule["rule"])
+        applied.append(rule["rule"])
         dropped = counts.pairs(rule["dropped"], among("rule", [rule["rule"]]))
-        left = counts.pairs(rule["left"], f"rule not in {gone!r}")
+        left = counts.pairs(rule["left"], f"rule not in {applied!r}")
         rows.append([rule["rule"], dropped, left])
     return counts.table(["rule", "pairs dropped", "pairs left"], rows)
 
@@ -88,7 +88,7 @@ def _reasons(figures: dict[str, Any]) -> Markup:
 
 
 def _by_group(ledger: pd.DataFrame, column: str, figures: dict[str, Any]) -> Markup:
-    """A row for each of the largest groups; what each rule dropped of it in columns."""
+    """A row for each of the largest groups, with a column for each rule that dropped pairs."""
     names = ledger[column].fillna("")
     tally = pd.crosstab(names, ledger["rule"])
     sizes = tally.sum(axis=1).sort_values(ascending=False, kind="stable")
@@ -109,8 +109,8 @@ def _by_group(ledger: pd.DataFrame, column: str, figures: dict[str, Any]) -> Mar
             ]
         )
     rest = len(sizes) - len(rows)
-    more = page.paragraph(f"{rest} smaller ones are in the ledger.", "note") if rest else ""
-    return counts.table([column, "pairs in", "kept", "share", *dropping], rows) + more
+    more = page.paragraph(f"{rest} smaller groups are in the ledger.", "note") if rest else ""
+    return counts.table([column, "pairs in", "kept", "share kept", *dropping], rows) + more
 
 
 def _named(column: str, name: str) -> str:

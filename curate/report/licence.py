@@ -1,4 +1,4 @@
-"""Under which licence a pair is, so far as its source says: one reading for credits and report."""
+"""Read the licence of each pair from its source's columns, for the credits and the report."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("licence", "license", "LICENSE")  # the first that states one counts
+COLUMNS = ("licence", "license", "LICENSE")  # the first that states a licence counts
 UNKNOWN = ("", "?", "unknown")  # LAION writes "?"
 
 
 def licence_of(frame: pd.DataFrame) -> pd.Series:
-    """The licence of each row (N,) as text, "" where none is stated; numbers as they are written."""
+    """The licence of each row (N,) as text, "" where none is stated; numbers become text."""
     import pandas as pd
 
     found = pd.Series("", index=frame.index, dtype="str")
@@ -25,7 +25,7 @@ def licence_of(frame: pd.DataFrame) -> pd.Series:
 
 
 def query(columns: Collection[str], licences: Iterable[str]) -> str:
-    """The query for the rows of which ``licence_of`` is one of ``licences``, on a frame of such columns."""
+    """The query for rows whose ``licence_of`` is one of ``licences``, on a frame with ``columns``."""
     wanted, found, unstated = list(licences), [], ""
     for name in (name for name in COLUMNS if name in columns):
         found.append(f"({unstated}{_is_one_of(name, wanted)})")
@@ -34,7 +34,7 @@ def query(columns: Collection[str], licences: Iterable[str]) -> str:
 
 
 def unknown_query(columns: Collection[str]) -> str:
-    """The query for the rows whose licence is not stated."""
+    """The query for rows whose licence is not stated."""
     present = [name for name in COLUMNS if name in columns]
     return f"({' and '.join(_is_one_of(name, UNKNOWN) for name in present)})"
 

@@ -1,4 +1,4 @@
-"""Under which licences the pairs are, so far as their source says."""
+"""The section on licences: how many pairs came in and were kept under each, as the source states."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MOST = 20
 
 
 def section(ledger: pd.DataFrame) -> Markup:
-    """Pairs in and pairs kept by licence; those without one are counted as unknown."""
+    """Pairs in and pairs kept by licence; pairs without one count as unknown."""
     if not any(name in ledger for name in licence.COLUMNS):
         everything = [("unknown", len(ledger), int(ledger["kept"].sum()), "")]
-        note = page.paragraph("The source names no licence.")
+        note = page.paragraph("The source states no licences.")
         return note + _table(everything)
     names = licence.licence_of(ledger)
     all_of, kept = names.value_counts(), names[ledger["kept"]].value_counts()
@@ -27,7 +27,7 @@ def section(ledger: pd.DataFrame) -> Markup:
     if rest:
         query = f"not {unknown} and not {licence.query(ledger.columns, listed)}"
         counted = (all_of[rest].sum(), kept.reindex(rest).fillna(0).sum())
-        rows.append((f"{len(rest)} rarer ones", *counted, query))
+        rows.append((f"{len(rest)} rarer licences", *counted, query))
     return _table(rows)
 
 

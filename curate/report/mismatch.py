@@ -1,9 +1,10 @@
-"""How many wrong captions there are, and how many a cut leaves: read off the low end of the null.
+"""Estimate how many captions are wrong, and how many of these a cut keeps.
 
-The pairs are a mixture, a share m of them wrong: F = m F_null + (1 - m) F_true, where F are the
-distributions of similarity and wrong captions are taken to score as shuffled ones do. Since F_true
-is at least 0, F / F_null bounds m from above at every similarity, and equals m where no true pair
-scores as low (Blanchard, Lee, Scott, "Semi-Supervised Novelty Detection", JMLR 2010, section 4).
+The pairs are a mixture with a share m of wrong captions: F = m F_null + (1 - m) F_true, where F are
+the cumulative distributions of similarity and F_null is that of shuffled captions, which wrong
+captions are assumed to follow. Since F_true is at least 0, F / F_null bounds m from above at every
+similarity, and equals m where no true pair scores as low; so m is read from the low end (tail) of
+the null (Blanchard, Lee, Scott, "Semi-Supervised Novelty Detection", JMLR 2010, section 4).
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 from curate.decide.shuffled import SHUFFLES, Null
 from curate.run.intervals import Z95, wilson
 
-HIGHEST = 0.9  # an upper end that says no more than that the CLIP cannot tell
-_FEWEST = 20  # pairs: with fewer, halves of a tail cannot be compared
-_NARROWER = math.sqrt(0.5)  # of one tail against the next
+HIGHEST = 0.9  # with an upper end above this, the CLIP cannot tell
+_FEWEST = 20  # pairs; with fewer, the halves of a tail cannot be compared
+_NARROWER = math.sqrt(0.5)  # the next tail as a multiple of the last
 _ONE_SIDED = 1.64
 
 
@@ -36,11 +37,11 @@ class Mismatches:
     """The share of wrong captions among some pairs.
 
     Attributes:
-        share: with its interval. The upper end needs nothing of the true pairs. The lower end
-            holds if true pairs grow at least twice as dense from the lower half of the tail
-            to the upper one, as those of a CLIP that knows the data do.
-        tail: the share of the null, its lowest, that it is read off.
-        pairs: how many there are, wrong or not.
+        share: with its interval. The upper end assumes nothing about the true pairs. The lower end
+            assumes that the upper half of the tail holds at least twice as many true pairs as the
+            lower half, as it does for a CLIP that knows the data.
+        tail: the lowest share of the null, from which ``share`` is estimated.
+        pairs: how many pairs there are, wrong or not.
     """
 
     share: Estimate
@@ -49,11 +50,11 @@ class Mismatches:
 
     @property
     def is_known(self) -> bool:
-        """Whether it excludes that nearly all are wrong."""
+        """Whether the interval excludes that nearly all captions are wrong."""
         return self.share.high < HIGHEST
 
-    def left(self, null: Null, cut: float, kept: int) -> Estimate:
-        """How many of the ``kept`` pairs are wrong: as many of the wrong pass as of the null."""
+    def wrong_kept(self, null: Null, cut: float, kept: int) -> Estimate:
+        """How many of the ``kept`` pairs are wrong, if wrong captions pass ``cut`` as often as the null."""
         passing = null.false_keep_rate(cut) or 0.0
         independent = len(null.similarities) / SHUFFLES
         low, high = wilson(passing * independent, independent)
@@ -64,12 +65,12 @@ class Mismatches:
 def estimate(similarities: np.ndarray, null: Null) -> Mismatches | None:
     """The share of wrong captions, or None where there is no null or no pair.
 
-    The tail starts as the null's lower half and shrinks while its upper half holds clearly more
-    pairs than its lower one, which only true pairs can make.
+    The tail starts as the lower half of the null and shrinks while its upper half holds clearly more
+    pairs than its lower half: only true pairs can cause that.
 
     Args:
         similarities: of the pairs, (N,).
-        null: of shuffled captions.
+        null: similarities of shuffled captions.
     """
     if not len(similarities) or not len(null.similarities):
         return None
@@ -79,8 +80,8 @@ def estimate(similarities: np.ndarray, null: Null) -> Mismatches | None:
         tail *= _NARROWER
         lower, upper = _halves(similarities, null, tail)
     found, pairs = lower + upper, len(similarities)
-    # Were there true pairs in the tail, the upper half would hold more: twice as many as the lower,
-    # so that the excess, at its largest, stands for three times itself.
+    # Any true pairs in the tail are at least twice as many in its upper half as in its lower half, so
+    # there are at most three times as many as the upper half has in excess.
     excess = max(0.0, upper - lower + _ONE_SIDED * math.sqrt(found))
     independent = len(null.similarities) / SHUFFLES
     narrowest, widest = wilson(tail * independent, independent)
@@ -90,7 +91,7 @@ def estimate(similarities: np.ndarray, null: Null) -> Mismatches | None:
 
 
 def _halves(similarities: np.ndarray, null: Null, tail: float) -> tuple[int, int]:
-    """Pairs in the lower and the upper half of the null's tail."""
+    """The number of pairs in the lower and in the upper half of the null's tail."""
     middle, end = np.quantile(null.similarities, [tail / 2, tail])
     lower = int((similarities < middle).sum())
     return lower, int((similarities < end).sum()) - lower

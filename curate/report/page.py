@@ -1,8 +1,8 @@
-"""The page that every report is: one offline HTML file without scripts, safe for hostile captions.
+"""The layout of every report: one offline HTML file without scripts, safe against hostile captions.
 
-Text from data reaches the page only through :func:`clean` and jinja2's escaping; ``Markup`` is made
-here and by callers from constants alone. The palette is Okabe and Ito's, which colour-blind readers
-can tell apart; status is always a word beside the colour (WCAG 1.4.1).
+Text from data enters the page only through :func:`clean` and jinja2's escaping; ``Markup`` is built
+from constants only, here and by callers. The palette is Okabe and Ito's, which colour-blind readers
+can distinguish; every status has a word beside its colour (WCAG 1.4.1).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A report: heading, one line under it, and its sections (at least one) in reading order."""
+    """A report: its heading, one line below it, and its sections (at least one) in order."""
 
     title: str
     subtitle: str
@@ -66,13 +66,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A number of pairs and the Python expression on the ledger that gives it."""
+    """A count and the Python expression on the ledger that computes it."""
 
     value: int
     expression: str
 
     def __html__(self) -> str:
-        """The number; pointing at it shows the expression."""
+        """The number; hovering over it shows the expression."""
         return Markup('<abbr title="{}">{}</abbr>').format(self.expression, f"{self.value:,}")
 
 
@@ -85,7 +85,7 @@ def render(page: Page) -> str:
 
 
 def clean(text: str, limit: int = 200) -> str:
-    """Text fit to be shown: no control or direction-changing characters, at most ``limit`` long.
+    """Text that is safe to show: no control or direction-changing characters, at most ``limit`` long.
 
     >>> clean("a\\u202eb\\x00c\\nd")
     'abc d'
@@ -93,7 +93,7 @@ def clean(text: str, limit: int = 200) -> str:
     'abc…'
     """
     spaced = " ".join(text.split())
-    # Cc: controls; Cf: bidi overrides and other invisible marks (but the joiner emoji are built of);
+    # Cc: controls; Cf: bidi overrides and other invisible marks (except the joiner inside emoji);
     # Cs: lone surrogates, which UTF-8 cannot encode.
     shown = "".join(
         c for c in spaced if c == "\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
@@ -102,12 +102,12 @@ def clean(text: str, limit: int = 200) -> str:
 
 
 def quote(text: str, limit: int = 200) -> Markup:
-    """A caption or any other text from data, cleaned, escaped and isolated from its surroundings."""
+    """A caption or other text from data: cleaned, escaped, its text direction isolated (``<bdi>``)."""
     return Markup("<bdi>{}</bdi>").format(clean(text, limit))
 
 
 def paragraph(text: str | Markup, kind: str = "") -> Markup:
-    """A paragraph; ``kind="note"`` is set in grey, ``"told"`` beside a bar that catches the eye."""
+    """A paragraph; ``kind="note"`` is grey, ``kind="warning"`` has a coloured bar at its side."""
     return (
         Markup('<p class="{}">{}</p>').format(kind, text)
         if kind
@@ -126,7 +126,7 @@ def badge(kind: str, word: str) -> Markup:
 
 
 def banner(kind: str, word: str, sentence: str | Markup) -> Markup:
-    """The one message of a page in large type."""
+    """The main message of a page, in large type."""
     return Markup('<div class="banner {}"><strong>{} {}</strong><p>{}</p></div>').format(
         kind, _ICONS[kind], word, sentence
     )
@@ -141,9 +141,9 @@ def tiles(items: Iterable[tuple[str | Count, str]]) -> Markup:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
-    """A table; numbers are set right-aligned, ``Markup`` cells pass, other cells are cleaned text.
+    """A table: numeric columns right-aligned, ``Markup`` cells as they are, other cells cleaned.
 
-    A column is numeric when every one of its cells is a number or a string of one ("+1.2 %").
+    A column is numeric if every cell is a number or a string that starts with one ("+1.2 %").
     """
     rows = [list(row) for row in rows]
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(head))]
@@ -179,12 +179,12 @@ def _cell(cell: Any) -> Markup:
 
 
 def details(summary: str, body: Markup) -> Markup:
-    """Content that is folded away until asked for."""
+    """Content hidden until the reader opens it."""
     return Markup("<details><summary>{}</summary>{}</details>").format(summary, body)
 
 
 def figure(content: Markup | str, caption: str | Markup, alt: str) -> Markup:
-    """A figure with the sentence it shows: ``content`` is markup (an SVG) or an image's data URI."""
+    """A figure with its caption; ``content`` is markup (an SVG) or the data URI of an image."""
     alt = clean(alt)
     if isinstance(content, Markup):
         shown = Markup('<div role="img" aria-label="{}">{}</div>').format(alt, content)
@@ -195,14 +195,14 @@ def figure(content: Markup | str, caption: str | Markup, alt: str) -> Markup:
 
 
 def sheet(figures: Iterable[Markup]) -> Markup:
-    """A contact sheet of figures."""
+    """Figures in a grid."""
     return Markup('<div class="sheet">{}</div>').format(Markup("\n").join(figures))
 
 
 def thumbnail(image: Image, px: int) -> str:
-    """An RGB picture as a WebP data URI, its longer side at most ``px`` (it is never enlarged).
+    """An RGB image as a WebP data URI, its longer side at most ``px`` (it is never enlarged).
 
-    Tiny pictures are stored without loss: they are shown enlarged, and so would be the artefacts.
+    Small thumbnails are stored losslessly: the page enlarges them, and would enlarge artefacts too.
     """
     small = image.copy()
     small.thumbnail((px, px))
@@ -212,9 +212,9 @@ def thumbnail(image: Image, px: int) -> str:
 
 
 def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:
-    """A figure of ``width`` × ``height`` inches in the reports' style and its axes.
+    """A figure of ``width`` × ``height`` inches in the reports' style, and its axes.
 
-    The same as ``matplotlib.pyplot.subplots`` without pyplot's global state; ``options`` go to
+    Like ``matplotlib.pyplot.subplots`` but without pyplot's global state; ``options`` go to
     ``Figure.subplots``.
     """
     import matplotlib as mpl
@@ -230,8 +230,8 @@ def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **opt
 def svg(drawing: Figure) -> Markup:
     """A matplotlib figure as inline SVG: black and blue follow the page's theme, text stays text.
 
-    The bytes depend on the drawing alone, and ids carry a hash of it: two figures of a page never
-    capture each other's clip paths.
+    The bytes depend only on the drawing. Ids contain a hash of it, so that two figures on a page
+    never use each other's clip paths.
     """
     import matplotlib as mpl
 
@@ -246,7 +246,7 @@ def svg(drawing: Figure) -> Markup:
         drawing.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace("#000000", "currentColor")
-    text = text.replace(BLUE, "var(--accent)")  # the one colour that is too dark on a dark page
+    text = text.replace(BLUE, "var(--accent)")  # too dark on a dark page
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8] + "-"
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)

@@ -1,4 +1,4 @@
-"""Cards of pairs with their pictures, as many as the page has room for."""
+"""Example pairs as thumbnails with captions, within a byte limit for the page."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from curate.measures.decode import UnreadableImage, decode
 from curate.report import page
 
 THUMBNAIL_PX = 128
-ROOM_BYTES = 3_500_000  # for all thumbnails of a report, which is to stay under 5 MB
+ROOM_BYTES = 3_500_000  # all thumbnails of a report, which must stay under 5 MB
 
 
 def verdict(row: dict[Any, Any]) -> str:
-    """What the ledger says of a pair."""
+    """Whether a pair was kept, or why it was dropped."""
     return "kept" if row["kept"] else row["reason"]
 
 
 class Pictures:
-    """Makes cards; loads nothing but the pictures that are shown, each once."""
+    """Draws pairs with thumbnails; loads only the images it shows, each once."""
 
     def __init__(self, load: Callable[[str], bytes], room_bytes: int = ROOM_BYTES) -> None:
         self._load = load
@@ -31,7 +31,7 @@ class Pictures:
     def sheet(
         self, pairs: pd.DataFrame, status: Callable[[dict[Any, Any]], str] = verdict
     ) -> Markup:
-        """The pairs in their order; ``status`` says in a word or two what became of one."""
+        """A grid of the pairs in their order; ``status`` gives the outcome of a pair in a few words."""
         return page.sheet(self._card(row, status(row)) for row in pairs.to_dict("records"))
 
     def _card(self, row: dict[Any, Any], status: str) -> Markup:
@@ -40,7 +40,7 @@ class Pictures:
         if isinstance(found, UnreadableImage):
             return page.figure(Markup("<p>{}</p>").format(page.clean(found.reason)), text, "")
         if len(found) > self._room:
-            return page.figure(Markup('<p class="note">no room for more</p>'), text, "")
+            return page.figure(Markup('<p class="note">left out: page size limit</p>'), text, "")
         self._room -= len(found)
         return page.figure(found, text, row["caption"])
 
@@ -60,7 +60,7 @@ class Pictures:
         )
         if row.get("planted_mismatch"):
             truth = page.quote(str(row["true_caption"]))
-            text += Markup("<br>{} true: {}").format(page.badge("bad", "planted"), truth)
+            text += Markup("<br>{} true caption: {}").format(page.badge("bad", "planted"), truth)
         return text + Markup('<br><span class="subtitle">{} · {}</span>').format(
             page.quote(row["key"], 60), page.clean(status, 80)
         )

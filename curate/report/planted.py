@@ -1,4 +1,4 @@
-"""What the cut did to captions that were planted on wrong pictures."""
+"""The section on planted mismatches: how many of the captions put on wrong images the cut dropped."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _CUT = f"rule == {SIMILARITY!r}"
 
 
 def section(found: dict[str, Any]) -> Markup:
-    """The table of ``funnel.planted`` and the share of wrong captions before and after."""
+    """The table of ``figures.planted`` and the share of planted mismatches before and after the cut."""
     wrong, true = f"{_SCORED} and planted_mismatch", f"{_SCORED} and not planted_mismatch"
     rows = [
         [
-            "planted mismatches removed by the cut",
+            "planted mismatches dropped by the cut",
             counts.pairs(found["mismatches_removed"], f"{wrong} and {_CUT}"),
             counts.pairs(found["mismatches"], wrong),
             _share(found["mismatches_removed"], found["mismatches"]),
@@ -32,7 +32,8 @@ def section(found: dict[str, Any]) -> Markup:
     ]
     before, after = found["mismatch_share_before"], found["mismatch_share_after"]
     change = (
-        f"Wrong captions among the pairs: {before:.1%} before the cut, {after or 0:.1%} after it."
+        "Planted mismatches (captions put on wrong images on purpose) among the scored pairs: "
+        f"{before:.1%} before the cut, {after or 0:.1%} after."
     )
     return counts.table(["", "pairs", "of", "share"], rows) + page.paragraph(change)
 

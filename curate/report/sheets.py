@@ -1,4 +1,4 @@
-"""Which pairs are shown: around the cut, the extremes, and some of each reason."""
+"""The sections of example pairs: around the cut, highest and lowest similarity, and by reason."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from curate.report.pictures import Pictures
 from curate.run.ledger import UNREADABLE
 
 AROUND, EXTREME, OF_REASON, REASONS, UNREADABLE_SHOWN = 12, 12, 6, 10, 20
-_CAPTIONS = 8  # of an image that may follow one another, of which one is shown
+_CAPTIONS = 8  # captions of one image that may score next to each other; one of them is shown
 _ELSEWHERE = (SIMILARITY, DUPLICATE.name, UNREADABLE)  # rules whose pairs have their own sheets
 
 
 def around_cut(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]:
-    """Just above and just below the cut, where there is one."""
+    """Pairs just above and just below the cut; nothing where there is no cut."""
     ledger, similarity = verdicts.ledger, verdicts.ledger["clip_similarity"]
     if verdicts.cut is None:
         return
@@ -37,18 +37,18 @@ def around_cut(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]
 
 
 def extremes(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]:
-    """The most and the least similar pairs of all, whatever became of them."""
+    """The pairs of highest and lowest similarity, kept or dropped."""
     ledger, similarity = verdicts.ledger, verdicts.ledger["clip_similarity"].dropna()
     for title, anchor, found in (
-        ("Most similar", "best", similarity.nlargest(EXTREME * _CAPTIONS)),
-        ("Least similar", "worst", similarity.nsmallest(EXTREME * _CAPTIONS)),
+        ("Highest similarity", "best", similarity.nlargest(EXTREME * _CAPTIONS)),
+        ("Lowest similarity", "worst", similarity.nsmallest(EXTREME * _CAPTIONS)),
     ):
         if len(found):
             yield page.Section(title, anchor, pictures.sheet(_images(ledger, found, EXTREME)))
 
 
 def by_reason(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]:
-    """A few pairs of each of the commonest reasons, spread over the input."""
+    """A few pairs for each of the most frequent reasons, spread over the input."""
     shown_here = ~verdicts.ledger["rule"].isin(["", *_ELSEWHERE])
     sizes = verdicts.ledger.loc[shown_here, "reason"].value_counts()
     parts = [
@@ -57,18 +57,18 @@ def by_reason(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]:
     ]
     if len(sizes) > REASONS:
         parts.append(
-            page.paragraph(f"{len(sizes) - REASONS} rarer reasons: see the ledger.", "note")
+            page.paragraph(f"{len(sizes) - REASONS} rarer reasons are in the ledger.", "note")
         )
     if parts:
         yield page.Section("Dropped by other rules", "reasons", Markup("").join(parts))
 
 
 def unreadable(verdicts: Verdicts) -> Iterator[page.Section]:
-    """The images without a picture, as text."""
+    """A table of pairs whose image could not be read."""
     ledger = verdicts.ledger
     rows = ledger.index[ledger["status"] == UNREADABLE]
     if len(rows):
-        total = Markup("{} pairs, such as these:").format(
+        total = Markup("The images of {} pairs could not be read, for example:").format(
             counts.pairs(len(rows), f"status == {UNREADABLE!r}")
         )
         columns = ["key", "caption", "reason"]
@@ -78,7 +78,7 @@ def unreadable(verdicts: Verdicts) -> Iterator[page.Section]:
 
 
 def _images(ledger: pd.DataFrame, found: pd.Series, count: int) -> pd.DataFrame:
-    """The first pairs of ``found``, one for each image."""
+    """The first ``count`` pairs of ``found``, one per image."""
     return ledger.loc[found.index].drop_duplicates("key").head(count)
 
 
@@ -90,5 +90,5 @@ def _reason(reason: str, size: int, ledger: pd.DataFrame, pictures: Pictures) ->
 
 
 def _spread(rows: pd.Index, count: int) -> pd.Index:
-    """At most ``count`` of the rows, evenly apart."""
+    """At most ``count`` of the rows, evenly spaced."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]

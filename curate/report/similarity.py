@@ -1,4 +1,4 @@
-"""The similarities beside those of shuffled captions, the cut, and what other cuts would do."""
+"""The section on similarity: the pairs against shuffled captions, the cut, and other cuts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curate.report.counts import among
 from curate.report.figures import describe_cut
 from curate.report.mismatch import Mismatches
 
-CUTS = tuple(step / 100 for step in range(20, 36))  # where LAION and its kin cut
+CUTS = tuple(step / 100 for step in range(20, 36))  # around the cuts of LAION and similar data sets
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -25,8 +25,9 @@ def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
     if scored.empty:
         return page.paragraph("No pair has a similarity.")
     caption = (
-        "CLIP similarity of the pairs, and of the same images with captions of other images "
-        "(the null). The further apart, the better this CLIP knows these data."
+        "CLIP similarity of the pairs, and of the same images with captions of other images. These "
+        "shuffled captions are the null distribution: they show how wrong captions score. The further "
+        "apart the two are, the better this CLIP tells right captions from wrong ones."
     )
     parts = [
         page.paragraph(f"Cut: {describe_cut(figures['cut'])}."),
@@ -43,7 +44,7 @@ def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
 
 
 def reaching(verdicts: Verdicts) -> list[str]:
-    """The values of ``rule``, "" among them, of the pairs that reached the rule on similarity."""
+    """The values of the column ``rule``, with "", of the pairs that reached the similarity cut."""
     rules = list(dict.fromkeys(name for name, _ in verdicts.steps))
     return ["", *rules[rules.index("no_similarity") + 1 :]]
 
@@ -64,7 +65,7 @@ def _histogram(scored: pd.DataFrame, verdicts: Verdicts) -> Markup:
         axes.hist(values, edges, density=True, color=colour, alpha=0.5, label=label)
     if len(null):
         density, _ = np.histogram(null, edges, density=True)
-        axes.stairs(density, edges, color="black", linewidth=1.2, label="shuffled captions (null)")
+        axes.stairs(density, edges, color="black", linewidth=1.2, label="shuffled captions")
     if verdicts.cut is not None:
         label = f"cut {verdicts.cut:.3f}"
         axes.axvline(verdicts.cut, color=page.VERMILLION, linestyle="--", label=label)
@@ -75,7 +76,7 @@ def _histogram(scored: pd.DataFrame, verdicts: Verdicts) -> Markup:
 
 
 def cuts(similarities: np.ndarray) -> list[float]:
-    """The cuts to try: ``CUTS``, or as many over the range of a CLIP that scores elsewhere.
+    """The cuts to try: ``CUTS``, or as many over the range of a CLIP with other similarities.
 
     Args:
         similarities: of the pairs, (N,), at least one.
@@ -93,18 +94,22 @@ def _what_if(
     given = [] if verdicts.cut is None else [verdicts.cut]
     tried = sorted({*cuts(similarities), *given})
     head, rows = _rows(tried, pairs, reached, verdicts, found)
-    explained = (
-        f"Of the {len(pairs):,} scored pairs that reach the cut, those at or above each; later rules "
-        "(captions of an image, duplicates) may take some of them."
+    text = (
+        f"For each cut, how many of the {len(pairs):,} scored pairs that earlier rules kept are at or "
+        "above it. Later rules (captions per image, duplicates) may drop some of these."
     )
-    parts = [page.heading("What other cuts would keep"), page.paragraph(explained, "note")]
+    parts = [page.heading("What other cuts would keep"), page.paragraph(text, "note")]
     parts.append(counts.table(head, rows))
     if len(verdicts.null.similarities):
         by_rate = [cut for rate in RATES if (cut := verdicts.null.cut(rate)) is not None]
         head, rows = _rows(by_rate, pairs, reached, verdicts, found)
-        asked = [[f"{rate:.0%}", *row] for rate, row in zip(RATES, rows, strict=True)]
-        body = counts.table(["false_keep_rate", *head], asked)
-        parts.append(page.details("Cuts by the share of shuffled captions that may pass", body))
+        with_rate = [[f"{rate:.0%}", *row] for rate, row in zip(RATES, rows, strict=True)]
+        body = counts.table(["false_keep_rate", *head], with_rate)
+        parts.append(
+            page.details(
+                "Cuts by false_keep_rate, the share of shuffled captions that may pass", body
+            )
+        )
     return Markup("").join(parts)
 
 
@@ -115,13 +120,13 @@ def _rows(
     verdicts: Verdicts,
     found: Mismatches | None,
 ) -> tuple[list[str], list[list[Any]]]:
-    """The table of some cuts: its head and its rows; columns that cannot be filled are left out."""
-    head = ["cut", "pairs kept", "share"]
+    """The table of some cuts: its head and its rows; columns without data are left out."""
+    head = ["cut", "pairs kept", "share kept"]
     null, is_estimated = verdicts.null, found is not None and found.is_known
-    head += ["shuffled pass"] if len(null.similarities) else []
-    head += ["wrong left (estimate) [95 %]", "share wrong"] if is_estimated else []
+    head += ["shuffled that pass"] if len(null.similarities) else []
+    head += ["wrong kept (estimate) [95 %]", "share wrong"] if is_estimated else []
     is_planted = "planted_mismatch" in pairs
-    head += ["planted left"] if is_planted else []
+    head += ["planted kept"] if is_planted else []
     rows = []
     for cut in tried:
         above = pairs["clip_similarity"] >= np.float32(cut)
@@ -130,7 +135,7 @@ def _rows(
         row.append(f"{above.mean():.1%}")
         row += [f"{null.false_keep_rate(cut):.1%}"] if len(null.similarities) else []
         if found is not None and is_estimated:
-            row += _left(found, null, cut, int(above.sum()))
+            row += _wrong_kept(found, null, cut, int(above.sum()))
         if is_planted:
             wrong = (above & pairs["planted_mismatch"].astype(bool)).sum()
             row.append(counts.pairs(wrong, f"{query} and planted_mismatch"))
@@ -144,33 +149,33 @@ def _named(cut: float, verdicts: Verdicts) -> Markup:
     return Markup('<span class="whole">{}{}</span>').format(f"{cut:.4g}", mark)
 
 
-def _left(found: Mismatches, null: Null, cut: float, kept: int) -> list[str]:
-    left = found.left(null, cut, kept)
-    interval = f"{left.value:,.0f} [{left.low:,.0f}, {left.high:,.0f}]"
-    return [interval, f"{left.value / kept:.1%}" if kept else ""]
+def _wrong_kept(found: Mismatches, null: Null, cut: float, kept: int) -> list[str]:
+    wrong = found.wrong_kept(null, cut, kept)
+    interval = f"{wrong.value:,.0f} [{wrong.low:,.0f}, {wrong.high:,.0f}]"
+    return [interval, f"{wrong.value / kept:.1%}" if kept else ""]
 
 
 def _wrong(found: Mismatches | None) -> Markup:
-    """The estimate in words: what it is, what it assumes, or why there is none."""
+    """The estimate of wrong captions and its assumptions, or why there is none."""
     if found is None:
         return page.paragraph(
-            "How many captions are wrong is not estimated: there are no shuffled ones to compare with.",
+            "There is no estimate of wrong captions: there are no shuffled captions to compare with.",
             "note",
         )
     if not found.is_known:
         return page.paragraph(
-            "How many captions are wrong cannot be known from this CLIP: the pairs score hardly "
-            "better than shuffled ones.",
+            "There is no estimate of wrong captions: with this CLIP the pairs score hardly better than "
+            "shuffled captions.",
             "note",
         )
     share = found.share
     return page.paragraph(
-        f"Wrong captions among these pairs: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}]. "
-        "Estimator: the share of the pairs that score below the lowest "
-        f"{found.tail:.0%} of shuffled captions, divided by that {found.tail:.0%}; what a cut leaves "
-        "of them is what it lets pass of the shuffled. It takes wrong captions to score as shuffled "
-        "ones do. True pairs that score as low are counted as wrong, so that the upper end "
-        "holds whatever the true pairs are; the lower end takes them to thin out at least twofold "
-        "from the upper to the lower half of that tail.",
+        f"Estimated share of wrong captions among these pairs: {share.value:.1%} "
+        f"[{share.low:.1%}, {share.high:.1%}]. It is the share of pairs that score as low as the lowest "
+        f"{found.tail:.0%} of shuffled captions, divided by {found.tail:.0%}. It assumes that wrong "
+        "captions score like shuffled ones, and therefore pass each cut as often. True pairs "
+        "with such low scores count as wrong, so the upper end of the interval holds whatever the true "
+        "pairs look like. The lower end assumes that at least twice as many of these true pairs are in "
+        "the upper half of that range as in the lower half.",
         "note",
     )

@@ -1,4 +1,4 @@
-"""Tars that every reader of WebDataset reads, the same bytes every time, or no file at all."""
+"""Shards: readable by any WebDataset reader, reproducible to the byte, never half-written."""
 
 import json
 import tarfile
@@ -63,7 +63,7 @@ def test_a_shard_reads_back(tmp_path):
     assert "url" not in first.meta  # empty values are left out
 
 
-def test_the_table_beside_a_shard_keeps_whole_numbers_whole(tmp_path):
+def test_the_sidecar_table_keeps_integers(tmp_path):
     rows = [row(0) | {"photo_id": 2**53 + 1}, row(1) | {"photo_id": None}]
     [planned], [info] = write(tmp_path, rows)
     table = pq.read_table((tmp_path / info.path).with_suffix(".parquet")).to_pylist()
@@ -75,7 +75,7 @@ def test_the_table_beside_a_shard_keeps_whole_numbers_whole(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.jpg", "k" * 95 + ".json"])
 @pytest.mark.parametrize("size", [0, 7, 8**10 + 5])
-def test_headers_are_those_of_tarfile(name, size):
+def test_headers_equal_those_of_tarfile(name, size):
     info = tarfile.TarInfo(name)
     info.size = size
     assert header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
@@ -96,7 +96,7 @@ def test_webdataset_and_tarfile_read_it(tmp_path):
     assert info.bytes == path.stat().st_size
 
 
-def test_bytes_do_not_depend_on_order_or_place(tmp_path):
+def test_bytes_do_not_depend_on_order_or_folder(tmp_path):
     rows = [row(i, "val" if i % 5 == 0 else "train") for i in range(50)]
     _, one = write(tmp_path / "one", rows, 16)
     _, other = write(tmp_path / "other", rows[::-1], 16)
@@ -118,7 +118,7 @@ def test_shards_are_of_equal_size():
     ]
 
 
-def test_what_is_written_is_known_and_what_changed_is_not(tmp_path):
+def test_a_written_shard_is_recognised_until_something_changes(tmp_path):
     [planned], [info] = write(tmp_path, [row(i) for i in range(5)])
     rows = rows_of(planned, [row(i) for i in range(5)])
     wanted = digest(rows, "png 95")
@@ -144,7 +144,7 @@ def test_an_error_in_the_middle_leaves_no_tar(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_stale_shards_go(tmp_path):
+def test_stale_shards_are_deleted(tmp_path):
     plans, _ = write(tmp_path, [row(i) for i in range(50)], 10)
     remove_stale(tmp_path, plans[:2])
     left = {path.name for path in tmp_path.rglob("*.*") if path.is_file()}
@@ -184,7 +184,7 @@ def test_members_that_are_not_adjacent_are_an_error(tmp_path):
         list(read_shard(path))
 
 
-def test_manifest_round_trip_and_its_absence(tmp_path):
+def test_manifest_round_trip_and_missing_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m curate run\.name=mine"):
         read_manifest(tmp_path / "mine" / "curate")
     info = ShardInfo("shards/train/000000.tar", "train", 5, 10_240, "ab" * 32)
@@ -198,7 +198,7 @@ def test_manifest_round_trip_and_its_absence(tmp_path):
         read_manifest(tmp_path)
 
 
-def test_a_writer_that_was_killed_between_tar_and_table_vouches_for_nothing(tmp_path, monkeypatch):
+def test_a_shard_without_its_table_counts_as_unwritten(tmp_path, monkeypatch):
     rows = [row(i) for i in range(5)]
     [planned], _ = write(tmp_path, rows)
     wanted = digest(rows_of(planned, rows), "png 95")

@@ -1,4 +1,4 @@
-"""The pipeline on small data: complete ledgers, equal bytes, what is counted and what stops it."""
+"""The full run on small data: complete ledgers, equal bytes, notes and errors."""
 
 import hashlib
 import html
@@ -363,15 +363,13 @@ def test_two_processes_never_work_in_one_run(config):
     run(config)
 
 
-def test_a_run_that_is_made_of_other_data_is_said_to_be_replaced(
-    config, make_pictures, tmp_path, capsys
-):
+def test_a_previous_run_on_other_data_is_noted(config, make_pictures, tmp_path, capsys):
     run(config)
     run(config)
     assert "other data" not in capsys.readouterr().out
     config.dataset.root = str(make_pictures(tmp_path / "others", 12))
     run(config)
-    assert "was made of other data (root changed)" in capsys.readouterr().out
+    assert "used other data (root changed)" in capsys.readouterr().out
 
 
 def test_an_interrupted_curation_can_be_typed_again(
@@ -385,7 +383,7 @@ def test_an_interrupted_curation_can_be_typed_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.annotate, "annotate", interrupted)
+        patch.setattr(pipeline, "annotate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config)
     with pytest.raises(FileNotFoundError) as missing:
@@ -400,22 +398,22 @@ def test_an_interrupted_curation_can_be_typed_again(
     finished = (curate_dir / "config.yaml").read_bytes()
     config.dataset.root = begun
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.annotate, "annotate", interrupted)
+        patch.setattr(pipeline, "annotate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config)
     assert (curate_dir / "config.yaml").read_bytes() == finished  # as the shards still are
     run(config)
-    assert capsys.readouterr().out.count("was made of other data (root changed)") == 2
+    assert capsys.readouterr().out.count("used other data (root changed)") == 2
 
 
-def test_a_training_whose_shards_are_replaced_is_named(config, capsys):
+def test_a_training_on_replaced_shards_is_noted(config, capsys):
     run(config)
     (config.run.folder / "finetune").mkdir()
     run(config)
     assert "was trained on" not in capsys.readouterr().out
     config.split.val = 0.4
     run(config)
-    assert "finetune was trained on the shards that these replace" in capsys.readouterr().out
+    assert "finetune was trained on the previous shards" in capsys.readouterr().out
 
 
 def test_what_other_readers_would_see_turned_or_in_other_colours_is_encoded_anew(config, tmp_path):

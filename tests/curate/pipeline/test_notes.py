@@ -1,4 +1,4 @@
-"""The notes on a curation: each appears where it should, and only there."""
+"""The notes on a curation appear where they should, and only there."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ SCORER = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
 
 
 def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
-    """Pairs of similarity ``own`` against shuffled ones spread evenly over 0 ... 1."""
+    """Pairs of similarity ``own``; shuffled captions are spread evenly over 0 ... 1."""
     ledger = pd.DataFrame(
         {
             "key": [f"{row:03d}" for row in range(count)],
@@ -42,13 +42,13 @@ def test_a_blind_clip_and_few_held_out_images_are_noted(own, held_out, count, sa
     assert all(text in note for text, note in zip(says, found, strict=True))
 
 
-def test_another_clip_is_not_offered_to_who_has_it():
+def test_a_clip_in_use_is_not_suggested():
     poor = verdicts(own=0.5, held_out=32)
     assert "vit_b32_openai" not in notes.blind_clip(poor, SCORER)[0]
     assert "vit_b32_openai" in notes.blind_clip(poor, ClipConfig(name="ViT-L-14"))[0]
 
 
-def test_the_share_that_is_proposed_is_enough_and_allowed():
+def test_the_suggested_split_is_large_enough_and_allowed():
     (note,) = notes.few_held_out(8, 160)
     share = float(note.rpartition("split.val=")[2])
     assert 32 / 160 < share < 0.5

@@ -1,4 +1,4 @@
-"""The trial: its interval covers the truth, its costs are those of the run, and it leaves no trace of one."""
+"""The trial: its interval covers the truth, its costs match the run's, and it writes no run."""
 
 import shutil
 from collections import Counter
@@ -28,7 +28,7 @@ PLANTED, SHORT = 240, 80
 
 @pytest.fixture(scope="module")
 def planted(make_pictures, tmp_path_factory):
-    """Pictures of which the first third, and no other, has captions of one word."""
+    """Images of which only the first third have captions of one word."""
     root = make_pictures(tmp_path_factory.mktemp("planted") / "pictures", PLANTED)
     for number in range(PLANTED):
         caption = "cat" if number < SHORT else f"a cat and {number} dogs"
@@ -50,7 +50,7 @@ def config(tiny_clip, planted, tmp_path):
 
 
 def tried(config, monkeypatch) -> tuple[forecast.Trial, forecast.Count]:
-    """What the trial hands to its report."""
+    """What the trial passes to its forecast."""
     seen = []
     original = forecast.lines
     monkeypatch.setattr(dry_run, "lines", lambda *given: seen.append(given[:2]) or original(*given))
@@ -75,7 +75,7 @@ def test_the_interval_covers_the_planted_share_and_no_run_is_there(config, monke
     assert "next, type: python -m curate" in capsys.readouterr().out
 
 
-def test_a_trial_leaves_a_run_as_it_is(config, bytes_of, monkeypatch):
+def test_a_trial_does_not_change_a_run(config, bytes_of, monkeypatch):
     pipeline.run(config, readers.read(config.dataset))
     curate_dir = config.run.folder / "curate"
     before = bytes_of(curate_dir)
@@ -83,7 +83,7 @@ def test_a_trial_leaves_a_run_as_it_is(config, bytes_of, monkeypatch):
     assert bytes_of(curate_dir) == before
 
 
-def test_a_trial_of_everything_foretells_the_run(config, monkeypatch):
+def test_a_trial_of_everything_matches_the_run(config, monkeypatch):
     config.dry_run = 10_000
     trial, whole = tried(config, monkeypatch)
     assert trial.count == whole
@@ -97,7 +97,7 @@ def test_a_trial_of_everything_foretells_the_run(config, monkeypatch):
     assert trial.annotation_bytes == pytest.approx(parts, rel=0.05)
 
 
-def test_nothing_kept_is_a_result_too(config, monkeypatch, capsys):
+def test_a_trial_may_keep_nothing(config, monkeypatch, capsys):
     config.filters.caption.min_words = 50
     trial, _ = tried(config, monkeypatch)
     assert trial.kept_images == trial.shard_bytes == 0
@@ -108,7 +108,7 @@ def candidates(count: int) -> list[Candidate]:
     return [Candidate(f"k{n:05d}", ("a", "b"), "s", str(n), "1") for n in range(count)]
 
 
-def test_the_choice_is_spread_evenly_and_always_the_same():
+def test_the_choice_is_even_and_reproducible():
     everything = candidates(10_000)
     source = Source(lambda: iter(everything), lambda _: b"")  # of unknown total
     chosen, whole = dry_run.choose(source, 500)
@@ -140,7 +140,7 @@ def test_an_interval_at_the_edge_stays_inside_and_has_a_width(share):
     assert 0 <= low < high <= 1
 
 
-def test_what_is_too_big_for_the_disk_is_said(config, monkeypatch, capsys):
+def test_too_little_disk_is_reported(config, monkeypatch, capsys):
     room = shutil.disk_usage("/")._replace(free=1_000)
     monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: room)
     tried(config, monkeypatch)
@@ -157,7 +157,7 @@ def test_units_and_the_next_command():
     )
 
 
-def test_only_the_first_process_of_a_launch_tries(config, monkeypatch):
+def test_only_the_first_process_of_a_launch_runs_a_trial(config, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     dry_run.run(config, readers.read(config.dataset))
     assert not Path(config.run.root).exists()

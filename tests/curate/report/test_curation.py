@@ -1,4 +1,4 @@
-"""The report: its numbers are what their queries give, whatever the data; it stays small and inert."""
+"""The report: every number equals the result of its query, and the page stays small and inert."""
 
 import io
 import re
@@ -17,9 +17,7 @@ from curate.measures.decode import UnreadableImage
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
 from curate.report import curation as report
-from curate.report import drop_rates as loss
-from curate.report import duplicates, licences, similarity
-from curate.report import figures as funnel
+from curate.report import drop_rates, duplicates, figures, licences, similarity
 from curate.report.pictures import Pictures
 from curate.run import ledger
 from curate.run.config import RunConfig
@@ -32,7 +30,7 @@ STEPS = ["unreadable", "no_caption", "aspect", "language", "no_similarity", "cli
 
 
 def make_verdicts(pairs=400, hostile=HOSTILE) -> Verdicts:
-    """A ledger with every reason, several captions of an image, copies, gaps, and hostile texts."""
+    """A ledger with every reason, several captions per image, duplicates, gaps and hostile texts."""
     rng = np.random.default_rng(0)
     reason = np.array([*REASONS, f"unreadable: {hostile}"])[rng.integers(0, 6, pairs)]
     status = np.select(
@@ -71,9 +69,9 @@ def make_verdicts(pairs=400, hostile=HOSTILE) -> Verdicts:
     table.loc[reason == "clip_similarity < 0.28", "clip_similarity"] = np.float32(0.25)
     table.loc[table.index[::3][:5], "clip_similarity"] = np.float32(0.28)
     table.loc[[r.startswith(("unread", "aspect")) for r in reason], "clip_similarity"] = np.nan
-    taken = [(name, int((table["rule"] == name).sum())) for name in [*STEPS, "duplicate"]]
+    steps = [(name, int((table["rule"] == name).sum())) for name in [*STEPS, "duplicate"]]
     null = Null(np.sort(rng.normal(0.2, 0.05, 4_000)).astype(np.float32))
-    return Verdicts(table, taken, 0.28, "minimum=0.28", null)
+    return Verdicts(table, steps, 0.28, "minimum=0.28", null)
 
 
 def picture(location: str) -> bytes:
@@ -98,8 +96,8 @@ def render(tmp_path):
     )
 
     def write(verdicts: Verdicts, load=picture) -> str:
-        figures = funnel.summarise(verdicts, [HOSTILE])
-        report.write(config.run.folder / "curate", asdict(config), verdicts, figures, load)
+        found = figures.summarise(verdicts, [HOSTILE])
+        report.write(config.run.folder / "curate", asdict(config), verdicts, found, load)
         return (config.run.folder / "curate" / "report.html").read_text()
 
     return write
@@ -110,7 +108,7 @@ def counts(html: str) -> list[tuple[str, int]]:
     return [(unescape(title), int(number.replace(",", ""))) for title, number in found]
 
 
-def test_every_count_is_what_its_query_gives(render, tmp_path):
+def test_every_count_equals_the_result_of_its_query(render, tmp_path):
     verdicts = make_verdicts()
     html = render(verdicts)
     filled = verdicts.ledger.assign(
@@ -131,22 +129,22 @@ def test_all_sections_are_there_and_the_page_is_small_and_inert(render):
     anchors = re.findall(r'<section id="([^"]+)"', html)
     assert anchors == [
         *("funnel", "similarity", "planted", "above", "below", "best", "worst", "reasons"),
-        *("unreadable", "duplicates", "loss", "licences", "settings"),
+        *("unreadable", "duplicates", "drop-rates", "licences", "settings"),
     ]
     assert len(html) < 5_000_000
     assert "<img src=x" not in html
     assert "\u202e" not in html
 
 
-def test_a_page_with_many_large_pictures_runs_out_of_room_not_over_it():
+def test_thumbnails_stop_at_the_byte_limit_of_the_page():
     table = make_verdicts(40).ledger
     sheet = Pictures(noise, room_bytes=50_000).sheet(table)
     assert len(re.findall(r'src="data:', sheet)) < 40
     assert sum(map(len, re.findall(r'src="([^"]*)"', sheet))) <= 50_000
-    assert "no room for more" in sheet
+    assert "left out: page size limit" in sheet
 
 
-def test_only_the_pictures_that_are_shown_are_loaded_each_once(render):
+def test_only_images_that_are_shown_are_loaded_each_once(render):
     loaded = []
     html = render(
         make_verdicts(2_000), lambda location: loaded.append(location) or picture(location)
@@ -154,7 +152,7 @@ def test_only_the_pictures_that_are_shown_are_loaded_each_once(render):
     assert len(loaded) == len(set(loaded)) <= html.count('src="data:') < 150
 
 
-def test_a_picture_that_is_gone_is_said(render):
+def test_an_image_that_cannot_be_read_is_named(render):
     def gone(location: str) -> bytes:
         raise UnreadableImage(f"{location} is <gone>")
 
@@ -176,17 +174,17 @@ def test_a_picture_that_is_gone_is_said(render):
     ],
     ids=["no null", "no cut", "no similarity", "no further columns", "one pair"],
 )
-def test_a_page_for_data_that_lack_something(render, change):
+def test_a_page_for_data_with_something_missing(render, change):
     verdicts = change(make_verdicts())
     for expression, number in dict(counts(render(verdicts))).items():
         assert eval(expression, {"ledger": verdicts.ledger}) == number, expression
 
 
-def test_rules_after_the_cut_do_not_hide_what_another_cut_keeps():
+def test_other_cuts_count_pairs_that_later_rules_dropped():
     assert similarity.reaching(make_verdicts()) == ["", "clip_similarity", "duplicate"]
 
 
-def test_cuts_follow_the_similarities():
+def test_the_tried_cuts_follow_the_range_of_similarities():
     assert similarity.cuts(np.full(9, 0.3)) == [step / 100 for step in range(20, 36)]
     elsewhere = similarity.cuts(np.linspace(0.4, 0.8, 101))
     assert elsewhere[0] == pytest.approx(0.404)
@@ -194,32 +192,33 @@ def test_cuts_follow_the_similarities():
     assert len(elsewhere) == 16
 
 
-def test_a_bucket_that_loses_more_is_marked_and_no_other():
+def test_only_a_bucket_with_a_higher_drop_rate_is_marked():
     table = make_verdicts(4_000).ledger.assign(language="en", reason="", source="one")
     table.loc[::4, "language"] = "de"
     rng = np.random.default_rng(1)
-    lost = rng.random(4_000) < np.where(table["language"] == "de", 0.5, 0.3)
-    table["reason"] = np.where(lost, "cut", "")
-    kinds = [(bucket, loss.mask(table, bucket.query)) for bucket in loss.buckets(table)]
-    found = loss.losses(table, kinds, "status == status", "reason != ''")
-    assert [(x.bucket.measure, x.bucket.label) for x in loss.worst(found)] == [("language", "de")]
-    assert found[0].seen.value == 4_000
+    dropped = rng.random(4_000) < np.where(table["language"] == "de", 0.5, 0.3)
+    table["reason"] = np.where(dropped, "cut", "")
+    kinds = [(bucket, drop_rates.mask(table, bucket.query)) for bucket in drop_rates.buckets(table)]
+    found = drop_rates.rates(table, kinds, "status == status", "reason != ''")
+    marked = [(rate.bucket.measure, rate.bucket.label) for rate in drop_rates.highest(found)]
+    assert marked == [("language", "de")]
+    assert found[0].checked.value == 4_000
     by_measure: dict[str, int] = {}
-    for item in found[1:]:
-        name = item.bucket.measure
-        by_measure[name] = by_measure.get(name, 0) + item.seen.value
-    assert set(by_measure.values()) == {4_000}  # the buckets of a measure share out all pairs
-    assert "source" not in by_measure  # a single one tells nothing apart
+    for rate in found[1:]:
+        name = rate.bucket.measure
+        by_measure[name] = by_measure.get(name, 0) + rate.checked.value
+    assert set(by_measure.values()) == {4_000}  # each pair is in one bucket of every measure
+    assert "source" not in by_measure  # one bucket has nothing to compare with
 
 
-def test_groups_of_copies_are_counted():
+def test_duplicate_groups_are_counted():
     def table(groups: list[str]) -> str:
         frame = make_verdicts(len(groups)).ledger.assign(
             key=[f"k{i}" for i in range(len(groups))], duplicate_group=groups
         )
         return duplicates.section(frame, Pictures(picture))
 
-    assert "has a copy" in table(["a", "b", "", ""])
+    assert "No two decoded images" in table(["a", "b", "", ""])
     numbers = [number for _, number in counts(table([*"aabbcccddddddd", "", ""]))]
     assert numbers[:6] == [2, 4, 1, 3, 1, 7]  # groups and images of two, of three, of five to nine
 
@@ -228,24 +227,26 @@ def cells(html):
     return re.findall(r"<td.*?>(.*?)</td>", re.sub("<(?!/?td)[^>]*>", "", html))
 
 
-def test_alike_pictures_across_the_split_are_shown(monkeypatch):
+def test_near_copies_across_splits_are_shown(monkeypatch):
     table = make_verdicts(80).ledger.drop_duplicates("key").assign(kept=True, split="train")
-    assert "No two kept pictures on different sides" in duplicates.section(table, Pictures(picture))
+    assert "No two kept images in different splits" in duplicates.section(table, Pictures(picture))
     table.loc[table["key"].isin(["k3", "k9"]), "phash"] = ["00ffff00ffff0000", "00ffff00ffff00ff"]
     table.loc[table["key"] == "k3", "split"] = "val"
     html = duplicates.section(table, Pictures(picture))
-    assert "1 pairs of kept pictures on different sides" in html
-    _, _, shown = html.partition("Across the split")
+    assert "1 pairs of kept images in different splits" in html
+    _, _, shown = html.partition("Near copies across splits")
     assert cells(shown)[:6] == ["k3", "val", "k9", "train", "8", ""]
     assert shown.count('src="data:') == 2
     table.loc[table["key"] == "k3", "phash_mirrored"] = "00ffff00ffff00ff"
-    _, _, shown = duplicates.section(table, Pictures(picture)).partition("Across the split")
+    _, _, shown = duplicates.section(table, Pictures(picture)).partition(
+        "Near copies across splits"
+    )
     assert cells(shown)[4:6] == ["0", "yes"]  # mirrored
     monkeypatch.setattr(duplicates, "MOST_COMPARED", len(table) - 1)
-    assert "are too many to look here" in duplicates.section(table, Pictures(picture))
+    assert "are too many to search" in duplicates.section(table, Pictures(picture))
 
 
-def test_licences_without_a_name_are_unknown():
+def test_pairs_without_a_licence_count_as_unknown():
     table = make_verdicts(6).ledger.assign(licence=["CC0", "?", "", None, "CC0", "BY"], kept=True)
     rows = re.findall(
         r"<tr><td>(.*?)</td>.*?>(\d+)</abbr>.*?>(\d+)</abbr>", licences.section(table)
@@ -267,7 +268,7 @@ def test_licences_without_a_name_are_unknown():
         {"license": list("abcdeg") * 4 + list("hijklmnopqrstuvwxyz")},
     ],
 )
-def test_queries_find_licences_of_any_type_and_column(columns):
+def test_licence_queries_work_for_any_type_and_column(columns):
     size = len(next(iter(columns.values())))
     table = make_verdicts(size).ledger.drop(columns="licence").assign(**columns)
     found = counts(licences.section(table))
@@ -276,7 +277,7 @@ def test_queries_find_licences_of_any_type_and_column(columns):
         assert eval(expression, {"ledger": table}) == number, expression
 
 
-def test_wilson_is_the_published_interval():
+def test_wilson_gives_the_published_intervals():
     # Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)

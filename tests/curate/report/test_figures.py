@@ -1,13 +1,13 @@
-"""The funnel tells rules apart by their names and counts a rule with two ends once."""
+"""The figures identify rules by name and count a rule with a minimum and a maximum once."""
 
 import pandas as pd
 import pytest
 
 from curate.decide.shuffled import Null
 from curate.decide.stage import Verdicts
-from curate.report import figures as funnel
+from curate.report import figures
 
-TAKEN = {
+PAIRS = {
     "": 5,
     "unreadable: truncated": 2,
     "unreadable: not an image": 1,
@@ -33,7 +33,7 @@ RULE = {
 
 @pytest.fixture
 def verdicts():
-    reasons = [reason for reason, count in TAKEN.items() for _ in range(count)]
+    reasons = [reason for reason, count in PAIRS.items() for _ in range(count)]
     status = ["kept" if not r else "unreadable" if r[0] == "u" else "dropped" for r in reasons]
     ledger = pd.DataFrame(
         {
@@ -52,8 +52,8 @@ def verdicts():
     return Verdicts(ledger, steps, None, "no cut", Null(pd.Series(dtype="float32").to_numpy()))
 
 
-def test_a_rule_with_two_ends_is_one_row(verdicts):
-    rules = funnel.summarise(verdicts, [])["rules"]
+def test_a_rule_with_a_minimum_and_a_maximum_is_one_row(verdicts):
+    rules = figures.summarise(verdicts, [])["rules"]
     assert [(rule["rule"], rule["dropped"], rule["left"]) for rule in rules] == [
         ("unreadable", 3, 17),
         ("words", 7, 10),

@@ -1,4 +1,4 @@
-"""The estimate of wrong captions on mixtures whose share of them is known."""
+"""The estimate of wrong captions, on mixtures with a known share of them."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def mixture(share: float, pairs: int, seed: int, distance: float = TRUE_MEAN - N
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 0.5])
 @pytest.mark.parametrize("pairs", [600, 20_000])
-def test_the_interval_holds_the_planted_share(share, pairs):
+def test_the_interval_covers_the_planted_share(share, pairs):
     held = 0
     for seed in range(20):
         drawn, wrong, null = mixture(share, pairs, seed)
@@ -29,31 +29,31 @@ def test_the_interval_holds_the_planted_share(share, pairs):
     assert held >= 18
 
 
-def test_more_data_narrow_it_around_the_truth():
+def test_more_data_narrow_the_interval_around_the_truth():
     few, many = (estimate(*mixture(0.2, n, 0)[::2]).share for n in (600, 100_000))
     assert many.value == pytest.approx(0.2, abs=0.02)
     assert many.high - many.low < 0.06 < few.high - few.low
 
 
-def test_what_a_cut_leaves_is_what_was_planted():
+def test_the_wrong_captions_a_cut_keeps_are_the_planted_ones():
     drawn, wrong, null = mixture(0.2, 20_000, 3)
     found = estimate(drawn, null)
     for cut in (0.2, 0.25, 0.28, 0.3):
         above = drawn >= cut
-        left = found.left(null, cut, int(above.sum()))
+        kept = found.wrong_kept(null, cut, int(above.sum()))
         planted = (above & wrong).sum()
-        assert left.low <= planted <= left.high
-        assert left.value == pytest.approx(planted, rel=0.15)
+        assert kept.low <= planted <= kept.high
+        assert kept.value == pytest.approx(planted, rel=0.15)
 
 
 def test_no_more_are_wrong_than_are_kept():
     drawn, _, null = mixture(0.9, 600, 0)
-    left = estimate(drawn, null).left(null, -1.0, 10)
-    assert left.value == left.high == 10
+    wrong = estimate(drawn, null).wrong_kept(null, -1.0, 10)
+    assert wrong.value == wrong.high == 10
 
 
 @pytest.mark.parametrize("distance", [0.02, 0.05, 0.08])
-def test_the_upper_end_holds_for_a_clip_that_knows_little(distance):
+def test_the_upper_end_holds_for_a_weak_clip(distance):
     for seed in range(20):
         drawn, wrong, null = mixture(0.2, 5_000, seed, distance)
         assert estimate(drawn, null).share.high > wrong.mean()
@@ -65,14 +65,15 @@ def test_a_blind_clip_gives_no_estimate():
     assert estimate(*mixture(0.1, 2_000, 0)[::2]).is_known
 
 
-def test_nothing_to_compare_with():
+def test_without_pairs_or_a_null_there_is_no_estimate():
     assert estimate(np.ones(3), Null(np.zeros(0, np.float32))) is None
     assert estimate(np.zeros(0), Null(np.ones(3, np.float32))) is None
 
 
-def test_the_tail_shrinks_until_true_pairs_have_thinned_out():
+def test_the_tail_shrinks_until_few_true_pairs_are_in_it():
     drawn, wrong, null = mixture(0.2, 100_000, 0, distance=0.06)
     found = estimate(drawn, null)
     assert found.tail < 0.2
-    assert found.share.value == pytest.approx(wrong.mean(), abs=0.05)  # the lower half says 0.38
+    # A tail of half the null would give 0.38.
+    assert found.share.value == pytest.approx(wrong.mean(), abs=0.05)
     assert found.share.low < wrong.mean() < found.share.high

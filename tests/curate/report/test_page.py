@@ -1,4 +1,4 @@
-"""Reports stay inert whatever a caption says, and the same content gives the same bytes."""
+"""Reports stay inert with any caption, and the same content gives the same bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
 class Elements(HTMLParser):
-    """Every element a browser would make, with its attributes."""
+    """Every element that a browser would create, with its attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -83,12 +83,12 @@ def test_clean(text: str, shown: str) -> None:
     assert page.clean(text) == shown
 
 
-def test_numbers_are_set_right_and_words_left() -> None:
+def test_numbers_are_right_aligned_and_words_left() -> None:
     cells = page.table(["rule", "pairs", "share"], [["clip", 1200, "−1.5 %"], ["size", 3, ""]])
     assert '<td>clip</td><td class="number">1,200</td><td class="number">−1.5 %</td>' in cells
 
 
-def test_svg_is_the_same_bytes_twice_and_ids_never_clash() -> None:
+def test_svg_bytes_are_reproducible_and_ids_unique() -> None:
     one, again, other = drawing(), drawing(), drawing("probe")
     assert one == again
     ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (one, other)]
@@ -101,7 +101,7 @@ def test_svg_is_the_same_bytes_twice_and_ids_never_clash() -> None:
     assert "#000000" not in one
 
 
-def test_thumbnail_bounds_the_longer_side_and_never_enlarges() -> None:
+def test_thumbnail_limits_the_longer_side_and_never_enlarges() -> None:
     import base64
     import io
 
