@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from curate.pipeline.config import CurateConfig
 from curate.run import cli as command
 from curate.run.experiment import SCHEMAS
+from curate.run.help import help_of
 from curate.run.overrides import add_entry
 from curate.run.schema import Typed
 from evaluate.config import EvaluateConfig
@@ -59,12 +59,15 @@ def test_every_file_belongs_to_a_command():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_names_every_choice_and_the_experiments(name):
-    text = OmegaConf.load(CONF / f"{name}.yaml").hydra.help.template
+    text = help_of(name)
     for group in COMMANDS[name][1]:
-        listed = re.search(rf"^\s*{group}=(\S+(?:\n\s*\|\S+)*)", text, re.MULTILINE)[1]
+        listed = re.search(rf"^ *{group}=(\S+(?:\n *\|\S+)*)", text, re.MULTILINE)[1]
         old = {"none"} if group == "filters" else set()
         choices = {path.stem for path in (CONF / group).glob("*.yaml")} - old
-        assert choices <= set(re.findall(r"\w+", listed))
+        assert sorted(re.findall(r"\w+", listed)) == sorted(choices)
+        assert (
+            listed.split("|")[0] in (CONF / f"{name}.yaml").read_text()
+        )  # the default comes first
     assert "experiment=demo|FILE.yaml" in text
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from curate.run import experiment
-from curate.run.overrides import CONF, explain, is_multirun, prepare, remember
+from curate.run.help import help_of
+from curate.run.overrides import explain, is_multirun, prepare, remember
 from curate.run.schema import UserError, check, register, to_dataclass
 
 __all__ = ["UserError", "check", "register", "to_dataclass"]  # of schema.py; most import them here
@@ -58,17 +59,12 @@ def run(main: Callable[[], Any], section: str = "") -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with 1
     with exit_codes():
         if section and {"-h", "--help"} & {*sys.argv[1:]}:
-            print(_help(section))
+            print(help_of(section))
             return
         _refuse_multirun_inside_launch()
         remember(sys.argv[1:])
         sys.argv[1:] = experiment.apply(prepare(sys.argv[1:]), section)
         main()
-
-
-def _help(section: str) -> str:
-    """The help in a command's YAML; Hydra's own way there loads every choice of every group first."""
-    return OmegaConf.load(CONF / f"{section}.yaml").hydra.help.template
 
 
 def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
