@@ -23,7 +23,7 @@ from finetune.models import load_model, load_pipeline
 from finetune.models.config import ModelConfig
 from finetune.run import load_run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
