@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from curate.decide.shuffled import Null
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
-FEWEST_BEYOND = 10  # shuffled pairs above a quantile for it to be more than chance
+FEWEST_BEYOND = 10  # shuffled pairs above a quantile, below which it is not shown
 FALSE_KEEP_RATE = 0.05
 
 
@@ -26,11 +26,11 @@ def main() -> None:
     parser = folder.parser("calibrate", __doc__.partition(": ")[2] if __doc__ else "")
     parser.add_argument(
         "--cut", type=float, action="append", metavar="C",
-        help="a similarity, of RUN's CLIP or with --like of RUN2's; may come again (0.28 and 0.30)",
+        help="a similarity by RUN's CLIP, or with --like by RUN2's; may be given several times",
     )  # fmt: skip
     parser.add_argument(
         "--false-keep-rate", type=float, metavar="R", default=FALSE_KEEP_RATE,
-        help="the share of shuffled captions that a cut may let pass (%(default)s)",
+        help="the share of shuffled captions that the cut may keep (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--like", metavar="RUN2", help="a run with the same pairs scored by another CLIP"
@@ -61,20 +61,20 @@ def _of_run(run: str) -> Scored:
 def lines(
     here: Scored, cuts: tuple[float, ...] | list[float], rate: float, other: bool
 ) -> Iterator[str]:
-    """What one run says of its CLIP.
+    """The report of one run about its CLIP.
 
     Args:
         here: the run.
-        cuts: of its CLIP, to be judged; of the other's where there is one.
-        rate: the false-keep rate whose cut is wanted.
-        other: whether another run follows, whose CLIP the cuts are then of.
+        cuts: similarities to describe; by the other run's CLIP if there is one.
+        rate: the false-keep rate for which a cut is computed.
+        other: whether another run follows, to whose CLIP ``cuts`` belong.
     """
     null = here.null()
     values = null.similarities
     yield f"CLIP: {here.clip}"
-    yield f"given pairs: {len(here.own):,}, mean similarity {here.own.mean():.4f}"
+    yield f"pairs: {len(here.own):,}, mean similarity {here.own.mean():.4f}"
     if not len(values):
-        yield "shuffled captions: none, no image has a caption of another to be compared with"
+        yield "shuffled captions: none, as no image can be paired with a caption of another"
         return
     yield (
         f"shuffled captions (the null): {len(values):,}, mean {values.mean(dtype=float):.4f}, "
@@ -82,10 +82,10 @@ def lines(
     )
     yield f"  quantiles: {', '.join(_quantiles(values))}"
     separation = null.separation(here.own) or 0.0
-    yield f"separation (AUC): {separation:.1%} of given pairs beat a shuffled one; guessing gives 50%"
+    yield f"separation (AUC): {separation:.1%} of the pairs are more similar than a shuffled one; guessing gives 50%"
     for cut in () if other else cuts:
         yield (
-            f"cut {cut:g}: lets {null.false_keep_rate(cut):.2%} of shuffled captions pass and keeps "
+            f"cut {cut:g}: keeps {null.false_keep_rate(cut):.2%} of shuffled captions and "
             f"{here.kept(cut):.1%} of the pairs"
         )
     cut = null.cut(rate) or 0.0
@@ -99,9 +99,9 @@ def _as_strict_as_laion(here: Scored, null: Null) -> str:
         return "LAION's cuts: 0.28 and 0.30 belong to this CLIP"
     cut = null.cut(LAION_FALSE_KEEP) or 0.0
     return (
-        f"LAION's cuts: 0.28 lets {LAION_FALSE_KEEP:.2%} of wrong names pass with "
-        f"{LAION_CLIP} at most, so that as strict here is {cut:.4f} or more, which keeps "
-        f"{here.kept(cut):.1%} of the pairs or fewer; --like RUN2, a run by that CLIP, says more"
+        f"LAION's cuts: 0.28 keeps {LAION_FALSE_KEEP:.2%} of wrong names with "
+        f"{LAION_CLIP} at most; as strict here is {cut:.4f} or more, which keeps "
+        f"{here.kept(cut):.1%} of the pairs or fewer; --like RUN2, a run by that CLIP, is more precise"
     )
 
 
@@ -114,7 +114,7 @@ def _quantiles(values: np.ndarray) -> Iterator[str]:
 
 
 def compared(here: Scored, there: Scored, cuts: tuple[float, ...] | list[float]) -> Iterator[str]:
-    """What the other CLIP's cuts are for this one, by the pairs that both scored.
+    """The other CLIP's cuts converted to this one, by the pairs that both scored.
 
     Raises:
         UserError: the runs have no pair in common.
@@ -130,7 +130,7 @@ def compared(here: Scored, there: Scored, cuts: tuple[float, ...] | list[float])
         yield f"  its {cut:g} keeps {share:.1%} of them, as does a cut of {kept} here"
         if rate is not None and (by_null := null.cut(rate)) is not None:
             least = "" if rate else " or more"
-            yield f"    and lets {rate:.2%} of shuffled captions pass, as does {by_null:.4f}{least}"
+            yield f"    and {rate:.2%} of shuffled captions, as does {by_null:.4f}{least}"
 
 
 def _common(one: Scored, two: Scored) -> Scored:

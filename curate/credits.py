@@ -23,7 +23,7 @@ NAMES = ("title", "author", "attribution", "credit", "user", "username", "source
 NOT_STATED = "not stated"
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#])")
-_IN_ADDRESSES = "%/:?=&#+,;@~!$()*"  # what stands for itself there
+_IN_ADDRESSES = "%/:?=&#+,;@~!$()*"  # characters that need no escape there
 
 
 def main() -> None:
@@ -48,9 +48,9 @@ def main() -> None:
 
 
 def credited(curate_dir: Path) -> pd.DataFrame:
-    """One row for each kept picture: ``key, source, licence`` and what names or links its owner.
+    """One row for each kept picture: ``key, source, licence`` and the columns that name or link its owner.
 
-    Columns that hold nothing are left out; a licence that the source does not state is "not stated".
+    Empty columns are left out; a licence that the source does not state is "not stated".
 
     Raises:
         FileNotFoundError: the run has no ledger.
@@ -59,7 +59,7 @@ def credited(curate_dir: Path) -> pd.DataFrame:
     asked = ["key", "source", *licence.COLUMNS, *NAMES, *LINKS]
     table = ledger.read(curate_dir, asked, [("kept", "==", True)]).drop_duplicates("key")
     if not len(table):
-        raise UserError(f"{curate_dir.parent} keeps no picture, there is nobody to credit")
+        raise UserError(f"{curate_dir.parent} keeps no pictures, so there is nobody to credit")
     stated = licence.licence_of(table)
     rest = [name for name in asked if name in table and name not in licence.COLUMNS]
     table = table[rest].astype("str").where(table[rest].notna(), "")
@@ -106,7 +106,7 @@ def _grid(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that a web page wrote, as words and not as markup; an address as a link."""
+    """Text of foreign data without markup; an address as a link."""
     if text.startswith(("http://", "https://")):
         return f"<{quote(text, safe=_IN_ADDRESSES)}>"
     return " ".join(_MARKUP.sub(r"\\\1", text).split())

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NEAR_KEYS = 5
-TWINS_SHOWN = 10  # other pictures of a duplicate group
+COPIES_SHOWN = 10  # other pictures of a duplicate group
 _WIDTH = 12  # of a line's label
 _HASHES = {"phash": "its hash", "phash_mirrored": "its mirror image's hash"}
 
-# A line of its own tells of these; the others are measures and the source's own.
-_TOLD = set(ledger.COLUMNS)
+# These have lines of their own; the other columns are measures and the source's own.
+_WITH_OWN_LINES = set(ledger.COLUMNS)
 
 
 def main() -> None:
@@ -44,21 +44,21 @@ def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
     """One text for each key that the ledger has.
 
     Raises:
-        UserError: it lacks some of them, said after the others' texts; names those that look like them.
+        UserError: it lacks some of the keys; raised after the others' texts, with similar keys.
         FileNotFoundError: the run has no ledger.
     """
     rows = ledger.read(curate_dir, filters=[("key", "in", keys)])
     present = set(rows["key"])
     cut = (read_json(curate_dir / "funnel.json") or {}).get("cut", {})
     groups = sorted(set(rows["duplicate_group"]) - {""})
-    twins = _twins(curate_dir, groups) if groups else rows[:0]
+    members = _group_members(curate_dir, groups) if groups else rows[:0]
     for key in filter(present.__contains__, keys):
-        yield "\n".join(_story(curate_dir, rows[rows["key"] == key], twins, cut))
+        yield "\n".join(_story(curate_dir, rows[rows["key"] == key], members, cut))
     if unknown := [key for key in keys if key not in present]:
         raise UserError(_unknown(curate_dir, unknown))
 
 
-def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
+def _group_members(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
     """A row for each picture of some duplicate groups."""
     columns = ["key", "duplicate_group", "phash", "phash_mirrored", "status", "reason"]
     found = ledger.read(curate_dir, columns, [("duplicate_group", "in", groups)])
@@ -66,7 +66,7 @@ def _twins(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
 
 
 def _unknown(curate_dir: Path, keys: list[str]) -> str:
-    """All unknown keys; only for the first is it looked what it may have meant, which takes seconds."""
+    """All unknown keys; similar ones are searched for the first only, as that takes seconds."""
     rows = ledger.read(curate_dir, ["key", "file_name"]).drop_duplicates("key")
     known = rows["key"].tolist()
     near = [key for key in known if key.startswith(keys[0])]
@@ -85,7 +85,7 @@ def _is_called(name: str) -> Callable[[object], bool]:
 
 
 def _story(
-    curate_dir: Path, rows: pd.DataFrame, twins: pd.DataFrame, cut: dict[str, Any]
+    curate_dir: Path, rows: pd.DataFrame, members: pd.DataFrame, cut: dict[str, Any]
 ) -> Iterator[str]:
     first = rows.iloc[0]
     kept = int(rows["kept"].sum())
@@ -96,12 +96,12 @@ def _story(
     yield _line("file", f"{first['bytes']} bytes, sha256 {first['sha256'] or 'unknown'}")
     for _, row in rows.iterrows():
         yield from _caption(row, cut)
-    yield from _duplicates(rows, twins)
+    yield from _duplicates(rows, members)
     if kept:
         in_shard = rows[rows["kept"]].iloc[0]
         yield _line("split", in_shard["split"])
         yield from _members(curate_dir, first["key"], in_shard["shard"])
-    for name in sorted(set(rows.columns) - _TOLD):
+    for name in sorted(set(rows.columns) - _WITH_OWN_LINES):
         values = rows[name].dropna().map(_plain).unique()
         if shown := [value for value in values if value]:
             yield _line(name, " | ".join(shown))
@@ -130,26 +130,26 @@ def _caption(row: pd.Series, cut: dict[str, Any]) -> Iterator[str]:
     yield _line("", f"similarity {similarity:.4f} by {row['clip_model']}, {against}")
 
 
-def _duplicates(rows: pd.DataFrame, twins: pd.DataFrame) -> Iterator[str]:
+def _duplicates(rows: pd.DataFrame, members: pd.DataFrame) -> Iterator[str]:
     first = rows.iloc[0]
-    reasons = dict(zip(twins["key"], twins["reason"], strict=True))
+    reasons = dict(zip(members["key"], members["reason"], strict=True))
     for keeper in rows.loc[rows["duplicate_of"] != "", "duplicate_of"].unique():
-        now = "was removed since" if reasons.get(keeper) == REASON else "stays in its stead"
+        now = "was removed later" if reasons.get(keeper) == REASON else "is kept instead"
         yield _line("copy of", f"{keeper}, which {now}")
-    same = twins[twins["duplicate_group"] == first["duplicate_group"]]
+    same = members[members["duplicate_group"] == first["duplicate_group"]]
     others = same[same["key"] != first["key"]]
     if not len(others):
         return
     yield _line("group", f"{first['duplicate_group']}: {len(same)} pictures, all on one side")
-    for _, other in others.head(TWINS_SHOWN).iterrows():
+    for _, other in others.head(COPIES_SHOWN).iterrows():
         bits, whose = min(
             (_bits(first["phash"], other[name]), whose)
             for name, whose in _HASHES.items()
-            if isinstance(other.get(name), str)  # ledgers of before have no mirrored one
+            if isinstance(other.get(name), str)  # older ledgers have no mirrored hash
         )
         yield _line("", f"{other['key']}: {other['status']}, {whose} differs in {bits} of 64 bits")
-    if len(others) > TWINS_SHOWN:
-        yield _line("", f"and {len(others) - TWINS_SHOWN} more")
+    if len(others) > COPIES_SHOWN:
+        yield _line("", f"and {len(others) - COPIES_SHOWN} more")
 
 
 def _bits(phash: str, other: str) -> int:
@@ -157,7 +157,7 @@ def _bits(phash: str, other: str) -> int:
 
 
 def _members(curate_dir: Path, key: str, shard: str) -> Iterator[str]:
-    """Where in the tar its files are; a byte offset suffices to read one."""
+    """Where in the tar its files are, by byte offset."""
     yield _line("shard", shard)
     path = curate_dir / shard
     if not path.is_file():

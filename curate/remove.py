@@ -39,18 +39,18 @@ from curate.run.tar import END_OF_TAR
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = 10  # of what is not found
+SHOWN = 10  # listed items that are not in the run
 _DESCRIPTION = """\
-Take pictures out of a finished curation: out of the shards that hold them, and of no other; the
-ledger says "removed". The same files under other keys go as well. Later curations of this run leave
-out what was ever listed. Killed, the same command goes on where it stopped.
+Remove pictures from a finished curation. Only the shards that hold them are rewritten; the ledger
+says "removed". The same files under other keys are removed as well, and later curations of this run
+leave them all out. After an interruption, the same command continues.
 
-What it cannot reach: annotations/ keeps measurements and captions, finetune/ and evaluate/ what
-was made from the pictures before. Delete these folders and type the commands again."""
+It does not change annotations/ (measurements and captions), finetune/ and evaluate/ (made from the
+pictures before). Delete these folders and type their commands again."""
 
 
 def main() -> None:
-    """Note what is asked for, then carry it out."""
+    """Record the removal, then carry it out."""
     parser = folder.parser("remove", _DESCRIPTION)
     given = parser.add_mutually_exclusive_group(required=True)
     for name, what in (("keys", "a key"), ("urls", "an address"), ("sha256", "a file's hash")):
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument(
         "--copies",
         action="store_true",
-        help="also all near copies; else one that was dropped as such takes the picture's place later",
+        help="also all near copies; otherwise a copy that was dropped may be kept by the next curation",
     )
     arguments = parser.parse_args()
     curate_dir = folder.curate_dir(arguments.run)
@@ -74,16 +74,18 @@ def main() -> None:
     )
     if missing:
         others = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        print(f"not in this run: {', '.join(missing[:SHOWN])}{others}; a later curation heeds them")
+        print(
+            f"not in this run: {', '.join(missing[:SHOWN])}{others}; later curations will leave them out"
+        )
     if found["pictures"]:
         print(
-            f"{curate_dir / 'report.html'} is gone, too; to write it again, type: "
+            f"{curate_dir / 'report.html'} was deleted, as it may show them; to write it again, type: "
             f"{curate_command(curate_dir.parent)}"
         )
     if found["copies_left"]:
         print(
-            f"{found['copies_left']} near copies are left, in the shards or dropped as copies so far; look "
-            "at them with python -m curate.explain, or type the same command with --copies"
+            f"{found['copies_left']} near copies remain, in the shards or dropped as duplicates; see them "
+            "with python -m curate.explain, or type the same command with --copies"
         )
 
 
@@ -95,11 +97,11 @@ def _list(arguments: argparse.Namespace) -> tuple[str, Path]:
 def remove(
     curate_dir: Path, by: str, listed: set[str], list_sha256: str, copies: bool = False
 ) -> dict[str, Any]:
-    """Check the shards concerned, note what is to go, and carry it out; see ``removed.note``.
+    """Check the shards concerned, record the removal, and carry it out; see ``removals.note``.
 
     Raises:
-        UserError: as ``note``, or a shard is damaged: rewritten, it would pass for whole. Nothing is
-            changed or noted then.
+        UserError: as ``note``, or a shard is damaged: rewritten, it would look intact. Nothing is
+            changed or recorded then.
     """
     _, asked = asked_for(identities(curate_dir), by, listed, copies)
     _check(curate_dir, asked)
@@ -109,7 +111,7 @@ def remove(
 
 
 def _check(curate_dir: Path, asked: Removals) -> None:
-    """Raise where a shard that this or an interrupted removal concerns is not what was written."""
+    """Raise if a shard that this or an interrupted removal concerns is damaged."""
     rows = identities(curate_dir)
     rows = rows[rows["kept"]]
     goes = asked.drops(rows) | read_removals(curate_dir).drops(rows)
@@ -130,17 +132,17 @@ def _check(curate_dir: Path, asked: Removals) -> None:
 
 
 def _is_whole(path: Path, shard: ShardInfo | None, stays: bool) -> bool:
-    """Whether tar and table can be rewritten; of a shard that does not stay both may be gone already.
+    """Whether tar and table can be rewritten; those of a shard that will be empty may be gone already.
 
-    The tar is as the manifest says, or, where a removal was interrupted, as that one's statistics do.
+    The tar has the hash of the manifest, or of the statistics if a removal was interrupted.
     """
     if not path.is_file():
         return not stays
     stats = read_json(stats_path(path)) or {}
-    told = {(shard.bytes, shard.sha256)} if shard else set()
+    written = {(shard.bytes, shard.sha256)} if shard else set()
     if stats.get("plan") == REASON:
-        told.add((stats["bytes"], stats["sha256"]))
-    if (path.stat().st_size, sha256_of(path)) not in told:
+        written.add((stats["bytes"], stats["sha256"]))
+    if (path.stat().st_size, sha256_of(path)) not in written:
         return False
     return not stays or _is_readable(path.with_suffix(".parquet"))
 
@@ -159,8 +161,8 @@ def _is_readable(table: Path) -> bool:
 def carry_out(curate_dir: Path) -> None:
     """Make shards, ledger, funnel and, last, manifest follow ``removed.json``.
 
-    Each file is replaced whole. The ledger follows when all shards have, so that until then it says
-    which ones are concerned; to do all again changes nothing.
+    Each file is replaced whole. The ledger is last but one, so that until then it says which shards are
+    concerned; doing all of it again changes nothing.
     """
     known = read_removals(curate_dir)
     for part in ("shards", "ledger"):
@@ -168,7 +170,7 @@ def carry_out(curate_dir: Path) -> None:
     rows = identities(curate_dir)
     goes = rows[known.drops(rows) & rows["kept"]]
     if len(goes):
-        (curate_dir / "report.html").unlink(missing_ok=True)  # it may show what goes
+        (curate_dir / "report.html").unlink(missing_ok=True)  # it may show removed pictures
     concerned = list(goes.groupby("shard")["key"].agg(set).items())
     for shard, keys in tqdm(concerned, desc="remove", unit="shard"):
         _take_out(curate_dir / str(shard), keys)
@@ -182,14 +184,14 @@ def carry_out(curate_dir: Path) -> None:
 
 
 def _take_out(path: Path, keys: set[str]) -> None:
-    """Rewrite one shard without ``keys``: tar, table, statistics. One that is left empty goes."""
+    """Rewrite one shard without ``keys``: tar, table, statistics. An empty one is deleted."""
     table_path, stats = path.with_suffix(".parquet"), stats_path(path)
-    if not path.is_file():  # it was left empty, before an interruption
+    if not path.is_file():  # it was empty, and deleted before an interruption
         return
     with tarfile.open(path) as tar:
         left = [member for member in tar if member.name.partition(".")[0] not in keys]
     if not left:
-        # The tar last: while it is there this can go on.
+        # The tar last: while it exists, an interrupted removal can continue.
         for file in (stats, table_path, path):
             file.unlink(missing_ok=True)
         return
@@ -197,11 +199,11 @@ def _take_out(path: Path, keys: set[str]) -> None:
         with path.open("rb") as source, HashingWriter(target) as hashing:
             _copy_members(source, left, hashing)
         count = _copy_table(table_path, keys)
-        # A plan of this name is none that curation can have had, so it never takes the shard for whole.
-        told = {"count": count, "successes": count, "status_dict": {"success": count}}
-        told |= {"plan": REASON, "bytes": target.tell(), "sha256": hashing.hexdigest()}
-        # Ahead of the tar, so that at any moment it is what these say, or what the manifest does.
-        write_json(stats, {**(read_json(stats) or {}), **told})
+        # No curation has a plan of this name, so the next one writes the shard again.
+        written = {"count": count, "successes": count, "status_dict": {"success": count}}
+        written |= {"plan": REASON, "bytes": target.tell(), "sha256": hashing.hexdigest()}
+        # Before the tar, so that at any moment it has the hash of these or of the manifest.
+        write_json(stats, {**(read_json(stats) or {}), **written})
 
 
 def _copy_members(source: IO[bytes], members: list[tarfile.TarInfo], target: HashingWriter) -> None:
@@ -215,7 +217,7 @@ def _copy_members(source: IO[bytes], members: list[tarfile.TarInfo], target: Has
 
 
 def _copy_table(path: Path, without: set[str]) -> int:
-    """The same table without some rows; how many are left."""
+    """Rewrite the table without some rows; returns how many are left."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -227,7 +229,7 @@ def _copy_table(path: Path, without: set[str]) -> int:
 
 
 def _mark(part: Path, known: Removals) -> None:
-    """The ledger's rows of what was kept until now: dropped, "removed"."""
+    """Mark the ledger's rows of removed pictures that were kept: dropped, "removed"."""
     table = ledger.read_part(part)
     gone = known.drops(table) & table["kept"]
     if not gone.any():
@@ -246,7 +248,7 @@ def _mark(part: Path, known: Removals) -> None:
 
 
 def _follow(curate_dir: Path, manifest: Manifest, rows: pd.DataFrame) -> Manifest:
-    """The manifest of what is left: rewritten shards by their statistics, totals by the ledger."""
+    """The manifest of the remaining shards, from their statistics, with totals from the ledger."""
     kept = rows[rows["kept"]]
     holding = set(kept["shard"])
     shards = []
@@ -254,8 +256,8 @@ def _follow(curate_dir: Path, manifest: Manifest, rows: pd.DataFrame) -> Manifes
         path = curate_dir / shard.path
         stats = read_json(stats_path(path)) or {}
         if stats.get("plan") == REASON:
-            told = {name: stats[name] for name in ("bytes", "sha256")}
-            shard = replace(shard, samples=stats["count"], **told)
+            written = {name: stats[name] for name in ("bytes", "sha256")}
+            shard = replace(shard, samples=stats["count"], **written)
         if shard.path in holding:
             shards.append(shard)
     statuses = rows["status"].value_counts()
@@ -268,7 +270,7 @@ def _follow(curate_dir: Path, manifest: Manifest, rows: pd.DataFrame) -> Manifes
 
 
 def _write_funnel(curate_dir: Path, manifest: Manifest) -> None:
-    """Its totals are the manifest's; what was taken is the last of its rules."""
+    """Write the totals of the manifest; the removal is the last of the rules."""
     path = curate_dir / "funnel.json"
     funnel = read_json(path)
     if funnel is None:
@@ -277,8 +279,8 @@ def _write_funnel(curate_dir: Path, manifest: Manifest) -> None:
     if rules[-1]["rule"] == REASON:
         rules.pop()
     rules.append({"rule": REASON, "dropped": rules[-1]["left"] - kept, "left": kept})
-    taken = sum(rule["dropped"] for rule in rules if rule["rule"] == REASON)
-    reasons = {**funnel["reasons"], REASON: taken}
+    removed_pairs = sum(rule["dropped"] for rule in rules if rule["rule"] == REASON)
+    reasons = {**funnel["reasons"], REASON: removed_pairs}
     write_json(path, {**funnel, **manifest.totals, "rules": rules, "reasons": reasons})
 
 

@@ -56,12 +56,12 @@ def main() -> None:
 
 
 def problems(curate_dir: Path, images: bool = False) -> Iterator[str]:
-    """One line for whatever does not fit, as it is found.
+    """One line for each problem, as it is found.
 
     Args:
         curate_dir: a finished curation.
         images: also compare each picture's bytes with the sha256 that its json gives; one that was
-            encoded anew is decoded instead.
+            encoded again is decoded instead.
 
     Raises:
         FileNotFoundError: there is no manifest, or no ledger; one that is damaged is a problem.
@@ -74,7 +74,7 @@ def problems(curate_dir: Path, images: bool = False) -> Iterator[str]:
     if read_json(curate_dir / "funnel.json") is None:
         yield "funnel.json: missing or damaged"
     if manifest is None:
-        yield "manifest.json: damaged, so that nothing says what the shards should be"
+        yield "manifest.json: damaged, so the shards cannot be checked against it"
     else:
         yield from _shards(curate_dir, manifest, ledger, images)
         yield from _strays(curate_dir, manifest)
@@ -118,7 +118,7 @@ def _removal(curate_dir: Path) -> Iterator[str]:
 def _shards(
     curate_dir: Path, manifest: Manifest, ledger: pd.DataFrame | None, images: bool
 ) -> Iterator[str]:
-    """All shards; without a ledger they are not compared with it."""
+    """Problems of all shards; ``ledger`` is None if it is damaged."""
     of_shard = {} if ledger is None else dict(list(ledger[ledger["kept"]].groupby("shard")))
     holders: dict[str, str] = {}
     for shard in tqdm(manifest.shards, desc="verify", unit="shard"):

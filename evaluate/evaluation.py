@@ -59,11 +59,11 @@ class Evaluation:
         Raises:
             UserError: names which of the two differs.
         """
-        begun = self.run.checkpoints()[-1].state()["identity"]
+        started = self.run.checkpoints()[-1].state()["identity"]
         shards = {"shards": doctor.shards_digest(self.manifest)}
-        doctor.refuse_change(self.run.finetune_dir, begun, shards)  # first: it needs no model
+        doctor.refuse_change(self.run.finetune_dir, started, shards)  # first: it needs no model
         weights = {"weights": self.run.model(self.device).fingerprint()}
-        doctor.refuse_change(self.run.finetune_dir, begun, weights)
+        doctor.refuse_change(self.run.finetune_dir, started, weights)
 
     # Losses
 

@@ -294,7 +294,7 @@ class Measurer:
 
 
 def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """The same items; each is handed out when the next one has been taken, and so its work begun."""
+    """The same items, one behind: each is yielded after the next one has started."""
     waiting: list[_Item] = []
     for item in items:
         waiting.append(item)

@@ -24,7 +24,7 @@ def parser(command: str, does: str, exit_codes: str = EXIT_CODES) -> ArgumentPar
 
 
 def say_if_unfinished(curate_dir: Path) -> None:
-    """Warn that an answer may be out of date: a curation was begun there and has not ended."""
+    """Warn that an answer may be out of date: a curation was started there and has not finished."""
     if not (curate_dir / "manifest.json").is_file():
         print(
             f"note: {curate_dir.parent} holds no finished curation; this is what the last one left. To "

@@ -58,7 +58,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def curate_command(run_dir: Path) -> str:
-    """The command that curates a run as it was begun there, to be typed in a shell.
+    """The command that started the curation of a run, quoted for a shell.
 
     Where the run's configuration does not say how it was typed, its data set is left to the reader.
     """

@@ -17,7 +17,7 @@ def in_order(
     """As ``map``, computed by ``pool`` up to ``ahead`` items before they are asked for.
 
     ``Executor.map`` of Python before 3.14 takes all items at once. What ``function`` raises is raised
-    when its item's turn comes; what has not begun by then never does.
+    when its item's turn comes; items that have not started by then are not computed.
     """
     waiting: deque[Future[_Result]] = deque()
     try:

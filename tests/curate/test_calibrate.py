@@ -43,10 +43,10 @@ def test_a_cut_of_a_rate_has_that_rate(tmp_path, say, write_scored):
     run_dir = write_scored(tmp_path / "a")
     cut = say(run_dir, "--false-keep-rate", 0.02).partition("a cut of ")[2][:6]
     said = say(run_dir, "--cut", cut)
-    rate = said.partition(f"cut {float(cut):g}: lets ")[2].partition("%")[0]
+    rate = said.partition(f"cut {float(cut):g}: keeps ")[2].partition("%")[0]
     assert float(rate) == pytest.approx(2, abs=0.1)  # the cut was rounded
     here = scored(run_dir / "curate")
-    assert f"keeps {(here.own >= np.float32(cut)).mean():.1%} of the pairs" in said
+    assert f"and {(here.own >= np.float32(cut)).mean():.1%} of the pairs" in said
 
 
 def test_an_equally_strict_cut_follows_a_shift_of_all_similarities(tmp_path, say, write_scored):
@@ -111,4 +111,4 @@ def test_help_is_quick():
 def test_a_run_without_other_captions_has_no_null(tmp_path, write_scored):
     here = scored(write_scored(tmp_path / "a") / "curate")
     alone = Scored("x", here.pairs.assign(caption="the same"), here.embeddings)
-    assert "no image has a caption of another" in list(calibrate.lines(alone, [], 0.1, False))[-1]
+    assert "no image can be paired with a caption of another" in list(calibrate.lines(alone, [], 0.1, False))[-1]

@@ -46,7 +46,7 @@ def test_the_dropped_and_the_unreadable(finished):
     assert "k03 from drawn: dropped" in low
     assert "'a cat 3': clip_similarity < 0.29" in low
     assert "similarity 0.2800 by tiny 0, below the cut" in low
-    assert "copy of      k05, which stays in its stead" in copy
+    assert "copy of      k05, which is kept instead" in copy
     assert "k05: kept, its hash differs in 1 of 64 bits" in copy
     assert "unreadable: truncated" in broken
     assert "similarity not measured" in broken
@@ -59,7 +59,7 @@ def test_the_keeper_of_a_copy_may_have_been_removed(finished):
     rows = pd.read_parquet(part)
     rows.loc[rows["key"] == "k05", ["kept", "status", "reason"]] = False, "dropped", "removed"
     rows.to_parquet(part, index=False)
-    assert "copy of      k05, which was removed since" in story(finished, "k04")
+    assert "copy of      k05, which was removed later" in story(finished, "k04")
 
 
 def test_a_mirrored_copy_is_told_as_such(finished):
@@ -93,7 +93,7 @@ def test_another_captions_row_may_be_the_copy(finished):
     gone = (table["key"] == "k00") & (table["caption_index"] == 1)
     table.loc[gone, ["kept", "status", "reason", "duplicate_of"]] = False, "dropped", "copy", "k05"
     table.to_parquet(part, index=False)
-    assert "copy of      k05, which stays in its stead" in story(finished, "k00")
+    assert "copy of      k05, which is kept instead" in story(finished, "k00")
 
 
 def test_other_unreadable_pictures_are_not_read(finished, monkeypatch):

@@ -128,7 +128,7 @@ def test_copies_go_when_asked_for(finished):
         table = pd.read_parquet(part)
         table.loc[table["key"].isin(["k20", "k21"]), "duplicate_group"] = "same"
         table.to_parquet(part, index=False)
-    unkept = take(finished, "keys", "k04")  # k05 stays in its stead
+    unkept = take(finished, "keys", "k04")  # k05 is kept instead
     assert unkept | {"pictures": 0, "copies_left": 1} == unkept
     both = take(finished, "keys", "k20", copies=True)
     assert both | {"pictures": 2, "copies_left": 0} == both
@@ -303,7 +303,7 @@ def test_the_command(finished, tmp_path):
     (tmp_path / "typo").write_text("k02\nk0002\n")
     again = run("--keys", str(tmp_path / "typo"))
     assert "2 keys listed, 1 of them found; removed 0 pictures" in again.stdout
-    assert "not in this run: k0002; a later curation heeds them" in again.stdout
+    assert "not in this run: k0002; later curations will leave them out" in again.stdout
     assert (finished / "report.html").exists()
     (finished / "manifest.json").unlink()
     unfinished = run("--keys", str(tmp_path / "keys"))

@@ -70,7 +70,7 @@ def is_finished(path: Path, recipe: Recipe) -> bool:
 def check_resumable(path: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
     """Raise a `UserError` if resuming would not give the same weights as an uninterrupted run of ``recipe``.
 
-    The number of steps may change as long as neither the old nor the new cooldown has begun.
+    The number of steps may change as long as neither the old nor the new cooldown has started.
     """
     check_inputs(path, inputs)
     check_recipe(path, recipe)
