@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from curate.decide.laion import LAION_CLIP, LAION_CUTS, LAION_FALSE_KEEP
-from curate.decide.scored import Scored, scored
+from curate.decide.scored_pairs import Scored, scored
 from curate.run import cli, folder
 from curate.run.cli import UserError, check
 from curate.run.provenance import curate_command
@@ -14,7 +14,7 @@ from curate.run.provenance import curate_command
 if TYPE_CHECKING:
     import numpy as np
 
-    from curate.decide.shuffled import Null
+    from curate.decide.shuffled_captions import Null
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 FEWEST_BEYOND = 10  # shuffled pairs above a quantile, below which it is not shown

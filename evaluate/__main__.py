@@ -28,9 +28,9 @@ def main(cfg: DictConfig) -> None:
     from curate.clip import models
 
     models.check(config.clip)
-    from evaluate.judge import judge_run
+    from evaluate.run import evaluate_run
 
-    sys.exit(judge_run(config, say=print))
+    sys.exit(evaluate_run(config, say=print))
 
 
 if __name__ == "__main__":

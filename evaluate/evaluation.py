@@ -1,4 +1,4 @@
-"""One evaluation: what its evaluators share, each part computed once, when it is first needed."""
+"""What all evaluators share: losses, checkpoints and pictures, each computed when first needed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run.manifest import Manifest, read_manifest
 from evaluate import verdict
-from evaluate.config import EvaluateConfig
 from evaluate.grid import Grid, LossStore, LossTable, weights_sha256
+from evaluate.measure_config import MeasureConfig
 from evaluate.results import Metric, Picture, label_of
 from evaluate.sampling import Prompt, Sampler
 from finetune import doctor
 from finetune.checkpoint import Checkpoint
 from finetune.heldout import relative
 from finetune.intervals import Array, Bootstrap
+from finetune.opened_run import load_run
 from finetune.overfitting import Evidence
-from finetune.run import load_run
 
 
 class Evaluation:
@@ -36,7 +36,7 @@ class Evaluation:
         bootstrap: how intervals are computed.
     """
 
-    def __init__(self, config: EvaluateConfig) -> None:
+    def __init__(self, config: MeasureConfig) -> None:
         self.config = config
         self.run = load_run(config.run.folder)
         self.curate_dir = config.run.folder / "curate"

@@ -1,4 +1,4 @@
-"""The losses of the base and of every checkpoint on one fixed grid, stored for each of its cells.
+"""Measure and store the losses of every checkpoint at fixed noise levels and noises.
 
 The verdict follows from ``losses.npz`` alone, so that runs can be compared picture by picture later,
 without their models. A checkpoint that is stored there is not measured again.
@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from curate.run.cli import UserError
 from curate.run.files import atomic_write, sha256_of
-from evaluate.config import GridConfig
+from evaluate.measure_config import GridConfig
 from finetune.checkpoint import Checkpoint
 from finetune.heldout import NEGLIGIBLE_BIN, HeldoutGrid, HeldoutItems, grid_losses
-from finetune.run import FinetuneRun
+from finetune.opened_run import FinetuneRun
 
 
 class LossStore:

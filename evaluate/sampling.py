@@ -26,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from curate.run.files import atomic_write
-from evaluate.config import SamplerConfig
+from evaluate.measure_config import SamplerConfig
 from finetune.data import keyed_seed
 from finetune.models.interface import LatentDiffusion
 

@@ -1,4 +1,4 @@
-"""The held-out losses measured while training, and whether they say that training should stop."""
+"""The held-out losses of every evaluation while training, and ``heldout.npz``, which stores them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from curate.run.files import atomic_write
 from finetune.heldout import HeldoutItems, relative
-from finetune.overfitting import Evidence, symptom
+from finetune.overfitting import Evidence
 
 
 @dataclass
@@ -90,17 +90,3 @@ class HeldoutCurve:
                 list(stored["val"][:count]),
                 list(stored["probe"][:count]),
             )
-
-
-def reason_to_stop(curve: HeldoutCurve, patience: int | None) -> str | None:
-    """The symptom that each of the last ``patience`` evaluations shows, or None.
-
-    One evaluation in twenty shows it by chance, and a run is evaluated often; hence more than one.
-    """
-    if patience is None or len(curve.steps) <= patience:
-        return None
-    if min(len(curve.val_keys), len(curve.train_probe_keys)) < 2:
-        return None  # one picture has no interval
-    count = len(curve.steps)
-    symptoms = {symptom(curve.evidence(at)) for at in range(count - patience, count)}
-    return symptoms.pop() if len(symptoms) == 1 else None

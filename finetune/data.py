@@ -1,4 +1,4 @@
-"""What each update trains on: order, captions, noise and timesteps as pure functions of position.
+"""The batches of a training, each made from the seed and its number alone, so that resuming repeats none.
 
 Nothing here has a state. A batch depends on the seed and its number alone, so a run that was resumed,
 or is on another number of processes, has the samples and noise of one that was never interrupted.

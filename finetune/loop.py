@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from finetune import checkpoint, metrics
 from finetune.config import OptimConfig, TrainConfig
-from finetune.curve import HeldoutCurve, reason_to_stop
+from finetune.curve import HeldoutCurve
 from finetune.data import Batch, Batches
+from finetune.early_stop import reason_to_stop
 from finetune.ema import Ema, swapped_in
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
 from finetune.models.interface import LatentDiffusion
@@ -52,7 +53,7 @@ class Heldout:
 
 @dataclass
 class Training:
-    """Everything the loop needs, put together by ``finetune.plan``.
+    """Everything the loop needs, put together by ``finetune.run``.
 
     Attributes:
         folder: the run's ``finetune`` folder.

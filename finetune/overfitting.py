@@ -1,4 +1,4 @@
-"""When a run overfits or has diverged: one rule, for the early stop and for the verdict.
+"""Detect overfitting and divergence: one rule for early stopping and for the verdict.
 
 Two sets of pictures are measured: held-out ones, and as many of the training pictures (the train
 probe). A widening gap between the two is not overfitting, it widens in healthy runs too. Held-out

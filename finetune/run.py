@@ -1,108 +1,204 @@
-"""A fine-tuning on disk, opened for evaluation: its configuration, base model, checkpoints and items."""
+"""Run one training: encode, resume, train, export the best checkpoint."""
 
 from __future__ import annotations
 
-import copy
-from pathlib import Path
+from datetime import timedelta
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
 from curate.run.cli import UserError, run_arguments
-from curate.run.manifest import read_manifest
-from finetune import checkpoint
+from curate.run.intervals import changes
+from curate.run.manifest import Manifest
+from curate.run.provenance import write_config
+from finetune import checkpoint, doctor, metrics
 from finetune.cache import EncodedSplit, encode_shards, load_split
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import TrainConfig
-from finetune.ema import copy_into
-from finetune.heldout import HeldoutItems, choose, items_of
-from finetune.methods import METHODS
+from finetune.config import OptimConfig, TrainConfig
+from finetune.curve import HeldoutCurve
+from finetune.data import Batches
+from finetune.ema import Ema, copy_into
+from finetune.export import export
+from finetune.heldout import HeldoutGrid, items_of
+from finetune.loop import Heldout, Progress, Training, fit
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 
-
-class FinetuneRun:
-    """A finished or unfinished run, opened for evaluation; nothing in it is changed but its cache."""
-
-    def __init__(self, run_dir: Path, config: TrainConfig) -> None:
-        self.run_dir = run_dir
-        self.config = config
-        self.finetune_dir = run_dir / "finetune"
-        self.export_dir = self.finetune_dir / "export"
-        self._models: dict[str, LatentDiffusion] = {}
-
-    def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
-        """The base model; loaded once for each device."""
-        if str(device) not in self._models:
-            self._models[str(device)] = load_model(self.config.model, device)
-        return self._models[str(device)]
-
-    def checkpoints(self) -> list[Checkpoint]:
-        """The earliest first; the base model, step 0, is not among them."""
-        return list_checkpoints(self.finetune_dir)
-
-    def exported(self) -> Checkpoint:
-        """The one whose weights the export holds, or will hold if training ends here."""
-        return checkpoint.best_of(self.checkpoints())
-
-    def unet_at(
-        self,
-        stored: Checkpoint | None,
-        ema: bool = True,
-        device: torch.device | str = "cpu",
-    ) -> nn.Module:
-        """A copy of the base model's U-Net with the weights of a checkpoint, or as it is for None.
-
-        LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.
-        """
-        unet = copy.deepcopy(self.model(device).unet)
-        if stored is not None:
-            method = self.config.method
-            method.attach(unet, self.config.train.seed)
-            copy_into(method.trainable(unet), stored.weights(ema))
-        return unet.requires_grad_(False).eval()
-
-    def items(self, split: str, count: int, device: torch.device | str = "cpu") -> HeldoutItems:
-        """At most ``count`` items of ``split``; for the same count, those that training measured."""
-        return items_of(self._encoded(split, device), count)
-
-    def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:
-        """The first captions of those items, in the same order."""
-        encoded = self._encoded(split, device)
-        return [encoded.captions[index] for index in choose(encoded, count).tolist()]
-
-    def _encoded(self, split: str, device: torch.device | str) -> EncodedSplit:
-        curate_dir, cache_dir = self.run_dir / "curate", self.finetune_dir / "cache"
-        shards = read_manifest(curate_dir).shards_of(split)
-        model = self.model(device)
-        encode_shards(model, curate_dir, shards, cache_dir)
-        return load_split(model, shards, cache_dir)
+ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
 
 
-def load_run(run_dir: Path) -> FinetuneRun:
-    """Open ``<run.root>/<run.name>`` after training.
+def train(config: TrainConfig, manifest: Manifest) -> None:
+    """Fine-tune as configured, from the last checkpoint if the run was interrupted."""
+    accelerator = _start(config)
+    folder = config.folder
+    stored = list_checkpoints(folder)
+    if _is_finished(config, stored):
+        accelerator.print(f"{folder} is complete: {_in_words(stored)}")
+        return
+    model = load_model(config.model, accelerator.device)
+    identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
+    if stored:
+        doctor.refuse_change(folder, stored[-1].state()["identity"], identity)
+    splits = _encode(config, manifest, accelerator, model)
+    if accelerator.is_main_process:
+        checkpoint.remove_unfinished(folder)
+        checkpoint.remove_folder(folder / "export")  # a shorter run's
+        write_config(folder / "config.yaml", config)
+    run = _assemble(config, identity, accelerator, model, splits)
+    _resume(run, stored)
+    fit(run)
+    if accelerator.is_main_process:
+        _export_best(config, model, list_checkpoints(folder), accelerator)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
 
-    Raises:
-        FileNotFoundError: nothing was trained there; says what to type.
-        UserError: it was trained by a method that this version does not have.
-    """
-    path = run_dir / "finetune" / "config.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{run_dir} holds no fine-tuning; type: accelerate launch finetune/train.py "
-            f"{run_arguments(run_dir)}"
-        )
-    stored = OmegaConf.load(path)
-    assert isinstance(stored, DictConfig), f"{path} is not a mapping"
-    stored.pop("provenance")
-    if stored.method.name not in METHODS:
+
+def _start(config: TrainConfig) -> Accelerator:
+    """Join the launch. Without ``cpu=True`` its processes would not find each other on CPUs."""
+    cpu = not torch.accelerator.is_available()
+    precision = config.optim.mixed_precision
+    if cpu and precision == "fp16":
         raise UserError(
-            f"{path}: method.name={stored.method.name} is not known; accepted: {', '.join(METHODS)}. "
-            "Open the run with the version of Darkroom that trained it"
+            "optim.mixed_precision=fp16 needs a GPU; type optim.mixed_precision=bf16 or no"
         )
-    schema = OmegaConf.structured(TrainConfig)
-    schema.method = METHODS[stored.method.name]
-    config = OmegaConf.to_object(OmegaConf.merge(schema, stored))
-    assert isinstance(config, TrainConfig)
-    return FinetuneRun(run_dir, config)
+    timeout = InitProcessGroupKwargs(timeout=ENCODING_TIMEOUT)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[timeout])
+    size, pieces = config.optim.batch_size, config.optim.gradient_accumulation
+    if size % (accelerator.num_processes * pieces):
+        raise UserError(
+            f"optim.batch_size={size} does not divide over {accelerator.num_processes} processes and "
+            f"optim.gradient_accumulation={pieces}; make it a multiple of "
+            f"{accelerator.num_processes * pieces}"
+        )
+    return accelerator
+
+
+def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
+    if not stored or not (config.folder / "export").exists():
+        return False
+    return stored[-1].step >= config.steps or stored[-1].state()["stopped"] is not None
+
+
+def _encode(
+    config: TrainConfig, manifest: Manifest, accelerator: Accelerator, model: LatentDiffusion
+) -> list[EncodedSplit]:
+    """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
+    needed = ["train", "val"] if config.heldout.items else ["train"]
+    shards = [shard for split in needed for shard in manifest.shards_of(split)]
+    encode_shards(
+        model,
+        config.run.folder / "curate",
+        shards[accelerator.process_index :: accelerator.num_processes],
+        config.folder / "cache",
+        progress=accelerator.is_main_process,
+    )
+    accelerator.wait_for_everyone()
+    return [
+        load_split(model, manifest.shards_of(split), config.folder / "cache") for split in needed
+    ]
+
+
+def _assemble(
+    config: TrainConfig,
+    identity: dict[str, Any],
+    accelerator: Accelerator,
+    model: LatentDiffusion,
+    splits: list[EncodedSplit],
+) -> Training:
+    config.method.attach(model.unet, config.train.seed)
+    if config.optim.gradient_checkpointing:
+        model.unet.enable_gradient_checkpointing()
+    weights = config.method.trainable(model.unet)
+    unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
+    batches = Batches(
+        splits[0],
+        batch_size=config.optim.batch_size,
+        caption_dropout=config.train.caption_dropout,
+        timesteps=len(model.schedule),
+        seed=config.train.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    return Training(
+        config=config,
+        folder=config.folder,
+        identity=identity,
+        accelerator=accelerator,
+        model=model,
+        unet=unet,
+        weights=weights,
+        optimizer=optimizer,
+        ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
+        batches=batches,
+        heldout=_heldout(config, *splits) if config.heldout.items else None,
+    )
+
+
+def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        weights.values(),
+        lr=optim.lr,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        fused=True,
+    )
+
+
+def _heldout(config: TrainConfig, train_split: EncodedSplit, val_split: EncodedSplit) -> Heldout:
+    settings = config.heldout
+    val = items_of(val_split, settings.items)
+    train_probe = items_of(train_split, len(val))
+    grid = HeldoutGrid(settings.bins, settings.draws, settings.seed)
+    return Heldout(val, train_probe, grid, HeldoutCurve.of(val, train_probe))
+
+
+def _resume(run: Training, stored: list[Checkpoint]) -> None:
+    """Restore the last checkpoint and cut the records back to it; without one, start with no records."""
+    main = run.accelerator.is_main_process
+    if not stored:
+        if main:
+            metrics.truncate(run.folder / "metrics.jsonl", step=-1)
+        return
+    last = stored[-1]
+    state = last.state()
+    run.progress = Progress(last.step, last.samples_seen, last.heldout, state["stopped"])
+    copy_into(run.weights, last.weights(ema=False))
+    if run.ema:
+        copy_into(run.ema.shadow, last.weights(ema=True))
+    checkpoint.restore_optimizer(run.optimizer.optimizer, run.weights, last)
+    if run.accelerator.scaler and state["scaler"]:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
+    if run.heldout:
+        run.heldout.curve = HeldoutCurve.load(run.folder / "heldout.npz", up_to=last.step)
+    run.accelerator.wait_for_everyone()  # all have read heldout.npz before it is written again
+    if main:
+        metrics.truncate(run.folder / "metrics.jsonl", last.step)
+    run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
+
+
+def _export_best(
+    config: TrainConfig, model: LatentDiffusion, stored: list[Checkpoint], accelerator: Accelerator
+) -> None:
+    """Export the best checkpoint's weights, and print which one it is and what to type next."""
+    copy_into(config.method.trainable(model.unet), checkpoint.best_of(stored).weights())
+    vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
+    folder = config.folder / "export"
+    difference = export(config.method, config.model, model, folder)
+    accelerator.print(
+        f"best    {_in_words(stored)}\n"
+        f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})\n"
+        f"next    python -m evaluate {run_arguments(config.run.folder)}"
+    )
+
+
+def _in_words(stored: list[Checkpoint]) -> str:
+    best = checkpoint.best_of(stored)
+    stopped = stored[-1].state()["stopped"]
+    text = f"{best.path.name} of {stored[-1].path.name} ({best.samples_seen} samples)"
+    if best.heldout is not None:
+        text += f", held-out loss {changes(best.heldout - 1)[0]} % against the base model"
+        text += "" if best.heldout < 1 else ", which is better than every checkpoint"
+    return text + (f"; stopped early: {stopped}" if stopped else "")

@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
 
     manifest = read_manifest(config.run.folder / "curate")
     doctor.examine(config, manifest)
-    from finetune.plan import train
+    from finetune.run import train
 
     train(config, manifest)
 

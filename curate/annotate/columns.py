@@ -1,4 +1,4 @@
-"""Which columns a rule may name."""
+"""Find columns that a filter names and neither the data set nor any measure provides."""
 
 from __future__ import annotations
 

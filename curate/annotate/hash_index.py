@@ -1,4 +1,4 @@
-"""Names to numbers in sorted arrays: 16 bytes an entry, where a dictionary of strings takes hundreds."""
+"""A compact map from the hash of a name to a number: 16 bytes an entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 1: measure each pair once, in parts that are named by their content, written whole, and resumed."""
+"""Measure every pair once, in parts that a later run finds again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns of a part: candidates, their image records and text embeddings as one Arrow table."""
+"""Lay out one part as an Arrow table: candidates, image records, embeddings and similarities."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.annotate.cache import STORED, ImageRecord
+from curate.clip.similarity import cosine
 from curate.readers.candidate import Candidate
 
 _TYPES = {
@@ -135,8 +136,3 @@ def as_text(values: Iterable[Any]) -> pa.Array:
 def _word(value: Any) -> str:
     is_whole = isinstance(value, float) and value.is_integer()
     return f"{value:.0f}" if is_whole else str(value)
-
-
-def cosine(image: np.ndarray, text: np.ndarray) -> float:
-    """Dot product of two unit vectors (D,) in double precision, rounded to six digits."""
-    return round(float(image.astype(np.float64) @ text.astype(np.float64)), 6)

@@ -1,4 +1,4 @@
-"""Which CLIP a configuration means: its name, tag and files are checked; device, precision, fingerprint."""
+"""Identify the CLIP that the settings name: tag, files, device, precision, fingerprint."""
 
 from __future__ import annotations
 

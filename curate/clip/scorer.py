@@ -1,4 +1,4 @@
-"""The CLIP that scores pairs: any model of open_clip, each caption encoded at its own length."""
+"""Encode images and captions with a CLIP of open_clip, each caption at its own length."""
 
 from __future__ import annotations
 

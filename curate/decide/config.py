@@ -1,4 +1,4 @@
-"""The typed schema of the keys ``split.*``, with the range of every value."""
+"""The settings ``split.*``, and the fewest held-out images for a verdict."""
 
 from __future__ import annotations
 

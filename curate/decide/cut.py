@@ -1,4 +1,4 @@
-"""The cut on similarity: which setting it comes from, and whether it was made for this CLIP.
+"""Choose the cut on similarity from the settings, and refuse one that was made for another CLIP.
 
 A ``minimum`` that was made for another CLIP is refused, with the cut that is as strict for this one.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.decide.laion import LAION_CLIP, LAION_CUTS, LAION_FALSE_KEEP
-from curate.decide.shuffled import Null
+from curate.decide.shuffled_captions import Null
 from curate.filters.similarity import ClipSimilarityConfig
 from curate.run.cli import UserError
 from curate.run.folder import DRY_RUN
@@ -80,7 +80,7 @@ def claim(clip: str) -> str:
 
 def _equivalent(run_dir: Path, minimum: float, owner: str, here: str) -> str:
     """One sentence: the equally strict cut for this CLIP, or how to find it."""
-    from curate.decide.scored import scored
+    from curate.decide.scored_pairs import scored
 
     for folder in (run_dir, run_dir / DRY_RUN):
         pairs = scored(folder / "curate", here)

@@ -1,4 +1,4 @@
-"""The side of each duplicate group, train, val or test: by hash, so that added data moves nobody."""
+"""Assign each duplicate group to train, val or test by hash, so that added data hardly moves a picture."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from curate.clip.heads import load_head
 from curate.decide import duplicates, split
 from curate.decide.config import SplitConfig
 from curate.decide.cut import threshold_of
-from curate.decide.runner import RuleRunner
-from curate.decide.shuffled import Null, shuffled
+from curate.decide.rule_runner import RuleRunner
+from curate.decide.shuffled_captions import Null, shuffled
 from curate.filters.config import FiltersConfig
 from curate.filters.rule import Rule
 from curate.filters.rules import rules
@@ -52,7 +52,7 @@ class Verdicts:
     null: Null
 
     def separation(self) -> float | None:
-        """AUC of the pairs as given against shuffled ones; see `null.Null.separation`."""
+        """AUC of the pairs as given against shuffled ones; see `shuffled_captions.Null.separation`."""
         return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
 
 

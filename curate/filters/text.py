@@ -1,4 +1,4 @@
-"""Captions as arrays of code points, and hashes of their words and other substrings."""
+"""Captions as arrays of characters, for hashing words and n-grams."""
 
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations

@@ -1,78 +1,79 @@
-"""Write the missing shards of a data set and delete those of earlier configurations."""
+"""Write one shard: a tar of samples, its table and, last, its statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-from tqdm import tqdm
-
-from curate.pack.config import ShardsConfig
-from curate.pack.images import extension_of, image_source, images
-from curate.pack.plan import Plan, digest, is_written, plan, remove_stale
-from curate.pack.samples import Samples
-from curate.pack.shard import write_shard
-from curate.run.manifest import Manifest, ShardInfo, retire
-
-Finished = Callable[[list[ShardInfo], str], Manifest]
-"""All shards in order and the extension of their images => the manifest of the finished set."""
+from curate.pack.plan import Plan
+from curate.pack.sample import Sample, encode_sample
+from curate.run.files import HashingWriter, atomic_write, write_json
+from curate.run.manifest import ShardInfo, stats_path
+from curate.run.tar import END_OF_TAR
 
 
-def write_shards(
+def write_shard(
     curate_dir: Path,
-    ledger: pd.DataFrame,
-    load: Callable[[str], bytes],
-    config: ShardsConfig,
-    workers: int,
-    finished: Finished,
-) -> tuple[list[Plan], Manifest]:
-    """Bring ``curate_dir/shards`` up to date with the kept rows of a ledger.
-
-    The old manifest is removed before the first file changes, because it would describe shards that
-    no longer exist.
+    planned: Plan,
+    rows: Sequence[dict[str, Any]],
+    digest: str,
+    extension: str,
+    images: Iterable[bytes],
+    progress: Callable[[], object] = lambda: None,
+) -> ShardInfo:
+    """Write one tar, its sidecar table and, last, its statistics.
 
     Args:
-        curate_dir: the run's ``curate`` folder.
-        ledger: all pairs with their verdicts, see ``decide.stage.Verdicts``.
-        load: reads an image of the source, location => bytes.
-        config: the keys ``shards.*``.
-        workers: threads that encode images.
-        finished: makes the manifest, which the caller writes last.
-
-    Raises:
-        UserError: an image has changed or cannot be read any more since it was measured.
+        curate_dir: the folder that ``planned.path`` is relative to.
+        planned: the shard to write.
+        rows: its samples, see ``samples.Samples.rows``; also the rows of the sidecar.
+        digest: of ``rows`` and the settings, see ``plan.digest``; later runs recognise the shard by it.
+        extension: ``jpg`` or ``png``.
+        images: the bytes of each row's image, in order.
+        progress: called after each sample.
     """
-    kept = Samples(ledger)
-    extension = extension_of(config.image_format, kept.formats)
-    settings = f"{extension} {config.jpeg_quality} plain"
-    image_of = image_source(load, ledger, extension, config.jpeg_quality)
-    plans = plan(kept.sides(), config.max_samples)
-    found: list[ShardInfo] = []
-    changes = False
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(kept), desc="shards", unit="img") as bar,
-    ):
-        for planned in plans:
-            rows = kept.rows(planned.keys)
-            wanted = digest(rows, settings)
-            info = is_written(curate_dir, planned, wanted)
-            if info is not None:
-                bar.initial += info.samples  # not counted in the speed
-                bar.update(info.samples)
-            else:
-                if not changes:
-                    retire(curate_dir)
-                changes = True
-                with closing(images(pool, image_of, rows, extension, 2 * workers)) as stored:
-                    info = write_shard(
-                        curate_dir, planned, rows, wanted, extension, stored, bar.update
-                    )
-            found.append(info)
-    manifest = finished(found, extension)
-    retire(curate_dir, unless=manifest)
-    remove_stale(curate_dir, plans)
-    return plans, manifest
+    path = curate_dir / planned.path
+    # Before the tar changes, so that an interrupted write is not mistaken for the earlier shard.
+    stats_path(path).unlink(missing_ok=True)
+    with atomic_write(path) as stream, HashingWriter(stream) as hashing:
+        for row, image in zip(rows, images, strict=True):
+            sample = Sample(row["key"], image, tuple(row["captions"]), _meta(row))
+            hashing.write(*encode_sample(sample, extension))
+            progress()
+        hashing.write(END_OF_TAR)
+    _write_sidecar(path.with_suffix(".parquet"), rows)
+    size = path.stat().st_size
+    info = ShardInfo(planned.path, planned.split, len(rows), size, hashing.hexdigest())
+    _write_stats(path, info, digest)
+    return info
+
+
+def _write_sidecar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A table with one row per sample, as img2dataset writes it beside a tar."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(list(rows))
+    captions = pa.array([row["captions"][0] for row in rows], pa.string())
+    with atomic_write(path) as stream:
+        pq.write_table(table.add_column(1, "caption", captions), stream)
+
+
+def _write_stats(path: Path, info: ShardInfo, digest: str) -> None:
+    """img2dataset's ``_stats.json``; a shard without it is incomplete."""
+    stats = {
+        "count": info.samples,
+        "successes": info.samples,
+        "failed_to_download": 0,
+        "failed_to_resize": 0,
+        "status_dict": {"success": info.samples},
+        "bytes": info.bytes,
+        "sha256": info.sha256,
+        "plan": digest,
+    }
+    write_json(stats_path(path), stats)
+
+
+def _meta(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None and value != ""}

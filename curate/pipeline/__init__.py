@@ -1,1 +1,1 @@
-"""The plans: the full run, the trial, and what a run replaces."""
+"""The full run of ``python -m curate``, and the trial ``dry_run``."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.decide.shuffled import MAX_PAIRS
+from curate.decide.shuffled_captions import MAX_PAIRS
 from curate.decide.stage import Verdicts
 from curate.run.intervals import wilson
 

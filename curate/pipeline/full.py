@@ -22,7 +22,7 @@ from curate.decide.stage import Verdicts, judge
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.pack.writer import write_shards
+from curate.pack.stage import write_shards
 from curate.pipeline import notes, previous_run
 from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate

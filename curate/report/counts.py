@@ -1,4 +1,4 @@
-"""Counts with the expression on the ledger that computes them, so that readers can check."""
+"""Counts for the report, each with the pandas query that reproduces it."""
 
 from __future__ import annotations
 

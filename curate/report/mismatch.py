@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.decide.shuffled import SHUFFLES, Null
+from curate.decide.shuffled_captions import SHUFFLES, Null
 from curate.run.intervals import Z95, wilson
 
 HIGHEST = 0.9  # with an upper end above this, the CLIP cannot tell

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from curate.decide.runner import DUPLICATE
+from curate.decide.rule_runner import DUPLICATE
 from curate.decide.stage import Verdicts
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.report import counts, page

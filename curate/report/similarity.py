@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from curate.decide.shuffled import Null
+from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.report import counts, mismatch, page
 from curate.report.counts import among

@@ -1,1 +1,1 @@
-"""What every command stands on: command line, files, run folder, ledger, manifest."""
+"""What all commands share: command line, files, run folder, ledger, manifest."""

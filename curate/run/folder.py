@@ -1,4 +1,4 @@
-"""The argument RUN of the commands that look into a curation or change it."""
+"""The argument RUN of the commands on a finished run, and the folder that it names."""
 
 from __future__ import annotations
 

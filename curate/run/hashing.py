@@ -1,4 +1,4 @@
-"""Spread 64-bit numbers over all bits: what hashes of groups, words and perceptual hashes have in common."""
+"""Mix 64-bit integers over all their bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compute in threads, results in order."""
+"""Map a function in threads, in order and only a few items ahead."""
 
 from __future__ import annotations
 

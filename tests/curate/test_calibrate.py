@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from curate import calibrate
-from curate.decide.scored import Scored, scored
+from curate.decide.scored_pairs import Scored, scored
 from curate.run import cli as command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -111,4 +111,7 @@ def test_help_is_quick():
 def test_a_run_without_other_captions_has_no_null(tmp_path, write_scored):
     here = scored(write_scored(tmp_path / "a") / "curate")
     alone = Scored("x", here.pairs.assign(caption="the same"), here.embeddings)
-    assert "no image can be paired with a caption of another" in list(calibrate.lines(alone, [], 0.1, False))[-1]
+    assert (
+        "no image can be paired with a caption of another"
+        in list(calibrate.lines(alone, [], 0.1, False))[-1]
+    )

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluate.config import SamplerConfig
 from evaluate.evaluators.flat_pictures import is_flat
+from evaluate.measure_config import SamplerConfig
 from evaluate.sampling import SCHEDULERS, Prompt, Sampler
 from finetune.config import ModelConfig
 from finetune.models import load_model

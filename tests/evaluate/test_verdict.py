@@ -18,7 +18,8 @@ from evaluate.verdict import (
     sentence,
     turned_worse,
 )
-from finetune.curve import HeldoutCurve, reason_to_stop
+from finetune.curve import HeldoutCurve
+from finetune.early_stop import reason_to_stop
 from finetune.intervals import Estimate
 from finetune.overfitting import Evidence
 from tests.evaluate.conftest import evidence, scores

@@ -18,7 +18,7 @@ from PIL import Image
 
 from curate.measures import decode as images
 from curate.pack.plan import plan
-from curate.pack.shard import write_shard
+from curate.pack.writer import write_shard
 from curate.run.manifest import Manifest, write_manifest
 from finetune import metrics
 from finetune.config import (
@@ -201,7 +201,7 @@ def run_training():
 
         from curate.run.manifest import read_manifest
         from finetune import doctor
-        from finetune.plan import train
+        from finetune.run import train
 
         manifest = read_manifest(config.run.folder / "curate")
         doctor.examine(config, manifest)

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from finetune.conditioning import Conditioning
 from finetune.heldout import HeldoutGrid
 from finetune.models import MODELS, sd
-from finetune.run import load_run
+from finetune.opened_run import load_run
 
 
 def numbered(count: int = 5) -> Conditioning:

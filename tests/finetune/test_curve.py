@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from finetune.curve import HeldoutCurve, reason_to_stop
+from finetune.curve import HeldoutCurve
+from finetune.early_stop import reason_to_stop
 from finetune.heldout import HeldoutItems
 from finetune.overfitting import symptom
 

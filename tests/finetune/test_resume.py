@@ -85,7 +85,7 @@ def test_a_longer_run_goes_on_from_the_shorter_one(make_config, run_training):
 
 def test_a_longer_run_that_is_cut_is_not_complete(make_config, run_training, monkeypatch, capsys):
     """The shorter run's export does not pass for the longer one's."""
-    import finetune.plan
+    import finetune.run
 
     config = make_config("grown")
     run_training(config)
@@ -95,7 +95,7 @@ def test_a_longer_run_that_is_cut_is_not_complete(make_config, run_training, mon
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(finetune.plan, "export", killed)
+        patched.setattr(finetune.run, "export", killed)
         with pytest.raises(Killed):
             run_training(config)
     assert [c.step for c in list_checkpoints(config.folder)] == [4, 8, 12]

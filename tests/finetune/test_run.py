@@ -11,7 +11,7 @@ import torch
 
 from finetune.checkpoint import best_of, list_checkpoints
 from finetune.loop import NonFiniteLoss
-from finetune.run import load_run
+from finetune.opened_run import load_run
 from tests.finetune.conftest import command, digests, losses, start
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ PICTURES = 2000
 def run() -> None:
     """Print rates and ratios. Both variants fsync; ours also hashes."""
     from curate.pack.plan import digest, plan
-    from curate.pack.shard import write_shard
+    from curate.pack.writer import write_shard
 
     source = Photographs(PICTURES).source()
     with tempfile.TemporaryDirectory() as temporary:

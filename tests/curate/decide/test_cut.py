@@ -6,7 +6,7 @@ import pytest
 from curate.clip.config import ClipConfig
 from curate.decide import cut
 from curate.decide.laion import LAION_CUTS, LAION_FALSE_KEEP
-from curate.decide.scored import scored
+from curate.decide.scored_pairs import scored
 from curate.filters.similarity import ClipSimilarityConfig
 from curate.run.cli import UserError
 

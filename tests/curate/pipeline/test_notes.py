@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from curate.clip.config import ClipConfig
-from curate.decide.shuffled import Null
+from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.pipeline import notes
 from curate.pipeline.config import CurateConfig

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from curate.clip.config import ClipConfig
-from curate.decide.shuffled import Null
+from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.measures.decode import UnreadableImage
 from curate.pipeline.config import CurateConfig

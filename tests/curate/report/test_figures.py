@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from curate.decide.shuffled import Null
+from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.report import figures
 

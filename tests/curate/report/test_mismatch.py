@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from curate.decide.shuffled import Null
+from curate.decide.shuffled_captions import Null
 from curate.report.mismatch import estimate
 
 NULL_MEAN, TRUE_MEAN, SPREAD = 0.20, 0.32, 0.05  # 2.4 spreads apart, about as OpenAI's B/32 on COCO

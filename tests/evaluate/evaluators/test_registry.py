@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 from markupsafe import Markup
+from tests.evaluate.test_judge import config
 
 import finetune.cache
 from curate.report.page import Section
 from curate.run.cli import UserError
 from curate.run.manifest import read_manifest
-from evaluate import evaluation, evaluators, judge
+from evaluate import evaluation, evaluators, run
 from evaluate.config import GateRule
 from evaluate.evaluators import Description, Evaluator
 from evaluate.results import Metric
-from tests.evaluate.test_judge import config
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -38,7 +38,7 @@ def test_a_registered_evaluator_is_in_every_output(make_run, clip_dir, monkeypat
     rule = GateRule(metric="dummy", op="<", threshold=5.0)
     asked = config(make_run(), clip_dir, rule)
     lines: list[str] = []
-    assert judge.judge_run(asked, lines.append) == 0
+    assert run.evaluate_run(asked, lines.append) == 0
     folder = asked.run.folder / "evaluate"
     report = json.loads((folder / "report.json").read_bytes())
     assert report["metrics"]["dummy"] == report["checkpoints"][1]["val"]
@@ -60,7 +60,7 @@ def test_the_held_out_shards_are_read_once(make_run, clip_dir, monkeypatch):
 
     for module in (evaluation, finetune.cache):
         monkeypatch.setattr(module, "read_shard", counted)
-    judge.judge_run(asked, lambda _: None)
+    run.evaluate_run(asked, lambda _: None)
     folder = asked.run.folder / "curate"
     held_out = {folder / shard.path for shard in read_manifest(folder).shards_of("val")}
     assert sorted(path for path in read if path in held_out) == sorted(held_out)

@@ -21,7 +21,7 @@ from finetune.methods.interface import requiring_grad
 from finetune.methods.lora import Lora
 from finetune.models import load_model, load_pipeline
 from finetune.models.config import ModelConfig
-from finetune.run import load_run
+from finetune.opened_run import load_run
 
 ROOT = Path(__file__).resolve().parents[3]
 

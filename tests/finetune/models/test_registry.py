@@ -15,7 +15,7 @@ from finetune import doctor
 from finetune.cache import encode_shards, load_split
 from finetune.models import load_model, refuse_unsupported, sd
 from finetune.models.config import ModelConfig
-from finetune.run import load_run
+from finetune.opened_run import load_run
 
 
 @pytest.fixture

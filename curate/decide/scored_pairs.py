@@ -1,4 +1,4 @@
-"""The pairs of a curation that one CLIP scored, finished or not."""
+"""Load the pairs that one CLIP scored in a run, finished or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from curate.annotate.embeddings import Embeddings
-    from curate.decide.shuffled import Null
+    from curate.decide.shuffled_captions import Null
 
 
 _COLUMNS = ["key", "caption_index", "caption", "pixels_sha256", "clip_similarity"]
@@ -44,7 +44,7 @@ class Scored:
 
     def null(self) -> Null:
         """Similarities of images with captions of others."""
-        from curate.decide.shuffled import shuffled
+        from curate.decide.shuffled_captions import shuffled
 
         return shuffled(self.pairs, self.embeddings)
 

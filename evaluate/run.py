@@ -1,4 +1,4 @@
-"""The evaluation of one run, from its checkpoints to the report and the gate's exit code."""
+"""Run one evaluation: measure, verdict, gate, report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evaluate.grid import by_bin
 from evaluate.results import CheckpointResult, Metric, Results, Verdict
 
 
-def judge_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
+def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     """Judge the run, write everything under ``evaluate/``, and return the exit code.
 
     Args:
@@ -33,15 +33,15 @@ def judge_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     evaluation = Evaluation(config)
     evaluation.refuse_other_origin()
     metrics = dict(evaluators.measure(evaluation))
-    found = conclude(evaluation, metrics)
+    found = conclude(config, evaluation, metrics)
     write(found, evaluation)
     announce(found, evaluation.folder, say)
     return gate.exit_code(config.gate, found.gate)
 
 
-def conclude(evaluation: Evaluation, metrics: dict[str, Metric]) -> Results:
+def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, Metric]) -> Results:
     """The verdict, the gate and all that the report shows."""
-    config, evidence, steps = evaluation.config, evaluation.evidence, evaluation.table.steps
+    evidence, steps = evaluation.evidence, evaluation.table.steps
     word = verdict.judge(evidence)
     checks = gate.check_all(config.gate, metrics, word)
     return Results(
@@ -91,7 +91,7 @@ def _checkpoints(evaluation: Evaluation) -> tuple[CheckpointResult, ...]:
 
 
 def write(found: Results, evaluation: Evaluation) -> None:
-    """Every file of the evaluation's folder; losses and pictures are there already."""
+    """Write every file of the evaluation's folder; losses and pictures are there already, unused losses go."""
     folder = evaluation.folder
     funnel_path = evaluation.curate_dir / "funnel.json"
     funnel = json.loads(funnel_path.read_bytes()) if funnel_path.is_file() else None

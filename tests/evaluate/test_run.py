@@ -18,7 +18,7 @@ from curate.clip.config import ClipConfig
 from curate.run import cli as command_line
 from curate.run.cli import UserError
 from curate.run.files import write_json
-from evaluate import evaluators, grid, judge, results, sampling
+from evaluate import evaluators, grid, results, run, sampling
 from evaluate.config import (
     EvaluateConfig,
     GateConfig,
@@ -54,7 +54,7 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     trained = make_run()
     folder = trained.run.folder / "evaluate"
     lines: list[str] = []
-    code = judge.judge_run(config(trained, clip_dir), lines.append)
+    code = run.evaluate_run(config(trained, clip_dir), lines.append)
     found = results.load(folder / "report.json")
     assert code == {"passed": 0, "failed": 1, "undecided": 3}[found.gate]
     assert lines[0].startswith(f"verdict {found.verdict.word}: ")
@@ -69,7 +69,7 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
 
     few = config(trained, clip_dir, items=31)
     monkeypatch.undo()
-    assert judge.judge_run(few, lines.append) == 3
+    assert run.evaluate_run(few, lines.append) == 3
     assert results.load(folder / "report.json").verdict.word == "inconclusive"
 
 
@@ -84,7 +84,7 @@ def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
     }
     save_file(backwards, first.path / "ema.safetensors")
     rule = GateRule(metric="exported_change", op="<", threshold=-0.1, use="ci_high")
-    assert judge.judge_run(config(trained, clip_dir, rule), print) == 1
+    assert run.evaluate_run(config(trained, clip_dir, rule), print) == 1
     found = results.load(trained.run.folder / "evaluate" / "report.json")
     assert found.verdict.exported == first.step
     assert found.verdict.kept == last.step
@@ -107,11 +107,11 @@ def test_a_run_is_not_judged_on_other_data_or_from_another_base(make_run, clip_d
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(StableDiffusion, "fingerprint", lambda _: "another one")
         with pytest.raises(UserError, match="started from other weights of the base model"):
-            judge.judge_run(asked, print)
+            run.evaluate_run(asked, print)
     shutil.rmtree(trained.run.folder / "curate")
     curate(trained.run.folder / "curate", {"val": 40, "train": 36, "test": 34}, max_samples=40)
     with pytest.raises(UserError, match="started from other curated data"):
-        judge.judge_run(asked, print)
+        run.evaluate_run(asked, print)
     assert not (trained.run.folder / "evaluate").exists()
 
 
@@ -143,7 +143,7 @@ def _check_nothing_is_done_twice(again: EvaluateConfig, monkeypatch, folder: Pat
     before = {path: path.read_bytes() for path in files}
     monkeypatch.setattr(grid, "grid_losses", never)
     monkeypatch.setattr(sampling.Sampler, "draw", never)
-    judge.judge_run(again, lambda _: None)
+    run.evaluate_run(again, lambda _: None)
     assert {path: path.read_bytes() for path in files} == before
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from curate.pack.plan import digest, is_written, plan, remove_stale
 from curate.pack.sample import Sample, encode_sample, read_shard
-from curate.pack.shard import write_shard
+from curate.pack.writer import write_shard
 from curate.run.cli import UserError
 from curate.run.manifest import Manifest, ShardInfo, read_manifest, write_manifest
 from curate.run.tar import END_OF_TAR, header
@@ -208,7 +208,7 @@ def test_a_shard_without_its_table_counts_as_unwritten(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("curate.pack.shard._write_sidecar", killed)
+        patch.setattr("curate.pack.writer._write_sidecar", killed)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, other)
     assert is_written(tmp_path, planned, wanted) is None

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from curate.decide import shuffled as null
-from curate.decide.shuffled import Null, shuffled
+from curate.decide import shuffled_captions as null
+from curate.decide.shuffled_captions import Null, shuffled
 
 
 def unit(vectors):

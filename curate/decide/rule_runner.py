@@ -1,4 +1,4 @@
-"""Apply rules one after the other: what is left, and of each dropped pair the rule and its reason."""
+"""Apply the rules in order, and record for each dropped pair the first rule that dropped it."""
 
 from __future__ import annotations
 

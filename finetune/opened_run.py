@@ -1,0 +1,108 @@
+"""A run that was trained, opened for evaluation."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from curate.run.cli import UserError, run_arguments
+from curate.run.manifest import read_manifest
+from finetune import checkpoint
+from finetune.cache import EncodedSplit, encode_shards, load_split
+from finetune.checkpoint import Checkpoint, list_checkpoints
+from finetune.config import TrainConfig
+from finetune.ema import copy_into
+from finetune.heldout import HeldoutItems, choose, items_of
+from finetune.methods import METHODS
+from finetune.models import load_model
+from finetune.models.interface import LatentDiffusion
+
+
+class FinetuneRun:
+    """A finished or unfinished run, opened for evaluation; nothing in it is changed but its cache."""
+
+    def __init__(self, run_dir: Path, config: TrainConfig) -> None:
+        self.run_dir = run_dir
+        self.config = config
+        self.finetune_dir = run_dir / "finetune"
+        self.export_dir = self.finetune_dir / "export"
+        self._models: dict[str, LatentDiffusion] = {}
+
+    def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
+        """The base model; loaded once for each device."""
+        if str(device) not in self._models:
+            self._models[str(device)] = load_model(self.config.model, device)
+        return self._models[str(device)]
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The earliest first; the base model, step 0, is not among them."""
+        return list_checkpoints(self.finetune_dir)
+
+    def exported(self) -> Checkpoint:
+        """The one whose weights the export holds, or will hold if training ends here."""
+        return checkpoint.best_of(self.checkpoints())
+
+    def unet_at(
+        self,
+        stored: Checkpoint | None,
+        ema: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> nn.Module:
+        """A copy of the base model's U-Net with the weights of a checkpoint, or as it is for None.
+
+        LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.
+        """
+        unet = copy.deepcopy(self.model(device).unet)
+        if stored is not None:
+            method = self.config.method
+            method.attach(unet, self.config.train.seed)
+            copy_into(method.trainable(unet), stored.weights(ema))
+        return unet.requires_grad_(False).eval()
+
+    def items(self, split: str, count: int, device: torch.device | str = "cpu") -> HeldoutItems:
+        """At most ``count`` items of ``split``; for the same count, those that training measured."""
+        return items_of(self._encoded(split, device), count)
+
+    def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:
+        """The first captions of those items, in the same order."""
+        encoded = self._encoded(split, device)
+        return [encoded.captions[index] for index in choose(encoded, count).tolist()]
+
+    def _encoded(self, split: str, device: torch.device | str) -> EncodedSplit:
+        curate_dir, cache_dir = self.run_dir / "curate", self.finetune_dir / "cache"
+        shards = read_manifest(curate_dir).shards_of(split)
+        model = self.model(device)
+        encode_shards(model, curate_dir, shards, cache_dir)
+        return load_split(model, shards, cache_dir)
+
+
+def load_run(run_dir: Path) -> FinetuneRun:
+    """Open ``<run.root>/<run.name>`` after training.
+
+    Raises:
+        FileNotFoundError: nothing was trained there; says what to type.
+        UserError: it was trained by a method that this version does not have.
+    """
+    path = run_dir / "finetune" / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{run_dir} holds no fine-tuning; type: accelerate launch finetune/train.py "
+            f"{run_arguments(run_dir)}"
+        )
+    stored = OmegaConf.load(path)
+    assert isinstance(stored, DictConfig), f"{path} is not a mapping"
+    stored.pop("provenance")
+    if stored.method.name not in METHODS:
+        raise UserError(
+            f"{path}: method.name={stored.method.name} is not known; accepted: {', '.join(METHODS)}. "
+            "Open the run with the version of Darkroom that trained it"
+        )
+    schema = OmegaConf.structured(TrainConfig)
+    schema.method = METHODS[stored.method.name]
+    config = OmegaConf.to_object(OmegaConf.merge(schema, stored))
+    assert isinstance(config, TrainConfig)
+    return FinetuneRun(run_dir, config)
