@@ -19,15 +19,8 @@ from curate.run import cli as command_line
 from curate.run.cli import UserError
 from curate.run.files import write_json
 from evaluate import evaluators, grid, results, run, sampling
-from evaluate.config import (
-    EvaluateConfig,
-    GateConfig,
-    GateRule,
-    GridConfig,
-    RunConfig,
-    SamplerConfig,
-    SamplesConfig,
-)
+from evaluate.config import EvaluateConfig, GateConfig, GateRule
+from evaluate.measure_config import GridConfig, RunConfig, SamplerConfig, SamplesConfig
 from finetune.checkpoint import list_checkpoints
 from finetune.heldout import relative
 from finetune.models.sd import StableDiffusion

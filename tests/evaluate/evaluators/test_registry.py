@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from markupsafe import Markup
-from tests.evaluate.test_judge import config
+from tests.evaluate.test_run import config
 
 import finetune.cache
 from curate.report.page import Section
