@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 
 from curate.pipeline.config import CurateConfig
 from curate.run import cli as command
 from curate.run.experiment import SCHEMAS
 from curate.run.help import help_of
 from curate.run.overrides import add_entry
-from curate.run.schema import Typed
+from curate.run.schema import Typed, _registered, _walk
 from evaluate.config import EvaluateConfig
 from finetune.config import TrainConfig
 
@@ -84,6 +85,17 @@ def test_what_is_a_path_or_named_freely():
         assert special.lists.fullmatch(key), key
     for key in ("heads.a.path", "filters.columns.a.minimum", "dataset.leave_out.a"):
         assert special.entries.fullmatch(key), key
+
+
+def test_every_key_that_is_called_like_a_path_says_so():
+    keys = [
+        (key, known.metadata)
+        for prefix, schema in _registered(ConfigStore.instance().repo)
+        for key, _, known in _walk(schema, prefix)
+        if re.search(r"(^|_)(root|path|dir|file|folder)$", known.name)
+    ]
+    assert len(keys) > 8
+    assert [key for key, metadata in keys if not metadata.get("path")] == []
 
 
 def test_heads_and_columns_are_typed_like_any_key():

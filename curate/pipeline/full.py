@@ -175,8 +175,8 @@ def _nothing_kept(funnel: dict[str, Any]) -> str:
     reasons = ", ".join(f"{why} ({count})" for why, count in [*funnel["reasons"].items()][:3])
     said = f"no pair of {funnel['pairs_in']} is kept: {reasons}"
     if ledger.UNREADABLE in dropped and len(dropped) == 1:
-        keys = "such as dataset.image_column=NAME for a table"
-        return f"{said}; type the keys of dataset= that lead to the images, {keys}"
+        keys = "dataset.root=FOLDER, or dataset.images_dir=FOLDER for a table"
+        return f"{said}; say where the images are: {keys}"
     if SIMILARITY in dropped:
         cut = figures.describe_cut(funnel["cut"])
         said += f" (cut: {cut}; filters.clip_similarity.fraction=0.5 keeps the better half)"

@@ -15,6 +15,7 @@ from curate.filters.config import FiltersConfig
 from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.image import ImageFilterConfig
 from curate.filters.language import LanguageFilterConfig
+from curate.filters.prefilter import Prefilter
 from curate.filters.rules import rules
 from curate.filters.similarity import ClipSimilarityConfig, most_similar
 from curate.run.cli import UserError
@@ -365,3 +366,11 @@ def test_whole_numbers_are_bounded_exactly():
     config = FiltersConfig(columns={"taken": {"minimum": 2**24 + 1}})
     rows = frame(pair(taken=2**24), pair(taken=2**24 + 1))
     assert reasons(config, rows) == [f"taken < {2**24 + 1}", ""]
+
+
+def test_rules_on_pictures_and_captions_need_nothing_but_header_and_caption():
+    """The prefilter applies them before a picture is decoded: no other column is there by then."""
+    prefilter = Prefilter(STRICT.image, STRICT.caption)
+    assert prefilter.passes_captions([pair()["caption"]]).tolist() == [True]
+    size = tuple(pair()[name] for name in ("width", "height", "bytes"))
+    assert prefilter.passes_images([size]).tolist() == [True]

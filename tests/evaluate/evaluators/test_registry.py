@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from markupsafe import Markup
-from tests.evaluate.test_run import config
 
 import finetune.cache
 from curate.report.page import Section
@@ -19,6 +18,7 @@ from evaluate import evaluation, evaluators, run
 from evaluate.config import GateRule
 from evaluate.evaluators import Description, Evaluator
 from evaluate.results import Metric
+from tests.evaluate.test_run import config
 
 ROOT = Path(__file__).resolve().parents[3]
 
