@@ -7,13 +7,14 @@ from omegaconf import DictConfig
 
 from curate.pipeline.config import CurateConfig
 from curate.run import cli
+from curate.run.schema import to_dataclass
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="curate")
 @cli.polite
 def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
-    config = cli.to_dataclass(cfg, CurateConfig)
+    config = to_dataclass(cfg, CurateConfig)
     from curate import readers
     from curate.clip import models
     from curate.decide import cut

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from curate.decide.laion import LAION_CLIP, LAION_CUTS, LAION_FALSE_KEEP
 from curate.decide.scored_pairs import Scored, scored
 from curate.run import cli, folder
-from curate.run.cli import UserError, check
 from curate.run.provenance import curate_command
+from curate.run.schema import UserError, check
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from curate.report import licence
 from curate.run import cli, folder, ledger
-from curate.run.cli import UserError
 from curate.run.files import write_text
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import cli, folder, ledger
-from curate.run.cli import UserError
 from curate.run.files import read_json
 from curate.run.removals import REASON
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from curate.run import cli, folder, ledger
-from curate.run.cli import UserError
 from curate.run.files import (
     HashingWriter,
     atomic_write,
@@ -34,6 +33,7 @@ from curate.run.removals import (
     values,
     write_removals,
 )
+from curate.run.schema import UserError
 from curate.run.tar import END_OF_TAR
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
 from curate.run import cli, folder
-from curate.run.cli import UserError
 from curate.run.files import read_json, sha256_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from curate.run import cli as command
+from curate.run.schema import to_dataclass
 from evaluate.config import EvaluateConfig
 
 
@@ -16,7 +17,7 @@ from evaluate.config import EvaluateConfig
 @command.polite
 def main(cfg: DictConfig) -> None:
     """Judge the run. Under ``accelerate launch`` the first process does it and the others exit."""
-    config = command.to_dataclass(cfg, EvaluateConfig)
+    config = to_dataclass(cfg, EvaluateConfig)
     if int(os.environ.get("RANK", "0")) > 0:
         return
     checkpoints = config.run.folder / "finetune" / "checkpoints"

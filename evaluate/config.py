@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from curate.run.cli import UserError, check, register
+from curate.run.schema import UserError, check, register
 from evaluate.glossary import glossary
 from evaluate.measure_config import MeasureConfig, SamplerConfig
 from evaluate.verdict import Word

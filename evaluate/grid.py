@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from curate.run.cli import UserError
 from curate.run.files import atomic_write, sha256_of
+from curate.run.schema import UserError
 from evaluate.measure_config import GridConfig
 from finetune.checkpoint import Checkpoint
 from finetune.heldout import NEGLIGIBLE_BIN, HeldoutGrid, HeldoutItems, grid_losses

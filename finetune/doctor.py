@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curate.run.cli import UserError
 from curate.run.manifest import Manifest
 from curate.run.provenance import curate_command
+from curate.run.schema import UserError
 from finetune.config import TrainConfig
 from finetune.models import refuse_unsupported
 

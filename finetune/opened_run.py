@@ -9,8 +9,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from curate.run.cli import UserError, run_arguments
+from curate.run.cli import run_arguments
 from curate.run.manifest import read_manifest
+from curate.run.schema import UserError
 from finetune import checkpoint
 from finetune.cache import EncodedSplit, encode_shards, load_split
 from finetune.checkpoint import Checkpoint, list_checkpoints

@@ -9,10 +9,11 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
-from curate.run.cli import UserError, run_arguments
+from curate.run.cli import run_arguments
 from curate.run.intervals import changes
 from curate.run.manifest import Manifest
 from curate.run.provenance import write_config
+from curate.run.schema import UserError
 from finetune import checkpoint, doctor, metrics
 from finetune.cache import EncodedSplit, encode_shards, load_split
 from finetune.checkpoint import Checkpoint, list_checkpoints

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from curate.run.schema import to_dataclass
+
 if not __package__:  # launched by path: this folder must not be where imports are looked up first
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -19,7 +21,7 @@ from finetune.config import TrainConfig
 @command.polite
 def main(cfg: DictConfig) -> None:
     """Report what is wrong with the configuration before anything heavy is imported."""
-    config = command.to_dataclass(cfg, TrainConfig)
+    config = to_dataclass(cfg, TrainConfig)
     from curate.run.manifest import read_manifest
     from finetune import doctor
 

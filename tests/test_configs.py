@@ -8,11 +8,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
 from curate.pipeline.config import CurateConfig
-from curate.run import cli as command
 from curate.run.experiment import SCHEMAS
 from curate.run.help import help_of
 from curate.run.overrides import add_entry
-from curate.run.schema import Typed, _registered, _walk
+from curate.run.schema import Typed, UserError, _registered, _walk, to_dataclass
 from evaluate.config import EvaluateConfig
 from finetune.config import TrainConfig
 
@@ -38,7 +37,7 @@ NEEDS = {"clip=custom": ["clip.name=ViT-B-32"]} | {
 
 def compose_with(name, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return command.to_dataclass(compose(name, overrides=list(overrides)), COMMANDS[name][0])
+        return to_dataclass(compose(name, overrides=list(overrides)), COMMANDS[name][0])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -103,5 +102,5 @@ def test_heads_and_columns_are_typed_like_any_key():
     config = compose_with("curate", *map(add_entry, arguments))
     assert config.heads["aesthetic"].path == "head.pt"
     assert config.filters.columns["head_aesthetic"].minimum == 5
-    with pytest.raises(command.UserError, match=r"heads\.x="):
+    with pytest.raises(UserError, match=r"heads\.x="):
         compose_with("curate", "++heads.x.kind=linear")

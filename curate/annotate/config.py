@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from curate.measures import registry
-from curate.run.cli import check
+from curate.run.schema import check
 
 
 @dataclass

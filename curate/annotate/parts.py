@@ -16,7 +16,7 @@ from curate.run import parquet
 METADATA = b"darkroom"  # the footer's key of what ``part_head`` gives
 LIST = "parts.json"  # in an annotation folder: the names of the last pass's parts, in order
 
-# Names in parts of earlier releases. No source has such a column: readers.columns reserves both names.
+# Names in parts of earlier releases, which a source could use then; readers.columns reserves them now.
 _OLD_COLUMNS = {"pixels": "pixels_sha256"}
 _OLD_HEAD = {"gate": "prefilter"}
 
@@ -73,6 +73,9 @@ def read_part(
     with reading_part(path), pq.ParquetFile(path) as part:
         stored = part.schema_arrow.names
         names = {name: _OLD_COLUMNS.get(name, name) for name in stored}
+        names |= {
+            new: f"source_{new}" for old, new in _OLD_COLUMNS.items() if {old, new} <= {*stored}
+        }
         wanted = [
             name
             for name, current in names.items()

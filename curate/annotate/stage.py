@@ -29,8 +29,8 @@ from curate.clip.scorer import ClipScorer
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
-from curate.run.cli import UserError
 from curate.run.files import atomic_write, remove_parts, write_json
+from curate.run.schema import UserError
 
 FORMAT = 3  # raise it when a measure changes its meaning: older parts are then measured again
 

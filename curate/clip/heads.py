@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from curate.clip.config import HeadConfig
-from curate.run.cli import UserError
 from curate.run.files import sha256_of
+from curate.run.schema import UserError
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
 

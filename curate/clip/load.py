@@ -20,7 +20,7 @@ from curate.clip.models import (
     precision,
 )
 from curate.clip.scorer import ClipScorer, Work
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     import torch

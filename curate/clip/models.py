@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from curate.clip.config import ClipConfig
-from curate.run.cli import UserError
 from curate.run.files import sha256_of
+from curate.run.schema import UserError
 
 LOCAL = "local-dir:"
 _PACKAGES = ("open_clip_torch", "torch", "timm", "transformers", "pillow")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from curate.filters.duplicates import LARGEST_DISTANCE
-from curate.run.cli import check
+from curate.run.schema import check
 
 LARGEST_SHARE = 0.5  # of the data, on a held-out side
 

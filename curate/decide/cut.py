@@ -8,14 +8,17 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.decide.laion import LAION_CLIP, LAION_CUTS, LAION_FALSE_KEEP
-from curate.decide.shuffled_captions import Null
 from curate.filters.similarity import ClipSimilarityConfig
-from curate.run.cli import UserError
-from curate.run.folder import DRY_RUN
+from curate.run.config import DRY_RUN
+from curate.run.schema import UserError
+
+if TYPE_CHECKING:
+    from curate.decide.shuffled_captions import Null
 
 FEWEST_SHUFFLED = (
     2_000  # LAION's share lets three of them pass; with fewer, the cut would be the highest one

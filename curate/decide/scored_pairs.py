@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curate.run.cli import UserError
 from curate.run.provenance import curate_command
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     import numpy as np

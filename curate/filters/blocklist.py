@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc  # generates its functions on import
 
 from curate.filters.text import Text, hashes, is_word_character, mark
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 KEY = "filters.caption.blocklist"
 # Scripts without spaces between words: their words are searched for inside runs of letters too.

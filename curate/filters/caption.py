@@ -9,8 +9,7 @@ from typing import Any
 
 from curate.filters.checks import check_range
 from curate.filters.rule import Rule, within
-from curate.run.cli import check
-from curate.run.schema import PATH
+from curate.run.schema import PATH, check
 
 
 @dataclass

@@ -18,7 +18,7 @@ def characters(pairs: pd.DataFrame) -> pd.Series:
 
 
 def words(pairs: pd.DataFrame) -> pd.Series:
-    """The number of words between single spaces, the only white space in ``sample.clean_caption``s."""
+    """The number of words between single spaces, the only white space in ``readers.candidate.clean_caption``s."""
     captions = _captions(pairs)
     spaces = pc.count_substring(captions, " ")
     return _series(pairs, pc.add(spaces, pc.cast(pc.not_equal(captions, ""), spaces.type)))

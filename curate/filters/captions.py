@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from curate.filters.rule import Rule
-from curate.run.cli import check
+from curate.run.schema import check
 
 if TYPE_CHECKING:
     import pandas as pd

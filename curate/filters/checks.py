@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curate.run.cli import UserError, check
+from curate.run.schema import UserError, check
 
 
 def check_range(key: str, unit: str, low: int | None, high: int | None) -> None:

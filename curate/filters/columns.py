@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.filters.rule import Rule, within
 from curate.measures import registry
-from curate.run.cli import UserError, check
+from curate.run.schema import UserError, check
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.run.cli import check
+from curate.run.schema import check
 
 LARGEST_DISTANCE = 16  # bits; two unrelated hashes of 64 bits differ in 32 on average
 

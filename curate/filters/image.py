@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from curate.filters.checks import check_range
 from curate.filters.rule import Rule, within
-from curate.run.cli import check
+from curate.run.schema import check
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from curate.filters.checks import check_exclusive
 from curate.filters.rule import Rule
-from curate.run.cli import check
+from curate.run.schema import check
 
 if TYPE_CHECKING:
     import pandas as pd

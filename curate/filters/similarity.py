@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from curate.filters.checks import check_exclusive
 from curate.filters.rule import Rule, below
-from curate.run.cli import check
-from curate.run.schema import PATH
+from curate.run.schema import PATH, check
 
 if TYPE_CHECKING:
     import pandas as pd

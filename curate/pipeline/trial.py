@@ -32,8 +32,8 @@ from curate.pipeline.forecast import Count, Trial, lines
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run import ledger
+from curate.run.config import DRY_RUN
 from curate.run.files import locked
-from curate.run.folder import DRY_RUN
 from curate.run.overrides import key_of, typed
 from curate.run.removals import read_removals
 

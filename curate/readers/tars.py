@@ -11,7 +11,7 @@ from typing import IO
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 from curate.readers.file_signature import identify
 from curate.readers.files import CAPTION_SUFFIXES, IMAGE_SUFFIXES
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 _TEXT_SUFFIXES = (*CAPTION_SUFFIXES, ".json")
 

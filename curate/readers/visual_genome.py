@@ -20,8 +20,7 @@ from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import loader, version_of
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
-from curate.run.cli import UserError, check
-from curate.run.schema import PATH
+from curate.run.schema import PATH, UserError, check
 
 IMAGES, REGIONS = "image_data.json", "region_descriptions.json"
 FOLDERS = ("VG_100K", "VG_100K_2")

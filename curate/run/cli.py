@@ -19,9 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from curate.run import experiment
 from curate.run.help import help_of
 from curate.run.overrides import explain, is_multirun, prepare, remember
-from curate.run.schema import UserError, check, register, to_dataclass
-
-__all__ = ["UserError", "check", "register", "to_dataclass"]  # of schema.py; most import them here
+from curate.run.schema import UserError
 
 EXIT_GATE_FAILED = 1
 EXIT_USER_ERROR = 2

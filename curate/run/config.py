@@ -1,4 +1,4 @@
-"""Where a run's folder is: the keys ``run.root`` and ``run.name``."""
+"""Where a run's folder is: the keys ``run.root`` and ``run.name``, and the folder of its trial."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curate.run.schema import PATH, check
+
+DRY_RUN = "dry_run"
+"""The folder of a trial, below its run's; laid out as a run, so that other commands can look at it."""
 
 
 @dataclass

@@ -128,8 +128,12 @@ def _overrides(where: str, values: Any) -> list[str]:
             raise UserError(f"{where}: {key!r} is no key of an experiment; {_FORM}")
         if key in found:
             raise UserError(f"{where}: {key} is given twice; remove one")
-        if isinstance(value, str) and special.paths.fullmatch(key):
-            value = expand_home(value)
+        if special.paths.fullmatch(key):
+            if isinstance(value, bool | int | float):  # YAML reads 2024_10 as 202410
+                raise UserError(
+                    f"{where}: {key}: {value} is a number to YAML; quote it: {key}: '...'"
+                )
+            value = expand_home(value) if isinstance(value, str) else value
         plus = "++" if special.entries.fullmatch(key) else ""
         found[key] = f"{plus}{key}={_in_grammar(value)}"
     return list(found.values())

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 _BLOCK_BYTES = 1 << 20  # larger ones leave the cache before they are hashed and written
 _SYNC_BYTES = 1 << 24

@@ -48,6 +48,3 @@ def curate_dir(run: str) -> Path:
     places = " or ".join(dict.fromkeys(f"{folder}/curate" for folder in tried))
     known = f"runs/ holds {', '.join(present)}" if present else "runs/ holds none"
     raise FileNotFoundError(f"{run} is no curated run: there is no folder {places}; {known}")
-
-
-DRY_RUN = "dry_run"  # below the run's; laid out as a run, so that other commands can look at it

@@ -143,8 +143,8 @@ def check_complete(ledger: pd.DataFrame, pairs: int) -> None:
     kept = ledger["status"] == KEPT
     known = ledger["status"].isin((KEPT, DROPPED, UNREADABLE))
     agree = known & (ledger["kept"] == kept) & ((ledger["reason"] == "") == kept)
-    if "rule" in ledger:  # ledgers of earlier versions have none
-        agree &= (ledger["rule"] == "") == kept
+    if "rule" in ledger:  # ledgers of earlier versions have none, or parts of them
+        agree &= ((ledger["rule"] == "") == kept) | ledger["rule"].isna()
     if not agree.all():
         wrong = list(ledger.loc[~agree, "key"][:3])
         raise RuntimeError(

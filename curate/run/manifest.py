@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.cli import UserError
 from curate.run.files import read_json, write_json
 from curate.run.provenance import curate_command
+from curate.run.schema import UserError
 
 VERSION = 1
 

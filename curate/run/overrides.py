@@ -188,7 +188,7 @@ def _origin(error: BaseException, cause: BaseException, arguments: Sequence[str]
         # A dotted name may also be one of a section that is no group, such as samples beside sampler.
         near = get_close_matches(group, groups, n=1, cutoff=0.9 if dot else 0.6)
         meant = f"; did you mean {near[0] + dot + rest!r}" if near else ""
-    elif getattr(cause, "key", None) == group:
+    elif getattr(cause, "key", None) == group and group != "experiment":
         meant = f"; {group} belongs to another command"
     elif dot and not any(a.startswith(f"{group}=") for a in arguments):
         meant = f"; if it belongs to another choice of {group}, type {group}=... as well"

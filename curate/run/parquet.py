@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from curate.run.cli import run_arguments
+from curate.run.config import DRY_RUN
 from curate.run.files import write_text
 from curate.run.overrides import key_of, typed
 
@@ -62,6 +63,8 @@ def curate_command(run_dir: Path) -> str:
 
     Where the run's configuration does not say how it was typed, its data set is left to the reader.
     """
+    if run_dir.name == DRY_RUN:  # a trial's command is that of its run
+        run_dir = run_dir.parent
     known = read_config(run_dir / "curate" / "config.yaml").get("provenance")
     arguments = known.get("overrides") if isinstance(known, dict) else None
     if not isinstance(arguments, list):
@@ -71,10 +74,12 @@ def curate_command(run_dir: Path) -> str:
 
 
 def _redacted_override(text: str) -> str:
-    """An override without its value, if the key says that it is a secret."""
-    key, equals, _ = text.partition("=")
-    secret = equals and any(_SECRET.search(name) for name in key.split("."))
-    return f"{key}=***" if secret else text
+    """An override without its value, if a name in its key or in a mapping's value says that it is a secret."""
+    key, equals, value = text.partition("=")
+    names = re.findall(r"\w+", key)
+    if value.lstrip("'\"").startswith("{"):
+        names += re.findall(r"(\w+)\s*:", value)
+    return f"{key}=***" if equals and any(map(_SECRET.search, names)) else text
 
 
 def redacted(value: Any) -> Any:

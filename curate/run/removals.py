@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import ledger
-from curate.run.cli import UserError
 from curate.run.files import read_json, write_json
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

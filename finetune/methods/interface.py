@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from omegaconf import MISSING
 
-from curate.run.cli import register
+from curate.run.schema import register
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

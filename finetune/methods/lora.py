@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run.cli import UserError, check
+from curate.run.schema import UserError, check
 from finetune.methods.interface import Method, register_method, requiring_grad
 
 if TYPE_CHECKING:

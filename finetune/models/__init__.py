@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
 
 if TYPE_CHECKING:

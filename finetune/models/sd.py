@@ -14,7 +14,7 @@ import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.models.config import ModelConfig
 from finetune.objective import NoiseSchedule

@@ -11,6 +11,7 @@ import pytest
 from curate import calibrate
 from curate.decide.scored_pairs import Scored, scored
 from curate.run import cli as command
+from curate.run.schema import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAIRS, DIMENSIONS = 400, 64  # of write_scored
@@ -82,7 +83,7 @@ def test_mistakes_end_with_2_and_say_what_to_type(tmp_path, say, write_scored):
     assert "type: python -m curate run.name=empty" in say(tmp_path / "empty", code=2)
     here = scored(run_dir / "curate")
     other = Scored("x", here.pairs.assign(key="other"), here.embeddings)
-    with pytest.raises(command.UserError, match="share no pair"):
+    with pytest.raises(UserError, match="share no pair"):
         list(calibrate.compared(here, other, []))
 
 
@@ -92,7 +93,7 @@ def test_parts_of_two_clips_are_told_apart(tmp_path, write_scored):
     (new / "annotations" / "part-00000.parquet").rename(
         curate_dir / "annotations" / "part-00009.parquet"
     )
-    with pytest.raises(command.UserError, match="old, new in parts"):
+    with pytest.raises(UserError, match="old, new in parts"):
         scored(curate_dir)
     assert scored(curate_dir, "old").clip == "old"
     assert scored(curate_dir, "third") is None

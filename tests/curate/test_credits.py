@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from curate.credits import as_csv, as_markdown, credited, licences
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def change(curate_dir, key, **values):

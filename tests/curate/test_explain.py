@@ -7,8 +7,8 @@ import pytest
 
 from curate.explain import explain
 from curate.run import ledger
-from curate.run.cli import UserError
 from curate.run.folder import curate_dir
+from curate.run.schema import UserError
 
 
 def story(finished, key):

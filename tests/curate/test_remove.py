@@ -13,9 +13,9 @@ import pytest
 
 from curate import remove
 from curate.pack.sample import read_shard
-from curate.run.cli import UserError
 from curate.run.manifest import read_manifest
 from curate.run.removals import Removals, read_list, read_removals
+from curate.run.schema import UserError
 from curate.verify import problems
 
 EMPTIED = "shards/val/000000.tar"

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from curate.verify import problems
 
 SHARD = "shards/train/000001.tar"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from evaluate.config import GateConfig, GateRule
 from evaluate.gate import check_all, decide, exit_code
 from evaluate.results import Metric

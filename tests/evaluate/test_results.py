@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from evaluate.results import Metric, Results, load, save
 from finetune.intervals import Estimate
 

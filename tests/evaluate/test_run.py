@@ -15,9 +15,8 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
 from curate.clip.config import ClipConfig
-from curate.run import cli as command_line
-from curate.run.cli import UserError
 from curate.run.files import write_json
+from curate.run.schema import UserError, to_dataclass
 from evaluate import evaluators, grid, results, run, sampling
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
 from evaluate.measure_config import GridConfig, RunConfig, SamplerConfig, SamplesConfig
@@ -89,7 +88,7 @@ def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
 
 def test_the_default_gate_judges_the_export():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        asked = command_line.to_dataclass(compose("evaluate"), EvaluateConfig)
+        asked = to_dataclass(compose("evaluate"), EvaluateConfig)
     assert asked.gate.rules["better_than_base"].metric == "exported_change"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from curate.run.cli import UserError
 from curate.run.manifest import read_manifest
+from curate.run.schema import UserError
 from finetune import doctor
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from curate.run import cli as command
+from curate.run.schema import UserError, to_dataclass
 from finetune.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,27 +85,25 @@ def test_mistakes_end_in_one_paragraph(tmp_path, arguments, message):
 def test_values_out_of_range_name_their_key(override):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [override])
-    with pytest.raises(command.UserError, match=override.partition("=")[0].replace(".", r"\.")):
-        command.to_dataclass(cfg, TrainConfig)
+    with pytest.raises(UserError, match=override.partition("=")[0].replace(".", r"\.")):
+        to_dataclass(cfg, TrainConfig)
 
 
 @pytest.mark.parametrize("model", ["starter", "sd15", "sd21_base"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_every_choice_composes(model, method):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = command.to_dataclass(
-            compose("train", [f"model={model}", f"method={method}"]), TrainConfig
-        )
+        config = to_dataclass(compose("train", [f"model={model}", f"method={method}"]), TrainConfig)
     assert config.method.name == method
 
 
 def test_a_path_that_is_no_pipeline_is_refused(tmp_path):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = command.to_dataclass(compose("train", [f"model.path={tmp_path}"]), TrainConfig)
-    with pytest.raises(command.UserError, match=r"without model_index\.json"):
+        config = to_dataclass(compose("train", [f"model.path={tmp_path}"]), TrainConfig)
+    with pytest.raises(UserError, match=r"without model_index\.json"):
         config.model.location()
     config.model.path = "./nowhere"
-    with pytest.raises(command.UserError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         config.model.location()
     config.model.path = "owner/name"
     assert config.model.location() == "owner/name"

@@ -14,7 +14,7 @@ _CODE = """
 import json, re, sys, time
 from workflows.bench.data import Photographs
 from curate.pipeline import full as pipeline
-from curate.run.cli import to_dataclass
+from curate.run.schema import to_dataclass
 from curate.pipeline.config import CurateConfig
 from hydra import compose, initialize_config_module
 

@@ -14,8 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run.cli import UserError, exit_codes
+from curate.run.cli import exit_codes
 from curate.run.files import locked, remove_parts
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     import torch

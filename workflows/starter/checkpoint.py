@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from workflows.starter.recipe import Recipe
 
 NAME = "checkpoint.safetensors"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from curate.run.cli import UserError
 from curate.run.files import sha256_of
+from curate.run.schema import UserError
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.models import sd
 from finetune.objective import NoiseSchedule, denoising_loss

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run.cli import UserError
 from curate.run.files import sha256_of
+from curate.run.schema import UserError
 from workflows.starter import checkpoint
 from workflows.starter.recipe import RECIPES
 from workflows.starter.tokenizer import load_tokenizer

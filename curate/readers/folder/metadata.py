@@ -12,7 +12,7 @@ from curate.readers.csv_delimiter import detect_delimiter
 from curate.readers.files import IMAGE_SUFFIXES, images_below, local_name
 from curate.readers.folder.caption_files import Row
 from curate.readers.json_object import json_object
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
 FILE_COLUMNS = ("file_name", "file_names", "image_file_name", "image_file_names", "image_path")

@@ -18,7 +18,7 @@ from curate.readers.files import (
 from curate.readers.folder import FolderConfig, caption_files, metadata
 from curate.readers.folder.caption_files import Row
 from curate.readers.source import Source
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def read(config: FolderConfig) -> Source:

@@ -18,7 +18,7 @@ from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.hub import HubConfig, stream_cache
 from curate.readers.hub.stored_image import bytes_of, folders_of
 from curate.readers.source import Source
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

@@ -26,8 +26,8 @@ from curate.readers.json_object import json_object
 from curate.readers.shards import ShardsConfig
 from curate.readers.shards.reader import ShardReader, loader
 from curate.readers.source import Source
-from curate.run.cli import UserError
 from curate.run.files import atomic_write, write_json
+from curate.run.schema import UserError
 
 Row = tuple[bytes | None, tuple[str, ...], dict[str, Any]]
 """Encoded image or None, captions, columns."""

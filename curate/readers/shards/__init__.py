@@ -10,8 +10,7 @@ from omegaconf import MISSING
 from curate.readers.config import DatasetConfig
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
-from curate.run.cli import check
-from curate.run.schema import PATH
+from curate.run.schema import PATH, check
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from curate.readers.files import files_below
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 _PATTERN = re.compile(r"[*?\[{]")
 

@@ -9,8 +9,7 @@ from omegaconf import MISSING
 from curate.readers.config import DatasetConfig
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
-from curate.run.cli import check
-from curate.run.schema import PATH, entries
+from curate.run.schema import PATH, check, entries
 
 
 @dataclass

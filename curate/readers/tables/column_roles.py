@@ -15,7 +15,7 @@ from urllib.parse import unquote, unquote_plus
 
 from curate.readers.columns import RESERVED, captions_in, is_missing, plain
 from curate.readers.tables import TableConfig
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 URLS = ("url", "URL", "image_url", "image_urls", "downloadurl", "download_url")
 CAPTIONS = ("text", "TEXT", "caption", "captions", "alt", "top_caption", "title")

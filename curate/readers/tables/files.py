@@ -15,7 +15,7 @@ from pathlib import Path
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.file_signature import HEAD_BYTES, PARQUET, identify
 from curate.readers.files import raise_error
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 TYPES = ("csv", "tsv", "jsonl", "parquet")
 _SUFFIXES = {f".{name}": name for name in TYPES} | {".ndjson": "jsonl", ".tab": "tsv"}

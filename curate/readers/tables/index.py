@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 Name = tuple[str, str]
 """The kind of a name (url, stem, file, ...), and the name."""

@@ -33,7 +33,7 @@ from curate.readers.tables.column_roles import (
 from curate.readers.tables.files import TableFile
 from curate.readers.tables.images import ImageFinder, Images
 from curate.readers.tables.keys import RowKeys
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 _FIRST_ROWS = 1000  # read ahead to learn the columns of JSON lines and to check their order
 _NO_IMAGE = "rows whose image is not in dataset.images_dir"

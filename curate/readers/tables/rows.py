@@ -13,7 +13,7 @@ from curate.readers.csv_delimiter import detect_delimiter
 from curate.readers.json_object import json_object
 from curate.readers.tables import TableConfig
 from curate.readers.tables.files import TableFile, open_text
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 Row = tuple[int, dict[str, Any]]
 """Number of the line, or of the row in parquet, from 1 on; values by column."""

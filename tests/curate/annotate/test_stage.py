@@ -29,7 +29,7 @@ from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers.candidate import Candidate
 from curate.readers.folder import FolderConfig
 from curate.readers.source import Source
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from curate.clip.config import HeadConfig
 from curate.clip.heads import load_head
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 @pytest.fixture

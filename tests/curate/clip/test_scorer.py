@@ -16,8 +16,8 @@ from curate.clip.config import ClipConfig
 from curate.clip.load import load_clip
 from curate.clip.models import check, check_tag, fingerprint
 from curate.measures.decode import decode
-from curate.run.cli import UserError
 from curate.run.files import sha256_of
+from curate.run.schema import UserError
 
 CAPTIONS = [
     "a cat",

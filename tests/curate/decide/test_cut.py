@@ -8,7 +8,7 @@ from curate.decide import cut
 from curate.decide.laion import LAION_CUTS, LAION_FALSE_KEEP
 from curate.decide.scored_pairs import scored
 from curate.filters.similarity import ClipSimilarityConfig
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 OPENAI = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
 LAION_2B = ClipConfig(name="ViT-B-32", pretrained="laion2b_s34b_b79k")

@@ -17,7 +17,7 @@ from curate.decide.split import assign
 from curate.filters.duplicates import DuplicatesConfig
 from curate.measures.decode import UnreadableImage, decode
 from curate.measures.phash import phashes, pixels_sha256
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 NEAR = DuplicatesConfig(hamming_distance=4)
 EXACT = DuplicatesConfig()

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from curate.filters import language
 from curate.filters.rules import rules
 from curate.pipeline.config import CurateConfig
-from curate.run import cli as command
+from curate.run.schema import to_dataclass
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 B32 = "ViT-B-32-quickgelu openai"
@@ -116,7 +116,7 @@ MADE_FOR = {
 def preset(name, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("curate", overrides=[f"filters={name}", *overrides])
-    return command.to_dataclass(composed, CurateConfig).filters
+    return to_dataclass(composed, CurateConfig).filters
 
 
 def planted():

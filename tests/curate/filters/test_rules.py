@@ -18,7 +18,7 @@ from curate.filters.language import LanguageFilterConfig
 from curate.filters.prefilter import Prefilter
 from curate.filters.rules import rules
 from curate.filters.similarity import ClipSimilarityConfig, most_similar
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def pair(**changes):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from curate.filters import blocklist, caption_measures, contacts, repetition, text
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def captions(count=400, seed=0):

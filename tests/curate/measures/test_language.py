@@ -6,7 +6,7 @@ import time
 import pytest
 
 from curate.measures import language
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 CAPTIONS = {
     "en": ["a black cat sitting on a window sill", "two dogs playing in the snow"],

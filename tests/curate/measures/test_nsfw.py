@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from curate.measures import nsfw
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def test_photographs_of_coco_are_safe(shared):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from curate.measures import text_share
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def poster(size, lines, font_px):

@@ -9,8 +9,8 @@ import pytest
 from curate.pack.plan import digest, is_written, plan, remove_stale
 from curate.pack.sample import Sample, encode_sample, read_shard
 from curate.pack.writer import write_shard
-from curate.run.cli import UserError
 from curate.run.manifest import Manifest, ShardInfo, read_manifest, write_manifest
+from curate.run.schema import UserError
 from curate.run.tar import END_OF_TAR, header
 
 

@@ -32,10 +32,10 @@ from curate.pipeline.config import CurateConfig
 from curate.readers.coco import CocoConfig
 from curate.readers.folder import FolderConfig
 from curate.run import ledger
-from curate.run.cli import UserError
 from curate.run.config import RunConfig
 from curate.run.files import locked
 from curate.run.manifest import read_manifest
+from curate.run.schema import UserError
 
 
 @pytest.fixture

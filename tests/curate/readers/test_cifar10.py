@@ -10,7 +10,7 @@ import pytest
 from curate import readers
 from curate.measures.decode import decode
 from curate.readers.cifar10 import Cifar10Config
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 NAMES = ["airplane", "automobile", "bird"]
 

@@ -10,7 +10,7 @@ from curate import readers
 from curate.measures.decode import decode, probe
 from curate.measures.unreadable import UnreadableImage
 from curate.readers.coco import CocoConfig
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def candidates_of(source):

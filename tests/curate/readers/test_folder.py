@@ -12,7 +12,7 @@ from curate import readers
 from curate.measures.decode import probe
 from curate.measures.unreadable import UnreadableImage
 from curate.readers.folder import FolderConfig
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def candidates_of(source):

@@ -18,7 +18,7 @@ from curate import readers
 from curate.measures.decode import UnreadableImage
 from curate.readers.hub import HubConfig, stream_cache
 from curate.readers.hub.stored_image import bytes_of, folders_of
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 @pytest.fixture(autouse=True)

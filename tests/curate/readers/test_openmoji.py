@@ -7,7 +7,7 @@ import pytest
 from curate import readers
 from curate.measures.decode import decode, probe
 from curate.readers.openmoji import OpenmojiConfig, mismatched
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def candidates_of(source):

@@ -16,8 +16,7 @@ from curate.readers.candidate import Candidate, key_of
 from curate.readers.config import DatasetConfig
 from curate.readers.registry import READERS, register_reader
 from curate.readers.source import Source
-from curate.run import cli as command
-from curate.run.cli import UserError, check
+from curate.run.schema import UserError, check, to_dataclass
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -54,7 +53,7 @@ def dataset(conf, *overrides):
     search = f"hydra.searchpath=[file://{conf}]"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("curate", overrides=[search, *overrides])
-    return command.to_dataclass(cfg, CurateConfig).dataset
+    return to_dataclass(cfg, CurateConfig).dataset
 
 
 def test_a_new_source_is_composed_and_read(tmp_path, lines_source):

@@ -9,7 +9,7 @@ from curate.readers.config import DatasetConfig
 from curate.readers.scrub import COLUMN, scrub
 from curate.readers.source import Source
 from curate.readers.subset import take_subset
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 KEYS = [f"k{number:05d}" for number in range(5_000)]
 

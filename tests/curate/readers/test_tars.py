@@ -16,7 +16,7 @@ from curate import readers
 from curate.measures.decode import UnreadableImage, probe
 from curate.readers.shards import ShardsConfig
 from curate.readers.tars import BrokenTar, iter_samples, read_range
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 
 def picture(seed=0):

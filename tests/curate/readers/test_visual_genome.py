@@ -10,7 +10,7 @@ from curate import readers
 from curate.measures.decode import UnreadableImage, probe
 from curate.readers.coco import CocoConfig
 from curate.readers.visual_genome import VisualGenomeConfig
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 pytest.importorskip("ijson", reason="package ijson is not installed")
 

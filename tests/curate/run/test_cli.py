@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 import curate.pipeline.config  # noqa: F401 (registers the schemas that say what is a path)
 from curate.run import cli as command
 from curate.run.overrides import add_entry, explain, quote_path
+from curate.run.schema import UserError, to_dataclass
 
 
 @dataclasses.dataclass
@@ -21,7 +22,7 @@ class Inner:
 
     def __post_init__(self):
         if not 0 <= self.rate <= 1:
-            raise command.UserError(f"inner.rate={self.rate} must lie in [0, 1]")
+            raise UserError(f"inner.rate={self.rate} must lie in [0, 1]")
 
 
 @dataclasses.dataclass
@@ -44,7 +45,7 @@ def composed(tmp_path):
 
 
 def test_becomes_the_dataclass(composed):
-    config = command.to_dataclass(composed("inner.rate=0.25", "+free.a=1"), Outer)
+    config = to_dataclass(composed("inner.rate=0.25", "+free.a=1"), Outer)
     assert config == Outer(inner=Inner(rate=0.25), free={"a": 1})
 
 
@@ -52,13 +53,13 @@ def test_becomes_the_dataclass(composed):
     ("override", "key"), [("+typo=1", "typo"), ("++inner.typo=1", "inner.typo")]
 )
 def test_keys_added_beside_the_schema_are_refused(composed, override, key):
-    with pytest.raises(command.UserError, match=f"'{key}'"):
-        command.to_dataclass(composed(override), Outer)
+    with pytest.raises(UserError, match=f"'{key}'"):
+        to_dataclass(composed(override), Outer)
 
 
 def test_a_value_out_of_range_names_its_key(composed):
-    with pytest.raises(command.UserError, match=r"inner\.rate=2"):
-        command.to_dataclass(composed("inner.rate=2"), Outer)
+    with pytest.raises(UserError, match=r"inner\.rate=2"):
+        to_dataclass(composed("inner.rate=2"), Outer)
 
 
 @pytest.mark.parametrize("mistake", ["inner.rate=abc", "innr.rate=1", "inner.rate=null"])
@@ -183,7 +184,7 @@ def test_the_override_at_fault_is_the_one_named(monkeypatch, arguments, says):
 def test_a_polite_function_leaves_with_2(capsys):
     @command.polite
     def mistaken(cfg):
-        raise command.UserError(f"{cfg} is wrong; type it right")
+        raise UserError(f"{cfg} is wrong; type it right")
 
     with pytest.raises(SystemExit) as leaving:
         mistaken("key")

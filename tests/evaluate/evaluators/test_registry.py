@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 import finetune.cache
 from curate.report.page import Section
-from curate.run.cli import UserError
 from curate.run.manifest import read_manifest
+from curate.run.schema import UserError
 from evaluate import evaluation, evaluators, run
 from evaluate.config import GateRule
 from evaluate.evaluators import Description, Evaluator

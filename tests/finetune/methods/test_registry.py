@@ -11,8 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
-from curate.run import cli as command
-from curate.run.cli import UserError, check
+from curate.run.schema import UserError, check, to_dataclass
 from finetune.config import TrainConfig
 from finetune.heldout import HeldoutGrid, grid_losses
 from finetune.methods import METHODS, Method, register_method
@@ -86,7 +85,7 @@ def test_every_file_of_the_folder_is_a_method_that_a_configuration_chooses():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for path in (ROOT / "conf" / "method").glob("*.yaml"):
             cfg = compose("train", [f"method={path.stem}"])
-            chosen.add(type(command.to_dataclass(cfg, TrainConfig).method))
+            chosen.add(type(to_dataclass(cfg, TrainConfig).method))
     assert chosen == set(METHODS.values())
 
 
@@ -148,10 +147,10 @@ def test_a_method_of_ones_own_is_trained_exported_and_opened(
 def test_a_method_of_ones_own_is_configured_and_checked_like_the_others(biases):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["method=_biases", "method.suffix=.gamma"])
-        assert command.to_dataclass(cfg, TrainConfig).method == biases(suffix=".gamma")
+        assert to_dataclass(cfg, TrainConfig).method == biases(suffix=".gamma")
         cfg = compose("train", ["method=_biases", "method.suffix=gamma"])
         with pytest.raises(UserError, match=r"method\.suffix=gamma"):
-            command.to_dataclass(cfg, TrainConfig)
+            to_dataclass(cfg, TrainConfig)
 
 
 def test_a_run_of_a_method_that_is_gone_is_not_opened(make_config, run_training):

@@ -9,8 +9,8 @@ from pathlib import Path
 import diffusers
 import pytest
 
-from curate.run.cli import UserError
 from curate.run.manifest import read_manifest
+from curate.run.schema import UserError
 from finetune import doctor
 from finetune.cache import encode_shards, load_split
 from finetune.models import load_model, refuse_unsupported, sd

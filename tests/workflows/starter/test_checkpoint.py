@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from workflows.starter import checkpoint
 from workflows.starter.recipe import Recipe
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from workflows.starter import __main__ as starter
 
 

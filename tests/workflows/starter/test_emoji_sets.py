@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.run.cli import UserError
 from curate.run.files import locked
+from curate.run.schema import UserError
 from workflows.starter import emoji_sets
 
 SQUARE = '<path fill="#ff0000" d="M0 0h16v32H0z"/>'  # the left half of a 32 x 32 view box

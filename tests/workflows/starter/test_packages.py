@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from workflows.starter.emoji_sets import ICON_SETS
 from workflows.starter.packages import Package
 from workflows.starter.pretrained import EFFICIENTNET, MINILM

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from workflows.starter import unet as starter_unet
 from workflows.starter.architecture import build_clip
 from workflows.starter.emoji_sets import Pictures, is_held_out

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 from workflows.starter import checkpoint, work_folder
 from workflows.starter.recipe import Recipe
 from workflows.starter.work_folder import WorkFolder

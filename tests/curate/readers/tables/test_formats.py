@@ -12,7 +12,7 @@ from curate import readers
 from curate.measures.decode import probe
 from curate.pipeline.config import CurateConfig
 from curate.readers.tables import column_roles
-from curate.run.cli import UserError, to_dataclass
+from curate.run.schema import UserError, to_dataclass
 
 CONF = Path(__file__).resolve().parents[4] / "conf"
 

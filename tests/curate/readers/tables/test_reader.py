@@ -19,7 +19,7 @@ from curate.measures.decode import decode
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.tables import TableConfig
 from curate.readers.tables.keys import RowKeys
-from curate.run.cli import UserError
+from curate.run.schema import UserError
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255)}
 
