@@ -118,7 +118,10 @@ def _plain(value: Any) -> str:
 def _caption(row: pd.Series, cut: dict[str, Any]) -> Iterator[str]:
     import numpy as np
 
-    yield _line(f"caption {row['caption_index']}", f"{row['caption']!r}: {row['reason'] or 'kept'}")
+    yield _line(
+        f"caption {row['caption_index']}",
+        f"{row['caption']!r}: {row['reason'] or 'kept'}{_rule(row)}",
+    )
     similarity, least = row["clip_similarity"], cut.get("similarity")
     if similarity != similarity:
         yield _line("", "similarity not measured")
@@ -128,6 +131,13 @@ def _caption(row: pd.Series, cut: dict[str, Any]) -> Iterator[str]:
         side = "at or above" if similarity >= np.float32(least) else "below"
         against = f"{side} the cut {least:.4f} ({cut['by']})"
     yield _line("", f"similarity {similarity:.4f} by {row['clip_model']}, {against}")
+
+
+def _rule(row: pd.Series) -> str:
+    """The rule, where its reason does not begin with its name; older ledgers have none."""
+    rule = row.get("rule")
+    known = isinstance(rule, str) and rule and not row["reason"].startswith(rule)
+    return f" (rule {rule})" if known else ""
 
 
 def _duplicates(rows: pd.DataFrame, members: pd.DataFrame) -> Iterator[str]:

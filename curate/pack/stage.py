@@ -1,10 +1,11 @@
-"""Bring the folder of shards up to date: write what is missing, delete what is outdated."""
+"""Write the shards of a data set that are not there yet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,13 +13,19 @@ from tqdm import tqdm
 
 from curate.pack.config import ShardsConfig
 from curate.pack.images import extension_of, image_source, images
-from curate.pack.plan import Plan, digest, is_written, plan, remove_stale
+from curate.pack.plan import Plan, digest, is_written, plan
 from curate.pack.samples import Samples
 from curate.pack.writer import write_shard
-from curate.run.manifest import Manifest, ShardInfo, retire
+from curate.run.manifest import ShardInfo, retire
 
-Finished = Callable[[list[ShardInfo], str], Manifest]
-"""All shards in order and the extension of their images => the manifest of the finished set."""
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The shards of a data set, in order: as planned, as written, and the extension of their images."""
+
+    plans: list[Plan]
+    shards: list[ShardInfo]
+    extension: str
 
 
 def write_shards(
@@ -27,12 +34,11 @@ def write_shards(
     load: Callable[[str], bytes],
     config: ShardsConfig,
     workers: int,
-    finished: Finished,
-) -> tuple[list[Plan], Manifest]:
-    """Bring ``curate_dir/shards`` up to date with the kept rows of a ledger.
+) -> Packed:
+    """Write the shards of the kept rows of a ledger that are not there yet.
 
     The old manifest is removed before the first file changes, because it would describe shards that
-    no longer exist.
+    no longer exist. Outdated shards stay: ``plan.remove_stale`` deletes them.
 
     Args:
         curate_dir: the run's ``curate`` folder.
@@ -40,7 +46,6 @@ def write_shards(
         load: reads an image of the source, location => bytes.
         config: the keys ``shards.*``.
         workers: threads that encode images.
-        finished: makes the manifest, which the caller writes last.
 
     Raises:
         UserError: an image has changed or cannot be read any more since it was measured.
@@ -72,7 +77,4 @@ def write_shards(
                         curate_dir, planned, rows, wanted, extension, stored, bar.update
                     )
             found.append(info)
-    manifest = finished(found, extension)
-    retire(curate_dir, unless=manifest)
-    remove_stale(curate_dir, plans)
-    return plans, manifest
+    return Packed(plans, found, extension)

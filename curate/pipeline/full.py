@@ -22,7 +22,8 @@ from curate.decide.stage import Verdicts, judge
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.pack.stage import write_shards
+from curate.pack.plan import remove_stale
+from curate.pack.stage import Packed, write_shards
 from curate.pipeline import notes, previous_run
 from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
@@ -30,7 +31,7 @@ from curate.readers.source import Source
 from curate.report import curation, figures
 from curate.run import ledger, memory, provenance
 from curate.run.files import locked, remove_parts, sha256_of, write_json
-from curate.run.manifest import Manifest, ShardInfo, old_manifest, write_manifest
+from curate.run.manifest import Manifest, old_manifest, retire, write_manifest
 from curate.run.removals import read_removals, write_removals
 from curate.run.schema import UserError
 
@@ -55,9 +56,8 @@ def run(config: CurateConfig, source: Source) -> None:
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say(previous_run.other_data(curate_dir, config))
     remove_parts(curate_dir)
-    if (
-        old_manifest(curate_dir) is None
-    ):  # else config.yaml describes the shards until they are replaced
+    # A finished curation's config.yaml describes its shards until they are replaced.
+    if old_manifest(curate_dir) is None:
         provenance.write_config(curate_dir / "config.yaml", config)
     removals = read_removals(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
@@ -122,15 +122,13 @@ def _write_results(
     """Write configuration, shards, ledger, funnel, report and, last, the manifest."""
     provenance.write_config(curate_dir / "config.yaml", config)
     before = old_manifest(curate_dir)
-    plans, manifest = write_shards(
-        curate_dir,
-        verdicts.ledger,
-        source.load,
-        config.shards,
-        config.annotate.workers,
-        lambda found, extension: _manifest(config, funnel, found, extension),
+    packed = write_shards(
+        curate_dir, verdicts.ledger, source.load, config.shards, config.annotate.workers
     )
-    shard_of = {key: planned.path for planned in plans for key in planned.keys}
+    manifest = _manifest(config, funnel, packed)
+    retire(curate_dir, unless=manifest)
+    remove_stale(curate_dir, packed.plans)
+    shard_of = {key: planned.path for planned in packed.plans for key in planned.keys}
     table = verdicts.ledger
     table["shard"] = table["key"].where(table["kept"]).map(shard_of).fillna("")
     ledger.write(curate_dir / "ledger", table)
@@ -140,14 +138,12 @@ def _write_results(
     _say(previous_run.training(curate_dir, before, manifest))
 
 
-def _manifest(
-    config: CurateConfig, funnel: dict[str, Any], found: list[ShardInfo], extension: str
-) -> Manifest:
+def _manifest(config: CurateConfig, funnel: dict[str, Any], packed: Packed) -> Manifest:
     """What the finished set holds, with fingerprints of scorer, filters, split and heads."""
     counts = ("pairs_in", ledger.KEPT, ledger.DROPPED, ledger.UNREADABLE, "samples")
     heads = {name: sha256_of(Path(head.path)) for name, head in config.heads.items()}
     return Manifest(
-        shards=tuple(found),
+        shards=tuple(packed.shards),
         totals={name: funnel[name] for name in counts},
         fingerprint={
             "scorer": fingerprint(config.clip, config.annotate.draft),
@@ -155,7 +151,7 @@ def _manifest(
             "split": _digest(asdict(config.split)),
             "heads": _digest(heads),
         },
-        image_format=extension,
+        image_format=packed.extension,
     )
 
 

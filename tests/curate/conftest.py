@@ -99,15 +99,23 @@ def finished_rows():
         row |= {"width": 8, "height": 6, "format": "PNG", "phash": f"{i:016x}", "bytes": 0}
         row["phash_mirrored"] = row["phash"]
         row |= {"clip_similarity": np.float32(0.25 + i / 100), "clip_model": "tiny 0"}
-        row |= {"kept": True, "reason": "", "status": "kept", "duplicate_group": f"{i:016x}"}
+        row |= {
+            "kept": True,
+            "rule": "",
+            "reason": "",
+            "status": "kept",
+            "duplicate_group": f"{i:016x}",
+        }
         row |= {"duplicate_of": "", "url": f"https://x.org/{i}", "licence": ["CC0", ""][i % 2]}
         row |= {"split": "val" if i < 2 else "train", "sharpness": 1.5}
         row["shard"] = f"shards/{row['split']}/{i // 10 if i > 1 else 0:06d}.tar"
         rows.append(row)
     gone = {"kept": False, "status": "dropped", "split": "", "shard": ""}
-    rows[3] |= gone | {"reason": "clip_similarity < 0.29"}
-    rows[4] |= gone | {"reason": "duplicate", "duplicate_of": "k05", "duplicate_group": f"{5:016x}"}
-    rows[6] |= gone | {"status": "unreadable", "reason": "unreadable: truncated", "width": 0}
+    rows[3] |= gone | {"rule": "clip_similarity", "reason": "clip_similarity < 0.29"}
+    rows[4] |= gone | {"rule": "duplicate", "reason": "duplicate"}
+    rows[4] |= {"duplicate_of": "k05", "duplicate_group": f"{5:016x}"}
+    rows[6] |= gone | {"status": "unreadable", "width": 0}
+    rows[6] |= {"rule": "unreadable", "reason": "unreadable: truncated"}
     rows[6] |= {
         "clip_similarity": np.float32("nan"),
         "duplicate_group": "",

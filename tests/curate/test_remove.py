@@ -58,6 +58,7 @@ def test_only_the_shards_concerned_are_rewritten(finished):
     assert all(left[key] == kept_before[key] for key in left)
     rows = ledger(finished)
     assert set(rows.index[rows["reason"] == "removed"]) == {"k11", "k13"}
+    assert set(rows.index[rows["rule"] == "removed"]) == {"k11", "k13"}
     assert rows.loc["k03", "reason"] == "clip_similarity < 0.29"  # dropped for that before
     untouched = rows.index.difference(["k11", "k13"])
     pd.testing.assert_frame_equal(rows.loc[untouched], rows_before.loc[untouched])
@@ -309,3 +310,12 @@ def test_the_command(finished, tmp_path):
     unfinished = run("--keys", str(tmp_path / "keys"))
     assert unfinished.returncode == 2
     assert "no finished curation" in unfinished.stderr
+
+
+def test_a_ledger_of_an_earlier_version_has_no_rule_and_gets_none(finished):
+    for part in (finished / "ledger").glob("*.parquet"):
+        pd.read_parquet(part).drop(columns="rule").to_parquet(part, index=False)
+    take(finished, "keys", "k08")
+    assert "rule" not in ledger(finished)
+    assert ledger(finished).loc["k08", "reason"] == "removed"
+    assert list(problems(finished)) == []

@@ -83,6 +83,11 @@ def test_a_ledger_that_disagrees(finished):
     assert "kept is 22, and the ledger has 21" in found(finished)
 
 
+def test_a_kept_pair_that_a_rule_dropped(finished):
+    ledger(finished, "k05", rule="aspect")
+    assert "kept, rule, reason and status disagree for 1 pairs: ['k05']" in found(finished)
+
+
 def test_a_group_on_two_sides(finished):
     ledger(finished, "k01", duplicate_group=f"{2:016x}")
     assert found(finished) == f"ledger: duplicate group {2:016x} is on 2 sides of the split"

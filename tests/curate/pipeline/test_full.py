@@ -4,6 +4,7 @@ import hashlib
 import html
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -442,3 +443,40 @@ def test_what_other_readers_would_see_turned_or_in_other_colours_is_encoded_anew
         image = Image.open(io.BytesIO(stored[key].image))
         assert (image.mode, image.size, dict(image.getexif())) == ("RGB", size, {})
         assert (stored[key].meta["width"], stored[key].meta["height"]) == size
+
+
+def test_the_old_manifest_goes_before_the_first_shard_changes(config, monkeypatch):
+    curate_dir = run(config)
+    config.filters.clip_similarity.fraction = 0.5
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("curate.pack.stage.write_shard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert not (curate_dir / "manifest.json").exists()
+    assert not (curate_dir / "report.html").exists()
+    run(config)
+    assert read_manifest(curate_dir).totals["kept"] == 24
+
+
+def test_the_old_manifest_goes_before_an_outdated_shard_does(config, monkeypatch):
+    """No shard is written when only the last ones are left out: deleting them changes the set as well."""
+    curate_dir = run(config)
+    original = pipeline.write_shards
+
+    def without_the_last(*args):
+        packed = original(*args)
+        return replace(packed, plans=packed.plans[:-1], shards=packed.shards[:-1])
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "write_shards", without_the_last)
+        patch.setattr(pipeline, "remove_stale", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert not (curate_dir / "manifest.json").exists()

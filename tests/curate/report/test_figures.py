@@ -19,18 +19,6 @@ PAIRS = {
 }
 
 
-RULE = {
-    "": "",
-    "unreadable: truncated": "unreadable",
-    "unreadable: not an image": "unreadable",
-    "words < 2": "words",
-    "words > 9": "words",
-    "words_per_line > 3": "words_per_line",
-    "my score is missing": "my score",
-    "my score < 0.5": "my score",
-}
-
-
 @pytest.fixture
 def verdicts():
     reasons = [reason for reason, count in PAIRS.items() for _ in range(count)]
@@ -39,7 +27,6 @@ def verdicts():
         {
             "key": [f"k{i}" for i in range(len(reasons))],
             "status": status,
-            "rule": [RULE[reason] for reason in reasons],
             "reason": reasons,
             "kept": [reason == "" for reason in reasons],
             "split": ["train" if reason == "" else "" for reason in reasons],
