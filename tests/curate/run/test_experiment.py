@@ -161,7 +161,7 @@ BAD = {
     "curate: {filters.image.min_side: 3}": ["section curate", "min_side", "accepted: min_side_px,"],
     "train: {optim.lr: -1}": ["section train", "optim.lr=-1", "accepted: > 0"],
     "train: {optim.lr: abc}": ["section train", "optim.lr", "'abc'"],
-    "train: {method: loar}": ["section train", "method=loar", "accepted: full, locon, lora"],
+    "train: {method: loar}": ["section train", "method=loar", "Type method=lora"],
     "train: {optim: {momentum: 1}}": ["section train", "momentum", "accepted: lr, beta1"],
     "evaluate: {grid.itms: 3}": ["section evaluate", "itms", "accepted: items,"],
     "evaluate: {heads: {a: {path: b}}}": ["section evaluate", "heads"],

@@ -158,5 +158,5 @@ def test_a_run_of_a_method_that_is_gone_is_not_opened(make_config, run_training)
     run_training(config)
     path = config.folder / "config.yaml"
     path.write_text(path.read_text().replace("name: full", "name: gone"))
-    with pytest.raises(UserError, match=r"method\.name=gone is not known; accepted: full, lora"):
+    with pytest.raises(UserError, match=r"method\.name=gone is not known; accepted: .*full"):
         load_run(config.run.folder)
