@@ -142,20 +142,19 @@ class Grid:
 
     def test(self, stored: Checkpoint) -> np.ndarray | None:
         """Losses [2, items, bins, draws] of the base and of a checkpoint on ``test``, if it exists."""
-        items = self.run.items("test", self.config.items, self.device)
-        if not len(items):
+        if not self.run.has("test"):
             return None
+        items = self.run.items("test", self.config.items, self.device)
         self.store.put_keys("test", items.keys)
         return self._measure([None, stored], {"test": items})["test"]
 
     def _items(self, split: str, count: int) -> HeldoutItems:
-        items = self.run.items(split, count, self.device)
-        if not len(items):
+        if not self.run.has(split):
             raise UserError(
                 f"{self.run.run_dir} has no pictures in the split {split!r}; give split.val a share "
                 "above zero and run python -m curate again"
             )
-        return items
+        return self.run.items(split, count, self.device)
 
     def _measure(
         self, rows: Sequence[Checkpoint | None], splits: Mapping[str, HeldoutItems]

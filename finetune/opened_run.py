@@ -63,8 +63,15 @@ class FinetuneRun:
             copy_into(method.trainable(unet), stored.weights(ema))
         return unet.requires_grad_(False).eval()
 
+    def has(self, split: str) -> bool:
+        """Whether the curation put any pictures into ``split``; nothing is read but its manifest."""
+        return bool(read_manifest(self.run_dir / "curate").shards_of(split))
+
     def items(self, split: str, count: int, device: torch.device | str = "cpu") -> HeldoutItems:
-        """At most ``count`` items of ``split``; for the same count, those that training measured."""
+        """At most ``count`` items of ``split``, which :meth:`has` to exist.
+
+        For the same count they are those that training measured.
+        """
         return items_of(self._encoded(split, device), count)
 
     def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:

@@ -87,6 +87,20 @@ def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
     assert found.metrics["exported_change"] == found.checkpoints[1].val
 
 
+def test_without_a_split_test_its_metric_says_why_it_is_not_measured(make_run, clip_dir):
+    trained = make_run(test=0)
+    run.evaluate_run(config(trained, clip_dir), print)
+    unseen = results.load(trained.run.folder / "evaluate" / "report.json").metrics["test_change"]
+    assert unseen.value is None
+    assert "the split 'test' has fewer than" in unseen.reason
+
+
+def test_without_held_out_pictures_there_is_nothing_to_judge(make_run, clip_dir):
+    trained = make_run(val=0, **{"heldout.items": 0})
+    with pytest.raises(UserError, match=r"no pictures in the split 'val'; give split\.val"):
+        run.evaluate_run(config(trained, clip_dir), print)
+
+
 def test_the_default_gate_judges_the_export():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         asked = command_line.to_dataclass(compose("evaluate"), EvaluateConfig)
