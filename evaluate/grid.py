@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -172,9 +172,13 @@ class Grid:
             if not self.store.has(_name(split, rows[number]), mark)
         )
 
-        @lru_cache(maxsize=1)  # both splits of a row use one U-Net, and no two are in memory
+        loaded: dict[int, nn.Module] = {}  # one at most: both splits of a row use it
+
         def unet(number: int) -> nn.Module:
-            return self.run.unet_at(rows[number], device=self.device)
+            if number not in loaded:
+                loaded.clear()  # first, so that no two are in memory
+                loaded[number] = self.run.unet_at(rows[number], device=self.device)
+            return loaded[number]
 
         def compute(number: int, split: str) -> np.ndarray:
             size = self.config.batch_size
