@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from evaluate.evaluators import heldout
@@ -20,7 +22,7 @@ APART = 0.01  # the noise of planted scores moves their means by less
     ],
 )
 def test_a_change_is_from_the_row_and_to_the_row_of_its_name(planted, name: str, change: float):
-    found = dict(heldout.measure(planted()))[name]
+    found: Any = dict(heldout.measure(planted()))[name]
     assert found.value == pytest.approx(change, abs=APART)
     assert found.low < found.value < found.high
     assert found.n == 40

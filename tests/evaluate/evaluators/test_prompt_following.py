@@ -82,7 +82,7 @@ def evaluation(scene: SimpleNamespace, kept: int = 2, count: int = COUNT) -> Any
 
 def test_the_kept_checkpoint_is_compared_with_the_base(scene, monkeypatch) -> None:
     monkeypatch.setattr(curate.clip.load, "load_clip", lambda *_: Planted(3.0))
-    found = dict(prompt_following.measure(evaluation(scene)))
+    found: Any = dict(prompt_following.measure(evaluation(scene)))
     assert found == measure(scene, 3.0, scene.captions)
     assert found["clip_change"].low > 0.5
     assert found["clip_change"].n == COUNT
