@@ -184,6 +184,15 @@ def test_wrong_requests_end_in_a_paragraph(tmp_path, arguments, parts):
     assert all(part in done.stderr for part in parts), done.stderr
 
 
+def test_a_metrics_older_name_is_said_once_with_the_rules_name(tmp_path):
+    arguments = ("run.name=nowhere", "gate.rules.better_than_base.metric=probe_change")
+    said = command(*arguments, cwd=tmp_path).stderr.splitlines()
+    key = "gate.rules.better_than_base.metric"
+    assert [line for line in said if "deprecated" in line] == [
+        f"note: {key}=probe_change is deprecated; type {key}=train_probe_change"
+    ]
+
+
 def test_help_and_checking_import_nothing_heavy(tmp_path):
     assert "gate=default|none" in command("--help", cwd=tmp_path).stdout
     code = (
