@@ -72,7 +72,16 @@ Kind = TypeVar("Kind", bound=type[Method])
 
 
 def register_method(kind: Kind) -> Kind:
-    """Class decorator: make a method known to Hydra and to those who open its runs."""
+    """Class decorator: make a method known to Hydra and to those who open its runs.
+
+    Raises:
+        ValueError: the class gives its field ``name`` no default, or one that another method has.
+    """
+    if kind.name == MISSING:
+        raise ValueError(f"{kind.__qualname__}.name has no default; give the method a name")
+    if kind.name in METHODS:
+        taken = METHODS[kind.name].__qualname__
+        raise ValueError(f"{kind.__qualname__}.name={kind.name!r} is the name of {taken} already")
     METHODS[kind.name] = kind
     register(kind, kind.name, "method")
     return kind

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
 from safetensors.torch import load_file, save_file
 
 from curate.run import cli as command
@@ -122,6 +124,24 @@ def biases():
     register_method(Biases)
     yield Biases
     del METHODS["biases"]
+    del ConfigStore.instance().repo["method"]["_biases.yaml"]
+
+
+def test_a_method_needs_a_name_that_is_not_taken():
+    @dataclass
+    class Nameless(Full):
+        name: str = MISSING
+
+    with pytest.raises(ValueError, match=r"Nameless\.name has no default"):
+        register_method(Nameless)
+
+    @dataclass
+    class Another(Full):
+        name: str = "lora"
+
+    with pytest.raises(ValueError, match=r"Another\.name='lora' is the name of Lora already"):
+        register_method(Another)
+    assert METHODS["lora"] is Lora
 
 
 def test_a_method_of_ones_own_is_trained_exported_and_opened(
