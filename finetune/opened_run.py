@@ -17,7 +17,7 @@ from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import TrainConfig
 from finetune.ema import copy_into
 from finetune.heldout import HeldoutItems, choose, items_of
-from finetune.methods import METHODS
+from finetune.methods import METHODS, prepare
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 
@@ -59,7 +59,7 @@ class FinetuneRun:
         unet = copy.deepcopy(self.model(device).unet)
         if stored is not None:
             method = self.config.method
-            method.attach(unet, self.config.train.seed)
+            prepare(unet, method, self.config.train.seed)
             copy_into(method.trainable(unet), stored.weights(ema))
         return unet.requires_grad_(False).eval()
 

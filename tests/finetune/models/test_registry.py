@@ -135,6 +135,7 @@ def test_weights_are_hashed_once_however_often_they_are_asked_for(
 
 
 def test_the_fingerprint_stays_that_of_the_base_model(pipeline_dir, tmp_path, random_curation):
+    from finetune.methods import prepare
     from finetune.methods.lora import Lora
 
     curate, _ = random_curation
@@ -143,7 +144,7 @@ def test_the_fingerprint_stays_that_of_the_base_model(pipeline_dir, tmp_path, ra
     config = ModelConfig(path=str(pipeline_dir), resolution=16)
     model = load_model(config)
     before = model.fingerprint(), model.encoder_fingerprint()
-    Lora(rank=2).attach(model.unet, seed=0)
+    prepare(model.unet, Lora(rank=2), seed=0)
     encode_shards(model, tmp_path / "curate", shards, tmp_path / "cache", progress=False)
     load_split(model, shards, tmp_path / "cache")
     assert (model.fingerprint(), model.encoder_fingerprint()) == before
