@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from curate.run import cli as command
 from curate.run.schema import to_dataclass
-from evaluate.config import EvaluateConfig
+from evaluate.config import EvaluateConfig, renamed
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -20,6 +20,8 @@ def main(cfg: DictConfig) -> None:
     config = to_dataclass(cfg, EvaluateConfig)
     if int(os.environ.get("RANK", "0")) > 0:
         return
+    for note in renamed(cfg):
+        print(note, file=sys.stderr)
     checkpoints = config.run.folder / "finetune" / "checkpoints"
     if not any(checkpoints.glob("step-*")):
         raise FileNotFoundError(

@@ -28,7 +28,7 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
     if word is Word.OVERFITTING:
         return (
             "Use the kept checkpoint. For a better one, add data, or train fewer weights "
-            f"({_smaller(config)}) or for fewer samples."
+            f"({config.method.fewer_weights()}) or for fewer samples."
         )
     if word is Word.REGRESSING:
         return (
@@ -77,8 +77,3 @@ def _another_run(config: TrainConfig, change: str) -> str:
     copy = f"mkdir {shlex.quote(str(new))} && cp -r {shlex.quote(str(old / 'curate'))} "
     copy += shlex.quote(str(new))
     return f"{copy}, then train with {run_arguments(new)} {change}"
-
-
-def _smaller(config: TrainConfig) -> str:
-    rank = getattr(config.method, "rank", None)
-    return f"method.rank={max(rank // 2, 1)}" if rank else "method=lora"

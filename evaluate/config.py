@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
 
 from curate.run.schema import UserError, check, register
 from evaluate.glossary import glossary
@@ -45,10 +45,7 @@ class GateRule:
     required: bool = True
 
     def __post_init__(self) -> None:
-        if self.metric in RENAMED:
-            old, self.metric = self.metric, RENAMED[self.metric]
-            key = "gate.rules.*.metric"
-            print(f"note: {key}={old} is deprecated; type {key}={self.metric}", file=sys.stderr)
+        self.metric = RENAMED.get(self.metric, self.metric)
         _one_of("gate.rules.*.metric", self.metric, tuple(glossary()))
         key = f"gate.rules.*.(metric={self.metric})"
         _one_of(f"{key}.op", self.op, OPERATORS)
@@ -85,6 +82,14 @@ class EvaluateConfig(MeasureConfig):
     """All of ``python -m evaluate``."""
 
     gate: GateConfig = MISSING
+
+
+def renamed(cfg: DictConfig) -> Iterator[str]:
+    """For each rule of the gate that names a metric by its older name, what to type instead."""
+    for name, rule in cfg.gate.rules.items():
+        if rule.metric in RENAMED:
+            key = f"gate.rules.{name}.metric"
+            yield f"note: {key}={rule.metric} is deprecated; type {key}={RENAMED[rule.metric]}"
 
 
 register(EvaluateConfig, "evaluate")

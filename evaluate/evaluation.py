@@ -97,7 +97,7 @@ class Evaluation:
         """What a metric is where there are fewer pictures than a verdict needs; else None."""
         if not verdict.too_few(self.evidence):
             return None
-        n = min(self.evidence.val.shape[1], self.evidence.train_probe.shape[1])
+        n = self.evidence.pictures
         return Metric(n=n, reason=f"only {n} pictures; at least {SMALLEST_JUDGED} needed")
 
     def change(self, split: str, row: int, since: int = 0) -> Metric:

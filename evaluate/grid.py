@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,20 +142,19 @@ class Grid:
 
     def test(self, stored: Checkpoint) -> np.ndarray | None:
         """Losses [2, items, bins, draws] of the base and of a checkpoint on ``test``, if it exists."""
-        items = self.run.items("test", self.config.items, self.device)
-        if not len(items):
+        if not self.run.has("test"):
             return None
+        items = self.run.items("test", self.config.items, self.device)
         self.store.put_keys("test", items.keys)
         return self._measure([None, stored], {"test": items})["test"]
 
     def _items(self, split: str, count: int) -> HeldoutItems:
-        items = self.run.items(split, count, self.device)
-        if not len(items):
+        if not self.run.has(split):
             raise UserError(
                 f"{self.run.run_dir} has no pictures in the split {split!r}; give split.val a share "
                 "above zero and run python -m curate again"
             )
-        return items
+        return self.run.items(split, count, self.device)
 
     def _measure(
         self, rows: Sequence[Checkpoint | None], splits: Mapping[str, HeldoutItems]
@@ -173,9 +172,13 @@ class Grid:
             if not self.store.has(_name(split, rows[number]), mark)
         )
 
-        @lru_cache(maxsize=1)  # both splits of a row use one U-Net, and no two are in memory
+        loaded: dict[int, nn.Module] = {}  # one at most: both splits of a row use it
+
         def unet(number: int) -> nn.Module:
-            return self.run.unet_at(rows[number], device=self.device)
+            if number not in loaded:
+                loaded.clear()  # first, so that no two are in memory
+                loaded[number] = self.run.unet_at(rows[number], device=self.device)
+            return loaded[number]
 
         def compute(number: int, split: str) -> np.ndarray:
             size = self.config.batch_size

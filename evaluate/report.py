@@ -50,7 +50,11 @@ def render(
         Section("Verdict", "verdict", _verdict(found)),
         Section("Checks", "checks", _checks(found)),
         Section("Pictures", "pictures", _pictures(found, folder, real)),
-        *(section for evaluator in evaluators.in_order() for section in evaluator.sections(found)),
+        *(
+            section
+            for evaluator in evaluators.in_order().values()
+            for section in evaluator.sections(found)
+        ),
         Section("Data", "data", _data(funnel)),
         Section("Not measured", "not-measured", _not_measured(found)),
         Section("Glossary", "glossary", _glossary()),

@@ -1,6 +1,7 @@
 """The verdict on a run in one word and one sentence, and which checkpoint to keep.
 
-The rules of overfitting and divergence are those that stop a training early (``finetune.overfitting``).
+The rules of overfitting and divergence are those that stop a training early (``finetune.overfitting``,
+which says how the two differ).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Word(StrEnum):
 
 def too_few(evidence: Evidence) -> bool:
     """Whether there are fewer pictures than a verdict needs."""
-    return min(evidence.val.shape[1], evidence.train_probe.shape[1]) < SMALLEST_JUDGED
+    return evidence.pictures < SMALLEST_JUDGED
 
 
 def kept(evidence: Evidence) -> int:

@@ -25,7 +25,8 @@ class Checkpoint:
         step: optimizer updates made. samples_seen: samples they took.
         path: folder with ``weights.safetensors``, ``state.safetensors``, ``state.json`` and, where an
             average is kept, ``ema.safetensors``.
-        heldout: mean relative held-out loss of the weights to export; None without held-out pairs.
+        heldout: mean relative held-out loss of the weights to export; None without held-out pairs, or
+            where it was not finite.
     """
 
     step: int
@@ -55,7 +56,7 @@ def list_checkpoints(finetune_dir: Path) -> list[Checkpoint]:
 
 
 def best_of(checkpoints: list[Checkpoint]) -> Checkpoint:
-    """The one with the lowest held-out loss, the earlier of two; the last one without held-out pairs."""
+    """The one with the lowest held-out loss, the earlier of two; the last one where none was measured."""
     measured = [(c.heldout, c.step, c) for c in checkpoints if c.heldout is not None]
     return min(measured)[2] if measured else checkpoints[-1]
 

@@ -1,7 +1,7 @@
-"""The batches of a training, each made from the seed and its number alone, so that resuming repeats none.
+"""The batches of a training, each made from the seed and its number alone.
 
-Nothing here has a state. A batch depends on the seed and its number alone, so a run that was resumed,
-or is on another number of processes, has the samples and noise of one that was never interrupted.
+So a run that was resumed, or is on another number of processes, has the samples and noise of one that
+was never interrupted.
 """
 
 from __future__ import annotations

@@ -123,6 +123,5 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
             digests = f"digest {stored.get(key)!s:.12}, now {now[key]!s:.12}"
             difference = f"from other {_ORIGINS[key]} ({digests})"
         raise UserError(
-            f"{folder} was started {difference}. To continue that run, use the same as then; to train "
-            "with the new one, type run.name=... for another run, or delete that folder"
+            f"{folder} was started {difference}. Restore it, or train under another run.name"
         )

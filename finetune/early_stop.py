@@ -1,4 +1,4 @@
-"""Early stopping: whether the last held-out evaluations say that training should end."""
+"""Early stopping: whether the last held-out evaluations show a symptom (``finetune.overfitting``)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ def reason_to_stop(curve: HeldoutCurve, patience: int | None) -> str | None:
     """
     if patience is None or len(curve.steps) <= patience:
         return None
-    if min(len(curve.val_keys), len(curve.train_probe_keys)) < 2:
-        return None  # one picture has no interval
     count = len(curve.steps)
     symptoms = {symptom(curve.evidence(at)) for at in range(count - patience, count)}
     return symptoms.pop() if len(symptoms) == 1 else None

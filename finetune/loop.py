@@ -37,7 +37,9 @@ class Progress:
 
     step: int = 0
     samples_seen: int = 0
-    heldout: float | None = None  # of the last evaluation, relative to the base
+    heldout: float | None = (
+        None  # of the last evaluation, relative to the base; None: none yet, or not finite
+    )
     stopped: str | None = None  # why the run ended early
 
 
@@ -120,8 +122,7 @@ def fit(run: Training) -> Progress:
             mean = total.item() / (window_steps * size)
             bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
             speed = window_steps * size / window_s
-            norm = grad_norm if math.isfinite(grad_norm) else None  # fp16, a step that was skipped
-            _log(run, loss=mean, lr=lr, grad_norm=norm, samples_per_s=round(speed, 2))
+            _log(run, loss=mean, lr=lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
             window, window_steps, window_s = torch.zeros_like(window), 0, 0.0
         if evaluates and run.heldout:
             evaluate(run)
@@ -206,7 +207,7 @@ def evaluate(run: Training) -> None:
         val, train_probe = (measure(run, items) for items in (heldout.val, heldout.train_probe))
     curve = heldout.curve
     curve.add(run.progress.step, run.progress.samples_seen, val, train_probe)
-    run.progress.heldout = curve.heldout()
+    run.progress.heldout = _finite(curve.heldout())
     run.progress.stopped = reason_to_stop(curve, run.config.heldout.patience)
     if run.accelerator.is_main_process:
         curve.save(run.folder / "heldout.npz")
@@ -260,10 +261,16 @@ def save(run: Training) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _log(run: Training, **values: float | None) -> None:
+def _log(run: Training, **values: float) -> None:
     if run.accelerator.is_main_process:
         position = {"step": run.progress.step, "samples_seen": run.progress.samples_seen}
-        metrics.append(run.folder / "metrics.jsonl", {**position, **values})
+        finite = {name: _finite(value) for name, value in values.items()}
+        metrics.append(run.folder / "metrics.jsonl", {**position, **finite})
+
+
+def _finite(value: float) -> float | None:
+    """None for NaN and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None
 
 
 def _crossed(every: int, before: int, after: int) -> bool:

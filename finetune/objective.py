@@ -39,13 +39,13 @@ class NoiseSchedule:
             )
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any, prediction_type: str | None = None) -> NoiseSchedule:
-        """Take the schedule of a diffusers scheduler; its own prediction type unless one is given."""
+    def from_scheduler(cls, scheduler: Any) -> NoiseSchedule:
+        """Take the schedule and the prediction type of a diffusers scheduler."""
         alpha_bar = scheduler.alphas_cumprod.double()
         return cls(
             alphas=alpha_bar.sqrt().float(),
             sigmas=(1 - alpha_bar).sqrt().float(),
-            prediction_type=prediction_type or scheduler.config.prediction_type,
+            prediction_type=scheduler.config.prediction_type,
         )
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import TrainConfig
 from finetune.ema import copy_into
 from finetune.heldout import HeldoutItems, choose, items_of
-from finetune.methods import METHODS
+from finetune.methods import METHODS, prepare
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 
@@ -60,12 +60,19 @@ class FinetuneRun:
         unet = copy.deepcopy(self.model(device).unet)
         if stored is not None:
             method = self.config.method
-            method.attach(unet, self.config.train.seed)
+            prepare(unet, method, self.config.train.seed)
             copy_into(method.trainable(unet), stored.weights(ema))
         return unet.requires_grad_(False).eval()
 
+    def has(self, split: str) -> bool:
+        """Whether the curation put any pictures into ``split``; nothing is read but its manifest."""
+        return bool(read_manifest(self.run_dir / "curate").shards_of(split))
+
     def items(self, split: str, count: int, device: torch.device | str = "cpu") -> HeldoutItems:
-        """At most ``count`` items of ``split``; for the same count, those that training measured."""
+        """At most ``count`` items of ``split``, which :meth:`has` to exist.
+
+        For the same count they are those that training measured.
+        """
         return items_of(self._encoded(split, device), count)
 
     def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:

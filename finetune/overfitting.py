@@ -1,4 +1,11 @@
-"""Detect overfitting and divergence: one rule for early stopping and for the verdict.
+"""Detect overfitting and divergence, for early stopping and for the verdict.
+
+Both call :func:`diverged` and :func:`overfitting`, with the same interval and the same tolerance. They
+differ in how many pictures they need. A verdict describes the model, so it needs as many as make a 95 %
+interval trustworthy (``curate.decide.config.SMALLEST_JUDGED``). An early stop only saves time: it takes
+several evaluations in a row that show the symptom, and the best checkpoint is exported all the same. So
+it needs no more than an interval does, ``FEWEST_TO_STOP``, and protects small data sets too, which
+overfit first.
 
 Two sets of pictures are measured: held-out ones, and as many of the training pictures (the train
 probe). A widening gap between the two is not overfitting, it widens in healthy runs too. Held-out
@@ -18,6 +25,7 @@ import numpy as np
 from finetune.intervals import Array, Bootstrap, Estimate
 
 NEGLIGIBLE = 0.002  # of the base's loss: a smaller change does not count
+FEWEST_TO_STOP = 2  # pictures of each set; one alone has an interval of no width, whatever it shows
 SHARE_OF_GAIN = 0.05  # of what the run gained at its best: losing less than this does not count
 
 
@@ -44,6 +52,11 @@ class Evidence:
                 "evidence needs the base and at least one checkpoint on both splits, "
                 f"got {self.val.shape} held-out and {self.train_probe.shape} training scores"
             )
+
+    @property
+    def pictures(self) -> int:
+        """How many there are on the smaller side."""
+        return min(self.val.shape[1], self.train_probe.shape[1])
 
     @property
     def last(self) -> int:
@@ -100,7 +113,12 @@ def overfitting(evidence: Evidence) -> bool:
 
 
 def symptom(evidence: Evidence) -> Literal["diverged", "overfitting"] | None:
-    """What is wrong at the last checkpoint, judged by all before it; the words are the verdict's."""
+    """Why training should end at the last checkpoint, judged by all before it.
+
+    The words are the verdict's. Fewer pictures than ``FEWEST_TO_STOP`` show nothing.
+    """
+    if evidence.pictures < FEWEST_TO_STOP:
+        return None
     if diverged(evidence):
         return "diverged"
     return "overfitting" if overfitting(evidence) else None

@@ -24,6 +24,7 @@ from finetune.ema import Ema, copy_into
 from finetune.export import export
 from finetune.heldout import HeldoutGrid, items_of
 from finetune.loop import Heldout, Progress, Training, fit
+from finetune.methods import prepare
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 
@@ -108,7 +109,7 @@ def _assemble(
     model: LatentDiffusion,
     splits: list[EncodedSplit],
 ) -> Training:
-    config.method.attach(model.unet, config.train.seed)
+    prepare(model.unet, config.method, config.train.seed)
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     weights = config.method.trainable(model.unet)

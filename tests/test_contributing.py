@@ -10,8 +10,8 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PATHS = sorted(set(re.findall(r"`([\w.<>-]+/[\w./<>-]*)`", TEXT)))
 RECIPES = dict(re.findall(r"\*\*(A [\w-]+(?: [\w-]+)?)\.\*\*\n\n((?:.|\n)*?)(?=\n\*\*|\Z)", TEXT))
 
-# Placeholders, a name of omegaconf, and two of Python.
-ELSEWHERE = ("NAME", "TheConfig", "MISSING", "SimpleNamespace", "False")
+# Placeholders, a name of omegaconf, and three of Python.
+ELSEWHERE = ("NAME", "TheConfig", "MISSING", "SimpleNamespace", "dataclass", "False")
 
 
 @pytest.mark.parametrize("path", PATHS)

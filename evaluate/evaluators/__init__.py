@@ -81,32 +81,50 @@ class Evaluator:
 
 @functools.cache
 def registry() -> dict[str, Evaluator]:
-    """Every evaluator by the name of its module."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    return {name: importlib.import_module(f"{__name__}.{name}").EVALUATOR for name in names}
+    """Every evaluator by the name of its module; modules whose names start with ``_`` are none.
+
+    Raises:
+        RuntimeError: a module has no ``EVALUATOR``, or a metric's name is taken; names the module.
+    """
+    found: dict[str, Evaluator] = {}
+    owner = {"verdict": "the verdict"}  # which rules of the gate name like a metric
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        if name.startswith("_"):
+            continue
+        evaluator = getattr(importlib.import_module(f"{__name__}.{name}"), "EVALUATOR", None)
+        if not isinstance(evaluator, Evaluator):
+            raise RuntimeError(f"{__name__}.{name} defines no EVALUATOR; see {__name__}.Evaluator")
+        for metric in evaluator.metrics:
+            if metric in owner:
+                raise RuntimeError(
+                    f"{__name__}.{name} names a metric {metric!r}, as does {owner[metric]}"
+                )
+            owner[metric] = f"{__name__}.{name}"
+        found[name] = evaluator
+    return found
 
 
-def in_order() -> list[Evaluator]:
-    """The evaluators in the order in which they are measured and shown."""
-    found = sorted(registry().items(), key=lambda item: (item[1].position, item[0]))
-    return [evaluator for _, evaluator in found]
+def in_order() -> dict[str, Evaluator]:
+    """The evaluators by name, in the order in which they are measured and shown."""
+    return dict(sorted(registry().items(), key=lambda item: (item[1].position, item[0])))
 
 
 def descriptions() -> dict[str, Description]:
     """Every metric's description by its name, in the order of the tables."""
-    return {name: text for e in in_order() for name, text in e.metrics.items()}
+    return {name: text for e in in_order().values() for name, text in e.metrics.items()}
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     """The metrics of all evaluators.
 
     Raises:
-        RuntimeError: an evaluator did not yield the metrics that it declares.
+        RuntimeError: an evaluator did not yield each metric that it declares once; names its module.
     """
-    for evaluator in in_order():
-        found = dict(evaluator.measure(evaluation))
-        if found.keys() != evaluator.metrics.keys():
+    for name, evaluator in in_order().items():
+        found = list(evaluator.measure(evaluation))
+        if sorted(metric for metric, _ in found) != sorted(evaluator.metrics):
             raise RuntimeError(
-                f"an evaluator declares {sorted(evaluator.metrics)} and yields {sorted(found)}"
+                f"{__name__}.{name} declares {sorted(evaluator.metrics)} and yields "
+                f"{sorted(metric for metric, _ in found)}"
             )
-        yield from found.items()
+        yield from found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.methods.interface import Method, register_method, requiring_grad
+from finetune.methods.interface import Method, register_method
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -23,13 +23,9 @@ class Full(Method):
 
     name: str = "full"
 
-    def attach(self, unet: UNet2DConditionModel, seed: int) -> None:
+    def attach(self, unet: UNet2DConditionModel) -> None:
         """Unfreeze everything; there is nothing to initialise."""
         unet.requires_grad_(True)
-
-    def trainable(self, unet: nn.Module) -> dict[str, nn.Parameter]:
-        """All of the U-Net's weights."""
-        return requiring_grad(unet)
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
         """Write a pipeline folder, which ``from_pretrained`` loads."""

@@ -30,20 +30,24 @@ class Method(ABC):
     name: str = MISSING
 
     @abstractmethod
-    def attach(self, unet: UNet2DConditionModel, seed: int) -> None:
-        """Prepare ``unet`` in place: add what is trained, freeze the rest.
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        """Unfreeze what is trained, or add it; :func:`prepare` calls it.
 
         Args:
-            unet: fp32, of the base model.
-            seed: of initial weights; the global random state is left as it was.
+            unet: of the base model, fp32, frozen. Initial weights may be drawn from torch's global random
+                state, which is seeded.
 
         Raises:
             UserError: the settings do not fit the U-Net.
         """
 
-    @abstractmethod
     def trainable(self, unet: nn.Module) -> dict[str, nn.Parameter]:
-        """The weights of a prepared ``unet`` that are trained, by name, always in the same order."""
+        """The weights of a prepared ``unet`` that are trained, by name, in the module's order."""
+        return {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
+
+    def fewer_weights(self) -> str:
+        """What to type to train fewer weights than now; part of the advice on overfitting."""
+        return "method=lora"
 
     @abstractmethod
     def save(self, model: LatentDiffusion, folder: Path) -> None:
@@ -67,17 +71,40 @@ class Method(ABC):
         """
 
 
+def prepare(unet: UNet2DConditionModel, method: Method, seed: int) -> None:
+    """Freeze ``unet`` but for what ``method`` trains, in place.
+
+    Args:
+        unet: fp32, of the base model.
+        method: adds or unfreezes what it trains.
+        seed: of initial weights; the global random state is left as it was.
+
+    Raises:
+        UserError: the method's settings do not fit the U-Net.
+    """
+    import torch
+
+    unet.requires_grad_(False)
+    with torch.random.fork_rng(devices=[unet.device] if unet.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        method.attach(unet)
+
+
 METHODS: dict[str, type[Method]] = {}
 Kind = TypeVar("Kind", bound=type[Method])
 
 
 def register_method(kind: Kind) -> Kind:
-    """Class decorator: make a method known to Hydra and to those who open its runs."""
+    """Class decorator: make a method known to Hydra and to those who open its runs.
+
+    Raises:
+        ValueError: the class gives its field ``name`` no default, or one that another method has.
+    """
+    if kind.name == MISSING:
+        raise ValueError(f"{kind.__qualname__}.name has no default; give the method a name")
+    if kind.name in METHODS:
+        taken = METHODS[kind.name].__qualname__
+        raise ValueError(f"{kind.__qualname__}.name={kind.name!r} is the name of {taken} already")
     METHODS[kind.name] = kind
     register(kind, kind.name, "method")
     return kind
-
-
-def requiring_grad(unet: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that require gradients, by name, in the module's order."""
-    return {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}

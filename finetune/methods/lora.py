@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run.schema import UserError, check
-from finetune.methods.interface import Method, register_method, requiring_grad
+from finetune.methods.interface import Method, register_method
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -40,13 +40,12 @@ class Lora(Method):
         check(self.alpha > 0, "method.alpha", self.alpha, "> 0")
         check(len(self.targets) > 0, "method.targets", self.targets, "at least one module name")
 
-    def attach(self, unet: UNet2DConditionModel, seed: int) -> None:
+    def attach(self, unet: UNet2DConditionModel) -> None:
         """B starts at zero and A at N(0, 1/rank), so the first forward pass is the base model's.
 
         Raises:
             UserError: the U-Net has no modules of the names ``targets``.
         """
-        import torch
         from peft import LoraConfig
 
         adapter = LoraConfig(
@@ -55,19 +54,16 @@ class Lora(Method):
             init_lora_weights="gaussian",
             target_modules=list(self.targets),
         )
-        unet.requires_grad_(False)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            try:
-                unet.add_adapter(adapter)
-            except ValueError as error:  # no module of the U-Net has such a name
-                raise UserError(
-                    f"method.targets={list(self.targets)} does not fit the model: {error}"
-                ) from error
+        try:
+            unet.add_adapter(adapter)
+        except ValueError as error:  # no module of the U-Net has such a name
+            raise UserError(
+                f"method.targets={list(self.targets)} does not fit the model: {error}"
+            ) from error
 
-    def trainable(self, unet: nn.Module) -> dict[str, nn.Parameter]:
-        """The matrices A and B of every update."""
-        return requiring_grad(unet)
+    def fewer_weights(self) -> str:
+        """Half the rank."""
+        return f"method.rank={max(self.rank // 2, 1)}"
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
         """Write ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` loads.

@@ -1,4 +1,4 @@
-"""The pipelines that can be fine-tuned, each found by the class that its ``model_index.json`` names."""
+"""The pipelines that can be fine-tuned, each recognised by the parts that its ``model_index.json`` lists."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
     from finetune.models.interface import LatentDiffusion
 
-# Class of the pipeline: module with functions load_model and load_pipeline, imported when it is needed.
-# The variants of Stable Diffusion have the same parts; which of them can be trained, the module says.
+# Module with functions load_model and load_pipeline, imported when it is needed: the parts of its
+# pipelines, and their classes. The pipeline's own class decides how pictures are drawn (PAG, SAG, latent
+# consistency), not how the parts are trained.
 MODELS = {
-    "StableDiffusionPipeline": "finetune.models.sd",
-    "StableDiffusionImg2ImgPipeline": "finetune.models.sd",
-    "StableDiffusionInpaintPipeline": "finetune.models.sd",
+    "finetune.models.sd": {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "tokenizer": "CLIPTokenizer",
+    },
 }
+# Parts that training does not use. Any other, such as a second text encoder, is a reason to refuse.
+UNUSED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 
 
 def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> LatentDiffusion:
@@ -44,10 +50,10 @@ def load_pipeline(config: ModelConfig) -> DiffusionPipeline:
 
 
 def refuse_unsupported(config: ModelConfig) -> None:
-    """Check a pipeline's class without loading anything; a hub repository is checked when it is loaded.
+    """Check a pipeline's parts without loading anything; a hub repository is checked when it is loaded.
 
     Raises:
-        UserError: there is no pipeline at ``model.path``, or it is of a class that is not supported.
+        UserError: there is no pipeline at ``model.path``, or it has parts that are not supported.
     """
     index = Path(config.location()) / "model_index.json"
     if index.is_file():
@@ -60,14 +66,30 @@ def _module(config: ModelConfig) -> Any:
 
 def _module_name(config: ModelConfig, index: dict[str, Any]) -> str:
     name = index.get("_class_name") or "pipeline of no named class"
-    if not isinstance(name, str):  # [file, class]: a pipeline with code of its own
-        name = name[-1]
-    if name not in MODELS:
-        raise UserError(
-            f"model.path={config.path} is a {name}, which is not supported; supported: "
-            f"{', '.join(MODELS)}. Type model.path=... with one of those, or model=starter"
-        )
-    return MODELS[name]
+    own_code = not isinstance(name, str)  # [file, class]: what it computes is not known
+    parts = _parts(index)
+    for module, supported in MODELS.items():
+        if parts == supported and index.get("_class_name") and not own_code:
+            return module
+    known = " or ".join(
+        ", ".join(f"{part} {kind}" for part, kind in supported.items())
+        for supported in MODELS.values()
+    )
+    raise UserError(
+        f"model.path={config.path} is a {name[-1] if own_code else name}, which is not supported; "
+        f"supported: text-to-image pipelines like StableDiffusionPipeline, with {known} "
+        "and no other parts. Type model.path=... with such a pipeline, or model=starter"
+    )
+
+
+def _parts(index: dict[str, Any]) -> dict[str, str]:
+    """The class of each part that is trained or encodes; null parts and plain settings are left out."""
+    return {
+        part: entry[-1].removesuffix("Fast")  # of a tokenizer: the same one in another language
+        for part, entry in index.items()
+        if isinstance(entry, list) and entry and isinstance(entry[-1], str)
+        if part not in UNUSED and not part.startswith("_")
+    }
 
 
 def _index(config: ModelConfig) -> dict[str, Any]:
@@ -87,8 +109,11 @@ def _index(config: ModelConfig) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_bytes()))
+        index = json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(
             f"{path} cannot be read as JSON: {error}; copy the pipeline again"
         ) from error
+    if not isinstance(index, dict):
+        raise UserError(f"{path} holds no JSON object; copy the pipeline again")
+    return index

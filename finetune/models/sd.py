@@ -31,7 +31,6 @@ class StableDiffusion:
     scheduler: Any
     schedule: NoiseSchedule
     resolution: int
-    path: str
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -168,5 +167,4 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         scheduler=scheduler,
         schedule=NoiseSchedule.from_scheduler(scheduler).to(torch.device(device)),
         resolution=config.resolution,
-        path=config.path,
     )

@@ -100,9 +100,9 @@ def results() -> Results:
 def make_run(make_config, run_training):
     """A factory of trained runs with 36 held-out pictures; returns the training configuration."""
 
-    def make(name: str = "judged", **changes):
+    def make(name: str = "judged", val: int = 36, test: int = 34, **changes):
         folder = Path(make_config("unused").run.root) / name
-        curate(folder / "curate", {"train": 40, "val": 36, "test": 34}, max_samples=40)
+        curate(folder / "curate", {"train": 40, "val": val, "test": test}, max_samples=40)
         config = make_config(
             name, method="lora", **{"train.samples": 64, "optim.lr": 0.01, **changes}
         )

@@ -1,6 +1,7 @@
 """Advice that can be typed."""
 
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from evaluate.advice import advise
 from evaluate.verdict import Word, judge
 from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from finetune.methods.full import Full
 from finetune.methods.lora import Lora
 from finetune.overfitting import Evidence
 
@@ -34,6 +36,17 @@ def test_a_constant_rate_is_continued_and_another_schedule_needs_another_run(imp
     assert advise(improving, config("constant"), 128).endswith("train.samples=40000")
     another = advise(improving, config("cosine"), 128)
     assert another.endswith("run.name=mine-2 train.samples=40000")
+
+
+@pytest.mark.parametrize(
+    ("method", "typed"), [(Full(), "(method=lora)"), (Lora(rank=6), "(method.rank=3)")]
+)
+def test_fewer_weights_are_what_the_method_says(method, typed):
+    """With pictures that all score the same, so that intervals have no width."""
+    means = ([1, 0.9, 0.95], [1, 0.9, 0.8])
+    overfitting = Evidence(*(np.array(split)[:, None] * np.ones(40) for split in means))
+    trained = replace(config("constant"), method=method)
+    assert f"train fewer weights {typed}" in advise(overfitting, trained, 128)
 
 
 def test_another_run_finds_the_shards_of_the_old_one(improving, tmp_path, monkeypatch):

@@ -86,6 +86,20 @@ def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
     assert found.metrics["exported_change"] == found.checkpoints[1].val
 
 
+def test_without_a_split_test_its_metric_says_why_it_is_not_measured(make_run, clip_dir):
+    trained = make_run(test=0)
+    run.evaluate_run(config(trained, clip_dir), print)
+    unseen = results.load(trained.run.folder / "evaluate" / "report.json").metrics["test_change"]
+    assert unseen.value is None
+    assert "the split 'test' has fewer than" in unseen.reason
+
+
+def test_without_held_out_pictures_there_is_nothing_to_judge(make_run, clip_dir):
+    trained = make_run(val=0, **{"heldout.items": 0})
+    with pytest.raises(UserError, match=r"no pictures in the split 'val'; give split\.val"):
+        run.evaluate_run(config(trained, clip_dir), print)
+
+
 def test_the_default_gate_judges_the_export():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         asked = to_dataclass(compose("evaluate"), EvaluateConfig)
@@ -167,6 +181,15 @@ def test_wrong_requests_end_in_a_paragraph(tmp_path, arguments, parts):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert all(part in done.stderr for part in parts), done.stderr
+
+
+def test_a_metrics_older_name_is_said_once_with_the_rules_name(tmp_path):
+    arguments = ("run.name=nowhere", "gate.rules.better_than_base.metric=probe_change")
+    said = command(*arguments, cwd=tmp_path).stderr.splitlines()
+    key = "gate.rules.better_than_base.metric"
+    assert [line for line in said if "deprecated" in line] == [
+        f"note: {key}=probe_change is deprecated; type {key}=train_probe_change"
+    ]
 
 
 def test_help_and_checking_import_nothing_heavy(tmp_path):

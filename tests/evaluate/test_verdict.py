@@ -149,6 +149,13 @@ def test_training_stops_for_what_the_verdict_says(word: Word, seed: int):
     assert reason_to_stop(as_curve(planted), patience=1) == expected
 
 
+@pytest.mark.parametrize(("items", "stops"), [(1, None), (2, "overfitting"), (31, "overfitting")])
+def test_training_stops_on_fewer_pictures_than_a_verdict_needs(items: int, stops: str | None):
+    planted = evidence(*PLANTED[Word.OVERFITTING], items=items, noise=0.0)
+    assert reason_to_stop(as_curve(planted), patience=1) == stops
+    assert judge(planted) is Word.INCONCLUSIVE
+
+
 def test_training_and_verdict_agree_on_runs_near_the_boundaries():
     rng, words = np.random.default_rng(0), []
     for seed in range(120):

@@ -86,7 +86,7 @@ loaded: list[Pooled] = []
 
 
 def load_model(config, device="cpu"):
-    """What ``finetune.models`` calls in the module of a pipeline's class."""
+    """What ``finetune.models`` calls in the module of a pipeline's parts."""
     parts = sd.load_model(config, device)
     model = Pooled(**{part.name: getattr(parts, part.name) for part in fields(parts) if part.init})
     model.seen = []
@@ -100,8 +100,9 @@ def test_a_models_own_entry_travels_from_the_cache_to_the_export(
     folder = tmp_path / "pooled"
     shutil.copytree(pipeline_dir, folder)
     index = json.loads((folder / "model_index.json").read_bytes())
-    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "PooledPipeline"}))
-    monkeypatch.setitem(MODELS, "PooledPipeline", __name__)
+    index |= {"_class_name": "PooledPipeline", "pooler": ["diffusers", "Pooler"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    monkeypatch.setitem(MODELS, __name__, MODELS["finetune.models.sd"] | {"pooler": "Pooler"})
     config = make_config(**{"model.path": str(folder), "train.caption_dropout": 0.5})
     run_training(config)
     model = loaded.pop()

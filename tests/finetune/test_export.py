@@ -12,6 +12,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from finetune.export import ExportMismatch, export
+from finetune.methods import prepare
 from finetune.methods.full import Full
 from finetune.methods.lora import Lora
 from finetune.models import load_model
@@ -28,7 +29,7 @@ def config(pipeline_dir):
 def trained(config, method, scale: float = 0.3):
     """A model whose trainable weights moved away from where they started."""
     model = load_model(config)
-    method.attach(model.unet, seed=0)
+    prepare(model.unet, method, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in method.trainable(model.unet).values():

@@ -168,6 +168,33 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(
     assert all(torch.isfinite(weight).all() for weight in stored[0].weights().values())
 
 
+def test_a_held_out_loss_that_is_not_finite_ends_the_run_as_diverged(
+    make_config, run_training, monkeypatch
+):
+    """The weights to export broke down though training losses are finite, as in low precision."""
+    import finetune.loop
+
+    real = finetune.loop.measure
+
+    def broken(run, items):
+        measured = real(run, items)
+        return measured * np.float32("nan") if run.progress.step > 4 else measured
+
+    monkeypatch.setattr(finetune.loop, "measure", broken)
+    config = make_config(**{"train.samples": 64})
+    run_training(config)
+    stored = list_checkpoints(config.folder)
+    assert [c.step for c in stored] == [4, 8, 12]  # of 16; the patience is two evaluations
+    assert stored[-1].state()["stopped"] == "diverged"
+    assert [c.heldout is None for c in stored] == [False, True, True]
+    assert best_of(stored) == stored[0]
+    measured = [r for r in losses(config) if "heldout" in r]
+    names = ("heldout", "heldout_relative", "train_probe", "train_probe_relative")
+    assert [[r[name] is None for name in names] for r in measured] == [
+        [at > 1] * 4 for at in range(4)
+    ]
+
+
 def test_an_overflown_gradient_is_logged_as_null(make_config, run_training, monkeypatch):
     """In fp16 the scaler skips that step, and JSON has no infinity."""
     import finetune.loop

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import curate.clip.load
 from evaluate.evaluators import prompt_following
+from evaluate.sampling import Prompt
 from finetune.intervals import Bootstrap, Estimate
 
 COUNT, WIDTH = 24, 64
@@ -62,6 +64,39 @@ def test_pictures_like_the_real_ones_score_one_and_others_near_zero(scene: Simpl
     assert found["clip_kept"].value == pytest.approx(1)
     assert found["clip_base"].value == pytest.approx(0, abs=0.1)
     assert found["clip_change"].low > 0.5
+
+
+def evaluation(scene: SimpleNamespace, kept: int = 2, count: int = COUNT) -> Any:
+    """Kept is row 2; the files of row 3 are the base's, and real pictures are found by their keys."""
+    base, drawn = scene.files["base"], scene.files["kept"]
+    return SimpleNamespace(
+        config=SimpleNamespace(samples=SimpleNamespace(clip_captions=count), clip=None),
+        device="cpu",
+        prompts=[Prompt(f"key-{i}", caption) for i, caption in enumerate(scene.captions)],
+        kept=kept,
+        drawn={0: base, 2: drawn, 3: base},
+        real_picture=lambda key: scene.real[int(key.removeprefix("key-"))],
+        bootstrap=Bootstrap(500),
+    )
+
+
+def test_the_kept_checkpoint_is_compared_with_the_base(scene, monkeypatch) -> None:
+    monkeypatch.setattr(curate.clip.load, "load_clip", lambda *_: Planted(3.0))
+    found: Any = dict(prompt_following.measure(evaluation(scene)))
+    assert found == measure(scene, 3.0, scene.captions)
+    assert found["clip_change"].low > 0.5
+    assert found["clip_change"].n == COUNT
+    fewer = dict(prompt_following.measure(evaluation(scene, count=20)))
+    assert fewer["clip_change"].n == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"kept": 0}, "the base is kept"), ({"count": 15}, "15 captions")]
+)
+def test_what_cannot_be_compared_is_said_without_a_clip(scene, changes, reason) -> None:
+    found = dict(prompt_following.measure(evaluation(scene, **changes)))
+    assert found.keys() == set(prompt_following.NAMES)
+    assert {reason in metric.reason for metric in found.values()} == {True}
 
 
 def test_a_clip_that_does_not_know_the_pairs_measures_nothing(scene: SimpleNamespace) -> None:

@@ -66,11 +66,59 @@ def test_the_held_out_shards_are_read_once(make_run, clip_dir, monkeypatch):
     assert sorted(path for path in read if path in held_out) == sorted(held_out)
 
 
-def test_an_evaluator_yields_what_it_declares(monkeypatch):
-    silent = Evaluator({"dummy": Description("", "")}, measure=lambda _: [])
-    monkeypatch.setattr(evaluators, "in_order", lambda: [silent])
-    with pytest.raises(RuntimeError, match="dummy"):
+@pytest.mark.parametrize("yielded", [[], ["dummy", "dummy"], ["dummy", "other"]])
+def test_an_evaluator_yields_what_it_declares_once(monkeypatch, yielded):
+    wrong = Evaluator(
+        {"dummy": Description("", "")}, measure=lambda _: [(name, Metric()) for name in yielded]
+    )
+    monkeypatch.setattr(evaluators, "registry", lambda: {"mine": wrong})
+    with pytest.raises(RuntimeError, match=r"evaluators\.mine declares \['dummy'\] and yields"):
         dict(evaluators.measure(None))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A factory of modules beside the evaluators."""
+    monkeypatch.setattr(evaluators, "__path__", [*evaluators.__path__, str(tmp_path)])
+    added = []
+
+    def add(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+        added.append(f"{evaluators.__name__}.{name}")
+
+    evaluators.registry.cache_clear()
+    yield add
+    evaluators.registry.cache_clear()
+    for name in added:
+        sys.modules.pop(name, None)
+        vars(evaluators).pop(name.rpartition(".")[2], None)
+
+
+ONE = """
+from evaluate.evaluators import Description, Evaluator
+EVALUATOR = Evaluator({%r: Description("", "")}, measure=lambda _: [])
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"evaluators\.zz_mine defines no EVALUATOR"),
+        (ONE % "verdict", r"evaluators\.zz_mine names a metric 'verdict', as does the verdict"),
+        (ONE % "clip_base", r"zz_mine names a metric 'clip_base', as does .*prompt_following"),
+    ],
+)
+def test_a_module_that_does_not_fit_is_named(folder, text, message):
+    folder("zz_mine", text)
+    with pytest.raises(RuntimeError, match=message):
+        evaluators.registry()
+
+
+def test_private_modules_are_no_evaluators(folder):
+    folder("_shared", "")
+    folder("zz_mine", ONE % "mine")
+    assert "mine" in evaluators.descriptions()
+    assert "_shared" not in evaluators.registry()
 
 
 def test_names_are_known_without_heavy_imports():
@@ -84,6 +132,6 @@ def test_names_are_known_without_heavy_imports():
 
 
 def test_metrics_have_names_of_their_own():
-    names = [name for evaluator in evaluators.in_order() for name in evaluator.metrics]
+    names = [name for evaluator in evaluators.in_order().values() for name in evaluator.metrics]
     assert len(names) == len(set(names))
     assert names[0] == "heldout_change"

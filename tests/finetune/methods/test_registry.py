@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
 from safetensors.torch import load_file, save_file
 
 from curate.run.schema import UserError, check, to_dataclass
 from finetune.config import TrainConfig
 from finetune.heldout import HeldoutGrid, grid_losses
-from finetune.methods import METHODS, Method, register_method
+from finetune.methods import METHODS, Method, prepare, register_method
 from finetune.methods.full import Full
-from finetune.methods.interface import requiring_grad
 from finetune.methods.lora import Lora
 from finetune.models import load_model, load_pipeline
 from finetune.models.config import ModelConfig
@@ -32,7 +33,7 @@ def unet(pipeline_dir):
 
 def test_full_trains_every_weight(unet):
     names = [name for name, _ in unet.named_parameters()]
-    Full().attach(unet, seed=0)
+    prepare(unet, Full(), seed=0)
     assert list(Full().trainable(unet)) == names
 
 
@@ -40,7 +41,7 @@ def test_lora_trains_its_own_fp32_weights_alone_and_starts_as_the_base(unet):
     inputs = (torch.ones(1, 4, 4, 4), torch.tensor([10]), torch.ones(1, 8, 16))
     with torch.no_grad():
         before = unet(*inputs).sample
-        Lora(rank=3).attach(unet, seed=0)
+        prepare(unet, Lora(rank=3), seed=0)
         after = unet(*inputs).sample
     assert torch.equal(before, after)
     weights = Lora(rank=3).trainable(unet)
@@ -60,10 +61,10 @@ def test_lora_starts_from_its_seed_and_leaves_the_global_state(pipeline_dir):
     for seed in (5, 5, 6):
         unet = load_model(config).unet
         torch.set_rng_state(state)
-        Lora(rank=2).attach(unet, seed)
+        prepare(unet, method := Lora(rank=2), seed)
         assert torch.equal(torch.get_rng_state(), state)
         starts.append(
-            torch.cat([w.flatten() for n, w in requiring_grad(unet).items() if "lora_A" in n])
+            torch.cat([w.flatten() for n, w in method.trainable(unet).items() if "lora_A" in n])
         )
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])
@@ -72,9 +73,27 @@ def test_lora_starts_from_its_seed_and_leaves_the_global_state(pipeline_dir):
     )  # diffusers' "gaussian": N(0, 1/r)
 
 
+def test_a_method_starts_from_a_frozen_network_and_a_seeded_state(unet):
+    """So that a method has nothing to do about either."""
+    drawn = []
+
+    class Recording(Full):
+        def attach(self, unet):
+            assert self.trainable(unet) == {}
+            drawn.append(torch.rand(3).tolist())
+
+    state = torch.get_rng_state()
+    for seed in (5, 5, 6):
+        prepare(unet.requires_grad_(True), Recording(), seed)
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.rand(1)
+        state = torch.get_rng_state()
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_targets_that_do_not_exist_are_refused(unet):
     with pytest.raises(UserError, match=r"method\.targets=\['to_w'\]"):
-        Lora(targets=["to_w"]).attach(unet, seed=0)
+        prepare(unet, Lora(targets=["to_w"]), seed=0)
 
 
 def test_every_file_of_the_folder_is_a_method_that_a_configuration_chooses():
@@ -101,13 +120,9 @@ def biases():
         def __post_init__(self) -> None:
             check(self.suffix.startswith("."), "method.suffix", self.suffix, "a dot and a name")
 
-        def attach(self, unet, seed):
-            unet.requires_grad_(False)
-            for weight in self.trainable(unet).values():
-                weight.requires_grad_(True)
-
-        def trainable(self, unet):
-            return {n: w for n, w in unet.named_parameters() if n.endswith(self.suffix)}
+        def attach(self, unet):
+            for name, weight in unet.named_parameters():
+                weight.requires_grad_(name.endswith(self.suffix))
 
         def save(self, model, folder):
             folder.mkdir(parents=True)
@@ -121,6 +136,24 @@ def biases():
     register_method(Biases)
     yield Biases
     del METHODS["biases"]
+    del ConfigStore.instance().repo["method"]["_biases.yaml"]
+
+
+def test_a_method_needs_a_name_that_is_not_taken():
+    @dataclass
+    class Nameless(Full):
+        name: str = MISSING
+
+    with pytest.raises(ValueError, match=r"Nameless\.name has no default"):
+        register_method(Nameless)
+
+    @dataclass
+    class Another(Full):
+        name: str = "lora"
+
+    with pytest.raises(ValueError, match=r"Another\.name='lora' is the name of Lora already"):
+        register_method(Another)
+    assert METHODS["lora"] is Lora
 
 
 def test_a_method_of_ones_own_is_trained_exported_and_opened(
@@ -131,7 +164,7 @@ def test_a_method_of_ones_own_is_trained_exported_and_opened(
     assert "largest difference 0.0e+00" in capsys.readouterr().out
     base = load_model(config.model).unet
     exported = load_file(config.folder / "export" / "biases.safetensors")
-    assert exported.keys() == biases().trainable(base).keys()
+    assert exported.keys() == {n for n, _ in base.named_parameters() if n.endswith(".bias")}
     assert any(not torch.equal(base.get_parameter(n), w) for n, w in exported.items())
 
     run = load_run(config.run.folder)

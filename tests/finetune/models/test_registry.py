@@ -20,35 +20,64 @@ from finetune.opened_run import load_run
 
 @pytest.fixture
 def named(pipeline_dir, tmp_path):
-    """A factory of pipelines whose index names a class, or none."""
+    """A factory of pipelines whose index names a class, or none, and may list other parts."""
 
-    def make(name) -> ModelConfig:
+    def make(name, **parts) -> ModelConfig:
         folder = tmp_path / "named"
         shutil.copytree(pipeline_dir, folder, dirs_exist_ok=True)
         index = json.loads((pipeline_dir / "model_index.json").read_bytes())
         index.pop("_class_name")
-        index |= {"_class_name": name} if name else {}
+        index |= parts | ({"_class_name": name} if name else {})
         (folder / "model_index.json").write_text(json.dumps(index))
         return ModelConfig(path=str(folder), resolution=16)
 
     return make
 
 
-@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionPAGPipeline",
+        "StableDiffusionSAGPipeline",
+        "LatentConsistencyModelPipeline",
+    ],
+)
 def test_pipelines_of_stable_diffusions_parts_are_loaded(named, name):
-    config = named(name)
+    config = named(name, tokenizer_2=[None, None], image_encoder=[None, None])
     refuse_unsupported(config)
     assert isinstance(load_model(config), sd.StableDiffusion)
 
 
-@pytest.mark.parametrize("name", ["StableDiffusionXLPipeline", ["pipeline", "MyPipeline"], None])
-def test_another_class_is_refused_by_name_before_anything_is_loaded(make_config, named, name):
+@pytest.mark.parametrize(
+    ("name", "parts", "said"),
+    [
+        (
+            "StableDiffusionXLPipeline",
+            {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]},
+            "StableDiffusionXLPipeline",
+        ),
+        ("IFPipeline", {"text_encoder": ["transformers", "T5EncoderModel"]}, "IFPipeline"),
+        (
+            "AnimateDiffPipeline",
+            {"motion_adapter": ["diffusers", "MotionAdapter"]},
+            "AnimateDiffPipeline",
+        ),
+        ("KandinskyPipeline", {"vae": [None, None]}, "KandinskyPipeline"),
+        (["pipeline", "MyPipeline"], {}, "MyPipeline"),
+        (None, {}, "of no named class"),
+    ],
+)
+def test_other_parts_are_refused_by_name_before_anything_is_loaded(
+    make_config, named, name, parts, said
+):
     config = make_config()
-    config.model = named(name)
-    said = {str: name, list: "MyPipeline"}.get(type(name), "of no named class")
+    config.model = named(name, **parts)
     manifest = read_manifest(config.run.folder / "curate")
-    with pytest.raises(UserError, match=rf"{said}.*supported: StableDiffusionPipeline, .*model="):
+    with pytest.raises(UserError, match=rf"{said}.*unet UNet2DConditionModel.*model=") as refused:
         doctor.examine(config, manifest)
+    assert "Inpaint" not in str(refused.value)  # their U-Nets cannot be trained
     with pytest.raises(UserError, match=said):
         load_model(config.model)
 
@@ -73,10 +102,13 @@ def test_a_hub_that_does_not_answer_is_said_in_one_paragraph():
         load_model(ModelConfig(path="owner/name", resolution=16))
 
 
-def test_an_index_that_is_not_json_is_refused(named):
+@pytest.mark.parametrize(
+    ("content", "said"), [("{", "cannot be read"), ('[["a", 1]]', "holds no JSON object")]
+)
+def test_an_index_that_is_no_json_object_is_refused(named, content, said):
     config = named(None)
-    (Path(config.path) / "model_index.json").write_text("{")
-    with pytest.raises(UserError, match=r"model_index\.json cannot be read"):
+    (Path(config.path) / "model_index.json").write_text(content)
+    with pytest.raises(UserError, match=rf"model_index\.json {said}"):
         refuse_unsupported(config)
 
 
@@ -103,6 +135,7 @@ def test_weights_are_hashed_once_however_often_they_are_asked_for(
 
 
 def test_the_fingerprint_stays_that_of_the_base_model(pipeline_dir, tmp_path, random_curation):
+    from finetune.methods import prepare
     from finetune.methods.lora import Lora
 
     curate, _ = random_curation
@@ -111,7 +144,7 @@ def test_the_fingerprint_stays_that_of_the_base_model(pipeline_dir, tmp_path, ra
     config = ModelConfig(path=str(pipeline_dir), resolution=16)
     model = load_model(config)
     before = model.fingerprint(), model.encoder_fingerprint()
-    Lora(rank=2).attach(model.unet, seed=0)
+    prepare(model.unet, Lora(rank=2), seed=0)
     encode_shards(model, tmp_path / "curate", shards, tmp_path / "cache", progress=False)
     load_split(model, shards, tmp_path / "cache")
     assert (model.fingerprint(), model.encoder_fingerprint()) == before

@@ -1,4 +1,4 @@
-"""Does the checkpoint to keep do as well on pictures that had no part in choosing it?"""
+"""The loss on the split that nothing was chosen by: does the checkpoint to keep do as well there?"""
 
 from __future__ import annotations
 
