@@ -13,8 +13,8 @@ from PIL import Image
 from curate.report import page
 from curate.report.page import Section
 from evaluate import evaluators
-from evaluate.glossary import TERMS, glossary, short, shown, title
-from evaluate.results import Results, label_of
+from evaluate.glossary import TERMS, glossary, short, title
+from evaluate.results import CheckpointResult, Results, label_of
 
 _THUMBNAIL_PX = 256
 _VERDICTS = {
@@ -26,6 +26,7 @@ _VERDICTS = {
     "no_effect": "bad",
     "diverged": "bad",
 }
+_CHANGE = evaluators.Description("Change", "Of a checkpoint's held-out loss, against the base.")
 _STATUSES = {
     "passed": "good",
     "warned": "warn",
@@ -69,11 +70,11 @@ def render(
 def _verdict(found: Results) -> Markup:
     verdict = found.verdict
     word = verdict.word.replace("_", " ").capitalize()
-    kept = next(c for c in found.checkpoints if c.step == verdict.kept)
+    kept, exported = (_checkpoint(found, step) for step in (verdict.kept, verdict.exported))
     tiles = [
         (short(name, found.metrics[name]), text.tile)
         for name, text in evaluators.descriptions().items()
-        if text.tile and name in found.metrics and found.metrics[name].value is not None
+        if text.tile and name in found.metrics
     ]
     tiles += [
         (
@@ -86,13 +87,17 @@ def _verdict(found: Results) -> Markup:
     body = page.banner(_VERDICTS[verdict.word], word, verdict.sentence) + page.tiles(tiles)
     body += Markup("<p><strong>Next.</strong> {}</p>").format(verdict.advice)
     if verdict.exported != verdict.kept:
-        change = shown("exported_change", found.metrics["exported_change"])
+        change = _CHANGE.shown(exported.val)
         body += page.paragraph(
             f"The export holds another checkpoint than the kept one: step {verdict.exported:,}, which had "
             f"the lowest held-out loss while training. Its held-out loss against the base: {change}.",
             "note",
         )
     return body
+
+
+def _checkpoint(found: Results, step: int) -> CheckpointResult:
+    return next(checkpoint for checkpoint in found.checkpoints if checkpoint.step == step)
 
 
 def _checks(found: Results) -> Markup:

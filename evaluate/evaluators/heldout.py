@@ -12,7 +12,6 @@ from curate.report import page
 from curate.report.page import Section
 from evaluate.evaluators import Description, Evaluator
 from evaluate.results import CheckpointResult, Metric, Results
-from finetune.intervals import detectable_change
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
@@ -21,22 +20,12 @@ _WIDTH = 9.5  # inches at 72 dpi; the page scales figures to its own width
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
-    """Changes of the held-out loss, and how small a change these pictures could show."""
+    """Changes of the held-out loss."""
     kept, best, last = evaluation.kept, evaluation.evidence.best, evaluation.evidence.last
     yield "heldout_change", evaluation.change("val", kept)
     yield "exported_change", evaluation.change("val", evaluation.exported)
     yield "heldout_change_last", evaluation.change("val", last)
     yield "heldout_since_best", evaluation.change("val", last, since=best)
-    yield "detectable_change", _detectable(evaluation)
-
-
-def _detectable(evaluation: Evaluation) -> Metric:
-    """Of the checkpoint to keep; where that is the base, of the last one."""
-    if evaluation.too_few:
-        return evaluation.too_few
-    scores = evaluation.evidence.val
-    difference = scores[evaluation.kept or evaluation.evidence.last] - scores[0]
-    return Metric(value=detectable_change(difference), n=len(difference))
 
 
 def sections(found: Results) -> Iterator[Section]:
@@ -185,11 +174,6 @@ EVALUATOR = Evaluator(
         "heldout_since_best": Description(
             "Held-out loss, last against best",
             "What training beyond the best checkpoint cost, in points of the base model's loss.",
-        ),
-        "detectable_change": Description(
-            "Smallest detectable change",
-            "The smallest true change between kept and base that this many pictures show in 80 % of "
-            "cases.",
         ),
     },
     measure=measure,

@@ -71,11 +71,22 @@ def test_verdict_comes_first_and_every_section_is_there(results: Results, render
 
 def test_an_export_of_another_checkpoint_is_said(results: Results, render):
     assert "another checkpoint than the kept" not in render(results)
-    worse = results.metrics | {"exported_change": Metric(-0.03, -0.04, -0.02, 128)}
+    last = replace(results.checkpoints[-1], val=Metric(-0.03, -0.04, -0.02, 128))
+    checkpoints = (*results.checkpoints[:-1], last)
+    del results.metrics["exported_change"]  # an evaluator that may be gone
     verdict = replace(results.verdict, exported=900)
-    html = render(replace(results, verdict=verdict, metrics=worse))
+    html = render(replace(results, verdict=verdict, checkpoints=checkpoints))
     assert "another checkpoint than the kept one: step 900" in html
     assert "against the base: -3.0 % [-4.0, -2.0]." in html
+
+
+def test_a_large_number_that_was_not_measured_is_a_dash(results: Results, render):
+    few = results.metrics | {"heldout_change": Metric(reason="only 9 pictures")}
+    label = "held-out loss, kept against base"
+    before, after = (render(replace(results, metrics=m)) for m in (results.metrics, few))
+    tiles = [html[: html.index(label)][-60:] for html in (before, after)]
+    assert "-6.1 %" in tiles[0]
+    assert "–" in tiles[1]
 
 
 def test_columns_merge_where_the_checkpoints_are_the_same(results: Results, render):

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from evaluate.evaluators import heldout
-from finetune.intervals import detectable_change
 
 APART = 0.01  # the noise of planted scores moves their means by less
 
@@ -26,22 +25,6 @@ def test_a_change_is_from_the_row_and_to_the_row_of_its_name(planted, name: str,
     assert found.value == pytest.approx(change, abs=APART)
     assert found.low < found.value < found.high
     assert found.n == 40
-
-
-def test_what_is_detectable_is_that_of_the_kept_checkpoint(planted):
-    evaluation = planted()
-    val = evaluation.evidence.val
-    found = dict(heldout.measure(evaluation))["detectable_change"]
-    assert found.value == pytest.approx(detectable_change(val[2] - val[0]))
-    assert found.value != pytest.approx(detectable_change(val[3] - val[0]))
-
-
-def test_what_is_detectable_where_the_base_is_kept_is_that_of_the_last(planted):
-    evaluation = planted(val=[1, 1.1, 1.2, 1.3])
-    val = evaluation.evidence.val
-    found = dict(heldout.measure(evaluation))["detectable_change"]
-    assert evaluation.kept == 0
-    assert found.value == pytest.approx(detectable_change(val[3] - val[0]))
 
 
 def test_too_few_pictures_measure_nothing(planted):
