@@ -43,6 +43,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_change(folder, stored[-1].state()["identity"], identity)
+    prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
     splits = _encode(config, manifest, accelerator, model)
     if accelerator.is_main_process:
         checkpoint.remove_unfinished(folder)
@@ -109,7 +110,6 @@ def _assemble(
     model: LatentDiffusion,
     splits: list[EncodedSplit],
 ) -> Training:
-    prepare(model.unet, config.method, config.train.seed)
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     weights = config.method.trainable(model.unet)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from curate.run.schema import UserError
 from finetune.checkpoint import best_of, list_checkpoints
 from finetune.loop import NonFiniteLoss
 from finetune.opened_run import load_run
@@ -67,6 +68,13 @@ def test_a_run_in_half_precision_exports_what_it_trained(make_config, run_traini
     ours, theirs = ([r["loss"] for r in losses(c) if "loss" in r] for c in (config, full))
     assert ours != theirs
     assert ours == pytest.approx(theirs, rel=0.05)
+
+
+def test_a_method_that_does_not_fit_is_refused_before_encoding(make_config, run_training):
+    config = make_config(method="lora", **{"method.targets": ["no_such_layer"]})
+    with pytest.raises(UserError, match="no_such_layer"):
+        run_training(config)
+    assert not config.folder.exists()
 
 
 def test_base_value_comes_from_the_untouched_model(make_config, run_training):
