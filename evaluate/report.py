@@ -1,4 +1,4 @@
-"""``report.html``: the verdict, the checks and pictures, then what each evaluator found."""
+"""``report.html``: the verdict, the checks and pictures, what each evaluator found, and every number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from curate.report import page
 from curate.report.page import Section
 from evaluate import evaluators
-from evaluate.glossary import TERMS, glossary, short, title
+from evaluate.glossary import TERMS, glossary, short, shown, title
 from evaluate.results import CheckpointResult, Results, label_of
 
 _THUMBNAIL_PX = 256
@@ -56,6 +56,7 @@ def render(
             for evaluator in evaluators.in_order().values()
             for section in evaluator.sections(found)
         ),
+        Section("All metrics", "metrics", _metrics(found)),
         Section("Data", "data", _data(funnel)),
         Section("Not measured", "not-measured", _not_measured(found)),
         Section("Glossary", "glossary", _glossary()),
@@ -156,6 +157,16 @@ def _columns(found: Results) -> dict[str, str]:
         label_of(step): " = ".join(names) + (f" (step {step:,})" if step else "")
         for step, names in sorted(steps.items())
     }
+
+
+def _metrics(found: Results) -> Markup:
+    measured = {
+        name: found.metrics[name]
+        for name in evaluators.descriptions()
+        if name in found.metrics and found.metrics[name].value is not None
+    }
+    rows = [[title(name), shown(name, metric), metric.n or ""] for name, metric in measured.items()]
+    return page.table(["Metric", "Value", "Pictures"], rows)
 
 
 def _data(funnel: Mapping[str, Any] | None) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +28,14 @@ def test_a_registered_evaluator_is_in_every_output(make_run, clip_dir, monkeypat
     dummy = Evaluator(
         metrics={
             "dummy": Description("Dummy title", "Dummy meaning.", "higher", tile="dummy tile"),
+            "plain": Description("Plain title", "Plain meaning.", fraction=False),
             "absent": Description("Absent title", "Absent meaning."),
         },
-        measure=lambda e: [("dummy", e.change("val", 1)), ("absent", Metric(reason="dummy why"))],
+        measure=lambda e: [
+            ("dummy", e.change("val", 1)),
+            ("plain", Metric(value=7.125, low=7.0, high=7.25, n=9)),
+            ("absent", Metric(reason="dummy why")),
+        ],
         sections=lambda found: [Section("Dummy", "dummy", Markup("dummy body"))],
     )
     with pytest.raises(UserError, match="metric=dummy"):
@@ -47,6 +53,8 @@ def test_a_registered_evaluator_is_in_every_output(make_run, clip_dir, monkeypat
     html = (folder / "report.html").read_text()
     for shown in ("Dummy title", "Dummy meaning.", "dummy tile", "dummy body", "dummy why"):
         assert shown in html
+    row = "<td>Plain title</td>\\s*<td[^>]*>\\+7\\.125 \\[\\+7\\.000, \\+7\\.250\\]</td>\\s*<td[^>]*>9</td>"
+    assert re.search(row, html)
     assert "| Absent title | dummy why |" in (folder / "summary.md").read_text()
 
 
