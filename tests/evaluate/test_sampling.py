@@ -114,10 +114,10 @@ def test_pictures_are_stored_and_only_drawn_again_when_something_changed(model, 
     assert len(built) == 5
 
 
-def test_a_model_that_broke_down_gives_black_pictures(model):
+def test_a_model_that_broke_down_gives_black_pictures(model, pipeline_dir):
     broken = sampler(model)
     nan = torch.nn.Parameter(torch.tensor(float("nan")))
-    unet = load_model(ModelConfig(path=model.path, resolution=16)).unet
+    unet = load_model(ModelConfig(path=str(pipeline_dir), resolution=16)).unet
     with torch.no_grad():
         unet.conv_out.bias.fill_(nan)
     picture = broken.draw(unet, PROMPTS[:1])[0]
