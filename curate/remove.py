@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from curate.run import cli, folder, ledger
+from curate.run.cli import run_arguments
 from curate.run.files import (
     HashingWriter,
     atomic_write,
@@ -75,8 +76,14 @@ def main() -> None:
     if missing:
         others = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         print(
-            f"not in this run: {', '.join(missing[:SHOWN])}{others}; later curations will leave them out"
+            f"not in this run: {', '.join(missing[:SHOWN])}{others}; a later curation leaves out "
+            f"pictures with these {by}"
         )
+        if by == "keys":
+            print(
+                "the key of a file: python -m curate.explain "
+                f"{run_arguments(curate_dir.parent)} FILE names it"
+            )
     if found["pictures"]:
         print(
             f"{curate_dir / 'report.html'} was deleted, as it may show them; to write it again, type: "

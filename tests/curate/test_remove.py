@@ -304,7 +304,11 @@ def test_the_command(finished, tmp_path):
     (tmp_path / "typo").write_text("k02\nk0002\n")
     again = run("--keys", str(tmp_path / "typo"))
     assert "2 keys listed, 1 of them found; removed 0 pictures" in again.stdout
-    assert "not in this run: k0002; later curations will leave them out" in again.stdout
+    assert (
+        "not in this run: k0002; a later curation leaves out pictures with these keys"
+        in again.stdout
+    )
+    assert "curate.explain run.name=" in again.stdout
     assert (finished / "report.html").exists()
     (finished / "manifest.json").unlink()
     unfinished = run("--keys", str(tmp_path / "keys"))
