@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
     if not any(checkpoints.glob("step-*")):
         raise FileNotFoundError(
             f"run.name={config.run.name} has no checkpoints in {checkpoints}; type "
-            f"accelerate launch finetune/train.py {command.run_arguments(config.run.folder)} first"
+            f"accelerate launch finetune/train.py {command.next_arguments(config.run.folder)} first"
         )
     from curate.clip import models
 

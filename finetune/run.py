@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
-from curate.run.cli import run_arguments
+from curate.run.cli import next_arguments
 from curate.run.intervals import changes
 from curate.run.manifest import Manifest
 from curate.run.provenance import write_config
@@ -192,7 +192,7 @@ def _export_best(
     accelerator.print(
         f"best    {_in_words(stored)}\n"
         f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})\n"
-        f"next    python -m evaluate {run_arguments(config.run.folder)}"
+        f"next    python -m evaluate {next_arguments(config.run.folder)}"
     )
 
 

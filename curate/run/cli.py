@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from curate.run import experiment
 from curate.run.help import help_of
-from curate.run.overrides import explain, is_multirun, prepare, remember
+from curate.run.overrides import explain, is_multirun, key_of, prepare, remember, typed
 from curate.run.schema import UserError
 
 EXIT_GATE_FAILED = 1
@@ -41,6 +41,12 @@ def run_arguments(run_dir: Path) -> str:
     if run_dir.parent != Path("runs"):
         arguments.append(f"run.root={run_dir.parent}")
     return shlex.join(arguments)
+
+
+def next_arguments(run_dir: Path) -> str:
+    """What to type for the next command: this one's experiment, which holds its settings, and the run."""
+    named = [text for text in typed() or [] if key_of(text) == "experiment"]
+    return " ".join([*map(shlex.quote, named), run_arguments(run_dir)])
 
 
 def run(main: Callable[[], Any], section: str = "") -> None:

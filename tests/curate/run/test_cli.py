@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -261,3 +262,14 @@ def test_any_dataclass_error_of_omegaconf_is_explained():
     with pytest.raises(Exception, match="Key") as caught:
         OmegaConf.structured(Outer).merge_with({"nme": 1})
     assert "nme" in explain(caught.value)
+
+
+def test_the_next_command_gets_this_ones_experiment(monkeypatch):
+    """Its file holds that command's settings too; other overrides are this command's own."""
+    from curate.run import overrides
+
+    monkeypatch.setattr(overrides, "_arguments", [])
+    assert command.next_arguments(Path("runs/demo")) == "run.name=demo"
+    overrides.remember(["-m", "experiment=/my files/a.yaml", "optim.lr=1", "run.name=demo"])
+    found = command.next_arguments(Path("runs/demo"))
+    assert found == "'experiment=/my files/a.yaml' run.name=demo"
