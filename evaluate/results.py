@@ -64,7 +64,7 @@ class Verdict:
     """The word, the sentence, what to do next; and the steps that matter (0 is the base).
 
     Attributes:
-        best: with the lowest held-out loss. kept: the earliest whose loss cannot be told from the best's.
+        best: with the lowest held-out loss. kept: the earliest within one standard error of it.
         exported: whose weights the run's export holds. last: of the run.
     """
 

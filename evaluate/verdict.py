@@ -38,7 +38,7 @@ def kept(evidence: Evidence) -> int:
     """Row of the checkpoint to keep: the earliest within one standard error of the best (0: the base).
 
     The one-standard-error rule of Breiman et al. (1984) on paired differences. Of checkpoints whose
-    losses cannot be told apart, the earlier has memorised and forgotten less.
+    losses do not clearly differ, the earlier has memorised and forgotten less.
     """
     best = evidence.best
     for row in range(best):

@@ -17,7 +17,7 @@ class DuplicatesConfig:
         exact: equal pixels.
         hamming_distance: perceptual hashes that differ in at most this many of 64 bits; 4 suits
             photographs. Drawings of one style need less: recoloured ones have the same hash, and
-            symmetric ones are told apart by only half of the bits.
+            in symmetric ones only half of the bits carry information.
         cosine: CLIP embeddings with at least this cosine; the right value depends on the CLIP.
     """
 

@@ -1,4 +1,4 @@
-"""What these pictures could show is told from the scatter of the kept checkpoint."""
+"""The smallest detectable change follows from the scatter of the kept checkpoint."""
 
 from __future__ import annotations
 
