@@ -5,6 +5,7 @@ A ``minimum`` that was made for another CLIP is refused, with the cut that is as
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from curate.run.config import DRY_RUN
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from curate.decide.shuffled_captions import Null
 
 FEWEST_SHUFFLED = (
@@ -26,6 +29,9 @@ FEWEST_SHUFFLED = (
 
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
+
+
+BLIND_BELOW = 0.6  # AUC of the pairs against shuffled captions; 0.5 is guessing
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,36 @@ class Threshold:
     provenance: str
 
 
-def threshold_of(config: ClipSimilarityConfig, null: Null) -> Threshold:
-    """The threshold that the settings give; ``null`` holds the similarities of shuffled captions."""
+def is_blind(separation: float | None, pairs: int) -> bool:
+    """Whether a CLIP hardly tells pairs from shuffled captions, so that a similarity is no reason to drop one.
+
+    Args:
+        separation: AUC of the pairs against shuffled captions, see ``Null.separation``; None: unknown.
+        pairs: how many.
+    """
+    return separation is not None and separation < least_separation(pairs)
+
+
+def least_separation(pairs: int) -> float:
+    """The AUC that tells a CLIP from one that guesses; 1 for no pairs.
+
+    The AUC of N pairs that are as similar as shuffled ones has a standard error of sqrt(1 / 12 N), that of the
+    mean of N uniform ranks; so few pairs need a higher one (one-sided, 95 %).
+    """
+    return min(1.0, max(BLIND_BELOW, 0.5 + 1.645 / math.sqrt(12 * max(pairs, 1))))
+
+
+def threshold_of(config: ClipSimilarityConfig, null: Null, own: np.ndarray) -> Threshold:
+    """The threshold that the settings give.
+
+    A calibrated cut of a CLIP that cannot tell right from wrong would drop right pairs as readily as wrong
+    ones: there is none then.
+
+    Args:
+        config: the settings.
+        null: the similarities of shuffled captions.
+        own: those of the pairs, (N,).
+    """
     if config.minimum is not None:
         return Threshold(config.minimum, f"minimum={config.minimum:g}")
     if config.fraction is not None:
@@ -51,6 +85,11 @@ def threshold_of(config: ClipSimilarityConfig, null: Null) -> Threshold:
         return Threshold(None, "no cut")
     cut = null.cut(config.false_keep_rate)
     provenance = f"false_keep_rate={config.false_keep_rate:g}"
+    separation = null.separation(own)
+    if is_blind(separation, len(own)):
+        return Threshold(
+            None, f"{provenance}: no cut, this CLIP cannot tell these pairs from shuffled ones"
+        )
     return Threshold(cut, provenance if cut is not None else f"{provenance}: {UNCALIBRATED}")
 
 

@@ -122,7 +122,9 @@ def decide(
     groups = duplicates.groups(pairs, sides, filters.duplicates, embedded)
     pairs = pairs.assign(duplicate_group=groups)
     null = shuffled(pairs, embedded)
-    threshold = threshold_of(filters.clip_similarity, null)
+    threshold = threshold_of(
+        filters.clip_similarity, null, pairs["clip_similarity"].dropna().to_numpy()
+    )
     runner = RuleRunner(pairs)
     if removals.records:
         removed = removals.drops(pairs)

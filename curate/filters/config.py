@@ -7,7 +7,7 @@ from typing import Any
 
 from curate.filters.caption import CaptionFilterConfig
 from curate.filters.captions import CaptionsConfig
-from curate.filters.columns import BoundsConfig
+from curate.filters.columns import ColumnConfig
 from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.image import ImageFilterConfig
 from curate.filters.language import LanguageFilterConfig
@@ -20,21 +20,21 @@ class FiltersConfig:
     """The settings of all filters, in the order in which they are applied.
 
     Attributes:
-        columns: name of a numeric column => `BoundsConfig`, or a mapping of its values; null for
+        columns: name of a column => `ColumnConfig`, or a mapping of its values; null for
             no rule.
     """
 
     image: ImageFilterConfig = field(default_factory=ImageFilterConfig)
     caption: CaptionFilterConfig = field(default_factory=CaptionFilterConfig)
     language: LanguageFilterConfig = field(default_factory=LanguageFilterConfig)
-    columns: dict[str, Any] = field(default_factory=dict, metadata=entries(BoundsConfig))
+    columns: dict[str, Any] = field(default_factory=dict, metadata=entries(ColumnConfig))
     clip_similarity: ClipSimilarityConfig = field(default_factory=ClipSimilarityConfig)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
 
     def __post_init__(self) -> None:
         self.columns = {
-            name: values if isinstance(values, BoundsConfig) else BoundsConfig.of(name, values)
+            name: values if isinstance(values, ColumnConfig) else ColumnConfig.of(name, values)
             for name, values in self.columns.items()
             if values is not None
         }

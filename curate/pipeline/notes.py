@@ -7,14 +7,24 @@ import math
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.decide.config import LARGEST_SHARE, SMALLEST_JUDGED
+from curate.decide.cut import is_blind, least_separation
 from curate.decide.laion import LAION_CLIP
 from curate.decide.stage import Verdicts
 from curate.pipeline.config import CurateConfig
 
-BLIND_BELOW = 0.6  # AUC of the pairs against shuffled captions; 0.5 is guessing
-FEWEST_SCORED = (
-    30  # pairs; a guessing CLIP's AUC then has a standard deviation of 0.05, sqrt(1 / 12 n)
-)
+_LAION = {  # what LAION recommends for each of its sets
+    "laion400m": "filters.columns.source_nsfw.reject=[NSFW,UNSURE]",
+    "laion5b": "filters=laion_clean",
+    "relaion": "filters=laion_clean",
+}
+_SAFETY = {
+    "punsafe",
+    "source_nsfw",
+    "nsfw",
+    "head_nsfw",
+    "nsfw_score_opennsfw2",
+    "nsfw_score_gantman",
+}
 
 
 def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
@@ -22,22 +32,38 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     images = verdicts.ledger.query("kept").drop_duplicates("key")["split"].value_counts()
     return [
         *blind_clip(verdicts, config.clip),
+        *unsafe(config),
         *few_held_out(int(images.get("val", 0)), int(images.sum())),
     ]
 
 
 def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:
     """A note if CLIP scores the pairs hardly above shuffled captions: then similarity means nothing."""
-    separation = verdicts.separation()
-    scored = int(verdicts.ledger["clip_similarity"].count())
-    if separation is None or separation >= BLIND_BELOW or scored < FEWEST_SCORED:
+    separation, pairs = verdicts.separation(), int(verdicts.ledger["clip_similarity"].count())
+    if not is_blind(separation, pairs):
         return []
     other = "" if label(clip) == LAION_CLIP else ", such as clip=vit_b32_openai"
     return [
-        f"{clip.name} scores a pair above a shuffled one in {separation:.0%} of cases (guessing: 50%), so "
-        "similarity is no reason to keep or drop a pair. Either this CLIP does not know such images "
-        f"(choose another{other}), or the captions hardly differ (type filters=everything), or they do "
-        "not belong to the images: look at the report"
+        f"{clip.name} scores a pair above a shuffled one in {separation:.0%} of cases (with {pairs:,} pairs a "
+        f"guess may reach {least_separation(pairs):.0%}), so similarity is no reason to keep or drop a pair, and "
+        f"{_what_the_cut_did(verdicts)}. Either this CLIP does not know such images (choose another{other}), or "
+        "the captions hardly differ, or they do not belong to the images: look at the report"
+    ]
+
+
+def _what_the_cut_did(verdicts: Verdicts) -> str:
+    if verdicts.cut is None:
+        return "none was dropped for it"
+    return "yet your cut drops by it (filters=default drops none in such a case)"
+
+
+def unsafe(config: CurateConfig) -> list[str]:
+    """A note if pairs of LAION are taken without a rule on what they show."""
+    said = _LAION.get(config.dataset.name)
+    if said is None or not _SAFETY.isdisjoint(config.filters.columns):
+        return []
+    return [
+        f"dataset={config.dataset.name} holds pornography and worse, and no rule keeps it out; type {said}"
     ]
 
 

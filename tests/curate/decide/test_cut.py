@@ -5,8 +5,10 @@ import pytest
 
 from curate.clip.config import ClipConfig
 from curate.decide import cut
+from curate.decide.cut import is_blind, least_separation, threshold_of
 from curate.decide.laion import LAION_CUTS, LAION_FALSE_KEEP
 from curate.decide.scored_pairs import scored
+from curate.decide.shuffled_captions import Null
 from curate.filters.similarity import ClipSimilarityConfig
 from curate.run.schema import UserError
 
@@ -97,3 +99,22 @@ def test_laions_bound_is_what_the_genuine_embeddings_say(shared):
     assert 2 < min(effects) < max(effects) < 4.5
     bound = 3 * max(effects) / similarities.size
     assert bound == pytest.approx(LAION_FALSE_KEEP, rel=0.15)
+
+
+@pytest.mark.parametrize(("own", "cuts"), [(0.9, True), (0.55, False), (0.5, False)])
+def test_a_clip_that_cannot_tell_right_from_wrong_drops_nothing(own, cuts):
+    null = Null(np.linspace(0, 1, 101, dtype=np.float32))
+    config = ClipSimilarityConfig(false_keep_rate=0.1)
+    found = threshold_of(config, null, np.full(200, own, np.float32))
+    assert (found.value is not None) == cuts
+    assert ("no cut" in found.provenance) != cuts
+
+
+def test_few_pairs_need_a_higher_separation():
+    """Of 2,000 sets of N pairs as similar as shuffled ones, about one in twenty seems to be told apart."""
+    rng = np.random.default_rng(0)
+    for pairs in (5, 12):
+        separations = rng.random((2000, pairs)).mean(1)  # the AUC against an endless null
+        assert 0.03 < np.mean(separations >= least_separation(pairs)) < 0.07
+    assert least_separation(10_000) == 0.6
+    assert not is_blind(None, 0)

@@ -15,7 +15,7 @@ from curate.annotate.spec import AnnotationSpec
 from curate.annotate.table import source_column
 from curate.decide.config import SplitConfig
 from curate.decide.stage import decide as decide_parts
-from curate.filters.columns import BoundsConfig
+from curate.filters.columns import ColumnConfig
 from curate.filters.config import FiltersConfig
 from curate.filters.prefilter import Prefilter
 from curate.filters.similarity import ClipSimilarityConfig
@@ -216,7 +216,7 @@ def test_a_column_of_several_types_reads_alike_wherever_the_parts_end(annotation
 def test_bounds_on_whole_numbers_some_of_which_are_missing(annotations):
     numbers = pd.array([i if i % 3 else None for i in range(PAIRS)], "Int64")
     rules = filters(fraction=1.0)
-    rules.columns = {"votes": BoundsConfig(minimum=100, keep_missing=True)}
+    rules.columns = {"votes": ColumnConfig(minimum=100, keep_missing=True)}
     kept = decide(annotations.assign(votes=numbers), rules, SplitConfig()).ledger.query("kept")
     expected = [i for i in range(PAIRS - 1) if not i % 3 or i >= 100]
     assert kept["key"].tolist() == [f"k{i:04d}" for i in expected]

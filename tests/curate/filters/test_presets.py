@@ -66,9 +66,11 @@ PLANTED = {
     "aesthetic5": {"aesthetic": 5.0},
     "unjudged": {"aesthetic": np.nan},
     "watermark8": {"pwatermark": 0.8},
+    "watermark81": {"pwatermark": 0.8001},
     "watermark79": {"pwatermark": 0.7999},
     "watermark5": {"pwatermark": 0.5},
     "unsafe5": {"punsafe": 0.5},
+    "unsafe51": {"punsafe": 0.5001},
     "tokens78": {"tokens": 78},
     "signs": {"caption": "a b +++ --- !!!"},
     "letters": {"caption": "see" + "e" * 30 + " the cat"},
@@ -94,15 +96,19 @@ DROPPED = {
     "laion5b_en": LAION | FOREIGN | EN_CUT | UNSURE,
     "laion5b_multi": set(PLANTED) - {"german"},
     "laion5b_nolang": set(PLANTED) - UNSURE,
-    "laion_aesthetic": {"aesthetic7", "aesthetic5", "unjudged", "watermark8", "unsafe5"},
+    "laion_aesthetic": {"aesthetic7", "aesthetic5", "unjudged", "watermark8", "watermark81"}
+    | {"unsafe5", "unsafe51"},
     "sd_v1": {"aesthetic5", "unjudged", "watermark8", "watermark79", "watermark5"}
-    | {"side511", "side200", "side199"},
+    | {"watermark81", "side511", "side200", "side199"},
     "datacomp_basic": BASIC | FOREIGN,
     "coyo": BASIC | FOREIGN | OFTEN | {"bytes4999", "words257", "characters1001"},
     "strict": BASIC
     | OFTEN
     | {"bytes4999", "characters1001", "tokens78", "signs", "letters", "phrases", "mail"},
     "default": {"aspect4", "characters1001"},
+    "laion_028": EN_CUT | {"aspect4", "characters1001"},
+    "laion_030": EN_CUT | {"aspect4", "characters1001", "sim28", "sim29"},
+    "laion_clean": EN_CUT | {"aspect4", "characters1001", "watermark81", "unsafe51"},
 }
 MADE_FOR = {
     "laion400m": (0.30, B32),
@@ -110,6 +116,9 @@ MADE_FOR = {
     "laion5b_en": (0.28, B32),
     "laion5b_multi": (0.26, MULTILINGUAL),
     "laion5b_nolang": (0.26, MULTILINGUAL),
+    "laion_028": (0.28, B32),
+    "laion_030": (0.30, B32),
+    "laion_clean": (0.28, B32),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from curate.annotate.spec import needed
 from curate.filters.caption import CaptionFilterConfig
 from curate.filters.captions import CaptionsConfig
-from curate.filters.columns import BoundsConfig
+from curate.filters.columns import ColumnConfig
 from curate.filters.config import FiltersConfig
 from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.image import ImageFilterConfig
@@ -34,6 +34,8 @@ def pair(**changes):
         "language": "en",
         "language_confidence": 0.9,
         "aesthetic": 5.0,
+        "source_nsfw": "UNLIKELY",
+        "licence": "CC BY",
         "clip_similarity": 0.3,
     }
     return row | changes
@@ -74,7 +76,11 @@ STRICT = FiltersConfig(
         max_occurrences=1,
     ),
     language=LanguageFilterConfig(accepted=["en", "de"], min_confidence=0.3),
-    columns={"aesthetic": {"minimum": 4.5, "maximum": 6.3}},
+    columns={
+        "aesthetic": {"minimum": 4.5, "maximum": 6.3},
+        "source_nsfw": {"reject": ["NSFW", "unsure"]},
+        "licence": {"accept": ["CC BY", 4]},
+    },
 )
 
 
@@ -130,6 +136,14 @@ CASES = [
     ({"aesthetic": 4.49}, "aesthetic < 4.5"),
     ({"aesthetic": 6.31}, "aesthetic > 6.3"),
     ({"aesthetic": np.nan}, "aesthetic is missing"),
+    ({"source_nsfw": "nsfw "}, "source_nsfw is NSFW or unsure"),
+    ({"source_nsfw": "UNSURE"}, "source_nsfw is NSFW or unsure"),
+    ({"source_nsfw": "NSFW?"}, ""),
+    ({"source_nsfw": None}, "source_nsfw is missing"),
+    ({"source_nsfw": " "}, "source_nsfw is missing"),
+    ({"licence": "cc by"}, ""),
+    ({"licence": 4.0}, ""),
+    ({"licence": "CC BY-NC"}, "licence is not CC BY or 4"),
     ({"clip_similarity": np.nan}, "no_similarity: CLIP gave no number"),
     ({"clip_similarity": 0.28}, ""),
     ({"clip_similarity": 0.279999}, "clip_similarity < 0.28"),
@@ -151,7 +165,7 @@ APPLIED_BY_DECIDE = {"clip_similarity.minimum", "clip_similarity.false_keep_rate
 def settings():
     """The dotted name of every setting of a filter."""
     for group in fields(FiltersConfig):
-        schema = BoundsConfig if group.name == "columns" else group.default_factory
+        schema = ColumnConfig if group.name == "columns" else group.default_factory
         yield from (f"{group.name}.{each.name}" for each in fields(schema))
 
 
@@ -333,8 +347,20 @@ def test_a_fraction_is_not_datacomps_off_by_one():
             lambda: FiltersConfig(columns={"a": {"minimum": 2, "maximum": 1}}),
             r"columns.a.maximum=1",
         ),
-        (lambda: FiltersConfig(columns={"a": {"min": 2}}), r"minimum, maximum, keep_missing"),
+        (
+            lambda: FiltersConfig(columns={"a": {"min": 2}}),
+            r"minimum, maximum, accept, reject, keep_missing",
+        ),
         (lambda: FiltersConfig(columns={"a": {"keep_missing": 1}}), r"columns.a.keep_missing=1"),
+        (
+            lambda: FiltersConfig(columns={"a": {"reject": "NSFW"}}),
+            r"columns.a.reject=NSFW .*\[NSFW\]",
+        ),
+        (lambda: FiltersConfig(columns={"a": {"accept": []}}), r"columns.a.accept=\[\]"),
+        (
+            lambda: FiltersConfig(columns={"a": {"accept": ["x"], "minimum": 1}}),
+            r"columns.a=.*a range or texts, not both",
+        ),
     ],
 )
 def test_values_out_of_range_name_their_key(make, key):
@@ -344,7 +370,7 @@ def test_values_out_of_range_name_their_key(make, key):
 
 def test_columns_may_be_switched_off():
     config = FiltersConfig(columns={"a": None, "b": {"minimum": 1}})
-    assert config.columns == {"b": BoundsConfig(minimum=1)}
+    assert config.columns == {"b": ColumnConfig(minimum=1)}
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are():

@@ -21,7 +21,7 @@ from curate.clip.load import load_clip
 from curate.decide import stage as decide
 from curate.decide.config import SplitConfig
 from curate.filters.caption import CaptionFilterConfig
-from curate.filters.columns import BoundsConfig
+from curate.filters.columns import ColumnConfig
 from curate.filters.config import FiltersConfig
 from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.similarity import ClipSimilarityConfig
@@ -297,7 +297,7 @@ def test_a_column_that_is_not_there_is_told_before_anything_is_scored(config, ca
     monkeypatch.setattr(
         pipeline, "load_clip", lambda c: loaded.append(capsys.readouterr()) or load(c)
     )
-    config.filters.columns = {"punsafe": BoundsConfig(), "width": BoundsConfig()}
+    config.filters.columns = {"punsafe": ColumnConfig(), "width": ColumnConfig()}
     with pytest.raises(UserError, match=r"filters\.columns\.punsafe"):
         run(config)
     said = loaded[0].out + loaded[0].err

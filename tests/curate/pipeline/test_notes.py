@@ -7,10 +7,20 @@ import pytest
 from curate.clip.config import ClipConfig
 from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
+from curate.filters.config import FiltersConfig
 from curate.pipeline import notes
 from curate.pipeline.config import CurateConfig
+from curate.readers.folder import FolderConfig
 
 SCORER = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
+
+
+def config(name="folder", **columns):
+    return CurateConfig(
+        clip=SCORER,
+        dataset=FolderConfig(name=name, reader="folder", root="x"),
+        filters=FiltersConfig(columns=columns),
+    )
 
 
 def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
@@ -33,11 +43,13 @@ def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
         (0.55, 32, 80, ["55%"]),
         (0.9, 31, 80, ["judging: 31 images"]),
         (0.1, 0, 80, ["10%", "judging: 0 images"]),
-        (0.1, 0, 20, ["judging: 0 images"]),  # too few to call a CLIP blind
+        (0.62, 32, 80, []),
+        (0.61, 0, 16, ["61%", "judging: 0 images"]),  # so few may be luck: up to 62 %
+        (0.66, 0, 16, ["judging: 0 images"]),
     ],
 )
 def test_a_blind_clip_and_few_held_out_images_are_noted(own, held_out, count, says):
-    found = notes.of(CurateConfig(clip=SCORER), verdicts(own, held_out, count))
+    found = notes.of(config(), verdicts(own, held_out, count))
     assert len(found) == len(says)
     assert all(text in note for text, note in zip(says, found, strict=True))
 
@@ -46,6 +58,21 @@ def test_a_clip_in_use_is_not_suggested():
     poor = verdicts(own=0.5, held_out=32)
     assert "vit_b32_openai" not in notes.blind_clip(poor, SCORER)[0]
     assert "vit_b32_openai" in notes.blind_clip(poor, ClipConfig(name="ViT-L-14"))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "says"),
+    [
+        ("laion5b", {}, "filters=laion_clean"),
+        ("laion400m", {"aesthetic": {"minimum": 5}}, "source_nsfw.reject"),
+        ("laion400m", {"source_nsfw": {"reject": ["NSFW"]}}, None),
+        ("relaion", {"punsafe": {"maximum": 0.5}}, None),
+        ("folder", {}, None),
+    ],
+)
+def test_laion_without_a_rule_on_safety_is_noted(name, columns, says):
+    found = notes.unsafe(config(name, **columns))
+    assert found == [] if says is None else says in found[0]
 
 
 def test_the_suggested_split_is_large_enough_and_allowed():
