@@ -16,12 +16,14 @@ def main(cfg: DictConfig) -> None:
     """Everything that can be wrong with the request is said before anything heavy is imported."""
     config = to_dataclass(cfg, CurateConfig)
     from curate import readers
-    from curate.clip import models
+    from curate.clip import availability, models
     from curate.decide import cut
 
     models.check(config.clip)
     cut.check(config.filters.clip_similarity, config.clip, config.run.folder)
     source = readers.read(config.dataset)
+    if not any((config.run.folder / "curate" / "annotations").glob("part-*.parquet")):
+        availability.check_available(config.clip)  # else all may have been scored
     if config.dry_run:
         from curate.pipeline.trial import run
     else:

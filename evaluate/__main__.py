@@ -28,9 +28,11 @@ def main(cfg: DictConfig) -> None:
             f"run.name={config.run.name} has no checkpoints in {checkpoints}; type "
             f"accelerate launch finetune/train.py {command.next_arguments(config.run.folder)} first"
         )
-    from curate.clip import models
+    from curate.clip import availability, models
 
     models.check(config.clip)
+    if config.samples.clip_captions:
+        availability.check_available(config.clip)
     from evaluate.run import evaluate_run
 
     sys.exit(evaluate_run(config, say=print))

@@ -18,14 +18,14 @@ class ClipConfig:
 
     Attributes:
         name: a model of open_clip, or ``local-dir:FOLDER``.
-        pretrained: open_clip's tag of its weights.
+        pretrained: open_clip's tag of its weights, or a file of them.
         precision: fp32, bf16, fp16, or auto (bf16 on CUDA, else fp32).
         device: auto, cpu, mps, cuda or cuda:N.
         batch_size: images or captions at a time; null for the device's default; halved when memory runs out.
     """
 
     name: str = field(default=MISSING, metadata=PATH)
-    pretrained: str | None = None
+    pretrained: str | None = field(default=None, metadata=PATH)
     precision: str = "fp32"
     device: str = "auto"
     batch_size: int | None = None

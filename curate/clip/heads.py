@@ -122,8 +122,10 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
             state = torch.load(path, map_location="cpu", weights_only=True)
         return {name: tensor.float().numpy() for name, tensor in state.items()}
     except (UnpicklingError, SafetensorError, RuntimeError, EOFError, AttributeError) as error:
+        # Not torch's own words: they say how to run what the pickle holds.
         raise UserError(
-            f"heads.NAME.path={path} is not a file of named tensors ({error})"
+            f"heads.NAME.path={path} is not a file of named tensors; a pickle of anything else can run code and "
+            "is not opened. Save the head's state_dict with safetensors.torch.save_file"
         ) from error
 
 

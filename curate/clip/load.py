@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from tqdm import tqdm
 
+from curate.clip.availability import WITHOUT_HUB, check_available
 from curate.clip.check import check_scorer, slowdown
 from curate.clip.config import ClipConfig
 from curate.clip.models import (
@@ -18,6 +21,7 @@ from curate.clip.models import (
     label,
     local_folder,
     precision,
+    weights_file,
 )
 from curate.clip.scorer import ClipScorer, Work
 from curate.run.schema import UserError
@@ -54,6 +58,7 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
     name = f"{LOCAL}{local_folder(config)}" if local else config.name
     if not local:
         check_tag(config)
+        check_available(config)
     target, dtype = torch.device(device(config)), precision(config)
     model, preprocess = _load(config, name, target, dtype)
     scorer = ClipScorer(
@@ -83,14 +88,21 @@ def _load(config: ClipConfig, name: str, target: torch.device, dtype: str) -> tu
 
     if dtype == "fp32":
         torch.backends.cudnn.allow_tf32 = False  # on by default; it has 10 bits of mantissa
-    tag = None if config.name.startswith(LOCAL) else config.pretrained
+    file = weights_file(config)
+    tag = None if config.name.startswith(LOCAL) else str(file or config.pretrained)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=tag, device=target, precision=dtype
+            name, pretrained=tag, device=target, precision=dtype, weights_only=True
         )
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, UnpicklingError, SafetensorError) as error:
+        if file is not None:
+            # Not torch's own words: they say how to run what a pickle holds.
+            raise UserError(
+                f"clip.pretrained={config.pretrained} does not hold the weights of {config.name}, or more than "
+                "tensors (OpenAI's own .pt files are programs and are not opened; take open_clip's copy of them, "
+                "clip.pretrained=openai)"
+            ) from error
         raise UserError(
-            f"clip.name={config.name}: the weights cannot be loaded ({error}). Without the hub, type "
-            "clip=custom clip.name=local-dir:FOLDER, or clip=starter for drawings"
+            f"clip.name={config.name}: the weights cannot be loaded ({error}). {WITHOUT_HUB}"
         ) from error
     return model.eval(), preprocess

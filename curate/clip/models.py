@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import version
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from curate.clip.config import ClipConfig
-from curate.run.files import sha256_of
+from curate.run.files import read_json, sha256_of
+from curate.run.foreign_code import refuse_code, refuse_pickles
 from curate.run.schema import UserError
 
 LOCAL = "local-dir:"
+# The first names that open_clip looks for in such a folder; beside others it might take a pickle.
+_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _PACKAGES = ("open_clip_torch", "torch", "timm", "transformers", "pillow")
 _PIXELS = "upright-by-header-srgb-on-white"  # how images are decoded, see measures.decode.decode
 
@@ -25,19 +29,10 @@ def check(config: ClipConfig) -> None:
 
     Raises:
         UserError: an unknown name, with near ones, or a name without ``clip.pretrained``.
-        FileNotFoundError: a ``local-dir:`` folder without a model in it.
+        FileNotFoundError: a ``local-dir:`` folder without a model in it, or a file that is not there.
     """
     if config.name.startswith(LOCAL):
-        folder = local_folder(config)
-        if not (folder / "open_clip_config.json").is_file():
-            raise FileNotFoundError(
-                f"clip.name={config.name} holds no open_clip_config.json (looked in {folder}); "
-                "type clip.name=local-dir:FOLDER, or clip=vit_b32_openai"
-            )
-        if not any(folder.glob("open_clip_*.safetensors")):
-            raise FileNotFoundError(
-                f"clip.name={config.name}: no open_clip_model.safetensors in {folder}"
-            )
+        _check_local(config)
         return
     names = _builtin_names()
     if config.name not in names:
@@ -49,8 +44,56 @@ def check(config: ClipConfig) -> None:
     if not config.pretrained:
         raise UserError(
             f"clip.name={config.name} without clip.pretrained has random weights; type "
-            "clip.pretrained=TAG, such as openai or laion2b_s34b_b79k"
+            "clip.pretrained=TAG, such as openai or laion2b_s34b_b79k, or clip.pretrained=FILE"
         )
+    weights_file(config)
+
+
+def _check_local(config: ClipConfig) -> None:
+    folder = local_folder(config)
+    option = f"clip.name={config.name}"
+    if config.pretrained:
+        raise UserError(
+            f"{option} brings its own weights; remove clip.pretrained={config.pretrained}"
+        )
+    if not (folder / "open_clip_config.json").is_file():
+        raise FileNotFoundError(
+            f"{option} holds no open_clip_config.json (looked in {folder}); "
+            "type clip.name=local-dir:FOLDER, or clip=vit_b32_openai"
+        )
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        refuse_pickles(folder, option)
+        raise FileNotFoundError(f"{option}: no {_WEIGHTS[0]} in {folder}")
+    for named in {folder, *_text_folders(folder)}:
+        refuse_code(named, option)
+
+
+def _text_folders(folder: Path) -> Iterator[Path]:
+    """Other folders that a model takes its text encoder or tokenizer from."""
+    text = (read_json(folder / "open_clip_config.json") or {}).get("model_cfg", {})
+    text = text.get("text_cfg", {}) if isinstance(text, dict) else {}
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        named = (
+            Path(str(text.get(key) or "").removeprefix(LOCAL)) if isinstance(text, dict) else Path()
+        )
+        if named.parts and named.is_dir():
+            yield named
+
+
+def weights_file(config: ClipConfig) -> Path | None:
+    """The file that ``clip.pretrained`` names, as open_clip takes one; None for a tag, or none.
+
+    Raises:
+        FileNotFoundError: it looks like a file and there is none.
+    """
+    if not config.pretrained or config.name.startswith(LOCAL):
+        return None
+    path = Path(config.pretrained).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt") or len(path.parts) > 1:
+        raise FileNotFoundError(f"clip.pretrained={config.pretrained}: no such file")
+    return None
 
 
 def check_tag(config: ClipConfig) -> None:
@@ -66,6 +109,8 @@ def check_tag(config: ClipConfig) -> None:
     """
     import open_clip
 
+    if weights_file(config) is not None:
+        return
     name, tag = config.name, config.pretrained or ""
     weights = open_clip.get_pretrained_cfg(name, tag)
     if not weights:
@@ -104,8 +149,8 @@ def fingerprint(config: ClipConfig, draft: bool = False) -> str:
 
     With ``draft`` JPEGs are decoded at a fraction of their size, see ``measures.decode.decode``.
 
-    A local model is identified by the hashes of its files; one of open_clip's by name, tag and the
-    release that says what the tag means. Preprocessing and tokenizer are part of either. The device is
+    A local model, and weights from a file, are identified by the hashes of the files; one of open_clip's by name,
+    tag and the release that says what the tag means. Preprocessing and tokenizer are part of either. The device is
     not: in fp32 a GPU's similarities differ in the last digits only.
     """
     if config.name.startswith(LOCAL):
@@ -114,7 +159,8 @@ def fingerprint(config: ClipConfig, draft: bool = False) -> str:
             file.name: _sha256(file) for file in files if file.is_file() and file.suffix != ".md"
         }
     else:
-        model = [config.name, config.pretrained]
+        file = weights_file(config)
+        model = [config.name, config.pretrained if file is None else _sha256(file)]
     versions = {package: version(package) for package in _PACKAGES}
     pixels = f"{_PIXELS} drafted" if draft else _PIXELS
     known = json.dumps([model, precision(config), versions, pixels], sort_keys=True)

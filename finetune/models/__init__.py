@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.run.foreign_code import refuse_code, refuse_pickles
 from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
 
@@ -27,6 +28,8 @@ MODELS = {
         "tokenizer": "CLIPTokenizer",
     },
 }
+# Where the parts' classes come from; the last one is a folder of diffusers, of safety checkers.
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 # Parts that training does not use. Any other, such as a second text encoder, is a reason to refuse.
 UNUSED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 
@@ -53,18 +56,27 @@ def refuse_unsupported(config: ModelConfig) -> None:
     """Check a pipeline's parts without loading anything; a hub repository is checked when it is loaded.
 
     Raises:
-        UserError: there is no pipeline at ``model.path``, or it has parts that are not supported.
+        UserError: there is no pipeline at ``model.path``, it has parts that are not supported or run code of
+            their own, or weights that are pickles.
     """
-    index = Path(config.location()) / "model_index.json"
-    if index.is_file():
-        _module_name(config, _read(index))
+    folder = Path(config.location())
+    if not (folder / "model_index.json").is_file():
+        return
+    option = f"model.path={config.path}"
+    parts = MODELS[_module_name(config, _read(folder / "model_index.json"))]
+    refuse_code(folder, option)
+    for part, kind in parts.items():
+        if not kind.endswith("Tokenizer"):
+            refuse_pickles(folder / part, option)
 
 
 def _module(config: ModelConfig) -> Any:
+    refuse_unsupported(config)
     return import_module(_module_name(config, _index(config)))
 
 
 def _module_name(config: ModelConfig, index: dict[str, Any]) -> str:
+    _refuse_other_libraries(config, index)
     name = index.get("_class_name") or "pipeline of no named class"
     own_code = not isinstance(name, str)  # [file, class]: what it computes is not known
     parts = _parts(index)
@@ -80,6 +92,18 @@ def _module_name(config: ModelConfig, index: dict[str, Any]) -> str:
         f"supported: text-to-image pipelines like StableDiffusionPipeline, with {known} "
         "and no other parts. Type model.path=... with such a pipeline, or model=starter"
     )
+
+
+def _refuse_other_libraries(config: ModelConfig, index: dict[str, Any]) -> None:
+    """A part's entry is [library, class]: diffusers imports the library, whatever Python it names."""
+    for part, entry in index.items():
+        if isinstance(entry, list) and entry[:1] != [None] and entry[0] not in LIBRARIES:
+            if part.startswith("_"):
+                continue  # the pipeline's own class, which is refused below
+            raise UserError(
+                f"model.path={config.path}: model_index.json takes the part {part!r} from {entry[0]!r}, and parts "
+                f"are taken from {' and '.join(LIBRARIES[:2])} only. Models run no code of their own here"
+            )
 
 
 def _parts(index: dict[str, Any]) -> dict[str, str]:

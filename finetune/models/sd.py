@@ -129,6 +129,8 @@ def load_pipeline(config: ModelConfig) -> StableDiffusionPipeline:
             revision=config.revision,
             variant=config.variant,
             dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
             safety_checker=None,
             requires_safety_checker=False,
         )

@@ -150,3 +150,34 @@ def test_the_fingerprint_stays_that_of_the_base_model(pipeline_dir, tmp_path, ra
     assert (model.fingerprint(), model.encoder_fingerprint()) == before
     fresh = load_model(config)
     assert (fresh.fingerprint(), fresh.encoder_fingerprint()) == before
+
+
+def test_a_part_from_another_library_is_not_imported(named, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("raise SystemExit('foreign code ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for part in ("unet", "scheduler"):
+        config = named("StableDiffusionPipeline", **{part: ["evil", "UNet2DConditionModel"]})
+        for refuse in (refuse_unsupported, load_model):
+            with pytest.raises(UserError, match=rf"the part '{part}' from 'evil'"):
+                refuse(config)
+
+
+def test_settings_that_run_code_are_refused(named):
+    config = named("StableDiffusionPipeline")
+    path = Path(config.path) / "text_encoder" / "config.json"
+    content = json.loads(path.read_bytes()) | {"auto_map": {"AutoModel": "evil.Model"}}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"text_encoder.config.json sets 'auto_map'"):
+        refuse_unsupported(config)
+
+
+def test_pickled_weights_are_refused_and_those_beside_safetensors_stay_shut(named):
+    config = named("StableDiffusionPipeline")
+    folder = Path(config.path) / "unet"
+    (folder / "diffusion_pytorch_model.bin").write_bytes(b"not read")
+    refuse_unsupported(config)
+    load_model(config)
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    for refuse in (refuse_unsupported, load_model):
+        with pytest.raises(UserError, match=r"safetensors"):
+            refuse(config)
