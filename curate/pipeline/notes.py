@@ -44,10 +44,10 @@ def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:
         return []
     other = "" if label(clip) == LAION_CLIP else ", such as clip=vit_b32_openai"
     return [
-        f"{clip.name} scores a pair above a shuffled one in {separation:.0%} of cases (with {pairs:,} pairs a "
-        f"guess may reach {least_separation(pairs):.0%}), so similarity is no reason to keep or drop a pair, and "
+        f"the CLIP {label(clip)} scores a pair above a shuffled one in {separation:.0%} of cases (guessing: 50%; below "
+        f"{least_separation(pairs):.0%} it tells nothing), so similarity is no reason to keep or drop a pair, and "
         f"{_what_the_cut_did(verdicts)}. Either this CLIP does not know such images (choose another{other}), or "
-        "the captions hardly differ, or they do not belong to the images: look at the report"
+        "the captions hardly differ, or they do not belong to the images: look at some pairs"
     ]
 
 

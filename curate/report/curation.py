@@ -15,6 +15,7 @@ from curate.report import (
     drop_rates,
     duplicates,
     funnel,
+    headline,
     licences,
     page,
     planted,
@@ -45,7 +46,7 @@ def write(
     title = f"Curation of {settings['run']['name']}"
     subtitle = (
         f"{figures['pairs_in']:,} pairs of {settings['dataset']['name']}, "
-        f"scored by {figures['clip_model']}"
+        f"scored by {figures['clip_model'].rpartition(' ')[0]}"
     )
     sections = _sections(curate_dir, settings, verdicts, figures, Pictures(load))
     write_text(curate_dir / "report.html", page.render(page.Page(title, subtitle, sections)))
@@ -59,7 +60,8 @@ def _sections(
     pictures: Pictures,
 ) -> list[Section]:
     ledger = verdicts.ledger
-    overview = _ledger(curate_dir) + funnel.section(verdicts, figures)
+    overview = headline.banner(verdicts, figures) + funnel.section(verdicts, figures)
+    overview += _ledger(curate_dir)
     found = [
         Section("Pairs kept and dropped", "funnel", overview),
         Section("Similarity and the cut", "similarity", similarity.section(verdicts, figures)),
@@ -86,7 +88,10 @@ def _ledger(curate_dir: Path) -> Markup:
         "Every number of pairs comes from a query: hover over the number, or open the list below its "
         "table. Without len( ) the query returns the pairs themselves. Load the ledger in Python first:"
     )
-    return page.paragraph(text, "note") + counts.loading(curate_dir)
+    return page.details(
+        "How to list the pairs behind a number",
+        page.paragraph(text, "note") + counts.loading(curate_dir),
+    )
 
 
 def _settings(settings: Mapping[str, Any]) -> Markup:

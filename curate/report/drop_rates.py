@@ -199,7 +199,7 @@ def _sentence(marked: list[DropRate], everything: DropRate) -> str:
 
 def _chart(found: list[DropRate], marked: list[DropRate]) -> Markup:
     everything, rest = found[0], found[1:] or found  # without buckets, all pairs are the only row
-    drawing, axes = page.subplots(7.5, 0.22 * len(rest) + 0.7)
+    drawing, axes = page.subplots(7.5, 0.32 * len(rest) + 0.9)
     for row, rate in enumerate(rest):
         low, high = wilson(rate.dropped.value, rate.checked.value)
         colour = page.VERMILLION if rate in marked else page.BLUE

@@ -92,15 +92,20 @@ def _largest(names: list[str], ledger: pd.DataFrame, pictures: Pictures) -> Mark
     return table + pictures.sheet(pd.concat(shown), _status)
 
 
+def leaks_are_listed(ledger: pd.DataFrame) -> bool:
+    """Whether there are few enough kept images to compare those of different splits."""
+    return ledger.loc[ledger["kept"], "key"].nunique() <= MOST_COMPARED
+
+
 def _leaks(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
     """The nearest pairs of kept images in different splits, next to each other."""
     kept = ledger[ledger["kept"]]
-    if (count := kept["key"].nunique()) > MOST_COMPARED:
+    if not leaks_are_listed(ledger):
         skipped = (
-            f"{count:,} kept images are too many to search for near copies across splits here; in Python, "
-            f"call leaks(ledger, {LEAK_BITS}) of curate.decide.split."
+            f"Not measured: near copies across splits, because {kept['key'].nunique():,} kept images are too many to "
+            f"compare here; in Python, call leaks(ledger, {LEAK_BITS}) of curate.decide.split."
         )
-        return page.paragraph(skipped, "note")
+        return page.paragraph(skipped, "warning")
     found = leaks(kept, LEAK_BITS)
     alike = f"are near copies (at most {LEAK_BITS} of 64 hash bits differ) or have the same URL"
     if found.empty:

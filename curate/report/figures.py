@@ -103,7 +103,7 @@ def describe_cut(cut: dict[str, Any]) -> str:
     """One sentence: the cut, the setting it comes from, and how many shuffled captions pass it."""
     if cut["similarity"] is None:
         return f"none ({cut['by']})"
-    where, rate = f"similarity >= {cut['similarity']:.4f} ({cut['by']})", cut["false_keep_rate"]
+    where, rate = f"similarity >= {cut['similarity']:.3g} ({cut['by']})", cut["false_keep_rate"]
     if rate is None:
         return f"{where}; no shuffled captions to compare it with"
     return f"{where}; {rate:.1%} of {cut['shuffled_pairs']:,} shuffled captions would pass"

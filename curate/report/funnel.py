@@ -20,7 +20,10 @@ def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
     """The notes, tiles, chart and tables."""
     groups = (("source", "By source"), ("source_split", "By the source's own split"))
     parts = [
-        *(page.paragraph(page.clean(note, 600), "warning") for note in figures["notes"]),
+        *(
+            page.paragraph(page.sentence(page.clean(note, 600)), "warning")
+            for note in figures["notes"]
+        ),
         _tiles(figures),
         page.figure(
             _chart(figures),
@@ -58,7 +61,7 @@ def _chart(figures: dict[str, Any]) -> Markup:
     names = ["pairs in", *(rule["rule"] for rule in rules)]
     left = [figures["pairs_in"], *(rule["left"] for rule in rules)]
     dropped = [0, *(rule["dropped"] for rule in rules)]
-    drawing, axes = page.subplots(7.5, 0.3 * len(names) + 0.6)
+    drawing, axes = page.subplots(7.5, 0.42 * len(names) + 0.9)
     names = [page.clean(name, 48).replace("$", r"\$") for name in names]  # not as mathematics
     axes.barh(names, left, color=page.BLUE, label="left")
     axes.barh(names, dropped, left=left, color=page.ORANGE, label="dropped by this rule")

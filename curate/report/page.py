@@ -30,6 +30,7 @@ BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW = (
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW)
 
 _ICONS = {"good": "✓", "warn": "!", "bad": "✕", "info": "i"}
+_SCALE = 0.8  # of a drawing's inches: pages fit drawings to their width, so its text stays legible on a phone
 _PLOT_STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -99,6 +100,15 @@ def clean(text: str, limit: int = 200) -> str:
         c for c in spaced if c == "\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def sentence(text: str) -> str:
+    """A message as a sentence: with a capital, and a full stop where it has no end.
+
+    >>> sentence("held out: 8 images"), sentence("Why?")
+    ('Held out: 8 images.', 'Why?')
+    """
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def quote(text: str, limit: int = 200) -> Markup:
@@ -212,7 +222,7 @@ def thumbnail(image: Image, px: int) -> str:
 
 
 def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:
-    """A figure of ``width`` × ``height`` inches in the reports' style, and its axes.
+    """A figure of the shape ``width`` × ``height`` in the reports' style, and its axes.
 
     Like ``matplotlib.pyplot.subplots`` but without pyplot's global state; ``options`` go to
     ``Figure.subplots``.
@@ -223,7 +233,7 @@ def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **opt
 
     style: dict[Any, Any] = {**_PLOT_STYLE, "axes.prop_cycle": cycler(color=PALETTE)}
     with mpl.rc_context(style):
-        drawing = Figure(figsize=(width, height), layout="constrained")
+        drawing = Figure(figsize=(_SCALE * width, _SCALE * height), layout="constrained")
         return drawing, drawing.subplots(rows, columns, **options)
 
 

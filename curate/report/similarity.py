@@ -146,7 +146,7 @@ def _rows(
 def _named(cut: float, verdicts: Verdicts) -> Markup:
     is_given = cut == verdicts.cut
     mark = Markup(" <b>this run</b>") if is_given else Markup("")
-    return Markup('<span class="whole">{}{}</span>').format(f"{cut:.4g}", mark)
+    return Markup('<span class="whole">{}{}</span>').format(f"{cut:.3g}", mark)
 
 
 def _wrong_kept(found: Mismatches, null: Null, cut: float, kept: int) -> list[str]:

@@ -17,7 +17,7 @@ from curate.measures.decode import UnreadableImage
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
 from curate.report import curation as report
-from curate.report import drop_rates, duplicates, figures, licences, similarity
+from curate.report import drop_rates, duplicates, figures, headline, licences, similarity
 from curate.report.pictures import Pictures
 from curate.run import ledger
 from curate.run.config import RunConfig
@@ -243,7 +243,7 @@ def test_near_copies_across_splits_are_shown(monkeypatch):
     )
     assert cells(shown)[4:6] == ["0", "yes"]  # mirrored
     monkeypatch.setattr(duplicates, "MOST_COMPARED", len(table) - 1)
-    assert "are too many to search" in duplicates.section(table, Pictures(picture))
+    assert "Not measured: near copies" in duplicates.section(table, Pictures(picture))
 
 
 def test_pairs_without_a_licence_count_as_unknown():
@@ -284,3 +284,33 @@ def test_wilson_gives_the_published_intervals():
     assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
     assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
     assert wilson(0, 0) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "by", "says"),
+    [
+        (0.35, "minimum=0.28", "fell to similarity"),
+        (0.19, "minimum=0.28", "fell to similarity, which does not know these pictures"),
+    ],
+)
+def test_the_headline_says_what_became_of_the_pairs(own, by, says):
+    made = make_verdicts()
+    scored = made.ledger["clip_similarity"].notna()
+    made.ledger.loc[scored, "clip_similarity"] = np.float32(own)
+    found = figures.summarise(replace(made, cut_by=by), [])
+    text = re.sub("<[^>]+>", " ", str(headline.banner(made, found)))
+    assert f"{found['kept']} of 400 pairs kept" in text
+    assert says in text
+    fallen = found["pairs_in"] - found["kept"]
+    assert sum(int(n) for n in re.findall(r"(\d+) (?:fell|are copies|have|could)", text)) == fallen
+
+
+def test_the_headline_says_what_was_not_measured(monkeypatch):
+    made = replace(make_verdicts(), null=Null(np.zeros(0, np.float32)))
+    found = figures.summarise(made, [])
+    assert "not measured: no captions to shuffle" in str(headline.banner(made, found))
+    assert "not looked for" not in str(headline.banner(made, found))
+    monkeypatch.setattr(duplicates, "MOST_COMPARED", 3)
+    assert "not looked for" in str(headline.banner(made, found))
+    unscored = replace(made, ledger=made.ledger.assign(clip_similarity=np.float32("nan")))
+    assert "Similarity was not measured" in str(headline.banner(unscored, found))
