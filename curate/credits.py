@@ -13,6 +13,7 @@ from urllib.parse import quote
 from curate.report import licence
 from curate.run import cli, folder, ledger
 from curate.run.files import write_text
+from curate.run.printable import one_line
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def main() -> None:
     else:
         write_text(arguments.output, text)
     if arguments.format == "csv" or arguments.output is not None:
-        counts = [f"{count} {name}" for name, count in licences(table).items()]
+        counts = [f"{count} {one_line(name)}" for name, count in licences(table).items()]
         print(f"{len(table)} pictures: {'; '.join(counts)}", file=sys.stderr)
 
 
@@ -76,12 +77,18 @@ def licences(table: pd.DataFrame) -> dict[str, int]:
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """A row for each picture."""
+    """A row for each picture; no cell is a formula to a spreadsheet."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(table.itertuples(index=False))
+    writer.writerows(map(_no_formula, row) for row in table.itertuples(index=False))
     return stream.getvalue()
+
+
+def _no_formula(text: str) -> str:
+    """Text that a spreadsheet would compute, after an apostrophe; hidden characters as escapes."""
+    shown = one_line(text)
+    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -109,7 +116,7 @@ def _cell(text: str) -> str:
     """Text of foreign data without markup; an address as a link."""
     if text.startswith(("http://", "https://")):
         return f"<{quote(text, safe=_IN_ADDRESSES)}>"
-    return " ".join(_MARKUP.sub(r"\\\1", text).split())
+    return one_line(" ".join(_MARKUP.sub(r"\\\1", text).split()))
 
 
 if __name__ == "__main__":

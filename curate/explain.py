@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.run import cli, folder, ledger
 from curate.run.files import read_json
+from curate.run.printable import one_line
 from curate.run.removals import REASON
 from curate.run.schema import UserError
 
@@ -90,7 +91,7 @@ def _story(
     first = rows.iloc[0]
     kept = int(rows["kept"].sum())
     verdict = f"kept with {kept} of {len(rows)} captions" if kept else first["status"]
-    yield f"{first['key']} from {first['source']}: {verdict}"
+    yield one_line(f"{first['key']} from {first['source']}: {verdict}")
     if first["width"]:
         yield _line("picture", f"{first['width']} x {first['height']} px, {first['format']}")
     yield _line("file", f"{first['bytes']} bytes, sha256 {first['sha256'] or 'unknown'}")
@@ -108,7 +109,7 @@ def _story(
 
 
 def _line(label: str, text: str) -> str:
-    return f"  {label:<{_WIDTH}} {text}"
+    return f"  {one_line(label):<{_WIDTH}} {one_line(text)}"
 
 
 def _plain(value: Any) -> str:

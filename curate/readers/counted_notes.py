@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from curate.run.printable import one_line
+
 
 class CountedNotes:
     """Keeps a source's list of notes up to date during one pass; make a new one for each pass.
@@ -25,4 +27,4 @@ class CountedNotes:
             self._notes.append("")
         so_far, first = self._found.get(what, (0, example))
         self._found[what] = (so_far + count, first)
-        self._notes[self._places[what]] = f"{what}: {so_far + count}, such as {first}"
+        self._notes[self._places[what]] = f"{what}: {so_far + count}, such as {one_line(first)}"

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import io
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+
+from curate.run.printable import is_hidden
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,11 +95,7 @@ def clean(text: str, limit: int = 200) -> str:
     'abc…'
     """
     spaced = " ".join(text.split())
-    # Cc: controls; Cf: bidi overrides and other invisible marks (except the joiner inside emoji);
-    # Cs: lone surrogates, which UTF-8 cannot encode.
-    shown = "".join(
-        c for c in spaced if c == "\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
-    )
+    shown = "".join(c for c in spaced if not is_hidden(c))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from curate.run import experiment
 from curate.run.help import help_of
 from curate.run.overrides import explain, is_multirun, key_of, prepare, remember, typed
+from curate.run.printable import printable, printable_output
 from curate.run.schema import UserError
 
 EXIT_GATE_FAILED = 1
@@ -61,7 +62,7 @@ def run(main: Callable[[], Any], section: str = "") -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with 1
-    with exit_codes():
+    with printable_output(), exit_codes():
         if section and {"-h", "--help"} & {*sys.argv[1:]}:
             print(help_of(section))
             return
@@ -128,7 +129,7 @@ def explain_refusal(error: OSError) -> str:
 
 
 def _leave(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)
 
 

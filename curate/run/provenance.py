@@ -109,7 +109,15 @@ def _revision() -> str | None:
     """The commit that this file is from, "+" behind it where files differ; None outside a checkout."""
     try:
         return subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            [
+                "git",
+                "--no-optional-locks",
+                "describe",
+                "--always",
+                "--abbrev=40",
+                "--dirty=+",
+                "--exclude=*",
+            ],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,

@@ -32,7 +32,17 @@ def test_csv_survives_commas_and_quotes(finished):
     change(finished, "k02", author='Ann, "A"\nB', license="CC BY", licence="")
     rows = list(csv.DictReader(io.StringIO(as_csv(credited(finished)))))
     assert len(rows) == 21
-    assert rows[2] | {"key": "k02", "licence": "CC BY", "author": 'Ann, "A"\nB'} == rows[2]
+    assert rows[2] | {"key": "k02", "licence": "CC BY", "author": 'Ann, "A"\\nB'} == rows[2]
+
+
+def test_no_cell_is_a_formula_to_a_spreadsheet(finished):
+    for author in ("=HYPERLINK(1)", "+1", "-1", "@x", " =1", "\t=1"):
+        change(finished, "k02", author=author)
+        rows = list(csv.DictReader(io.StringIO(as_csv(credited(finished)))))
+        assert rows[2]["author"].startswith("'") or rows[2]["author"].startswith("\\t")
+    change(finished, "k02", author="a\x1b[2Jb\u202ec")
+    assert "a\\x1b[2Jb\\u202ec" in as_csv(credited(finished))
+    assert "\x1b" not in as_markdown(credited(finished))
 
 
 def test_markdown_shows_hostile_words_as_words(finished):

@@ -27,7 +27,7 @@ class Elements(HTMLParser):
 
 
 def drawing(label: str = "val") -> Markup:
-    figure, axes = page.subplots(4, 2)
+    figure, axes = page.subplots(8, 4)
     axes.plot([0, 1, 2], [1, 0, 5], label=label)
     axes.set_xlim(0, 1)  # the line is clipped, which gives the SVG a clip path with an id
     axes.legend()
