@@ -7,6 +7,7 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
+from curate.measures import libtiff
 from curate.measures.colour import to_rgb
 from curate.measures.unreadable import UnreadableImage
 
@@ -79,6 +80,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise UnreadableImage("empty file")
+    libtiff.silence()
     try:
         image = Image.open(io.BytesIO(data))
     except Exception as error:  # as in decode
