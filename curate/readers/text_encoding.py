@@ -2,7 +2,7 @@
 
 Few bytes say little of their encoding, so that texts which are neither marked nor UTF-8 are judged together.
 What could be read in two ways, or in none, is refused: its text has U+FFFD for each byte that has no meaning,
-and the rule ``garbled_caption`` drops such captions.
+and the rule ``caption_garbled`` drops such captions.
 """
 
 from __future__ import annotations
