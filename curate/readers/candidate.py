@@ -12,7 +12,7 @@ MAX_KEY_CHARACTERS = 95  # USTAR names end at 100, the extension included
 
 _FEW_DIGITS, _MANY_DIGITS = 8, 16  # of a name's hash
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def key_of(name: str) -> str:
 
 
 def clean_caption(text: str) -> str:
-    """One line without control characters; runs of white space become one space.
+    """One line without control characters and byte order marks; runs of white space become one space.
 
     >>> clean_caption(" a cat\\non a  mat ")
     'a cat on a mat'

@@ -11,11 +11,12 @@ from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableI
 IMAGE_SUFFIXES = tuple(
     f".{name}"
     for name in (
-        *("jpg", "jpeg", "jpe", "png", "webp", "bmp", "dib", "gif", "tif", "tiff"),
-        *("avif", "jp2", "j2k", "ppm", "pgm", "tga"),
+        *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"),
+        *("avif", "heic", "heif", "jp2", "j2k", "ppm", "pgm", "tga"),
     )
 )
 CAPTION_SUFFIXES = (".txt", ".caption")
+ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 
 
 def raise_error(error: OSError) -> None:
@@ -45,11 +46,6 @@ def files_below(root: Path) -> Iterator[Path]:
 def relative_files(root: Path) -> list[str]:
     """The paths of `files_below`, relative to ``root``."""
     return [path.relative_to(root).as_posix() for path in files_below(root)]
-
-
-def images_below(root: Path) -> list[str]:
-    """The paths of all images below ``root``, relative to it."""
-    return [name for name in relative_files(root) if name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def loader(root: Path) -> Callable[[str], bytes]:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from curate.run.schema import check
+
 _MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -106,6 +108,12 @@ def _fits(data: bytes, encoding: str) -> Decoded | None:
     own = max((confidence for confidence, text, _ in readings if text == read.text), default=0.0)
     rival = max((confidence for confidence, text, _ in readings if text != read.text), default=0.0)
     return None if rival > own * _CONTRADICTION else read
+
+
+def check_encoding(name: str | None) -> None:
+    """Refuse a ``dataset.encoding`` that Python does not know."""
+    sound = name is None or is_encoding(name)
+    check(sound, "dataset.encoding", name, "null or an encoding, such as cp1252")
 
 
 def is_encoding(name: str) -> bool:
