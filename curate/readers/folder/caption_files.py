@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curate.readers.candidate import clean_caption
+from curate.readers.candidate import first_line
 from curate.readers.columns import encodable
 from curate.readers.file_signature import HEAD_BYTES, is_picture
 from curate.readers.files import (
@@ -24,14 +23,6 @@ from curate.readers.text_encoding import TextDecoder
 
 Row = tuple[str, tuple[str, ...], dict[str, Any]]
 """An image: its path below the root, its captions, further columns of the ledger."""
-
-_LINE_END = re.compile(r"\r\n?|\n")
-
-
-def first_line(text: str) -> tuple[str, bool]:
-    """The first line of ``text`` that says something, clean, and whether a later one does; "" if none does."""
-    lines = [line for line in map(clean_caption, _LINE_END.split(text)) if line]
-    return (lines[0] if lines else ""), len(lines) > 1
 
 
 @dataclass
