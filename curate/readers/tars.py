@@ -87,27 +87,28 @@ def _adjacent(path: Path) -> Iterator[tuple[str, Members]]:
     length = path.stat().st_size
     for name, offset, size in _files(path):
         new, extension = _split(name)
-        if not extension:
+        if not extension and new != key:
             bare = (new, (offset, size))
             continue
         if new != key:
             if key:
-                yield key, _with_bare(key, members, bare)
-            key, members = new, {}
+                yield key, _sample(members)
+            key, members = new, {"": bare[1]} if bare[0] == new else {}
         if offset + size > length:
             raise BrokenTar(f"cut off within {name}")
         if extension in members:
             raise UserError(f"{path}: {name} occurs twice; two samples share the key {key!r}")
         members[extension] = (offset, size)
     if key:
-        yield key, _with_bare(key, members, bare)
+        yield key, _sample(members)
 
 
-def _with_bare(key: str, members: Members, bare: tuple[str, tuple[int, int]]) -> Members:
-    """``members`` with the one without an extension, if its name is their key and it may be their picture."""
+def _sample(members: Members) -> Members:
+    """``members``; the one without an extension only if it may be their picture."""
     kinds = {f".{extension}" for extension in members}
-    may_be = not kinds.isdisjoint(_TEXT_SUFFIXES) and kinds.isdisjoint(IMAGE_SUFFIXES)
-    return members | {"": bare[1]} if bare[0] == key and may_be else members
+    if kinds.isdisjoint(IMAGE_SUFFIXES) and not kinds.isdisjoint(_TEXT_SUFFIXES):
+        return members
+    return {extension: place for extension, place in members.items() if extension}
 
 
 def _is_whole(members: Members) -> bool:

@@ -21,6 +21,7 @@ from curate.readers.files import version_of
 from curate.readers.shards.paths import stem_of
 from curate.readers.tars import check_tar
 from curate.run.files import atomic_write
+from curate.run.schema import UserError
 
 _OPEN: dict[str, Any] = {
     "compressed by gzip": gzip.open,
@@ -35,13 +36,13 @@ class PlainTars:
     """The shards of a data set by name; a compressed one is unpacked once, when it is first asked for."""
 
     def __init__(self, shards: Mapping[str, Path], folder: Path) -> None:
-        """Keep copies below ``folder``.
+        """Keep copies below ``folder``, hidden, so that no data set takes them for its own shards.
 
         Raises:
             UserError: a file is neither a tar nor a compressed one; says which, and what it is.
         """
         self._shards = shards
-        self._folder = folder
+        self._folder = folder / ".plain"
         self._compressed = {name for name, path in shards.items() if not _is_plain(path)}
         self._lock = Lock()  # pictures are loaded by several threads
 
@@ -91,6 +92,8 @@ def _is_plain(path: Path) -> bool:
     head = io.BytesIO()
     with _OPEN[kind](path, "rb") as stream:
         _copy(stream, head, tarfile.BLOCKSIZE)
+    if not head.getvalue():
+        raise UserError(f"{path} is {kind}, and nothing of it can be unpacked; download it again")
     check_tar(path, head.getvalue())
     return False
 
@@ -117,10 +120,10 @@ def _unpacked(path: Path, copy: Path) -> Path:
     return cut
 
 
-def _copy(stream: IO[bytes], copied: IO[bytes], size: int | None = None) -> bool:
+def _copy(stream: io.BufferedIOBase, copied: IO[bytes], size: int | None = None) -> bool:
     """Copy ``size`` bytes, or all, up to any damage; False if there is some."""
     try:
-        while size != 0 and (block := stream.read(size or _BLOCK)):
+        while size != 0 and (block := stream.read1(size or _BLOCK)):
             copied.write(block)
             size = size and size - len(block)
     except (EOFError, zlib.error, lzma.LZMAError):
