@@ -16,7 +16,8 @@ IMAGE_SUFFIXES = tuple(
     )
 )
 CAPTION_SUFFIXES = (".txt", ".caption")
-ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar", ".tar.zst", *TAR_SUFFIXES)
 
 
 def raise_error(error: OSError) -> None:
@@ -46,6 +47,17 @@ def files_below(root: Path) -> Iterator[Path]:
 def relative_files(root: Path) -> list[str]:
     """The paths of `files_below`, relative to ``root``."""
     return [path.relative_to(root).as_posix() for path in files_below(root)]
+
+
+UNREAD_ARCHIVES = "archives, whose content is not read (unpack them if they hold images)"
+
+
+def unread_archives(folder: Path) -> list[str]:
+    """A note on the archives that lie in ``folder`` itself, except plain tars, if there are some."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    archives = [name for name in names if name.lower().endswith(ARCHIVE_SUFFIXES)]
+    found = [name for name in archives if not name.endswith(".tar")]
+    return [f"{UNREAD_ARCHIVES}: {len(found)}, such as {found[0]}"] if found else []
 
 
 def loader(root: Path) -> Callable[[str], bytes]:

@@ -15,6 +15,7 @@ from curate.readers.files import (
     ARCHIVE_SUFFIXES,
     CAPTION_SUFFIXES,
     IMAGE_SUFFIXES,
+    UNREAD_ARCHIVES,
     visible_folders,
 )
 from curate.readers.folder.spelling import meet
@@ -123,7 +124,7 @@ def read(
     found = {
         "caption files without an image": without,
         f"files of other types ({types})": others,
-        "archives, whose content is not read (unpack them if they hold images)": archives,
+        UNREAD_ARCHIVES: archives,
         **remarks,
         "links to folders, which are not followed": links,
     }

@@ -11,6 +11,7 @@ from curate.readers.files import (
     ARCHIVE_SUFFIXES,
     CAPTION_SUFFIXES,
     IMAGE_SUFFIXES,
+    UNREAD_ARCHIVES,
     files_below,
     is_file,
     loader,
@@ -123,7 +124,7 @@ def _from_table(root: Path, path: Path, encoding: str | None) -> tuple[list[Row]
             if name.lower().endswith(CAPTION_SUFFIXES)
             or (name in metadata.NAMES and name != path.name)
         },
-        "archives, whose content is not read (unpack them if they hold images)": archives - named,
+        UNREAD_ARCHIVES: archives - named,
     }
     placed = [((below / name).as_posix(), captions, columns) for name, captions, columns in rows]
     return placed, table.notes + [

@@ -8,10 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from curate.readers.files import files_below
+from curate.readers.files import TAR_SUFFIXES, files_below
 from curate.run.schema import UserError
-
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 _PATTERN = re.compile(r"[*?\[{]")
 
@@ -90,7 +88,7 @@ def _ranges(item: str) -> list[str]:
 
 def _tars_below(folder: Path) -> list[Path]:
     files = sorted(files_below(folder))
-    tars = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    tars = [path for path in files if path.name.lower().endswith(TAR_SUFFIXES)]
     if not tars:
         kinds = Counter("".join(path.suffixes[-2:]) or "none" for path in files).most_common(5)
         found = ", ".join(kind for kind, _ in kinds) or "nothing"
@@ -101,7 +99,7 @@ def _tars_below(folder: Path) -> list[Path]:
 def stem_of(path: Path) -> Path:
     """The path without the suffix of a tar; without its last suffix if that is another."""
     suffix = next(
-        (suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), path.suffix
+        (suffix for suffix in TAR_SUFFIXES if path.name.lower().endswith(suffix)), path.suffix
     )
     return path.with_name(
         path.name.removesuffix(path.name[-len(suffix) :]) if suffix else path.name
