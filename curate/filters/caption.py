@@ -11,6 +11,8 @@ from curate.filters.checks import check_range
 from curate.filters.rule import Rule, within
 from curate.run.schema import PATH, check
 
+_GARBLED = "caption_garbled: holds U+FFFD in place of bytes that are no text"
+
 
 @dataclass
 class CaptionFilterConfig:
@@ -29,6 +31,7 @@ class CaptionFilterConfig:
         repetition_words: n of these n-grams.
         blocklist: words and phrases to drop, matched as whole words: a list, or the path of a file
             with one on each line.
+        garbled: keep or drop captions with U+FFFD, which stands for bytes that are no text.
         contacts: keep or drop captions with a URL, an e-mail address or a telephone number.
         max_occurrences: pairs with exactly this caption among those that earlier rules kept.
     """
@@ -46,6 +49,7 @@ class CaptionFilterConfig:
     blocklist: Any = field(
         default=None, metadata=PATH
     )  # list[str] | str | None, a union that OmegaConf cannot type
+    garbled: str = "drop"
     contacts: str = "keep"
     max_occurrences: int | None = None
 
@@ -66,7 +70,9 @@ class CaptionFilterConfig:
         words = self.blocklist
         valid = words is None or isinstance(words, str) or _are_strings(words)
         check(valid, f"{key}.blocklist", words, "null, a file, or a list of words (numbers quoted)")
-        check(self.contacts in ("keep", "drop"), f"{key}.contacts", self.contacts, "keep, drop")
+        for name in ("garbled", "contacts"):
+            choice = getattr(self, name)
+            check(choice in ("keep", "drop"), f"{key}.{name}", choice, "keep, drop")
 
 
 def rules(config: CaptionFilterConfig) -> list[Rule]:
@@ -82,6 +88,11 @@ def rules(config: CaptionFilterConfig) -> list[Rule]:
     characters = partial(measures.character_repetition, n=config.repetition_characters)
     words = partial(measures.word_repetition, n=config.repetition_words)
     found = [
+        *(
+            [Rule("caption_garbled", _GARBLED, measures.is_garbled)]
+            if config.garbled == "drop"
+            else []
+        ),
         *within(
             "caption_characters", measures.characters, config.min_characters, config.max_characters
         ),

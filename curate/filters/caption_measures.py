@@ -53,6 +53,11 @@ def occurrences(pairs: pd.DataFrame) -> pd.Series:
     return pd.Series(np.bincount(codes)[codes], index=pairs.index, dtype="int64")
 
 
+def is_garbled(pairs: pd.DataFrame) -> pd.Series:
+    """Mask: captions with U+FFFD."""
+    return _series(pairs, pc.match_substring(_captions(pairs), "\ufffd"))
+
+
 def has_listed_word(pairs: pd.DataFrame, words: list[str]) -> pd.Series:
     """Mask: captions that contain one of ``words``, see ``blocklist.matches``."""
     return pd.Series(blocklist.matches(_captions(pairs), words), index=pairs.index)

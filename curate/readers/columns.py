@@ -39,7 +39,7 @@ def flat(record: Mapping[str, Any], leave: Collection[str] = ()) -> dict[str, An
     """
     columns = {}
     for name, value in record.items():
-        if name in leave or is_missing(value) or isinstance(value, bytes):
+        if name in leave or is_missing(value) or holds_bytes(value):
             continue
         column = column_name(str(name))
         while column != name and column in record:  # from an earlier curation: key and source_key
@@ -74,6 +74,15 @@ def is_missing(value: Any) -> bool:
 def encodable(text: str) -> str:
     """``text`` with ``?`` for lone surrogates, which JSON can express and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()
+
+
+def holds_bytes(value: Any) -> bool:
+    """Whether a value is bytes, or has some inside, as a stored picture ``{"bytes", "path"}`` has."""
+    if isinstance(value, Mapping):
+        return any(map(holds_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(holds_bytes, value))
+    return isinstance(value, bytes)
 
 
 def plain(value: Any) -> str | int | float | bool:

@@ -20,7 +20,18 @@ _SIGNATURES = {
     b"\xfe\xff": "text in UTF-16",
     b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` downloads the file itself",
 }
+_PICTURES = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
+    *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),  # JPEG 2000
+)
+_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")  # of AVIF and HEIF
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<error")
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether the file that begins with ``head``, 12 bytes or more, is a picture of a common type with a signature."""
+    riff = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    return head.startswith(_PICTURES) or riff or (head[4:8] == b"ftyp" and head[8:12] in _BRANDS)
 
 
 def identify(head: bytes) -> str:

@@ -11,11 +11,13 @@ from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableI
 IMAGE_SUFFIXES = tuple(
     f".{name}"
     for name in (
-        *("jpg", "jpeg", "jpe", "png", "webp", "bmp", "dib", "gif", "tif", "tiff"),
-        *("avif", "jp2", "j2k", "ppm", "pgm", "tga"),
+        *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"),
+        *("avif", "heic", "heif", "jp2", "j2k", "ppm", "pgm", "tga"),
     )
 )
 CAPTION_SUFFIXES = (".txt", ".caption")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar", ".tar.zst", *TAR_SUFFIXES)
 
 
 def raise_error(error: OSError) -> None:
@@ -47,9 +49,15 @@ def relative_files(root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in files_below(root)]
 
 
-def images_below(root: Path) -> list[str]:
-    """The paths of all images below ``root``, relative to it."""
-    return [name for name in relative_files(root) if name.lower().endswith(IMAGE_SUFFIXES)]
+UNREAD_ARCHIVES = "archives, whose content is not read (unpack them if they hold images)"
+
+
+def unread_archives(folder: Path) -> list[str]:
+    """A note on the archives that lie in ``folder`` itself, except plain tars, if there are some."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    archives = [name for name in names if name.lower().endswith(ARCHIVE_SUFFIXES)]
+    found = [name for name in archives if not name.endswith(".tar")]
+    return [f"{UNREAD_ARCHIVES}: {len(found)}, such as {found[0]}"] if found else []
 
 
 def loader(root: Path) -> Callable[[str], bytes]:

@@ -1,10 +1,15 @@
-"""Index WebDataset tars: the offset and size of each sample's members, read from the headers alone."""
+"""Index WebDataset tars: the offset and size of each sample's members, read from the headers alone.
+
+Hard and symbolic links to a member of the same tar have that member's bytes. A picture that is another link has
+the size ``LINK``: nothing outside the tar is ever read.
+"""
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -13,32 +18,40 @@ from curate.readers.file_signature import identify
 from curate.readers.files import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 from curate.run.schema import UserError
 
+LINK = -1
+"""The size of a member that is a link out of its tar, or to nothing."""
+
 _TEXT_SUFFIXES = (*CAPTION_SUFFIXES, ".json")
+_LINKED = "a link in a tar, to a file that is not in it"
 
 Members = dict[str, tuple[int, int]]
-"""Extension of each member, without the first dot and in lower case, to its (offset, size) in bytes."""
+"""Extension of each member, without the first dot and in lower case, to its (offset, size) in bytes.
+
+The member without an extension has "", and is there only beside a text and without a picture's extension.
+"""
 
 
 class BrokenTar(Exception):
     """A tar is cut off or damaged; all complete samples before the damage were given."""
 
 
-def check_tar(path: Path) -> None:
-    """Check a file's first block.
+def check_tar(path: Path, head: bytes | None = None) -> None:
+    """Check a file's first block, or ``head``, that of its content once it is unpacked.
 
     Raises:
         UserError: it is not a tar; says what it is.
         FileNotFoundError: it is missing.
     """
-    with path.open("rb") as stream:
-        head = stream.read(tarfile.BLOCKSIZE)
+    if head is None:
+        with path.open("rb") as stream:
+            head = stream.read(tarfile.BLOCKSIZE)
     if head and not head.strip(b"\0"):  # zeros alone are an empty tar
         return
     if not _is_header(head):
         what = identify(head)
         advice = "replace it or leave it out"
         if what.startswith("compressed"):
-            advice = "unpack it (gunzip, unxz, ...), random access needs a plain tar"
+            advice = "unpack it (gunzip, unxz, unzstd, ...)"
         raise UserError(f"{path} is {what or 'not a tar'}; {advice}")
 
 
@@ -46,8 +59,8 @@ def iter_samples(path: Path) -> Iterator[tuple[str, Members]]:
     """The samples of one tar in its order, read from its headers alone.
 
     As in webdataset, a key includes the folder and ends at the first dot of the base name:
-    ``a.b/c.d.jpg`` has the key ``a.b/c`` and the extension ``d.jpg``. Members that are hidden, named
-    ``__*__``, without an extension or not plain files belong to no sample. A key may occur twice if
+    ``a.b/c.d.jpg`` has the key ``a.b/c`` and the extension ``d.jpg``. Members that are hidden or named
+    ``__*__`` belong to no sample, nor do devices. A key may occur twice if
     both samples are complete, as after ``tar --concatenate``; webdataset also reads two samples then.
     Of tars joined with ``cat`` all are read.
 
@@ -69,24 +82,33 @@ def iter_samples(path: Path) -> Iterator[tuple[str, Members]]:
 
 
 def _adjacent(path: Path) -> Iterator[tuple[str, Members]]:
-    """Runs of neighbouring members with the same key."""
-    key, members = "", Members()
+    """Runs of neighbouring members with the same key; one without an extension ends no run."""
+    key, members, bare = "", Members(), ("", (0, 0))
     length = path.stat().st_size
     for name, offset, size in _files(path):
         new, extension = _split(name)
-        if not extension:
+        if not extension and new != key:
+            bare = (new, (offset, size))
             continue
         if new != key:
             if key:
-                yield key, members
-            key, members = new, {}
+                yield key, _sample(members)
+            key, members = new, {"": bare[1]} if bare[0] == new else {}
         if offset + size > length:
             raise BrokenTar(f"cut off within {name}")
         if extension in members:
             raise UserError(f"{path}: {name} occurs twice; two samples share the key {key!r}")
         members[extension] = (offset, size)
     if key:
-        yield key, members
+        yield key, _sample(members)
+
+
+def _sample(members: Members) -> Members:
+    """``members``; the one without an extension only if it may be their picture."""
+    kinds = {f".{extension}" for extension in members}
+    if kinds.isdisjoint(IMAGE_SUFFIXES) and not kinds.isdisjoint(_TEXT_SUFFIXES):
+        return members
+    return {extension: place for extension, place in members.items() if extension}
 
 
 def _is_whole(members: Members) -> bool:
@@ -96,7 +118,7 @@ def _is_whole(members: Members) -> bool:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Key and extension of a member; the extension is "" if it belongs to no sample."""
+    """Key and extension of a member, which may have no extension; two "" if it belongs to no sample."""
     folder, _, base = f"/{name}".replace("/./", "/").rpartition("/")
     stem, _, extension = base.partition(".")
     if not stem or (stem.startswith("__") and base.endswith("__")):
@@ -105,7 +127,40 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each plain file, from its header."""
+    """Name, offset and size of each plain file and link, from its header; links to texts outside are left out."""
+    places: dict[str, tuple[int, int]] | None = None
+    for member in _members(path):
+        if member.isreg():
+            yield member.name, member.offset_data, member.size
+            continue
+        if places is None:  # a second pass over the headers, of the few tars with links
+            places = _places(path)
+        offset, size = places.get(_target(member), (0, LINK))
+        if size != LINK or member.name.lower().endswith(IMAGE_SUFFIXES):
+            yield member.name, offset, size
+
+
+def _places(path: Path) -> dict[str, tuple[int, int]]:
+    """Offset and size of each plain file, and of each link to an earlier one; up to any damage."""
+    places: dict[str, tuple[int, int]] = {}
+    with suppress(BrokenTar):
+        for member in _members(path):
+            name = posixpath.normpath(member.name)
+            if member.isreg():
+                places[name] = (member.offset_data, member.size)
+            elif (target := _target(member)) in places:
+                places[name] = places[target]
+    return places
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """The member that a link means: a symbolic link's target is relative to its own folder."""
+    folder = posixpath.dirname(link.name) if link.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, link.linkname))
+
+
+def _members(path: Path) -> Iterator[tarfile.TarInfo]:
+    """The headers of plain files and links."""
     with path.open("rb") as stream:
         start: int | None = 0
         while start is not None:
@@ -115,8 +170,12 @@ def _files(path: Path) -> Iterator[tuple[str, int, int]]:
             with opened as tar:
                 while member := _next(tar):
                     tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  (it keeps all)
-                    if member.isreg() and not member.issparse():
-                        yield member.name, member.offset_data, member.size
+                    if (
+                        (member.isreg() and not member.issparse())
+                        or member.islnk()
+                        or member.issym()
+                    ):
+                        yield member
             start = _after_end(stream, tar.offset)
 
 
@@ -165,8 +224,10 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
     """The bytes of one member; safe in several threads.
 
     Raises:
-        UnreadableImage: the tar is missing, cannot be read, or is shorter than before.
+        UnreadableImage: the tar is missing, cannot be read, or is shorter than before; or the member is a link.
     """
+    if size == LINK:
+        raise UnreadableImage(_LINKED)
     try:
         with path.open("rb") as stream:
             stream.seek(offset)

@@ -9,6 +9,7 @@ from omegaconf import MISSING
 from curate.readers.config import DatasetConfig
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
+from curate.readers.text_encoding import check_encoding
 from curate.run.schema import PATH
 
 
@@ -18,9 +19,15 @@ class FolderConfig(DatasetConfig):
 
     Attributes:
         root: the folder; images are found in its subfolders, too.
+        encoding: of text that is neither UTF-8 nor marked, such as cp1252; null detects it.
     """
 
     root: str = field(default=MISSING, metadata=PATH)
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_encoding(self.encoding)
 
 
 @register_reader("folder", FolderConfig)

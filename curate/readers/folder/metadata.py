@@ -3,63 +3,86 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from curate.readers.columns import CAPTION_NAMES, captions_in, flat, is_missing
+from curate.readers.columns import CAPTION_NAMES, captions_in, encodable, flat, is_missing
 from curate.readers.csv_delimiter import detect_delimiter
-from curate.readers.files import IMAGE_SUFFIXES, images_below, local_name
+from curate.readers.files import IMAGE_SUFFIXES, local_name
 from curate.readers.folder.caption_files import Row
-from curate.readers.json_object import json_object
+from curate.readers.folder.spelling import meet
+from curate.readers.json_object import json_object, unique_fields
+from curate.readers.text_encoding import TextDecoder
 from curate.run.schema import UserError
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "metadata.json")
 FILE_COLUMNS = ("file_name", "file_names", "image_file_name", "image_file_names", "image_path")
 
 
-def read(table: Path) -> tuple[list[Row], list[str]]:
-    """The images that ``table`` names, and notes. Several records of one image give it several captions.
+@dataclass
+class Table:
+    """A metadata table, the files that it may name, and what was noted while it was read.
+
+    Attributes:
+        path: of the table.
+        files: the visible files of its folder and below, relative to it.
+        encoding: of a table that is not UTF-8; None detects it.
+        notes: complete after `read`.
+    """
+
+    path: Path
+    files: Collection[str]
+    encoding: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def read(table: Table) -> list[Row]:
+    """The images that ``table`` names. Several records of one image give it several captions.
 
     Raises:
         UserError: the table cannot be read, lacks a column, or names a file outside its folder.
     """
     try:
-        records = _RECORDS[table.suffix](table)
-    except PermissionError:
+        records = _RECORDS[table.path.suffix](table)
+    except (PermissionError, UserError):
         raise
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{table} is not UTF-8 ({error}); save it as UTF-8 (Excel: CSV UTF-8), or convert it, for "
-            "instance with: iconv -f WINDOWS-1252 -t UTF-8"
-        ) from error
     except (ValueError, RecursionError, OSError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read ({error}); repair it") from error
+        raise UserError(f"{table.path} cannot be read ({error}); repair it") from error
     if not records:
-        return [], []
+        return []
     names = list(dict.fromkeys(name for record in records for name in record))
     column = next((name for name in CAPTION_NAMES if name in names), None)
     file_column = _file_column(names)
     if file_column is None or column is None:
         raise UserError(
-            f"{table} needs the columns 'file_name' and one of {', '.join(CAPTION_NAMES)}; "
+            f"{table.path} needs the columns 'file_name' and one of {', '.join(CAPTION_NAMES)}; "
             f"it has: {', '.join(map(str, names))}"
         )
     return _joined(table, records, file_column, column)
 
 
 def _joined(
-    table: Path, records: list[dict[str, Any]], file_column: str, column: str
-) -> tuple[list[Row], list[str]]:
-    """One row for each image, however many records it has, and notes on what was not used."""
+    table: Table, records: list[dict[str, Any]], file_column: str, column: str
+) -> list[Row]:
+    """One row for each image, however many records it has."""
     names = dict.fromkeys(name for record in records for name in record)
     rest = [name for name in names if name not in (file_column, column)]
+    written = [
+        _file_names(table.path, number, record.get(file_column))
+        for number, record in enumerate(records, start=1)
+    ]
+    meant = _meant(table, [name for names in written for name in names])
     rows: dict[str, Row] = {}
     differing: set[str] = set()
     repeated: set[str] = set()
-    for number, record in enumerate(records, start=1):
+    for record, files in zip(records, written, strict=True):
         columns, new = _columns(record, rest), captions_in(record.get(column))
-        for name in _file_names(table, number, record.get(file_column)):
+        for name in (meant.get(file, file) for file in files):
             _, captions, first = rows.setdefault(name, (name, (), columns))
             rows[name] = (name, tuple(dict.fromkeys(captions + new)), first)
             if columns != first:
@@ -70,9 +93,42 @@ def _joined(
         f"images whose records differ in {', '.join(rest)}; the first record counts": differing,
         "images with a record that repeats an earlier one": repeated,
     }
-    return list(rows.values()), [
+    table.notes += [
         f"{what}: {len(which)}, such as {min(which)}" for what, which in found.items() if which
     ]
+    return list(rows.values())
+
+
+def _meant(table: Table, written: Iterable[str]) -> dict[str, str]:
+    """The file that each name means: see `meet`; else the only one that it means without the folder's own name."""
+    written = list(dict.fromkeys(written))
+    found = meet(written, table.files)
+    respelled = {name for name, file in found.items() if file != name}
+    short = {name: _without_folder(table.path, name) for name in written if name not in found}
+    times = Counter(short.values())
+    unique = {rest: name for name, rest in short.items() if rest and times[rest] == 1}
+    inside = meet(unique, set(table.files) - set(found.values())) if unique else {}
+    notes = {
+        "file names in another spelling than the file's": respelled,
+        f"file names that repeat the folder's own name, although they are relative to {table.path.name}": {
+            unique[rest] for rest in inside
+        },
+    }
+    table.notes += [
+        f"{what}: {len(names)}, such as {encodable(min(names))}"
+        for what, names in notes.items()
+        if names
+    ]
+    return found | {unique[rest]: file for rest, file in inside.items()}
+
+
+def _without_folder(table: Path, name: str) -> str:
+    """``name`` without the last parts of the folder's path, if it begins with them; else ""."""
+    folder, parts = table.parent.absolute().parts, PurePosixPath(name).parts
+    for count in range(1, min(len(folder), len(parts))):
+        if parts[:count] == folder[-count:]:
+            return PurePosixPath(*parts[count:]).as_posix()
+    return ""
 
 
 def _file_column(names: list[str]) -> str | None:
@@ -103,73 +159,106 @@ def _below(table: Path, number: int, path: Path) -> str:
     return PurePosixPath(path).as_posix()  # ./a.png becomes a.png
 
 
-def _from_csv(table: Path) -> list[dict[str, Any]]:
+def _text(table: Table) -> str:
+    """The table's text, with a note if its encoding was guessed.
+
+    Raises:
+        UserError: no encoding fits.
+    """
+    data = table.path.read_bytes()
+    found = TextDecoder(table.encoding, data.splitlines).decode(data)
+    if not found.encoding:
+        raise UserError(
+            f"{table.path} is not UTF-8, and it is not certain what it is; save it as UTF-8 (Excel: CSV "
+            "UTF-8), or type dataset.encoding=NAME, such as cp1252, shift_jis or gb18030"
+        )
+    if not table.encoding and not found.encoding.startswith("utf"):
+        table.notes.append(
+            f"{table.path.name} is not UTF-8 and was read as {found.encoding}; dataset.encoding=NAME names "
+            "another encoding"
+        )
+    return found.text
+
+
+def _refuse_twice(table: Table, columns: Iterable[str]) -> None:
+    twice = [name for name, times in Counter(columns).items() if name and times > 1]
+    if twice:
+        raise UserError(f"{table.path} has two columns of one name: {twice[0]}; rename one")
+
+
+def _from_csv(table: Table) -> list[dict[str, Any]]:
     """Fields stay text, so that "None", "NA" and "7" are captions; an empty field is a missing value."""
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        lines, delimiter = detect_delimiter(stream)
-        reader = csv.DictReader(lines, delimiter=delimiter)
-        records: list[dict[str, Any]] = []
-        for record in reader:
-            if None in record:
-                raise ValueError(
-                    f"line {reader.line_num} has more fields than the header; quote fields that contain a comma"
-                )
-            records.append({name: value or None for name, value in record.items()})
+    lines, delimiter = detect_delimiter(io.StringIO(_text(table), newline=""))
+    reader = csv.DictReader(lines, delimiter=delimiter)
+    _refuse_twice(table, reader.fieldnames or ())
+    records: list[dict[str, Any]] = []
+    for record in reader:
+        if None in record:
+            raise ValueError(
+                f"line {reader.line_num} has more fields than the header; quote fields that contain a comma"
+            )
+        records.append({name: value or None for name, value in record.items()})
     return records
 
 
-def _from_jsonl(table: Path) -> list[dict[str, Any]]:
+def _from_jsonl(table: Table) -> list[dict[str, Any]]:
     records = []
-    with table.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                records.append(json_object(line))
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from error
+    for number, line in enumerate(io.StringIO(_text(table)), start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(json_object(line, unique_fields))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
     return records
 
 
-def _from_parquet(table: Path) -> list[dict[str, Any]]:
+def _from_parquet(table: Table) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    return pq.read_table(table).to_pylist()
+    with pq.ParquetFile(table.path) as file:
+        _refuse_twice(table, file.schema_arrow.names)
+        return file.read().to_pylist()
 
 
-def _from_json(table: Path) -> list[dict[str, Any]]:
+def _from_json(table: Table) -> list[dict[str, Any]]:
     """kohya's ``{image_key: {caption, tags, ...}}``, or a list of records.
 
     An image key is a path with or without its suffix. As in kohya's scripts, the tags are appended
     to the caption after a comma, or are the caption where there is none.
     """
-    content = json.loads(table.read_text(encoding="utf-8-sig"))
+    content = json.loads(_text(table), object_pairs_hook=unique_fields)
     if isinstance(content, dict):
-        images = {name.rpartition(".")[0]: name for name in sorted(images_below(table.parent))}
-        below = f"{table.parent.absolute()}/"
-        keys = {key: local_name(table.parent, key).removeprefix(below) for key in content}
-        content = [_of_kohya(keys[key], record, images) for key, record in content.items()]
+        below = f"{table.path.parent.absolute()}/"
+        keys = {key: local_name(table.path.parent, key).removeprefix(below) for key in content}
+        images = _images_by_key(table, keys.values())
+        content = [_of_kohya(images[keys[key]], key, record) for key, record in content.items()]
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise ValueError("neither {image: {caption: ...}} nor a list of records")
     return content
 
 
-def _of_kohya(key: str, record: Any, images: dict[str, str]) -> dict[str, Any]:
+def _images_by_key(table: Table, keys: Iterable[str]) -> dict[str, str]:
+    """The image of each key without a suffix, if exactly one has this name; else the key."""
+    keys = list(keys)
+    images = [name for name in table.files if name.lower().endswith(IMAGE_SUFFIXES)]
+    times = Counter(name.rpartition(".")[0] for name in images)
+    stems = {stem: name for name in images if times[stem := name.rpartition(".")[0]] == 1}
+    found = meet([key for key in keys if not key.lower().endswith(IMAGE_SUFFIXES)], stems)
+    return {key: stems[found[key]] if key in found else key for key in keys}
+
+
+def _of_kohya(image: str, key: str, record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError(f"{key!r} is not followed by a record of caption and tags")
     tags = record.get("tags") or ""
     captions = captions_in(record.get("caption"))
     joined = [f"{caption}, {tags}" if tags else caption for caption in captions]
-    is_path = Path(key).suffix.lower() in IMAGE_SUFFIXES
     rest = {name: value for name, value in record.items() if name not in ("caption", "tags")}
-    return {
-        "file_name": key if is_path else images.get(key, key),
-        "caption": joined or tags or None,
-        **rest,
-    }
+    return {"file_name": image, "caption": joined or tags or None, **rest}
 
 
-_RECORDS = {
+_RECORDS: dict[str, Callable[[Table], list[dict[str, Any]]]] = {
     ".csv": _from_csv,
     ".jsonl": _from_jsonl,
     ".parquet": _from_parquet,

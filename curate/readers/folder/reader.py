@@ -8,9 +8,12 @@ from pathlib import Path
 from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import encodable
 from curate.readers.files import (
+    ARCHIVE_SUFFIXES,
     CAPTION_SUFFIXES,
     IMAGE_SUFFIXES,
+    UNREAD_ARCHIVES,
     files_below,
+    is_file,
     loader,
     relative_files,
     version_of,
@@ -25,7 +28,7 @@ def read(config: FolderConfig) -> Source:
     """List the images below ``config.root`` in the order of their paths, without hidden files.
 
     In a folder with a metadata table, and below it, only the images that the table names are read.
-    Elsewhere an image's caption is in the text file with the same stem.
+    Elsewhere an image's caption is in the text file with the same stem or name.
 
     Raises:
         FileNotFoundError: the root is not there.
@@ -37,7 +40,7 @@ def read(config: FolderConfig) -> Source:
             f"dataset.root={config.root} is not a folder; type dataset.root=FOLDER, where FOLDER holds "
             "images with .txt or .caption files beside them, or a metadata.csv, .jsonl, .parquet or .json"
         )
-    rows, notes = _rows_and_notes(root)
+    rows, notes = _rows_and_notes(root, config.encoding)
     if not rows:
         remedy = f"type dataset.root=FOLDER with a folder of pictures ({', '.join(IMAGE_SUFFIXES)})"
         raise UserError("; ".join([f"{root} holds no images", *notes, remedy]))
@@ -60,12 +63,12 @@ def read(config: FolderConfig) -> Source:
     return Source.of(candidates, loader(root), notes)
 
 
-def _rows_and_notes(root: Path) -> tuple[list[Row], list[str]]:
+def _rows_and_notes(root: Path, encoding: str | None) -> tuple[list[Row], list[str]]:
     """The images that tables name and those with caption files, and notes on what was not used."""
     tables = _tables(root)
-    rows, notes = caption_files.read(root, [table.parent for table in tables])
+    rows, notes = caption_files.read(root, [table.parent for table in tables], encoding)
     for table in tables:
-        named, remarks = _from_table(root, table)
+        named, remarks = _from_table(root, table, encoding)
         rows += named
         notes += remarks if named else [f"{table} names no images", *remarks]
     rows, garbled = _with_utf8_names(rows)
@@ -98,25 +101,33 @@ def _with_utf8_names(rows: list[Row]) -> tuple[list[Row], list[str]]:
     )
 
 
-def _from_table(root: Path, table: Path) -> tuple[list[Row], list[str]]:
-    """The images that ``table`` names, with paths below ``root``, and notes on files it replaces."""
-    below = table.parent.relative_to(root)
-    rows, notes = metadata.read(table)
-    found = relative_files(table.parent)
+def _from_table(root: Path, path: Path, encoding: str | None) -> tuple[list[Row], list[str]]:
+    """The images that the table at ``path`` names, with paths below ``root``, and notes on files it replaces."""
+    below = path.parent.relative_to(root)
+    found = relative_files(path.parent)
+    table = metadata.Table(path, found, encoding)
+    rows = metadata.read(table)
+    named = {name for name, _, _ in rows}
+    archives = {name for name in found if name.lower().endswith(ARCHIVE_SUFFIXES)}
+    if archives and named and not any(is_file(path.parent / name) for name in named):
+        raise UserError(
+            f"none of the {len(named)} images that {path} names is there, but {min(archives)} is: the images "
+            f"are probably still inside. Unpack it in {path.parent}, then type the same command again"
+        )
     unused = {
-        f"images not named in {table.name}": (
-            {name for name in found if name.lower().endswith(IMAGE_SUFFIXES)}
-            - {name for name, _, _ in rows}
+        f"images not named in {path.name}": (
+            {name for name in found if name.lower().endswith(IMAGE_SUFFIXES)} - named
         ),
-        f"caption files and tables not used because of {table.name}": {
+        f"caption files and tables not used because of {path.name}": {
             name
             for name in found
             if name.lower().endswith(CAPTION_SUFFIXES)
-            or (name in metadata.NAMES and name != table.name)
+            or (name in metadata.NAMES and name != path.name)
         },
+        UNREAD_ARCHIVES: archives - named,
     }
     placed = [((below / name).as_posix(), captions, columns) for name, captions, columns in rows]
-    return placed, notes + [
+    return placed, table.notes + [
         f"{what}: {len(names)}, such as {encodable((below / min(names)).as_posix())}"
         for what, names in unused.items()
         if names

@@ -31,7 +31,8 @@ _SAVED = ("state.json", "dataset_dict.json")  # of Dataset.save_to_disk, Dataset
 def read(config: HubConfig) -> Source:
     """Open the data set and find its image and caption columns.
 
-    Other columns go to the ledger, labels as their names; those with images, audio or video do not.
+    Other columns go to the ledger, labels as their names; those with images, audio, video or bytes do not,
+    of which a note tells.
 
     Raises:
         UserError: it cannot be opened, or the image or caption column is missing or ambiguous; lists
@@ -40,7 +41,9 @@ def read(config: HubConfig) -> Source:
     dataset, version = _open(config)
     reader = _RowReader(config, dataset)
     if _is_stream(dataset):
-        return stream_cache.source(config, version, lambda start: reader.rows(dataset.skip(start)))
+        return stream_cache.source(
+            config, version, lambda start: reader.rows(dataset.skip(start)), reader.notes
+        )
     return _random_access(config, dataset, version, reader)
 
 
@@ -62,7 +65,7 @@ def _random_access(config: HubConfig, dataset: Dataset, version: str, reader: _R
     def load(location: str) -> bytes:
         return bytes_of(images[int(location)][reader.image], reader.folders)
 
-    return Source(candidates, load, len(dataset))
+    return Source(candidates, load, len(dataset), reader.notes)
 
 
 class _RowReader:
@@ -76,8 +79,11 @@ class _RowReader:
         self.folders = folders_of(config.path)
         self.image = self._image_column(config)
         self.caption = self._caption_column(config)
-        media = [name for name, feature in features.items() if _is_media(feature)]
-        self.media = list(dict.fromkeys([self.image, *media]))
+        given = (self.image, self.caption.partition(".")[0])
+        left = [name for name, f in features.items() if name not in given and _is_media(f)]
+        self.media = [self.image, *left]
+        what = "columns of images, audio, video or bytes, left out"
+        self.notes = [f"{what}: {len(left)}, such as {left[0]}"] if left else []
 
     def encoded(self, dataset: Any) -> Any:
         """``dataset`` with images as stored, ``{"bytes", "path"}``, not decoded."""
@@ -149,9 +155,11 @@ def _type_of(feature: Any) -> str:
 
 
 def _is_media(feature: Any) -> bool:
-    """Whether a feature holds images, audio or video at any depth, which would be decoded when read."""
+    """Whether a feature holds images, audio, video or bytes at any depth."""
     if isinstance(feature, dict):
         return any(map(_is_media, feature.values()))
+    if getattr(feature, "dtype", None) in ("binary", "large_binary"):
+        return True
     return hasattr(feature, "decode_example") or _is_media_list(feature)
 
 

@@ -12,7 +12,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
@@ -37,13 +37,19 @@ _END = "end.json"
 _STREAM = "stream.json"
 
 
-def source(config: HubConfig, state: str, stream: Callable[[int], Iterator[Row]]) -> Source:
+def source(
+    config: HubConfig,
+    state: str,
+    stream: Callable[[int], Iterator[Row]],
+    remarks: Sequence[str] = (),
+) -> Source:
     """The samples of a stream, through the cache.
 
     Args:
         config: names the stream and the cache's folder.
         state: changes when the stream's content does; samples of different states are never mixed.
         stream: starts the stream at the sample with this number.
+        remarks: notes on the stream.
 
     Raises:
         UserError: the cache holds samples of another state, or, during a pass, the stream breaks off.
@@ -55,7 +61,7 @@ def source(config: HubConfig, state: str, stream: Callable[[int], Iterator[Row]]
 
     def candidates() -> Iterator[Candidate]:
         reader = ShardReader(
-            shards, CountedNotes(notes, [f"downloaded samples are kept in {folder}"])
+            shards, CountedNotes(notes, [*remarks, f"downloaded samples are kept in {folder}"])
         )
         for path in _tars(folder, state, stream):
             yield from reader.candidates(path.stem, path)

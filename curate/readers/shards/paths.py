@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from curate.readers.files import files_below
+from curate.readers.files import TAR_SUFFIXES, files_below
 from curate.run.schema import UserError
 
 _PATTERN = re.compile(r"[*?\[{]")
@@ -17,7 +17,7 @@ _PATTERN = re.compile(r"[*?\[{]")
 def expand(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     """The tars by name, in order, and a note on those of a brace range that are missing.
 
-    A name is the path without ``.tar``, relative to the given folder or to the part of a pattern
+    A name is the path without ``.tar``, ``.tar.gz`` or the like, relative to the given folder or to the part of a pattern
     before its first special character: it does not change when shards are added.
 
     Raises:
@@ -38,11 +38,11 @@ def expand(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
             )
         base = _base(item)
         for path in paths:
-            name = path.relative_to(base).with_suffix("").as_posix()
+            name = stem_of(path.relative_to(base)).as_posix()
             if shards.setdefault(name, path) != path:
                 raise UserError(
-                    f"{shards[name]} and {path} are both called {name}; use the folder above them, "
-                    "or a pattern such as 'dataset.path=\"data/*/*.tar\"'"
+                    f"{shards[name]} and {path} are both called {name}; remove one of them, "
+                    "use the folder above them, or a pattern such as 'dataset.path=\"data/*/*.tar\"'"
                 )
     if not absent:
         return shards, []
@@ -88,12 +88,22 @@ def _ranges(item: str) -> list[str]:
 
 def _tars_below(folder: Path) -> list[Path]:
     files = sorted(files_below(folder))
-    tars = [path for path in files if path.suffix == ".tar"]
+    tars = [path for path in files if path.name.lower().endswith(TAR_SUFFIXES)]
     if not tars:
         kinds = Counter("".join(path.suffixes[-2:]) or "none" for path in files).most_common(5)
         found = ", ".join(kind for kind, _ in kinds) or "nothing"
         raise UserError(f"dataset.path={folder} holds no .tar, but {found}; use a folder of tars")
     return tars
+
+
+def stem_of(path: Path) -> Path:
+    """The path without the suffix of a tar; without its last suffix if that is another."""
+    suffix = next(
+        (suffix for suffix in TAR_SUFFIXES if path.name.lower().endswith(suffix)), path.suffix
+    )
+    return path.with_name(
+        path.name.removesuffix(path.name[-len(suffix) :]) if suffix else path.name
+    )
 
 
 def _base(item: str) -> Path:

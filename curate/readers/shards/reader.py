@@ -5,11 +5,15 @@ How a sample is read:
 - Images: each member with an image suffix (``files.IMAGE_SUFFIXES``) and no second dot is a candidate;
   if there is none, each one with a second dot. ``a.jpg`` beside ``a.mask.png`` is one picture, and
   ``a.0.jpg`` beside ``a.1.jpg`` are two. Several candidates of one sample have the extension in their
-  keys, and share the captions except their own (``a.0.txt``). Images left out are noted.
-- Captions: ``.txt`` or ``.caption``, then every caption of a JSON list ``captions``. Without a text
-  member, the JSON's first field of ``columns.CAPTION_NAMES``.
+  keys, and share the captions except their own (``a.0.txt``). Images left out are noted. Without an image
+  suffix, the only member that is a picture by its bytes, if there is a text.
+- Texts: an image's own (``a.0.txt`` or ``a.0.jpg.txt`` of ``a.0.jpg``), then the sample's (``a.txt``); whatever
+  their middle parts, the only text of a kind belongs to the only image. Texts that serve no image are noted.
+- Captions: the first of ``.txt`` and ``.caption`` that says something, by its first line that is not empty, or by all
+  lines if the JSON has the same; then every caption of a JSON list ``captions``. Without such a text, the JSON's first
+  field of ``columns.CAPTION_NAMES``.
 - Columns: the other JSON fields, except captions that repeat the text member's, and ``.cls``.
-- Nothing else is opened; above all no pickles.
+- Nothing else is opened, except for the signature of a picture; above all no pickles.
 
 A pair that img2dataset's parquet beside the tar lists and the tar lacks is a candidate without an image:
 its ``error_message`` says why, and it is counted as a missing file.
@@ -20,21 +24,29 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
-from curate.readers.candidate import MAX_KEY_CHARACTERS, Candidate, key_of
+from curate.readers.candidate import (
+    MAX_KEY_CHARACTERS,
+    Candidate,
+    clean_caption,
+    first_line,
+    key_of,
+)
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.counted_notes import CountedNotes
-from curate.readers.files import IMAGE_SUFFIXES, version_of
-from curate.readers.json_object import json_object
+from curate.readers.files import version_of
 from curate.readers.shards import ShardsConfig
-from curate.readers.shards.paths import expand
+from curate.readers.shards.paths import expand, stem_of
+from curate.readers.shards.plain_tars import PlainTars
+from curate.readers.shards.sample import TEXT_KINDS, Sample, Texts
 from curate.readers.source import Source
-from curate.readers.tars import BrokenTar, Members, check_tar, iter_samples, read_range
+from curate.readers.tars import BrokenTar, iter_samples, read_range
+from curate.readers.text_encoding import TextDecoder
 
-_CAPTION_MEMBERS = ("txt", "caption")
 _IS_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_CHARACTERS}}}")  # as key_of makes them
 
 
@@ -46,16 +58,16 @@ def read(config: ShardsConfig) -> Source:
         UserError: a file is not a tar; says which, and what it is.
     """
     shards, found_notes = expand(config.path)
-    for path in shards.values():
-        check_tar(path)
-    notes = list(found_notes)
+    plain = PlainTars(shards, Path(config.spool))
+    notes = [*found_notes, *filter(None, [plain.note])]
+    fixed = tuple(notes)
 
     def candidates() -> Iterator[Candidate]:
-        reader = ShardReader(config, CountedNotes(notes, found_notes))
+        reader = ShardReader(config, CountedNotes(notes, fixed))
         for name, path in shards.items():
-            yield from reader.candidates(name, path)
+            yield from reader.candidates(name, path, plain.path_of(name), plain.is_cut(name))
 
-    return Source(candidates, loader(shards.__getitem__), notes=notes)
+    return Source(candidates, loader(plain.path_of), notes=notes)
 
 
 def loader(path_of: Callable[[str], Path]) -> Callable[[str], bytes]:
@@ -77,20 +89,32 @@ class ShardReader:
         self._config = config
         self._notes = notes
 
-    def candidates(self, name: str, path: Path) -> Iterator[Candidate]:
+    def candidates(
+        self, name: str, path: Path, plain: Path | None = None, is_cut: bool = False
+    ) -> Iterator[Candidate]:
         """Those of the tar at ``path``, then those that only the parquet beside it lists.
+
+        Args:
+            name: of the shard.
+            path: of the shard as it was given.
+            plain: its plain copy, if it is compressed.
+            is_cut: whether the copy ends where the compression is damaged.
 
         Raises:
             UserError: the members of a sample are not adjacent.
         """
         times: Counter[str] = Counter()
-        version = version_of(path)
-        with path.open("rb") as stream:
+        version, tar = version_of(path), plain or path
+        decoder = TextDecoder(self._config.encoding, lambda: _all_texts(tar))
+        with tar.open("rb") as stream:
             try:
-                for key, members in iter_samples(path):
+                for key, members in iter_samples(tar):
                     times[key] += 1
                     unique = self._unique_in_tar(name, key, times[key])
-                    yield from self._of_sample(name, unique, members, stream, version)
+                    sample = Sample(f"{name}: {unique}", members, stream, decoder, self._notes)
+                    yield from self._of_sample(name, unique, sample, version)
+                if is_cut:
+                    raise BrokenTar("its compression is damaged")
             except BrokenTar as error:
                 self._notes.add(
                     "damaged shards, read up to the damage",
@@ -98,7 +122,8 @@ class ShardReader:
                 )
         if not times:
             self._notes.add("shards without a sample", str(path))
-        yield from self._without_image(name, path.with_suffix(".parquet"), times)
+        stem = stem_of(path)
+        yield from self._without_image(name, stem.with_name(f"{stem.name}.parquet"), times)
 
     def _unique_in_tar(self, name: str, key: str, time: int) -> str:
         """``c..2`` for the second sample with key ``c``; no member's name gives such a key."""
@@ -107,29 +132,20 @@ class ShardReader:
         self._notes.add("samples with the key of an earlier one in the same tar", f"{name}: {key}")
         return f"{key}..{time}"
 
-    def _of_sample(
-        self, name: str, key: str, members: Members, stream: IO[bytes], version: str
-    ) -> Iterator[Candidate]:
-        images = [extension for extension in members if _is_image(extension)]
-        chosen = [extension for extension in images if "." not in extension] or images
-        if len(chosen) < len(images):
-            left = [extension for extension in images if extension not in chosen]
-            self._notes.add(
-                "further images of a sample, left out", f"{name}: {key}.{left[0]}", len(left)
-            )
-        for extension in chosen or [""]:
-            texts = self._texts(f"{name}: {key}", extension, members, stream)
-            captions, columns = self._content(texts)
-            offset, size = members.get(extension, (0, 0))
-            full = f"{key}.{extension}" if len(chosen) > 1 else key
+    def _of_sample(self, name: str, key: str, sample: Sample, version: str) -> Iterator[Candidate]:
+        for image in sample.images or [None]:
+            captions, columns = self._content(f"{name}: {key}", sample.texts(image))
+            offset, size = (0, 0) if image is None else sample.members[image]
+            full = f"{key}.{image}" if len(sample.images) > 1 else key
             yield Candidate(
                 key=self._key(name, full),
                 captions=captions,
                 source=self._config.name,
-                location=f"{name}.tar:{offset}:{size}" if extension else "",
-                version=f"{version}-{offset}" if extension else "",
+                location="" if image is None else f"{name}.tar:{offset}:{size}",
+                version="" if image is None else f"{version}-{offset}",
                 columns=columns,
             )
+        sample.note_unused()
 
     def _key(self, name: str, key: str) -> str:
         """The shard's name and the key, because WebDataset's keys are unique in one tar only.
@@ -141,41 +157,34 @@ class ShardReader:
         numbered = name.isdigit() and len(name) >= 5 and key.isdigit() and key.startswith(name)
         return key_of(key if numbered else f"{name}/{key}")
 
-    def _texts(self, place: str, image: str, members: Members, stream: IO[bytes]) -> dict[str, Any]:
-        """The text members by extension, the image's own before the sample's; JSON parsed."""
-        own = image.rpartition(".")[0]
-        texts: dict[str, Any] = {}
-        for kind in (*_CAPTION_MEMBERS, "cls", "json"):
-            extension = next((e for e in (f"{own}.{kind}", kind) if e in members), None)
-            if extension is None:
-                continue
-            offset, size = members[extension]
-            stream.seek(offset)
-            data = stream.read(size)
-            texts[kind] = self._parsed(place, data) if kind == "json" else _text(data)
-        return texts
-
-    def _parsed(self, place: str, data: bytes) -> dict[str, Any]:
-        try:
-            return json_object(data)
-        except ValueError:
-            self._notes.add("JSON members that are not an object, left out", place)
-            return {}
-
-    def _content(self, texts: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    def _content(self, place: str, texts: Texts) -> tuple[tuple[str, ...], dict[str, Any]]:
         """The captions, and the other fields of the JSON as columns."""
-        record = texts.get("json", {})
-        first = [texts[kind] for kind in _CAPTION_MEMBERS if kind in texts][:1]
-        if self._config.caption_field or not first:
+        record, text = texts.record, texts.caption
+        first = (
+            "" if text is None or self._config.caption_field else self._line(place, text, record)
+        )
+        if first:
+            listed = record.get("captions")
+            captions = captions_in([first, *listed] if isinstance(listed, list) else first)
+            used = _repeating(record, captions)
+        else:
             field = self._caption_field(record)
             captions = captions_in(record.get(field))
             used = {field} if captions else set()
-        else:
-            listed = record.get("captions")
-            captions = captions_in([*first, *listed] if isinstance(listed, list) else first)
-            used = _repeating(record, captions)
+            if text is not None and not captions and not self._config.caption_field:
+                captions = ("",)
         columns = flat(record, used)
-        return captions, columns | ({"cls": texts["cls"].strip()} if "cls" in texts else {})
+        return captions, columns | ({} if texts.cls is None else {"cls": texts.cls})
+
+    def _line(self, place: str, text: str, record: Mapping[str, Any]) -> str:
+        """The first line of a text member that is not empty; all lines if the JSON has the same caption."""
+        line, has_more = first_line(text)
+        whole = clean_caption(text)
+        if has_more and any(whole in captions_in(record.get(name)) for name in CAPTION_NAMES):
+            return whole
+        if has_more:
+            self._notes.add("text members of several lines, of which only the first is used", place)
+        return line
 
     def _caption_field(self, record: Mapping[str, Any]) -> str:
         """``dataset.caption_field``, a list ``captions``, or the first known field with a caption; "" for none."""
@@ -187,11 +196,12 @@ class ShardReader:
         )
 
     def _without_image(self, name: str, table: Path, keys: Collection[str]) -> Iterator[Candidate]:
-        """The rows of img2dataset's parquet whose keys the tar lacks."""
+        """The rows of img2dataset's parquet whose keys the tar lacks, whether or not it keeps their folder."""
+        present = {*keys, *(key.rpartition("/")[2] for key in keys)}
         for row in self._rows(table):
-            if row["key"] in keys:
+            if row["key"] in present:
                 continue
-            captions, columns = self._content({"json": row})
+            captions, columns = self._content("", Texts(record=row))
             yield Candidate(
                 key=self._key(name, row["key"]),
                 captions=captions,
@@ -222,9 +232,11 @@ def _repeating(record: Mapping[str, Any], captions: Collection[str]) -> set[str]
     return {name for name, texts in fields.items() if texts and texts <= set(captions)}
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8-sig", "replace")
-
-
-def _is_image(extension: str) -> bool:
-    return f".{extension.rpartition('.')[2]}" in IMAGE_SUFFIXES
+def _all_texts(tar: Path) -> Iterator[bytes]:
+    """All text members of a tar, up to any damage."""
+    with tar.open("rb") as stream, suppress(BrokenTar):
+        for _, members in iter_samples(tar):
+            for extension, (offset, size) in members.items():
+                if extension.rpartition(".")[2] in TEXT_KINDS:
+                    stream.seek(offset)
+                    yield stream.read(size)

@@ -16,7 +16,7 @@ from typing import Any
 
 from curate.readers.candidate import Candidate
 from curate.readers.counted_notes import CountedNotes
-from curate.readers.files import version_of
+from curate.readers.files import unread_archives, version_of
 from curate.readers.source import Source
 from curate.readers.tables import TableConfig
 from curate.readers.tables import files as table_files
@@ -69,6 +69,7 @@ def read(config: TableConfig) -> Source:
     """
     notes: list[str] = []
     tables = table_files.find(config.path, config.file_type, notes)
+    notes += unread_archives(Path(config.images_dir)) if config.images_dir else []
     file_notes = tuple(notes)
     images = _images(config, tables[0])
     total = _total(config, tables)

@@ -89,6 +89,10 @@ CASES = [
     ({}, ""),
     ({"has_caption": False, "caption": ""}, "no_caption"),
     ({"caption": ""}, "empty_caption"),
+    (
+        {"caption": "a caf\ufffd in town"},
+        "caption_garbled: holds U+FFFD in place of bytes that are no text",
+    ),
     ({"height": 200}, ""),
     ({"height": 199}, "min_side_px < 200"),
     ({"width": 199}, "min_side_px < 200"),
@@ -188,6 +192,7 @@ def test_every_setting_changes_a_verdict(setting):
     pairs = frame(*(pair(key=str(i), **changes) for i, (changes, _) in enumerate(CASES)))
     examples = [
         (STRICT, pairs),
+        (FiltersConfig(caption=CaptionFilterConfig(garbled="keep")), pairs),
         (FiltersConfig(language=LanguageFilterConfig(rejected=["fr"])), pairs),
         (FiltersConfig(columns={"aesthetic": {"minimum": 4, "keep_missing": True}}), pairs),
         (FiltersConfig(clip_similarity=ClipSimilarityConfig(fraction=0.5)), pairs),
@@ -400,3 +405,12 @@ def test_rules_on_pictures_and_captions_need_nothing_but_header_and_caption():
     assert prefilter.passes_captions([pair()["caption"]]).tolist() == [True]
     size = tuple(pair()[name] for name in ("width", "height", "bytes"))
     assert prefilter.passes_images([size]).tolist() == [True]
+
+
+def test_garbled_captions_stay_only_where_they_are_asked_for():
+    garbled = frame(pair(caption="a caf\ufffd"))
+    assert reasons(FiltersConfig(), garbled)[0].startswith("caption_garbled")
+    asked = FiltersConfig(caption=CaptionFilterConfig(garbled="keep"))
+    assert reasons(asked, garbled) == [""]
+    with pytest.raises(UserError, match="keep, drop"):
+        CaptionFilterConfig(garbled="maybe")

@@ -349,3 +349,17 @@ def test_a_full_disk_is_not_the_stream_s_fault(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left") as raised:
         list(stream_cache.source(config, "state", numbers).candidates())
     assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_pictures_in_other_columns_are_left_out_and_noted(tmp_path, streaming):
+    stored = [{"bytes": picture(i), "path": f"{i}.png"} for i in range(2)]
+    table = {"image": stored, "edges": stored, "frames": [stored, []], "text": ["one", "two"]}
+    (tmp_path / "d").mkdir()
+    pd.DataFrame({**table, "raw": [b"x", b"y"], "id": [1, 2]}).to_parquet(
+        tmp_path / "d/train.parquet"
+    )
+    source = hub(tmp_path / "d", streaming=streaming, spool=str(tmp_path / "spool"))
+    assert pairs(source) == [(picture(0), ("one",)), (picture(1), ("two",))]
+    assert [dict(c.columns) for c in source.candidates()] == [{"id": 1}, {"id": 2}]
+    assert "columns of images, audio, video or bytes, left out: 3, such as edges" in source.notes

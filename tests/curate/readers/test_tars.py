@@ -223,7 +223,7 @@ def test_captions_and_columns_of_a_sample(tmp_path):
         tmp_path / "s.tar",
         {
             **{"a.png": picture(), "a.json": json.dumps(meta)},
-            **{"b.png": picture(), "b.json": json.dumps(meta), "b.txt": " from\ntext "},
+            **{"b.png": picture(), "b.json": json.dumps(meta), "b.txt": " from \t text "},
             **{"c.png": picture(), "c.json": json.dumps(listed), "c.txt": "best"},
             **{"d.png": picture(), "d.cls": "3\n"},
             **{"e.png": picture(), "e.json": "[1]"},
@@ -425,7 +425,8 @@ def test_a_truncated_shard_is_read_up_to_the_damage_and_noted_once_a_pass(tmp_pa
     [
         (b"<!DOCTYPE html>", "HTML"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (gzip.compress(b"x" * 9), "gunzip"),
+        (b"\x28\xb5\x2f\xfd" + bytes(9), "unzstd"),
+        (gzip.compress(b"x" * 9), "not a tar"),
         (b"PAR1" + bytes(600), "parquet"),
         (b"", "empty file"),
         (b"\x01" * 600, "not a tar"),

@@ -306,6 +306,15 @@ def test_quotes_are_the_table_s_choice(tmp_path, images):
     assert [c.captions for c in found] == [('"never closed',), ("four",)]
 
 
+def test_archives_beside_the_pictures_are_noted(tmp_path, images):
+    for name in ("more.zip", "rows.csv.gz", "shard.tar.gz"):
+        (images / name).write_bytes(b"")
+    write_rows(tmp_path / "t.csv")
+    notes = read(tmp_path / "t.csv", images).notes
+    assert notes[0].startswith("archives, whose content is not read")
+    assert "2, such as more.zip" in notes[0]
+
+
 def test_columns_of_bytes_stay_unread(tmp_path, images):
     picture = {"bytes": b"x", "path": "y"}
     names = ["image", "mask", "depth", "edges"]
