@@ -36,15 +36,15 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     """
     refuse_unsupported(config.model)
     if not manifest.shards_of("train"):
-        retry = curate_command(config.run.folder)
-        raise UserError(f"{config.run.folder / 'curate'} has no pairs to train on; type: {retry}")
+        retry = curate_command(config.curate_dir.parent)
+        raise UserError(f"{config.curate_dir} has no pairs to train on; type: {retry}")
     if config.heldout.items and not manifest.shards_of("val"):
         raise UserError(
-            f"{config.run.folder / 'curate'} has {manifest.totals['kept']} pairs, none of them held out; "
+            f"{config.curate_dir} has {manifest.totals['kept']} pairs, none of them held out; "
             "curate again with more pictures or a larger split.val, such as 0.3, or type heldout.items=0 to "
             "train without a held-out loss"
         )
-    refuse_leaks(config.run.folder / "curate", manifest)
+    refuse_leaks(config.curate_dir, manifest)
     last = config.folder / "checkpoints" / "last" / "state.json"
     if last.exists():
         stored = json.loads(last.read_bytes())["identity"]

@@ -22,10 +22,14 @@ from finetune.config import TrainConfig
 def main(cfg: DictConfig) -> None:
     """Report what is wrong with the configuration before anything heavy is imported."""
     config = to_dataclass(cfg, TrainConfig)
+    from curate.run import folder
     from curate.run.manifest import read_manifest
     from finetune import doctor
 
-    manifest = read_manifest(config.run.folder / "curate")
+    folder.settle(config.run, folder.CURATED, "train")
+    key = "data.run" if config.data.run else "run.name"
+    folder.refuse_unknown(config.curate_dir.parent, folder.CURATED, key)
+    manifest = read_manifest(config.curate_dir)
     doctor.examine(config, manifest)
     from finetune.run import train
 

@@ -38,6 +38,7 @@ class CurateConfig:
             if values is not None
         }
         check(self.dry_run is None or self.dry_run > 0, "dry_run", self.dry_run, "null or > 0")
+        check(self.run.name is not None, "run.name", None, "one folder name")
 
 
 register(CurateConfig, "curate")

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
@@ -19,7 +17,7 @@ from curate.run.schema import Typed
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
-_MULTIRUN = ("-m", "--multirun")
+MULTIRUN = ("-m", "--multirun")
 
 _QUOTED = re.compile(  # by the user, who knows the grammar
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.*\$\{.+\}.*""", re.DOTALL
@@ -38,17 +36,8 @@ def remember(arguments: Sequence[str]) -> None:
 
 
 def typed() -> list[str] | None:
-    """The command line as it was typed, without the program; None where no command was started.
-
-    In a job of a sweep (``-m``), with the values of that job.
-    """
-    if not _arguments:
-        return None
-    arguments = [text for text in _arguments[0] if text not in _MULTIRUN]
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        job = {text.partition("=")[0]: text for text in HydraConfig.get().overrides.task}
-        arguments = [job.get(text.partition("=")[0], text) for text in arguments]
-    return arguments
+    """The command line as it was typed, without the program; None where no command was started."""
+    return list(_arguments[0]) if _arguments else None
 
 
 def is_override(argument: str) -> bool:
@@ -70,12 +59,7 @@ def key_of(override: str) -> str:
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
-    """Spare the user Hydra's grammar, see ``add_entry`` and ``quote_path``.
-
-    A sweep stays as it is: a comma in it separates values.
-    """
-    if is_multirun(arguments):
-        return list(arguments)
+    """Spare the user Hydra's grammar, see ``add_entry`` and ``quote_path``."""
     special = Typed.of_registered()
     return [quote_path(add_entry(argument, special), special) for argument in arguments]
 
@@ -123,7 +107,7 @@ def quoted(value: str) -> str:
 
 def is_multirun(arguments: Sequence[str]) -> bool:
     """Whether Hydra is to start one job for each combination of the values."""
-    return any(text in _MULTIRUN for text in arguments)
+    return any(text in MULTIRUN for text in arguments)
 
 
 def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str:
