@@ -23,8 +23,10 @@ def main(cfg: DictConfig) -> None:
         return
     for note in renamed(cfg):
         print(note, file=sys.stderr)
-    from curate.run import folder
+    from curate.run import devices, folder
 
+    devices.refuse_absent("device", config.device)
+    devices.refuse_absent("clip.device", config.clip.device)
     folder.settle(config.run, folder.TRAINED, "evaluate")
     folder.refuse_unknown(config.run.folder, folder.TRAINED)
     checkpoints = config.run.folder / "finetune" / "checkpoints"

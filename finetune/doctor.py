@@ -8,10 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from curate.run import devices
 from curate.run.manifest import Manifest
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
-from finetune.config import TrainConfig
+from finetune.config import OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -49,6 +50,18 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     if last.exists():
         stored = json.loads(last.read_bytes())["identity"]
         refuse_change(config.folder, stored, identity(config, manifest))
+
+
+def refuse_precision(optim: OptimConfig) -> None:
+    """Refuse a precision that only GPUs compute in, where there is certainly none.
+
+    Raises:
+        UserError: says which to type.
+    """
+    if optim.mixed_precision == "fp16" and devices.has_no_gpu():
+        raise UserError(
+            "optim.mixed_precision=fp16 needs a GPU; type optim.mixed_precision=bf16 or no"
+        )
 
 
 def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:

@@ -14,9 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from curate.run import experiment
+from curate.run import experiment, mistakes
 from curate.run.help import help_of
-from curate.run.overrides import explain, is_multirun, prepare, remember
+from curate.run.overrides import is_multirun, prepare, remember
+from curate.run.refusals import explain
 from curate.run.schema import UserError
 
 EXIT_GATE_FAILED = 1
@@ -29,13 +30,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def run(main: Callable[[], Any], section: str = "") -> None:
+def run(main: Callable[[], Any], section: str = "", start_bare: bool = True) -> None:
     """Run a ``@hydra.main`` function as a command; see ``polite`` for how it ends.
 
     Args:
         main: the function, decorated.
         section: its part of an experiment's file, named as its YAML in ``conf``; "" for a function
             without experiments and help.
+        start_bare: whether the command does something without arguments; if not, it prints its help
+            as an error.
     """
     arguments = sys.argv[1:]
     # Two spinning thread pools starve each other.
@@ -46,9 +49,14 @@ def run(main: Callable[[], Any], section: str = "") -> None:
         if section and {"-h", "--help"} & {*arguments}:
             print(help_of(section))
             return
+        if not arguments and not start_bare:
+            print(help_of(section), file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
+        if section:
+            mistakes.refuse(arguments, section)
         if section and is_multirun(arguments):
             _sweep(arguments, section)
-        remember(arguments)
+        remember(arguments, section)
         sys.argv[1:] = experiment.apply(prepare(arguments), section)
         main()
 

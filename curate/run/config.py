@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curate.run.schema import PATH, check
+from curate.run.schema import PATH, UserError
 
 DRY_RUN = "dry_run"
 """The folder of a trial, below its run's; laid out as a run, so that other commands can look at it."""
@@ -13,8 +13,14 @@ DRY_RUN = "dry_run"
 
 def check_name(key: str, name: str) -> None:
     """Raise a ``UserError`` if ``name`` is not one of a folder below ``run.root``."""
-    sound = bool(name) and "/" not in name and not name.startswith(".")
-    check(sound, key, name, "one folder name; run.root=FOLDER says where it is")
+    if name and "/" not in name and not name.startswith("."):
+        return
+    above, _, last = name.rstrip("/").rpartition("/")
+    instead = f"run.root={above} {key}={last}" if above and last else f"{key}=mine"
+    raise UserError(
+        f"{key}={name} is no name of a folder below run.root; give one without / that begins with no "
+        f"dot. Type {instead}"
+    )
 
 
 @dataclass

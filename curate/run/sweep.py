@@ -20,7 +20,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from curate.run import experiment, folder
-from curate.run.overrides import CONF, MULTIRUN, explain, is_override, key_of, prepare, quoted
+from curate.run.overrides import CONF, MULTIRUN, is_override, key_of, prepare, quoted
+from curate.run.refusals import explain
 from curate.run.schema import UserError, check_given
 
 _INTERRUPTED = 130
@@ -150,7 +151,7 @@ def _composed(job: Job, section: str) -> Any:
             cfg: Any = compose(section, overrides)
         check_given(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, overrides)) from error
+        raise UserError(explain(error, overrides, section)) from error
     return cfg
 
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.run import hub
 from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
 
@@ -28,6 +29,7 @@ MODELS = {
     },
 }
 # Parts that training does not use. Any other, such as a second text encoder, is a reason to refuse.
+_INDEX = "model_index.json"
 UNUSED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 
 
@@ -50,14 +52,13 @@ def load_pipeline(config: ModelConfig) -> DiffusionPipeline:
 
 
 def refuse_unsupported(config: ModelConfig) -> None:
-    """Check a pipeline's parts without loading anything; a hub repository is checked when it is loaded.
+    """Check a pipeline's parts before anything heavy is imported; of a hub repository, its list of parts.
 
     Raises:
-        UserError: there is no pipeline at ``model.path``, or it has parts that are not supported.
+        UserError: there is no pipeline at ``model.path``, it has parts that are not supported, or it is
+            on the hub, which cannot be reached.
     """
-    index = Path(config.location()) / "model_index.json"
-    if index.is_file():
-        _module_name(config, _read(index))
+    _module_name(config, _index(config))
 
 
 def _module(config: ModelConfig) -> Any:
@@ -95,16 +96,25 @@ def _parts(index: dict[str, Any]) -> dict[str, str]:
 def _index(config: ModelConfig) -> dict[str, Any]:
     """The content of ``model_index.json``, from the folder or, downloaded alone, from the hub."""
     location = config.location()
-    local = Path(location) / "model_index.json"
+    local = Path(location) / _INDEX
     if local.is_file():
         return _read(local)
-    from diffusers import DiffusionPipeline
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
 
+    if not hub.is_reachable():
+        constants.HF_HUB_OFFLINE = True  # what is cached is taken without a minute of retries
+        cached = try_to_load_from_cache(location, _INDEX, revision=config.revision)
+        if not isinstance(cached, str):
+            raise UserError(
+                f"model.path={config.path} could not be loaded: it is not on this machine, and the Hugging Face hub "
+                "cannot be reached. Download it elsewhere and type model.path=FOLDER, or model=starter for the built-in one"
+            )
+        return _read(Path(cached))
     try:
-        index: Any = DiffusionPipeline.load_config(location, revision=config.revision)
-    except OSError as error:
+        return _read(Path(hf_hub_download(location, _INDEX, revision=config.revision)))
+    except (OSError, HfHubHTTPError) as error:
         raise config.not_loaded(error) from error
-    return index
 
 
 def _read(path: Path) -> dict[str, Any]:
