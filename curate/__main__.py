@@ -18,7 +18,9 @@ def main(cfg: DictConfig) -> None:
     from curate import readers
     from curate.clip import availability, models
     from curate.decide import cut
+    from curate.run import devices
 
+    devices.refuse_absent("clip.device", config.clip.device)
     models.check(config.clip)
     cut.check(config.filters.clip_similarity, config.clip, config.run.folder)
     source = readers.read(config.dataset)
@@ -32,4 +34,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "curate")
+    cli.run(main, "curate", start_bare=False)

@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from curate.run import cli, folder, ledger
-from curate.run.cli import run_arguments
 from curate.run.files import (
     HashingWriter,
     atomic_write,
@@ -22,6 +21,7 @@ from curate.run.files import (
     write_json,
 )
 from curate.run.manifest import Manifest, ShardInfo, read_manifest, stats_path, write_manifest
+from curate.run.next_command import run_arguments
 from curate.run.provenance import curate_command
 from curate.run.removals import (
     REASON,

@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from curate.run import cli as command
+from curate.run.next_command import COMMANDS, next_arguments
 from curate.run.schema import to_dataclass
 from evaluate.config import EvaluateConfig, renamed
 
@@ -22,11 +23,17 @@ def main(cfg: DictConfig) -> None:
         return
     for note in renamed(cfg):
         print(note, file=sys.stderr)
+    from curate.run import devices, folder
+
+    devices.refuse_absent("device", config.device)
+    devices.refuse_absent("clip.device", config.clip.device)
+    folder.settle(config.run, folder.TRAINED, "evaluate")
+    folder.refuse_unknown(config.run.folder, folder.TRAINED)
     checkpoints = config.run.folder / "finetune" / "checkpoints"
     if not any(checkpoints.glob("step-*")):
         raise FileNotFoundError(
-            f"run.name={config.run.name} has no checkpoints in {checkpoints}; type "
-            f"accelerate launch finetune/train.py {command.next_arguments(config.run.folder)} first"
+            f"run.name={config.run.name} has no checkpoints in {checkpoints}; type first: "
+            f"{COMMANDS['train']} {next_arguments(config.run.folder)}"
         )
     from curate.clip import availability, models
 

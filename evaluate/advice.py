@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from curate.decide.config import SMALLEST_JUDGED
-from curate.run.cli import run_arguments
+from curate.run.next_command import run_arguments
 from evaluate.verdict import Word, items_needed, judge
 from finetune.config import TrainConfig
 from finetune.overfitting import Evidence
@@ -71,9 +71,8 @@ def _longer(config: TrainConfig) -> str:
 
 
 def _another_run(config: TrainConfig, change: str) -> str:
-    """Another run on the same shards; a run that has checkpoints keeps its configuration."""
+    """Another training on the same shards; a run that has checkpoints keeps its configuration."""
     old = config.run.folder
     new = old.with_name(f"{old.name}-2")
-    copy = f"mkdir {shlex.quote(str(new))} && cp -r {shlex.quote(str(old / 'curate'))} "
-    copy += shlex.quote(str(new))
-    return f"{copy}, then train with {run_arguments(new)} {change}"
+    curation = shlex.quote(f"data.run={config.curate_dir.parent.name}")
+    return f"train with {run_arguments(new)} {curation} {change}"

@@ -39,7 +39,7 @@ class Evaluation:
     def __init__(self, config: MeasureConfig) -> None:
         self.config = config
         self.run = load_run(config.run.folder)
-        self.curate_dir = config.run.folder / "curate"
+        self.curate_dir = self.run.curate_dir
         self.folder = config.run.folder / "evaluate"
         self.bootstrap = Bootstrap(config.resamples)
         cuda = config.device == "auto" and torch.cuda.is_available()

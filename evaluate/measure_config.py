@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -85,7 +86,7 @@ class MeasureConfig:
 
     Attributes:
         resamples: bootstrap draws behind each interval.
-        device: auto (the GPU if there is one), or a torch device.
+        device: auto (the GPU if there is one), cpu, cuda, cuda:N, mps or xpu.
     """
 
     run: RunConfig = field(default_factory=RunConfig)
@@ -98,3 +99,5 @@ class MeasureConfig:
 
     def __post_init__(self) -> None:
         check(self.resamples >= 100, "resamples", self.resamples, ">= 100")
+        known = re.fullmatch(r"auto|cpu|mps|xpu|cuda(:\d+)?", self.device)
+        check(known is not None, "device", self.device, "auto, cpu, cuda, cuda:N, mps, xpu")

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from curate.run.cli import run_arguments
 from curate.run.files import write_json
+from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
 from finetune.intervals import Estimate
 

@@ -46,7 +46,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     checks = gate.check_all(config.gate, metrics, word)
     return Results(
         schema_version=results.SCHEMA_VERSION,
-        run=config.run.name,
+        run=config.run.folder.name,
         verdict=Verdict(
             word=str(word),
             sentence=verdict.sentence(evidence, steps),

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from curate.run.config import RunConfig as CuratedRun
+from curate.run.config import check_name
 from curate.run.schema import PATH, check, register
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
@@ -21,9 +22,28 @@ PRECISIONS = ("no", "fp16", "bf16")
 
 @dataclass
 class RunConfig(CuratedRun):
-    """Where the run's folder is: ``curate/`` in it holds the shards, training writes ``finetune/``."""
+    """Where the run's folder is: training writes ``finetune/`` into it, and evaluation ``evaluate/``.
 
-    name: str = field(default="openmoji", metadata=PATH)
+    ``name`` null takes the only run there is: of the curated ones to train, of the trained ones to judge.
+    """
+
+    name: str | None = field(default=None, metadata=PATH)
+
+
+@dataclass
+class DataConfig:
+    """Which curation is trained on, so that many trainings can stand on one.
+
+    Attributes:
+        run: the name of the run below ``run.root`` whose ``curate/`` holds the shards; null is the
+            training's own.
+    """
+
+    run: str | None = field(default=None, metadata=PATH)
+
+    def __post_init__(self) -> None:
+        if self.run is not None:
+            check_name("data.run", self.run)
 
 
 @dataclass
@@ -161,6 +181,7 @@ class TrainConfig:
     """All of ``finetune/train.py``."""
 
     run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = MISSING
     method: Method = MISSING
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -174,6 +195,11 @@ class TrainConfig:
     def folder(self) -> Path:
         """``<run.root>/<run.name>/finetune``."""
         return self.run.folder / "finetune"
+
+    @property
+    def curate_dir(self) -> Path:
+        """``<run.root>/<data.run>/curate``, which holds the shards."""
+        return self.run.folder.with_name(self.data.run or self.run.folder.name) / "curate"
 
     @property
     def steps(self) -> int:

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from curate.run import devices
 from curate.run.manifest import Manifest
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
-from finetune.config import TrainConfig
+from finetune.config import OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -36,19 +37,31 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     """
     refuse_unsupported(config.model)
     if not manifest.shards_of("train"):
-        retry = curate_command(config.run.folder)
-        raise UserError(f"{config.run.folder / 'curate'} has no pairs to train on; type: {retry}")
+        retry = curate_command(config.curate_dir.parent)
+        raise UserError(f"{config.curate_dir} has no pairs to train on; type: {retry}")
     if config.heldout.items and not manifest.shards_of("val"):
         raise UserError(
-            f"{config.run.folder / 'curate'} has {manifest.totals['kept']} pairs, none of them held out; "
+            f"{config.curate_dir} has {manifest.totals['kept']} pairs, none of them held out; "
             "curate again with more pictures or a larger split.val, such as 0.3, or type heldout.items=0 to "
             "train without a held-out loss"
         )
-    refuse_leaks(config.run.folder / "curate", manifest)
+    refuse_leaks(config.curate_dir, manifest)
     last = config.folder / "checkpoints" / "last" / "state.json"
     if last.exists():
         stored = json.loads(last.read_bytes())["identity"]
         refuse_change(config.folder, stored, identity(config, manifest))
+
+
+def refuse_precision(optim: OptimConfig) -> None:
+    """Refuse a precision that only GPUs compute in, where there is certainly none.
+
+    Raises:
+        UserError: says which to type.
+    """
+    if optim.mixed_precision == "fp16" and devices.has_no_gpu():
+        raise UserError(
+            "optim.mixed_precision=fp16 needs a GPU; type optim.mixed_precision=bf16 or no"
+        )
 
 
 def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:

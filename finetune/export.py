@@ -1,17 +1,32 @@
-"""Exports that other programs load, each proven by loading it again and comparing one forward pass."""
+"""Exports that other programs load, each proven by loading it again and comparing one forward pass.
+
+The command ``python -m finetune.export RUN step=250`` exports any checkpoint of a training.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from finetune.checkpoint import remove_folder
+from curate.run import cli, folder
+from curate.run.schema import UserError
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
-from finetune.models.interface import LatentDiffusion
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from finetune.checkpoint import Checkpoint
+    from finetune.models.interface import LatentDiffusion
+    from finetune.opened_run import FinetuneRun
+
+_DOES = """Export the weights of any checkpoint of a training, proven by loading them again.
+
+Training exports the best checkpoint to RUN/finetune/export. This writes another one beside it, to
+RUN/finetune/export-step-00000250: a LoRA that load_lora_weights loads or, of method=full, a whole
+pipeline for from_pretrained. Averaged weights are taken where training kept an average."""
 
 TOLERANCE = 1e-4  # of the largest output; the same fp32 weights differ by rounding only
 
@@ -35,6 +50,8 @@ def export(method: Method, config: ModelConfig, model: LatentDiffusion, folder: 
     Raises:
         ExportMismatch: the difference is beyond rounding.
     """
+    from finetune.checkpoint import remove_folder
+
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     method.save(model, part)
@@ -44,22 +61,90 @@ def export(method: Method, config: ModelConfig, model: LatentDiffusion, folder: 
     return difference
 
 
-@torch.no_grad()
 def _compare(model: LatentDiffusion, reloaded: nn.Module) -> float:
     """The largest difference between the predictions of ``model``'s U-Net and of ``reloaded``."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     unet = model.unet.config
     size = unet["sample_size"] if isinstance(unet["sample_size"], int) else 8
     noisy = torch.randn((1, unet["in_channels"], size, size), generator=generator).to(model.device)
     timesteps = torch.tensor([500], device=model.device)
     conditioning = model.encode_captions(["a picture"])
-    ours, theirs = (
-        model.predict(network.eval(), noisy, timesteps, conditioning).float()
-        for network in (model.unet, reloaded)
-    )
+    with torch.no_grad():
+        ours, theirs = (
+            model.predict(network.eval(), noisy, timesteps, conditioning).float()
+            for network in (model.unet, reloaded)
+        )
     difference, largest = (ours - theirs).abs().max().item(), ours.abs().max().item()
     if not difference <= TOLERANCE * max(1.0, largest):
         raise ExportMismatch(
             f"the export computes something else: outputs differ by {difference} of {largest}"
         )
     return difference
+
+
+def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float]:
+    """Export one checkpoint of a run.
+
+    Returns:
+        The folder, and the largest difference as `export` gives it.
+
+    Raises:
+        UserError: the base model is not the one that was trained.
+        ExportMismatch: see `export`.
+    """
+    from finetune import doctor
+    from finetune.ema import copy_into
+    from finetune.methods import prepare
+
+    config, model = run.config, run.model()
+    weights = {"weights": model.fingerprint()}
+    doctor.refuse_change(run.finetune_dir, stored.state()["identity"], weights)
+    prepare(model.unet, config.method, config.train.seed)
+    copy_into(config.method.trainable(model.unet), stored.weights())
+    target = run.finetune_dir / f"export-{stored.path.name}"
+    return target, export(config.method, config.model, model, target)
+
+
+def _chosen(step: str, run_dir: Path) -> Path:
+    """The folder of the checkpoint that ``step`` names: a number of updates, ``best`` or ``last``."""
+    checkpoints = run_dir / "finetune" / "checkpoints"
+    present = sorted(int(path.name[5:]) for path in checkpoints.glob("step-*"))
+    accepted = ", ".join(map(str, [*present, *(["best", "last"] if present else [])]))
+    if not present:
+        raise UserError(f"{checkpoints} holds no checkpoints; nothing was trained there yet")
+    found = re.fullmatch(r"step=(\d+|best|last)", step)
+    if not found:
+        asked = f"{step} is no checkpoint" if step else "which checkpoint?"
+        raise UserError(f"{asked}; type step= and one of: {accepted}. Such as step={present[-1]}")
+    if not found[1].isdigit():
+        return checkpoints / (checkpoints / found[1]).readlink()
+    if int(found[1]) not in present:
+        raise UserError(
+            f"{run_dir} has no checkpoint of step {int(found[1])}; type step= and one of: {accepted}"
+        )
+    return checkpoints / f"step-{int(found[1]):08d}"
+
+
+def main() -> None:
+    """Find the checkpoint, then load the model and export it."""
+    parser = folder.parser("export", _DOES, package="finetune")
+    parser.add_argument(
+        "step", nargs="?", default="", metavar="step=N", help="updates, or best or last: step=250"
+    )
+    given = parser.parse_args()
+    run_dir = folder.stage_dir(given.run, folder.TRAINED).resolve().parent
+    path = _chosen(given.step, run_dir)
+    from finetune.opened_run import load_run
+
+    run = load_run(run_dir)
+    stored = next(
+        checkpoint for checkpoint in run.checkpoints() if checkpoint.path.name == path.name
+    )
+    target, difference = export_checkpoint(run, stored)
+    print(f"export  {target} (loaded again by diffusers: largest difference {difference:.1e})")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from curate.run.cli import run_arguments
 from curate.run.manifest import read_manifest
+from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
 from finetune import checkpoint
 from finetune.cache import EncodedSplit, encode_shards, load_split
@@ -29,6 +29,7 @@ class FinetuneRun:
     def __init__(self, run_dir: Path, config: TrainConfig) -> None:
         self.run_dir = run_dir
         self.config = config
+        self.curate_dir = run_dir.with_name(config.data.run or run_dir.name) / "curate"
         self.finetune_dir = run_dir / "finetune"
         self.export_dir = self.finetune_dir / "export"
         self._models: dict[str, LatentDiffusion] = {}
@@ -66,7 +67,7 @@ class FinetuneRun:
 
     def has(self, split: str) -> bool:
         """Whether the curation put any pictures into ``split``; nothing is read but its manifest."""
-        return bool(read_manifest(self.run_dir / "curate").shards_of(split))
+        return bool(read_manifest(self.curate_dir).shards_of(split))
 
     def items(self, split: str, count: int, device: torch.device | str = "cpu") -> HeldoutItems:
         """At most ``count`` items of ``split``, which :meth:`has` to exist.
@@ -81,10 +82,10 @@ class FinetuneRun:
         return [encoded.captions[index] for index in choose(encoded, count).tolist()]
 
     def _encoded(self, split: str, device: torch.device | str) -> EncodedSplit:
-        curate_dir, cache_dir = self.run_dir / "curate", self.finetune_dir / "cache"
-        shards = read_manifest(curate_dir).shards_of(split)
+        cache_dir = self.finetune_dir / "cache"
+        shards = read_manifest(self.curate_dir).shards_of(split)
         model = self.model(device)
-        encode_shards(model, curate_dir, shards, cache_dir)
+        encode_shards(model, self.curate_dir, shards, cache_dir)
         return load_split(model, shards, cache_dir)
 
 

@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
-from curate.run.cli import next_arguments
 from curate.run.intervals import changes
 from curate.run.manifest import Manifest
+from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
 from finetune import checkpoint, doctor, metrics
@@ -92,7 +92,7 @@ def _encode(
     shards = [shard for split in needed for shard in manifest.shards_of(split)]
     encode_shards(
         model,
-        config.run.folder / "curate",
+        config.curate_dir,
         shards[accelerator.process_index :: accelerator.num_processes],
         config.folder / "cache",
         progress=accelerator.is_main_process,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
-from curate.run.schema import to_dataclass
+from curate.run.schema import UserError, to_dataclass
 
 if not __package__:  # launched by path: this folder must not be where imports are looked up first
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -22,10 +23,22 @@ from finetune.config import TrainConfig
 def main(cfg: DictConfig) -> None:
     """Report what is wrong with the configuration before anything heavy is imported."""
     config = to_dataclass(cfg, TrainConfig)
+    from curate.run import folder
     from curate.run.manifest import read_manifest
     from finetune import doctor
+    from finetune.models import refuse_unsupported
 
-    manifest = read_manifest(config.run.folder / "curate")
+    refuse_unsupported(config.model)
+    doctor.refuse_precision(config.optim)
+    if config.data.run and config.run.name is None:
+        raise UserError(
+            f"data.run={config.data.run} needs a name for the training on it; type "
+            f"{shlex.quote(f'run.name={config.data.run}-2')} as well"
+        )
+    folder.settle(config.run, folder.CURATED, "train")
+    key = "data.run" if config.data.run else "run.name"
+    folder.refuse_unknown(config.curate_dir.parent, folder.CURATED, key)
+    manifest = read_manifest(config.curate_dir)
     doctor.examine(config, manifest)
     from finetune.run import train
 

@@ -13,7 +13,7 @@ from curate.decide.config import SplitConfig
 from curate.filters.config import FiltersConfig
 from curate.pack.config import ShardsConfig
 from curate.readers.config import DatasetConfig
-from curate.run.config import RunConfig
+from curate.run.config import RunConfig, check_name
 from curate.run.schema import check, entries, register
 
 
@@ -38,6 +38,7 @@ class CurateConfig:
             if values is not None
         }
         check(self.dry_run is None or self.dry_run > 0, "dry_run", self.dry_run, "null or > 0")
+        check_name("run.name", self.run.name or "")
 
 
 register(CurateConfig, "curate")

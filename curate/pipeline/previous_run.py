@@ -9,7 +9,13 @@ from curate.pipeline.config import CurateConfig
 from curate.run import provenance
 from curate.run.manifest import Manifest
 
-_NOT_DATA = {"limit", "sample", "index", "spool"}  # keys of ``dataset`` that do not name the data
+_NOT_DATA = {
+    "limit",
+    "sample",
+    "index",
+    "spool",
+    "layout",
+}  # keys of ``dataset`` that do not name the data
 
 
 def other_data(curate_dir: Path, config: CurateConfig) -> str:

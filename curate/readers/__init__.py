@@ -11,6 +11,7 @@ import pkgutil
 from importlib import import_module
 
 from curate.readers.config import DatasetConfig
+from curate.readers.presence import refuse_absent
 from curate.readers.registry import READERS
 from curate.readers.scrub import scrub
 from curate.readers.source import Source
@@ -32,6 +33,7 @@ def read(config: DatasetConfig) -> Source:
         raise UserError(
             f"dataset.reader={config.reader!r} is unknown; accepted: {', '.join(sorted(READERS))}"
         )
+    refuse_absent(config)
     source = take_subset(READERS[config.reader](config), config)
     if config.scrub_contacts:
         source = scrub(source)

@@ -21,6 +21,7 @@ class DatasetConfig:
         sample: this share of the images, chosen by hash of their keys.
         scrub_contacts: remove URLs, e-mail addresses and telephone numbers from captions.
         shard: ``i/n``, the i-th of n parts by hash of the keys, 0 <= i < n, for n machines.
+        layout: what lies at the data set's place; said where nothing does, see ``presence``.
     """
 
     name: str = MISSING
@@ -29,6 +30,7 @@ class DatasetConfig:
     sample: float | None = None
     scrub_contacts: bool = False
     shard: str | None = None
+    layout: str = ""
 
     def __post_init__(self) -> None:
         check(self.limit is None or self.limit > 0, "dataset.limit", self.limit, "null or > 0")

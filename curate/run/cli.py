@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from curate.run import experiment
+from curate.run import experiment, mistakes
 from curate.run.help import help_of
-from curate.run.overrides import explain, is_multirun, key_of, prepare, remember, typed
+from curate.run.overrides import is_multirun, prepare, remember
 from curate.run.printable import printable, printable_output
+from curate.run.refusals import explain
 from curate.run.schema import UserError
 
 EXIT_GATE_FAILED = 1
@@ -32,44 +31,47 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def run_arguments(run_dir: Path) -> str:
-    """What to type for a command to find a run's folder.
-
-    >>> run_arguments(Path("runs/demo")), run_arguments(Path("/my runs/demo"))
-    ('run.name=demo', "run.name=demo 'run.root=/my runs'")
-    """
-    arguments = [f"run.name={run_dir.name}"]
-    if run_dir.parent != Path("runs"):
-        arguments.append(f"run.root={run_dir.parent}")
-    return shlex.join(arguments)
-
-
-def next_arguments(run_dir: Path) -> str:
-    """What to type for the next command: this one's experiment, which holds its settings, and the run."""
-    named = [text for text in typed() or [] if key_of(text) == "experiment"]
-    return " ".join([*map(shlex.quote, named), run_arguments(run_dir)])
-
-
-def run(main: Callable[[], Any], section: str = "") -> None:
+def run(main: Callable[[], Any], section: str = "", start_bare: bool = True) -> None:
     """Run a ``@hydra.main`` function as a command; see ``polite`` for how it ends.
 
     Args:
         main: the function, decorated.
         section: its part of an experiment's file, named as its YAML in ``conf``; "" for a function
             without experiments and help.
+        start_bare: whether the command does something without arguments; if not, it prints its help
+            as an error.
     """
+    arguments = sys.argv[1:]
     # Two spinning thread pools starve each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with 1
     with printable_output(), exit_codes():
-        if section and {"-h", "--help"} & {*sys.argv[1:]}:
+        if section and {"-h", "--help"} & {*arguments}:
             print(help_of(section))
             return
-        _refuse_multirun_inside_launch()
-        remember(sys.argv[1:])
-        sys.argv[1:] = experiment.apply(prepare(sys.argv[1:]), section)
+        if not arguments and not start_bare:
+            print(help_of(section), file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
+        if section:
+            mistakes.refuse(arguments, section)
+        if section and is_multirun(arguments):
+            _sweep(arguments, section)
+        remember(arguments, section)
+        sys.argv[1:] = experiment.apply(prepare(arguments), section)
         main()
+
+
+def _sweep(arguments: list[str], section: str) -> NoReturn:
+    """Start the jobs and leave. A launch of several processes would start each of them several times."""
+    from curate.run import sweep
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "-m does not work inside a launch of several processes; start one launch for each job "
+            "instead, such as: accelerate launch finetune/train.py optim.lr=1e-4 run.name=JOB data.run=RUN"
+        )
+    sys.exit(sweep.run(arguments, section))
 
 
 def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -131,11 +133,3 @@ def explain_refusal(error: OSError) -> str:
 def _leave(message: str) -> None:
     print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)
-
-
-def _refuse_multirun_inside_launch() -> None:
-    """Accelerate's state survives the first job of a sweep, and the second one dies of it."""
-    if is_multirun(sys.argv[1:]) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "--multirun does not work inside one launch; start one launch for each job instead"
-        )

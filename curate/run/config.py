@@ -5,24 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curate.run.schema import PATH, check
+from curate.run.schema import PATH, UserError
 
 DRY_RUN = "dry_run"
 """The folder of a trial, below its run's; laid out as a run, so that other commands can look at it."""
 
 
+def check_name(key: str, name: str) -> None:
+    """Raise a ``UserError`` if ``name`` is not one of a folder below ``run.root``."""
+    if name and "/" not in name and not name.startswith("."):
+        return
+    above, _, last = name.rstrip("/").rpartition("/")
+    instead = f"run.root={above} {key}={last}" if above and last else f"{key}=mine"
+    raise UserError(
+        f"{key}={name} is no name of a folder below run.root; give one without / that begins with no "
+        f"dot. Type {instead}"
+    )
+
+
 @dataclass
 class RunConfig:
-    """Where the run's folder is: ``<root>/<name>``, relative to the working directory."""
+    """Where the run's folder is: ``<root>/<name>``, relative to the working directory.
+
+    Attributes:
+        root: the folder of all runs.
+        name: of the run; the commands that take null choose one, see ``folder.settle``.
+    """
 
     root: str = field(default="runs", metadata=PATH)
-    name: str = field(default="${dataset.name}", metadata=PATH)
+    name: str | None = field(default="${dataset.name}", metadata=PATH)
 
     def __post_init__(self) -> None:
-        sound = bool(self.name) and "/" not in self.name and not self.name.startswith(".")
-        check(sound, "run.name", self.name, "one folder name; run.root=FOLDER says where it is")
+        if self.name is not None:
+            check_name("run.name", self.name)
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
+        assert self.name is not None, "a command chooses a run before it uses the folder"
         return Path(self.root, self.name)

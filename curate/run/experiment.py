@@ -15,7 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from curate.run.overrides import CONF, expand_home, explain, is_override, key_of, quoted
+from curate.run.help import choices
+from curate.run.keys import groups
+from curate.run.overrides import CONF, expand_home, is_override, key_of, quoted
+from curate.run.refusals import explain
 from curate.run.schema import Typed, UserError, check_given
 
 SCHEMAS = {
@@ -105,23 +108,39 @@ def _load(path: Path) -> Any:
         return OmegaConf.to_container(OmegaConf.load(path))
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(
-            f"{_shown(path)}{line}: {error.problem or error.context}; mend the YAML"
-        ) from error
-    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{_shown(path)} cannot be read as YAML: {said}") from error
+        raise UserError(f"{_shown(path)}{line}: {_in_words(error)}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{_shown(path)} is not UTF-8; save it as UTF-8 text") from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{_shown(path)} cannot be read as YAML; {_FORM}") from error
     except OSError as error:
         if error.errno is not None:  # OmegaConf raises one without, for a file of one value
             raise
         return None
 
 
+def _in_words(error: MarkedYAMLError) -> str:
+    """What to mend in a line that is no YAML."""
+    problem = error.problem or ""
+    if "\\t" in problem:
+        return "a tab stands where YAML wants spaces; indent with spaces"
+    if found := re.search(r"duplicate key (\S+)", problem):
+        return f"{found[1]} is given twice (a duplicate key); remove one"
+    return (
+        "this line or the one before it cannot be read as YAML: write one key: value in a line, all keys of a "
+        "section indented alike, and values with : # [ { or quotes in them in quotes"
+    )
+
+
 def _overrides(where: str, values: Any) -> list[str]:
     if values is None:
         return []
     if not isinstance(values, dict):
-        raise UserError(f"{where}: {values!r} are no keys with values; {_FORM}")
+        hint = ""
+        if isinstance(values, str) and "=" in values:
+            key, _, value = values.partition("=")
+            hint = f". Write {key.strip()}: {value.strip()}"
+        raise UserError(f"{where}: {values!r} are no keys with values; {_FORM}{hint}")
     special, found = Typed.of_registered(), {}
     for key, value in _flat(values):
         if not _KEY.fullmatch(key) or key.partition(".")[0] in ("hydra", "experiment", "defaults"):
@@ -173,7 +192,16 @@ def _shown(path: Path) -> Path:
 
 
 def _check(path: Path, section: str, overrides: list[str]) -> None:
-    """Compose a section alone, so that each command refuses what any of them would."""
+    """Compose a section alone, so that each command refuses what any of them would.
+
+    A choice that is left to the command line is made for it, and settings inside that choice are
+    checked when the command itself composes them.
+    """
+    chosen = {key_of(text) for text in overrides}
+    for group in (name for name, default in groups(section).items() if not default):
+        if group not in chosen:
+            outside = [text for text in overrides if not key_of(text).startswith(f"{group}.")]
+            overrides = [f"{group}={choices(group)[0]}", *outside]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose(section, overrides)
@@ -182,4 +210,5 @@ def _check(path: Path, section: str, overrides: list[str]) -> None:
     except UserError as error:
         raise UserError(f"{_place(path, section)}: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{_place(path, section)}: {explain(error, overrides)}") from error
+        said = explain(error, overrides, section)
+        raise UserError(f"{_place(path, section)}: {said}") from error

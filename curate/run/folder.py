@@ -1,20 +1,140 @@
-"""The argument RUN of the commands on a finished run, and the folder that it names."""
+"""Which runs there are, and which of them a command is about: the argument RUN, or ``run.name``."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
-from curate.run.provenance import curate_command
+from curate.run.config import RunConfig
+from curate.run.next_command import COMMANDS, run_arguments
+from curate.run.overrides import key_of, typed
+from curate.run.provenance import curate_command, read_config
+from curate.run.schema import UserError
 
 EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
+_MOST_LISTED = 20
 
 
-def parser(command: str, does: str, exit_codes: str = EXIT_CODES) -> ArgumentParser:
-    """A parser for ``python -m curate.<command> RUN ...``."""
+@dataclass(frozen=True)
+class Kind:
+    """Runs that went as far as a command needs.
+
+    Attributes:
+        word: what they are called.
+        stage: the folder that they have.
+        marker: what is in it when they are ready, as a glob.
+    """
+
+    word: str
+    stage: str
+    marker: str
+
+    def of(self, root: Path) -> list[str]:
+        """The names of those below ``root``, sorted."""
+        found = root.glob(f"*/{self.stage}/{self.marker}")
+        return sorted({path.relative_to(root).parts[0] for path in found})
+
+    def listed(self, root: Path) -> str:
+        """The same as a sentence for a message."""
+        names = self.of(root)
+        more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+        shown = f"{', '.join(names[:_MOST_LISTED])}{more}"
+        return f"{root} holds {shown}" if names else f"{root} holds no {self.word} run"
+
+
+CURATED = Kind("curated", "curate", "manifest.json")
+TRAINED = Kind("trained", "finetune", "checkpoints/step-*")
+_FIRST = {
+    CURATED: f"{COMMANDS['curate']} dataset=folder dataset.root=FOLDER run.name=NAME",
+    TRAINED: f"{COMMANDS['train']} run.name=NAME",
+}
+
+
+def settle(run: RunConfig, kind: Kind, section: str) -> None:
+    """Give a run without a name that of the only run there is, and say so.
+
+    Args:
+        run: of the configuration; changed in place.
+        kind: of the runs that the command takes.
+        section: of the command, see ``next_command.COMMANDS``.
+
+    Raises:
+        UserError: there is none, or there are several; lists the lines to type.
+    """
+    if run.name is not None:
+        return
+    root = Path(run.root)
+    run.name = only(root, kind, section)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"run     {run.folder}, the only {kind.word} run there")
+
+
+def only(root: Path, kind: Kind, section: str) -> str:
+    """The name of the only run of a kind below ``root``.
+
+    Raises:
+        UserError: as `settle`.
+    """
+    names = kind.of(root)
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        below = "" if root == Path("runs") else f" {shlex.quote(f'run.root={root}')}"
+        raise UserError(f"{kind.listed(root)}; type first: {_FIRST[kind]}{below}")
+    given = [text for text in typed() or [] if key_of(text) not in ("run.name", "run.root")]
+    start = " ".join([COMMANDS[section], *map(shlex.quote, given)])
+    lines = [f"  {start} {run_arguments(root / name)}" for name in names[:_MOST_LISTED]]
+    more = [f"  and {len(names) - _MOST_LISTED} more"] if len(names) > _MOST_LISTED else []
+    raise UserError(
+        "\n".join([f"{root} holds {len(names)} {kind.word} runs; type one of", *lines, *more])
+    )
+
+
+def refuse_unknown(run_dir: Path, kind: Kind, key: str = "run.name") -> None:
+    """Refuse a run that is not of a kind, where others are: its name may be mistyped.
+
+    Raises:
+        UserError: names those that there are; none is raised where there are none.
+    """
+    names = kind.of(run_dir.parent)
+    if not names or run_dir.name in names:
+        return
+    near = get_close_matches(run_dir.name, names, n=1)
+    raise UserError(
+        f"{key}={run_dir.name} is no {kind.word} run; {kind.listed(run_dir.parent)}. Type "
+        f"{shlex.quote(f'{key}={near[0] if near else names[0]}')}, or first: {_makes(run_dir, kind)}"
+    )
+
+
+def _makes(run_dir: Path, kind: Kind) -> str:
+    """The command that makes a run one of a kind."""
+    if kind == CURATED:
+        return curate_command(run_dir)
+    return f"{COMMANDS['train']} {run_arguments(run_dir)}"
+
+
+def trainings_on(run_dir: Path) -> list[Path]:
+    """The ``finetune`` folders of the trainings that stand on a run's curation, its own first."""
+    own = run_dir / "finetune"
+    found = [own] if own.is_dir() else []
+    for config in sorted(run_dir.parent.glob("*/finetune/config.yaml")):
+        data = read_config(config).get("data")
+        if isinstance(data, dict) and data.get("run") == run_dir.name and config.parent != own:
+            found.append(config.parent)
+    return found
+
+
+def parser(
+    command: str, does: str, exit_codes: str = EXIT_CODES, package: str = "curate"
+) -> ArgumentParser:
+    """A parser for ``python -m <package>.<command> RUN ...``."""
     found = ArgumentParser(
-        prog=f"python -m curate.{command}",
+        prog=f"python -m {package}.{command}",
         description=does,
         epilog=exit_codes,
         formatter_class=RawDescriptionHelpFormatter,
@@ -34,17 +154,26 @@ def say_if_unfinished(curate_dir: Path) -> None:
 
 
 def curate_dir(run: str) -> Path:
-    """The folder of a run's curation.
+    """The folder of a run's curation, see `stage_dir`.
 
     Raises:
         FileNotFoundError: there is none, neither at ``run`` nor at ``runs/run``.
     """
-    given = Path(run).expanduser()
-    tried = [given, Path("runs", run), *([given.parent] if given.name == "curate" else [])]
+    return stage_dir(run, CURATED)
+
+
+def stage_dir(run: str, kind: Kind) -> Path:
+    """The folder that a kind of run has, in the run that is named by its folder or by its name in ``runs/``.
+
+    Raises:
+        FileNotFoundError: there is none, neither at ``run`` nor at ``runs/run``.
+    """
+    given, stage = Path(run).expanduser(), kind.stage
+    tried = [given, Path("runs", run), *([given.parent] if given.name == stage else [])]
     for folder in tried:
-        if (folder / "curate").is_dir():
-            return folder / "curate"
-    present = sorted(path.parent.name for path in Path("runs").glob("*/curate"))
-    places = " or ".join(dict.fromkeys(f"{folder}/curate" for folder in tried))
+        if (folder / stage).is_dir():
+            return folder / stage
+    present = sorted(path.parent.name for path in Path("runs").glob(f"*/{stage}"))
+    places = " or ".join(dict.fromkeys(f"{folder}/{stage}" for folder in tried))
     known = f"runs/ holds {', '.join(present)}" if present else "runs/ holds none"
-    raise FileNotFoundError(f"{run} is no curated run: there is no folder {places}; {known}")
+    raise FileNotFoundError(f"{run} is no {kind.word} run: there is no folder {places}; {known}")

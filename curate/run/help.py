@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from typing import Any
 
-from omegaconf import OmegaConf
-
+from curate.run.keys import groups, help_template
 from curate.run.overrides import CONF
 
 _CHOICES = re.compile(r"^( *)<choices of (\w+)>$", re.MULTILINE)
@@ -20,16 +18,9 @@ _WIDTH = 110
 
 def help_of(section: str) -> str:
     """The help of the command whose settings are in ``conf/<section>.yaml``."""
-    content: Any = OmegaConf.load(CONF / f"{section}.yaml")
-    default = {
-        group: name
-        for entry in content.defaults
-        if entry != "_self_"
-        for group, name in _items(entry)
-    }
-    template: str = content.hydra.help.template
+    default = groups(section)
     return _CHOICES.sub(
-        lambda found: _line(found[1], found[2], default.get(found[2], "")), template
+        lambda found: _line(found[1], found[2], default[found[2]]), help_template(section)
     )
 
 
@@ -38,14 +29,6 @@ def choices(group: str, first: str = "") -> list[str]:
     files = sorted((CONF / group).glob("*.yaml"))
     names = [file.stem for file in files if not file.read_text("utf-8").startswith(_OLD)]
     return sorted(names, key=lambda name: name != first)
-
-
-def _items(entry: Any) -> list[tuple[str, str]]:
-    return (
-        [(str(group), str(name)) for group, name in entry.items()]
-        if OmegaConf.is_dict(entry)
-        else []
-    )
 
 
 def _line(indent: str, group: str, first: str) -> str:

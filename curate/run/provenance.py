@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from curate.run.cli import run_arguments
 from curate.run.config import DRY_RUN
 from curate.run.files import write_text
+from curate.run.next_command import run_arguments
 from curate.run.overrides import key_of, typed
 
 PACKAGES = [

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import Field, dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigNode, ConfigStore
@@ -31,7 +32,28 @@ class UserError(ValueError):
 def check(condition: bool, key: str, value: Any, accepted: str) -> None:
     """Raise a ``UserError`` that names the dotted key, the value, and what is accepted."""
     if not condition:
-        raise UserError(f"{key}={value} is out of range; accepted: {accepted}. Type {key}=...")
+        shown = f"{value:g}" if isinstance(value, float) else "null" if value is None else value
+        raise UserError(
+            f"{key}={shown} is out of range; accepted: {accepted}. Type {key}={_near(value, accepted)}"
+        )
+
+
+def _near(value: Any, accepted: str) -> str:
+    """A value near to a wrong one that is accepted, as far as the words tell; else ``...``."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if 1 < value <= 100 and re.search(r"share|cosine", accepted):  # a percentage
+            return f"{value / 100:g}"
+        if isinstance(value, int) and value < 0 and re.search(r">=? 0", accepted):
+            return str(-value)
+    words = accepted.split(", ")
+    if (
+        isinstance(value, str)
+        and len(words) > 1
+        and all(re.fullmatch(r"\w[\w:+]*", w) for w in words)
+    ):
+        near = get_close_matches(value.lower(), words, n=1, cutoff=0.75)
+        return [*near, *(word for word in words if word != "null")][0]
+    return "..."
 
 
 def register(schema: type, name: str, group: str | None = None) -> None:

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.run import hub
 from curate.run.foreign_code import refuse_code, refuse_pickles
 from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
@@ -30,6 +31,7 @@ MODELS = {
 }
 # Where the parts' classes come from; the last one is a folder of diffusers, of safety checkers.
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+_INDEX = "model_index.json"
 # Parts that training does not use. Any other, such as a second text encoder, is a reason to refuse.
 UNUSED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 
@@ -53,17 +55,18 @@ def load_pipeline(config: ModelConfig) -> DiffusionPipeline:
 
 
 def refuse_unsupported(config: ModelConfig) -> None:
-    """Check a pipeline's parts without loading anything; a hub repository is checked when it is loaded.
+    """Check a pipeline's parts before anything heavy is imported; of a hub repository, its list of parts.
 
     Raises:
         UserError: there is no pipeline at ``model.path``, it has parts that are not supported or run code of
-            their own, or weights that are pickles.
+            their own, weights that are pickles, or it is on the hub, which cannot be reached.
     """
+    index = _index(config)
+    parts = MODELS[_module_name(config, index)]
     folder = Path(config.location())
-    if not (folder / "model_index.json").is_file():
+    if not (folder / _INDEX).is_file():
         return
     option = f"model.path={config.path}"
-    parts = MODELS[_module_name(config, _read(folder / "model_index.json"))]
     refuse_code(folder, option)
     for part, kind in parts.items():
         if not kind.endswith("Tokenizer"):
@@ -119,16 +122,25 @@ def _parts(index: dict[str, Any]) -> dict[str, str]:
 def _index(config: ModelConfig) -> dict[str, Any]:
     """The content of ``model_index.json``, from the folder or, downloaded alone, from the hub."""
     location = config.location()
-    local = Path(location) / "model_index.json"
+    local = Path(location) / _INDEX
     if local.is_file():
         return _read(local)
-    from diffusers import DiffusionPipeline
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
 
+    if not hub.is_reachable():
+        constants.HF_HUB_OFFLINE = True  # what is cached is taken without a minute of retries
+        cached = try_to_load_from_cache(location, _INDEX, revision=config.revision)
+        if not isinstance(cached, str):
+            raise UserError(
+                f"model.path={config.path} could not be loaded: it is not on this machine, and the Hugging Face hub "
+                "cannot be reached. Download it elsewhere and type model.path=FOLDER, or model=starter for the built-in one"
+            )
+        return _read(Path(cached))
     try:
-        index: Any = DiffusionPipeline.load_config(location, revision=config.revision)
-    except OSError as error:
+        return _read(Path(hf_hub_download(location, _INDEX, revision=config.revision)))
+    except (OSError, HfHubHTTPError) as error:
         raise config.not_loaded(error) from error
-    return index
 
 
 def _read(path: Path) -> dict[str, Any]:

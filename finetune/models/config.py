@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class ModelConfig:
         Raises:
             UserError: ``path`` is neither a folder nor of the form ``owner/name``.
         """
+        if Path(self.path).expanduser().is_file():
+            raise self._is_a_file()
         for folder in (Path(self.path).expanduser(), PACKAGES / self.path):
             if (folder / "model_index.json").is_file():
                 return str(folder)
@@ -62,6 +65,16 @@ class ModelConfig:
                 "hub repository such as stable-diffusion-v1-5/stable-diffusion-v1-5"
             )
         return self.path
+
+    def _is_a_file(self) -> UserError:
+        """What to raise for a checkpoint in one file, as kohya's tools and web interfaces have them."""
+        folder = Path(self.path).with_suffix("")
+        return UserError(
+            f"model.path={self.path} is a single file, and a pipeline is a folder in diffusers' layout. Convert it: "
+            f"python -c 'from diffusers import StableDiffusionPipeline as P; "
+            f'P.from_single_file("{self.path}").save_pretrained("{folder}")\'\n'
+            f"and type {shlex.quote(f'model.path={folder}')}"
+        )
 
     def not_loaded(self, error: Exception) -> UserError:
         """What to raise when diffusers does not find or cannot read the pipeline's files."""

@@ -26,15 +26,24 @@ def command(*overrides, check=None):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["datset=coco"], "did you mean 'dataset'"),
-        (["filters.clip_similarity.minimum=abc"], "filters.clip_similarity.minimum"),
-        (["filters.clip_similarity.minimum=2"], "filters.clip_similarity.minimum=2"),
-        (["dataset=coco", "dataset.root=nowhere"], "type dataset.root=FOLDER"),
+        (["datset=coco"], "did you mean dataset=coco"),
+        (
+            ["dataset=openmoji", "filters.clip_similarity.minimum=abc"],
+            "filters.clip_similarity.minimum",
+        ),
+        (
+            ["dataset=openmoji", "filters.clip_similarity.minimum=2"],
+            "filters.clip_similarity.minimum=2",
+        ),
+        (["dataset=coco", "dataset.root=nowhere"], "put into nowhere: annotations/"),
         (["dataset=coco", "dataset.size_px=3"], "size_px"),
-        (["clip=custom", "clip.name=ViT-B32"], "near: ViT-B-32"),
+        (["dataset=openmoji", "clip=custom", "clip.name=ViT-B32"], "near: ViT-B-32"),
         (["+typo=1"], "typo"),
-        (["dry_run=0"], "dry_run=0"),
-        (["filters.clip_similarity.minimum=0.28"], "made for ViT-B-32-quickgelu openai"),
+        (["dataset=openmoji", "dry_run=0"], "dry_run=0"),
+        (
+            ["dataset=openmoji", "filters.clip_similarity.minimum=0.28"],
+            "made for ViT-B-32-quickgelu openai",
+        ),
     ],
 )
 def test_mistakes_end_early_with_one_paragraph(overrides, says, tmp_path):

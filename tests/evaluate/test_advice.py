@@ -1,6 +1,5 @@
 """Advice that can be typed."""
 
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +34,7 @@ def test_a_constant_rate_is_continued_and_another_schedule_needs_another_run(imp
     """``finetune.doctor`` refuses to stretch a schedule that ends."""
     assert advise(improving, config("constant"), 128).endswith("train.samples=40000")
     another = advise(improving, config("cosine"), 128)
-    assert another.endswith("run.name=mine-2 train.samples=40000")
+    assert another.endswith("run.name=mine-2 data.run=mine train.samples=40000")
 
 
 @pytest.mark.parametrize(
@@ -49,13 +48,11 @@ def test_fewer_weights_are_what_the_method_says(method, typed):
     assert f"train fewer weights {typed}" in advise(overfitting, trained, 128)
 
 
-def test_another_run_finds_the_shards_of_the_old_one(improving, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "mine" / "curate").mkdir(parents=True)
-    (tmp_path / "runs" / "mine" / "curate" / "manifest.json").write_text("{}")
-    said = advise(improving, config("cosine"), 128)
-    subprocess.run(said[said.index("mkdir") : said.index(", then")], shell=True, check=True)
-    assert (tmp_path / "runs" / "mine-2" / "curate" / "manifest.json").exists()
+def test_another_run_reads_the_shards_that_this_one_read(improving):
+    trained = config("cosine")
+    trained.data.run = "the others'"
+    said = advise(improving, trained, 128)
+    assert said.endswith("""run.name=mine-2 'data.run=the others'"'"'' train.samples=40000""")
 
 
 def test_too_few_pictures_are_not_blamed_on_the_grid():

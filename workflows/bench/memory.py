@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_module
 
 pictures, folder = int(sys.argv[1]), sys.argv[2]
 with initialize_config_module("conf", version_base="1.3"):
-    overrides = [f"run.root={folder}", "run.name=memory"]
+    overrides = ["dataset=openmoji", f"run.root={folder}", "run.name=memory"]
     config = to_dataclass(compose("curate", overrides), CurateConfig)
 started = time.perf_counter()
 pipeline.run(config, Photographs(pictures, width=64, distinct=None).source())

@@ -35,6 +35,10 @@ def read(config: FolderConfig) -> Source:
         UserError: a table cannot be used, or there are no images.
     """
     root = Path(config.root)
+    if root.is_file():
+        raise FileNotFoundError(
+            f"dataset.root={config.root} is a file; type the folder that it is in: dataset.root={root.parent}"
+        )
     if not root.is_dir():
         raise FileNotFoundError(
             f"dataset.root={config.root} is not a folder; type dataset.root=FOLDER, where FOLDER holds "

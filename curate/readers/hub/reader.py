@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.hub import HubConfig, stream_cache
 from curate.readers.hub.stored_image import bytes_of, folders_of
 from curate.readers.source import Source
+from curate.run import hub
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:
@@ -173,8 +176,37 @@ def _is_stream(dataset: Any) -> bool:
     return isinstance(dataset, IterableDataset)
 
 
+def _refuse_unreachable(config: HubConfig) -> None:
+    """Refuse a data set that is neither here nor can be fetched, before its library retries for a minute.
+
+    Raises:
+        UserError: says what to type instead.
+    """
+    if Path(config.path).exists() or hub.is_reachable():
+        return
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = True  # what is cached is taken without retries
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    caches = (Path(constants.HF_HUB_CACHE), Path(constants.HF_HOME, "datasets"))
+    named = config.path.replace(
+        "/", "?*"
+    ).lower()  # owner/name is owner--name in one, owner___name in the other
+    if not any(
+        fnmatch(found.name.lower(), f"*{named}")
+        for cache in caches
+        if cache.is_dir()
+        for found in cache.iterdir()
+    ):
+        raise UserError(
+            f"dataset.path={config.path} is no folder here, and the Hugging Face hub cannot be reached. Fetch it "
+            "elsewhere and type dataset.path=FOLDER"
+        )
+
+
 def _open(config: HubConfig) -> tuple[Any, str]:
     """The data set, and a version that changes with its content."""
+    _refuse_unreachable(config)
     from datasets import load_dataset, load_dataset_builder
     from datasets.exceptions import DatasetsError
 

@@ -125,7 +125,7 @@ MADE_FOR = {
 
 def preset(name, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("curate", overrides=[f"filters={name}", *overrides])
+        composed = compose("curate", overrides=["dataset=folder", f"filters={name}", *overrides])
     return to_dataclass(composed, CurateConfig).filters
 
 

@@ -4,11 +4,9 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from curate.run import cli as command
 from curate.run import overrides
 from curate.run.provenance import (
     curate_command,
@@ -77,7 +75,7 @@ def curated(tmp_path):
 
 def test_the_command_line_is_kept_as_it_was_typed_but_for_secrets(curated):
     typed = ["dataset=coco", "dataset.root=/a, b", "++hub.token=hf_abc", "experiment=x.yaml"]
-    run_dir = curated("-m", *typed)
+    run_dir = curated(*typed)
     path = run_dir / "curate" / "config.yaml"
     assert read_config(path)["provenance"]["overrides"] == [
         "dataset=coco", "dataset.root=/a, b", "++hub.token=***", "experiment=x.yaml",
@@ -120,17 +118,3 @@ def test_a_run_of_an_unknown_command_line_leaves_its_data_to_the_reader(tmp_path
     assert said == (
         f"python -m curate run.name=mine run.root={tmp_path} with the keys of its data set"
     )
-
-
-def test_a_job_of_a_sweep_keeps_its_own_values(tmp_path, monkeypatch):
-    (tmp_path / "x.yaml").write_text("curate: {split.test: 0.2}")
-    typed = [f"experiment={tmp_path / 'x.yaml'}", f"run.root={tmp_path}", "split.val=0.2,0.3"]
-    monkeypatch.setattr("sys.argv", ["curate", "-m", *typed])
-    seen = []
-
-    @hydra.main(version_base="1.3", config_path=str(overrides.CONF), config_name="curate")
-    def main(cfg):
-        seen.append((cfg.split.val, cfg.split.test, overrides.typed()))
-
-    command.run(main, "curate")
-    assert seen == [(value, 0.2, [*typed[:2], f"split.val={value}"]) for value in (0.2, 0.3)]

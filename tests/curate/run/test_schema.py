@@ -49,7 +49,7 @@ def dummy(monkeypatch):
         ("dummy.named.mine=null", "++dummy.named.mine=null"),
         ("dummy.named={}", "dummy.named={}"),
         ("dummy.plain=a", "dummy.plain=a"),
-        ("dummy.placed=a,b", "dummy.placed=a,b"),
+        ("dummy.placed=a b", "dummy.placed=a b"),
     ],
 )
 def test_the_fields_of_a_schema_decide_what_is_quoted(dummy, typed, prepared):
@@ -58,7 +58,7 @@ def test_the_fields_of_a_schema_decide_what_is_quoted(dummy, typed, prepared):
 
 def test_what_is_not_registered_is_not_special():
     assert not Typed.of_registered().paths.fullmatch("dummy.place")
-    assert prepare(["dummy.place=a, b"]) == ["dummy.place=a, b"]
+    assert prepare(["dummy.place=a b"]) == ["dummy.place=a b"]
 
 
 def test_missing_values_do_not_hide_wrong_ones():

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-import diffusers
+import huggingface_hub
 import pytest
 
 from curate.run.manifest import read_manifest
@@ -82,24 +82,26 @@ def test_other_parts_are_refused_by_name_before_anything_is_loaded(
         load_model(config.model)
 
 
-def test_a_hub_repository_is_checked_by_its_index_alone(monkeypatch):
+def test_a_hub_repository_is_checked_by_its_index_alone(monkeypatch, named):
     config = ModelConfig(path="owner/name", resolution=16, revision="main")
-    refuse_unsupported(config)  # its class is not known yet
     asked = []
 
-    def index(location, revision):
-        asked.append((location, revision))
-        return {"_class_name": "FluxPipeline"}
+    def download(location, name, revision):
+        asked.append((location, name, revision))
+        return str(Path(named("FluxPipeline").path) / name)
 
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", index)
-    with pytest.raises(UserError, match="owner/name is a FluxPipeline, which is not supported"):
-        load_model(config)
-    assert asked == [("owner/name", "main")]
+    monkeypatch.setattr("curate.run.hub.is_reachable", lambda: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    for check in (refuse_unsupported, load_model):
+        with pytest.raises(UserError, match="owner/name is a FluxPipeline, which is not supported"):
+            check(config)
+    assert asked == [("owner/name", "model_index.json", "main")] * 2
 
 
 def test_a_hub_that_does_not_answer_is_said_in_one_paragraph():
-    with pytest.raises(UserError, match=r"owner/name could not be loaded.*model\.path=FOLDER"):
-        load_model(ModelConfig(path="owner/name", resolution=16))
+    for check in (refuse_unsupported, load_model):
+        with pytest.raises(UserError, match=r"owner/name could not be loaded.*model\.path=FOLDER"):
+            check(ModelConfig(path="owner/name", resolution=16))
 
 
 @pytest.mark.parametrize(

@@ -224,9 +224,9 @@ def test_a_table_s_columns_never_hide_the_ledger_s(tmp_path, images):
     }
 
 
-def test_the_path_has_to_be_given():
+def test_the_path_of_a_table_of_ones_own_has_to_be_given():
     with initialize_config_dir(str(CONF), version_base=None):
-        cfg = compose("curate", ["dataset=cc3m"])
+        cfg = compose("curate", ["dataset=table"])
     with pytest.raises(Exception, match=r"dataset\.path"):
         to_dataclass(cfg, CurateConfig)
 

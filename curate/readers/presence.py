@@ -1,0 +1,46 @@
+"""Say what belongs where when nothing lies at a data set's place."""
+
+from __future__ import annotations
+
+import glob
+import shlex
+from pathlib import Path
+
+from curate.readers.config import DatasetConfig
+from curate.run.overrides import key_of, typed
+
+_PLACES = {"root": "FOLDER", "path": "FILE", "images_dir": "FOLDER"}  # keys of readers for them
+
+
+def refuse_absent(config: DatasetConfig) -> None:
+    """Refuse a data set of a known layout whose folder or files are not there.
+
+    Raises:
+        FileNotFoundError: in three lines, where it was looked for, what to put there, what else to type.
+    """
+    if not config.layout:
+        return
+    for key, stands_for in _PLACES.items():
+        place = getattr(config, key, None)
+        if isinstance(place, str) and _is_absent(place, empty=key == "root"):
+            home = place if key == "root" else Path("data", config.name)
+            raise FileNotFoundError(
+                f"dataset={config.name}: there is nothing at dataset.{key}={place}\n"
+                f"  put into {home}: {config.layout}\n"
+                f"  or type where it is: {_retyped(config, key)}={stands_for}"
+            )
+
+
+def _is_absent(place: str, empty: bool) -> bool:
+    """Whether a path or pattern names nothing, or, if ``empty`` counts as nothing, an empty folder."""
+    path = Path(place)
+    if path.is_dir():
+        return empty and not any(path.iterdir())
+    return not path.exists() and next(glob.iglob(place, recursive=True), None) is None  # noqa: PTH207
+
+
+def _retyped(config: DatasetConfig, key: str) -> str:
+    """The command line up to another value of a key."""
+    given = [text for text in typed() or [] if key_of(text) != f"dataset.{key}"]
+    given = given or [f"dataset={config.name}"]
+    return f"{shlex.join(['python', '-m', 'curate', *given])} dataset.{key}"

@@ -1,0 +1,158 @@
+"""Arguments that are no settings: refused before Hydra reads them, with what to type instead."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from curate.run.help import choices
+from curate.run.keys import example, groups, keys, meant
+from curate.run.overrides import is_override, key_of, value_of
+from curate.run.refusals import length
+from curate.run.schema import Typed, UserError
+
+_FORM = "settings are typed key=value, as in run.name=mine"
+_KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_][\w.\-/@:]*")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def refuse(arguments: Sequence[str], section: str) -> None:
+    """Refuse what is neither an option of Hydra's nor a setting.
+
+    Raises:
+        UserError: names the argument, and what was probably meant.
+    """
+    options, words = _split(arguments)
+    for option in options:
+        raise UserError(_no_option(option, arguments, section))
+    for place, word in enumerate(words):
+        if not is_override(word) or not _KEY.fullmatch(word.partition("=")[0]):
+            raise UserError(_no_setting(words, place, section))
+    special = Typed.of_registered()
+    for word in words:
+        key, value = key_of(word), value_of(word)
+        if special.paths.fullmatch(key) and _WINDOWS.match(value) and not Path(value).exists():
+            raise UserError(
+                f"{key}={value} is a path of Windows, which this system does not have; inside WSL drive "
+                f"{value[0]}: is /mnt/{value[0].lower()}. Type {shlex.quote(f'{key}={_in_wsl(value)}')}"
+            )
+
+
+def _in_wsl(path: str) -> str:
+    return f"/mnt/{path[0].lower()}/" + path[3:].replace("\\", "/")
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options that Hydra does not have, and the arguments that are no options nor their values."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    known = {name: action for action in parser._actions for name in action.option_strings}
+    unknown, words, rest = [], [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        action = known.get(argument.partition("=")[0])
+        if action is None or not argument.startswith("-"):
+            (unknown if _is_option(argument) else words).append(argument)
+        elif action.nargs is None and "=" not in argument and rest:
+            rest.pop(0)  # the option's value
+        elif action.nargs == "?" and rest and action.choices and rest[0] in action.choices:
+            rest.pop(0)
+    return unknown, words
+
+
+def _is_option(argument: str) -> bool:
+    return argument.startswith("-") and not re.match(r"-[\d.]", argument)
+
+
+def _no_option(option: str, arguments: Sequence[str], section: str) -> str:
+    """What to say of ``--key value`` or ``--key=value``."""
+    name, equals, value = option.lstrip("-").partition("=")
+    place = arguments.index(option) + 1
+    if not equals and place < len(arguments):
+        follows = arguments[place]
+        value = "" if _is_option(follows) or is_override(follows) else follows
+    said = length(name, value, arguments) if section == "train" else ""
+    if said:
+        return f"{option} is no option; {said}"
+    return f"{option} is no option; {_FORM}. {_to_type(name, value, section)}"
+
+
+def _to_type(name: str, value: str, section: str) -> str:
+    """``Type key=value``, with the key that a name means; what there is where it means none."""
+    if name in {*groups(section), *keys(section)} and not _is_group_of_keys(name, section):
+        found = [name]
+    else:
+        found = meant(name, section)
+    if not found:
+        return "See --help for the keys"
+    settings = [f"{key}={value or example(section, key) or '...'}" for key in found]
+    return f"Type {' or '.join(map(shlex.quote, settings))}"
+
+
+def _is_group_of_keys(name: str, section: str) -> bool:
+    key = keys(section).get(name)
+    return key is not None and key.is_group and name not in groups(section)
+
+
+def _no_setting(words: Sequence[str], place: int, section: str) -> str:
+    """What to say of a word that is no ``key=value``."""
+    word = words[place]
+    before = words[place - 1] if place else ""
+    after = words[place + 1] if place + 1 < len(words) else ""
+    if spaced := _around_equals(words, place):
+        return f"there may be no space around =: type {shlex.quote(spaced)}"
+    if is_override(word):
+        return f"{word!r} has no key that can be read; {_FORM}"
+    key, colon, value = word.partition(":")
+    if colon and (key in keys(section) or key in groups(section)):
+        return f"{word!r} has a colon for =; type {shlex.quote(f'{key}={value}')}"
+    if place and is_override(before) and _is_cut(before, word):
+        whole = _until_next_setting(words, place - 1)
+        return f"{word!r} has no key; if it belongs to the value before it, quote both: type {shlex.quote(whole)}"
+    if word in keys(section) or word in groups(section):
+        bare = after if after and not is_override(after) else ""
+        return f"{word} has no value; {_FORM}. {_to_type(word, bare, section)}"
+    for group in groups(section):
+        if word in choices(group):
+            return f"{word!r} has no key; type {group}={word}"
+    if section == "curate" and Path(word).expanduser().exists():
+        return f"{word!r} has no key; type dataset=folder {shlex.quote(f'dataset.root={word}')}"
+    if section != "curate" and re.fullmatch(r"[\w./-]+", word):
+        name = os.path.basename(word.rstrip("/"))  # noqa: PTH119 (of a text)
+        return f"{word!r} has no key; {_FORM}. Type run.name={name}"
+    return f"{word!r} has no key; {_FORM}. See --help for the keys and choices"
+
+
+def _around_equals(words: Sequence[str], place: int) -> str:
+    """``key=value`` of ``key = value``, ``key= value`` or ``key =value``; "" where it is none of these."""
+    word = words[place]
+    before = words[place - 1] if place else ""
+    after = words[place + 1] if place + 1 < len(words) else ""
+    if after == "=":
+        return "".join(words[place : place + 3])
+    if after.startswith("="):
+        return word + after
+    if is_override(word) and word.startswith("=") and before:
+        return before + word
+    if place and before.endswith("=") and before.count("=") == 1 and not is_override(word):
+        return before + word
+    return ""
+
+
+def _is_cut(setting: str, word: str) -> bool:
+    """Whether a word may be the rest of a path that the shell cut at a space."""
+    key, value = key_of(setting), value_of(setting)
+    is_path = bool(Typed.of_registered().paths.fullmatch(key))
+    return is_path or Path(f"{value} {word}").exists()
+
+
+def _until_next_setting(words: Sequence[str], place: int) -> str:
+    end = place + 1
+    while end < len(words) and not is_override(words[end]):
+        end += 1
+    return " ".join(words[place:end])
