@@ -9,7 +9,9 @@ from curate.clip.models import label
 from curate.decide.config import LARGEST_SHARE, SMALLEST_JUDGED
 from curate.decide.laion import LAION_CLIP
 from curate.decide.stage import Verdicts
+from curate.measures.heif import NEEDS_PLUGIN
 from curate.pipeline.config import CurateConfig
+from curate.run.ledger import UNREADABLE
 
 BLIND_BELOW = 0.6  # AUC of the pairs against shuffled captions; 0.5 is guessing
 FEWEST_SCORED = (
@@ -21,9 +23,19 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     """All notes on a run."""
     images = verdicts.ledger.query("kept").drop_duplicates("key")["split"].value_counts()
     return [
+        *unread_heic(verdicts),
         *blind_clip(verdicts, config.clip),
         *few_held_out(int(images.get("val", 0)), int(images.sum())),
     ]
+
+
+def unread_heic(verdicts: Verdicts) -> list[str]:
+    """A note if pictures are left out only because a package is not installed."""
+    left_out = verdicts.ledger["reason"] == f"{UNREADABLE}: {NEEDS_PLUGIN}"
+    if not left_out.any():
+        return []
+    images = verdicts.ledger.loc[left_out, "key"].nunique()
+    return [f"{images} .heic: pip install pillow-heif, then type the same command again"]
 
 
 def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:
