@@ -30,6 +30,7 @@ from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run.files import atomic_write, remove_parts, write_json
+from curate.run.progress import count_done
 from curate.run.schema import UserError
 
 FORMAT = 3  # raise it when a measure changes its meaning: older parts are then measured again
@@ -94,8 +95,7 @@ def annotate(
                 _write(path, part, spec)
                 measurer().cache.add(path, part)
             else:
-                bar.initial += len(chunk)  # not measured now, so not part of the rate
-                bar.update(len(chunk))
+                count_done(bar, len(chunk))
             paths.append(path)
             pairs += sum(len(captions_of(candidate)) for candidate in chunk)
     write_json(folder / LIST, [path.name for path in paths])

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+TOKENISED_CHARACTERS = 10_000
+"""Of a caption, from its start: a tokenizer reads no more, or 50 million would take 8 GB. A token of
+CLIP's vocabulary has 32 bytes at most, so that these are more than 300 tokens, of 77 that count."""
+
 Item = TypeVar("Item")
+
+
+def tokenised(caption: str) -> str:
+    """The part of ``caption`` that tokenizers read, its first ``TOKENISED_CHARACTERS``."""
+    return caption[:TOKENISED_CHARACTERS]
 
 
 @dataclass
@@ -78,11 +87,12 @@ class ClipScorer:
         )
 
     def encode_texts(self, texts: list[str]) -> np.ndarray:
-        """N captions => N x D float32, unit length; equal captions are encoded once.
+        """N captions, see ``tokenised`` => N x D float32, unit length; equal ones are encoded once.
 
         Where the text tower is causal and pooled at the end-of-text token, padding behind that token has
         no effect on it: captions are grouped by length and encoded without padding.
         """
+        texts = [tokenised(text) for text in texts]
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return np.zeros((0, 0), np.float32)
@@ -100,7 +110,8 @@ class ClipScorer:
         return np.stack([encoded[row_of[text]] for text in texts])
 
     def tokens(self, captions: list[str]) -> list[int]:
-        """Each caption's number of tokens with both ends, before the tokenizer truncates."""
+        """Each caption's number of tokens with both ends, before the tokenizer truncates; see ``tokenised``."""
+        captions = [tokenised(caption) for caption in captions]
         inner = getattr(self.tokenizer, "tokenizer", None)
         if inner is None:  # OpenAI's own byte pairs, without the ends
             return [len(self.tokenizer.encode(caption)) + 2 for caption in captions]

@@ -23,7 +23,8 @@ class CaptionFilterConfig:
         max_characters: Unicode code points.
         min_words: words, as spaces separate them.
         max_words: words, as spaces separate them.
-        max_tokens: tokens of the CLIP's tokenizer with start and end token, before truncation.
+        max_tokens: tokens of the CLIP's tokenizer with start and end token, before truncation; of a
+            caption beyond 10,000 characters those of its first 10,000.
         min_alphanumeric: share of characters that are letters or digits.
         max_character_repetition: share of repeated n-grams of characters.
         repetition_characters: n of these n-grams.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from curate.measures import libtiff
+from curate.measures import heif, libtiff, png
 from curate.measures.colour import to_rgb
 from curate.measures.unreadable import UnreadableImage
 
 MAX_PIXELS = 89_478_485  # Pillow's limit for a decompression bomb, and LAION's
 _NEEDS_A_PROGRAM = ("EPS", "WMF")  # Pillow hands these to an interpreter
+_T = TypeVar("_T")
 _CUT_SHORT = ("truncated", "not enough image data", "expected to read")
 _ORIENTATION = 0x0112
 _TURNS = {  # Exif 2.32, tag Orientation
@@ -35,11 +38,7 @@ def probe(data: bytes) -> tuple[int, int, str]:
     Raises:
         UnreadableImage: not an image, or more pixels than ``MAX_PIXELS``.
     """
-    with _open(data) as image:
-        width, height = image.size
-        if _turn(image) in _QUARTER_TURNS:
-            width, height = height, width
-        return width, height, image.format or ""
+    return _reading(data, _header)
 
 
 def decode(data: bytes, draft_px: int | None = None) -> Image.Image:
@@ -52,15 +51,40 @@ def decode(data: bytes, draft_px: int | None = None) -> Image.Image:
     Raises:
         UnreadableImage: whatever the decoder raises, for the data is to blame.
     """
-    with _open(data) as image:
-        try:
-            turn = _turn(image)
-            if draft_px is not None:
-                image.draft(None, (draft_px, draft_px))
-            image.load()
-            return to_rgb(image if turn is None else image.transpose(turn))
-        except Exception as error:  # decoders raise anything on bytes made to break them
-            raise UnreadableImage(_reason(error)) from error
+    return _reading(data, lambda image: _pixels(image, draft_px))
+
+
+def _reading(data: bytes, read: Callable[[Image.Image], _T]) -> _T:
+    """What ``read`` makes of the opened image; of a PNG that is refused, without its notes."""
+    try:
+        with _open(data) as image:
+            return read(image)
+    except UnreadableImage:
+        bare, profile = png.essential(data)
+        if bare == data:
+            raise
+    with _open(bare) as image:
+        if profile:
+            image.info["icc_profile"] = profile
+        return read(image)
+
+
+def _header(image: Image.Image) -> tuple[int, int, str]:
+    width, height = image.size
+    if _turn(image) in _QUARTER_TURNS:
+        width, height = height, width
+    return width, height, image.format or ""
+
+
+def _pixels(image: Image.Image, draft_px: int | None) -> Image.Image:
+    try:
+        turn = _turn(image)
+        if draft_px is not None:
+            image.draft(None, (draft_px, draft_px))
+        image.load()
+        return to_rgb(image if turn is None else image.transpose(turn))
+    except Exception as error:  # decoders raise anything on bytes made to break them
+        raise UnreadableImage(_reason(error)) from error
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -81,6 +105,7 @@ def _open(data: bytes) -> Image.Image:
     if not data:
         raise UnreadableImage("empty file")
     libtiff.silence()
+    heif.prepare(data)
     try:
         image = Image.open(io.BytesIO(data))
     except Exception as error:  # as in decode
@@ -97,7 +122,7 @@ def _reason(error: Exception) -> str:
     message = str(error).lower()
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
-    if isinstance(error, Image.DecompressionBombError) or "too large" in message:
+    if isinstance(error, Image.DecompressionBombError):
         return "too many pixels"
     if any(words in message for words in _CUT_SHORT):
         return "truncated"
@@ -107,15 +132,29 @@ def _reason(error: Exception) -> str:
 def is_plain(data: bytes) -> bool:
     """Whether any reader sees in a file what ``decode`` does: no EXIF turn, no CMYK, no transparency.
 
-    A colour profile may be there: without it the shades differ a little, but to encode the image again
+    A PNG with notes that Pillow refuses is not plain: other programs that use Pillow cannot read it. A colour profile may be there: without it the shades differ a little, but to encode the image again
     would cost detail.
 
     Raises:
         UnreadableImage: not an image.
     """
-    with _open(data) as image:
-        opaque = image.mode in ("RGB", "L") and "transparency" not in image.info
-        return opaque and _turn(image) is None
+    return _reading(data, _looks_plain) and _is_read_by_pillow(data)
+
+
+def _looks_plain(image: Image.Image) -> bool:
+    opaque = image.mode in ("RGB", "L") and "transparency" not in image.info
+    return opaque and _turn(image) is None
+
+
+def _is_read_by_pillow(data: bytes) -> bool:
+    """Whether Pillow accepts the picture with all its notes."""
+    try:
+        with _open(data) as image:
+            if png.has_notes_behind_the_pixels(data):
+                image.load()
+    except Exception:  # as in decode
+        return False
+    return True
 
 
 def encode(image: Image.Image, extension: str, jpeg_quality: int) -> bytes:

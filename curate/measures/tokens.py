@@ -8,7 +8,7 @@ from curate.measures.measure import CaptionMeasure, CountTokens
 
 
 def measure(captions: Sequence[str], count_tokens: CountTokens) -> dict[str, list[int]]:
-    """The tokens of each caption with both ends, before the tokenizer truncates."""
+    """The tokens of each caption's first 10,000 characters with both ends, before the tokenizer truncates."""
     return {"tokens": count_tokens(captions)}
 
 

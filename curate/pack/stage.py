@@ -17,6 +17,7 @@ from curate.pack.plan import Plan, digest, is_written, plan
 from curate.pack.samples import Samples
 from curate.pack.writer import write_shard
 from curate.run.manifest import ShardInfo, retire
+from curate.run.progress import count_done
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,7 @@ def write_shards(
             wanted = digest(rows, settings)
             info = is_written(curate_dir, planned, wanted)
             if info is not None:
-                bar.initial += info.samples  # not counted in the speed
-                bar.update(info.samples)
+                count_done(bar, info.samples)
             else:
                 if not changes:
                     retire(curate_dir)

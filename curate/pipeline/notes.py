@@ -10,7 +10,9 @@ from curate.decide.config import LARGEST_SHARE, SMALLEST_JUDGED
 from curate.decide.cut import is_blind, least_separation
 from curate.decide.laion import LAION_CLIP
 from curate.decide.stage import Verdicts
+from curate.measures.heif import NEEDS_PLUGIN
 from curate.pipeline.config import CurateConfig
+from curate.run.ledger import UNREADABLE
 
 _LAION = {  # what LAION recommends for each of its sets
     "laion400m": "filters.columns.source_nsfw.reject=[NSFW,UNSURE]",
@@ -31,10 +33,20 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     """All notes on a run."""
     images = verdicts.ledger.query("kept").drop_duplicates("key")["split"].value_counts()
     return [
+        *unread_heic(verdicts),
         *blind_clip(verdicts, config.clip),
         *unsafe(config),
         *few_held_out(int(images.get("val", 0)), int(images.sum())),
     ]
+
+
+def unread_heic(verdicts: Verdicts) -> list[str]:
+    """A note if pictures are left out only because a package is not installed."""
+    left_out = verdicts.ledger["reason"] == f"{UNREADABLE}: {NEEDS_PLUGIN}"
+    if not left_out.any():
+        return []
+    images = verdicts.ledger.loc[left_out, "key"].nunique()
+    return [f"{images} .heic: pip install pillow-heif, then type the same command again"]
 
 
 def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:

@@ -60,7 +60,8 @@ def run(config: CurateConfig, source: Source) -> None:
             shutil.rmtree(folder)
         trial = _try(config, chosen, folder)
     print("\n".join(lines(trial, whole, folder)))
-    for note in [*chosen.notes, *notes.blind_clip(trial.verdicts, config.clip)]:
+    warnings = [*notes.unread_heic(trial.verdicts), *notes.blind_clip(trial.verdicts, config.clip)]
+    for note in [*chosen.notes, *warnings]:
         print(f"note: {note}")
     print(f"next, type: {next_command(typed() or [])}")
 

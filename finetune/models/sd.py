@@ -14,6 +14,7 @@ import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
+from curate.clip.scorer import tokenised
 from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.models.config import ModelConfig
@@ -48,7 +49,7 @@ class StableDiffusion:
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
         """``hidden`` [B, L, D], exactly as ``StableDiffusionPipeline`` computes it for its U-Net."""
         tokens = self.tokenizer(
-            list(captions),
+            [tokenised(caption) for caption in captions],
             padding="max_length",
             max_length=self.tokenizer.model_max_length,
             truncation=True,

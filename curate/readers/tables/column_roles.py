@@ -6,15 +6,14 @@ DataComp, COYO and the parquet files of img2dataset, from the data sets' own pag
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
 from curate.readers.columns import RESERVED, captions_in, is_missing, plain
 from curate.readers.tables import TableConfig
+from curate.readers.tables.html_text import text_of_html
 from curate.run.schema import UserError
 
 URLS = ("url", "URL", "image_url", "image_urls", "downloadurl", "download_url")
@@ -32,9 +31,6 @@ _RENAMED = {
 _RESERVED = RESERVED | {"url"}
 _STRAY = ("", "Unnamed: 0", "__index_level_0__")  # row numbers that pandas wrote
 _WHOLE = ("source_width", "source_height")
-# HTML 5 accepts "&copy" without a semicolon; in a caption "rock&copy" is just text.
-_BARE_AMPERSAND = re.compile(r"&(?!#?\w+;)")
-_BLOCKS = ("br", "p", "div", "li", "tr", "td")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,34 +142,7 @@ def url_decoded(record: dict[str, Any], roles: ColumnRoles) -> dict[str, Any]:
         for name, value in record.items()
     }
     return plain | {
-        name: _without_tags(value)
+        name: text_of_html(value)
         for name, value in plain.items()
         if name in roles.captions and isinstance(value, str)
     }
-
-
-class _Text(HTMLParser):
-    """Collects the text between tags."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-
-    def handle_data(self, data: str) -> None:
-        self.pieces.append(data)
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag in _BLOCKS:
-            self.pieces.append(" ")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.handle_starttag(tag, ())
-
-
-def _without_tags(text: str) -> str:
-    if "<" not in text and "&" not in text:
-        return text
-    parser = _Text()
-    parser.feed(_BARE_AMPERSAND.sub("&amp;", text))
-    parser.close()
-    return "".join(parser.pieces)

@@ -117,6 +117,23 @@ def test_tokens_are_counted_before_anything_is_cut(scorer):
     assert scorer.tokens(short) == cut
 
 
+def test_a_tokenizer_reads_the_first_ten_thousand_characters(scorer, monkeypatch):
+    read = []
+    tokenizer = scorer.tokenizer
+
+    def spy(texts):
+        read.extend(texts)
+        return tokenizer(texts)
+
+    spy.encode = tokenizer.encode
+    long = "a cat " * 100_000
+    expected = scorer.encode_texts([long[:600]])[0]
+    monkeypatch.setattr(scorer, "tokenizer", spy)
+    np.testing.assert_array_equal(scorer.encode_texts([long, long + "x"]), [expected] * 2)
+    assert read == [long[:10_000]]
+    assert scorer.tokens([long]) == scorer.tokens([long[:10_000]]) == [3336]
+
+
 def test_tokens_of_a_tokenizer_of_transformers(tiny_clip):
     starter = load_clip(ClipConfig(name="local-dir:curate/starter_clip"), "cpu")
     captions = ["a red house", "sun"]

@@ -113,6 +113,15 @@ def test_colours_are_managed_before_they_are_laid_over_white():
     np.testing.assert_allclose(found, solid * 128 / 255 + 255 * 127 / 255, atol=1)
 
 
+def test_a_profile_longer_than_pillow_takes_from_a_png(colours):
+    tags = {name: xyz(ADOBE[:, i]) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve(2.2))
+    long = icc(b"RGB ", b"XYZ ", b"mntr", tags | {b"note": b"text\0\0\0\0" + bytes(2_000_000)})
+    expected = through(colours, "TIFF", icc_profile=long)
+    assert (expected != np.asarray(colours)).any()
+    np.testing.assert_array_equal(through(colours, icc_profile=long), expected)
+
+
 def test_a_grey_profile(colours):
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     profile = icc(b"GRAY", b"XYZ ", b"mntr", {b"kTRC": curve(1.0)})

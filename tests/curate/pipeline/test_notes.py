@@ -8,6 +8,7 @@ from curate.clip.config import ClipConfig
 from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.filters.config import FiltersConfig
+from curate.measures.heif import NEEDS_PLUGIN
 from curate.pipeline import notes
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
@@ -30,6 +31,7 @@ def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
             "key": [f"{row:03d}" for row in range(count)],
             "clip_similarity": np.float32(own),
             "kept": True,
+            "reason": "",
             "split": ["val" if row < held_out else "train" for row in range(count)],
         }
     )
@@ -80,3 +82,12 @@ def test_the_suggested_split_is_large_enough_and_allowed():
     share = float(note.rpartition("split.val=")[2])
     assert 32 / 160 < share < 0.5
     assert "split.val" not in notes.few_held_out(6, 64)[0]
+
+
+def test_pictures_that_only_a_package_is_missing_for_are_counted():
+    whole = verdicts(own=0.9, held_out=32)
+    assert notes.unread_heic(whole) == []
+    whole.ledger.loc[[70, 71, 72], "reason"] = f"unreadable: {NEEDS_PLUGIN}"
+    whole.ledger.loc[71, "key"] = whole.ledger.loc[70, "key"]  # two captions of one picture
+    (note,) = notes.of(CurateConfig(clip=SCORER), whole)
+    assert note.startswith("2 .heic: pip install pillow-heif")
