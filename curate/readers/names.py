@@ -10,4 +10,11 @@ def normalised(name: str) -> str:
 
     macOS and archives made there hold decomposed names (NFD); tables and captions usually hold composed ones.
     """
-    return unicodedata.normalize("NFC", name).replace("\\", "/")
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).replace("\\", "/")
+
+
+def folded(name: str) -> str:
+    """`normalised`, and without letter case: equal for names that a file system may not keep apart."""
+    if name.isascii():
+        return name.replace("\\", "/").lower()
+    return unicodedata.normalize("NFC", normalised(name).casefold())

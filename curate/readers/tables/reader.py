@@ -16,12 +16,15 @@ from typing import Any
 
 from curate.readers.candidate import Candidate
 from curate.readers.counted_notes import CountedNotes
-from curate.readers.files import version_of
+from curate.readers.files import is_file, version_of
+from curate.readers.matching.claims import Row
+from curate.readers.matching.matcher import Matcher, is_inside, local_path
 from curate.readers.source import Source
-from curate.readers.tables import TableConfig
+from curate.readers.tables import TableConfig, neighbours
 from curate.readers.tables import files as table_files
 from curate.readers.tables import rows as table_rows
 from curate.readers.tables.column_roles import (
+    FILE_STEMS,
     IDS,
     ColumnRoles,
     captions_of,
@@ -31,22 +34,24 @@ from curate.readers.tables.column_roles import (
     url_decoded,
 )
 from curate.readers.tables.files import TableFile
-from curate.readers.tables.images import ImageFinder, Images
+from curate.readers.tables.images import Images
 from curate.readers.tables.keys import RowKeys
 from curate.run.schema import UserError
 
 _FIRST_ROWS = 1000  # read ahead to learn the columns of JSON lines and to check their order
+_MAX_PATH = 4096  # characters; longer text in a column of names is a picture itself
 _NO_IMAGE = "rows whose image is not in dataset.images_dir"
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A row that is not left out: its place in the table, its values, and the roles of its columns."""
+    """A row: its place in the table, its values, the roles of its columns, and why it is left out, if it is."""
 
     table: TableFile
     number: int
     record: dict[str, Any]
     roles: ColumnRoles
+    excluded: str
 
     @property
     def url(self) -> str:
@@ -54,9 +59,34 @@ class _Entry:
         return text_of(self.record.get(self.roles.url)) if self.roles.url else ""
 
     @property
+    def captions(self) -> tuple[str, ...]:
+        """The row's captions."""
+        return captions_of(self.record, self.roles.captions)
+
+    @property
     def place(self) -> str:
         """File name and line number, for a note."""
         return f"{self.table.path.name}:{self.number}"
+
+    def row(self, images_dir: Path, captions: tuple[str, ...]) -> Row:
+        """What the row says of its picture; a column of file names may hold addresses, and the reverse."""
+        record, roles = self.record, self.roles
+        names = [text for name in roles.images if (text := text_of(record.get(name)))]
+        urls = [text for name in roles.urls if (text := text_of(record.get(name)))]
+        paths = [local_path(images_dir, text) for text in names if "://" not in text]
+        maybe = [local_path(images_dir, text) for text in urls if "://" not in text]
+        paths += [path for path in maybe if is_file(images_dir / path)]
+        addresses = urls + [text for text in names if "://" in text]
+        values = {name: text_of(record[name]) for name in FILE_STEMS if name in record}
+        return Row(
+            paths=tuple(dict.fromkeys(paths)),
+            addresses=tuple(dict.fromkeys(addresses)),
+            captions=captions,
+            key=values.get("key", ""),
+            ids=tuple(dict.fromkeys(filter(None, values.values()))),
+            sha256=values.get("sha256", ""),
+            table=str(self.table.path),
+        )
 
 
 def read(config: TableConfig) -> Source:
@@ -69,18 +99,19 @@ def read(config: TableConfig) -> Source:
     """
     notes: list[str] = []
     tables = table_files.find(config.path, config.file_type, notes)
-    file_notes = tuple(notes)
     images = _images(config, tables[0])
     total = _total(config, tables)
-    first = next(_entries(config, tables, CountedNotes([])), None)
-    if first is not None:
-        names_files = first.roles.image is not None
-        urls = (entry.url for entry in _entries(config, tables, CountedNotes([])))
-        images.prepare(_digest(config, tables), names_files, lambda: urls)
+    beside = neighbours.tables_beside(config, tables)
+    images.prepare(
+        _digest(config, [*tables, *beside]),
+        lambda: _rows(config, tables, images.root),
+        lambda: neighbours.rows_beside(beside, lambda table: _rows(config, [table], images.root)),
+    )
+    file_notes = (*notes, *images.notes)
 
     def candidates() -> Iterator[Candidate]:
-        with images.finder() as finder:
-            yield from _candidates(config, tables, finder, CountedNotes(notes, file_notes))
+        with images.matcher() as matcher:
+            yield from _candidates(config, tables, images, matcher, CountedNotes(notes, file_notes))
 
     return Source(candidates, images.load, total, notes)
 
@@ -110,15 +141,15 @@ def _total(config: TableConfig, tables: list[TableFile]) -> int | None:
 
 
 def _digest(config: TableConfig, tables: list[TableFile]) -> str:
-    """A text that changes when the table's URLs may have changed."""
-    how = [config.columns, config.quotes, config.url_encoded, config.url_column]
-    left_out = sorted(config.leave_out.items())
+    """A text that changes when what the rows say of their pictures may have changed."""
+    how = [config.columns, config.quotes, config.url_encoded]
+    roles = [config.url_column, config.image_column, config.caption_columns]
     files = [(str(table.path), table.file_type, version_of(table.path)) for table in tables]
-    return json.dumps([how, left_out, files])
+    return json.dumps([how, roles, files])
 
 
 def _entries(config: TableConfig, tables: list[TableFile], notes: CountedNotes) -> Iterator[_Entry]:
-    """All rows except those that ``dataset.leave_out`` excludes."""
+    """All rows, also those that ``dataset.leave_out`` excludes."""
     for table in tables:
         rows = table_rows.rows(table, config, notes)
         first = list(islice(rows, _FIRST_ROWS))
@@ -132,11 +163,13 @@ def _entries(config: TableConfig, tables: list[TableFile], notes: CountedNotes) 
                 names |= dict.fromkeys(record)
                 roles = column_roles(list(names), config)
             values = url_decoded(record, roles) if config.url_encoded else record
-            entry = _Entry(table, number, values, roles)
-            if why := _excluded(entry, config.leave_out):
-                notes.add(f"rows left out, {why}", entry.place)
-            else:
-                yield entry
+            yield _Entry(table, number, values, roles, _excluded(values, config.leave_out))
+
+
+def _rows(config: TableConfig, tables: list[TableFile], images_dir: Path) -> Iterator[Row]:
+    """What all rows say of their pictures, those left out as well: their pictures are theirs."""
+    for entry in _entries(config, tables, CountedNotes([])):
+        yield entry.row(images_dir, captions_of(entry.record, entry.roles.captions))
 
 
 def _check_order(table: TableFile, first: list[table_rows.Row], roles: ColumnRoles) -> None:
@@ -153,28 +186,35 @@ def _check_order(table: TableFile, first: list[table_rows.Row], roles: ColumnRol
         )
 
 
-def _excluded(entry: _Entry, leave_out: dict[str, str]) -> str:
+def _excluded(record: dict[str, Any], leave_out: dict[str, str]) -> str:
     """The first column and value of ``leave_out`` that a row has; "" for none."""
-    return next(
-        (f"{c} {value}" for c, value in leave_out.items() if text_of(entry.record.get(c)) == value),
-        "",
-    )
+    found = (f"{c} {value}" for c, value in leave_out.items() if text_of(record.get(c)) == value)
+    return next(found, "")
 
 
 def _candidates(
-    config: TableConfig, tables: list[TableFile], finder: ImageFinder, notes: CountedNotes
+    config: TableConfig,
+    tables: list[TableFile],
+    images: Images,
+    matcher: Matcher,
+    notes: CountedNotes,
 ) -> Iterator[Candidate]:
     keys = RowKeys()
     root = os.path.commonpath([table.path.parent for table in tables])
     files = {table: table.path.relative_to(root).as_posix() for table in tables}
     for entry in _entries(config, tables, notes):
+        if entry.excluded:
+            notes.add(f"rows left out, {entry.excluded}", entry.place)
+            continue
         record, roles, url = entry.record, entry.roles, entry.url
         captions = captions_of(record, roles.captions)
+        row = entry.row(images.root, captions)
+        match = matcher.find(row)
+        version = images.version(match.location)
+        for note in (match.note, "" if version else _NO_IMAGE):
+            if note:
+                notes.add(note, entry.place)
         file = text_of(record.get(roles.image)) if roles.image else ""
-        location = finder.find(record, url, captions, file)
-        version = finder.version(location)
-        if not version:
-            notes.add(_NO_IMAGE, entry.place)
         named = {"url": url} if roles.url else {}
         named |= {"file_name": file} if roles.image else {}
         yield Candidate(
@@ -186,7 +226,13 @@ def _candidates(
             ),
             captions=captions,
             source=config.name,
-            location=location,
+            location=match.location or _outside(row),
             version=version,
             columns=named | columns_of(record, roles.rest),
         )
+
+
+def _outside(row: Row) -> str:
+    """The first path of a row without a picture that leads out of the folder, so that the reason says so."""
+    paths = (path for path in row.paths if not is_inside(path) and len(path) <= _MAX_PATH)
+    return next(paths, "")
