@@ -19,7 +19,7 @@ from curate.readers.config import DatasetConfig
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import loader, version_of
 from curate.readers.matching.claims import Row
-from curate.readers.matching.matcher import match
+from curate.readers.matching.matches import match
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.schema import PATH, UserError, check

@@ -252,28 +252,8 @@ def _may_be_name(text: str) -> bool:
     return 0 < len(text) <= _MAX_NAME_BYTES and "/" not in text
 
 
-class Claim(NamedTuple):
-    """The best claim on a picture.
-
-    Attributes:
-        rank: of the row that names it best.
-        claimant: that row's.
-        is_shared: whether rows that say something else of it name it as well.
-        is_beside: whether only rows beside the data set stand against its own.
-    """
-
-    rank: int = _WORST
-    claimant: int = 0
-    is_shared: bool = False
-    is_beside: bool = False
-
-    def admits(self, row: Row) -> bool:
-        """Whether no other row names the picture as well as ``row``, which is among the claimants."""
-        return not self.is_shared and self.claimant == row.claimant
-
-
 class Claims:
-    """The best claim on each picture, in 12 bytes each; rows are added in any order, those beside last."""
+    """The best guess on each picture, in 12 bytes each; rows are added in any order, those beside last."""
 
     def __init__(self, pictures: int) -> None:
         self._ranks = array("h", [_WORST]) * pictures
@@ -282,7 +262,7 @@ class Claims:
         self._beside = bytearray(pictures)
 
     def add(self, picture: int, rank: int, row: Row) -> None:
-        """Note that ``row`` names picture number ``picture`` with ``rank``."""
+        """Note that ``row`` guesses picture number ``picture`` with ``rank``."""
         before, claimant = self._ranks[picture], row.claimant
         if rank > before or (rank == before and claimant == self._claimants[picture]):
             return
@@ -291,9 +271,20 @@ class Claims:
         self._shared[picture] = rank == before
         self._beside[picture] = row.is_beside and not was_shared
 
-    def __iter__(self) -> Iterator[tuple[int, Claim]]:
-        """Number and best claim of each picture that any row names."""
-        for picture, found in enumerate(self._ranks):
-            if found != _WORST:
-                flags = bool(self._shared[picture]), bool(self._beside[picture])
-                yield picture, Claim(found, self._claimants[picture], *flags)
+    def take(self, picture: int, *, is_beside: bool) -> None:
+        """Note that a row names the picture exactly."""
+        if not is_beside or self._ranks[picture] != EXACT:
+            self._ranks[picture], self._beside[picture] = EXACT, is_beside
+
+    def __iter__(self) -> Iterator[int]:
+        """The pictures that rows guess and none is known to name exactly."""
+        return (number for number, rank in enumerate(self._ranks) if rank not in (EXACT, _WORST))
+
+    def admits(self, picture: int, rank: int, claimant: int) -> bool:
+        """Whether no other row names the picture as well as the one that guesses it with ``rank``."""
+        is_best = self._ranks[picture] == rank and self._claimants[picture] == claimant
+        return is_best and not self._shared[picture]
+
+    def is_beside(self, picture: int) -> bool:
+        """Whether only rows beside the data set stand against the guess of its own."""
+        return bool(self._beside[picture])

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,17 @@ from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.candidate import clean_caption
 from curate.readers.files import IMAGE_SUFFIXES, raise_error, read_bytes, version_of
 from curate.readers.json_object import json_object
-from curate.readers.matching import index as picture_index
 from curate.readers.matching.claims import Picture, Row, mark
 from curate.readers.matching.index import Noted
-from curate.readers.matching.matcher import Matcher, build, is_inside, named_file
+from curate.readers.matching.matches import (
+    NO_MATCH,
+    Match,
+    fill,
+    is_inside,
+    named_file,
+    stored,
+)
+from curate.readers.tables import match_file
 from curate.readers.tables.column_roles import text_of
 from curate.readers.tars import BrokenTar, Members, iter_samples, read_range
 
@@ -52,21 +59,19 @@ class Images:
         self._shards: dict[str, str] = {}
 
     def prepare(
-        self, table: str, rows: Callable[[], Iterator[Row]], beside: Callable[[], Iterator[Row]]
+        self, table: str, rows: Callable[[bool], Iterator[Row]], beside: Callable[[], Iterator[Row]]
     ) -> None:
-        """Build the index, unless it is up to date or every row names an existing file.
+        """Match the rows with the pictures, unless that is up to date.
 
         Args:
             table: a text that changes when the rows do.
-            rows: starts a pass over all rows of the table.
+            rows: starts a pass over all rows of the table, with or without their captions.
             beside: starts a pass over rows of other tables, which may name the same pictures.
 
         Raises:
             PermissionError: a folder cannot be opened.
             UserError: the index cannot be written.
         """
-        if all(named_file(self.root, row) for row in rows()):
-            return
         self._has_index = True
         if not self._has_own_place and not os.access(self.root, os.W_OK):
             self._temporary = tempfile.TemporaryDirectory(prefix="curate-index-")
@@ -75,18 +80,32 @@ class Images:
                 f"{self.root} cannot be written to: the index of its pictures is built again by each "
                 "command, unless dataset.index=FILE names a place for it"
             )
+
+        def fill_from(connection: sqlite3.Connection) -> None:
+            fill(connection, self.root, self._pictures(), rows, beside)
+
         digest = hashlib.sha256(f"{table}\n{self._listing()}".encode()).hexdigest()
-        fill = partial(build, root=self.root, pictures=self._pictures(), rows=rows, beside=beside)
-        picture_index.ensure(self._index_path, digest, fill)
+        match_file.ensure(self._index_path, digest, fill_from)
 
     @contextmanager
-    def matcher(self) -> Iterator[Matcher]:
-        """Open the index for one pass."""
+    def matches(self) -> Iterator[Callable[[int, Sequence[str]], Match]]:
+        """A pass: it gives the match of a row, in their order, by its number and its paths."""
         if not self._has_index:
-            yield Matcher(self.root, None)
+            yield lambda _, paths: Match(named_file(self.root, paths))
             return
-        with closing(picture_index.opened(self._index_path)) as index:
-            yield Matcher(self.root, index)
+        with closing(match_file.opened(self._index_path)) as connection:
+            found = stored(connection)
+            upcoming = next(found, None)
+
+            def match(number: int, _: Sequence[str]) -> Match:
+                nonlocal upcoming
+                while upcoming and upcoming[0] < number:  # of a row that was left out
+                    upcoming = next(found, None)
+                if upcoming is None or upcoming[0] != number:
+                    return NO_MATCH
+                return upcoming[1]
+
+            yield match
 
     def version(self, location: str) -> str:
         """A text that changes with the bytes at a location; "" if nothing is there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from curate.readers.candidate import Candidate
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import is_file, version_of
 from curate.readers.matching.claims import Row
-from curate.readers.matching.matcher import Matcher, is_inside, local_path
+from curate.readers.matching.matches import Match, is_inside, local_path, named_file
 from curate.readers.source import Source
 from curate.readers.tables import TableConfig, neighbours
 from curate.readers.tables import files as table_files
@@ -68,20 +68,28 @@ class _Entry:
         """File name and line number, for a note."""
         return f"{self.table.path.name}:{self.number}"
 
-    def row(self, images_dir: Path, captions: tuple[str, ...]) -> Row:
-        """What the row says of its picture; a column of file names may hold addresses, and the reverse."""
+    def paths(self, images_dir: Path) -> list[str]:
+        """The names of the row's file; a column of URLs may hold one, too."""
+        names = [name for name in self._texts(self.roles.images) if "://" not in name]
+        urls = [name for name in self._texts(self.roles.urls) if "://" not in name]
+        maybe = [local_path(images_dir, name) for name in urls]
+        return [local_path(images_dir, name) for name in names] + [
+            path for path in maybe if is_file(images_dir / path)
+        ]
+
+    def _texts(self, columns: tuple[str, ...]) -> list[str]:
+        return [text for name in columns if (text := text_of(self.record.get(name)))]
+
+    def row(self, images_dir: Path, *, with_captions: bool) -> Row:
+        """What the row says of its picture; a column of file names may hold an address."""
         record, roles = self.record, self.roles
-        names = [text for name in roles.images if (text := text_of(record.get(name)))]
-        urls = [text for name in roles.urls if (text := text_of(record.get(name)))]
-        paths = [local_path(images_dir, text) for text in names if "://" not in text]
-        maybe = [local_path(images_dir, text) for text in urls if "://" not in text]
-        paths += [path for path in maybe if is_file(images_dir / path)]
-        addresses = urls + [text for text in names if "://" in text]
+        addresses = self._texts(roles.urls)
+        addresses += [text for text in self._texts(roles.images) if "://" in text]
         values = {name: text_of(record[name]) for name in FILE_STEMS if name in record}
         return Row(
-            paths=tuple(dict.fromkeys(paths)),
+            paths=tuple(dict.fromkeys(self.paths(images_dir))),
             addresses=tuple(dict.fromkeys(addresses)),
-            captions=captions,
+            captions=captions_of(record, roles.captions) if with_captions else (),
             key=values.get("key", ""),
             ids=tuple(dict.fromkeys(filter(None, values.values()))),
             sha256=values.get("sha256", ""),
@@ -101,17 +109,18 @@ def read(config: TableConfig) -> Source:
     tables = table_files.find(config.path, config.file_type, notes)
     images = _images(config, tables[0])
     total = _total(config, tables)
-    beside = neighbours.tables_beside(config, tables)
-    images.prepare(
-        _digest(config, [*tables, *beside]),
-        lambda: _rows(config, tables, images.root),
-        lambda: neighbours.rows_beside(beside, lambda table: _rows(config, [table], images.root)),
-    )
+    if not _names_all_files(config, tables, images.root):
+        beside = neighbours.tables_beside(config, tables)
+        images.prepare(
+            _digest(config, [*tables, *beside]),
+            lambda with_captions: _rows(config, tables, images.root, with_captions=with_captions),
+            lambda: neighbours.rows_beside(beside, lambda t: _rows(config, [t], images.root)),
+        )
     file_notes = (*notes, *images.notes)
 
     def candidates() -> Iterator[Candidate]:
-        with images.matcher() as matcher:
-            yield from _candidates(config, tables, images, matcher, CountedNotes(notes, file_notes))
+        with images.matches() as match:
+            yield from _candidates(config, tables, images, match, CountedNotes(notes, file_notes))
 
     return Source(candidates, images.load, total, notes)
 
@@ -166,10 +175,18 @@ def _entries(config: TableConfig, tables: list[TableFile], notes: CountedNotes) 
             yield _Entry(table, number, values, roles, _excluded(values, config.leave_out))
 
 
-def _rows(config: TableConfig, tables: list[TableFile], images_dir: Path) -> Iterator[Row]:
-    """What all rows say of their pictures, those left out as well: their pictures are theirs."""
+def _names_all_files(config: TableConfig, tables: list[TableFile], images_dir: Path) -> bool:
+    """Whether every row names an existing file, so that there is nothing to match."""
+    entries = _entries(config, tables, CountedNotes([]))
+    return all(named_file(images_dir, entry.paths(images_dir)) for entry in entries)
+
+
+def _rows(
+    config: TableConfig, tables: list[TableFile], images_dir: Path, *, with_captions: bool = True
+) -> Iterator[Row]:
+    """What all rows say of their pictures, also those that are left out: their pictures are theirs."""
     for entry in _entries(config, tables, CountedNotes([])):
-        yield entry.row(images_dir, captions_of(entry.record, entry.roles.captions))
+        yield entry.row(images_dir, with_captions=with_captions)
 
 
 def _check_order(table: TableFile, first: list[table_rows.Row], roles: ColumnRoles) -> None:
@@ -196,22 +213,22 @@ def _candidates(
     config: TableConfig,
     tables: list[TableFile],
     images: Images,
-    matcher: Matcher,
+    match: Callable[[int, Sequence[str]], Match],
     notes: CountedNotes,
 ) -> Iterator[Candidate]:
     keys = RowKeys()
     root = os.path.commonpath([table.path.parent for table in tables])
     files = {table: table.path.relative_to(root).as_posix() for table in tables}
-    for entry in _entries(config, tables, notes):
+    for number, entry in enumerate(_entries(config, tables, notes)):
         if entry.excluded:
             notes.add(f"rows left out, {entry.excluded}", entry.place)
             continue
         record, roles, url = entry.record, entry.roles, entry.url
         captions = captions_of(record, roles.captions)
-        row = entry.row(images.root, captions)
-        match = matcher.find(row)
-        version = images.version(match.location)
-        for note in (match.note, "" if version else _NO_IMAGE):
+        paths = entry.paths(images.root)
+        found = match(number, paths)
+        version = images.version(found.location)
+        for note in (found.note, "" if version else _NO_IMAGE):
             if note:
                 notes.add(note, entry.place)
         file = text_of(record.get(roles.image)) if roles.image else ""
@@ -226,13 +243,12 @@ def _candidates(
             ),
             captions=captions,
             source=config.name,
-            location=match.location or _outside(row),
+            location=found.location or _outside(paths),
             version=version,
             columns=named | columns_of(record, roles.rest),
         )
 
 
-def _outside(row: Row) -> str:
-    """The first path of a row without a picture that leads out of the folder, so that the reason says so."""
-    paths = (path for path in row.paths if not is_inside(path) and len(path) <= _MAX_PATH)
-    return next(paths, "")
+def _outside(paths: Iterable[str]) -> str:
+    """The first path that leads out of the folder, so that the reason for no picture says so."""
+    return next((path for path in paths if not is_inside(path) and len(path) <= _MAX_PATH), "")
