@@ -6,17 +6,20 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
-from curate.measures.unreadable import UnreadableImage
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import captions_in
 from curate.readers.config import DatasetConfig
+from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import loader, version_of
 from curate.readers.json_object import json_object
+from curate.readers.matching.claims import Row
+from curate.readers.matching.matches import local_path, match
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.schema import PATH, UserError
@@ -51,9 +54,11 @@ def read(config: CocoConfig) -> Source:
     """
     root, paths = _find(config)
     candidates: list[Candidate] = []
-    notes = []
+    notes: list[str] = []
+    matched: list[str] = []
+    counted = CountedNotes(matched)
     for path in paths:
-        found = _read_split(config, root, path)
+        found = _read_split(config, root, path, counted)
         if not (root / _split_of(path)).is_dir():
             notes.append(
                 f"{root / _split_of(path)} is missing: the {len(found)} images of {path.name} are "
@@ -61,13 +66,16 @@ def read(config: CocoConfig) -> Source:
             )
         candidates += found
     files = loader(root)
+    present = {candidate.location for candidate in candidates if candidate.version}
 
     def load(location: str) -> bytes:
         if not location:  # captions of an unlisted image are counted, too
             raise UnreadableImage("image id is not in images")
+        if location not in present:  # there may be such a file that is another image's
+            raise UnreadableImage(MISSING_FILE)
         return files(location)
 
-    return Source.of(candidates, load, notes)
+    return Source.of(candidates, load, [*notes, *matched])
 
 
 def _find(config: CocoConfig) -> tuple[Path, list[Path]]:
@@ -105,7 +113,7 @@ def _caption_files(root: Path, splits: list[str] | None) -> list[Path]:
     return [found[split] for split in splits or sorted(found)]
 
 
-def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
+def _read_split(config: CocoConfig, root: Path, path: Path, notes: CountedNotes) -> list[Candidate]:
     split = _split_of(path)
     content = _load(path)
     with _named(path, "licenses"):
@@ -117,8 +125,11 @@ def _read_split(config: CocoConfig, root: Path, path: Path) -> list[Candidate]:
     if len(images) != len(content["images"]):
         raise UserError(f"{path} lists an image id twice; use the published file")
     with _named(path, "images"):
+        found = _matches(root, split, images, notes)
         return [
-            _candidate(config, root, split, number, images.get(number), captions[number], licences)
+            _candidate(
+                config, root, split, number, images.get(number), captions[number], licences, found
+            )
             for number in sorted(images.keys() | captions.keys())
         ]
 
@@ -139,8 +150,9 @@ def _candidate(
     image: dict[str, Any] | None,
     captions: list[str],
     licences: dict[Any, dict[str, Any]],
+    found: dict[int, str],
 ) -> Candidate:
-    location = _location(root, split, image["file_name"]) if image is not None else ""
+    location = f"{split}/{found[number] or image['file_name']}" if image is not None else ""
     image = image or {}
     licence = licences.get(image.get("license"), {})
     return Candidate(
@@ -148,7 +160,7 @@ def _candidate(
         captions=tuple(captions),
         source=config.name,
         location=location,
-        version=version_of(root / location) if location else "",
+        version=version_of(root / location) if found.get(number) else "",
         columns={
             "source_split": split,
             "url": image.get("coco_url") or "",
@@ -160,11 +172,24 @@ def _candidate(
     )
 
 
-def _location(root: Path, split: str, file_name: str) -> str:
-    """The file in its split's folder: at the path in ``file_name`` or, if none is there, by its last part."""
-    written, last = f"{split}/{file_name}", f"{split}/{PurePath(file_name).name}"
-    leads_out = ".." in PurePath(file_name).parts
-    return last if written == last or leads_out or not (root / written).is_file() else written
+def _matches(
+    root: Path, split: str, images: dict[int, dict[str, Any]], notes: CountedNotes
+) -> dict[int, str]:
+    """The file of each listed image, by its id, below the folder of its split; "" for none."""
+    folder = root / split
+    matches = match(folder, [_row(folder, image) for image in images.values()])
+    for number, found in zip(images, matches, strict=True):
+        if found.note:
+            notes.add(found.note, f"image {number} of {split}")
+    return {number: found.location for number, found in zip(images, matches, strict=True)}
+
+
+def _row(folder: Path, image: dict[str, Any]) -> Row:
+    urls = (image.get("coco_url"), image.get("flickr_url"))
+    return Row(
+        paths=(local_path(folder, image["file_name"]),),
+        addresses=tuple(url for url in urls if url and isinstance(url, str)),
+    )
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from curate.readers.candidate import Candidate, clean_caption, key_of
 from curate.readers.config import DatasetConfig
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import loader, version_of
+from curate.readers.matching.claims import Row
+from curate.readers.matching.matches import match
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.schema import PATH, UserError, check
@@ -71,10 +73,12 @@ def read(config: VisualGenomeConfig) -> Source:
         raise UserError("dataset=visual_genome needs package 'ijson'; type: pip install ijson")
     images = _images(root / IMAGES)
     notes: list[str] = []
+    locations = _locations(root, images, CountedNotes(notes))
+    fixed = tuple(notes)
     files = loader(root)
 
     def candidates() -> Iterator[Candidate]:
-        yield from _candidates(config, root, images, CountedNotes(notes))
+        yield from _candidates(config, root, images, locations, CountedNotes(notes, fixed))
 
     def load(location: str) -> bytes:
         if not location:
@@ -103,7 +107,11 @@ def _id_of(record: Image) -> int:
 
 
 def _candidates(
-    config: VisualGenomeConfig, root: Path, images: dict[int, Image], notes: CountedNotes
+    config: VisualGenomeConfig,
+    root: Path,
+    images: dict[int, Image],
+    locations: dict[int, str],
+    notes: CountedNotes,
 ) -> Iterator[Candidate]:
     described: set[int] = set()
     for number, regions in _regions(root / REGIONS):
@@ -114,11 +122,11 @@ def _candidates(
         if image is None:
             notes.add(f"images that {IMAGES} does not list", str(number))
         captions = _captions(config, number, image or {}, regions, notes)
-        yield _candidate(config, root, number, image, captions)
+        yield _candidate(config, root, number, image, captions, locations.get(number, ""))
     if not described:
         raise UserError(f"{root / REGIONS} holds no regions; unpack it again")
     for number in sorted(images.keys() - described):
-        yield _candidate(config, root, number, images[number], ())
+        yield _candidate(config, root, number, images[number], (), locations[number])
 
 
 def _regions(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -176,8 +184,8 @@ def _candidate(
     number: int,
     image: Image | None,
     captions: tuple[str, ...],
+    location: str,
 ) -> Candidate:
-    location = _location(root, number, image) if image else ""
     image = image or {}
     coco = image.get("coco_id")
     return Candidate(
@@ -195,9 +203,17 @@ def _candidate(
     )
 
 
-def _location(root: Path, number: int, image: Image) -> str:
-    """The image's file, in the folder that its url names or in the other one."""
+def _locations(root: Path, images: dict[int, Image], notes: CountedNotes) -> dict[int, str]:
+    """Each image's file, by its id: in the folder that its url names or elsewhere; "" for none."""
+    matches = match(root, [_row(number, image) for number, image in images.items()])
+    for number, found in zip(images, matches, strict=True):
+        if found.note:
+            notes.add(found.note, f"image {number}")
+    return {number: found.location for number, found in zip(images, matches, strict=True)}
+
+
+def _row(number: int, image: Image) -> Row:
+    """Its file in the folder that its url names, and by its name alone: some unpack both into one folder."""
     url = PurePosixPath(image.get("url") or f"{FOLDERS[0]}/{number}.jpg")
-    named = [url.parent.name] if url.parent.name in FOLDERS else []
-    places = [f"{folder}/{url.name}" for folder in dict.fromkeys([*named, *FOLDERS])]
-    return next((place for place in places if (root / place).is_file()), places[0])
+    folder = url.parent.name if url.parent.name in FOLDERS else FOLDERS[0]
+    return Row(paths=(f"{folder}/{url.name}", url.name))

@@ -41,6 +41,8 @@ class ColumnRoles:
         url: the column of URLs, None if there is none.
         captions: each holds a caption, or a list of captions.
         image: the column of image file names, None if there is none.
+        images, urls: all columns that may name the image's file, or hold a URL: the one above first,
+            and, unless it is configured, the others with a known name.
         rest: the ledger's name for each other column. A published similarity becomes
             ``source_similarity``; scores of different models keep different names. LAION swapped
             WIDTH and HEIGHT in its releases: of ``source_width`` and ``source_height`` only the
@@ -50,6 +52,8 @@ class ColumnRoles:
     url: str | None
     captions: tuple[str, ...]
     image: str | None
+    images: tuple[str, ...]
+    urls: tuple[str, ...]
     rest: dict[str, str]
 
 
@@ -64,8 +68,9 @@ def column_roles(names: Sequence[str], config: TableConfig) -> ColumnRoles:
         _check_named(key, [getattr(config, key)], names)
     _check_named("caption_columns", config.caption_columns or (), names)
     _check_named("leave_out", config.leave_out, names)
-    url = config.url_column or _first(URLS, names)
-    image = config.image_column or _first(IMAGES, names)
+    urls = (config.url_column,) if config.url_column else _all(URLS, names)
+    images = (config.image_column,) if config.image_column else _all(IMAGES, names)
+    url, image = next(iter(urls), None), next(iter(images), None)
     captions = tuple(config.caption_columns or filter(None, [_first(CAPTIONS, names)]))
     if not captions or not (url or image or _first(FILE_STEMS, names)):
         raise UserError(
@@ -78,7 +83,7 @@ def column_roles(names: Sequence[str], config: TableConfig) -> ColumnRoles:
     for name in names:
         if name not in (url, image, *captions, *_STRAY):
             rest[name] = _ledger_name(name, rest.values())
-    return ColumnRoles(url, captions, image, rest)
+    return ColumnRoles(url, captions, image, images, urls, rest)
 
 
 def _check_named(key: str, wanted: Iterable[str | None], names: Sequence[str]) -> None:
@@ -89,8 +94,12 @@ def _check_named(key: str, wanted: Iterable[str | None], names: Sequence[str]) -
             )
 
 
+def _all(known: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in known if name in names)
+
+
 def _first(known: Sequence[str], names: Sequence[str]) -> str | None:
-    return next((name for name in known if name in names), None)
+    return next(iter(_all(known, names)), None)
 
 
 def _ledger_name(name: str, taken: Iterable[str]) -> str:

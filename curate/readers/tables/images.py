@@ -1,14 +1,8 @@
-"""Find the picture of each row of a table among image files or WebDataset shards below one folder.
+"""The pictures of a table: image files or WebDataset shards below one folder, and what was noted of them.
 
-If the row names a file that exists, that is its picture. Otherwise it is looked up, in this order, by
-
-1. URL and caption, then the URL alone, as img2dataset records them: in the parquet beside a shard, or
-   in the JSON of each sample; then by ``key``, for a table that is such a parquet itself;
-2. a file whose stem is the row's ``uid``, ``id``, ``photo_id``, ``key`` or ``sha256``;
-3. a file whose name is the last part of the URL, if no other URL of the table ends in it.
-
-A picture with a recorded URL is found by its record only, and a name that several pictures share finds
-none of them. The names are kept in an index on disk, built when the folder or the table has changed.
+img2dataset notes the address of each picture: in the parquet beside a shard, or in the JSON beside a
+picture or in its sample. The pictures' names are kept in an index on disk, built when the folder or the
+table has changed; a table that names all its files exactly needs none.
 """
 
 from __future__ import annotations
@@ -16,69 +10,112 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sqlite3
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.candidate import clean_caption
-from curate.readers.files import (
-    IMAGE_SUFFIXES,
-    is_file,
-    local_name,
-    raise_error,
-    read_bytes,
-    version_of,
-)
+from curate.readers.files import IMAGE_SUFFIXES, raise_error, read_bytes, version_of
 from curate.readers.json_object import json_object
-from curate.readers.tables import index as image_index
-from curate.readers.tables.column_roles import FILE_STEMS, text_of
-from curate.readers.tables.index import FILE, ImageIndex, Name
+from curate.readers.matching.claims import Picture, Row, mark
+from curate.readers.matching.index import Noted
+from curate.readers.matching.matches import (
+    NO_MATCH,
+    Match,
+    fill,
+    is_inside,
+    named_file,
+    stored,
+)
+from curate.readers.tables import match_file
+from curate.readers.tables.column_roles import text_of
 from curate.readers.tars import BrokenTar, Members, iter_samples, read_range
 
 _IN_TAR = re.compile(r"(.+\.tar):(\d+):(\d+)", re.DOTALL)
 _INDEX = ".curate-index.sqlite"
-_RECORDED = ("key", "url", "caption", "uid")  # columns of img2dataset's parquet
+_NOTED = ("key", "url", "caption", "uid", "sha256")  # columns of img2dataset's parquet
 _INDEXED = (".parquet", ".json", *IMAGE_SUFFIXES)
 
 
 class Images:
-    """The pictures below ``root``: their index, and their bytes."""
+    """The pictures below ``root``: which belongs to which row, and their bytes.
+
+    Attributes:
+        notes: what the user should know of the index.
+    """
 
     def __init__(self, root: Path, index: Path | None) -> None:
         self.root = root
         self._index_path = index or root / _INDEX
+        self._has_own_place = index is not None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._has_index = False
+        self.notes: list[str] = []
+        self._shards: dict[str, str] = {}
 
-    def prepare(self, table: str, names_files: bool, urls: Callable[[], Iterator[str]]) -> None:
-        """Build the index, unless it is up to date or not needed: a table may name all files itself.
+    def prepare(
+        self, table: str, rows: Callable[[bool], Iterator[Row]], beside: Callable[[], Iterator[Row]]
+    ) -> None:
+        """Match the rows with the pictures, unless that is up to date.
 
         Args:
-            table: a text that changes when the table does.
-            names_files: whether the table has a column of file names.
-            urls: starts a pass over the URLs of the table's rows.
+            table: a text that changes when the rows do.
+            rows: starts a pass over all rows of the table, with or without their captions.
+            beside: starts a pass over rows of other tables, which may name the same pictures.
 
         Raises:
             PermissionError: a folder cannot be opened.
+            UserError: the index cannot be written.
         """
-        listing, has_shards = self._listing()
-        self._has_index = has_shards or not names_files
-        if self._has_index:
-            digest = hashlib.sha256(f"{table}\n{listing}".encode()).hexdigest()
-            url_names = ((_last_part(url), url) for url in urls())
-            image_index.ensure(self._index_path, digest, self._names, lambda: url_names)
+        self._has_index = True
+        if not self._has_own_place and not os.access(self.root, os.W_OK):
+            self._temporary = tempfile.TemporaryDirectory(prefix="curate-index-")
+            self._index_path = Path(self._temporary.name, _INDEX)
+            self.notes.append(
+                f"{self.root} cannot be written to: the index of its pictures is built again by each "
+                "command, unless dataset.index=FILE names a place for it"
+            )
+
+        def fill_from(connection: sqlite3.Connection) -> None:
+            fill(connection, self.root, self._pictures(), rows, beside)
+
+        digest = hashlib.sha256(f"{table}\n{self._listing()}".encode()).hexdigest()
+        match_file.ensure(self._index_path, digest, fill_from)
 
     @contextmanager
-    def finder(self) -> Iterator[ImageFinder]:
-        """Open the index for one pass."""
+    def matches(self) -> Iterator[Callable[[int, Sequence[str]], Match]]:
+        """A pass: it gives the match of a row, in their order, by its number and its paths."""
         if not self._has_index:
-            yield ImageFinder(self.root, None)
+            yield lambda _, paths: Match(named_file(self.root, paths))
             return
-        with closing(image_index.opened(self._index_path)) as index:
-            yield ImageFinder(self.root, index)
+        with closing(match_file.opened(self._index_path)) as connection:
+            found = stored(connection)
+            upcoming = next(found, None)
+
+            def match(number: int, _: Sequence[str]) -> Match:
+                nonlocal upcoming
+                while upcoming and upcoming[0] < number:  # of a row that was left out
+                    upcoming = next(found, None)
+                if upcoming is None or upcoming[0] != number:
+                    return NO_MATCH
+                return upcoming[1]
+
+            yield match
+
+    def version(self, location: str) -> str:
+        """A text that changes with the bytes at a location; "" if nothing is there."""
+        found = _IN_TAR.fullmatch(location)
+        if not found:
+            return version_of(self.root / location) if location and is_inside(location) else ""
+        name = found[1]
+        if name not in self._shards:
+            self._shards[name] = version_of(self.root / name)
+        return f"{self._shards[name]}-{found[2]}"
 
     def load(self, location: str) -> bytes:
         """The bytes at a location; raises ``UnreadableImage``."""
@@ -86,7 +123,7 @@ class Images:
             raise UnreadableImage(MISSING_FILE)
         found = _IN_TAR.fullmatch(location)
         name = found[1] if found else location
-        if not _is_inside(name):
+        if not is_inside(name):
             raise UnreadableImage("file name leads out of the folder")
         if not found:
             return read_bytes(self.root / name)
@@ -98,79 +135,31 @@ class Images:
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             yield Path(folder), sorted(name for name in names if not name.startswith("."))
 
-    def _listing(self) -> tuple[str, bool]:
-        """A hash of all files below the root, and whether there are shards."""
-        digest, has_shards = hashlib.sha256(), False
+    def _listing(self) -> str:
+        """A hash of all files below the root."""
+        digest = hashlib.sha256()
         for folder, names in self._files():
             for name in names:
-                is_shard = name.endswith(".tar")
-                has_shards = has_shards or is_shard
-                is_read = is_shard or Path(name).suffix.lower() in _INDEXED
+                is_read = name.endswith(".tar") or Path(name).suffix.lower() in _INDEXED
                 version = version_of(folder / name) if is_read else ""
                 digest.update(os.fsencode(f"{folder}/{name}\0{version}\n"))
-        return digest.hexdigest(), has_shards
+        return digest.hexdigest()
 
-    def _names(self) -> Iterator[tuple[str, list[Name]]]:
-        """The location and the names of each picture."""
+    def _pictures(self) -> Iterator[Noted]:
         for folder, names in self._files():
             there = set(names)
             for name in names:
                 path = folder / name
                 location = path.relative_to(self.root).as_posix()
                 if path.suffix == ".tar":
-                    yield from _names_in_tar(path, location)
+                    yield from _in_tar(path, location)
                 elif path.suffix.lower() in IMAGE_SUFFIXES:
                     written = path.with_suffix(".json")
                     record = _record(written.read_bytes()) if written.name in there else {}
-                    yield location, _names(name, record)
+                    yield _noted(location, "", record)
 
 
-class ImageFinder:
-    """Finds the pictures of a table's rows during one pass."""
-
-    def __init__(self, root: Path, index: ImageIndex | None) -> None:
-        self._root = root
-        self._index = index
-        self._shards: dict[str, str] = {}
-
-    def find(self, record: dict[str, Any], url: str, captions: tuple[str, ...], file: str) -> str:
-        """The location of a row's picture, "" for none; ``file`` is the file name in the row."""
-        file = self._relative(file)
-        if file and (self._index is None or (_is_inside(file) and is_file(self._root / file))):
-            return file
-        if self._index is None:
-            return ""
-        location = self._index.find(_names_of_row(record, url, captions, file))
-        if location or not self._index.has(FILE):
-            return location
-        last = _last_part(url)
-        return "" if self._index.is_shared(last) else self._index.find([(FILE, last)])
-
-    def version(self, location: str) -> str:
-        """A text that changes with the bytes at a location; "" if nothing is there."""
-        found = _IN_TAR.fullmatch(location)
-        if not found:
-            return version_of(self._root / location) if location and _is_inside(location) else ""
-        name = found[1]
-        if name not in self._shards:
-            self._shards[name] = version_of(self._root / name)
-        return f"{self._shards[name]}-{found[2]}"
-
-    def _relative(self, file: str) -> str:
-        """A file name relative to the root; "" for a URL."""
-        if not file or "://" in file:
-            return ""
-        file = local_name(self._root, file)
-        if Path(file).is_relative_to(self._root.absolute()):
-            file = Path(file).relative_to(self._root.absolute()).as_posix()
-        return PurePosixPath(file).as_posix()  # ./a.png becomes a.png
-
-
-def _is_inside(name: str) -> bool:
-    return "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
-
-
-def _names_in_tar(path: Path, location: str) -> Iterator[tuple[str, list[Name]]]:
+def _in_tar(path: Path, location: str) -> Iterator[Noted]:
     records = _records_beside(path.with_suffix(".parquet"))
     samples = list(_whole_samples(path))
     times = Counter(key for key, _ in samples)
@@ -183,7 +172,16 @@ def _names_in_tar(path: Path, location: str) -> Iterator[tuple[str, list[Name]]]
         if not record and "json" in members:
             record = _record(read_range(path, *members["json"]))
         offset, size = members[extension]
-        yield f"{location}:{offset}:{size}", _names(f"{stem}.{extension}", record)
+        yield _noted(f"{location}:{offset}:{size}", f"{key}.{extension}", record)
+
+
+def _noted(location: str, member: str, record: dict[str, Any]) -> Noted:
+    """A picture with what img2dataset's ``record`` notes of it."""
+    noted = {name: text for name in _NOTED if (text := text_of(record.get(name)))}
+    if "caption" in noted:
+        noted["caption"] = clean_caption(noted["caption"])
+    address, uid, sha256 = (noted.get(name, "") for name in ("url", "uid", "sha256"))
+    return Picture(location, member, mark(address), mark(uid), mark(sha256.lower())), noted
 
 
 def _whole_samples(path: Path) -> Iterator[tuple[str, Members]]:
@@ -201,7 +199,7 @@ def _records_beside(path: Path) -> dict[str, dict[str, Any]]:
 
     try:
         with pq.ParquetFile(path) as file:
-            columns = [name for name in _RECORDED if name in file.schema_arrow.names]
+            columns = [name for name in _NOTED if name in file.schema_arrow.names]
             records = file.read(columns).to_pylist() if {"key", "url"} <= set(columns) else []
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the file could not be read
@@ -216,39 +214,3 @@ def _record(data: bytes) -> dict[str, Any]:
         return json_object(data)
     except ValueError:
         return {}
-
-
-def _names(file: str, record: dict[str, Any]) -> list[Name]:
-    """The names by which a picture is found; ``record`` is img2dataset's of it, or {}."""
-    stem = file.partition(".")[0]
-    url = text_of(record.get("url"))
-    if not url:
-        return [("stem", stem), (FILE, file)]
-    caption = clean_caption(text_of(record.get("caption")))
-    names = [("pair", f"{url}\n{caption}"), ("url", url), ("key", stem)]
-    uid = text_of(record.get("uid"))
-    return [*names, ("stem", uid)] if uid else names
-
-
-def _names_of_row(
-    record: dict[str, Any], url: str, captions: tuple[str, ...], file: str
-) -> Iterator[Name]:
-    """The names to look up for a row, the most specific first."""
-    if url:
-        yield from (("pair", f"{url}\n{caption}") for caption in captions or ("",))
-        yield "url", url
-    if file:
-        yield FILE, PurePosixPath(file).name
-    if "key" in record and (key := text_of(record["key"])):
-        yield "key", key
-    for column in FILE_STEMS:
-        if column in record and (name := text_of(record[column])):
-            yield "stem", name
-
-
-def _last_part(url: str) -> str:
-    """The file name at the end of a URL, "" for none."""
-    try:
-        return unquote(urlsplit(url).path.rpartition("/")[2])
-    except ValueError:  # not a URL
-        return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -16,12 +16,15 @@ from typing import Any
 
 from curate.readers.candidate import Candidate
 from curate.readers.counted_notes import CountedNotes
-from curate.readers.files import unread_archives, version_of
+from curate.readers.files import is_file, unread_archives, version_of
+from curate.readers.matching.claims import Row
+from curate.readers.matching.matches import Match, is_inside, local_path, named_file
 from curate.readers.source import Source
-from curate.readers.tables import TableConfig
+from curate.readers.tables import TableConfig, neighbours
 from curate.readers.tables import files as table_files
 from curate.readers.tables import rows as table_rows
 from curate.readers.tables.column_roles import (
+    FILE_STEMS,
     IDS,
     ColumnRoles,
     captions_of,
@@ -31,22 +34,24 @@ from curate.readers.tables.column_roles import (
     url_decoded,
 )
 from curate.readers.tables.files import TableFile
-from curate.readers.tables.images import ImageFinder, Images
+from curate.readers.tables.images import Images
 from curate.readers.tables.keys import RowKeys
 from curate.run.schema import UserError
 
 _FIRST_ROWS = 1000  # read ahead to learn the columns of JSON lines and to check their order
+_MAX_PATH = 4096  # characters; longer text in a column of names is a picture itself
 _NO_IMAGE = "rows whose image is not in dataset.images_dir"
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A row that is not left out: its place in the table, its values, and the roles of its columns."""
+    """A row: its place in the table, its values, the roles of its columns, and why it is left out, if it is."""
 
     table: TableFile
     number: int
     record: dict[str, Any]
     roles: ColumnRoles
+    excluded: str
 
     @property
     def url(self) -> str:
@@ -54,9 +59,42 @@ class _Entry:
         return text_of(self.record.get(self.roles.url)) if self.roles.url else ""
 
     @property
+    def captions(self) -> tuple[str, ...]:
+        """The row's captions."""
+        return captions_of(self.record, self.roles.captions)
+
+    @property
     def place(self) -> str:
         """File name and line number, for a note."""
         return f"{self.table.path.name}:{self.number}"
+
+    def paths(self, images_dir: Path) -> list[str]:
+        """The names of the row's file; a column of URLs may hold one, too."""
+        names = [name for name in self._texts(self.roles.images) if "://" not in name]
+        urls = [name for name in self._texts(self.roles.urls) if "://" not in name]
+        maybe = [local_path(images_dir, name) for name in urls]
+        return [local_path(images_dir, name) for name in names] + [
+            path for path in maybe if is_file(images_dir / path)
+        ]
+
+    def _texts(self, columns: tuple[str, ...]) -> list[str]:
+        return [text for name in columns if (text := text_of(self.record.get(name)))]
+
+    def row(self, images_dir: Path, *, with_captions: bool) -> Row:
+        """What the row says of its picture; a column of file names may hold an address."""
+        record, roles = self.record, self.roles
+        addresses = self._texts(roles.urls)
+        addresses += [text for text in self._texts(roles.images) if "://" in text]
+        values = {name: text_of(record[name]) for name in FILE_STEMS if name in record}
+        return Row(
+            paths=tuple(dict.fromkeys(self.paths(images_dir))),
+            addresses=tuple(dict.fromkeys(addresses)),
+            captions=captions_of(record, roles.captions) if with_captions else (),
+            key=values.get("key", ""),
+            ids=tuple(dict.fromkeys(filter(None, values.values()))),
+            sha256=values.get("sha256", ""),
+            table=str(self.table.path),
+        )
 
 
 def read(config: TableConfig) -> Source:
@@ -70,18 +108,20 @@ def read(config: TableConfig) -> Source:
     notes: list[str] = []
     tables = table_files.find(config.path, config.file_type, notes)
     notes += unread_archives(Path(config.images_dir)) if config.images_dir else []
-    file_notes = tuple(notes)
     images = _images(config, tables[0])
     total = _total(config, tables)
-    first = next(_entries(config, tables, CountedNotes([])), None)
-    if first is not None:
-        names_files = first.roles.image is not None
-        urls = (entry.url for entry in _entries(config, tables, CountedNotes([])))
-        images.prepare(_digest(config, tables), names_files, lambda: urls)
+    if not _names_all_files(config, tables, images.root):
+        beside = neighbours.tables_beside(config, tables)
+        images.prepare(
+            _digest(config, [*tables, *beside]),
+            lambda with_captions: _rows(config, tables, images.root, with_captions=with_captions),
+            lambda: neighbours.rows_beside(beside, lambda t: _rows(config, [t], images.root)),
+        )
+    file_notes = (*notes, *images.notes)
 
     def candidates() -> Iterator[Candidate]:
-        with images.finder() as finder:
-            yield from _candidates(config, tables, finder, CountedNotes(notes, file_notes))
+        with images.matches() as match:
+            yield from _candidates(config, tables, images, match, CountedNotes(notes, file_notes))
 
     return Source(candidates, images.load, total, notes)
 
@@ -111,15 +151,15 @@ def _total(config: TableConfig, tables: list[TableFile]) -> int | None:
 
 
 def _digest(config: TableConfig, tables: list[TableFile]) -> str:
-    """A text that changes when the table's URLs may have changed."""
-    how = [config.columns, config.quotes, config.url_encoded, config.url_column]
-    left_out = sorted(config.leave_out.items())
+    """A text that changes when what the rows say of their pictures may have changed."""
+    how = [config.columns, config.quotes, config.url_encoded]
+    roles = [config.url_column, config.image_column, config.caption_columns]
     files = [(str(table.path), table.file_type, version_of(table.path)) for table in tables]
-    return json.dumps([how, left_out, files])
+    return json.dumps([how, roles, files])
 
 
 def _entries(config: TableConfig, tables: list[TableFile], notes: CountedNotes) -> Iterator[_Entry]:
-    """All rows except those that ``dataset.leave_out`` excludes."""
+    """All rows, also those that ``dataset.leave_out`` excludes."""
     for table in tables:
         rows = table_rows.rows(table, config, notes)
         first = list(islice(rows, _FIRST_ROWS))
@@ -133,11 +173,21 @@ def _entries(config: TableConfig, tables: list[TableFile], notes: CountedNotes) 
                 names |= dict.fromkeys(record)
                 roles = column_roles(list(names), config)
             values = url_decoded(record, roles) if config.url_encoded else record
-            entry = _Entry(table, number, values, roles)
-            if why := _excluded(entry, config.leave_out):
-                notes.add(f"rows left out, {why}", entry.place)
-            else:
-                yield entry
+            yield _Entry(table, number, values, roles, _excluded(values, config.leave_out))
+
+
+def _names_all_files(config: TableConfig, tables: list[TableFile], images_dir: Path) -> bool:
+    """Whether every row names an existing file, so that there is nothing to match."""
+    entries = _entries(config, tables, CountedNotes([]))
+    return all(named_file(images_dir, entry.paths(images_dir)) for entry in entries)
+
+
+def _rows(
+    config: TableConfig, tables: list[TableFile], images_dir: Path, *, with_captions: bool = True
+) -> Iterator[Row]:
+    """What all rows say of their pictures, also those that are left out: their pictures are theirs."""
+    for entry in _entries(config, tables, CountedNotes([])):
+        yield entry.row(images_dir, with_captions=with_captions)
 
 
 def _check_order(table: TableFile, first: list[table_rows.Row], roles: ColumnRoles) -> None:
@@ -154,28 +204,35 @@ def _check_order(table: TableFile, first: list[table_rows.Row], roles: ColumnRol
         )
 
 
-def _excluded(entry: _Entry, leave_out: dict[str, str]) -> str:
+def _excluded(record: dict[str, Any], leave_out: dict[str, str]) -> str:
     """The first column and value of ``leave_out`` that a row has; "" for none."""
-    return next(
-        (f"{c} {value}" for c, value in leave_out.items() if text_of(entry.record.get(c)) == value),
-        "",
-    )
+    found = (f"{c} {value}" for c, value in leave_out.items() if text_of(record.get(c)) == value)
+    return next(found, "")
 
 
 def _candidates(
-    config: TableConfig, tables: list[TableFile], finder: ImageFinder, notes: CountedNotes
+    config: TableConfig,
+    tables: list[TableFile],
+    images: Images,
+    match: Callable[[int, Sequence[str]], Match],
+    notes: CountedNotes,
 ) -> Iterator[Candidate]:
     keys = RowKeys()
     root = os.path.commonpath([table.path.parent for table in tables])
     files = {table: table.path.relative_to(root).as_posix() for table in tables}
-    for entry in _entries(config, tables, notes):
+    for number, entry in enumerate(_entries(config, tables, notes)):
+        if entry.excluded:
+            notes.add(f"rows left out, {entry.excluded}", entry.place)
+            continue
         record, roles, url = entry.record, entry.roles, entry.url
         captions = captions_of(record, roles.captions)
+        paths = entry.paths(images.root)
+        found = match(number, paths)
+        version = images.version(found.location)
+        for note in (found.note, "" if version else _NO_IMAGE):
+            if note:
+                notes.add(note, entry.place)
         file = text_of(record.get(roles.image)) if roles.image else ""
-        location = finder.find(record, url, captions, file)
-        version = finder.version(location)
-        if not version:
-            notes.add(_NO_IMAGE, entry.place)
         named = {"url": url} if roles.url else {}
         named |= {"file_name": file} if roles.image else {}
         yield Candidate(
@@ -187,7 +244,12 @@ def _candidates(
             ),
             captions=captions,
             source=config.name,
-            location=location,
+            location=found.location or _outside(paths),
             version=version,
             columns=named | columns_of(record, roles.rest),
         )
+
+
+def _outside(paths: Iterable[str]) -> str:
+    """The first path that leads out of the folder, so that the reason for no picture says so."""
+    return next((path for path in paths if not is_inside(path) and len(path) <= _MAX_PATH), "")

@@ -89,5 +89,5 @@ def test_pictures_that_only_a_package_is_missing_for_are_counted():
     assert notes.unread_heic(whole) == []
     whole.ledger.loc[[70, 71, 72], "reason"] = f"unreadable: {NEEDS_PLUGIN}"
     whole.ledger.loc[71, "key"] = whole.ledger.loc[70, "key"]  # two captions of one picture
-    (note,) = notes.of(CurateConfig(clip=SCORER), whole)
+    (note,) = notes.of(config(), whole)
     assert note.startswith("2 .heic: pip install pillow-heif")

@@ -1,0 +1,125 @@
+"""An index of pictures by the names under which rows look for them, in an SQLite database.
+
+Names are kept as 64-bit hashes. A guess is checked against the picture's real names. An address is not:
+with 10^7 pictures and as many rows, one wrong match is expected in about 10^4 data sets.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
+from itertools import chain
+from typing import Any
+
+from curate.readers.matching.claims import Name, Picture, Row, mark, names_of
+
+MAX_SHARING = 8  # pictures; a name that more of them share says nothing
+
+Noted = tuple[Picture, Mapping[str, str]]
+"""A picture, and the texts noted of it: url, caption and uid, as far as they are."""
+
+_TABLES = """
+CREATE TABLE pictures (
+    id INTEGER PRIMARY KEY, location TEXT, member TEXT, address INTEGER, uid INTEGER, sha256 INTEGER
+);
+CREATE TABLE names (name INTEGER, picture INTEGER);
+"""
+_ADD = "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)"
+_ADD_NAME = "INSERT INTO names VALUES (?, ?)"
+_NOTED = """
+SELECT id, location FROM names JOIN pictures ON id = picture WHERE name = ? ORDER BY id LIMIT 1
+"""
+
+
+class PictureIndex:
+    """Finds pictures by their names.
+
+    Attributes:
+        count: the number of pictures; they are numbered from 0 on, in their order.
+        any_is_noted, all_are_noted: whether pictures note an address.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, pictures: Iterable[Noted]) -> None:
+        self._connection = connection
+        self.count, self.any_is_noted, self.all_are_noted = 0, False, True
+        connection.executescript(_TABLES)
+        for picture, noted in pictures:
+            self._add(picture, noted)
+        connection.execute("CREATE INDEX by_name ON names (name, picture)")
+
+    def _add(self, picture: Picture, noted: Mapping[str, str]) -> None:
+        # No file has this name: one that is not UTF-8 cannot be found.
+        texts = (text.encode(errors="replace").decode() for text in picture[:2])
+        self._connection.execute(_ADD, (self.count, *texts, *picture[2:]))
+        names = chain(_addresses_of(noted), names_of(picture, noted.get("uid", "")))
+        self._connection.executemany(_ADD_NAME, [(_hash(name), self.count) for name in names])
+        self.count += 1
+        self.any_is_noted = self.any_is_noted or picture.address != 0
+        self.all_are_noted = self.all_are_noted and picture.address != 0
+
+    def noted(self, row: Row) -> tuple[int, str] | None:
+        """Number and location of the first picture that notes an address of ``row``.
+
+        One that notes the caption as well comes first: several pictures of one address are the same.
+        """
+        if not self.any_is_noted:
+            return None
+        captions = row.captions or ("",)
+        pairs = (_pair(address, caption) for address in row.addresses for caption in captions)
+        for name in chain(pairs, (("url", address) for address in row.addresses)):
+            found = self._connection.execute(_NOTED, (_hash(name),)).fetchone()
+            if found:
+                return found
+        return None
+
+    def hits(self, names: Collection[Name]) -> tuple[dict[int, Picture], bool]:
+        """The pictures that have one of ``names``, by number, and whether too many have one of them.
+
+        A name that more than eight pictures share is left out.
+        """
+        hashes = sorted({_hash(name) for name in names})
+        limit = len(hashes) * (MAX_SHARING + 1)
+        rows = self._connection.execute(_find(len(hashes)), (*hashes, limit)).fetchall()
+        if len(rows) <= MAX_SHARING:
+            return {row[1]: Picture(*row[2:]) for row in rows}, False
+        if len(rows) == limit:
+            each = (self._connection.execute(_find(1), (n, MAX_SHARING + 1)) for n in hashes)
+            rows = [row for found in each for row in found]
+        return _without_shared(rows)
+
+    def pictures(self, numbers: Iterable[int]) -> Iterator[tuple[int, str]]:
+        """Number and location of the pictures with these numbers."""
+        query = "SELECT location FROM pictures WHERE id = ?"
+        for number in numbers:
+            yield number, self._connection.execute(query, (number,)).fetchone()[0]
+
+
+@cache
+def _find(count: int) -> str:
+    return f"""
+    SELECT name, id, location, member, address, uid, sha256
+    FROM names JOIN pictures ON id = picture WHERE name IN ({", ".join("?" * count)}) LIMIT ?
+    """
+
+
+def _without_shared(rows: list[tuple[Any, ...]]) -> tuple[dict[int, Picture], bool]:
+    by_name: dict[int, dict[int, Picture]] = {}
+    for name, number, *values in rows:
+        by_name.setdefault(name, {})[number] = Picture(*values)
+    few = [found for found in by_name.values() if len(found) <= MAX_SHARING]
+    return {n: picture for found in few for n, picture in found.items()}, len(few) < len(by_name)
+
+
+def _addresses_of(noted: Mapping[str, str]) -> Iterator[Name]:
+    if url := noted.get("url"):
+        yield _pair(url, noted.get("caption", ""))
+        yield "url", url
+
+
+def _pair(address: str, caption: str) -> Name:
+    return "pair", f"{address}\n{caption}"
+
+
+def _hash(name: Name) -> int:
+    return mark("\0".join(name))
