@@ -49,6 +49,11 @@ def relative_files(root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in files_below(root)]
 
 
+def images_below(root: Path) -> list[str]:
+    """The paths of all images below ``root``, relative to it."""
+    return [name for name in relative_files(root) if name.lower().endswith(IMAGE_SUFFIXES)]
+
+
 UNREAD_ARCHIVES = "archives, whose content is not read (unpack them if they hold images)"
 
 
