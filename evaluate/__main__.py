@@ -9,6 +9,8 @@ import hydra
 from omegaconf import DictConfig
 
 from curate.run import cli as command
+from curate.run.files import remove_parts
+from curate.run.locks import locked
 from curate.run.schema import to_dataclass
 from evaluate.config import EvaluateConfig, renamed
 
@@ -31,9 +33,27 @@ def main(cfg: DictConfig) -> None:
     from curate.clip import models
 
     models.check(config.clip)
-    from evaluate.run import evaluate_run
+    sys.exit(start(config))
 
-    sys.exit(evaluate_run(config, say=print))
+
+def start(config: EvaluateConfig) -> int:
+    """Judge the run while no other process curates, trains or judges it; returns the exit code.
+
+    Raises:
+        UserError: as ``evaluate_run``.
+        Busy: another process is at work.
+    """
+    run_dir = config.run.folder
+    with (
+        locked(run_dir / "curate", shared=True),
+        locked(run_dir / "finetune", shared=True),
+        locked(run_dir / "evaluate"),
+    ):
+        for folder in (run_dir / "evaluate", run_dir / "finetune" / "cache"):
+            remove_parts(folder)  # of killed evaluations
+        from evaluate.run import evaluate_run
+
+        return evaluate_run(config, say=print)
 
 
 if __name__ == "__main__":

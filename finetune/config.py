@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.run.config import RunConfig as CuratedRun
+from curate.run.config import RunFolder
 from curate.run.schema import PATH, check, register
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
@@ -20,7 +20,7 @@ PRECISIONS = ("no", "fp16", "bf16")
 
 
 @dataclass
-class RunConfig(CuratedRun):
+class RunConfig(RunFolder):
     """Where the run's folder is: ``curate/`` in it holds the shards, training writes ``finetune/``."""
 
     name: str = field(default="openmoji", metadata=PATH)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-
-from curate.run.schema import to_dataclass
 
 if not __package__:  # launched by path: this folder must not be where imports are looked up first
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -14,6 +14,8 @@ import hydra
 from omegaconf import DictConfig
 
 from curate.run import cli as command
+from curate.run.locks import locked
+from curate.run.schema import to_dataclass
 from finetune.config import TrainConfig
 
 
@@ -21,15 +23,30 @@ from finetune.config import TrainConfig
 @command.polite
 def main(cfg: DictConfig) -> None:
     """Report what is wrong with the configuration before anything heavy is imported."""
-    config = to_dataclass(cfg, TrainConfig)
+    start(to_dataclass(cfg, TrainConfig))
+
+
+def start(config: TrainConfig) -> None:
+    """Train while no other process changes the shards, or trains or judges this run.
+
+    Of several processes of a launch the first holds the lock on the training.
+
+    Raises:
+        UserError: as ``doctor.examine`` and ``train``.
+        Busy: another process is at work.
+    """
     from curate.run.manifest import read_manifest
     from finetune import doctor
 
-    manifest = read_manifest(config.run.folder / "curate")
-    doctor.examine(config, manifest)
-    from finetune.run import train
+    curate_dir = config.run.folder / "curate"
+    with locked(curate_dir, shared=True):
+        manifest = read_manifest(curate_dir)
+        doctor.examine(config, manifest)
+        is_first = int(os.environ.get("RANK", "0")) == 0
+        with locked(config.folder) if is_first else nullcontext():
+            from finetune.run import train
 
-    train(config, manifest)
+            train(config, manifest)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where a run's folder is: the keys ``run.root`` and ``run.name``, and the folder of its trial."""
+"""Where a run's folder is: the keys ``run.*``, and the folder of its trial."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DRY_RUN = "dry_run"
 
 
 @dataclass
-class RunConfig:
+class RunFolder:
     """Where the run's folder is: ``<root>/<name>``, relative to the working directory."""
 
     root: str = field(default="runs", metadata=PATH)
@@ -26,3 +26,14 @@ class RunConfig:
     def folder(self) -> Path:
         """The run's folder."""
         return Path(self.root, self.name)
+
+
+@dataclass
+class RunConfig(RunFolder):
+    """The same for the curation.
+
+    Attributes:
+        replace: replace the shards even if a training stands on them.
+    """
+
+    replace: bool = False
