@@ -154,8 +154,8 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
             if old[key] != new[key]:
                 yield f"{key} ({_short(old[key])} -> {_short(new[key])})"
         if group in ("heads", "filters"):  # whose entries the user names
-            yield from sorted(f"{key} (new)" for key in new.keys() - old.keys())
-            yield from sorted(f"{key} (gone)" for key in old.keys() - new.keys())
+            yield from sorted(f"{key} (new)" for key in new.keys() - old.keys() if new[key])
+            yield from sorted(f"{key} (gone)" for key in old.keys() - new.keys() if old[key])
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
