@@ -95,7 +95,9 @@ def test_stopped_again_and_again_it_still_ends_the_same(
         stored = list_checkpoints(config.folder)
         assert stored[-1].step == step
         assert [found.step for found in stored if found.interrupted] == [step]
-        assert [found.step for found in stored if not found.interrupted] == [4, 8][: (step - 1) // 4]
+        assert [found.step for found in stored if not found.interrupted] == [4, 8][
+            : (step - 1) // 4
+        ]
     run_training(config)
     assert losses(config) == whole_run[0]
     assert digests(config) == whole_run[1]
