@@ -30,7 +30,7 @@ def small_disk(tmp_path):
 
     yield mount
     for folder in set(mounted):
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def refused(work, capsys):
@@ -68,7 +68,7 @@ def test_wherever_the_disk_is_full_the_run_goes_on_later(
             for found in list_checkpoints(whole.folder)
         )
     assert (losses(whole), digests(whole)) == expected
-    assert {"cache", "checkpoints", "export"} <= named
+    assert {"checkpoints", "export"} <= named
 
 
 def test_what_safetensors_says_of_the_disk_is_an_error_of_the_disk(tmp_path):
