@@ -14,12 +14,12 @@ from curate.run import cli, folder, ledger
 from curate.run.files import (
     HashingWriter,
     atomic_write,
-    locked,
     read_json,
     remove_parts,
     sha256_of,
     write_json,
 )
+from curate.run.locks import locked
 from curate.run.manifest import Manifest, ShardInfo, read_manifest, stats_path, write_manifest
 from curate.run.next_command import run_arguments
 from curate.run.provenance import curate_command

@@ -9,9 +9,12 @@ import hydra
 from omegaconf import DictConfig
 
 from curate.run import cli as command
+from curate.run.files import remove_parts
+from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, next_arguments
 from curate.run.schema import to_dataclass
 from evaluate.config import EvaluateConfig, renamed
+from finetune.config import curate_dir_of
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -40,9 +43,27 @@ def main(cfg: DictConfig) -> None:
     models.check(config.clip)
     if config.samples.clip_captions:
         availability.check_available(config.clip)
-    from evaluate.run import evaluate_run
+    sys.exit(start(config))
 
-    sys.exit(evaluate_run(config, say=print))
+
+def start(config: EvaluateConfig) -> int:
+    """Judge the run while no other process curates, trains or judges it; returns the exit code.
+
+    Raises:
+        UserError: as ``evaluate_run``.
+        Busy: another process is at work.
+    """
+    run_dir = config.run.folder
+    with (
+        locked(curate_dir_of(run_dir), shared=True),
+        locked(run_dir / "finetune", shared=True),
+        locked(run_dir / "evaluate"),
+    ):
+        for folder in (run_dir / "evaluate", run_dir / "finetune" / "cache"):
+            remove_parts(folder)  # of killed evaluations
+        from evaluate.run import evaluate_run
+
+        return evaluate_run(config, say=print)
 
 
 if __name__ == "__main__":

@@ -202,10 +202,7 @@ class Grid:
 
 def weights_sha256(row: Checkpoint | None) -> str:
     """Of the file that :meth:`FinetuneRun.unet_at` reads by default; "base" for the base."""
-    if row is None:
-        return "base"
-    averaged = row.path / "ema.safetensors"
-    return sha256_of(averaged if averaged.exists() else row.path / "weights.safetensors")
+    return "base" if row is None else sha256_of(row.weights_path())
 
 
 def _name(split: str, row: Checkpoint | None) -> str:

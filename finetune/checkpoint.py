@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from curate.run.files import write_json
+from curate.run.files import naming, read_json, replace_folder, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +30,24 @@ class Checkpoint:
             average is kept, ``ema.safetensors``.
         heldout: mean relative held-out loss of the weights to export; None without held-out pairs, or
             where it was not finite.
+        interrupted: it is there because a signal stopped the run, only for resuming; the next
+            checkpoint replaces it.
     """
 
     step: int
     samples_seen: int
     path: Path
     heldout: float | None
+    interrupted: bool = False
 
     def weights(self, ema: bool = True) -> dict[str, Tensor]:
         """The trained weights by name, fp32, on the CPU; the average where there is one and ``ema``."""
+        return load_file(self.weights_path(ema))
+
+    def weights_path(self, ema: bool = True) -> Path:
+        """The file that :meth:`weights` reads."""
         averaged = self.path / "ema.safetensors"
-        return load_file(
-            averaged if ema and averaged.exists() else self.path / "weights.safetensors"
-        )
+        return averaged if ema and averaged.exists() else self.path / "weights.safetensors"
 
     def state(self) -> dict[str, Any]:
         """What ``state.json`` holds."""
@@ -51,7 +59,8 @@ def list_checkpoints(finetune_dir: Path) -> list[Checkpoint]:
     found = []
     for path in sorted((finetune_dir / "checkpoints").glob("step-*")):
         state = json.loads((path / "state.json").read_bytes())
-        found.append(Checkpoint(state["step"], state["samples_seen"], path, state["heldout"]))
+        known = (state["step"], state["samples_seen"], path, state["heldout"])
+        found.append(Checkpoint(*known, interrupted="interrupted" in state))
     return found
 
 
@@ -69,28 +78,47 @@ def save(
     optimizer: torch.optim.Optimizer,
     keep: int | None = None,
 ) -> Checkpoint:
-    """Store a checkpoint, move the links ``best`` and ``last``, and delete old checkpoints.
+    """Store a checkpoint, and let links and retention follow, see :func:`settle`.
 
     Args:
         finetune_dir: the run's ``finetune`` folder.
-        state: JSON values, with ``step``, ``samples_seen`` and ``heldout`` among them.
+        state: JSON values, with ``step``, ``samples_seen`` and ``heldout`` among them; with
+            ``interrupted`` if the checkpoint is only for resuming.
         weights: the trained weights by name; the order is the optimizer's.
         ema: their average, if there is one.
         optimizer: over exactly these weights.
         keep: so many of the newest stay, and the best; None keeps all.
+
+    Raises:
+        OSError: the disk is full or refuses; nothing is left of this checkpoint, and the others are
+            as they were.
     """
-    folder = finetune_dir / "checkpoints"
-    path = folder / f"step-{state['step']:08d}"
-    tensors = {"weights": weights, "ema": ema, "state": optimizer_tensors(weights, optimizer)}
-    _write_folder(path, tensors, state)
-    _link(folder / "last", path.name)
-    checkpoints = list_checkpoints(finetune_dir)
-    best = best_of(checkpoints)
+    path = finetune_dir / "checkpoints" / f"step-{state['step']:08d}"
+    if path.exists() and "interrupted" in (read_json(path / "state.json") or {}):
+        write_json(path / "state.json", dict(state))  # the same weights, evaluated by now
+    else:
+        tensors = {"weights": weights, "ema": ema, "state": optimizer_tensors(weights, optimizer)}
+        _write_folder(path, tensors, state)
+    settle(finetune_dir, keep)
+    return list_checkpoints(finetune_dir)[-1]
+
+
+def settle(finetune_dir: Path, keep: int | None = None) -> None:
+    """Point the links ``best`` and ``last`` at their checkpoints, then delete those that are not kept.
+
+    If the process is killed after a checkpoint was stored and before this, the next start does it.
+    """
+    folder, checkpoints = finetune_dir / "checkpoints", list_checkpoints(finetune_dir)
+    if not checkpoints:
+        return
+    best, last = best_of(checkpoints), checkpoints[-1]
+    _link(folder / "last", last.path.name)
     _link(folder / "best", best.path.name)
-    for old in checkpoints[:-keep] if keep else []:
-        if old != best:
-            remove_folder(old.path)
-    return checkpoints[-1]
+    regular = [found for found in checkpoints if not found.interrupted]
+    dropped = [found for found in checkpoints if found.interrupted and found != last]
+    dropped += [found for found in regular[:-keep] if found != best] if keep else []
+    for old in dropped:
+        remove_folder(old.path)
 
 
 def _write_folder(
@@ -99,16 +127,34 @@ def _write_folder(
     """Write a checkpoint's files under a temporary name, sync them, and rename the folder."""
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, values in tensors.items():
-        if values is not None:
-            detached = {key: value.detach().cpu().contiguous() for key, value in values.items()}
-            save_file(detached, part / f"{name}.safetensors")
-            _sync(part / f"{name}.safetensors")
-    write_json(part / "state.json", dict(state))
-    _sync(part)
-    part.rename(path)
-    _sync(path.parent)
+    try:
+        with naming(path), os_errors():
+            part.mkdir(parents=True)
+            for name, values in tensors.items():
+                if values is not None:
+                    detached = {k: value.detach().cpu().contiguous() for k, value in values.items()}
+                    save_file(detached, part / f"{name}.safetensors")
+            write_json(part / "state.json", dict(state))
+            replace_folder(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Turn what safetensors says about the file system into the ``OSError`` it is.
+
+    Raises:
+        OSError: a write failed; it names no file.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number)) from error
 
 
 def optimizer_tensors(
@@ -145,25 +191,8 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(part)
 
 
-def remove_unfinished(finetune_dir: Path) -> None:
-    """Delete the incomplete checkpoints that killed processes left."""
-    for part in (finetune_dir / "checkpoints").glob(".*.part"):
-        if part.is_dir() and not part.is_symlink():
-            shutil.rmtree(part)
-        else:
-            part.unlink()
-
-
 def _link(link: Path, target: str) -> None:
     part = link.with_name(f".{link.name}.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     part.replace(link)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

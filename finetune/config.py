@@ -10,8 +10,8 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from curate.run.config import RunConfig as CuratedRun
-from curate.run.config import check_name
+from curate.run.config import RunFolder, check_name
+from curate.run.provenance import read_config
 from curate.run.schema import PATH, check, register
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
@@ -21,7 +21,7 @@ PRECISIONS = ("no", "fp16", "bf16")
 
 
 @dataclass
-class RunConfig(CuratedRun):
+class RunConfig(RunFolder):
     """Where the run's folder is: training writes ``finetune/`` into it, and evaluation ``evaluate/``.
 
     ``name`` null takes the only run there is: of the curated ones to train, of the trained ones to judge.
@@ -205,6 +205,13 @@ class TrainConfig:
     def steps(self) -> int:
         """Optimizer updates in all."""
         return -(-self.train.samples // self.optim.batch_size)
+
+
+def curate_dir_of(run_dir: Path) -> Path:
+    """The curation that a trained run stands on, from the training's own ``config.yaml``."""
+    data = read_config(run_dir / "finetune" / "config.yaml").get("data")
+    name = data.get("run") if isinstance(data, dict) else None
+    return run_dir.with_name(name or run_dir.name) / "curate"
 
 
 register(TrainConfig, "train")

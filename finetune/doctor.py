@@ -135,6 +135,11 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
         if key in _ORIGINS:
             digests = f"digest {stored.get(key)!s:.12}, now {now[key]!s:.12}"
             difference = f"from other {_ORIGINS[key]} ({digests})"
-        raise UserError(
-            f"{folder} was started {difference}. Restore it, or train under another run.name"
-        )
+        name = folder.parent.name
+        remedy = "Restore it, or train under another run.name"
+        if key == "shards":
+            remedy = (
+                "To restore that, curate again with the settings and the input of then and run.replace=true; "
+                f"to train on what is there now, type run.name=NEW data.run={name}"
+            )
+        raise UserError(f"{folder} was started {difference}. {remedy}")

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curate.run import cli, folder
+from curate.run.files import naming, read_json, replace_folder, sha256_of, write_json
+from curate.run.locks import locked
 from curate.run.schema import UserError
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
@@ -28,6 +30,7 @@ Training exports the best checkpoint to RUN/finetune/export. This writes another
 RUN/finetune/export-step-00000250: a LoRA that load_lora_weights loads or, of method=full, a whole
 pipeline for from_pretrained. Averaged weights are taken where training kept an average."""
 
+SOURCE = "checkpoint.json"  # in an export: which checkpoint's weights these are
 TOLERANCE = 1e-4  # of the largest output; the same fp32 weights differ by rounding only
 
 
@@ -35,30 +38,53 @@ class ExportMismatch(RuntimeError):
     """What was written does not compute what is in memory."""
 
 
-def export(method: Method, config: ModelConfig, model: LatentDiffusion, folder: Path) -> float:
-    """Write the trained weights of ``model``'s U-Net to ``folder``, which is replaced.
+def export(
+    method: Method,
+    config: ModelConfig,
+    model: LatentDiffusion,
+    folder: Path,
+    source: Checkpoint | None = None,
+) -> float:
+    """Write the trained weights of ``model``'s U-Net to ``folder``; what is there stays until then.
 
     Args:
         method: the one that trained them; it decides the format.
         config: of the base model, into which the export may be loaded for the comparison.
         model: with the weights to export in place.
-        folder: appears only after the comparison.
+        folder: is replaced only after the comparison.
+        source: the checkpoint that the weights are of, for :func:`holds`.
 
     Returns:
         The largest absolute difference between the U-Net's outputs in memory and after reloading.
 
     Raises:
-        ExportMismatch: the difference is beyond rounding.
+        ExportMismatch: the difference is beyond rounding; ``folder`` is as it was.
+        OSError: the disk is full or refuses; ``folder`` is as it was.
     """
-    from finetune.checkpoint import remove_folder
+    from finetune.checkpoint import os_errors
 
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    method.save(model, part)
-    difference = _compare(model, method.load(config, part).to(model.device))
-    remove_folder(folder)
-    part.rename(folder)
+    try:
+        with naming(folder), os_errors():
+            method.save(model, part)
+            if source:
+                write_json(part / SOURCE, _identity(source))
+        difference = _compare(model, method.load(config, part).to(model.device))
+        replace_folder(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return difference
+
+
+def holds(folder: Path, source: Checkpoint) -> bool:
+    """Whether ``folder`` is a finished export of a checkpoint."""
+    return (known := read_json(folder / SOURCE)) is not None and known == _identity(source)
+
+
+def _identity(source: Checkpoint) -> dict[str, Any]:
+    digest = sha256_of(source.weights_path())
+    return {"step": source.step, "samples_seen": source.samples_seen, "weights_sha256": digest}
 
 
 def _compare(model: LatentDiffusion, reloaded: nn.Module) -> float:
@@ -104,7 +130,7 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     prepare(model.unet, config.method, config.train.seed)
     copy_into(config.method.trainable(model.unet), stored.weights())
     target = run.finetune_dir / f"export-{stored.path.name}"
-    return target, export(config.method, config.model, model, target)
+    return target, export(config.method, config.model, model, target, stored)
 
 
 def _chosen(step: str, run_dir: Path) -> Path:
@@ -136,13 +162,14 @@ def main() -> None:
     given = parser.parse_args()
     run_dir = folder.stage_dir(given.run, folder.TRAINED).resolve().parent
     path = _chosen(given.step, run_dir)
-    from finetune.opened_run import load_run
+    with locked(run_dir / "finetune"):
+        from finetune.opened_run import load_run
 
-    run = load_run(run_dir)
-    stored = next(
-        checkpoint for checkpoint in run.checkpoints() if checkpoint.path.name == path.name
-    )
-    target, difference = export_checkpoint(run, stored)
+        run = load_run(run_dir)
+        stored = next(
+            checkpoint for checkpoint in run.checkpoints() if checkpoint.path.name == path.name
+        )
+        target, difference = export_checkpoint(run, stored)
     print(f"export  {target} (loaded again by diffusers: largest difference {difference:.1e})")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from curate.run.signals import StopRequest
 from finetune import checkpoint, metrics
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
@@ -31,6 +32,10 @@ class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is NaN or infinite; no checkpoint was touched."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop; how far the run is was stored."""
+
+
 @dataclass
 class Progress:
     """How far the run is: what resuming needs beside the weights and the optimizer's state."""
@@ -41,6 +46,20 @@ class Progress:
         None  # of the last evaluation, relative to the base; None: none yet, or not finite
     )
     stopped: str | None = None  # why the run ended early
+
+
+@dataclass
+class Window:
+    """What has been trained since the last line of ``metrics.jsonl``.
+
+    Attributes:
+        loss: this process's sum over its samples.
+        steps: updates. seconds: that they took.
+    """
+
+    loss: Tensor
+    steps: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -64,6 +83,9 @@ class Training:
         unet: the model's, prepared by ``accelerator``.
         weights: those of its parameters that are trained.
         optimizer: over ``weights``, prepared too.
+        window: for the next line of ``metrics.jsonl``.
+        stored: the update of the last checkpoint.
+        stop: whether a signal asked to stop.
     """
 
     config: TrainConfig
@@ -77,60 +99,117 @@ class Training:
     ema: Ema | None
     batches: Batches
     heldout: Heldout | None
+    window: Window
     progress: Progress = field(default_factory=Progress)
+    stored: int = 0
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 def fit(run: Training) -> Progress:
     """Train until the configured number of samples, or until the held-out loss says stop.
 
+    SIGTERM, SIGUSR1 and Ctrl-C are obeyed after the update, or inside a held-out pass after the batch.
+
     Raises:
         NonFiniteLoss: names the update and the samples.
+        Interrupted: a signal asked to stop, and a checkpoint holds all updates so far.
     """
+    with run.stop.deferred():
+        try:
+            catch_up(run)
+            _train(run)
+        except Interrupted:
+            if run.progress.step == 0:
+                raise
+            if run.stored != run.progress.step:
+                save(run, interrupted=True)
+            raise Interrupted(
+                f"a checkpoint after {run.progress.samples_seen} samples is stored"
+            ) from None
+    return run.progress
+
+
+def catch_up(run: Training) -> None:
+    """Do what is due before the next update: the base model's evaluation, or one that was interrupted."""
+    if not run.heldout:
+        return
+    step, curve = run.progress.step, run.heldout.curve
+    saves, evaluates = due(run.config, step)
+    if step == 0 or (evaluates and curve.steps[-1] < step):
+        evaluate(run)
+        if saves or run.progress.stopped:
+            save(run)
+
+
+def _train(run: Training) -> None:
     config, progress, size = run.config, run.progress, run.config.optim.batch_size
-    if progress.step == 0 and run.heldout:
-        evaluate(run)  # the base model's value comes first
-    bar = tqdm(
+    with tqdm(
         desc="train",
         total=config.steps * size,
         initial=progress.samples_seen,
         unit="img",
         disable=not run.accelerator.is_main_process,
-    )
-    run.unet.train()
-    window, window_steps, window_s = torch.zeros((), device=run.accelerator.device), 0, 0.0
-    while progress.step < config.steps and progress.stopped is None:
-        started = time.perf_counter()
-        batch = run.batches(progress.step).to(run.accelerator.device)
-        lr = learning_rate(config.optim, progress.samples_seen, config.steps * size)
-        for group in run.optimizer.param_groups:
-            group["lr"] = lr
-        loss, grad_norm = update(run, batch)
-        before = progress.samples_seen
-        progress.step += 1
-        progress.samples_seen += size
-        if run.ema:
-            run.ema.update(run.weights, progress.step)
-        window, window_steps = window + loss, window_steps + 1
-        window_s += time.perf_counter() - started
-        bar.update(size)
+    ) as bar:
+        run.unet.train()
+        while progress.step < config.steps and progress.stopped is None:
+            started = time.perf_counter()
+            batch = run.batches(progress.step).to(run.accelerator.device)
+            lr = learning_rate(config.optim, progress.samples_seen, config.steps * size)
+            for group in run.optimizer.param_groups:
+                group["lr"] = lr
+            loss, grad_norm = update(run, batch)
+            progress.step += 1
+            progress.samples_seen += size
+            if run.ema:
+                run.ema.update(run.weights, progress.step)
+            run.window.loss += loss
+            run.window.steps += 1
+            run.window.seconds += time.perf_counter() - started
+            bar.update(size)
 
-        last = progress.step == config.steps
-        saves = last or _crossed(config.checkpoint.every, before, progress.samples_seen)
-        evaluates = saves or _crossed(config.heldout.every, before, progress.samples_seen)
-        if evaluates or _crossed(config.log.every, before, progress.samples_seen):
-            total: Any = run.accelerator.reduce(window, "sum")
-            mean = total.item() / (window_steps * size)
-            bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-            speed = window_steps * size / window_s
-            _log(run, loss=mean, lr=lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
-            window, window_steps, window_s = torch.zeros_like(window), 0, 0.0
-        if evaluates and run.heldout:
-            evaluate(run)
-            run.unet.train()
-        if saves or progress.stopped:
-            save(run)
-    bar.close()
-    return progress
+            saves, evaluates = due(config, progress.step)
+            if evaluates or _crossed(config.log.every, progress.step, size):
+                mean = _log_window(run, lr, grad_norm)
+                bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+            if evaluates and run.heldout:
+                evaluate(run)
+                run.unet.train()
+            if saves or progress.stopped:
+                save(run)
+            refuse_to_go_on(run)
+
+
+def due(config: TrainConfig, step: int) -> tuple[bool, bool]:
+    """Whether a checkpoint and whether an evaluation are due after update ``step``, counted from one."""
+    size = config.optim.batch_size
+    saves = step == config.steps or _crossed(config.checkpoint.every, step, size)
+    return saves, saves or _crossed(config.heldout.every, step, size)
+
+
+def refuse_to_go_on(run: Training) -> None:
+    """Raise if a signal asked any of the processes to stop; all of them do, at the same place.
+
+    Raises:
+        Interrupted: as it says.
+    """
+    asked = run.stop.made is not None
+    if run.accelerator.num_processes > 1:
+        mine = torch.tensor(float(asked), device=run.accelerator.device)
+        total: Any = run.accelerator.reduce(mine, "sum")
+        asked = total.item() > 0
+    if asked:
+        raise Interrupted
+
+
+def _log_window(run: Training, lr: float, grad_norm: float) -> float:
+    """Log the updates since the last line; returns their mean loss."""
+    window = run.window
+    samples = window.steps * run.config.optim.batch_size
+    total: Any = run.accelerator.reduce(window.loss, "sum")
+    mean, speed = total.item() / samples, samples / window.seconds
+    _log(run, loss=mean, lr=lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
+    run.window = Window(torch.zeros_like(window.loss))
+    return mean
 
 
 def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
@@ -222,7 +301,11 @@ def evaluate(run: Training) -> None:
 
 
 def measure(run: Training, items: HeldoutItems) -> np.ndarray:
-    """Grid losses [N, bins, draws] of ``items``, each process doing its share."""
+    """Grid losses [N, bins, draws] of ``items``, each process doing its share.
+
+    Raises:
+        Interrupted: a signal asked to stop.
+    """
     accelerator, heldout = run.accelerator, run.heldout
     assert heldout is not None
     share = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -236,19 +319,41 @@ def measure(run: Training, items: HeldoutItems) -> np.ndarray:
     ) as bar:
         unet = accelerator.unwrap_model(run.unet)
         size = run.config.heldout.batch_size
-        losses[share] = grid_losses(run.model, unet, mine, heldout.grid, size, bar.update)
+
+        def after_batch(count: int) -> None:
+            bar.update(count)
+            if run.stop.made:
+                raise Interrupted
+
+        with suppress(Interrupted):  # the other processes have to hear of it first
+            losses[share] = grid_losses(run.model, unet, mine, heldout.grid, size, after_batch)
+    refuse_to_go_on(run)
     total = accelerator.reduce(torch.from_numpy(losses).to(accelerator.device), "sum")
     return total.cpu().numpy()  # type: ignore[union-attr]
 
 
-def save(run: Training) -> None:
-    """Store a checkpoint, once for all processes."""
+def save(run: Training, interrupted: bool = False) -> None:
+    """Store a checkpoint, once for all processes.
+
+    Args:
+        run: the training.
+        interrupted: the checkpoint is only for resuming: it was not evaluated, and the next one
+            replaces it.
+    """
     scaler = run.accelerator.scaler
     state = {
         **vars(run.progress),
         "identity": run.identity,
         "scaler": scaler.state_dict() if scaler else None,
     }
+    if interrupted:
+        losses: Any = run.accelerator.gather(run.window.loss.reshape(1))
+        unlogged = {
+            "losses": losses.tolist(),
+            "steps": run.window.steps,
+            "seconds": run.window.seconds,
+        }
+        state |= {"heldout": None, "interrupted": unlogged}
     if run.accelerator.is_main_process:
         checkpoint.save(
             run.folder,
@@ -258,6 +363,7 @@ def save(run: Training) -> None:
             run.optimizer,
             run.config.checkpoint.keep,
         )
+    run.stored = run.progress.step
     run.accelerator.wait_for_everyone()
 
 
@@ -273,5 +379,6 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _crossed(every: int, before: int, after: int) -> bool:
-    return after // every > before // every
+def _crossed(every: int, step: int, size: int) -> bool:
+    """Whether update ``step`` of ``size`` samples went beyond a multiple of ``every`` samples."""
+    return step * size // every > max(0, step - 1) * size // every

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from curate.run.files import write_text
+from curate.run.files import naming, write_text
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
     """Add a line, and return when it is on disk."""
-    with path.open("a", encoding="utf-8") as stream:
+    with naming(path), path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record, allow_nan=False) + "\n")
         stream.flush()
         os.fsync(stream.fileno())

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
+from curate.run.files import remove_parts
 from curate.run.intervals import changes
 from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
@@ -21,9 +22,9 @@ from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches
 from finetune.ema import Ema, copy_into
-from finetune.export import export
+from finetune.export import export, holds
 from finetune.heldout import HeldoutGrid, items_of
-from finetune.loop import Heldout, Progress, Training, fit
+from finetune.loop import Heldout, Progress, Training, Window, fit
 from finetune.methods import prepare
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
@@ -39,6 +40,11 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     if _is_finished(config, stored):
         accelerator.print(f"{folder} is complete: {_in_words(stored)}")
         return
+    if accelerator.is_main_process:
+        remove_parts(folder)
+        checkpoint.settle(folder, config.checkpoint.keep)
+    accelerator.wait_for_everyone()
+    stored = list_checkpoints(folder)
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
@@ -46,8 +52,6 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
     splits = _encode(config, manifest, accelerator, model)
     if accelerator.is_main_process:
-        checkpoint.remove_unfinished(folder)
-        checkpoint.remove_folder(folder / "export")  # a shorter run's
         write_config(folder / "config.yaml", config)
     run = _assemble(config, identity, accelerator, model, splits)
     _resume(run, stored)
@@ -79,9 +83,10 @@ def _start(config: TrainConfig) -> Accelerator:
 
 
 def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
-    if not stored or not (config.folder / "export").exists():
+    if not stored or stored[-1].interrupted:
         return False
-    return stored[-1].step >= config.steps or stored[-1].state()["stopped"] is not None
+    trained = stored[-1].step >= config.steps or stored[-1].state()["stopped"] is not None
+    return trained and holds(config.folder / "export", checkpoint.best_of(stored))
 
 
 def _encode(
@@ -135,6 +140,7 @@ def _assemble(
         ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
         batches=batches,
         heldout=_heldout(config, *splits) if config.heldout.items else None,
+        window=Window(torch.zeros((), device=accelerator.device)),
     )
 
 
@@ -171,6 +177,9 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     if run.ema:
         copy_into(run.ema.shadow, last.weights(ema=True))
     checkpoint.restore_optimizer(run.optimizer.optimizer, run.weights, last)
+    run.stored = last.step
+    if last.interrupted:
+        run.window = _restored(state["interrupted"], run.accelerator)
     if run.accelerator.scaler and state["scaler"]:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     if run.heldout:
@@ -181,14 +190,24 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
 
 
+def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:
+    """What was trained and not logged yet; on another number of processes the first takes all of it."""
+    losses, rank = unlogged["losses"], accelerator.process_index
+    if len(losses) != accelerator.num_processes:
+        losses = [sum(losses), *[0.0] * (accelerator.num_processes - 1)]
+    loss = torch.tensor(losses[rank], device=accelerator.device)
+    return Window(loss, unlogged["steps"], unlogged["seconds"])
+
+
 def _export_best(
     config: TrainConfig, model: LatentDiffusion, stored: list[Checkpoint], accelerator: Accelerator
 ) -> None:
     """Export the best checkpoint's weights, and print which one it is and what to type next."""
-    copy_into(config.method.trainable(model.unet), checkpoint.best_of(stored).weights())
+    best = checkpoint.best_of(stored)
+    copy_into(config.method.trainable(model.unet), best.weights())
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
-    difference = export(config.method, config.model, model, folder)
+    difference = export(config.method, config.model, model, folder, best)
     accelerator.print(
         f"best    {_in_words(stored)}\n"
         f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})\n"

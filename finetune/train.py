@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-
-from curate.run.schema import UserError, to_dataclass
 
 if not __package__:  # launched by path: this folder must not be where imports are looked up first
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -15,6 +15,8 @@ import hydra
 from omegaconf import DictConfig
 
 from curate.run import cli as command
+from curate.run.locks import locked
+from curate.run.schema import UserError, to_dataclass
 from finetune.config import TrainConfig
 
 
@@ -22,7 +24,18 @@ from finetune.config import TrainConfig
 @command.polite
 def main(cfg: DictConfig) -> None:
     """Report what is wrong with the configuration before anything heavy is imported."""
-    config = to_dataclass(cfg, TrainConfig)
+    start(to_dataclass(cfg, TrainConfig))
+
+
+def start(config: TrainConfig) -> None:
+    """Train while no other process changes the shards, or trains or judges this run.
+
+    Of several processes of a launch the first holds the lock on the training.
+
+    Raises:
+        UserError: as ``doctor.examine`` and ``train``.
+        Busy: another process is at work.
+    """
     from curate.run import folder
     from curate.run.manifest import read_manifest
     from finetune import doctor
@@ -38,11 +51,14 @@ def main(cfg: DictConfig) -> None:
     folder.settle(config.run, folder.CURATED, "train")
     key = "data.run" if config.data.run else "run.name"
     folder.refuse_unknown(config.curate_dir.parent, folder.CURATED, key)
-    manifest = read_manifest(config.curate_dir)
-    doctor.examine(config, manifest)
-    from finetune.run import train
+    with locked(config.curate_dir, shared=True):
+        manifest = read_manifest(config.curate_dir)
+        doctor.examine(config, manifest)
+        is_first = int(os.environ.get("RANK", "0")) == 0
+        with locked(config.folder) if is_first else nullcontext():
+            from finetune.run import train
 
-    train(config, manifest)
+            train(config, manifest)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,12 @@ def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None
     return ShardInfo(planned.path, planned.split, known["count"], known["bytes"], known["sha256"])
 
 
+def is_outdated(curate_dir: Path, planned: Plan, wanted: str) -> bool:
+    """Whether a shard of this path is known to have had another content than ``wanted``."""
+    known = read_json(stats_path(curate_dir / planned.path))
+    return known is not None and known.get("plan") != wanted
+
+
 def remove_stale(curate_dir: Path, plans: list[Plan]) -> None:
     """Delete shards and sidecars of earlier configurations: those that ``plans`` does not name."""
     names = {str(Path(planned.path).with_suffix("")) for planned in plans}

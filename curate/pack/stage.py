@@ -16,7 +16,7 @@ from curate.pack.images import extension_of, image_source, images
 from curate.pack.plan import Plan, digest, is_written, plan
 from curate.pack.samples import Samples
 from curate.pack.writer import write_shard
-from curate.run.manifest import ShardInfo, retire
+from curate.run.manifest import ShardInfo
 from curate.run.progress import count_done
 
 
@@ -35,11 +35,11 @@ def write_shards(
     load: Callable[[str], bytes],
     config: ShardsConfig,
     workers: int,
+    before_change: Callable[[Plan, str], None],
 ) -> Packed:
     """Write the shards of the kept rows of a ledger that are not there yet.
 
-    The old manifest is removed before the first file changes, because it would describe shards that
-    no longer exist. Outdated shards stay: ``plan.remove_stale`` deletes them.
+    Outdated shards stay: ``plan.remove_stale`` deletes them.
 
     Args:
         curate_dir: the run's ``curate`` folder.
@@ -47,6 +47,8 @@ def write_shards(
         load: reads an image of the source, location => bytes.
         config: the keys ``shards.*``.
         workers: threads that encode images.
+        before_change: called with a shard and its digest before it is written. It has to remove the
+            old manifest, which would describe shards that no longer exist.
 
     Raises:
         UserError: an image has changed or cannot be read any more since it was measured.
@@ -57,7 +59,6 @@ def write_shards(
     image_of = image_source(load, ledger, extension, config.jpeg_quality)
     plans = plan(kept.sides(), config.max_samples)
     found: list[ShardInfo] = []
-    changes = False
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(kept), desc="shards", unit="img") as bar,
@@ -69,9 +70,7 @@ def write_shards(
             if info is not None:
                 count_done(bar, info.samples)
             else:
-                if not changes:
-                    retire(curate_dir)
-                changes = True
+                before_change(planned, wanted)
                 with closing(images(pool, image_of, rows, extension, 2 * workers)) as stored:
                     info = write_shard(
                         curate_dir, planned, rows, wanted, extension, stored, bar.update

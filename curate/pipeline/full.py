@@ -22,7 +22,7 @@ from curate.decide.stage import Verdicts, judge
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.pack.plan import remove_stale
+from curate.pack.plan import Plan, is_outdated, remove_stale
 from curate.pack.stage import Packed, write_shards
 from curate.pipeline import notes, previous_run
 from curate.pipeline.config import CurateConfig
@@ -30,7 +30,8 @@ from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.report import curation, figures
 from curate.run import ledger, memory, provenance
-from curate.run.files import locked, remove_parts, sha256_of, write_json
+from curate.run.files import remove_parts, sha256_of, write_json
+from curate.run.locks import locked
 from curate.run.manifest import Manifest, old_manifest, retire, write_manifest
 from curate.run.removals import read_removals, write_removals
 from curate.run.schema import UserError
@@ -55,9 +56,11 @@ def run(config: CurateConfig, source: Source) -> None:
 
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say(previous_run.other_data(curate_dir, config))
+    question = previous_run.Question(curate_dir, config)
+    _say(question.note())
     remove_parts(curate_dir)
     # A finished curation's config.yaml describes its shards until they are replaced.
-    if old_manifest(curate_dir) is None:
+    if old_manifest(curate_dir) is None and not question.stands:
         provenance.write_config(curate_dir / "config.yaml", config)
     removals = read_removals(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
@@ -68,7 +71,8 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say("\n".join(figures.lines(funnel)))
     if not funnel["kept"]:
         raise UserError(_nothing_kept(funnel))
-    _write_results(curate_dir, config, source, verdicts, funnel)
+    question.ask_if_rows_changed(verdicts.ledger)
+    _write_results(curate_dir, config, source, verdicts, funnel, question)
     if removals.pending:  # an interrupted removal is complete: these shards are without its images
         write_removals(curate_dir, replace(removals, pending=False))
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
@@ -118,13 +122,30 @@ def _write_results(
     source: Source,
     verdicts: Verdicts,
     funnel: dict[str, Any],
+    question: previous_run.Question,
 ) -> None:
     """Write configuration, shards, ledger, funnel, report and, last, the manifest."""
-    provenance.write_config(curate_dir / "config.yaml", config)
+
+    @cache
+    def begin() -> None:
+        provenance.write_config(curate_dir / "config.yaml", config)
+        retire(curate_dir)
+
+    def before_change(planned: Plan, wanted: str) -> None:
+        if is_outdated(curate_dir, planned, wanted):
+            question.ask(verdicts.ledger)
+        begin()
+
     before = old_manifest(curate_dir)
     packed = write_shards(
-        curate_dir, verdicts.ledger, source.load, config.shards, config.annotate.workers
+        curate_dir,
+        verdicts.ledger,
+        source.load,
+        config.shards,
+        config.annotate.workers,
+        before_change,
     )
+    provenance.write_config(curate_dir / "config.yaml", config)
     manifest = _manifest(config, funnel, packed)
     retire(curate_dir, unless=manifest)
     remove_stale(curate_dir, packed.plans)
@@ -135,7 +156,8 @@ def _write_results(
     write_json(curate_dir / "funnel.json", funnel)
     curation.write(curate_dir, asdict(config), verdicts, funnel, source.load)
     write_manifest(curate_dir, manifest)
-    _say(previous_run.training(curate_dir, before, manifest))
+    if before is not None:
+        _say(question.outcome(before, manifest))
 
 
 def _manifest(config: CurateConfig, funnel: dict[str, Any], packed: Packed) -> Manifest:

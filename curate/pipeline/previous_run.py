@@ -1,21 +1,26 @@
-"""Notes on the previous run of the same name: other data, or a training on its shards."""
+"""The previous run of the same name: a note on other data, and the question before a training loses its shards."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from curate.pipeline.config import CurateConfig
-from curate.run import provenance
+from curate.run import ledger, provenance
 from curate.run.manifest import Manifest
+from curate.run.schema import UserError
 
-_NOT_DATA = {
-    "limit",
-    "sample",
-    "index",
-    "spool",
-    "layout",
-}  # keys of ``dataset`` that do not name the data
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Keys of ``dataset`` that do not name the data.
+_NOT_DATA = {"limit", "sample", "index", "spool", "layout"}
+_DECIDING = ("dataset", "clip", "heads", "filters", "split", "shards")
+_FREE = {"clip.device", "clip.batch_size", "dataset.index", "dataset.spool"}  # change no shard
+_STORED = ("caption", "sha256", "format", "split", "duplicate_group", "clip_similarity")
+_SHOWN = 3  # settings in one message
 
 
 def other_data(curate_dir: Path, config: CurateConfig) -> str:
@@ -39,13 +44,147 @@ def other_data(curate_dir: Path, config: CurateConfig) -> str:
     )
 
 
-def training(curate_dir: Path, old: Manifest | None, new: Manifest) -> str:
-    """A note if there is a training on the previous shards, which cannot resume now; else ""."""
-    folder = curate_dir.with_name("finetune")
-    if old is None or old.shards == new.shards or not folder.is_dir():
-        return ""
-    return (
-        f"note: {folder} was trained on the previous shards, which are replaced: it can neither resume nor "
-        "be judged with the new ones. To train on the new shards, curate under another run.name=; to "
-        "restore the previous ones, curate with the previous settings"
+def trainings(run_dir: Path) -> list[Path]:
+    """The folders of the trainings on a run's curation: its own, and those of runs with ``data.run=NAME``."""
+    found = [run_dir / "finetune"]
+    for path in sorted(run_dir.parent.glob("*/finetune/config.yaml")):
+        data = provenance.read_config(path).get("data")
+        if isinstance(data, dict) and data.get("run") == run_dir.name:
+            found.append(path.parent)
+    return [
+        folder for folder in dict.fromkeys(found) if any((folder / "checkpoints").glob("step-*"))
+    ]
+
+
+class Question:
+    """Whether the shards that a training stands on may be replaced; ``run.replace=true`` says yes.
+
+    Made before the run's ``config.yaml`` is written, which has the settings of these shards.
+    """
+
+    def __init__(self, curate_dir: Path, config: CurateConfig) -> None:
+        self._curate_dir = curate_dir
+        self._trainings = trainings(config.run.folder)
+        self._answered = config.run.replace
+        before = provenance.read_config(curate_dir / "config.yaml") if self._trainings else {}
+        self._settings = list(_changed(before, provenance.redacted(asdict(config))))
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is a training, and no answer."""
+        return bool(self._trainings) and not self._answered
+
+    def note(self) -> str:
+        """Said before anything is measured: settings have changed, so the question may come; else ""."""
+        if not (self.stands and self._settings):
+            return ""
+        return (
+            f"note: {self._trainings[0]} was trained on this run's shards, and {self._in_words()}; if that "
+            "changes them, this stops before it does. run.replace=true replaces them"
+        )
+
+    def ask_if_rows_changed(self, now: pd.DataFrame) -> None:
+        """Ask, unless the ledger that is about to be written keeps the same pairs as the previous one.
+
+        Raises:
+            UserError: as ``ask``.
+        """
+        if not self.stands:
+            return
+        before = self._previous_ledger()
+        if before is None or not _stored(before).equals(_stored(now)):
+            self.ask(now)
+
+    def ask(self, now: pd.DataFrame) -> None:
+        """Ask because a shard would change.
+
+        Raises:
+            UserError: there is a training on the shards, and the user has not said yes; says what changed.
+        """
+        if not self.stands:
+            return
+        more = f" and {len(self._trainings) - 1} more" if len(self._trainings) > 1 else ""
+        why = self._in_words() if self._settings else self._input_in_words(now)
+        raise UserError(
+            f"{self._trainings[0]}{more} was trained on the shards in {self._curate_dir}, which this "
+            f"curation would replace: {why}. It could then neither resume nor be judged. Type another "
+            "run.name=NAME to keep it, or run.replace=true as well to replace the shards"
+        )
+
+    def outcome(self, old: Manifest, new: Manifest) -> str:
+        """A note that the shards of a training were replaced, as the user asked for; else ""."""
+        if not self._trainings or old.shards == new.shards:
+            return ""
+        return (
+            f"note: {self._trainings[0]} was trained on the previous shards: it can neither resume nor be "
+            "judged with the new ones. To restore them, curate with the previous settings"
+        )
+
+    def _in_words(self) -> str:
+        shown = ", ".join(self._settings[:_SHOWN])
+        more = len(self._settings) - _SHOWN
+        return f"{shown}{f' and {more} more settings' if more > 0 else ''} changed"
+
+    def _previous_ledger(self) -> pd.DataFrame | None:
+        try:
+            return ledger.read(self._curate_dir)
+        except (FileNotFoundError, UserError):
+            return None
+
+    def _input_in_words(self, now: pd.DataFrame) -> str:
+        before = self._previous_ledger()
+        if before is None:
+            return "the previous ledger, which would tell what changed, is missing or damaged"
+        old, new = (_contents(table) for table in (before, now))
+        counts = {
+            "new": len(new.keys() - old.keys()),
+            "gone": len(old.keys() - new.keys()),
+            "changed": sum(old[key] != new[key] for key in old.keys() & new.keys()),
+        }
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        if said:
+            return f"the input changed (pictures: {said})"
+        return "settings and input are the same, but this version decides or packs in another way"
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """``key (old -> new)`` for each setting that decides what is in the shards; unknown ones are left out."""
+    for group in (name for name in _DECIDING if name in before):
+        old, new = dict(_flat(before[group], group)), dict(_flat(now[group], group))
+        for key in sorted(old.keys() & new.keys() - _FREE):
+            if old[key] != new[key]:
+                yield f"{key} ({_short(old[key])} -> {_short(new[key])})"
+        if group in ("heads", "filters"):  # whose entries the user names
+            yield from sorted(f"{key} (new)" for key in new.keys() - old.keys() if new[key])
+            yield from sorted(f"{key} (gone)" for key in old.keys() - new.keys() if old[key])
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}")
+    else:
+        yield key, list(value) if isinstance(value, tuple) else value
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _stored(table: pd.DataFrame) -> pd.DataFrame:
+    """What of the kept pairs goes into the shards, in an order of its own."""
+    kept = table[table["kept"]].set_index(["key", "caption_index"]).sort_index()
+    kept = kept[[name for name in _STORED if name in kept]]
+    return kept.assign(clip_similarity=kept["clip_similarity"].astype("float64").round(6)).astype(
+        dict.fromkeys([name for name in _STORED[:-1] if name in kept], str)
     )
+
+
+def _contents(table: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
+    """For each key, its captions with the hash of its picture."""
+    rows = zip(table["key"], table["caption"].astype(str), table["sha256"].astype(str), strict=True)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for key, caption, digest in rows:
+        found.setdefault(key, []).append((caption, digest))
+    return found

@@ -7,7 +7,6 @@ import heapq
 import os
 import resource
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +32,8 @@ from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.config import DRY_RUN
-from curate.run.files import locked
+from curate.run.files import remove_parts, replace_folder
+from curate.run.locks import locked
 from curate.run.overrides import key_of, typed
 from curate.run.removals import read_removals
 
@@ -55,10 +55,11 @@ def run(config: CurateConfig, source: Source) -> None:
         return
     folder = config.run.folder / DRY_RUN / "curate"
     chosen, whole = choose(source, config.dry_run or 1)
-    with locked(config.run.folder / DRY_RUN):
-        if folder.exists():
-            shutil.rmtree(folder)
-        trial = _try(config, chosen, folder)
+    with locked(folder.parent):
+        remove_parts(folder.parent)
+        part = folder.with_name(f".{folder.name}.part")
+        trial = _try(config, chosen, part)
+        replace_folder(part, folder)
     print("\n".join(lines(trial, whole, folder)))
     warnings = [*notes.unread_heic(trial.verdicts), *notes.blind_clip(trial.verdicts, config.clip)]
     for note in [*chosen.notes, *warnings]:

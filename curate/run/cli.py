@@ -19,12 +19,13 @@ from curate.run.help import help_of
 from curate.run.overrides import is_multirun, prepare, remember
 from curate.run.printable import printable, printable_output
 from curate.run.refusals import explain
-from curate.run.schema import UserError
+from curate.run.schema import Busy, UserError
+from curate.run.signals import EXIT_INTERRUPTED, interruptible
 
 EXIT_GATE_FAILED = 1
-EXIT_USER_ERROR = 2
+EXIT_USER_ERROR = UserError.exit_code
 EXIT_UNDECIDABLE = 3
-EXIT_INTERRUPTED = 130
+EXIT_BUSY = Busy.exit_code
 EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell says it of cat
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -46,7 +47,7 @@ def run(main: Callable[[], Any], section: str = "", start_bare: bool = True) -> 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with 1
-    with printable_output(), exit_codes():
+    with printable_output(), exit_codes(), interruptible():
         if section and {"-h", "--help"} & {*arguments}:
             print(help_of(section))
             return
@@ -77,8 +78,9 @@ def _sweep(arguments: list[str], section: str) -> NoReturn:
 def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """End a command's own function by the exit codes of this module, before Hydra sees the exception.
 
-    The user's mistakes print one paragraph and exit 2. Any other exception is the program's own and
-    keeps its traceback. Ctrl-C exits 130: the same command again resumes.
+    The user's mistakes print one paragraph and exit 2, another process at work in the same folder 75.
+    Any other exception is the program's own and keeps its traceback. Ctrl-C, SIGTERM and SIGUSR1 exit
+    130: the same command again resumes.
     """
 
     @wraps(main)
@@ -99,15 +101,16 @@ def exit_codes() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_PIPE_CLOSED)
     except UserError as error:
-        _leave(str(error))
+        _leave(str(error), error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(explain(error))  # before OSError, which Hydra's missing choices are as well
     except OSError as error:
         if not (said := explain_refusal(error)):
             raise
         _leave(said)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command again resumes", file=sys.stderr)
+    except KeyboardInterrupt as interrupted:
+        said = ": ".join(["interrupted", *map(str, interrupted.args)])
+        print(f"\n{said}; the same command again resumes", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -130,6 +133,6 @@ def explain_refusal(error: OSError) -> str:
     return ""
 
 
-def _leave(message: str) -> None:
+def _leave(message: str, code: int = EXIT_USER_ERROR) -> NoReturn:
     print(f"error: {printable(message)}", file=sys.stderr)
-    sys.exit(EXIT_USER_ERROR)
+    sys.exit(code)

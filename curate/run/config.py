@@ -1,4 +1,4 @@
-"""Where a run's folder is: the keys ``run.root`` and ``run.name``, and the folder of its trial."""
+"""Where a run's folder is: the keys ``run.*``, and the folder of its trial."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_name(key: str, name: str) -> None:
 
 
 @dataclass
-class RunConfig:
+class RunFolder:
     """Where the run's folder is: ``<root>/<name>``, relative to the working directory.
 
     Attributes:
@@ -44,3 +44,14 @@ class RunConfig:
         """The run's folder."""
         assert self.name is not None, "a command chooses a run before it uses the folder"
         return Path(self.root, self.name)
+
+
+@dataclass
+class RunConfig(RunFolder):
+    """The same for the curation.
+
+    Attributes:
+        replace: replace the shards even if a training stands on them.
+    """
+
+    replace: bool = False

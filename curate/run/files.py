@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from curate.run.schema import UserError
-
 _BLOCK_BYTES = 1 << 20  # larger ones leave the cache before they are hashed and written
 _SYNC_BYTES = 1 << 24
+_REPLACED = ".replaced.part"  # ends the name of a folder whose replacement gets its name
 
 
 @contextmanager
@@ -31,37 +30,54 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as stream:
+        with naming(path), part.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
-        raise
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked(folder: Path, option: str = "run.name") -> Iterator[None]:
-    """Lock ``folder`` against other processes of this program; the system unlocks it when this one ends.
-
-    ``option`` is the key that the user can change to work in another folder.
-
-    Raises:
-        UserError: another process holds the lock.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another process is at work in {folder}; wait for it, or take another {option}"
-            ) from error
+def naming(path: Path) -> Iterator[None]:
+    """Give an error of the file system that names no file, such as a full disk, the name ``path``."""
+    try:
         yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def replace_folder(part: Path, folder: Path) -> None:
+    """Give the finished folder ``part`` the name ``folder``; what had that name goes afterwards.
+
+    Killed in between, the old folder is under another name until ``remove_parts`` gives it back.
+    """
+    sync_tree(part)
+    aside = folder.with_name(f".{folder.name}{_REPLACED}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+    part.rename(folder)
+    sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring a folder's files and names to the disk, so that a rename never comes before its content."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_data(file: int) -> None:
@@ -149,6 +165,15 @@ def sha256_of(path: Path) -> str:
 
 
 def remove_parts(folder: Path) -> None:
-    """Delete the temporary files that killed writers left in ``folder`` and below."""
-    for part in folder.rglob(".*.part"):
-        part.unlink(missing_ok=True)
+    """Delete the temporary files and folders that killed writers left in ``folder`` and below.
+
+    Call it only where nobody else writes; see ``locks.locked``.
+    """
+    for part in [*folder.rglob(".*.part")]:
+        replaced = part.with_name(part.name.removesuffix(_REPLACED)[1:])
+        if part.name.endswith(_REPLACED) and not replaced.exists():
+            part.rename(replaced)
+        elif part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)

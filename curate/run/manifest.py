@@ -80,10 +80,9 @@ def old_manifest(curate_dir: Path) -> Manifest | None:
 
 
 def retire(curate_dir: Path, unless: Manifest | None = None) -> None:
-    """Remove the old manifest and report, which describe shards that are about to change.
+    """Remove the old manifest, which describes shards that are about to change; the report stays.
 
-    ``unless`` names the manifest of what is there now: where it equals the old one, both stay.
+    ``unless`` names the manifest of what is there now: where it equals the old one, that stays.
     """
     if unless is None or unless != old_manifest(curate_dir):
-        for stale in ("manifest.json", "report.html"):
-            (curate_dir / stale).unlink(missing_ok=True)
+        (curate_dir / "manifest.json").unlink(missing_ok=True)

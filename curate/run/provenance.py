@@ -34,6 +34,7 @@ PACKAGES = [
     "torch",
     "transformers",
 ]
+_OF_THE_RUN = ("run.name", "run.root", "run.replace")  # said anew, or asked anew
 _SECRET = re.compile(r"(^|_)token$|key$|secret|password", re.IGNORECASE)
 
 
@@ -69,7 +70,7 @@ def curate_command(run_dir: Path) -> str:
     arguments = known.get("overrides") if isinstance(known, dict) else None
     if not isinstance(arguments, list):
         return f"python -m curate {run_arguments(run_dir)} with the keys of its data set"
-    kept = [text for text in map(str, arguments) if key_of(text) not in ("run.name", "run.root")]
+    kept = [text for text in map(str, arguments) if key_of(text) not in _OF_THE_RUN]
     return f"{shlex.join(['python', '-m', 'curate', *kept])} {run_arguments(run_dir)}"
 
 

@@ -28,6 +28,14 @@ Typed as ``Any``, the field also takes a list.
 class UserError(ValueError):
     """The configuration or the input is wrong; the message says what to type. Ends in exit code 2."""
 
+    exit_code = 2
+
+
+class Busy(UserError):
+    """Another process is at work where this one would be; ends in exit code 75 (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
 
 def check(condition: bool, key: str, value: Any, accepted: str) -> None:
     """Raise a ``UserError`` that names the dotted key, the value, and what is accepted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from curate.run.files import remove_parts
 from finetune import checkpoint
 from finetune.checkpoint import best_of, list_checkpoints, restore_optimizer, save
 
@@ -45,7 +46,7 @@ def test_an_old_checkpoint_goes_as_a_whole(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             stored(tmp_path, 2, 0.8, keep=1)
     assert [c.step for c in list_checkpoints(tmp_path)] == [2]
-    checkpoint.remove_unfinished(tmp_path)
+    remove_parts(tmp_path)
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
@@ -76,5 +77,5 @@ def test_a_checkpoint_that_was_cut_short_does_not_exist(tmp_path, monkeypatch):
         stored(tmp_path, 2, 0.5)
     assert [c.step for c in list_checkpoints(tmp_path)] == [1]
     assert (tmp_path / "checkpoints" / "last").readlink().name == "step-00000001"
-    checkpoint.remove_unfinished(tmp_path)
+    remove_parts(tmp_path)
     assert not list((tmp_path / "checkpoints").glob(".*"))

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run.cli import exit_codes
-from curate.run.files import locked, remove_parts
+from curate.run.files import remove_parts
+from curate.run.locks import locked
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:

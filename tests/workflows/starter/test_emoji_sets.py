@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.run.files import locked
+from curate.run.locks import locked
 from curate.run.schema import UserError
 from workflows.starter import emoji_sets
 
@@ -90,7 +90,7 @@ def test_a_kill_while_rendering_leaves_no_lock(tmp_path: Path) -> None:
     """Workers outlive a killed parent; they must not keep its lock."""
     script = f"""
 from pathlib import Path
-from curate.run.files import locked
+from curate.run.locks import locked
 from workflows.starter.emoji_sets import Drawing, render_all
 
 if __name__ == "__main__":
