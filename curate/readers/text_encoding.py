@@ -23,8 +23,8 @@ _MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
 )
 _MARK_AT_LINE = re.compile("^\ufeff+", re.MULTILINE)  # joined files have marks in the middle
 _POOL_BYTES = 16384
-# Measured on emoji names in ten languages, in the encodings of Windows, of old Macs and of DOS: of single names 1 to 8 %
-# were read wrong, of pools with this evidence 3 in 600, of pools of six names none in 574.
+# Measured on emoji names in ten languages, in the encodings of Windows, of old Macs and of DOS: of single names up to 8 %
+# were read wrong; with this evidence 1 in 577 pools of four names was, and none of 574 of six; 285 and 27 were refused.
 _MIN_TEXTS, _MIN_BYTES = 4, 6
 # How much likelier another encoding of one text may be than its pool's; a text with fewer bytes above 127, each a
 # character, is not doubted. Of Chinese, Japanese, Korean and Russian names in a pool of another script 90 to 100 % are
