@@ -72,11 +72,3 @@ def test_a_mistyped_name_lists_those_that_there_are(runs):
     with pytest.raises(UserError, match=r"holds drawings, photographs\. Type run\.name=photogr"):
         folder.refuse_unknown(root / "photographs2", folder.CURATED)
     folder.refuse_unknown(root / "new", folder.TRAINED)  # nothing to choose from
-
-
-def test_the_trainings_on_a_curation(runs):
-    root = runs("mine")
-    runs("mine", data="mine")
-    runs("rate", data="mine")
-    runs("else", data="other")
-    assert folder.trainings_on(root / "mine") == [root / "mine/finetune", root / "rate/finetune"]
