@@ -203,7 +203,7 @@ def run_training():
         from finetune import doctor
         from finetune.run import train
 
-        manifest = read_manifest(config.run.folder / "curate")
+        manifest = read_manifest(config.curate_dir)
         doctor.examine(config, manifest)
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()

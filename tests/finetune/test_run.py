@@ -56,6 +56,22 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
     assert digests(config) == before
 
 
+def test_many_trainings_stand_on_one_curation(make_config, run_training):
+    """Each has a folder of its own without shards, and trains what a run with its own shards trains."""
+    own = make_config("own")
+    run_training(own)
+    config = make_config("own", **{"data.run": "own"})
+    config.run.name = "own_optim.lr=1e-3"
+    run_training(config)
+    assert {path.name for path in config.run.folder.iterdir()} == {"finetune"}
+    assert losses(config) == losses(own)
+    run = load_run(config.run.folder)
+    assert run.config == config
+    assert run.curate_dir == own.run.folder / "curate"
+    assert run.has("val")
+    assert run.captions("val", 4) == load_run(own.run.folder).captions("val", 4)
+
+
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_run_in_half_precision_exports_what_it_trained(make_config, run_training, capsys, method):
     """The export is compared in fp32, though training computed in bf16."""

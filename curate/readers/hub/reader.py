@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -182,7 +183,8 @@ def _refuse_unreachable(config: HubConfig) -> None:
     Raises:
         UserError: says what to type instead.
     """
-    if Path(config.path).exists() or hub.is_reachable():
+    is_name = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", config.path)
+    if not is_name or Path(config.path).exists() or hub.is_reachable():
         return
     from huggingface_hub import constants
 
@@ -199,8 +201,8 @@ def _refuse_unreachable(config: HubConfig) -> None:
         for found in cache.iterdir()
     ):
         raise UserError(
-            f"dataset.path={config.path} is no folder here, and the Hugging Face hub cannot be reached. Fetch it "
-            "elsewhere and type dataset.path=FOLDER"
+            f"dataset.path={config.path} cannot be opened: it is no folder here, and the Hugging Face hub cannot be "
+            "reached. Fetch it elsewhere and type dataset.path=FOLDER"
         )
 
 

@@ -82,13 +82,14 @@ def test_other_parts_are_refused_by_name_before_anything_is_loaded(
         load_model(config.model)
 
 
-def test_a_hub_repository_is_checked_by_its_index_alone(monkeypatch, named):
+def test_a_hub_repository_is_checked_by_its_index_alone(monkeypatch, tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     config = ModelConfig(path="owner/name", resolution=16, revision="main")
     asked = []
 
     def download(location, name, revision):
         asked.append((location, name, revision))
-        return str(Path(named("FluxPipeline").path) / name)
+        return str(tmp_path / name)
 
     monkeypatch.setattr("curate.run.hub.is_reachable", lambda: True)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
