@@ -24,7 +24,6 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
     run_training(config)
     names = {path.name for path in config.folder.iterdir()}
     assert names == {
-        "cache",
         "checkpoints",
         "config.yaml",
         "export",
