@@ -12,9 +12,10 @@ and what is deleted from it is made again:
 ``conditioning/ENCODER/SHA256.safetensors``
     the same for captions, each under the hash of its text; the folder stands for the text encoder.
 
-Each file is checked by a hash of its whole content before it is used in a training: a listing's is in its
-first line, a pack's is its name. The check reads the packs that a training uses, about 1.5 GB/s for each
-core, and is made at every start, because a remembered check would not find a disk that forgets.
+A shard is compared with the manifest's hash whenever it is opened. Each file of the cache is compared with a
+hash of its whole content before a training or evaluation uses it: a listing's is in its first line, a pack's
+is its name. That reads the packs in use at every start, at more than 1 GB/s for each core. A check that is
+remembered would cost less, and would miss all damage after it.
 """
 
 from finetune.cache.encode import encode_shards, load_split, remove_former

@@ -100,3 +100,9 @@ def test_shards_are_named_by_their_buckets():
         assert held == sorted(own, key=hashes.__getitem__)
     assert sorted(where) == sorted(set(numbers))
     assert plan({"train": keys[::-1], "val": keys[:3]}, 10) == plans
+
+
+def test_keys_of_equal_hashes_are_in_the_order_of_the_alphabet(monkeypatch):
+    monkeypatch.setattr("curate.pack.plan.key_hashes", lambda keys: np.zeros(len(keys), np.uint64))
+    for keys in (["b", "c", "a"], ["c", "a", "b"]):
+        assert [planned.keys for planned in plan({"train": keys}, 2)] == [["a", "b", "c"]]
