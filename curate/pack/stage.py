@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from curate.pack.config import ShardsConfig
 from curate.pack.images import extension_of, image_source, images
-from curate.pack.plan import Plan, digest, is_written, plan
+from curate.pack.plan import Plan, is_written, plan
 from curate.pack.samples import Samples
 from curate.pack.writer import write_shard
 from curate.run.manifest import ShardInfo
@@ -63,14 +63,13 @@ def write_shards(
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(kept), desc="shards", unit="img") as bar,
     ):
-        for planned in plans:
-            rows = kept.rows(planned.keys)
-            wanted = digest(rows, settings)
+        for planned, wanted in zip(plans, kept.digests(plans, settings), strict=True):
             info = is_written(curate_dir, planned, wanted)
             if info is not None:
                 count_done(bar, info.samples)
             else:
                 before_change(planned, wanted)
+                rows = kept.rows(planned.keys)
                 with closing(images(pool, image_of, rows, extension, 2 * workers)) as stored:
                     info = write_shard(
                         curate_dir, planned, rows, wanted, extension, stored, bar.update

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.files import read_json, write_json
+from curate.run.cli import run_arguments
+from curate.run.files import read_json, sha256_of, write_json
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 
@@ -58,6 +59,25 @@ def read_manifest(curate_dir: Path) -> Manifest:
         totals=content["totals"],
         fingerprint=content["fingerprint"],
         image_format=content["image_format"],
+    )
+
+
+def intact(curate_dir: Path, shard: ShardInfo) -> Path:
+    """The path of a shard whose bytes are those that the manifest says.
+
+    Raises:
+        UserError: they are not, or there is no such file.
+    """
+    path, run_dir = curate_dir / shard.path, curate_dir.parent
+    if not path.is_file():
+        wrong = "is missing"
+    elif sha256_of(path) != shard.sha256:
+        wrong = "is damaged or was changed: its sha256 is not the manifest's"
+    else:
+        return path
+    raise UserError(
+        f"{path} {wrong}. To see what else is, type: python -m curate.verify {run_arguments(run_dir)}; "
+        f"then delete the damaged tars and type: {curate_command(run_dir)}"
     )
 
 
