@@ -48,7 +48,7 @@ def write_shards(
         workers: threads that encode images.
 
     Raises:
-        UserError: an image has changed or cannot be read any more since it was measured.
+        ImageChanged: an image has changed or cannot be read any more since it was measured.
     """
     kept = Samples(ledger)
     extension = extension_of(config.image_format, kept.formats)

@@ -13,7 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from curate import readers
 from curate.annotate.columns import unknown_columns
+from curate.annotate.reread import read_again
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.stage import Annotations, annotate
 from curate.clip.load import load_clip
@@ -22,6 +24,7 @@ from curate.decide.stage import Verdicts, judge
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
 from curate.filters.similarity import NAME as SIMILARITY
+from curate.pack.images import ImageChanged
 from curate.pack.plan import remove_stale
 from curate.pack.stage import Packed, write_shards
 from curate.pipeline import notes, previous_run
@@ -122,9 +125,7 @@ def _write_results(
     """Write configuration, shards, ledger, funnel, report and, last, the manifest."""
     provenance.write_config(curate_dir / "config.yaml", config)
     before = old_manifest(curate_dir)
-    packed = write_shards(
-        curate_dir, verdicts.ledger, source.load, config.shards, config.annotate.workers
-    )
+    packed = _pack(curate_dir, config, source, verdicts)
     manifest = _manifest(config, funnel, packed)
     retire(curate_dir, unless=manifest)
     remove_stale(curate_dir, packed.plans)
@@ -136,6 +137,21 @@ def _write_results(
     curation.write(curate_dir, asdict(config), verdicts, funnel, source.load)
     write_manifest(curate_dir, manifest)
     _say(previous_run.training(curate_dir, before, manifest))
+
+
+def _pack(curate_dir: Path, config: CurateConfig, source: Source, verdicts: Verdicts) -> Packed:
+    """Write the shards; what has changed meanwhile is measured by the next run, which it says."""
+    workers = config.annotate.workers
+    try:
+        return write_shards(curate_dir, verdicts.ledger, source.load, config.shards, workers)
+    except ImageChanged as error:
+        now = readers.read(config.dataset)  # as ``source`` may have been listed before the change
+        changed = next((c for c in now.candidates() if c.key == error.key), None)
+        if changed and read_again(curate_dir / "annotations", changed):
+            raise UserError(
+                f"{error}; its size and time do not show the change, so every image is read again"
+            ) from error
+        raise
 
 
 def _manifest(config: CurateConfig, funnel: dict[str, Any], packed: Packed) -> Manifest:

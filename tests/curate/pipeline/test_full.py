@@ -25,6 +25,7 @@ from curate.filters.columns import BoundsConfig
 from curate.filters.config import FiltersConfig
 from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.similarity import ClipSimilarityConfig
+from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.pack.config import ShardsConfig
 from curate.pack.sample import read_shard
 from curate.pack.samples import Samples
@@ -32,6 +33,7 @@ from curate.pipeline import full as pipeline
 from curate.pipeline.config import CurateConfig
 from curate.readers.coco import CocoConfig
 from curate.readers.folder import FolderConfig
+from curate.readers.folder import reader as folder_reader
 from curate.run import ledger
 from curate.run.config import RunConfig
 from curate.run.files import locked
@@ -331,8 +333,60 @@ def test_an_image_that_changed_since_is_noticed(config, make_pictures, tmp_path,
         return parts
 
     monkeypatch.setattr(pipeline, "annotate", change_afterwards)
-    with pytest.raises(UserError, match="has changed since"):
+    with pytest.raises(UserError, match="has changed since") as changed:
         pipeline.run(config, source)
+    assert "every image is read again" not in str(changed.value)  # their times show the change
+    parts = config.run.folder / "curate" / "annotations"
+    assert len([*parts.glob("part-*.parquet")]) == 2
+    assert not [*parts.glob("*.reread.parquet")]
+
+
+def test_a_change_that_size_and_time_do_not_show_is_measured_by_the_same_command(
+    config, make_pictures, tmp_path, monkeypatch
+):
+    """As a file system does that keeps no time of change, under a file that is replaced in place."""
+    root = make_pictures(tmp_path / "changes", 24)
+    config.dataset.root = str(root)
+    config.filters = FiltersConfig()
+    monkeypatch.setattr(folder_reader, "version_of", lambda path: f"{path.stat().st_size}")
+    for image in root.glob("*.png"):
+        image.rename(image.with_suffix(".bmp"))
+        Image.open(image.with_suffix(".bmp")).convert("RGB").save(image.with_suffix(".bmp"))
+    run(config)
+    changed = [root / f"{number:04d}.bmp" for number in (3, 15, 23)]
+    for number, path in enumerate(changed):
+        Image.new("RGB", (40, 32), (number, 200, 0)).save(path)
+    config.shards.jpeg_quality = 90  # so that the shards are written again
+    with pytest.raises(UserError, match="do not show the change, so every image is read again"):
+        run(config)
+    curate_dir = run(config)
+    stored = ledger.read(curate_dir).set_index("key")["sha256"]
+    for path in root.glob("*.bmp"):
+        assert stored[path.stem] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert not [*(curate_dir / "annotations").glob("*.reread.parquet")]
+
+
+def test_an_image_that_cannot_be_read_any_more_is_counted_by_the_same_command(
+    config, make_pictures, tmp_path, monkeypatch
+):
+    config.dataset.root = str(make_pictures(tmp_path / "failing", 24))
+    config.filters = FiltersConfig()
+    run(config)
+    config.shards.max_samples = 5
+    source = readers.read(config.dataset)
+    load = source.load
+
+    def failing(location):
+        if location == "0003.png":
+            raise UnreadableImage(f"{CANNOT_BE_READ} (Input/output error)")
+        return load(location)
+
+    monkeypatch.setattr(source, "load", failing)
+    with pytest.raises(UserError, match="image 0003 cannot be read any more"):
+        pipeline.run(config, source)
+    pipeline.run(config, source)
+    table = ledger.read(config.run.folder / "curate")
+    assert table.loc[table["status"] == "unreadable", "key"].tolist() == ["0003"]
 
 
 def test_what_was_run_before_changes_nothing(config, bytes_of, tmp_path):
