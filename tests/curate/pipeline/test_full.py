@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from curate import readers
+from curate.annotate import rejects
 from curate.annotate import stage as annotate
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.frame import load_annotations
@@ -248,20 +249,33 @@ def test_too_much_unreadable_stops_the_run(config, tmp_path):
         run(config)
 
 
-def test_a_short_last_part_may_be_unreadable(config, make_pictures, tmp_path):
-    config.dataset.root = str(make_pictures(tmp_path / "eleven", 11))
-    (tmp_path / "eleven" / "0010.png").write_bytes(b"truncated")
-    assert ledger.read(run(config))["status"].value_counts()["unreadable"] == 1
-
-
-def test_a_full_part_of_unreadable_images_stops_the_run_wherever_it_is(
-    config, make_pictures, tmp_path
+@pytest.mark.parametrize("images_per_part", [1, 3, 10, 512])
+def test_too_many_unreadable_images_in_a_row_stop_the_run_however_it_is_cut(
+    config, make_pictures, tmp_path, monkeypatch, images_per_part
 ):
-    config.dataset.root = str(make_pictures(tmp_path / "twenty", 20))
-    for number in range(10, 20):
-        (tmp_path / "twenty" / f"{number:04d}.png").write_bytes(b"truncated")
-    with pytest.raises(UserError, match=r"10 of 10 images.*annotate\.max_reject_rate"):
+    monkeypatch.setattr(rejects, "WINDOW", 10)
+    config.annotate.images_per_part = images_per_part
+    root = make_pictures(tmp_path / "many", 31)
+    config.dataset.root = str(root)
+    good = {number: (root / f"{number:04d}.png").read_bytes() for number in range(31)}
+    for number in (0, 1, 2, 3, 30):  # not half of ten, and a rest of one
+        (root / f"{number:04d}.png").write_bytes(b"truncated")
+    assert ledger.read(run(config))["status"].value_counts()["unreadable"] == 5
+    for number in range(13, 19):
+        (root / f"{number:04d}.png").write_bytes(b"truncated")
+    for _ in range(2):  # whatever was measured before
+        with pytest.raises(
+            UserError, match=r"6 of 10 images.* 0013\.png.*annotate\.max_reject_rate"
+        ):
+            run(config)
+    config.annotate.max_reject_rate = 0.6
+    assert ledger.read(run(config))["status"].value_counts()["unreadable"] == 11
+    config.annotate.max_reject_rate = 0.5
+    with pytest.raises(UserError, match="6 of 10 images"):
         run(config)
+    for number in range(13, 19):
+        (root / f"{number:04d}.png").write_bytes(good[number])
+    assert ledger.read(run(config))["status"].value_counts()["unreadable"] == 5
 
 
 def test_nothing_kept_is_an_error_that_says_what_to_do(config):
