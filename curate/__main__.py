@@ -18,9 +18,12 @@ def main(cfg: DictConfig) -> None:
     from curate import readers
     from curate.clip import models
     from curate.decide import cut
+    from curate.pipeline import own_part
 
     models.check(config.clip)
     cut.check(config.filters.clip_similarity, config.clip, config.run.folder)
+    if not config.dry_run:
+        own_part.check(config)
     source = readers.read(config.dataset)
     if config.dry_run:
         from curate.pipeline.trial import run

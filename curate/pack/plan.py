@@ -22,11 +22,11 @@ class Plan:
     keys: list[str]
 
 
-def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
+def plan(sides: Mapping[str, Sequence[str]], max_samples: int, prefix: str = "") -> list[Plan]:
     """Distribute the keys of each split over shards of equal size (plus or minus one), in hash order.
 
     Hash order mixes the data, because readers shuffle only a few thousand samples at a time; and it
-    is the same for the same data.
+    is the same for the same data. Names of tars begin with ``prefix``.
     """
     plans = []
     for split, keys in sorted(sides.items()):
@@ -35,7 +35,7 @@ def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
         for number in range(count):
             begin, end = (len(shuffled) * edge // count for edge in (number, number + 1))
             part = shuffled[begin:end]
-            plans.append(Plan(f"shards/{split}/{number:06d}.tar", split, part))
+            plans.append(Plan(f"shards/{split}/{prefix}{number:06d}.tar", split, part))
     return plans
 
 

@@ -34,6 +34,7 @@ def write_shards(
     load: Callable[[str], bytes],
     config: ShardsConfig,
     workers: int,
+    prefix: str = "",
 ) -> Packed:
     """Write the shards of the kept rows of a ledger that are not there yet.
 
@@ -46,6 +47,7 @@ def write_shards(
         load: reads an image of the source, location => bytes.
         config: the keys ``shards.*``.
         workers: threads that encode images.
+        prefix: of the tars' names.
 
     Raises:
         ImageChanged: an image has changed or cannot be read any more since it was measured.
@@ -54,7 +56,7 @@ def write_shards(
     extension = extension_of(config.image_format, kept.formats)
     settings = f"{extension} {config.jpeg_quality} plain"
     image_of = image_source(load, ledger, extension, config.jpeg_quality)
-    plans = plan(kept.sides(), config.max_samples)
+    plans = plan(kept.sides(), config.max_samples, prefix)
     found: list[ShardInfo] = []
     changes = False
     with (

@@ -27,7 +27,7 @@ from curate.filters.similarity import NAME as SIMILARITY
 from curate.pack.images import ImageChanged
 from curate.pack.plan import remove_stale
 from curate.pack.stage import Packed, write_shards
-from curate.pipeline import notes, previous_run
+from curate.pipeline import notes, own_part, previous_run
 from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
@@ -57,6 +57,8 @@ def run(config: CurateConfig, source: Source) -> None:
 
 
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
+    own_part.check(config)
+    _say("\n".join(f"note: {text}" for text in own_part.note(config.dataset)))
     _say(previous_run.other_data(curate_dir, config))
     remove_parts(curate_dir)
     # A finished curation's config.yaml describes its shards until they are replaced.
@@ -141,9 +143,15 @@ def _write_results(
 
 def _pack(curate_dir: Path, config: CurateConfig, source: Source, verdicts: Verdicts) -> Packed:
     """Write the shards; what has changed meanwhile is measured by the next run, which it says."""
-    workers = config.annotate.workers
     try:
-        return write_shards(curate_dir, verdicts.ledger, source.load, config.shards, workers)
+        return write_shards(
+            curate_dir,
+            verdicts.ledger,
+            source.load,
+            config.shards,
+            config.annotate.workers,
+            own_part.prefix(config.dataset),
+        )
     except ImageChanged as error:
         now = readers.read(config.dataset)  # as ``source`` may have been listed before the change
         changed = next((c for c in now.candidates() if c.key == error.key), None)
@@ -168,6 +176,7 @@ def _manifest(config: CurateConfig, funnel: dict[str, Any], packed: Packed) -> M
             "heads": _digest(heads),
         },
         image_format=packed.extension,
+        part=config.dataset.shard,
     )
 
 

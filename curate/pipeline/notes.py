@@ -9,6 +9,7 @@ from curate.clip.models import label
 from curate.decide.config import LARGEST_SHARE, SMALLEST_JUDGED
 from curate.decide.laion import LAION_CLIP
 from curate.decide.stage import Verdicts
+from curate.pipeline import own_part
 from curate.pipeline.config import CurateConfig
 
 BLIND_BELOW = 0.6  # AUC of the pairs against shuffled captions; 0.5 is guessing
@@ -21,6 +22,7 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     """All notes on a run."""
     images = verdicts.ledger.query("kept").drop_duplicates("key")["split"].value_counts()
     return [
+        *own_part.note(config.dataset),
         *blind_clip(verdicts, config.clip),
         *few_held_out(int(images.get("val", 0)), int(images.sum())),
     ]

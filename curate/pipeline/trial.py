@@ -26,7 +26,7 @@ from curate.decide.stage import Verdicts, judge
 from curate.measures.decode import UnreadableImage
 from curate.pack.sample import Sample, encode_sample
 from curate.pack.samples import Samples
-from curate.pipeline import notes
+from curate.pipeline import notes, own_part
 from curate.pipeline.config import CurateConfig
 from curate.pipeline.forecast import Count, Trial, lines
 from curate.readers.candidate import Candidate
@@ -60,7 +60,8 @@ def run(config: CurateConfig, source: Source) -> None:
             shutil.rmtree(folder)
         trial = _try(config, chosen, folder)
     print("\n".join(lines(trial, whole, folder)))
-    for note in [*chosen.notes, *notes.blind_clip(trial.verdicts, config.clip)]:
+    said = [*chosen.notes, *own_part.note(config.dataset)]
+    for note in [*said, *notes.blind_clip(trial.verdicts, config.clip)]:
         print(f"note: {note}")
     print(f"next, type: {next_command(typed() or [])}")
 
