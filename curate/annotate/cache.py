@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from curate.annotate.hash_index import HashIndex, name_of, names_of
 from curate.annotate.parts import head_of, read_part
+from curate.annotate.reread import is_marked
 from curate.measures import registry
 from curate.readers.candidate import Candidate
 
@@ -77,12 +78,16 @@ class AnnotationCache:
         self.add(path, read_part(path, _INDEXED))
 
     def add(self, path: Path, part: pa.Table) -> None:
-        """Index ``part``, which is the content of ``path``. It takes precedence over earlier parts."""
+        """Index ``part``, which is the content of ``path``. It takes precedence over earlier parts.
+
+        The images of a part that is to be read again are found by their content alone.
+        """
         first_rows = part["caption_index"].to_numpy() == 0
+        recognised = first_rows & (not is_marked(path))
         decoded = first_rows & (part["pixels_sha256"].to_numpy() != "")
         scored = part["clip_similarity"].is_valid().to_numpy()
         for index, mask, columns in (
-            (self._candidates, first_rows, ["key", "version"]),
+            (self._candidates, recognised, ["key", "version"]),
             (self._contents, decoded, ["sha256"]),
             (self._captions, scored, ["caption"]),
         ):

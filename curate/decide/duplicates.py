@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import pyarrow as pa
 from curate.annotate.embeddings import Embeddings
 from curate.decide import neighbours
 from curate.decide.config import SplitConfig
+from curate.decide.group_names import group_names
 from curate.filters.duplicates import DuplicatesConfig
 from curate.measures.phash import PIXELS_DIGITS
 
@@ -47,34 +47,12 @@ def groups(
     is_single = len(pictures) == len(annotations)
     pictures = pictures[pictures["pixels_sha256"] != ""]
     labels = neighbours.components(len(pictures), _links(pictures, split, filters, embedded))
-    names = pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS)
-    least = names.iloc[_least_of_group(labels, numbers(names))]
-    if "group" in pictures:
-        least = _named_by_the_source(pictures["group"], labels).fillna(
-            least.set_axis(pictures.index)
-        )
+    pixels = pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS)
+    names = group_names(labels, pixels, numbers(pixels), pictures.get("group"))
     if is_single:  # a million keys need not be looked up
-        return least.set_axis(pictures.index).reindex(annotations.index, fill_value="")
-    by_key = least.set_axis(pictures["key"].to_numpy())
+        return names.reindex(annotations.index, fill_value="")
+    by_key = names.set_axis(pictures["key"].to_numpy())
     return by_key.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
-
-
-def _named_by_the_source(given: pd.Series, labels: np.ndarray) -> pd.Series:
-    """The hash of the least ``group`` with the same label, in 16 hex digits; missing where none has one."""
-    least = given.where(given != "").groupby(labels).transform("min")
-    named = {
-        name: blake2b(name.encode(), digest_size=8).hexdigest() for name in least.dropna().unique()
-    }
-    return least.map(named)
-
-
-def _least_of_group(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """For each position that of the least value with the same label; all of shape (N,)."""
-    order = np.lexsort((values, labels))
-    begins = np.append(True, labels[order][1:] != labels[order][:-1])[: len(order)]
-    leader = np.empty(len(order), np.int64)
-    leader[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
-    return leader
 
 
 def _links(

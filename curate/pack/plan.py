@@ -22,11 +22,11 @@ class Plan:
     keys: list[str]
 
 
-def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
+def plan(sides: Mapping[str, Sequence[str]], max_samples: int, prefix: str = "") -> list[Plan]:
     """Distribute the keys of each split over shards of at most ``max_samples``, in hash order.
 
     A shard is a bucket of ``buckets.buckets`` and has its number, so adding keys moves only those of
-    a shard that becomes too large, about half of them. Numbers can have gaps.
+    a shard that becomes too large, about half of them. Numbers can have gaps. Names of tars begin with ``prefix``.
     """
     plans = []
     for split, keys in sorted(sides.items()):
@@ -38,7 +38,9 @@ def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
         found, starts = np.unique(numbers[order], return_index=True)
         ends = [*starts[1:], len(ordered)]
         for number, start, end in zip(found, starts, ends, strict=False):
-            plans.append(Plan(f"shards/{split}/{number:06d}.tar", split, ordered[start:end]))
+            plans.append(
+                Plan(f"shards/{split}/{prefix}{number:06d}.tar", split, ordered[start:end])
+            )
     return plans
 
 

@@ -36,6 +36,7 @@ def write_shards(
     config: ShardsConfig,
     workers: int,
     before_change: Callable[[Plan, str], None],
+    prefix: str = "",
 ) -> Packed:
     """Write the shards of the kept rows of a ledger that are not there yet.
 
@@ -49,15 +50,16 @@ def write_shards(
         workers: threads that encode images.
         before_change: called with a shard and its digest before it is written. It has to remove the
             old manifest, which would describe shards that no longer exist.
+        prefix: of the tars' names.
 
     Raises:
-        UserError: an image has changed or cannot be read any more since it was measured.
+        ImageChanged: an image has changed or cannot be read any more since it was measured.
     """
     kept = Samples(ledger)
     extension = extension_of(config.image_format, kept.formats)
     settings = f"{extension} {config.jpeg_quality} plain"
     image_of = image_source(load, ledger, extension, config.jpeg_quality)
-    plans = plan(kept.sides(), config.max_samples)
+    plans = plan(kept.sides(), config.max_samples, prefix)
     found: list[ShardInfo] = []
     with (
         ThreadPoolExecutor(workers) as pool,

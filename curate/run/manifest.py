@@ -27,12 +27,17 @@ class ShardInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a finished curation holds. It is written last: if it exists, all other files do."""
+    """What a finished curation holds. It is written last: if it exists, all other files do.
+
+    ``part`` is ``dataset.shard``: one of several parts, which has copies, cut and split of its own. It
+    is None, and not in the file, where the data set is whole.
+    """
 
     shards: tuple[ShardInfo, ...]
     totals: dict[str, Any]
     fingerprint: dict[str, str]
     image_format: str
+    part: str | None = None
 
     def shards_of(self, split: str) -> list[ShardInfo]:
         """The shards of one side, in order."""
@@ -59,6 +64,7 @@ def read_manifest(curate_dir: Path) -> Manifest:
         totals=content["totals"],
         fingerprint=content["fingerprint"],
         image_format=content["image_format"],
+        part=content.get("part"),
     )
 
 
@@ -83,7 +89,10 @@ def intact(curate_dir: Path, shard: ShardInfo) -> Path:
 
 def write_manifest(curate_dir: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``; call it after everything else is written."""
-    write_json(curate_dir / "manifest.json", {"version": VERSION, **asdict(manifest)})
+    content = {"version": VERSION, **asdict(manifest)}
+    if manifest.part is None:
+        del content["part"]
+    write_json(curate_dir / "manifest.json", content)
 
 
 def stats_path(tar: Path) -> Path:
