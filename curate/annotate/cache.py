@@ -30,6 +30,7 @@ class ImageRecord:
         format: Pillow's name of it.
         pixels_sha256: see ``measures.phash``; "" for an image that was not decoded.
         phash, phash_mirrored: see ``measures.phash``; likewise.
+        thumbnail: see ``measures.thumbnail``; likewise, no bytes.
         error: why the image cannot be read, "" where it can.
         values: the optional measures, by column.
         embedding: CLIP's, (D,) float32 of unit length; None where it was not computed.
@@ -43,6 +44,7 @@ class ImageRecord:
     pixels_sha256: str = ""
     phash: str = ""
     phash_mirrored: str = ""
+    thumbnail: bytes = b""
     error: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     embedding: np.ndarray | None = None
@@ -50,7 +52,7 @@ class ImageRecord:
 
 STORED = (
     *("sha256", "bytes", "width", "height", "format", "pixels_sha256"),
-    *("phash", "phash_mirrored", "error"),
+    *("phash", "phash_mirrored", "thumbnail", "error"),
 )
 
 _ROW = (1 << 32) - 1  # a place is (number of the part << 32) + row

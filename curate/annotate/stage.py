@@ -34,7 +34,7 @@ from curate.run.files import atomic_write, remove_parts, write_json
 from curate.run.progress import count_done
 from curate.run.schema import UserError
 
-FORMAT = 3  # raise it when a measure changes its meaning: older parts are then measured again
+FORMAT = 4  # raise it when a measure changes its meaning: older parts are then measured again
 
 # The rows of pairs that would have been scored, had they passed the prefilter, and what decides it.
 _KEPT_OUT = (

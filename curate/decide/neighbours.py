@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, pairwise
 from math import comb
 
@@ -32,7 +32,8 @@ def hamming_pairs(hashes: np.ndarray, distance: int) -> Pairs:
     only. A million random hashes take half a second at distance 4 and half a minute at 8.
 
     Args:
-        hashes: (N,) uint64, all different; the caller groups equal ones first.
+        hashes: (N,) uint64. Of equal ones all pairs are among the results; the caller should group what
+            is equal in other respects, too.
         distance: 0 ... 16 bits.
     """
     bands = _bands(distance + _agreeing(len(hashes), distance))
@@ -161,31 +162,47 @@ def _decide(stays: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
             stays[near_it[stays[near_it] == near_it]] = one
 
 
-def stays_by_hash(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """The same as ``stays_by_cosine`` for different hashes (N,); see ``hamming_pairs``.
+def stays_by_hash(
+    hashes: np.ndarray, distance: int, alike: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The same as ``stays_by_cosine`` for hashes (N,) of which some pairs count; see ``hamming_pairs``.
+
+    ``alike`` takes two arrays of positions (M,) and gives the mask (M,) of the pairs that count.
 
     If the pairs do not fit in memory, the first half is decided, then the second half without what is
     near a kept one of the first. Those pairs are few, because no two kept ones are near each other.
     """
     count = len(hashes)
-    stays, pairs = np.arange(count), _held(hamming_pairs(hashes, distance))
+    stays, pairs = np.arange(count), _held(_counted(hamming_pairs(hashes, distance), alike))
     if pairs is not None:
         low, high = np.minimum(*pairs), np.maximum(*pairs)
         order = np.lexsort((high, low))
         _decide(stays, low[order], high[order])
         return stays
     half = count // 2
-    stays[:half] = stays_by_hash(hashes[:half], distance)
+    stays[:half] = stays_by_hash(hashes[:half], distance, alike)
     keepers = np.flatnonzero(stays[:half] == np.arange(half))
     both = np.append(keepers, np.arange(half, count))
     for one, other in hamming_pairs(hashes[both], distance):
         low, high = both[np.minimum(one, other)], both[np.maximum(one, other)]
         across = (low < half) & (high >= half)
-        np.minimum.at(stays, high[across], low[across])
+        low, high = low[across], high[across]
+        near = alike(low, high)
+        np.minimum.at(stays, high[near], low[near])
     left = np.flatnonzero(stays == np.arange(count))
     left = left[left >= half]
-    stays[left] = left[stays_by_hash(hashes[left], distance)]
+    of_left = stays_by_hash(
+        hashes[left], distance, lambda one, other: alike(left[one], left[other])
+    )
+    stays[left] = left[of_left]
     return stays
+
+
+def _counted(pairs: Pairs, alike: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Pairs:
+    for one, other in pairs:
+        near = alike(one, other)
+        if near.any():
+            yield one[near], other[near]
 
 
 def _held(pairs: Pairs) -> tuple[np.ndarray, np.ndarray] | None:
