@@ -86,7 +86,7 @@ def read_bytes(path: Path) -> bytes:
         raise UnreadableImage(f"{CANNOT_BE_READ} ({error.strerror})") from error
 
 
-def version_of(path: Path) -> str:
+def version_of(path: Path | str) -> str:
     """What tells a file from others at the same place without reading it; "" for a missing file.
 
     Size and modification time alone do not: unpacked archives and `cp -p` set both. The time of the
@@ -95,11 +95,11 @@ def version_of(path: Path) -> str:
     although the bytes do not, as when a data set is moved, the bytes are read once and recognised.
     """
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 (a text will do)
     except (OSError, ValueError):
         return ""
     times = f"{status.st_mtime_ns}-{status.st_ctime_ns}"
-    return f"{status.st_size}-{times}-{status.st_ino}-{_home(str(path.parent))}"
+    return f"{status.st_size}-{times}-{status.st_ino}-{_home(os.path.dirname(path))}"
 
 
 @lru_cache(maxsize=1024)
