@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from curate.run.files import write_json
+from curate.run import checksums
+from curate.run.files import read_json, write_certified
+from curate.run.schema import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,9 @@ class Checkpoint:
 
     Attributes:
         step: optimizer updates made. samples_seen: samples they took.
-        path: folder with ``weights.safetensors``, ``state.safetensors``, ``state.json`` and, where an
-            average is kept, ``ema.safetensors``.
+        path: folder with ``weights.safetensors``, ``state.safetensors``, their ``checksums.json``,
+            ``state.json``, which has a checksum in itself, and, where an average is kept,
+            ``ema.safetensors``.
         heldout: mean relative held-out loss of the weights to export; None without held-out pairs, or
             where it was not finite.
     """
@@ -36,21 +38,79 @@ class Checkpoint:
 
     def weights(self, ema: bool = True) -> dict[str, Tensor]:
         """The trained weights by name, fp32, on the CPU; the average where there is one and ``ema``."""
-        averaged = self.path / "ema.safetensors"
-        return load_file(
-            averaged if ema and averaged.exists() else self.path / "weights.safetensors"
-        )
+        return load_file(self.weights_path(ema))
+
+    def weights_path(self, ema: bool = True) -> Path:
+        """The file that :meth:`weights` reads, checked."""
+        averaged = ema and self._has("ema.safetensors")
+        return self.checked("ema.safetensors" if averaged else "weights.safetensors")
+
+    def _has(self, name: str) -> bool:
+        listed = checksums.read(self.path)
+        return (self.path / name).exists() if listed is None else name in listed.files
+
+    def checked(self, name: str) -> Path:
+        """The path of one of its files.
+
+        Raises:
+            UserError: that is not what training wrote; says what to do.
+        """
+        if not checksums.is_intact(self.path, name):
+            raise damaged(self.path, name)
+        return self.path / name
 
     def state(self) -> dict[str, Any]:
-        """What ``state.json`` holds."""
-        return json.loads((self.path / "state.json").read_bytes())
+        """What ``state.json`` holds.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        return _state(self.path)
+
+
+def damaged(path: Path, name: str) -> UserError:
+    """The error of a checkpoint in the folder ``path``, one of whose files is damaged."""
+    return UserError(
+        f"{path / name} is damaged, not what training wrote. Delete the folder {path}: the others stand "
+        "for themselves; then train with the same command as before, which goes on from the last one "
+        "and exports the best"
+    )
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """Of the checkpoint in this folder."""
+    if (content := read_json(path / "state.json")) is None:
+        raise damaged(path, "state.json")
+    return content
+
+
+def drop_damaged_end(finetune_dir: Path) -> list[str]:
+    """Delete the last checkpoint as long as it is damaged: training makes it again from the one before.
+
+    Returns:
+        A line for each of them.
+    """
+    lines = []
+    for path in sorted((finetune_dir / "checkpoints").glob("step-*"), reverse=True):
+        names = checksums.damaged(path)
+        if read_json(path / "state.json") is None:
+            names.append("state.json")
+        if not names:
+            break
+        remove_folder(path)
+        lines.append(f"{path} was damaged ({', '.join(names)}); it is made again")
+    return lines
 
 
 def list_checkpoints(finetune_dir: Path) -> list[Checkpoint]:
-    """All checkpoints of a run, the earliest first."""
+    """All checkpoints of a run, the earliest first.
+
+    Raises:
+        UserError: the ``state.json`` of one is damaged.
+    """
     found = []
     for path in sorted((finetune_dir / "checkpoints").glob("step-*")):
-        state = json.loads((path / "state.json").read_bytes())
+        state = _state(path)
         found.append(Checkpoint(state["step"], state["samples_seen"], path, state["heldout"]))
     return found
 
@@ -105,7 +165,8 @@ def _write_folder(
             detached = {key: value.detach().cpu().contiguous() for key, value in values.items()}
             save_file(detached, part / f"{name}.safetensors")
             _sync(part / f"{name}.safetensors")
-    write_json(part / "state.json", dict(state))
+    checksums.write(part)  # of these, which stay as they are
+    write_certified(part / "state.json", state)
     _sync(part)
     part.rename(path)
     _sync(path.parent)
@@ -126,7 +187,7 @@ def restore_optimizer(
     optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], checkpoint: Checkpoint
 ) -> None:
     """Give a fresh optimizer over ``weights`` the state it had at ``checkpoint``."""
-    stored = load_file(checkpoint.path / "state.safetensors")
+    stored = load_file(checkpoint.checked("state.safetensors"))
     index = {name: number for number, name in enumerate(weights)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in stored.items():

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from curate.run import checksums
 from finetune import checkpoint, metrics
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
@@ -210,7 +211,8 @@ def evaluate(run: Training) -> None:
     run.progress.heldout = _finite(curve.heldout())
     run.progress.stopped = reason_to_stop(curve, run.config.heldout.patience)
     if run.accelerator.is_main_process:
-        curve.save(run.folder / "heldout.npz")
+        with checksums.updated(run.folder, ("heldout.npz", "metrics.jsonl")):
+            curve.save(run.folder / "heldout.npz")
     _log(
         run,
         heldout=curve.objective(),
@@ -250,14 +252,16 @@ def save(run: Training) -> None:
         "scaler": scaler.state_dict() if scaler else None,
     }
     if run.accelerator.is_main_process:
-        checkpoint.save(
-            run.folder,
-            state,
-            run.weights,
-            run.ema.shadow if run.ema else None,
-            run.optimizer,
-            run.config.checkpoint.keep,
-        )
+        written = f"checkpoints/step-{run.progress.step:08d}/"
+        with checksums.updated(run.folder, (written, "metrics.jsonl")):
+            checkpoint.save(
+                run.folder,
+                state,
+                run.weights,
+                run.ema.shadow if run.ema else None,
+                run.optimizer,
+                run.config.checkpoint.keep,
+            )
     run.accelerator.wait_for_everyone()
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from curate.annotate.cache import AnnotationCache
@@ -29,7 +28,8 @@ from curate.clip.scorer import ClipScorer
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
-from curate.run.files import atomic_write, remove_parts, write_json
+from curate.run import parquet
+from curate.run.files import remove_parts, write_certified
 from curate.run.schema import UserError
 
 FORMAT = 3  # raise it when a measure changes its meaning: older parts are then measured again
@@ -73,7 +73,7 @@ def annotate(
 
     Raises:
         UserError: two images share a key, more images than ``config.max_reject_rate`` are unreadable,
-            or a part is damaged behind an intact footer.
+            or a part of an earlier release, which has no checksum, is damaged behind an intact footer.
     """
     remove_parts(folder)
     paths: list[Path] = []
@@ -88,6 +88,8 @@ def annotate(
         for chunk in _chunks(source.candidates(), config.images_per_part):
             _check_keys(chunk, keys)
             path = folder / f"part-{len(paths):05d}-{_digest(chunk, spec)}.parquet"
+            if path.is_file() and not part_head(path):
+                tqdm.write(f"annotations/{path.name} is damaged; it is measured again")
             if not _is_done(path, spec):
                 part = measurer().measure(chunk, bar.update)
                 _check_rejects(part, _reject_limit(config, chunk, is_first=not paths))
@@ -98,7 +100,7 @@ def annotate(
                 bar.update(len(chunk))
             paths.append(path)
             pairs += sum(len(captions_of(candidate)) for candidate in chunk)
-    write_json(folder / LIST, [path.name for path in paths])
+    write_certified(folder / LIST, {"parts": [path.name for path in paths]})
     _remove_superseded(folder, paths, keys, spec)
     return Annotations(paths, pairs)
 
@@ -118,8 +120,8 @@ def _remove_superseded(
 ) -> None:
     """Delete earlier parts all of whose images are in this pass.
 
-    Parts of another CLIP stay, so do those with images outside a trial's selection, and those whose
-    footer is damaged, so that nobody can tell what they hold.
+    Parts of another CLIP stay, so do those with images outside a trial's selection, and damaged ones,
+    of which nobody can tell what they held.
     """
     for path in set(folder.glob("part-*.parquet")) - set(paths):
         head = part_head(path)
@@ -183,8 +185,7 @@ def _write(path: Path, part: pa.Table, spec: AnnotationSpec) -> None:
         "to_retry": sum(n for error, n in errors.items() if error.startswith(CANNOT_BE_READ)),
         "prefilter": spec.prefilter.digest if part.filter(_KEPT_OUT).num_rows else None,
     }
-    with atomic_write(path) as stream:
-        pq.write_table(part.replace_schema_metadata({METADATA: json.dumps(head)}), stream)
+    parquet.write_table(path, part.replace_schema_metadata({METADATA: json.dumps(head)}))
 
 
 def _check_rejects(part: pa.Table, limit: float) -> None:

@@ -29,9 +29,9 @@ from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.report import curation, figures
-from curate.run import ledger, memory, provenance
-from curate.run.files import locked, remove_parts, sha256_of, write_json
-from curate.run.manifest import Manifest, old_manifest, retire, write_manifest
+from curate.run import checksums, ledger, memory, provenance
+from curate.run.files import locked, remove_parts, sha256_of
+from curate.run.manifest import Manifest, old_manifest, retire, write_funnel, write_manifest
 from curate.run.removals import read_removals, write_removals
 from curate.run.schema import UserError
 
@@ -60,6 +60,7 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if old_manifest(curate_dir) is None:
         provenance.write_config(curate_dir / "config.yaml", config)
     removals = read_removals(curate_dir)
+    checksums.withdraw(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     annotations = _annotate(config, spec, source, curate_dir)
     verdicts = judge(annotations.parts, spec, config.heads, config.filters, config.split, removals)
@@ -68,9 +69,10 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say("\n".join(figures.lines(funnel)))
     if not funnel["kept"]:
         raise UserError(_nothing_kept(funnel))
-    _write_results(curate_dir, config, source, verdicts, funnel)
+    manifest = _write_results(curate_dir, config, source, verdicts, funnel)
     if removals.pending:  # an interrupted removal is complete: these shards are without its images
         write_removals(curate_dir, replace(removals, pending=False))
+    checksums.write(curate_dir, known=manifest.sha256_of_shards())
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 
@@ -118,8 +120,8 @@ def _write_results(
     source: Source,
     verdicts: Verdicts,
     funnel: dict[str, Any],
-) -> None:
-    """Write configuration, shards, ledger, funnel, report and, last, the manifest."""
+) -> Manifest:
+    """Write configuration, shards, ledger, funnel, report and, last, the manifest, which is returned."""
     provenance.write_config(curate_dir / "config.yaml", config)
     before = old_manifest(curate_dir)
     packed = write_shards(
@@ -132,10 +134,11 @@ def _write_results(
     table = verdicts.ledger
     table["shard"] = table["key"].where(table["kept"]).map(shard_of).fillna("")
     ledger.write(curate_dir / "ledger", table)
-    write_json(curate_dir / "funnel.json", funnel)
+    write_funnel(curate_dir, funnel)
     curation.write(curate_dir, asdict(config), verdicts, funnel, source.load)
     write_manifest(curate_dir, manifest)
     _say(previous_run.training(curate_dir, before, manifest))
+    return manifest
 
 
 def _manifest(config: CurateConfig, funnel: dict[str, Any], packed: Packed) -> Manifest:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.files import read_json, write_json
+from curate.run.files import read_json, sha256_once, write_certified
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 
@@ -32,6 +33,10 @@ class Manifest:
     totals: dict[str, Any]
     fingerprint: dict[str, str]
     image_format: str
+
+    def sha256_of_shards(self) -> dict[str, str]:
+        """By path."""
+        return {shard.path: shard.sha256 for shard in self.shards}
 
     def shards_of(self, split: str) -> list[ShardInfo]:
         """The shards of one side, in order."""
@@ -63,7 +68,39 @@ def read_manifest(curate_dir: Path) -> Manifest:
 
 def write_manifest(curate_dir: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``; call it after everything else is written."""
-    write_json(curate_dir / "manifest.json", {"version": VERSION, **asdict(manifest)})
+    write_certified(curate_dir / "manifest.json", {"version": VERSION, **asdict(manifest)})
+
+
+def write_funnel(curate_dir: Path, funnel: Mapping[str, Any]) -> None:
+    """Write ``funnel.json``: how many pairs each rule dropped."""
+    write_certified(curate_dir / "funnel.json", funnel)
+
+
+def read_funnel(curate_dir: Path) -> dict[str, Any]:
+    """What ``funnel.json`` holds; empty where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = curate_dir / "funnel.json"
+    if (content := read_json(path)) is None and path.is_file():
+        raise UserError(f"{path} is damaged; type: {curate_command(curate_dir.parent)}")
+    return content or {}
+
+
+def checked_shard(curate_dir: Path, shard: ShardInfo) -> Path:
+    """The path of a shard, once its bytes are found to be those of the manifest.
+
+    Raises:
+        UserError: they are not.
+    """
+    path = curate_dir / shard.path
+    if not path.is_file() or sha256_once(path) != shard.sha256:
+        raise UserError(
+            f"{path} is damaged, not what the manifest says; delete it and type: "
+            f"{curate_command(curate_dir.parent)}"
+        )
+    return path
 
 
 def stats_path(tar: Path) -> Path:
