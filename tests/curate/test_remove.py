@@ -13,6 +13,7 @@ import pytest
 
 from curate import remove
 from curate.pack.sample import read_shard
+from curate.run import checksums
 from curate.run.manifest import read_manifest
 from curate.run.removals import Removals, read_list, read_removals
 from curate.run.schema import UserError
@@ -242,7 +243,9 @@ def test_killed_at_any_step_the_same_command_completes_it(finished, monkeypatch,
                 break
         take(run, "keys", *listed)
         assert digests(run) == expected, f"killed at step {steps}"
-        assert [record["pictures"] for record in read_removals(run).records] == [4]
+        # Killed after the last record and before checksums.json, it is typed once more for nothing.
+        assert [record["pictures"] for record in read_removals(run).records] in ([4], [4, 0])
+        assert checksums.damaged(run) == []
         assert not read_removals(run).pending
         assert list(problems(run)) == []
         steps += 1

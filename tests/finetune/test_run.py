@@ -26,6 +26,7 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
     assert names == {
         "cache",
         "checkpoints",
+        "checksums.json",
         "config.yaml",
         "export",
         "heldout.npz",
