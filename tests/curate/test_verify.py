@@ -6,8 +6,13 @@ import subprocess
 import sys
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from curate import verify
+from curate.run import checksums
+from curate.run.files import write_certified
+from curate.run.parquet import write_table
 from curate.run.schema import UserError
 from curate.verify import problems
 
@@ -135,6 +140,45 @@ def test_pages_of_a_table_that_were_written_over(finished):
     data[4:2_000] = bytes(1_996)
     path.write_bytes(data)
     assert found(finished).startswith("ledger/part-00000.parquet: damaged")
+
+
+def test_a_bit_of_any_file_is_found_where_all_are_listed(finished):
+    (finished / "annotations").mkdir()
+    write_table(finished / "annotations/part-00000.parquet", pa.table({"key": ["k00"]}))
+    checksums.write(finished)
+    assert found(finished) == ""
+    for path in [path for path in finished.rglob("*") if path.is_file()]:
+        whole = path.read_bytes()
+        for place in (0, len(whole) // 2, len(whole) - 1):
+            data = bytearray(whole)
+            data[place] ^= 1
+            path.unlink()  # so that it is another file
+            path.write_bytes(data)
+            assert found(finished), f"byte {place} of {path}"
+            path.unlink()
+            path.write_bytes(whole)
+    assert found(finished) == ""
+
+
+def test_the_other_stages_are_checked_too(finished, capsys, monkeypatch):
+    for stage in ("finetune", "evaluate"):
+        write_certified(finished.parent / stage / "deep/a.json", {"a": 1})
+        checksums.write(finished.parent / stage)
+    monkeypatch.setattr(sys, "argv", ["verify", str(finished.parent)])
+    with pytest.raises(SystemExit, match="0"):
+        verify.main()
+    out = capsys.readouterr().out
+    assert "finetune  1 files, 0.0 MB, 0 problems" in out
+    edit(finished.parent / "evaluate/deep/a.json", a=2)
+    (finished.parent / "finetune/checksums.json").unlink()
+    edit(finished.parent / "finetune/deep/a.json", a=2)
+    with pytest.raises(SystemExit, match="1"):
+        verify.main()
+    out = capsys.readouterr().out
+    assert "evaluate/deep/a.json: " in out
+    assert "finetune/deep/a.json: damaged\n" in out  # by its own checksum
+    assert "finetune  no checksums.json: of an earlier release, or interrupted, 1 problems" in out
+    assert "  python -m evaluate run.name=done" in out
 
 
 def test_unfinished_and_interrupted_runs(finished):

@@ -12,6 +12,7 @@ from curate.run import cli as command
 from curate.run import overrides
 from curate.run.provenance import (
     curate_command,
+    is_damaged,
     provenance,
     read_config,
     redacted,
@@ -134,3 +135,16 @@ def test_a_job_of_a_sweep_keeps_its_own_values(tmp_path, monkeypatch):
 
     command.run(main, "curate")
     assert seen == [(value, 0.2, [*typed[:2], f"split.val={value}"]) for value in (0.2, 0.3)]
+
+
+def test_a_changed_configuration_is_noticed(tmp_path):
+    path = tmp_path / "config.yaml"
+    write_config(path, Hub(name="a"))
+    whole = path.read_text()
+    assert not is_damaged(path)
+    path.write_text(whole.replace("name: a", "name: b"))
+    assert is_damaged(path)
+    assert read_config(path) == {}
+    path.write_text(whole.partition("# sha256")[0])  # as an earlier release wrote it
+    assert not is_damaged(path)
+    assert read_config(path)["name"] == "a"
