@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 
 import pandas as pd
 import pyarrow as pa
@@ -42,11 +43,9 @@ def test_any_flipped_bit_is_noticed_or_leaves_the_table_as_it_was(tmp_path):
         path.write_bytes(content)
         if is_intact(path):
             unnoticed.append(bit // 8)
-            try:
+            with suppress(OSError):  # then Arrow notices it
                 assert pq.read_table(path).equals(TABLE)
-            except OSError:
-                pass  # noticed by Arrow
-    assert set(unnoticed) <= set(range(mark, mark + 16))  # the name under which the checksum stands
+    assert set(unnoticed) <= set(range(mark, mark + 17))  # the name under which the checksum stands
 
 
 def test_a_table_without_a_checksum_is_taken_as_it_is(tmp_path):
