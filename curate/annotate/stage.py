@@ -76,6 +76,7 @@ def annotate(
             or a part of an earlier release, which has no checksum, is damaged behind an intact footer.
     """
     remove_parts(folder)
+    parquet.check_ahead(sorted(folder.glob("part-*.parquet")))
     paths: list[Path] = []
     keys, pairs = HashIndex(), 0
     with (
