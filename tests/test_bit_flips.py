@@ -28,7 +28,7 @@ from curate.pipeline import full
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
 from curate.remove import remove
-from curate.run import checksums
+from curate.run import checksums, provenance
 from curate.run.config import RunConfig
 from curate.run.schema import UserError
 from curate.verify import STAGES, problems, stage_problems
@@ -113,8 +113,9 @@ def _replace(path: Path, content: bytes | bytearray) -> None:
 
 
 @pytest.fixture
-def run(make_config, run_training, tmp_path):
+def run(make_config, run_training, tmp_path, monkeypatch):
     """Curated (with a removal), trained and judged, each by its own code."""
+    monkeypatch.setattr(provenance, "_revision", lambda: None)  # somebody may commit meanwhile
     root = make_config("unused").run.root
     clip = save_clip(tmp_path / "clip")
     curation = CurateConfig(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.run import parquet
-from curate.run.files import read_json, sha256_of, sha256_once, write_certified
+from curate.run.files import contradicts_itself, read_json, sha256_of, sha256_once, write_certified
 
 FILE = "checksums.json"
 VERSION = 1
@@ -183,10 +183,8 @@ def self_contradicting(folder: Path, names: Iterable[str]) -> Iterator[str]:
     """One line for each of these files that carries a checksum of its own and contradicts it."""
     for name in names:
         path = folder / name
-        is_table = path.suffix == ".parquet"
-        if (is_table and not parquet.is_intact(path)) or (
-            path.suffix == ".json" and read_json(path) is None
-        ):
+        bad_table = path.suffix == ".parquet" and not parquet.is_intact(path)
+        if bad_table or (path.suffix == ".json" and contradicts_itself(path)):
             yield f"{name}: damaged"
 
 

@@ -158,6 +158,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if intact and isinstance(content, dict) else None
 
 
+def contradicts_itself(path: Path) -> bool:
+    """Whether a file is no JSON, or has a checksum that does not hold; others may hold anything."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(content, dict) and CHECKSUM in content and read_json(path) is None
+
+
 def _checksum(content: Mapping[str, Any]) -> str:
     """SHA-256 of what a JSON object says, however it is laid out."""
     as_read = json.loads(json.dumps(content, allow_nan=False))  # where keys are text
