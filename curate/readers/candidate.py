@@ -12,7 +12,8 @@ MAX_KEY_CHARACTERS = 95  # USTAR names end at 100, the extension included
 
 _FEW_DIGITS, _MANY_DIGITS = 8, 16  # of a name's hash
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_LINE_END = re.compile(r"\r\n?|\n")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,18 @@ def key_of(name: str) -> str:
     return f"{safe[: MAX_KEY_CHARACTERS - digits - 1]}-{digest}".lstrip("-")
 
 
+def first_line(text: str) -> tuple[str, bool]:
+    """The first line of ``text`` that is not empty, clean, and whether there are more; "" if all are empty.
+
+    >>> first_line("\\n a cat \\r\\nmore")
+    ('a cat', True)
+    """
+    lines = [line for line in map(clean_caption, _LINE_END.split(text)) if line]
+    return (lines[0] if lines else ""), len(lines) > 1
+
+
 def clean_caption(text: str) -> str:
-    """One line without control characters; runs of white space become one space.
+    """One line without control characters and byte order marks; runs of white space become one space.
 
     >>> clean_caption(" a cat\\non a  mat ")
     'a cat on a mat'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from typing import Any
 
 from curate.measures import registry
@@ -40,7 +41,7 @@ def flat(record: Mapping[str, Any], leave: Collection[str] = ()) -> dict[str, An
     """
     columns = {}
     for name, value in record.items():
-        if name in leave or is_missing(value) or isinstance(value, bytes):
+        if name in leave or is_missing(value) or holds_bytes(value):
             continue
         column = column_name(str(name))
         while column != name and column in record:  # from an earlier curation: key and source_key
@@ -77,15 +78,39 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def holds_bytes(value: Any) -> bool:
+    """Whether a value is bytes, or has some inside, as a stored picture ``{"bytes", "path"}`` has."""
+    if isinstance(value, Mapping):
+        return any(map(holds_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(holds_bytes, value))
+    return isinstance(value, bytes)
+
+
 def plain(value: Any) -> str | int | float | bool:
-    """A value that is not missing, as a scalar: nested ones as JSON, with null for missing values inside."""
+    """A value that is not missing, as a scalar: nested ones as JSON, with null for missing values inside.
+
+    Numbers stay numbers, decimal ones too where a float has all their digits; dates, times and what else
+    is no number become text, as Python prints it.
+    """
     if isinstance(value, str):
         return encodable(value)
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
         return str(value)
     if isinstance(value, int | float):
         return value
-    return json.dumps(_finite(value), ensure_ascii=True, sort_keys=True, default=str)
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(_finite(value), ensure_ascii=True, sort_keys=True, default=plain)
+    return plain(value.item()) if hasattr(value, "item") else encodable(str(value))
+
+
+def _number(value: Decimal) -> str | int | float:
+    """A whole number, a float, or as text what neither holds exactly."""
+    if value == value.to_integral_value() and value.as_tuple().exponent == 0:
+        return plain(int(value))  # type: ignore[return-value]
+    return float(value) if Decimal(repr(float(value))) == value else str(value)
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The delimiter of a ``.csv`` file: a comma, or the semicolon that spreadsheets write in some countries."""
+"""The delimiter of a ``.csv`` file: a comma, or the semicolon or tab that some spreadsheets write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def detect_delimiter(lines: Iterable[str]) -> tuple[Iterator[str], str]:
     """The same lines, and their delimiter, found in the first line that is not blank.
 
     After a line ``sep=;`` it is that character, and the line is returned blank. Otherwise it is a
-    semicolon if one is outside quotes and no comma is; a comma if that line ends inside quotes.
+    semicolon or tab if one is outside quotes and no comma is; a comma if that line ends inside quotes.
     """
     lines = iter(lines)
     start: list[str] = []
@@ -26,5 +26,6 @@ def detect_delimiter(lines: Iterable[str]) -> tuple[Iterator[str], str]:
     if sep_line := _SEP_LINE.fullmatch(first):
         return chain([*start[:-1], "\n"], lines), sep_line[1]
     bare = _QUOTED.sub("", first)
-    semicolons = ";" in bare and "," not in bare and '"' not in bare
-    return chain(start, lines), ";" if semicolons else ","
+    sound = "," not in bare and '"' not in bare
+    others = (mark for mark in ";\t" if sound and mark in bare)
+    return chain(start, lines), next(others, ",")

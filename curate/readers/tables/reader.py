@@ -18,7 +18,7 @@ from curate.readers.candidate import Candidate
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import version_of
 from curate.readers.source import Source
-from curate.readers.tables import TableConfig
+from curate.readers.tables import TableConfig, parquet
 from curate.readers.tables import files as table_files
 from curate.readers.tables import rows as table_rows
 from curate.readers.tables.column_roles import (
@@ -105,13 +105,13 @@ def _total(config: TableConfig, tables: list[TableFile]) -> int | None:
     """The number of rows, if parquet's metadata has it."""
     if tables[0].file_type != "parquet":
         return None
-    rows = table_rows.count(tables)
+    rows = parquet.count(tables)
     return None if config.leave_out else rows
 
 
 def _digest(config: TableConfig, tables: list[TableFile]) -> str:
     """A text that changes when the table's URLs may have changed."""
-    how = [config.columns, config.quotes, config.url_encoded, config.url_column]
+    how = [config.columns, config.quotes, config.url_encoded, config.url_column, config.encoding]
     left_out = sorted(config.leave_out.items())
     files = [(str(table.path), table.file_type, version_of(table.path)) for table in tables]
     return json.dumps([how, left_out, files])
