@@ -15,7 +15,7 @@ from PIL import Image
 
 from curate import readers
 from curate.annotate.table import source_column
-from curate.filters.columns import BoundsConfig, rules
+from curate.filters.columns import ColumnConfig, rules
 from curate.readers.tables import TableConfig
 from curate.run.schema import UserError
 
@@ -96,10 +96,10 @@ def test_bounds_hold_for_numbers_of_any_type(tmp_path, images, name):
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     found, _ = columns_of(tmp_path / "t.parquet", images)
     frame = pd.DataFrame({name: source_column([row.get(name) for row in found]).to_pandas()})
-    missing, low = rules({name: BoundsConfig(minimum=value)})
+    missing, low = rules({name: ColumnConfig(minimum=value)})
     assert missing.drops(frame).tolist() == [False, True]
     assert low.drops(frame).tolist() == [False, False]
-    assert rules({name: BoundsConfig(minimum=value + 1)})[1].drops(frame)[0]
+    assert rules({name: ColumnConfig(minimum=value + 1)})[1].drops(frame)[0]
 
 
 def test_dates_beyond_python_s_are_no_end_of_the_run(tmp_path, images):
