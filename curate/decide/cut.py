@@ -31,6 +31,9 @@ FEWEST_SHUFFLED = (
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
 
 
+FEWEST_SCORED = 30  # pairs; the AUC of a CLIP that guesses then has a standard error of 0.05
+
+
 BLIND_BELOW = 0.6  # AUC of the pairs against shuffled captions; 0.5 is guessing
 
 
@@ -55,6 +58,11 @@ def is_blind(separation: float | None, pairs: int) -> bool:
         pairs: how many.
     """
     return separation is not None and separation < least_separation(pairs)
+
+
+def is_called_blind(separation: float | None, pairs: int) -> bool:
+    """As ``is_blind``, of so many pairs that it may be said of the CLIP; fewer just prove nothing."""
+    return pairs >= FEWEST_SCORED and is_blind(separation, pairs)
 
 
 def least_separation(pairs: int) -> float:

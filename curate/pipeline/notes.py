@@ -7,7 +7,7 @@ import math
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.decide.config import LARGEST_SHARE, SMALLEST_JUDGED
-from curate.decide.cut import is_blind, least_separation
+from curate.decide.cut import is_called_blind, least_separation
 from curate.decide.laion import LAION_CLIP
 from curate.decide.stage import Verdicts
 from curate.measures.heif import NEEDS_PLUGIN
@@ -54,7 +54,7 @@ def unread_heic(verdicts: Verdicts) -> list[str]:
 def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:
     """A note if CLIP scores the pairs hardly above shuffled captions: then similarity means nothing."""
     separation, pairs = verdicts.separation(), int(verdicts.ledger["clip_similarity"].count())
-    if not is_blind(separation, pairs):
+    if not is_called_blind(separation, pairs):
         return []
     other = "" if label(clip) == LAION_CLIP else ", such as clip=vit_b32_openai"
     return [

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from curate.decide.cut import is_blind
+from curate.decide.cut import is_called_blind
 from curate.decide.stage import Verdicts
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.report import page
@@ -26,7 +26,7 @@ _FATE = {
 def banner(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
     """The headline, coloured by whether something is wrong."""
     scored = int(verdicts.ledger["clip_similarity"].count())
-    blind = is_blind(figures["separation"], scored)
+    blind = is_called_blind(figures["separation"], scored)
     kept = f"{figures['kept']:,} of {figures['pairs_in']:,} pairs kept"
     kind = "bad" if not figures["kept"] else "warn" if figures["notes"] or blind else "good"
     said = [_dropped(figures, blind), *_unmeasured(verdicts, scored)]
