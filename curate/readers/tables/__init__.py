@@ -23,7 +23,8 @@ class TableConfig(DatasetConfig):
         quotes: whether a quoted field of text may contain delimiters and line ends, as in csv;
             if false, each line is a row and a quote is an ordinary character.
         url_encoded: whether the fields are URL-encoded and captions may hold HTML.
-        url_column: null takes the first known name, as do the next two.
+        url_column: null takes the first known name, as do the next two; pictures are looked for by
+            the other known names of URLs and files as well, unless a column is named here.
         caption_columns: each of them is a caption.
         image_column: names the image's file, relative to ``images_dir``.
         leave_out: rows in which a column has this value are left out, with a note.
