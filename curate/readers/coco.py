@@ -19,7 +19,7 @@ from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import loader, version_of
 from curate.readers.json_object import json_object
 from curate.readers.matching.claims import Row
-from curate.readers.matching.matches import local_path, match
+from curate.readers.matching.paths import local_path
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.schema import PATH, UserError
@@ -176,6 +176,8 @@ def _matches(
     root: Path, split: str, images: dict[int, dict[str, Any]], notes: CountedNotes
 ) -> dict[int, str]:
     """The file of each listed image, by its id, below the folder of its split; "" for none."""
+    from curate.readers.matching.matches import match
+
     folder = root / split
     matches = match(folder, [_row(folder, image) for image in images.values()])
     for number, found in zip(images, matches, strict=True):

@@ -19,7 +19,6 @@ from curate.readers.config import DatasetConfig
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import loader, version_of
 from curate.readers.matching.claims import Row
-from curate.readers.matching.matches import match
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
 from curate.run.schema import PATH, UserError, check
@@ -205,6 +204,8 @@ def _candidate(
 
 def _locations(root: Path, images: dict[int, Image], notes: CountedNotes) -> dict[int, str]:
     """Each image's file, by its id: in the folder that its url names or elsewhere; "" for none."""
+    from curate.readers.matching.matches import match
+
     matches = match(root, [_row(number, image) for number, image in images.items()])
     for number, found in zip(images, matches, strict=True):
         if found.note:

@@ -26,7 +26,8 @@ class TableConfig(DatasetConfig):
         encoding: of text that is neither UTF-8 nor has a byte order mark, such as cp1252; null
             detects it where that is certain.
         url_encoded: whether the fields are URL-encoded and captions may hold HTML.
-        url_column: null takes the first known name, as do the next two.
+        url_column: null takes the first known name, as do the next two; pictures are looked for by
+            the other known names of URLs and files as well, unless a column is named here.
         caption_columns: each of them is a caption.
         image_column: names the image's file, relative to ``images_dir``.
         leave_out: rows in which a column has this value are left out, with a note.

@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,8 @@ from curate.readers.files import IMAGE_SUFFIXES, raise_error, read_bytes, versio
 from curate.readers.json_object import json_object
 from curate.readers.matching.claims import Picture, Row, mark
 from curate.readers.matching.index import Noted
-from curate.readers.matching.matches import (
-    NO_MATCH,
-    Match,
-    fill,
-    is_inside,
-    named_file,
-    stored,
-)
+from curate.readers.matching.matches import NO_MATCH, Match, fill, stored
+from curate.readers.matching.paths import is_inside, named_file
 from curate.readers.tables import match_file
 from curate.readers.tables.column_roles import text_of
 from curate.readers.tars import BrokenTar, Members, iter_samples, read_range
@@ -54,7 +49,7 @@ class Images:
         self._index_path = index or root / _INDEX
         self._has_own_place = index is not None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._has_index = False
+        self._open: Callable[[], sqlite3.Connection] | None = None
         self.notes: list[str] = []
         self._shards: dict[str, str] = {}
 
@@ -72,7 +67,6 @@ class Images:
             PermissionError: a folder cannot be opened.
             UserError: the index cannot be written.
         """
-        self._has_index = True
         if not self._has_own_place and not os.access(self.root, os.W_OK):
             self._temporary = tempfile.TemporaryDirectory(prefix="curate-index-")
             self._index_path = Path(self._temporary.name, _INDEX)
@@ -86,14 +80,15 @@ class Images:
 
         digest = hashlib.sha256(f"{table}\n{self._listing()}".encode()).hexdigest()
         match_file.ensure(self._index_path, digest, fill_from)
+        self._open = partial(match_file.opened, self._index_path, digest, fill_from)
 
     @contextmanager
     def matches(self) -> Iterator[Callable[[int, Sequence[str]], Match]]:
         """A pass: it gives the match of a row, in their order, by its number and its paths."""
-        if not self._has_index:
+        if self._open is None:
             yield lambda _, paths: Match(named_file(self.root, paths))
             return
-        with closing(match_file.opened(self._index_path)) as connection:
+        with closing(self._open()) as connection:
             found = stored(connection)
             upcoming = next(found, None)
 

@@ -11,12 +11,28 @@ from pathlib import Path
 from curate.run.schema import UserError
 
 _FORMAT = 2  # increase it when the format changes, so that older files are built again
+_ATTEMPTS = 3
 
 
-def opened(path: Path) -> sqlite3.Connection:
-    """The database at ``path``, for reading."""
-    return sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+def opened(
+    path: Path, digest: str, fill: Callable[[sqlite3.Connection], None]
+) -> sqlite3.Connection:
+    """The database at ``path``, made if it has to be, for reading.
+
+    Another command may replace the file by that of its own table at any time.
+
+    Raises:
+        UserError: the file cannot be written, or is replaced again and again.
+    """
+    for _ in range(_ATTEMPTS):
+        ensure(path, digest, fill)
+        connection = _connect(path)
+        if _digest_in(connection) == f"{_FORMAT} {digest}":
+            return connection
+        connection.close()
+    raise UserError(
+        f"another command keeps replacing the index {path}; type dataset.index=FILE with a file of its "
+        "own for each"
     )
 
 
@@ -68,8 +84,18 @@ def _digest_of(path: Path) -> str:
     """The digest that the file was built with; "" if it is missing or another kind of file."""
     if not path.is_file():
         return ""
+    with closing(_connect(path)) as connection:
+        return _digest_in(connection)
+
+
+def _digest_in(connection: sqlite3.Connection) -> str:
     try:
-        with closing(opened(path)) as connection:
-            return connection.execute("SELECT digest FROM built_from").fetchone()[0]
+        return connection.execute("SELECT digest FROM built_from").fetchone()[0]
     except sqlite3.DatabaseError:
         return ""
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+    )

@@ -18,7 +18,8 @@ from curate.readers.candidate import Candidate
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import is_file, unread_archives, version_of
 from curate.readers.matching.claims import Row
-from curate.readers.matching.matches import Match, local_path, named_file
+from curate.readers.matching.matches import Match
+from curate.readers.matching.paths import local_path, named_file
 from curate.readers.source import Source
 from curate.readers.tables import TableConfig, neighbours, parquet
 from curate.readers.tables import files as table_files
@@ -109,16 +110,19 @@ def read(config: TableConfig) -> Source:
     notes += unread_archives(Path(config.images_dir)) if config.images_dir else []
     images = _images(config, tables[0])
     total = _total(config, tables)
+    before = _digest(config, tables)
     if not _names_all_files(config, tables, images.root):
         beside = neighbours.tables_beside(config, tables)
         images.prepare(
-            _digest(config, tables, beside),
+            f"{before}\n{_digest(config, beside)}",
             lambda with_captions: _rows(config, tables, images.root, with_captions=with_captions),
             lambda: neighbours.rows_beside(beside, lambda t: _rows(config, [t], images.root)),
         )
     file_notes = (*notes, *images.notes)
 
     def candidates() -> Iterator[Candidate]:
+        if _digest(config, tables) != before:  # rows are matched by their number
+            raise UserError(f"{config.path} has changed since the command started; type it again")
         with images.matches() as match:
             yield from _candidates(config, tables, images, match, CountedNotes(notes, file_notes))
 
@@ -149,14 +153,11 @@ def _total(config: TableConfig, tables: list[TableFile]) -> int | None:
     return None if config.leave_out else rows
 
 
-def _digest(config: TableConfig, tables: list[TableFile], beside: list[TableFile]) -> str:
+def _digest(config: TableConfig, tables: list[TableFile]) -> str:
     """A text that changes when what the rows say of their pictures may have changed."""
     how = [config.columns, config.quotes, config.url_encoded, config.encoding]
     roles = [config.url_column, config.image_column, config.caption_columns]
-    files = [
-        [(str(table.path), table.file_type, version_of(table.path)) for table in group]
-        for group in (tables, beside)
-    ]
+    files = [(str(table.path), table.file_type, version_of(table.path)) for table in tables]
     return json.dumps([how, roles, files])
 
 

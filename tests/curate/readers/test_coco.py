@@ -8,7 +8,7 @@ from PIL import Image
 
 from curate import readers
 from curate.measures.decode import decode, probe
-from curate.measures.unreadable import UnreadableImage
+from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.coco import CocoConfig
 from curate.run.schema import UserError
 
@@ -106,6 +106,31 @@ def test_a_null_caption_is_an_empty_one(small_coco):
     assert cat.captions == ("A cat.", "A cat.", "")
 
 
+def with_pictures(root, records):
+    """The COCO at ``root`` with further images; ``records`` are file names as listed."""
+    images = [{"id": 20 + n, "file_name": name} for n, name in enumerate(records)]
+    rewritten(root, lambda content: content["images"].extend(images))
+
+
+def draw(root, *names):
+    """Pictures of different widths: 1, 2, ... pixels."""
+    for width, name in enumerate(names, start=1):
+        path = root / "val2014" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (width, 4)).save(path)
+
+
+def widths(source):
+    """The width of each further image, or why there is none."""
+    found = []
+    for candidate in list(source.candidates())[2:]:
+        try:
+            found.append(probe(source.load(candidate.location))[0])
+        except UnreadableImage as error:
+            found.append(error.reason)
+    return found
+
+
 def test_coco_pictures_may_lie_in_subfolders(small_coco):
     names = [
         "a/1.jpg",
@@ -114,18 +139,37 @@ def test_coco_pictures_may_lie_in_subfolders(small_coco):
         "../COCO_val2014_9.jpg",
         "c/2.jpg",
     ]
-    records = [{"id": 20 + n, "file_name": name} for n, name in enumerate(names)]
-    rewritten(small_coco, lambda content: content["images"].extend(records))
-    for width, name in enumerate(names[:2], start=1):
-        path = small_coco / "val2014" / name
-        path.parent.mkdir()
-        Image.new("RGB", (width, 4)).save(path)
+    with_pictures(small_coco, names)
+    draw(small_coco, *names[:2])
     Image.new("RGB", (9, 9)).save(small_coco / "COCO_val2014_9.jpg")  # outside of its split
+    # COCO_val2014_9.jpg is the file of the image that is called so.
+    assert widths(coco(small_coco)) == [1, 2, *[MISSING_FILE] * 3]
+
+
+def test_coco_a_missing_file_is_no_other_image_s(small_coco):
+    with_pictures(small_coco, ["1.jpg", "dogs/1.jpg", "cats/2.jpg", "dogs/2.jpg", "2.jpg"])
+    draw(small_coco, "1.jpg", "cats/2.jpg", "2.jpg")
     source = coco(small_coco)
-    *found, lost = list(source.candidates())[2:]
-    assert [probe(source.load(c.location))[0] for c in found] == [1, 2, 5, 5]
-    with pytest.raises(UnreadableImage, match="missing file"):
-        source.load(lost.location)
+    assert widths(source) == [1, MISSING_FILE, 2, MISSING_FILE, 3]
+    assert source.notes == [
+        "rows left without a picture, since another row names the same file as well or better: 2, "
+        "such as image 21 of val2014"
+    ]
+
+
+def test_coco_file_names_of_other_systems(small_coco):
+    names = ["val2014\\0.jpg", "..\\images\\1.jpg", "JPEG\\cafe\u0301.jpg", "/data/4.JPG", "x.jpg"]
+    with_pictures(small_coco, names)
+    draw(small_coco, "0.jpg", "1.jpg", "caf\u00e9.jpg", "4.jpg", "5.jpg")
+    url = {"coco_url": "http://c/val2014/5.jpg"}
+    rewritten(small_coco, lambda content: content["images"][-1].update(url))
+    source = coco(small_coco)
+    assert widths(source) == [1, 2, 3, 4, 5]
+    assert source.notes == [
+        "pictures matched by the end of their path: 2, such as image 20 of val2014",
+        "pictures matched by the end of their path in another spelling: 2, such as image 22 of val2014",
+        "pictures matched by the last part of their address: 1, such as image 24 of val2014",
+    ]
 
 
 def test_coco_images_are_listed_once(small_coco):

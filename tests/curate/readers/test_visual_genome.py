@@ -74,10 +74,31 @@ def test_phrases_of_the_largest_regions_are_the_captions(root):
         with pytest.raises(UnreadableImage, match="missing file"):
             source.load(missing.location)
     assert source.notes == [
+        "pictures matched by the end of their path: 1, such as image 2",
         "regions that repeat a phrase of their image: 1, such as image 2",
         "images that image_data.json does not list: 1, such as 8",
     ]
     assert list(source.candidates()) == [street, tree, lost, silent]
+
+
+def test_a_picture_in_the_other_folder_is_its_own_image_s(root):
+    image = {
+        "image_id": 8,
+        "url": URL.format("VG_100K", 1),
+        "coco_id": None,
+        "width": 1,
+        "height": 1,
+    }
+    rewrite(root / "image_data.json", lambda images: [*images, image])
+    source = genome(root)
+    *_, other, _ = source.candidates()
+    assert (other.key, other.location) == ("vg-8", "")  # VG_100K_2/1.jpg is that of image 1
+    note = "rows left without a picture, since another row names the same file as well or better"
+    assert f"{note}: 1, such as image 8" in source.notes
+    (root / "VG_100K").mkdir()
+    Image.new("RGB", (7, 4)).save(root / "VG_100K/1.jpg")
+    source = genome(root)
+    assert [c.location for c in source.candidates()][-2] == "VG_100K/1.jpg"
 
 
 def test_small_regions_and_further_phrases_are_left_out_and_counted(root):

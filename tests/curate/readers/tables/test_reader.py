@@ -688,6 +688,22 @@ def test_the_index_follows_the_folder_and_the_table(tmp_path, images):
         read(path, images, index=str(tmp_path / "file/index"))
 
 
+def test_two_tables_of_one_folder_may_be_read_at_once(tmp_path, images):
+    first = read(write_rows(tmp_path / "a.jsonl"), images)
+    second = read(write_rows(tmp_path / "b.csv", ROWS[::-1]), images)  # replaces the index
+    assert found(first) == ["red", "blue"]
+    assert found(second) == ["blue", "red"]
+
+
+def test_a_table_that_changes_during_a_command_stops_it(tmp_path, images):
+    path = write_rows(tmp_path / "t.csv")
+    source = read(path, images)
+    assert found(source) == ["red", "blue"]
+    write_rows(path, [*ROWS[::-1], ROWS[0]])
+    with pytest.raises(UserError, match="has changed"):
+        listed(source)
+
+
 def test_real_shard_gives_every_row_its_own_picture(tmp_path, shared):
     folder = shared / "cc12m_wds"
     with tarfile.open(folder / "cc12m-train-0000.tar") as tar:
