@@ -58,7 +58,9 @@ def _batch(run: Training) -> str:
 
 def _device(run: Training) -> str:
     device = run.accelerator.device
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    return (
+        f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    )
 
 
 def _precision(run: Training) -> str:
