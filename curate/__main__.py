@@ -18,11 +18,14 @@ def main(cfg: DictConfig) -> None:
     from curate import readers
     from curate.clip import availability, models
     from curate.decide import cut
+    from curate.pipeline import own_part
     from curate.run import devices
 
     devices.refuse_absent("clip.device", config.clip.device)
     models.check(config.clip)
     cut.check(config.filters.clip_similarity, config.clip, config.run.folder)
+    if not config.dry_run:
+        own_part.check(config)
     source = readers.read(config.dataset)
     if not any((config.run.folder / "curate" / "annotations").glob("part-*.parquet")):
         availability.check_available(config.clip)  # else all may have been scored

@@ -58,8 +58,7 @@ def start(config: EvaluateConfig) -> int:
         locked(run_dir / "finetune", shared=True),
         locked(run_dir / "evaluate"),
     ):
-        for folder in (run_dir / "evaluate", run_dir / "finetune" / "cache"):
-            remove_parts(folder)  # of killed evaluations
+        remove_parts(run_dir / "evaluate")  # of killed evaluations
         from evaluate.run import evaluate_run
 
         return evaluate_run(config, say=print)

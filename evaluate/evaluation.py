@@ -12,7 +12,7 @@ from PIL import Image
 from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
-from curate.run.manifest import Manifest, read_manifest
+from curate.run.manifest import Manifest, intact, read_manifest
 from evaluate import verdict
 from evaluate.grid import Grid, LossStore, LossTable, weights_sha256
 from evaluate.measure_config import MeasureConfig
@@ -175,7 +175,7 @@ class Evaluation:
         return {
             sample.key: sample.image
             for shard in self.manifest.shards_of("val")
-            for sample in read_shard(self.curate_dir / shard.path)
+            for sample in read_shard(intact(self.curate_dir, shard))
             if sample.key in keys
         }
 

@@ -13,7 +13,7 @@ from curate.run.manifest import read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
 from finetune import checkpoint
-from finetune.cache import EncodedSplit, encode_shards, load_split
+from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import TrainConfig
 from finetune.ema import copy_into
@@ -24,7 +24,7 @@ from finetune.models.interface import LatentDiffusion
 
 
 class FinetuneRun:
-    """A finished or unfinished run, opened for evaluation; nothing in it is changed but its cache."""
+    """A finished or unfinished run, opened for evaluation; its results are never changed."""
 
     def __init__(self, run_dir: Path, config: TrainConfig) -> None:
         self.run_dir = run_dir
@@ -82,10 +82,11 @@ class FinetuneRun:
         return [encoded.captions[index] for index in choose(encoded, count).tolist()]
 
     def _encoded(self, split: str, device: torch.device | str) -> EncodedSplit:
-        cache_dir = self.finetune_dir / "cache"
+        cache_dir = self.run_dir.parent / CACHE
         shards = read_manifest(self.curate_dir).shards_of(split)
         model = self.model(device)
         encode_shards(model, self.curate_dir, shards, cache_dir)
+        remove_former(self.finetune_dir / "cache")
         return load_split(model, shards, cache_dir)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
 from finetune import checkpoint, doctor, metrics, overview
-from finetune.cache import EncodedSplit, encode_shards, load_split
+from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
@@ -95,17 +96,18 @@ def _encode(
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = ["train", "val"] if config.heldout.items else ["train"]
     shards = [shard for split in needed for shard in manifest.shards_of(split)]
+    cache_dir = Path(config.run.root, CACHE)
     encode_shards(
         model,
         config.curate_dir,
         shards[accelerator.process_index :: accelerator.num_processes],
-        config.folder / "cache",
+        cache_dir,
         progress=accelerator.is_main_process,
     )
     accelerator.wait_for_everyone()
-    return [
-        load_split(model, manifest.shards_of(split), config.folder / "cache") for split in needed
-    ]
+    if accelerator.is_main_process:
+        remove_former(config.folder / "cache")
+    return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
 
 
 def _assemble(

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from curate.annotate.hash_index import HashIndex, name_of, names_of
 from curate.annotate.parts import head_of, read_part
+from curate.annotate.reread import is_marked
 from curate.measures import registry
 from curate.readers.candidate import Candidate
 
@@ -29,6 +30,7 @@ class ImageRecord:
         format: Pillow's name of it.
         pixels_sha256: see ``measures.phash``; "" for an image that was not decoded.
         phash, phash_mirrored: see ``measures.phash``; likewise.
+        thumbnail: see ``measures.thumbnail``; likewise, no bytes.
         error: why the image cannot be read, "" where it can.
         values: the optional measures, by column.
         embedding: CLIP's, (D,) float32 of unit length; None where it was not computed.
@@ -42,6 +44,7 @@ class ImageRecord:
     pixels_sha256: str = ""
     phash: str = ""
     phash_mirrored: str = ""
+    thumbnail: bytes = b""
     error: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     embedding: np.ndarray | None = None
@@ -49,7 +52,7 @@ class ImageRecord:
 
 STORED = (
     *("sha256", "bytes", "width", "height", "format", "pixels_sha256"),
-    *("phash", "phash_mirrored", "error"),
+    *("phash", "phash_mirrored", "thumbnail", "error"),
 )
 
 _ROW = (1 << 32) - 1  # a place is (number of the part << 32) + row
@@ -77,12 +80,16 @@ class AnnotationCache:
         self.add(path, read_part(path, _INDEXED))
 
     def add(self, path: Path, part: pa.Table) -> None:
-        """Index ``part``, which is the content of ``path``. It takes precedence over earlier parts."""
+        """Index ``part``, which is the content of ``path``. It takes precedence over earlier parts.
+
+        The images of a part that is to be read again are found by their content alone.
+        """
         first_rows = part["caption_index"].to_numpy() == 0
+        recognised = first_rows & (not is_marked(path))
         decoded = first_rows & (part["pixels_sha256"].to_numpy() != "")
         scored = part["clip_similarity"].is_valid().to_numpy()
         for index, mask, columns in (
-            (self._candidates, first_rows, ["key", "version"]),
+            (self._candidates, recognised, ["key", "version"]),
             (self._contents, decoded, ["sha256"]),
             (self._captions, scored, ["caption"]),
         ):

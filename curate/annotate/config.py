@@ -14,7 +14,7 @@ class AnnotateConfig:
 
     images_per_part: int = 512
     workers: int = 2  # threads that read and decode
-    max_reject_rate: float = 0.5  # of a full part; more unreadable images stop the run
+    max_reject_rate: float = 0.5  # of 512 images in a row; more unreadable ones stop the run
     draft: bool = False  # decode JPEGs at a fraction of their size: faster, other scores
     measures: list[str] = field(default_factory=list)  # beyond those that the filters need
 

@@ -58,10 +58,6 @@ class Embeddings:
             vectors[place[found][wanted]] = block[wanted]
         yield vectors
 
-    def part_of(self, rows: np.ndarray) -> np.ndarray:
-        """The number of the part that holds each of ``rows`` (N,)."""
-        return np.searchsorted(self._starts, rows, side="right") - 1
-
     def image_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each part the rows (n,) that hold an image's embedding, and these (n, D)."""
         for path, start in zip(self._parts, self._starts[:-1], strict=True):
@@ -71,11 +67,12 @@ class Embeddings:
                 yield start + np.flatnonzero(valid), _matrix(column.drop_null())
 
     def _take(self, column: str, rows: np.ndarray) -> np.ndarray:
+        """Each part that holds some of ``rows`` is read once, and of it one column."""
         order = np.argsort(rows, kind="stable")
-        part_of = self.part_of(rows[order])
+        bounds = np.searchsorted(rows[order], self._starts)
         found: list[np.ndarray] = []
-        for number in np.unique(part_of):
-            within = rows[order][part_of == number] - self._starts[number]
+        for number in np.flatnonzero(np.diff(bounds)):
+            within = rows[order[bounds[number] : bounds[number + 1]]] - self._starts[number]
             table = read_part(self._parts[number], [column])
             found.append(_matrix(table[column].take(pa.array(within))))
         if not found:

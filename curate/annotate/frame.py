@@ -23,6 +23,8 @@ _READERS = 2
 
 _WHOLE = {pa.int64(): pd.Int64Dtype()}
 
+_IN_ARROW = "thumbnail"  # as bytes of Python's it would take twice the memory
+
 
 def load_annotations(parts: list[Path], spec: AnnotationSpec) -> pd.DataFrame:
     """All parts as one frame in input order, with what ``spec`` asks for and no embeddings.
@@ -68,7 +70,10 @@ def _concatenated(tables: list[pa.Table]) -> pa.Table:
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:
     """In pandas; whole numbers stay whole where some are missing: photo ids exceed a float's digits."""
-    frame = table.to_pandas()
+    bare = table.drop_columns([_IN_ARROW])
+    frame = bare.to_pandas().assign(
+        **{_IN_ARROW: table[_IN_ARROW].to_pandas(types_mapper=pd.ArrowDtype)}
+    )
     for field in table.schema:
         if field.type == pa.int64() and table[field.name].null_count:
             frame[field.name] = table[field.name].to_pandas(types_mapper=_WHOLE.get)

@@ -17,6 +17,7 @@ from curate.annotate.table import captions_of, part_table
 from curate.measures import registry
 from curate.measures.decode import decode, probe
 from curate.measures.phash import phashes, pixels_sha256
+from curate.measures.thumbnail import thumbnail
 from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers.candidate import Candidate
 
@@ -251,6 +252,7 @@ class Measurer:
             pixels_sha256=pixels_sha256(rgb),
             phash=phash,
             phash_mirrored=mirrored,
+            thumbnail=thumbnail(rgb),
             values=values,
         )
         if record.embedding is not None:

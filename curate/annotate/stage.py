@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from curate.annotate import rejects
 from curate.annotate.cache import AnnotationCache
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.hash_index import HashIndex, name_of, names_of
@@ -26,14 +27,14 @@ from curate.annotate.parts import LIST, METADATA, part_head, read_part
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.table import captions_of
 from curate.clip.scorer import ClipScorer
-from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE
+from curate.measures.unreadable import CANNOT_BE_READ
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run.files import atomic_write, remove_parts, write_json
 from curate.run.progress import count_done
 from curate.run.schema import UserError
 
-FORMAT = 3  # raise it when a measure changes its meaning: older parts are then measured again
+FORMAT = 4  # raise it when a measure changes its meaning: older parts are then measured again
 
 # The rows of pairs that would have been scored, had they passed the prefilter, and what decides it.
 _KEPT_OUT = (
@@ -73,12 +74,13 @@ def annotate(
         load_scorer: the CLIP; called when something needs it, and then often, so it should remember.
 
     Raises:
-        UserError: two images share a key, more images than ``config.max_reject_rate`` are unreadable,
-            or a part is damaged behind an intact footer.
+        UserError: two images share a key, a larger share of images in a row than
+            ``config.max_reject_rate`` is unreadable, or a part is damaged behind an intact footer.
     """
     remove_parts(folder)
     paths: list[Path] = []
     keys, pairs = HashIndex(), 0
+    counted = rejects.Rejects(config.max_reject_rate)
     with (
         tqdm(total=source.total, desc="annotate", unit="img") as bar,
         ThreadPoolExecutor(config.workers) as pool,
@@ -91,13 +93,15 @@ def annotate(
             path = folder / f"part-{len(paths):05d}-{_digest(chunk, spec)}.parquet"
             if not _is_done(path, spec):
                 part = measurer().measure(chunk, bar.update)
-                _check_rejects(part, _reject_limit(config, chunk, is_first=not paths))
                 _write(path, part, spec)
                 measurer().cache.add(path, part)
             else:
+                part = read_part(path, rejects.COLUMNS)
                 count_done(bar, len(chunk))
+            counted.add(path, part)
             paths.append(path)
             pairs += sum(len(captions_of(candidate)) for candidate in chunk)
+    counted.finish()
     write_json(folder / LIST, [path.name for path in paths])
     _remove_superseded(folder, paths, keys, spec)
     return Annotations(paths, pairs)
@@ -129,12 +133,6 @@ def _remove_superseded(
         rows = read_part(path, ["key"])["key"].unique().to_pylist()
         if all(keys.find(name_of(key)) is not None for key in rows):
             path.unlink()
-
-
-def _reject_limit(config: AnnotateConfig, chunk: list[Candidate], is_first: bool) -> float:
-    """The share of unreadable images that stops the run; 1 for a short last part, which says little."""
-    is_rest = not is_first and len(chunk) < config.images_per_part
-    return 1.0 if is_rest else config.max_reject_rate
 
 
 def _chunks(candidates: Iterator[Candidate], size: int) -> Iterator[list[Candidate]]:
@@ -185,19 +183,6 @@ def _write(path: Path, part: pa.Table, spec: AnnotationSpec) -> None:
     }
     with atomic_write(path) as stream:
         pq.write_table(part.replace_schema_metadata({METADATA: json.dumps(head)}), stream)
-
-
-def _check_rejects(part: pa.Table, limit: float) -> None:
-    """A broken decoder must not quietly drop a whole part; a missing file is not a decoder's fault."""
-    errors = _counted(part.filter(pc.field("caption_index") == 0)["error"])
-    del errors[MISSING_FILE]
-    images, readable = errors.total(), errors.pop("", 0)
-    if images - readable > limit * images:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in errors.most_common(5))
-        raise UserError(
-            f"{images - readable} of {images} images in a row are unreadable ({reasons}), more than "
-            f"annotate.max_reject_rate={limit}; mend the input, or type annotate.max_reject_rate=1"
-        )
 
 
 def _counted(column: pa.ChunkedArray) -> Counter[str]:

@@ -28,6 +28,7 @@ _TYPES = {
     "pixels_sha256": pa.string(),
     "phash": pa.string(),
     "phash_mirrored": pa.string(),
+    "thumbnail": pa.binary(),
     "error": pa.string(),
     "clip_similarity": pa.float32(),
     "clip_model": pa.dictionary(pa.int32(), pa.string()),

@@ -48,14 +48,15 @@ class Head:
         return self.layers[0][0].shape[1]
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """Score ``embeddings``.
+        """Score ``embeddings``, in double precision: in single, the last digits depend on how many there are.
 
         Raises:
             UserError: they have another width, so they are of another CLIP.
         """
         self.check_width(embeddings.shape[1])
         detects = self.mean is not None
-        x = (embeddings - self.mean) / self.deviation if detects else embeddings
+        x = embeddings.astype(np.float64)
+        x = (x - self.mean) / self.deviation if detects else x
         for number, (weight, bias) in enumerate(self.layers, start=1):
             x = x @ weight.T + bias
             if detects and number < len(self.layers):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from curate.annotate.embeddings import Embeddings
 from curate.decide import neighbours
 from curate.decide.config import SplitConfig
+from curate.decide.evidence import COPIES, GROUPS
+from curate.decide.group_names import group_names
+from curate.decide.looks import COLUMNS, Looks, numbers
 from curate.filters.duplicates import DuplicatesConfig
 from curate.measures.phash import PIXELS_DIGITS
 
@@ -29,52 +30,31 @@ def groups(
     """The duplicate group of each row; a group is never divided by the split.
 
     Two pictures share a group if their pixels are equal, their perceptual hashes near (also with one
-    of them mirrored), their embeddings near (if the filters say how near), or if the source says so in
-    a column ``group``. Chains are followed to their end: a chain that is cut would have its ends on two
+    of them mirrored) and their thumbnails alike by ``evidence.GROUPS``, their embeddings near (if the
+    filters say how near), or if the source says so in a column ``group``. Chains are followed to their end: a chain that is cut would have its ends on two
     sides. The name is the hash of the smallest ``group`` among its members, so that another data set
     with the same photo puts it on the same side; without one it is the smallest of their first 16
     digits of ``pixels_sha256``. So adding data moves only groups that it joins. Images that were not
     decoded have the group "".
 
     Args:
-        annotations: rows with ``key, pixels_sha256, phash, phash_mirrored`` and, where the source has it, ``group``.
+        annotations: rows with ``key, pixels_sha256, phash, phash_mirrored, thumbnail`` and, where the
+            source has it, ``group``.
         split: how near hashes are on different sides.
         filters: how near dropped copies are; groups reach at least as far.
         embedded: embeddings of the same rows; read where ``filters.cosine`` is given.
     """
-    looked_at = ["key", "pixels_sha256", "phash", "phash_mirrored", "group", "caption_index"]
+    looked_at = ["key", "pixels_sha256", *COLUMNS, "group", "caption_index"]
     pictures = annotations[annotations.columns.intersection(looked_at)].drop_duplicates("key")
     is_single = len(pictures) == len(annotations)
     pictures = pictures[pictures["pixels_sha256"] != ""]
     labels = neighbours.components(len(pictures), _links(pictures, split, filters, embedded))
-    names = pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS)
-    least = names.iloc[_least_of_group(labels, numbers(names))]
-    if "group" in pictures:
-        least = _named_by_the_source(pictures["group"], labels).fillna(
-            least.set_axis(pictures.index)
-        )
+    pixels = pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS)
+    names = group_names(labels, pixels, numbers(pixels), pictures.get("group"))
     if is_single:  # a million keys need not be looked up
-        return least.set_axis(pictures.index).reindex(annotations.index, fill_value="")
-    by_key = least.set_axis(pictures["key"].to_numpy())
+        return names.reindex(annotations.index, fill_value="")
+    by_key = names.set_axis(pictures["key"].to_numpy())
     return by_key.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
-
-
-def _named_by_the_source(given: pd.Series, labels: np.ndarray) -> pd.Series:
-    """The hash of the least ``group`` with the same label, in 16 hex digits; missing where none has one."""
-    least = given.where(given != "").groupby(labels).transform("min")
-    named = {
-        name: blake2b(name.encode(), digest_size=8).hexdigest() for name in least.dropna().unique()
-    }
-    return least.map(named)
-
-
-def _least_of_group(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """For each position that of the least value with the same label; all of shape (N,)."""
-    order = np.lexsort((values, labels))
-    begins = np.append(True, labels[order][1:] != labels[order][:-1])[: len(order)]
-    leader = np.empty(len(order), np.int64)
-    leader[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
-    return leader
 
 
 def _links(
@@ -106,28 +86,14 @@ def _first_of_equal(values: pd.Series | np.ndarray) -> np.ndarray:
 
 
 def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> neighbours.Pairs:
-    """Pairs of pictures of which one is near the other, as it is or mirrored."""
-    hashes = np.concatenate([numbers(pictures["phash"]), numbers(pictures["phash_mirrored"])])
-    both, node = np.unique(hashes, return_inverse=True)
+    """Pairs of pictures of which one looks like the other, as it is or mirrored."""
+    both = Looks.both_ways(pictures)
+    _, first, node = np.unique(both.names(), return_index=True, return_inverse=True)
     own = np.tile(np.arange(len(pictures)), 2)
-    picture = np.empty(len(both), np.int64)
-    picture[node] = own
+    picture = own[first]
     yield picture[node], own
-    for one, other in neighbours.hamming_pairs(both, distance):
+    for one, other in both.take(first).near_pairs(distance, GROUPS):
         yield picture[one], picture[other]
-
-
-def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:
-    """Hashes of 16 hex digits as (N,) uint64.
-
-    Raises:
-        pa.ArrowInvalid: one is of another length.
-    """
-    texts = pa.table({"hash": phashes})["hash"].cast(pa.large_binary()).combine_chunks()
-    fixed = texts.cast(pa.binary(PIXELS_DIGITS))
-    start, end = (PIXELS_DIGITS * row for row in (fixed.offset, fixed.offset + len(fixed)))
-    digits = bytes(fixed.buffers()[1] or b"")[start:end].decode()
-    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
 def copies(
@@ -140,10 +106,11 @@ def copies(
     search kept; mirror images are not copies here, as captions may speak of left and right. A search
     drops a picture only if a picture that it keeps is near it: of a chain a-b-c whose ends are not
     near, a and c are kept. If a later search drops that picture as well, the one named for both is
-    near the second and not necessarily near the first.
+    near the second and not necessarily near the first. A near copy has a near hash and a thumbnail that
+    is alike by ``evidence.COPIES``.
 
     Args:
-        pairs: rows with ``key, clip_similarity, width, height, pixels_sha256, phash``.
+        pairs: rows with ``key, clip_similarity, width, height, pixels_sha256, phash, thumbnail``.
         config: which pictures count as the same.
         embedded: embeddings of all annotations; read where ``config.cosine`` is given.
     """
@@ -182,18 +149,18 @@ def _passes(config: DuplicatesConfig, embedded: Embeddings | None) -> Iterator[P
         )
     if config.hamming_distance is not None:
         distance = config.hamming_distance
-        yield lambda pictures: _near_hashes(pictures["phash"], distance)
+        yield lambda pictures: _near_looks(pictures, distance)
     if config.cosine is not None:
         cosine = config.cosine
         yield lambda pictures: _near_embeddings(pictures, cosine, embedded)
 
 
-def _near_hashes(phashes: pd.Series, distance: int) -> np.ndarray:
-    hashes = numbers(phashes)
-    first = _first_of_equal(hashes)
+def _near_looks(pictures: pd.DataFrame, distance: int) -> np.ndarray:
+    looks = Looks.of(pictures)
+    first = _first_of_equal(looks.names())
     own = np.unique(first)
-    stays = np.arange(len(hashes))
-    stays[own] = own[neighbours.stays_by_hash(hashes[own], distance)]
+    stays = np.arange(len(pictures))
+    stays[own] = own[looks.take(own).stays(distance, COPIES)]
     return stays[first]
 
 

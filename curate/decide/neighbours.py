@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, pairwise
 from math import comb
 
@@ -11,11 +11,12 @@ import numpy as np
 from curate.run.hashing import GOLDEN
 
 BITS = 64
-COSINE_ERROR = 1e-6  # of float32 products of unit vectors: equal ones must pass a bound of 1
+UNSURE = 1e-5  # float32 products of unit vectors err by less; how much depends on their place
 
 _SORT_COST = 2  # of sorting one hash into a table, in comparisons of two hashes
 _GATHERED = 1 << 20  # pairs that are joined at a time
 _SLICE = 256  # rows of a block of cosines whose pairs are listed at a time
+_EXACT = 1 << 11  # pairs of vectors whose cosine is computed in double precision at a time
 _MOST_PAIRS = 1 << 22  # of hashes that are held in memory: 64 MB, sorting takes 240
 
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -31,7 +32,8 @@ def hamming_pairs(hashes: np.ndarray, distance: int) -> Pairs:
     only. A million random hashes take half a second at distance 4 and half a minute at 8.
 
     Args:
-        hashes: (N,) uint64, all different; the caller groups equal ones first.
+        hashes: (N,) uint64. Of equal ones all pairs are among the results; the caller should group what
+            is equal in other respects, too.
         distance: 0 ... 16 bits.
     """
     bands = _bands(distance + _agreeing(len(hashes), distance))
@@ -85,10 +87,11 @@ def _agreeing_pairs(values: np.ndarray) -> Pairs:
 
 
 def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs:
-    """All pairs of vectors whose cosine is at least ``cosine``, block against block.
+    """All pairs of vectors whose cosine, rounded to six digits, is at least ``cosine``, block by block.
 
     It runs on a CUDA device if there is one. The work grows with N squared: 20,000 vectors of 512
-    dimensions took 12 s on one core.
+    dimensions took 12 s on one core. Cosines near the bound are computed again in double precision, so
+    that neither the device nor the order of the vectors decides.
 
     Args:
         vectors: (N, D) float32 of unit length, or zero, which has no neighbours; may be a memmap.
@@ -108,7 +111,8 @@ def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs
     for top in range(0, len(vectors), block):
         rows = load(top)
         for left in range(top, len(vectors), block):
-            near = rows @ load(left).T >= cosine - COSINE_ERROR
+            cosines = rows @ load(left).T
+            near = cosines >= cosine - UNSURE
             near = near.triu(1) if left == top else near
             if not near.any():
                 continue
@@ -116,7 +120,23 @@ def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs
                 0, len(rows), _SLICE
             ):  # in slices: if all are near, the positions take 16 bytes a pair
                 first, second = near[start : start + _SLICE].nonzero(as_tuple=True)
-                yield first.cpu().numpy() + top + start, second.cpu().numpy() + left
+                sure = cosines[start : start + _SLICE][first, second] >= cosine + UNSURE
+                first, second, sure = (found.cpu().numpy() for found in (first, second, sure))
+                first, second = first + top + start, second + left
+                sure[~sure] = _are_near(vectors, first[~sure], second[~sure], cosine)
+                yield first[sure], second[sure]
+
+
+def _are_near(
+    vectors: np.ndarray, first: np.ndarray, second: np.ndarray, cosine: float
+) -> np.ndarray:
+    """Mask (M,) of the pairs of vectors whose cosine in double precision is at least ``cosine``."""
+    found = np.zeros(len(first), bool)
+    for start in range(0, len(first), _EXACT):
+        pairs = slice(start, start + _EXACT)
+        products = vectors[first[pairs]].astype(np.float64) * vectors[second[pairs]]
+        found[pairs] = products.sum(axis=1).round(6) >= cosine
+    return found
 
 
 def stays_by_cosine(vectors: np.ndarray, cosine: float, block: int = 4096) -> np.ndarray:
@@ -142,31 +162,47 @@ def _decide(stays: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
             stays[near_it[stays[near_it] == near_it]] = one
 
 
-def stays_by_hash(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """The same as ``stays_by_cosine`` for different hashes (N,); see ``hamming_pairs``.
+def stays_by_hash(
+    hashes: np.ndarray, distance: int, alike: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The same as ``stays_by_cosine`` for hashes (N,) of which some pairs count; see ``hamming_pairs``.
+
+    ``alike`` takes two arrays of positions (M,) and gives the mask (M,) of the pairs that count.
 
     If the pairs do not fit in memory, the first half is decided, then the second half without what is
     near a kept one of the first. Those pairs are few, because no two kept ones are near each other.
     """
     count = len(hashes)
-    stays, pairs = np.arange(count), _held(hamming_pairs(hashes, distance))
+    stays, pairs = np.arange(count), _held(_counted(hamming_pairs(hashes, distance), alike))
     if pairs is not None:
         low, high = np.minimum(*pairs), np.maximum(*pairs)
         order = np.lexsort((high, low))
         _decide(stays, low[order], high[order])
         return stays
     half = count // 2
-    stays[:half] = stays_by_hash(hashes[:half], distance)
+    stays[:half] = stays_by_hash(hashes[:half], distance, alike)
     keepers = np.flatnonzero(stays[:half] == np.arange(half))
     both = np.append(keepers, np.arange(half, count))
     for one, other in hamming_pairs(hashes[both], distance):
         low, high = both[np.minimum(one, other)], both[np.maximum(one, other)]
         across = (low < half) & (high >= half)
-        np.minimum.at(stays, high[across], low[across])
+        low, high = low[across], high[across]
+        near = alike(low, high)
+        np.minimum.at(stays, high[near], low[near])
     left = np.flatnonzero(stays == np.arange(count))
     left = left[left >= half]
-    stays[left] = left[stays_by_hash(hashes[left], distance)]
+    of_left = stays_by_hash(
+        hashes[left], distance, lambda one, other: alike(left[one], left[other])
+    )
+    stays[left] = left[of_left]
     return stays
+
+
+def _counted(pairs: Pairs, alike: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Pairs:
+    for one, other in pairs:
+        near = alike(one, other)
+        if near.any():
+            yield one[near], other[near]
 
 
 def _held(pairs: Pairs) -> tuple[np.ndarray, np.ndarray] | None:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from curate.annotate.embeddings import Embeddings
+from curate.decide import draw
 
 SHUFFLES = 4
-MAX_PARTS = 64
 MAX_PAIRS = 10_000  # whose embeddings are in memory at once
 
 
@@ -56,26 +56,25 @@ class Null:
 
 
 def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -> Null:
-    """Pair each image with captions of others, at random.
+    """Give each image, or each of ``MAX_PAIRS`` drawn ones, captions of others at random.
 
-    Pairs that may be true are left out: the same picture, or a caption that the image has itself.
+    Pairs that may be true are left out: the same picture, or a caption that the image has itself. The
+    order of the pairs and how they are cut into parts decide nothing, see ``draw``.
 
     Args:
-        annotations: all rows of the parts, with ``clip_similarity``, ``caption``,
+        annotations: all rows of the parts, with ``key``, ``clip_similarity``, ``caption``,
             ``caption_index`` and ``pixels_sha256``.
         embeddings: of the same parts.
         seed: the same annotations and seed give the same pairs.
     """
     rows = annotations.index[annotations["clip_similarity"].notna()].to_numpy()
-    rng = np.random.default_rng(seed)
-    if len(rows) > MAX_PAIRS:
-        # From a few parts only: one row from each of thousands would mean reading them all.
-        part = embeddings.part_of(rows)
-        chosen = rng.permutation(np.unique(part))[:MAX_PARTS]
-        rows = rows[np.isin(part, chosen)]
-        rows = rows[np.sort(rng.choice(len(rows), min(MAX_PAIRS, len(rows)), replace=False))]
-    if not len(rows):
+    names = annotations.loc[rows, ["key", "caption_index"]]
+    numbers = draw.pair_numbers(names["key"], names["caption_index"].to_numpy())
+    streams = range(seed * (SHUFFLES + 1), (seed + 1) * (SHUFFLES + 1))
+    chosen = draw.drawn(numbers, MAX_PAIRS, streams[0])
+    if not len(chosen):
         return Null(np.zeros(0, np.float32))
+    rows, numbers = rows[chosen], numbers[chosen]
     scored = annotations.loc[rows, ["caption", "caption_index", "pixels_sha256"]]
     images = embeddings.images(rows - scored["caption_index"].to_numpy())
     texts = embeddings.texts(rows)
@@ -83,12 +82,12 @@ def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -
     caption, captions = pd.factorize(scored["caption"])
     own = _own(annotations, pictures, captions)
     found = []
-    for _ in range(SHUFFLES):
-        order = rng.permutation(len(scored))
-        may_be_true = (group == group[order]) | np.array(
-            [pair in own for pair in zip(group.tolist(), caption[order].tolist(), strict=True)]
+    for stream in streams[1:]:
+        partner = draw.partners(numbers, stream)
+        may_be_true = (group == group[partner]) | np.array(
+            [pair in own for pair in zip(group.tolist(), caption[partner].tolist(), strict=True)]
         )
-        found.append(_dots(images, texts, order)[~may_be_true])
+        found.append(_similarities(images, texts, partner)[~may_be_true])
     return Null(np.sort(np.concatenate(found)).astype(np.float32))
 
 
@@ -100,13 +99,14 @@ def _own(annotations: pd.DataFrame, pictures: pd.Index, captions: pd.Index) -> s
     return set(zip(picture[among].tolist(), caption.tolist(), strict=True))
 
 
-def _dots(images: np.ndarray, texts: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Similarity of each image with the text at ``order``, (N,), rounded to six digits as pairs are.
+def _similarities(images: np.ndarray, texts: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """The similarity of each image with the text of its partner, (N,), rounded to six digits as pairs are.
 
     In double precision, one block at a time: a copy of all would take twice the embeddings' memory.
+    Each sum is its own, so that no block's size shows in the last digit.
     """
-    blocks = np.array_split(np.arange(len(order)), len(order) // 1024 + 1)
+    blocks = np.array_split(np.arange(len(partner)), len(partner) // 1024 + 1)
     parts = [
-        np.einsum("nd,nd->n", images[rows], texts[order[rows]], dtype=np.float64) for rows in blocks
+        (images[rows].astype(np.float64) * texts[partner[rows]]).sum(axis=1) for rows in blocks
     ]
     return np.concatenate(parts).round(6)

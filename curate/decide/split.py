@@ -7,7 +7,7 @@ import pandas as pd
 
 from curate.decide import neighbours
 from curate.decide.config import SplitConfig
-from curate.decide.duplicates import numbers
+from curate.decide.looks import numbers
 from curate.run.hashing import GOLDEN, mix
 
 SIDES = ("train", "val", "test")
@@ -62,8 +62,9 @@ def _reach(ascending: np.ndarray, share: float, floor: int) -> float:
 def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
     """Kept pictures on one side that look like, or come from the same address as, one on another.
 
-    Duplicate groups leave none within ``split.hamming_distance``; pass more bits, such as 8, to see
-    what they may have missed. Of several pictures with the same hash or url on one side only the first
+    Duplicate groups leave none within ``split.hamming_distance`` that is alike by ``evidence.GROUPS``; the
+    ledger holds no thumbnails, so plain pictures and recoloured drawings are listed here as well. Pass
+    more bits, such as 8, to see what the groups may have missed. Of several pictures with the same hash or url on one side only the first
     is listed.
 
     Args:

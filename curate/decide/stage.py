@@ -27,7 +27,7 @@ from curate.run import memory
 from curate.run.removals import REASON, Removals
 
 # Not in the ledger, or there in other words.
-_INTERNAL = ("has_caption", "pixels_sha256", "error", "version")
+_INTERNAL = ("has_caption", "pixels_sha256", "thumbnail", "error", "version")
 
 Head = Callable[[np.ndarray], np.ndarray]
 """Embeddings (N, D) float32 of unit length => scores (N,) float32."""

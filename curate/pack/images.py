@@ -18,6 +18,16 @@ ImageOf = Callable[[dict[str, Any]], bytes]
 """A sample's row => the bytes to store."""
 
 
+class ImageChanged(UserError):
+    """The bytes of the image ``key`` are not those that were measured."""
+
+    def __init__(self, key: str, how: str) -> None:
+        super().__init__(
+            f"image {key} {how}; type the same command again, which measures the images as they are now"
+        )
+        self.key = key
+
+
 def extension_of(image_format: str, formats: set[str]) -> str:
     """The image extension of a data set: as configured, or else png if every source is PNG, or jpg."""
     if image_format != "auto":
@@ -30,8 +40,8 @@ def image_source(
 ) -> ImageOf:
     """A function from a row to its bytes: the source's own, or encoded again if not ``is_plain``.
 
-    It can be called from several threads, and raises ``UserError`` if the image has changed since it
-    was measured.
+    It can be called from several threads, and raises ``ImageChanged`` if the image has changed since
+    it was measured.
 
     Args:
         load: reads an image of the source, location => bytes.
@@ -46,15 +56,10 @@ def image_source(
         try:
             data = load(location_of[row["key"]])
         except UnreadableImage as error:
-            raise UserError(
-                f"image {row['key']} cannot be read any more ({error.reason}); type the same command again, "
-                "which measures the images as they are now"
-            ) from error
+            how = f"cannot be read any more ({error.reason})"
+            raise ImageChanged(row["key"], how) from error
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            raise UserError(
-                f"image {row['key']} has changed since it was measured; type the same command again, "
-                "which measures what is new"
-            )
+            raise ImageChanged(row["key"], "has changed since it was measured")
         if EXTENSIONS.get(row["format"]) == extension and is_plain(data):
             return data
         return encode(decode(data), extension, jpeg_quality)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from curate.pack.buckets import buckets, key_hashes
 from curate.run.files import read_json, remove_parts
-from curate.run.manifest import VERSION, ShardInfo, stats_path
+from curate.run.manifest import ShardInfo, stats_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +22,26 @@ class Plan:
     keys: list[str]
 
 
-def plan(sides: Mapping[str, Sequence[str]], max_samples: int) -> list[Plan]:
-    """Distribute the keys of each split over shards of equal size (plus or minus one), in hash order.
+def plan(sides: Mapping[str, Sequence[str]], max_samples: int, prefix: str = "") -> list[Plan]:
+    """Distribute the keys of each split over shards of at most ``max_samples``, in hash order.
 
-    Hash order mixes the data, because readers shuffle only a few thousand samples at a time; and it
-    is the same for the same data.
+    A shard is a bucket of ``buckets.buckets`` and has its number, so adding keys moves only those of
+    a shard that becomes too large, about half of them. Numbers can have gaps. Names of tars begin with ``prefix``.
     """
     plans = []
     for split, keys in sorted(sides.items()):
-        shuffled = sorted(keys, key=lambda key: hashlib.blake2b(key.encode()).digest())
-        count = -(-len(shuffled) // max_samples)
-        for number in range(count):
-            begin, end = (len(shuffled) * edge // count for edge in (number, number + 1))
-            part = shuffled[begin:end]
-            plans.append(Plan(f"shards/{split}/{number:06d}.tar", split, part))
+        ordered = np.array(sorted(keys), object)  # so that the input's order never matters
+        hashes = key_hashes(ordered)
+        numbers = buckets(hashes, max_samples)
+        order = np.lexsort((hashes, numbers))
+        ordered = ordered[order].tolist()
+        found, starts = np.unique(numbers[order], return_index=True)
+        ends = [*starts[1:], len(ordered)]
+        for number, start, end in zip(found, starts, ends, strict=False):
+            plans.append(
+                Plan(f"shards/{split}/{prefix}{number:06d}.tar", split, ordered[start:end])
+            )
     return plans
-
-
-def digest(rows: Sequence[dict[str, Any]], settings: str) -> str:
-    """A hash that changes whenever the bytes of a shard with these samples would change."""
-    known = json.dumps([VERSION, settings, rows], sort_keys=True)
-    return hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
 
 
 def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None:

@@ -1,4 +1,4 @@
-"""Turn kept pairs into samples: group the captions of each image, a few images at a time."""
+"""Turn kept pairs into samples: group the captions of each image, one shard at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from curate.pack.digest import digests
+from curate.pack.plan import Plan
 from curate.readers.scrub import COLUMN
+from curate.run.manifest import VERSION
 
 _VERDICT = ("kept", "rule", "reason", "status", "duplicate_of", "clip_model", "location", COLUMN)
 
@@ -37,12 +40,35 @@ class Samples:
             for side in self._sides.unique()
         }
 
-    def rows(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """One row per key: ``captions`` and ``similarity``, the most similar first, then other columns."""
+    def digests(self, plans: Sequence[Plan], settings: str) -> list[str]:
+        """For each shard a digest that changes whenever its bytes would, see ``digest.digests``."""
+        import pyarrow as pa
+
+        pairs, ends = self._pairs_of([key for planned in plans for key in planned.keys])
+        images = np.cumsum([len(planned.keys) for planned in plans], dtype=np.int64)
+        edges = [0, *ends[images - 1].tolist()]
+        names = sorted(
+            self._pairs.columns.drop("caption_index")
+        )  # of captions only the order counts
+
+        def column(name: str) -> pa.Array:
+            values = pa.array(self._pairs[name].take(pairs), from_pandas=True)
+            return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+        return digests(((name, column(name)) for name in names), edges, f"{VERSION} {settings}")
+
+    def _pairs_of(self, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the pairs of each key in turn, and where each key's rows end among them."""
         places = self._images.get_indexer(pd.Index(keys))
         counts = self._starts[places + 1] - self._starts[places]
         ends = np.cumsum(counts)
-        pairs = np.repeat(self._starts[places] - ends + counts, counts) + np.arange(ends[-1])
+        return np.repeat(self._starts[places] - ends + counts, counts) + np.arange(
+            counts.sum()
+        ), ends
+
+    def rows(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """One row per key: ``captions`` and ``similarity``, the most similar first, then other columns."""
+        pairs, _ = self._pairs_of(keys)
         groups = self._pairs.iloc[pairs].groupby("key", sort=False)
         images = groups.first().drop(columns=["caption", "caption_index", "clip_similarity"])
         images["captions"] = groups["caption"].agg(list)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from curate.pack.config import ShardsConfig
 from curate.pack.images import extension_of, image_source, images
-from curate.pack.plan import Plan, digest, is_written, plan
+from curate.pack.plan import Plan, is_written, plan
 from curate.pack.samples import Samples
 from curate.pack.writer import write_shard
 from curate.run.manifest import ShardInfo
@@ -36,6 +36,7 @@ def write_shards(
     config: ShardsConfig,
     workers: int,
     before_change: Callable[[Plan, str], None],
+    prefix: str = "",
 ) -> Packed:
     """Write the shards of the kept rows of a ledger that are not there yet.
 
@@ -49,28 +50,28 @@ def write_shards(
         workers: threads that encode images.
         before_change: called with a shard and its digest before it is written. It has to remove the
             old manifest, which would describe shards that no longer exist.
+        prefix: of the tars' names.
 
     Raises:
-        UserError: an image has changed or cannot be read any more since it was measured.
+        ImageChanged: an image has changed or cannot be read any more since it was measured.
     """
     kept = Samples(ledger)
     extension = extension_of(config.image_format, kept.formats)
     settings = f"{extension} {config.jpeg_quality} plain"
     image_of = image_source(load, ledger, extension, config.jpeg_quality)
-    plans = plan(kept.sides(), config.max_samples)
+    plans = plan(kept.sides(), config.max_samples, prefix)
     found: list[ShardInfo] = []
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(kept), desc="shards", unit="img") as bar,
     ):
-        for planned in plans:
-            rows = kept.rows(planned.keys)
-            wanted = digest(rows, settings)
+        for planned, wanted in zip(plans, kept.digests(plans, settings), strict=True):
             info = is_written(curate_dir, planned, wanted)
             if info is not None:
                 count_done(bar, info.samples)
             else:
                 before_change(planned, wanted)
+                rows = kept.rows(planned.keys)
                 with closing(images(pool, image_of, rows, extension, 2 * workers)) as stored:
                     info = write_shard(
                         curate_dir, planned, rows, wanted, extension, stored, bar.update

@@ -28,7 +28,7 @@ def write_shard(
         curate_dir: the folder that ``planned.path`` is relative to.
         planned: the shard to write.
         rows: its samples, see ``samples.Samples.rows``; also the rows of the sidecar.
-        digest: of ``rows`` and the settings, see ``plan.digest``; later runs recognise the shard by it.
+        digest: of ``rows`` and the settings, see ``Samples.digests``; later runs recognise the shard by it.
         extension: ``jpg`` or ``png``.
         images: the bytes of each row's image, in order.
         progress: called after each sample.

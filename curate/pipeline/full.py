@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from curate import readers
 from curate.annotate.columns import unknown_columns
+from curate.annotate.reread import read_again
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.stage import Annotations, annotate
 from curate.clip.load import load_clip
@@ -22,9 +24,10 @@ from curate.decide.stage import Verdicts, judge
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
 from curate.filters.similarity import NAME as SIMILARITY
+from curate.pack.images import ImageChanged
 from curate.pack.plan import Plan, is_outdated, remove_stale
 from curate.pack.stage import Packed, write_shards
-from curate.pipeline import notes, previous_run
+from curate.pipeline import notes, own_part, previous_run
 from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
@@ -55,6 +58,8 @@ def run(config: CurateConfig, source: Source) -> None:
 
 
 def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
+    own_part.check(config)
+    _say("\n".join(f"note: {text}" for text in own_part.note(config.dataset)))
     _say(previous_run.other_data(curate_dir, config))
     question = previous_run.Question(curate_dir, config)
     _say(question.note())
@@ -137,14 +142,7 @@ def _write_results(
         begin()
 
     before = old_manifest(curate_dir)
-    packed = write_shards(
-        curate_dir,
-        verdicts.ledger,
-        source.load,
-        config.shards,
-        config.annotate.workers,
-        before_change,
-    )
+    packed = _pack(curate_dir, config, source, verdicts, before_change)
     provenance.write_config(curate_dir / "config.yaml", config)
     manifest = _manifest(config, funnel, packed)
     retire(curate_dir, unless=manifest)
@@ -158,6 +156,34 @@ def _write_results(
     write_manifest(curate_dir, manifest)
     if before is not None:
         _say(question.outcome(before, manifest))
+
+
+def _pack(
+    curate_dir: Path,
+    config: CurateConfig,
+    source: Source,
+    verdicts: Verdicts,
+    before_change: Callable[[Plan, str], None],
+) -> Packed:
+    """Write the shards; what has changed meanwhile is measured by the next run, which it says."""
+    try:
+        return write_shards(
+            curate_dir,
+            verdicts.ledger,
+            source.load,
+            config.shards,
+            config.annotate.workers,
+            before_change,
+            own_part.prefix(config.dataset),
+        )
+    except ImageChanged as error:
+        now = readers.read(config.dataset)  # as ``source`` may have been listed before the change
+        changed = next((c for c in now.candidates() if c.key == error.key), None)
+        if changed and read_again(curate_dir / "annotations", changed):
+            raise UserError(
+                f"{error}; its size and time do not show the change, so every image is read again"
+            ) from error
+        raise
 
 
 def _manifest(config: CurateConfig, funnel: dict[str, Any], packed: Packed) -> Manifest:
@@ -174,6 +200,7 @@ def _manifest(config: CurateConfig, funnel: dict[str, Any], packed: Packed) -> M
             "heads": _digest(heads),
         },
         image_format=packed.extension,
+        part=config.dataset.shard,
     )
 
 

@@ -11,6 +11,7 @@ from curate.decide.cut import is_blind, least_separation
 from curate.decide.laion import LAION_CLIP
 from curate.decide.stage import Verdicts
 from curate.measures.heif import NEEDS_PLUGIN
+from curate.pipeline import own_part
 from curate.pipeline.config import CurateConfig
 from curate.run.ledger import UNREADABLE
 
@@ -34,6 +35,7 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     images = verdicts.ledger.query("kept").drop_duplicates("key")["split"].value_counts()
     return [
         *unread_heic(verdicts),
+        *own_part.note(config.dataset),
         *blind_clip(verdicts, config.clip),
         *unsafe(config),
         *few_held_out(int(images.get("val", 0)), int(images.sum())),

@@ -25,7 +25,7 @@ from curate.decide.stage import Verdicts, judge
 from curate.measures.decode import UnreadableImage
 from curate.pack.sample import Sample, encode_sample
 from curate.pack.samples import Samples
-from curate.pipeline import notes
+from curate.pipeline import notes, own_part
 from curate.pipeline.config import CurateConfig
 from curate.pipeline.forecast import Count, Trial, lines
 from curate.readers.candidate import Candidate
@@ -61,8 +61,12 @@ def run(config: CurateConfig, source: Source) -> None:
         trial = _try(config, chosen, part)
         replace_folder(part, folder)
     print("\n".join(lines(trial, whole, folder)))
-    warnings = [*notes.unread_heic(trial.verdicts), *notes.blind_clip(trial.verdicts, config.clip)]
-    for note in [*chosen.notes, *warnings]:
+    config_notes = [*own_part.note(config.dataset), *notes.unsafe(config)]
+    seen_notes = [
+        *notes.unread_heic(trial.verdicts),
+        *notes.blind_clip(trial.verdicts, config.clip),
+    ]
+    for note in [*chosen.notes, *config_notes, *seen_notes]:
         print(f"note: {note}")
     print(f"next, type: {next_command(typed() or [])}")
 

@@ -18,7 +18,8 @@ RESERVED = frozenset(
     (
         *COLUMNS,
         "group",  # a source's own would keep unrelated pictures on one side of the split
-        *("has_caption", "version", "pixels_sha256", "error", "image_embedding", "text_embedding"),
+        *("has_caption", "version", "pixels_sha256", "thumbnail", "error"),
+        *("image_embedding", "text_embedding"),
         "pixels",  # the former name of pixels_sha256, see annotate.parts
         *("captions", "similarity"),  # of a shard's JSON
         *registry.COLUMNS,

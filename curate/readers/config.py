@@ -39,3 +39,5 @@ class DatasetConfig:
         part = re.fullmatch(r"(\d+)/(\d+)", self.shard or "0/1")
         sound = bool(part) and int(part[1]) < int(part[2])
         check(sound, "dataset.shard", self.shard, "null or i/n with 0 <= i < n, such as 0/4")
+        if self.shard and part:
+            self.shard = f"{int(part[1])}/{int(part[2])}"  # without leading zeros

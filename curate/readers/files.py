@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
@@ -84,13 +86,27 @@ def read_bytes(path: Path) -> bytes:
         raise UnreadableImage(f"{CANNOT_BE_READ} ({error.strerror})") from error
 
 
-def version_of(path: Path) -> str:
-    """Size and modification time, which change when the bytes do; "" for a missing file."""
+def version_of(path: Path | str) -> str:
+    """What tells a file from others at the same place without reading it; "" for a missing file.
+
+    Size and modification time alone do not: unpacked archives and `cp -p` set both. The time of the
+    last change (ctime) cannot be set, the inode differs between files, and the folder, links resolved,
+    tells two data sets apart on file systems that number their files alike. Where any of them changes
+    although the bytes do not, as when a data set is moved, the bytes are read once and recognised.
+    """
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 (a text will do)
     except (OSError, ValueError):
         return ""
-    return f"{status.st_size}-{status.st_mtime_ns}"
+    times = f"{status.st_mtime_ns}-{status.st_ctime_ns}"
+    return f"{status.st_size}-{times}-{status.st_ino}-{_home(os.path.dirname(path))}"
+
+
+@lru_cache(maxsize=1024)
+def _home(folder: str) -> str:
+    """Eight hex digits of a folder's resolved path."""
+    resolved = os.fsencode(os.path.realpath(folder))
+    return hashlib.blake2b(resolved, digest_size=4).hexdigest()
 
 
 def local_name(folder: Path, name: str) -> str:

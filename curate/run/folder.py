@@ -13,7 +13,7 @@ from pathlib import Path
 from curate.run.config import RunConfig
 from curate.run.next_command import COMMANDS, run_arguments
 from curate.run.overrides import key_of, typed
-from curate.run.provenance import curate_command, read_config
+from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 
 EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
@@ -116,17 +116,6 @@ def _makes(run_dir: Path, kind: Kind) -> str:
     if kind == CURATED:
         return curate_command(run_dir)
     return f"{COMMANDS['train']} {run_arguments(run_dir)}"
-
-
-def trainings_on(run_dir: Path) -> list[Path]:
-    """The ``finetune`` folders of the trainings that stand on a run's curation, its own first."""
-    own = run_dir / "finetune"
-    found = [own] if own.is_dir() else []
-    for config in sorted(run_dir.parent.glob("*/finetune/config.yaml")):
-        data = read_config(config).get("data")
-        if isinstance(data, dict) and data.get("run") == run_dir.name and config.parent != own:
-            found.append(config.parent)
-    return found
 
 
 def parser(

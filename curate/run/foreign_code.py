@@ -47,15 +47,15 @@ def refuse_pickles(folder: Path, option: str) -> None:
     """Refuse a folder whose weights would have to be read from pickles, which can run code.
 
     Raises:
-        UserError: it holds no safetensors; names what it holds instead.
+        UserError: it holds pickles and no safetensors; names them.
     """
-    if any(folder.glob("*.safetensors")):
-        return
     there = sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLES)
-    holds = f"only {', '.join(there[:3])}, which are pickles and can run code" if there else "none"
+    if not there or any(folder.glob("*.safetensors")):
+        return
     raise UserError(
-        f"{option}: {folder} must hold weights as .safetensors and holds {holds}. Save them again with "
-        "safetensors.torch.save_file on a machine that trusts them, or take a copy of the model that has them"
+        f"{option}: {folder} must hold weights as .safetensors and holds only {', '.join(there[:3])}, which are "
+        "pickles and can run code. Save them again with safetensors.torch.save_file on a machine that trusts them, "
+        "or take a copy of the model that has them"
     )
 
 

@@ -135,7 +135,7 @@ def keys(section: str) -> dict[str, Key]:
     return found
 
 
-def _walk(schema: type, prefix: str) -> Iterator[Key]:
+def _walk(schema: Any, prefix: str) -> Iterator[Key]:
     hints = get_type_hints(schema)
     for known in fields(schema):
         options = get_args(hints[known.name]) if _is_union(hints[known.name]) else ()

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.files import read_json, write_json
+from curate.run.cli import run_arguments
+from curate.run.files import read_json, sha256_of, write_json
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 
@@ -26,12 +27,17 @@ class ShardInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a finished curation holds. It is written last: if it exists, all other files do."""
+    """What a finished curation holds. It is written last: if it exists, all other files do.
+
+    ``part`` is ``dataset.shard``: one of several parts, which has copies, cut and split of its own. It
+    is None, and not in the file, where the data set is whole.
+    """
 
     shards: tuple[ShardInfo, ...]
     totals: dict[str, Any]
     fingerprint: dict[str, str]
     image_format: str
+    part: str | None = None
 
     def shards_of(self, split: str) -> list[ShardInfo]:
         """The shards of one side, in order."""
@@ -58,12 +64,35 @@ def read_manifest(curate_dir: Path) -> Manifest:
         totals=content["totals"],
         fingerprint=content["fingerprint"],
         image_format=content["image_format"],
+        part=content.get("part"),
+    )
+
+
+def intact(curate_dir: Path, shard: ShardInfo) -> Path:
+    """The path of a shard whose bytes are those that the manifest says.
+
+    Raises:
+        UserError: they are not, or there is no such file.
+    """
+    path, run_dir = curate_dir / shard.path, curate_dir.parent
+    if not path.is_file():
+        wrong = "is missing"
+    elif sha256_of(path) != shard.sha256:
+        wrong = "is damaged or was changed: its sha256 is not the manifest's"
+    else:
+        return path
+    raise UserError(
+        f"{path} {wrong}. To see what else is, type: python -m curate.verify {run_arguments(run_dir)}; "
+        f"then delete the damaged tars and type: {curate_command(run_dir)}"
     )
 
 
 def write_manifest(curate_dir: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``; call it after everything else is written."""
-    write_json(curate_dir / "manifest.json", {"version": VERSION, **asdict(manifest)})
+    content = {"version": VERSION, **asdict(manifest)}
+    if manifest.part is None:
+        del content["part"]
+    write_json(curate_dir / "manifest.json", content)
 
 
 def stats_path(tar: Path) -> Path:

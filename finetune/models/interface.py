@@ -71,8 +71,12 @@ class LatentDiffusion(Protocol):
         """A pipeline to sample from, sharing these weights; with another U-Net, if one is given."""
         ...
 
-    def encoder_fingerprint(self) -> str:
-        """Hex digest of everything that latents and conditioning depend on, the data aside."""
+    def image_fingerprint(self) -> str:
+        """Hex digest of all that ``encode_images`` depends on, the pictures aside."""
+        ...
+
+    def caption_fingerprint(self) -> str:
+        """Hex digest of all that ``encode_captions`` depends on, the captions aside."""
         ...
 
     def fingerprint(self) -> str:

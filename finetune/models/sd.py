@@ -20,6 +20,16 @@ from finetune.conditioning import Conditioning
 from finetune.models.config import ModelConfig
 from finetune.objective import NoiseSchedule
 
+# Settings that change what an encoder computes and leave no trace in its weights.
+_VAE = ("act_fn", "norm_num_groups", "scaling_factor")
+_TEXT = (
+    "hidden_act",
+    "num_attention_heads",
+    "layer_norm_eps",
+    "eos_token_id",
+    "use_attention_mask",
+)
+
 
 @dataclass
 class StableDiffusion:
@@ -79,23 +89,39 @@ class StableDiffusion:
             requires_safety_checker=False,
         )
 
-    def encoder_fingerprint(self) -> str:
-        """Hex digest of VAE, text encoder, tokenizer and resolution."""
-        if "encoders" not in self._digests:
-            settings = f"{self.resolution} {self.vae.config['scaling_factor']}"
-            digest = hashlib.sha256(settings.encode())
+    def image_fingerprint(self) -> str:
+        """Hex digest of the VAE and its settings."""
+        return self._encoders()["images"]
+
+    def caption_fingerprint(self) -> str:
+        """Hex digest of tokenizer and text encoder."""
+        return self._encoders()["captions"]
+
+    def _encoders(self) -> dict[str, str]:
+        """Digests of VAE and text encoder, and ``both``, which checkpoints of all versions have."""
+        if "both" not in self._digests:
             tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
             del tokenizer["padding"], tokenizer["truncation"]  # traces of the last call
-            digest.update(json.dumps([tokenizer, self.tokenizer.model_max_length]).encode())
-            self._digests["encoders"] = digest_weights(digest, self.vae, self.text_encoder)
-        return self._digests["encoders"]
+            tokens = json.dumps([tokenizer, self.tokenizer.model_max_length]).encode()
+            vae = [self.vae.config[name] for name in _VAE]
+            text = [getattr(self.text_encoder.config, name, None) for name in _TEXT]
+            images = hashlib.sha256(json.dumps(vae).encode())
+            captions = hashlib.sha256(tokens + json.dumps(text).encode())
+            both = hashlib.sha256(f"{self.resolution} {self.vae.config['scaling_factor']}".encode())
+            both.update(tokens)
+            hash_weights(self.vae, images, both)
+            hash_weights(self.text_encoder, captions, both)
+            found = {"images": images, "captions": captions, "both": both}
+            self._digests |= {name: digest.hexdigest() for name, digest in found.items()}
+        return self._digests
 
     def fingerprint(self) -> str:
         """Hex digest of the encoders, the U-Net and the scheduler's settings."""
         if "model" not in self._digests:
-            settings = [*self.scheduler.config.items(), self.encoder_fingerprint()]
+            settings = [*self.scheduler.config.items(), self._encoders()["both"]]
             digest = hashlib.sha256(repr(settings).encode())
-            self._digests["model"] = digest_weights(digest, self.unet)
+            hash_weights(self.unet, digest)
+            self._digests["model"] = digest.hexdigest()
         return self._digests["model"]
 
 
@@ -106,13 +132,12 @@ def predict(
     return network(noisy, timesteps, encoder_hidden_states=conditioning["hidden"]).sample
 
 
-def digest_weights(digest: Any, *modules: nn.Module) -> str:
-    """Hex of a hashlib ``digest`` after the names, shapes and values of all weights."""
-    for module in modules:
-        for name, weight in sorted(module.state_dict().items()):
+def hash_weights(module: nn.Module, *digests: Any) -> None:
+    """Give hashlib's ``digests`` the names, shapes and values of all weights."""
+    for name, weight in sorted(module.state_dict().items()):
+        for digest in digests:
             digest.update(f"{name} {tuple(weight.shape)}".encode())
             digest.update(weight.detach().cpu().contiguous().numpy())
-    return digest.hexdigest()
 
 
 def load_pipeline(config: ModelConfig) -> StableDiffusionPipeline:

@@ -76,8 +76,8 @@ def test_only_laions_own_clip_has_laions_cuts(tmp_path, say, write_scored):
 
 def test_mistakes_end_with_2_and_say_what_to_type(tmp_path, say, write_scored):
     run_dir = write_scored(tmp_path / "a")
-    assert "--cut=7.0" in say(run_dir, "--cut", 7, code=2)
-    assert "--false-keep-rate=0.0" in say(run_dir, "--false-keep-rate", 0, code=2)
+    assert "--cut=7 is" in say(run_dir, "--cut", 7, code=2)
+    assert "--false-keep-rate=0 is" in say(run_dir, "--false-keep-rate", 0, code=2)
     assert "is no curated run" in say(tmp_path / "nowhere", code=2)
     (tmp_path / "empty" / "curate").mkdir(parents=True)
     assert "type: python -m curate run.name=empty" in say(tmp_path / "empty", code=2)

@@ -65,6 +65,24 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     assert results.load(folder / "report.json").verdict.word == "inconclusive"
 
 
+def test_a_training_on_the_shards_of_another_run_is_judged_on_them(make_run, clip_dir):
+    """Where the curation is, is read from the training's configuration, not from the evaluation's."""
+    trained = make_run()
+    shared = trained.run.folder.with_name("shared")
+    (trained.run.folder / "curate").rename(trained.run.folder.with_name("moved"))
+    with pytest.raises(FileNotFoundError, match="holds no finished curation"):
+        run.evaluate_run(config(trained, clip_dir), print)
+    shared.mkdir()
+    trained.run.folder.with_name("moved").rename(shared / "curate")
+    path = trained.folder / "config.yaml"
+    path.write_text(path.read_text().replace("data:\n  run: null", "data:\n  run: shared"))
+    run.evaluate_run(config(trained, clip_dir), print)
+    found = results.load(trained.run.folder / "evaluate" / "report.json")
+    assert found.run == "judged"
+    assert found.pictures
+    assert not (shared / "evaluate").exists()
+
+
 def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
     """The first checkpoint undoes what the run learnt, and training believed it to be the best."""
     trained = make_run()

@@ -43,9 +43,8 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def pipeline_dir(tmp_path_factory) -> Path:
-    """A Stable Diffusion pipeline of a few thousand weights: 16 px pictures, 4×4 latents."""
+def save_pipeline(folder: Path) -> Path:
+    """Write a Stable Diffusion pipeline of a few thousand weights: 16 px pictures, 4×4 latents."""
     from diffusers import (
         AutoencoderKL,
         DDPMScheduler,
@@ -92,7 +91,6 @@ def pipeline_dir(tmp_path_factory) -> Path:
         sample_size=16,
         scaling_factor=1.5,
     )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=CLIPTextModel(text),
@@ -111,6 +109,11 @@ def pipeline_dir(tmp_path_factory) -> Path:
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline_dir(tmp_path_factory) -> Path:
+    return save_pipeline(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def picture(seed: int, size: int = 16) -> Image.Image:
@@ -203,7 +206,7 @@ def run_training():
         from finetune import doctor
         from finetune.run import train
 
-        manifest = read_manifest(config.run.folder / "curate")
+        manifest = read_manifest(config.curate_dir)
         doctor.examine(config, manifest)
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()

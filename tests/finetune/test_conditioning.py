@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,8 +79,8 @@ class Pooled(sd.StableDiffusion):
         shift = conditioning["pooled"][:, 0, None, None, None]
         return super().predict(network, noisy, timesteps, conditioning) + shift
 
-    def encoder_fingerprint(self):
-        return f"pooled {super().encoder_fingerprint()}"
+    def caption_fingerprint(self):
+        return f"pooled {super().caption_fingerprint()}"
 
 
 loaded: list[Pooled] = []
@@ -107,8 +108,9 @@ def test_a_models_own_entry_travels_from_the_cache_to_the_export(
     run_training(config)
     model = loaded.pop()
 
-    with safe_open(config.folder / "cache" / "train-000000.safetensors", "pt") as cached:
-        assert {"conditioning.hidden", "conditioning.pooled"} <= set(cached.keys())
+    [path] = (Path(config.run.root) / ".cache" / "conditioning").rglob("*.safetensors")
+    with safe_open(path, "pt") as cached:
+        assert {"hidden", "pooled"} <= set(cached.keys())
     batches = [c for with_gradient, c in model.seen if with_gradient]
     empty = model.encode_captions([""])
     dropped = 0

@@ -6,28 +6,31 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.cache import EncodedShard, EncodedSplit
+from finetune.cache import EncodedSplit
+from finetune.cache.rows import Rows
 from finetune.conditioning import Conditioning
 from finetune.data import Batch, Batches, SamplePlan, epoch_order, keyed_seed
 
 
 def split(size: int = 10) -> EncodedSplit:
     """Sample i has the latent i and i % 3 + 1 captions, caption c of it the hidden state 100 i + c."""
-    shards = []
-    for start in range(0, size, 4):
-        samples = range(start, min(start + 4, size))
-        captions = [100 * i + c for i in samples for c in range(i % 3 + 1)]
-        shards.append(
-            EncodedShard(
-                keys=[f"k{i}" for i in samples],
-                captions=[f"caption {i}" for i in samples],
-                latents=torch.tensor([float(i) for i in samples]).reshape(-1, 1, 1, 1),
-                conditioning=hidden(torch.tensor(captions).reshape(-1, 1, 1).half()),
-                caption_rows=torch.arange(len(captions)),
-                offsets=torch.tensor(np.cumsum([0, *(i % 3 + 1 for i in samples)])),
-            )
-        )
-    return EncodedSplit(shards, empty=hidden(torch.full((1, 1, 1), -1.0)))
+    captions = [100 * i + c for i in range(size) for c in range(i % 3 + 1)]
+    return EncodedSplit(
+        keys=[f"k{i}" for i in range(size)],
+        captions=[f"caption {i}" for i in range(size)],
+        latents=in_files("latent", torch.arange(size).float().reshape(-1, 1, 1, 1)),
+        conditioning=in_files("hidden", torch.tensor(captions).reshape(-1, 1, 1).half()),
+        offsets=np.cumsum([0, *(i % 3 + 1 for i in range(size))]),
+        empty=hidden(torch.full((1, 1, 1), -1.0)),
+    )
+
+
+def in_files(name: str, values: torch.Tensor) -> Rows:
+    """Rows of which every third is in the first file, and so on, the last one first."""
+    files = [{name: values[start::3].flip(0)} for start in range(3)]
+    rows = np.arange(len(values))
+    sizes = np.array([len(file[name]) for file in files])
+    return Rows(files, rows % 3, sizes[rows % 3] - 1 - rows // 3)
 
 
 def hidden(states: torch.Tensor) -> Conditioning:

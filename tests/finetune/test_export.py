@@ -11,12 +11,16 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
+from curate.run.schema import UserError
+from finetune import export as command
+from finetune.checkpoint import list_checkpoints
 from finetune.export import ExportMismatch, export
 from finetune.methods import prepare
 from finetune.methods.full import Full
 from finetune.methods.lora import Lora
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
+from finetune.opened_run import load_run
 
 INPUTS = {"sample": torch.ones(1, 4, 4, 4), "timestep": torch.tensor([300])}
 
@@ -115,3 +119,61 @@ def test_a_wrong_export_is_refused_and_the_old_one_stays(config, tmp_path, monke
     with pytest.raises(ExportMismatch, match="computes something else"):
         export(method, config, trained(config, method, scale=0.5), tmp_path / "export")
     assert (tmp_path / "export" / "pytorch_lora_weights.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_any_checkpoint_is_exported_by_its_step(
+    make_config, run_training, monkeypatch, capsys, method
+):
+    """Plain diffusers loads it and computes what the checkpoint's own weights compute."""
+    config = make_config(method=method, **{"optim.lr": 0.05})
+    run_training(config)
+    best = {path: path.read_bytes() for path in (config.folder / "export").rglob("*.safetensors")}
+    run = load_run(config.run.folder)
+    text = run.model().encode_captions(["red bar"])
+    outputs = []
+    for stored, step in zip(list_checkpoints(config.folder), ("step=4", "step=last"), strict=True):
+        monkeypatch.setattr("sys.argv", ["export", str(config.run.folder), step])
+        command.main()
+        target = config.folder / f"export-{stored.path.name}"
+        assert f"{target} (loaded again by diffusers" in capsys.readouterr().out
+        if method == "full":
+            unet = StableDiffusionPipeline.from_pretrained(target).unet
+        else:
+            pipe = StableDiffusionPipeline.from_pretrained(config.model.path)
+            pipe.load_lora_weights(str(target))
+            unet = pipe.unet
+        outputs.append(output(unet, text))
+        torch.testing.assert_close(outputs[-1], output(run.unet_at(stored), text))
+    assert not torch.equal(*outputs)
+    assert all(path.read_bytes() == content for path, content in best.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["step=250"], r"no checkpoint of step 250; type step= and one of: 8, best, last"),
+        (["step=9"], r"no checkpoint of step 9"),
+        ([], r"which checkpoint\?; type step= and one of: 8, best, last\. Such as step=8"),
+        (["250"], r"250 is no checkpoint; type step="),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_lists_those_that_are(
+    tmp_path, monkeypatch, arguments, says
+):
+    checkpoints = tmp_path / "mine" / "finetune" / "checkpoints"
+    (checkpoints / "step-00000008").mkdir(parents=True)
+    monkeypatch.setattr("sys.argv", ["export", str(tmp_path / "mine"), *arguments])
+    with pytest.raises(UserError, match=says):
+        command.main()
+
+
+def test_another_base_model_than_the_trained_one_is_refused(make_config, run_training):
+    config = make_config(method="lora")
+    run_training(config)
+    run, stored = load_run(config.run.folder), list_checkpoints(config.folder)[0]
+    with torch.no_grad():
+        run.model().unet.conv_in.weight.add_(1)
+    with pytest.raises(UserError, match="started from other weights of the base model"):
+        command.export_checkpoint(run, stored)
+    assert not (config.folder / "export-step-00000004").exists()

@@ -26,7 +26,6 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
     run_training(config)
     names = {path.name for path in config.folder.iterdir()}
     assert names == {
-        "cache",
         "checkpoints",
         "config.yaml",
         "export",
@@ -94,6 +93,42 @@ def test_a_run_without_held_out_pictures_says_so(make_config, run_training, caps
     out = capsys.readouterr().out
     assert "12 pictures; no held-out loss (heldout.items=0)" in out
     assert "against the base model" not in out
+
+
+def test_many_trainings_stand_on_one_curation(make_config, run_training):
+    """Each has a folder of its own without shards, and trains what a run with its own shards trains."""
+    own = make_config("own")
+    run_training(own)
+    config = make_config("own", **{"data.run": "own"})
+    config.run.name = "own_optim.lr=1e-3"
+    run_training(config)
+    assert {path.name for path in config.run.folder.iterdir()} == {"finetune"}
+    assert losses(config) == losses(own)
+    run = load_run(config.run.folder)
+    assert run.config == config
+    assert run.curate_dir == own.run.folder / "curate"
+    assert run.has("val")
+    assert run.captions("val", 4) == load_run(own.run.folder).captions("val", 4)
+
+
+def test_a_former_cache_goes_when_the_new_one_is_complete(make_config, run_training, capsys):
+    config = make_config()
+    former = config.folder / "cache"
+    former.mkdir(parents=True)
+    (former / "train-000000.safetensors").write_bytes(b"latents by shard")
+    run_training(config)
+    assert not former.exists()
+    assert f"{former} was deleted: latents are kept for all runs now" in capsys.readouterr().out
+    assert list((Path(config.run.root) / ".cache" / "latents").rglob("*.safetensors"))
+
+
+def test_another_training_on_the_same_pictures_encodes_nothing(
+    make_config, run_training, monkeypatch
+):
+    run_training(make_config("one"))
+    for function in ("_encode_pictures", "_encode_captions"):
+        monkeypatch.setattr(f"finetune.cache.encode.{function}", lambda *_: pytest.fail("encoded"))
+    run_training(make_config("other", method="lora"))
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

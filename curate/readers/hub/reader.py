@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
+from curate.readers.files import version_of
 from curate.readers.hub import HubConfig, stream_cache
 from curate.readers.hub.stored_image import bytes_of, folders_of
 from curate.readers.source import Source
@@ -55,13 +57,13 @@ def _random_access(config: HubConfig, dataset: Dataset, version: str, reader: _R
     rest: Any = dataset.remove_columns(reader.media)
 
     def candidates() -> Iterator[Candidate]:
-        for number, row in enumerate(rest):
+        for number, (row, file) in enumerate(zip(rest, _files(images, reader.image), strict=True)):
             yield Candidate(
                 key=key_of(f"{config.split}-{number:09d}"),
                 captions=reader.captions(row),
                 source=config.name,
                 location=str(number),
-                version=version,
+                version=f"{version}-{version_of(Path(file))}" if file else version,
                 columns=reader.columns(row),
             )
 
@@ -69,6 +71,17 @@ def _random_access(config: HubConfig, dataset: Dataset, version: str, reader: _R
         return bytes_of(images[int(location)][reader.image], reader.folders)
 
     return Source(candidates, load, len(dataset), reader.notes)
+
+
+def _files(images: Dataset, column: str) -> Iterator[str]:
+    """The path of each image that is in a file of its own, "" for one in its row."""
+    for table in images.with_format("arrow").iter(batch_size=1000):
+        for part in table[column].chunks:  # type: ignore[index]
+            in_row = part.field("bytes").is_valid().to_pylist()
+            paths = part.field("path").to_pylist()
+            yield from (
+                "" if inside else path or "" for inside, path in zip(in_row, paths, strict=True)
+            )
 
 
 class _RowReader:
@@ -182,7 +195,8 @@ def _refuse_unreachable(config: HubConfig) -> None:
     Raises:
         UserError: says what to type instead.
     """
-    if Path(config.path).exists() or hub.is_reachable():
+    is_name = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", config.path)
+    if not is_name or Path(config.path).exists() or hub.is_reachable():
         return
     from huggingface_hub import constants
 
@@ -199,8 +213,8 @@ def _refuse_unreachable(config: HubConfig) -> None:
         for found in cache.iterdir()
     ):
         raise UserError(
-            f"dataset.path={config.path} is no folder here, and the Hugging Face hub cannot be reached. Fetch it "
-            "elsewhere and type dataset.path=FOLDER"
+            f"dataset.path={config.path} cannot be opened: it is no folder here, and the Hugging Face hub cannot be "
+            "reached. Fetch it elsewhere and type dataset.path=FOLDER"
         )
 
 
@@ -223,12 +237,19 @@ def _open(config: HubConfig) -> tuple[Any, str]:
             dataset = load_dataset(
                 config.path, name=config.config, split=config.split, revision=config.revision
             )
-        return dataset, dataset._fingerprint  # of the files and all transformations
+        return dataset, _version(dataset)
     except (DatasetsError, OSError, ValueError) as error:
         raise UserError(
             f"dataset.path={config.path} cannot be opened with dataset.config={config.config} and "
             f"dataset.split={config.split}: {error}"
         ) from error
+
+
+def _version(dataset: Dataset) -> str:
+    """A hash that changes with the files and all transformations, or with the Arrow files that are read."""
+    read = [version_of(Path(file["filename"])) for file in dataset.cache_files]
+    known = json.dumps([dataset._fingerprint, read])
+    return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
 
 
 def _state_of(builder: Any) -> str:

@@ -15,7 +15,8 @@ that notes another address or hash than the row, or that has the row's file name
 contradicts the row, which then does not name it in any way.
 
 A guess counts only if it is unique over the whole set: the row names no second picture equally well, and
-no other row names that picture equally well or better. A row with an exact name makes no guesses.
+no other row names that picture equally well or better. Rows that say the same, as those with several
+captions of one picture do, count as one. A row with an exact name makes no guesses.
 Nothing here depends on the order of rows or pictures.
 """
 

@@ -41,20 +41,20 @@ class ColumnRoles:
         url: the column of URLs, None if there is none.
         captions: each holds a caption, or a list of captions.
         image: the column of image file names, None if there is none.
-        images, urls: all columns that may name the image's file, or hold a URL: the one above first,
-            and, unless it is configured, the others with a known name.
         rest: the ledger's name for each other column. A published similarity becomes
             ``source_similarity``; scores of different models keep different names. LAION swapped
             WIDTH and HEIGHT in its releases: of ``source_width`` and ``source_height`` only the
             smaller and the larger can be trusted. Rules use the measured size of the picture.
+        images, urls: all columns that may name the image's file, or hold a URL: the one above first,
+            and, unless it is configured, the others with a known name.
     """
 
     url: str | None
     captions: tuple[str, ...]
     image: str | None
-    images: tuple[str, ...]
-    urls: tuple[str, ...]
     rest: dict[str, str]
+    images: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
 
 
 def column_roles(names: Sequence[str], config: TableConfig) -> ColumnRoles:
@@ -83,7 +83,7 @@ def column_roles(names: Sequence[str], config: TableConfig) -> ColumnRoles:
     for name in names:
         if name not in (url, image, *captions, *_STRAY):
             rest[name] = _ledger_name(name, rest.values())
-    return ColumnRoles(url, captions, image, images, urls, rest)
+    return ColumnRoles(url, captions, image, rest, images, urls)
 
 
 def _check_named(key: str, wanted: Iterable[str | None], names: Sequence[str]) -> None:

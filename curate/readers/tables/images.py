@@ -39,7 +39,7 @@ from curate.readers.tars import BrokenTar, Members, iter_samples, read_range
 _IN_TAR = re.compile(r"(.+\.tar):(\d+):(\d+)", re.DOTALL)
 _INDEX = ".curate-index.sqlite"
 _NOTED = ("key", "url", "caption", "uid", "sha256")  # columns of img2dataset's parquet
-_INDEXED = (".parquet", ".json", *IMAGE_SUFFIXES)
+_INDEXED = (".tar", ".parquet", ".json", *IMAGE_SUFFIXES)
 
 
 class Images:
@@ -129,33 +129,35 @@ class Images:
             return read_bytes(self.root / name)
         return read_range(self.root / name, int(found[2]), int(found[3]))
 
-    def _files(self) -> Iterator[tuple[Path, list[str]]]:
-        """Each folder with its files, in a fixed order, without hidden ones."""
+    def _files(self) -> Iterator[tuple[str, list[str]]]:
+        """Each folder, ``""`` or with a ``/`` at its end, with its files, in a fixed order, without hidden ones."""
         for folder, subfolders, names in os.walk(self.root, onerror=raise_error):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            yield Path(folder), sorted(name for name in names if not name.startswith("."))
+            below = Path(folder).relative_to(self.root).as_posix()
+            visible = sorted(name for name in names if not name.startswith("."))
+            yield "" if below == "." else f"{below}/", visible
 
     def _listing(self) -> str:
         """A hash of all files below the root."""
         digest = hashlib.sha256()
         for folder, names in self._files():
             for name in names:
-                is_read = name.endswith(".tar") or Path(name).suffix.lower() in _INDEXED
-                version = version_of(folder / name) if is_read else ""
-                digest.update(os.fsencode(f"{folder}/{name}\0{version}\n"))
+                is_read = name.lower().endswith(_INDEXED)
+                version = version_of(f"{self.root}/{folder}{name}") if is_read else ""
+                digest.update(os.fsencode(f"{self.root}/{folder}{name}\0{version}\n"))
         return digest.hexdigest()
 
     def _pictures(self) -> Iterator[Noted]:
         for folder, names in self._files():
             there = set(names)
             for name in names:
-                path = folder / name
-                location = path.relative_to(self.root).as_posix()
-                if path.suffix == ".tar":
-                    yield from _in_tar(path, location)
-                elif path.suffix.lower() in IMAGE_SUFFIXES:
-                    written = path.with_suffix(".json")
-                    record = _record(written.read_bytes()) if written.name in there else {}
+                location = f"{folder}{name}"
+                if name.endswith(".tar"):
+                    yield from _in_tar(self.root / location, location)
+                elif name.lower().endswith(IMAGE_SUFFIXES):
+                    written = f"{name.rpartition('.')[0]}.json"
+                    beside = self.root / folder / written
+                    record = _record(beside.read_bytes()) if written in there else {}
                     yield _noted(location, "", record)
 
 
@@ -177,6 +179,8 @@ def _in_tar(path: Path, location: str) -> Iterator[Noted]:
 
 def _noted(location: str, member: str, record: dict[str, Any]) -> Noted:
     """A picture with what img2dataset's ``record`` notes of it."""
+    if not record:
+        return Picture(location, member), {}
     noted = {name: text for name in _NOTED if (text := text_of(record.get(name)))}
     if "caption" in noted:
         noted["caption"] = clean_caption(noted["caption"])

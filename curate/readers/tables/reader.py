@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from curate.readers.candidate import Candidate
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import is_file, unread_archives, version_of
 from curate.readers.matching.claims import Row
-from curate.readers.matching.matches import Match, is_inside, local_path, named_file
+from curate.readers.matching.matches import Match, local_path, named_file
 from curate.readers.source import Source
 from curate.readers.tables import TableConfig, neighbours
 from curate.readers.tables import files as table_files
@@ -39,7 +39,6 @@ from curate.readers.tables.keys import RowKeys
 from curate.run.schema import UserError
 
 _FIRST_ROWS = 1000  # read ahead to learn the columns of JSON lines and to check their order
-_MAX_PATH = 4096  # characters; longer text in a column of names is a picture itself
 _NO_IMAGE = "rows whose image is not in dataset.images_dir"
 
 
@@ -113,7 +112,7 @@ def read(config: TableConfig) -> Source:
     if not _names_all_files(config, tables, images.root):
         beside = neighbours.tables_beside(config, tables)
         images.prepare(
-            _digest(config, [*tables, *beside]),
+            _digest(config, tables, beside),
             lambda with_captions: _rows(config, tables, images.root, with_captions=with_captions),
             lambda: neighbours.rows_beside(beside, lambda t: _rows(config, [t], images.root)),
         )
@@ -150,11 +149,14 @@ def _total(config: TableConfig, tables: list[TableFile]) -> int | None:
     return None if config.leave_out else rows
 
 
-def _digest(config: TableConfig, tables: list[TableFile]) -> str:
+def _digest(config: TableConfig, tables: list[TableFile], beside: list[TableFile]) -> str:
     """A text that changes when what the rows say of their pictures may have changed."""
     how = [config.columns, config.quotes, config.url_encoded]
     roles = [config.url_column, config.image_column, config.caption_columns]
-    files = [(str(table.path), table.file_type, version_of(table.path)) for table in tables]
+    files = [
+        [(str(table.path), table.file_type, version_of(table.path)) for table in group]
+        for group in (tables, beside)
+    ]
     return json.dumps([how, roles, files])
 
 
@@ -226,8 +228,7 @@ def _candidates(
             continue
         record, roles, url = entry.record, entry.roles, entry.url
         captions = captions_of(record, roles.captions)
-        paths = entry.paths(images.root)
-        found = match(number, paths)
+        found = match(number, entry.paths(images.root))
         version = images.version(found.location)
         for note in (found.note, "" if version else _NO_IMAGE):
             if note:
@@ -244,12 +245,7 @@ def _candidates(
             ),
             captions=captions,
             source=config.name,
-            location=found.location or _outside(paths),
+            location=found.location,
             version=version,
             columns=named | columns_of(record, roles.rest),
         )
-
-
-def _outside(paths: Iterable[str]) -> str:
-    """The first path that leads out of the folder, so that the reason for no picture says so."""
-    return next((path for path in paths if not is_inside(path) and len(path) <= _MAX_PATH), "")

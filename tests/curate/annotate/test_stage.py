@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,7 @@ from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers.candidate import Candidate
 from curate.readers.folder import FolderConfig
 from curate.readers.source import Source
+from curate.run.files import sha256_of
 from curate.run.schema import UserError
 
 
@@ -147,6 +149,51 @@ def test_another_order_and_other_names_measure_nothing(run, make_pictures, tmp_p
     assert counted() == NOTHING
     for row in after:
         assert row["clip_similarity"] == before[row["sha256"]]["clip_similarity"]
+
+
+def bitmaps(folder, count, blue):
+    """Pictures of one size in bytes, from one moment."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        path = folder / f"{number}.bmp"
+        Image.new("RGB", (20, 20), (9 * number, 0, blue)).save(path)
+        (folder / f"{number}.txt").write_text("a plain square")
+        os.utime(path, ns=(0, 0))
+    return folder
+
+
+def sha256_below(root):
+    return {path.stem: sha256_of(path) for path in root.glob("*.bmp")}
+
+
+def test_another_folder_with_equal_names_sizes_and_times_is_measured(run, tmp_path, counted):
+    one, two = bitmaps(tmp_path / "one", 3, 0), bitmaps(tmp_path / "two", 3, 200)
+    run(one)
+    counted()
+    assert {row["key"]: row["sha256"] for row in run(two)} == sha256_below(two)
+    assert counted()["images"] == 3
+
+
+def test_a_picture_that_was_replaced_by_one_of_equal_size_and_time_is_measured(
+    run, tmp_path, counted
+):
+    root, other = bitmaps(tmp_path / "one", 3, 0), bitmaps(tmp_path / "two", 3, 200)
+    run(root)
+    counted()
+    (root / "0.bmp").write_bytes((other / "0.bmp").read_bytes())  # written in place
+    os.utime(root / "0.bmp", ns=(0, 0))
+    (other / "2.bmp").rename(root / "2.bmp")
+    assert {row["key"]: row["sha256"] for row in run(root)} == sha256_below(root)
+    assert counted()["images"] == 2
+
+
+def test_a_data_set_that_was_moved_is_read_and_not_measured(run, make_pictures, tmp_path, counted):
+    before = run(make_pictures(tmp_path / "here", 7))
+    counted()
+    moved = (tmp_path / "here").rename(tmp_path / "there")
+    unchanged = [row | {"version": ""} for row in run(moved)]
+    assert counted() == NOTHING
+    assert unchanged == [row | {"version": ""} for row in before]
 
 
 @pytest.mark.parametrize("batch", [1, 64])

@@ -2,13 +2,14 @@
 
 import hashlib
 import io
+import time
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from curate.annotate.embeddings import Embeddings
 from curate.decide import duplicates
@@ -17,10 +18,12 @@ from curate.decide.split import assign
 from curate.filters.duplicates import DuplicatesConfig
 from curate.measures.decode import UnreadableImage, decode
 from curate.measures.phash import phashes, pixels_sha256
+from curate.measures.thumbnail import BYTES, thumbnail
 from curate.run.schema import UserError
 
 NEAR = DuplicatesConfig(hamming_distance=4)
 EXACT = DuplicatesConfig()
+RAMP = np.arange(BYTES, dtype=np.uint8).tobytes()  # of pictures that differ in their hashes alone
 WIDE, NARROW = SplitConfig(), SplitConfig(hamming_distance=None)
 
 
@@ -29,7 +32,7 @@ def row(key, pixels, phash=None, similarity=0.3, width=64, **more):
     digits = f"{pixels:016x}"
     far = f"{pixels * 0x9E3779B97F4A7C15 % 2**64:016x}"
     known = {"key": key, "pixels_sha256": digits + "0" * 48, "phash": phash or far}
-    known["phash_mirrored"] = known["phash"]
+    known |= {"phash_mirrored": known["phash"], "thumbnail": RAMP}
     return known | {"clip_similarity": similarity, "width": width, "height": 64} | more
 
 
@@ -56,7 +59,7 @@ def test_the_least_name_of_a_chain_and_all_its_captions():
 
 
 def test_what_was_not_decoded_is_alone():
-    bare = {"pixels_sha256": "", "phash": "", "phash_mirrored": ""}
+    bare = {"pixels_sha256": "", "phash": "", "phash_mirrored": "", "thumbnail": b""}
     rows = table(row("a", 1) | bare, row("b", 2), row("c", 1) | bare, row("d", 2) | {"key": "d"})
     assert duplicates.groups(rows, WIDE, NEAR).tolist() == ["", "0" * 15 + "2"] * 2
     assert duplicates.groups(rows.iloc[:1], WIDE, NEAR).tolist() == [""]
@@ -192,6 +195,7 @@ def measured(images):
         *(
             {"key": key, "pixels_sha256": pixels_sha256(image)}
             | dict(zip(("phash", "phash_mirrored"), phashes(image), strict=True))
+            | {"thumbnail": thumbnail(image)}
             | {"clip_similarity": 0.3, "width": image.width, "height": image.height}
             for key, image in images
         )
@@ -226,6 +230,94 @@ def test_mirrored_copies_are_on_the_same_side_and_stay():
     assert (groups.groupby(picture).nunique() == 1).all()
     assert picture.groupby(groups).nunique().max() == 1
     assert (duplicates.copies(pairs, NEAR) == "").all()
+
+
+def test_plain_pictures_of_other_colours_are_no_copies():
+    colours = ("red", "blue", "green", "black", "white", "orange", "#030303")
+    squares = [(colour, Image.new("RGB", (96, 96), colour)) for colour in colours]
+    small = [(f"small {colour}", image.resize((50, 40))) for colour, image in squares]
+    hashes = np.array([int(phashes(image)[0], 16) for _, image in squares], np.uint64)
+    assert np.bitwise_count(hashes[:, None] ^ hashes[None]).max() <= 4
+    pairs = measured(squares + small)
+    for found in (duplicates.copies(pairs, NEAR), duplicates.groups(pairs, WIDE, EXACT)):
+        names = dict(zip(pairs["key"], found, strict=True))
+        assert len(set(names.values())) == len(colours) + (found[0] == "")
+    assert duplicates.copies(pairs, NEAR)[len(squares) :].tolist() == list(colours)
+
+
+def flag(*stripes):
+    image = Image.new("RGB", (90, 60))
+    for number, colour in enumerate(stripes):
+        image.paste(colour, (30 * number, 0, 30 * number + 30, 60))
+    return image
+
+
+def heart(colour):
+    image = Image.new("RGB", (64, 64), "white")
+    outline = [(32, 58), (6, 30), (8, 14), (22, 8), (32, 18), (42, 8), (56, 14), (58, 30)]
+    ImageDraw.Draw(image).polygon(outline, fill=colour, outline="black")
+    return image
+
+
+def page(seed):
+    """An almost blank page, with one line of words."""
+    rng, image = np.random.default_rng(seed), Image.new("RGB", (400, 500), "white")
+    start = 40
+    while start < 330:
+        end = start + int(rng.integers(8, 60))
+        ImageDraw.Draw(image).rectangle((start, 60, end, 66), fill="grey")
+        start = end + 8
+    return image
+
+
+RECOLOURED = {
+    "flags": [flag("blue", "white", "red"), flag("green", "white", "orange")],
+    "hearts": [heart("red"), heart("purple"), heart("gold")],
+    "pages": [page(seed) for seed in range(12)],
+}
+
+
+@pytest.mark.parametrize("kind", RECOLOURED)
+def test_near_copies_need_more_evidence_than_the_hash(kind):
+    own = [(f"{n:02d}-own", image) for n, image in enumerate(RECOLOURED[kind])]
+    both = own + [(f"{n:02d}-jpeg", saved(image, 75)) for n, image in enumerate(RECOLOURED[kind])]
+    pairs = measured(both)
+    picture = pairs["key"].str[:2]
+    hashes = np.array([int(phash, 16) for phash in pairs["phash"]], np.uint64)
+    near = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= 4
+    assert (near & (picture.to_numpy()[:, None] != picture.to_numpy())).any()
+    found = duplicates.copies(pairs, NEAR)
+    assert (found[found != ""].str[:2] == picture[found != ""]).all()
+    groups = duplicates.groups(pairs, WIDE, EXACT)
+    assert picture.groupby(groups).nunique().max() == 1
+    if kind != "pages":  # so plain that only equal thumbnails make copies of them
+        assert (found != "").sum() == len(own)
+        assert (groups.groupby(picture).nunique() == 1).all()
+
+
+def test_a_group_reaches_further_than_a_copy():
+    """What is cut at the edges may stay beside the whole, but not on another side."""
+    image = drawing(3)
+    width, height = image.size
+    cut = image.crop((width // 50, height // 50, width - width // 50, height - height // 50))
+    pairs = measured([("whole", image), ("cut", cut)])
+    bits = int(pairs["phash"][0], 16) ^ int(pairs["phash"][1], 16)
+    wide = SplitConfig(hamming_distance=bits.bit_count())
+    assert duplicates.copies(pairs, DuplicatesConfig(hamming_distance=16)).tolist() == ["", ""]
+    assert duplicates.groups(pairs, wide, EXACT).nunique() == 1
+
+
+def test_many_plain_pictures_are_not_compared_with_each_other():
+    """Of 60,000 with one hash, two thirds of them equal, all pairs would take minutes."""
+    rng = np.random.default_rng(0)
+    shades = rng.integers(120, 124, (20_000, BYTES), dtype=np.uint8)
+    rows = [row(f"k{n:05d}", n, bits(0)) | {"thumbnail": t.tobytes()} for n, t in enumerate(shades)]
+    pairs = table(*rows)
+    pairs = pd.concat([pairs] + [pairs.assign(key=pairs["key"] + x) for x in "ab"])
+    start = time.process_time()
+    found = duplicates.copies(pairs.reset_index(drop=True), NEAR)
+    assert time.process_time() - start < 10
+    assert (found == "").sum() == 20_000
 
 
 def readable(folder):

@@ -81,10 +81,14 @@ def greedily(alike):
 def test_which_hashes_stay_however_few_pairs_are_held(distance, most, monkeypatch):
     monkeypatch.setattr(near, "_MOST_PAIRS", most)
     rng = np.random.default_rng(0)
-    hashes = np.unique(np.append(clustered(300), rng.integers(0, 2**9, 150, dtype=np.uint64)))
+    hashes = np.append(clustered(300), rng.integers(0, 2**9, 150, dtype=np.uint64))  # some equal
     hashes = rng.permutation(hashes)
-    expected = greedily(np.bitwise_count(hashes[:, None] ^ hashes[None]) <= distance)
-    assert near.stays_by_hash(hashes, distance).tolist() == expected
+    colours = rng.integers(0, 8, len(hashes))
+    counts = np.abs(colours[:, None] - colours[None]) < 6
+    alike = (np.bitwise_count(hashes[:, None] ^ hashes[None]) <= distance) & counts
+    expected = greedily(alike)
+    found = near.stays_by_hash(hashes, distance, lambda one, other: counts[one, other])
+    assert found.tolist() == expected
     assert 10 < sum(one != n for n, one in enumerate(expected)) < len(hashes) - 10
 
 
@@ -131,3 +135,24 @@ def test_a_long_chain_is_one_component():
     chain = np.random.default_rng(0).permutation(100_000)
     assert (components(100_000, [(chain[:-1], chain[1:])]) == 0).all()
     assert (components(3, []) == [0, 1, 2]).all()
+
+
+def test_neither_order_nor_blocks_decide_which_vectors_are_near():
+    """Of pairs whose cosines differ from the bound by less than single precision can tell."""
+    rng = np.random.default_rng(0)
+    ones = rng.normal(size=(200, 512))
+    ones /= np.linalg.norm(ones, axis=1, keepdims=True)
+    across = rng.normal(size=ones.shape)
+    across -= (across * ones).sum(axis=1, keepdims=True) * ones
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    cosines = 0.96 + rng.uniform(-3e-6, 3e-6, size=(200, 1))
+    others = cosines * ones + np.sqrt(1 - cosines**2) * across
+    vectors = np.concatenate([ones, others]).astype(np.float32)
+    exact = np.round(vectors.astype(np.float64) @ vectors.T.astype(np.float64), 6)
+    expected = sorted(zip(*np.nonzero(np.triu(exact >= 0.96, 1)), strict=True))
+    assert 50 < len(expected) < 150
+    for block in (7, 64, 4096):
+        order = rng.permutation(len(vectors))
+        first, second = joined(cosine_pairs(vectors[order], 0.96, block))
+        one, other = order[first], order[second]
+        assert listed([(one, other)]) == expected

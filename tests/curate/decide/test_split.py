@@ -1,5 +1,7 @@
 """The split moves nobody, cuts no group, and meets its shares and floors."""
 
+import random
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,44 @@ PLAIN = SplitConfig(val=0.05, test=0.05, minimum=0)
 
 def groups(count, copies=1):
     return pd.Series([f"{number // copies:016x}" for number in range(count)])
+
+
+def oracle(groups, config):
+    """The side of each image by plain loops over groups in the order of their place."""
+    size = {group: groups.count(group) for group in groups}
+    place = {group: place_of(int(group, 16), config.seed) for group in size}
+    count = len(groups)
+    floor = min(config.minimum, count // 10)
+    most = max(floor, min(config.val or 1, config.test or 1) * count, 1)
+    movable = [group for group in size if size[group] <= min(most, 32)]
+    floor = min(floor, sum(size[group] for group in movable) // 2)
+    side = dict.fromkeys(size, "train")
+    for name, share in (("val", config.val), ("test", config.test)):
+        distance = {g: place[g] if name == "val" else 1 - place[g] for g in movable}
+        held_out = 0
+        for group in sorted(movable, key=distance.__getitem__):
+            if share and (distance[group] <= share or held_out < floor):
+                side[group] = name  # where both ends meet, test takes it
+                held_out += size[group]
+    return [side[group] for group in groups]
+
+
+def place_of(group, seed):
+    state = (group + (seed + 1) * 0x9E3779B97F4A7C15) % 2**64
+    state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
+    return (state ^ state >> 31) / 2**64
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_as_the_oracle(seed):
+    draw = random.Random(seed)
+    count = draw.choice([0, 1, 2, 9, 40, 300, 900])
+    kinds = draw.choice([1, 5, count // 2 + 1, 10 * count + 1])
+    groups = [f"{draw.randrange(kinds) * 0x9E3779B97F4A7C15 % 2**64:016x}" for _ in range(count)]
+    shares = [draw.choice([0, 0.02, 0.05, 0.2, 0.45]) for _ in range(2)]
+    config = SplitConfig(*shares, minimum=draw.choice([0, 4, 32, 128]), seed=draw.randrange(5))
+    assert assign(pd.Series(groups, dtype="str"), config).tolist() == oracle(groups, config)
 
 
 def test_shares():

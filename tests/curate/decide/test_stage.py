@@ -54,6 +54,7 @@ def annotations():
             "pixels_sha256": [f"{i:016x}" for i in range(PAIRS)],
             "phash": [f"{rng.integers(2**63):016x}" for _ in range(PAIRS)],
             "phash_mirrored": [f"{rng.integers(2**63):016x}" for _ in range(PAIRS)],
+            "thumbnail": [bytes(range(96))] * PAIRS,
             "error": "",
             "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
             "clip_model": "planted 0",

@@ -91,6 +91,22 @@ def test_rows_in_any_order_with_stored_bytes(stored):
     assert list(again.candidates()) == candidates  # versions too
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of datasets
+def test_a_picture_in_its_own_file_has_a_version_of_its_own(tmp_path):
+    root = tmp_path / "d"
+    root.mkdir()
+    for i in range(3):
+        (root / f"{i}.png").write_bytes(picture(i))
+    rows = [json.dumps({"file_name": f"{i}.png", "text": f"a cat {i}"}) for i in range(3)]
+    (root / "metadata.jsonl").write_text("\n".join(rows))
+    before = list(hub(root).candidates())
+    times = (root / "1.png").stat()
+    (root / "1.png").write_bytes(picture(4))
+    os.utime(root / "1.png", ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = list(hub(root).candidates())
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+
+
 def test_labels_and_nested_fields_as_captions(tmp_path):
     table().save_to_disk(tmp_path / "d")
     named = hub(tmp_path / "d", image_column="photo", caption_column="label")

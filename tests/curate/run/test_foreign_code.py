@@ -34,8 +34,7 @@ def test_what_runs_nothing_passes(tmp_path):
 
 
 def test_pickles_are_refused_where_they_would_be_needed(tmp_path):
-    with pytest.raises(UserError, match="holds none"):
-        refuse_pickles(tmp_path, "model.path=x")
+    refuse_pickles(tmp_path, "model.path=x")
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(UserError, match=r"pytorch_model.bin.*save_file"):
         refuse_pickles(tmp_path, "model.path=x")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
-import finetune.cache
+import finetune.cache.encode
 from curate.report.page import Section
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
@@ -66,7 +66,7 @@ def test_the_held_out_shards_are_read_once(make_run, clip_dir, monkeypatch):
         read.append(path)
         return real(path)
 
-    for module in (evaluation, finetune.cache):
+    for module in (evaluation, finetune.cache.encode):
         monkeypatch.setattr(module, "read_shard", counted)
     run.evaluate_run(asked, lambda _: None)
     folder = asked.run.folder / "curate"

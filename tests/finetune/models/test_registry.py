@@ -82,13 +82,14 @@ def test_other_parts_are_refused_by_name_before_anything_is_loaded(
         load_model(config.model)
 
 
-def test_a_hub_repository_is_checked_by_its_index_alone(monkeypatch, named):
+def test_a_hub_repository_is_checked_by_its_index_alone(monkeypatch, tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     config = ModelConfig(path="owner/name", resolution=16, revision="main")
     asked = []
 
     def download(location, name, revision):
         asked.append((location, name, revision))
-        return str(Path(named("FluxPipeline").path) / name)
+        return str(tmp_path / name)
 
     monkeypatch.setattr("curate.run.hub.is_reachable", lambda: True)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
@@ -120,13 +121,13 @@ def test_weights_are_hashed_once_however_often_they_are_asked_for(
     config = make_config(method="lora")
     run_training(config)
     hashed = []
-    real = sd.digest_weights
+    real = sd.hash_weights
 
-    def counted(digest, *modules):
-        hashed.extend(type(module).__name__ for module in modules)
-        return real(digest, *modules)
+    def counted(module, *digests):
+        hashed.append(type(module).__name__)
+        real(module, *digests)
 
-    monkeypatch.setattr(sd, "digest_weights", counted)
+    monkeypatch.setattr(sd, "hash_weights", counted)
     run = load_run(config.run.folder)
     model = run.model()
     prints = {model.fingerprint() for _ in range(3)}
@@ -134,6 +135,10 @@ def test_weights_are_hashed_once_however_often_they_are_asked_for(
         run.items(split, 4)
     assert sorted(hashed) == ["AutoencoderKL", "CLIPTextModel", "UNet2DConditionModel"]
     assert prints == {run.checkpoints()[-1].state()["identity"]["weights"]}
+
+
+def fingerprints(model):
+    return model.fingerprint(), model.image_fingerprint(), model.caption_fingerprint()
 
 
 def test_the_fingerprint_stays_that_of_the_base_model(pipeline_dir, tmp_path, random_curation):
@@ -145,13 +150,13 @@ def test_the_fingerprint_stays_that_of_the_base_model(pipeline_dir, tmp_path, ra
     shards = read_manifest(tmp_path / "curate").shards_of("train")
     config = ModelConfig(path=str(pipeline_dir), resolution=16)
     model = load_model(config)
-    before = model.fingerprint(), model.encoder_fingerprint()
+    before = fingerprints(model)
     prepare(model.unet, Lora(rank=2), seed=0)
     encode_shards(model, tmp_path / "curate", shards, tmp_path / "cache", progress=False)
     load_split(model, shards, tmp_path / "cache")
-    assert (model.fingerprint(), model.encoder_fingerprint()) == before
+    assert fingerprints(model) == before
     fresh = load_model(config)
-    assert (fresh.fingerprint(), fresh.encoder_fingerprint()) == before
+    assert fingerprints(fresh) == before
 
 
 def test_a_part_from_another_library_is_not_imported(named, tmp_path, monkeypatch):

@@ -45,8 +45,11 @@ def test_deciding(capsys, monkeypatch):
 
 def test_sharding(capsys, monkeypatch):
     monkeypatch.setattr(sharding, "PICTURES", 5)
+    monkeypatch.setattr(sharding, "PAIRS", 50)
     sharding.run()
-    assert re.search(r"A ours +[\d.]+ +1\.00", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"A ours +[\d.]+ +1\.00", printed)
+    assert re.search(r"A by column +[\d.]+ +1\.00", printed)
 
 
 def test_scoring(capsys, monkeypatch):

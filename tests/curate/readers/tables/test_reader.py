@@ -109,7 +109,8 @@ def test_all_types_read_the_same(tmp_path, images, name):
     assert found(source) == ["red", "blue"]
     assert first.version != second.version
     assert source.total == (2 if name.endswith("parquet") else None)
-    assert source.notes == []
+    (note,) = source.notes
+    assert note.startswith("pictures matched by the last part of their address: 2, such as t.")
     assert listed(source) == [first, second]
 
 
@@ -147,6 +148,7 @@ def test_a_folder_and_a_glob_skip_what_downloads_leave(tmp_path, images):
     assert [note.split(",")[0] for note in source.notes] == [
         "files skipped because of their names: 4",
         "files of other types: 1",
+        "pictures matched by the last part of their address: 2",
     ]
     assert found(read(f"{folder}/**/part-1.*", images)) == ["blue"]
 
@@ -263,7 +265,7 @@ def test_lines_nested_too_deep_are_counted(tmp_path, images):
     path.write_text("\n".join(['{"url": "http://x/red.png", "text": "t"}', *deep, "["]))
     source = read(path, images)
     assert found(source) == ["red"]
-    assert source.notes == ["lines that are not a JSON object: 3, such as t.jsonl:2"]
+    assert "lines that are not a JSON object: 3, such as t.jsonl:2" in source.notes
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
@@ -417,6 +419,8 @@ def test_the_parquet_beside_a_shard_says_nothing_of_samples_that_share_a_key(tmp
     table = write_rows(
         tmp_path / "t.csv", [("c", "u8", "x"), ("d", "u9", "x")], ("key", "url", "caption")
     )
+    assert found(read(table, shards)) == [MISSING_FILE] * 2  # d was fetched from another address
+    table = write_rows(tmp_path / "t.csv", [("c", "x"), ("d", "x")], ("key", "caption"))
     assert found(read(table, shards)) == [MISSING_FILE, "blue"]
 
 
@@ -477,7 +481,17 @@ def test_files_are_found_by_identifier_or_by_the_end_of_the_url(tmp_path, images
     rows = [("http://x/1", "red"), ("http://x/blue.png", ""), ("http://x/a%20b.png?w=1", "")]
     rows += [("http://x/red.png", "none"), ("http://[x", "")]
     path = write_rows(tmp_path / "t.csv", [(*row, "t") for row in rows], ("url", "uid", "text"))
-    assert found(read(path, images)) == ["red", MISSING_FILE, "green", "red", MISSING_FILE]
+    source = read(path, images)
+    # red.png is the file of the row whose identifier it is, and not of the one whose address ends in it.
+    assert found(source) == ["red", MISSING_FILE, "green", MISSING_FILE, MISSING_FILE]
+    assert source.notes == [
+        "pictures matched by an identifier as file name: 1, such as t.csv:2",
+        "rows left without a picture, since several files have their name: 1, such as t.csv:3",
+        "rows whose image is not in dataset.images_dir: 3, such as t.csv:3",
+        "pictures matched by the last part of their address: 1, such as t.csv:4",
+        "rows left without a picture, since another row names the same file as well or better: 1, "
+        "such as t.csv:5",
+    ]
 
 
 def test_an_end_that_several_urls_share_finds_nothing(tmp_path, images):
@@ -495,10 +509,14 @@ def test_a_file_that_the_row_names_is_taken_at_its_word(tmp_path, images):
     path = tmp_path / "t.jsonl"
     path.write_text("\n".join(f'{{"file_name": "{name}", "text": "t"}}' for name in names))
     source = read(path, images)
-    missing = [MISSING_FILE, *["file name leads out of the folder"] * 3, MISSING_FILE]
-    assert found(source) == ["red", "blue", "green", *missing]
-    assert not list(images.glob(".*"))
-    assert listed(source)[4].version == ""
+    assert found(source) == ["red", "blue", "green", *[MISSING_FILE] * 5]
+    assert listed(source)[4].location == listed(source)[4].version == ""
+    with pytest.raises(UnreadableImage, match="leads out of the folder"):
+        source.load("../red.png")
+    path.write_text("\n".join(f'{{"file_name": "{name}", "text": "t"}}' for name in names[:3]))
+    (images / ".curate-index.sqlite").unlink()
+    assert found(read(path, images)) == ["red", "blue", "green"]
+    assert not list(images.glob(".*"))  # nothing to match
 
 
 def test_a_file_may_be_named_as_on_windows(tmp_path, images):
@@ -506,6 +524,150 @@ def test_a_file_may_be_named_as_on_windows(tmp_path, images):
     (images / "red.png").rename(images / "sub/red.png")
     path = write_rows(tmp_path / "t.csv", [("sub\\red.png", "a")], ("file_name", "text"))
     assert found(read(path, images)) == ["red"]
+
+
+def folder_of(parent, **colours):
+    """A folder of pictures by their names; ``__`` stands for a folder's end."""
+    for name, colour in colours.items():
+        path = parent / f"{name.replace('__', '/')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(colour))
+    return parent
+
+
+def test_a_key_belongs_to_the_address_that_was_noted(tmp_path):
+    write_shard(tmp_path / "sets/A/00000.tar", [("000000000", "red", "http://a/0", "a0")])
+    write_shard(tmp_path / "sets/B/00000.tar", [("000000001", "blue", "http://b/1", "b1")])
+    rows = [("000000000", "http://a/0", "a0"), ("000000001", "http://a/1", "a1")]
+    table = write_rows(tmp_path / "t.csv", rows, ("key", "url", "caption"))
+    assert found(read(table, tmp_path / "sets")) == ["red", MISSING_FILE]
+
+
+def test_an_identifier_with_a_dot_is_the_whole_name(tmp_path, images):
+    for name, colour in (("12.5", "red"), ("7", "green"), ("15.7", "blue")):
+        (images / f"{name}.png").write_bytes(picture(colour))
+    rows = [(name, "t") for name in ("12", "12.5", "7", "15.7")]
+    table = write_rows(tmp_path / "t.jsonl", rows, ("id", "caption"))
+    assert found(read(table, images)) == [MISSING_FILE, "red", "green", "blue"]
+
+
+def test_numbers_of_two_files_of_a_table_are_not_each_other_s(tmp_path, images):
+    (images / "1.png").write_bytes(picture("red"))
+    (tmp_path / "tables").mkdir()
+    for name in ("cats", "dogs"):
+        write_rows(tmp_path / f"tables/{name}.jsonl", [("1", name)], ("id", "caption"))
+    assert found(read(tmp_path / "tables", images)) == [MISSING_FILE] * 2
+    assert found(read(tmp_path / "tables/cats.jsonl", images)) == ["red"]
+
+
+@pytest.mark.parametrize("has_tar", [False, True])
+def test_a_file_in_a_named_folder_is_not_one_in_another(tmp_path, has_tar):
+    folder = folder_of(tmp_path / "images", cats__1="red", dogs__2="blue")
+    if has_tar:
+        write_shard(folder / "rest.tar", [("9", "green", "", "nine")])
+    rows = [("dogs/1.png", "a"), ("/old/dogs/2.png", "b"), ("9.png", "c")]
+    source = read(write_rows(tmp_path / "t.csv", rows, ("file_name", "text")), folder)
+    assert found(source) == [MISSING_FILE, "blue", "green" if has_tar else MISSING_FILE]
+
+
+def test_each_row_is_matched_in_every_way_that_its_own_values_allow(tmp_path):
+    folder = folder_of(tmp_path / "images", p1="red", p2="green", p3="blue", x__p4="red")
+    rows = [
+        {"path": "/mnt/old/p1.png", "url": "http://x/p1.png", "id": "a", "text": "t"},
+        {"path": None, "url": "http://x/p2.png", "id": "b", "text": "t"},
+        {"path": "DSC_03.png", "url": "http://x/7", "id": "p3", "text": "t"},
+        {"path": "http://x/p4.png", "url": None, "id": None, "text": "t"},
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = read(tmp_path / "t.jsonl", folder)
+    assert found(source) == ["red", "green", "blue", "red"]
+    assert source.notes == [
+        "pictures matched by the end of their path: 1, such as t.jsonl:1",
+        "pictures matched by the last part of their address: 2, such as t.jsonl:2",
+        "pictures matched by an identifier as file name: 1, such as t.jsonl:3",
+    ]
+
+
+def test_the_photographer_s_name_does_not_hide_the_noted_address(tmp_path):
+    folder = tmp_path / "images/00000"
+    folder.mkdir(parents=True)
+    for number, colour in enumerate(("red", "blue")):
+        (folder / f"{number:09}.png").write_bytes(picture(colour))
+        (folder / f"{number:09}.json").write_text(f'{{"url": "http://x/{number}.png"}}')
+    rows = [("http://x/1.png", "t", "DSC_1.PNG"), ("http://x/0.png", "t", "DSC_0.PNG")]
+    table = write_rows(tmp_path / "t.csv", rows, ("address", "caption", "filename"))
+    assert found(read(table, tmp_path / "images", url_column="address")) == ["blue", "red"]
+    assert found(read(table, tmp_path / "images")) == [MISSING_FILE] * 2
+    table = write_rows(tmp_path / "t.csv", rows, ("image", "caption", "filename"))
+    source = read(table, tmp_path / "images", image_column="image")
+    assert found(source) == ["blue", "red"]
+    assert source.notes == []
+
+
+def test_a_column_of_urls_may_name_files(tmp_path):
+    folder = folder_of(tmp_path / "images", cats__1="red", dogs__1="blue")
+    rows = [("dogs/1.png", "a"), ("cats/1.png", "b")]
+    assert found(read(write_rows(tmp_path / "t.csv", rows), folder)) == ["blue", "red"]
+
+
+def test_rows_of_another_split_keep_their_pictures(tmp_path):
+    folder = folder_of(tmp_path / "images", train__2="red", val__1="blue")
+    rows = [("http://x/1.png", "a"), ("http://x/2.png", "b")]
+    train = write_rows(tmp_path / "train.csv", rows)
+    assert found(read(train, folder)) == ["blue", "red"]  # nobody says that 1.png is another's
+    val = write_rows(tmp_path / "val.csv", [("http://y/1.png", "c")])
+    source = read(train, folder)
+    assert found(source) == [MISSING_FILE, "red"]
+    assert any("table beside dataset.path names the same file" in note for note in source.notes)
+    val.write_text("another,table\n1,2\n")
+    assert found(read(train, folder)) == ["blue", "red"]
+    write_rows(tmp_path / "val.csv", rows)  # another version of the same table
+    assert found(read(train, folder)) == ["blue", "red"]
+    rows = [("http://x/1.png", "a", "train"), ("http://y/1.png", "c", "val")]
+    table = write_rows(tmp_path / "all.tsv", rows, ("url", "text", "split"))
+    assert found(read(table, folder, leave_out={"split": "val"})) == [MISSING_FILE]
+
+
+def test_names_meet_in_any_normalisation_and_in_any_case_that_is_unique(tmp_path):
+    composed, decomposed = "caf\u00e9.png", "cafe\u0301.png"
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / decomposed).write_bytes(picture("red"))
+    (folder / "IMG_1.PNG").write_bytes(picture("blue"))
+    for name in ("x.png", "X.png"):
+        (folder / name).write_bytes(picture("green"))
+    rows = [(name, "t") for name in (composed, "img_1.png", "x.PNG", "X.png")]
+    source = read(write_rows(tmp_path / "t.csv", rows, ("file_name", "text")), folder)
+    assert found(source) == ["red", "blue", MISSING_FILE, "green"]
+    note = "pictures matched by the end of their path in another spelling: 2, such as t.csv:2"
+    assert note in source.notes
+
+
+def test_parts_of_a_data_set_find_the_same_pictures(tmp_path):
+    names = {f"d{number % 3}__{number}": "red" for number in range(40)}
+    folder = folder_of(tmp_path / "images", **names)
+    rows = [(f"/old/{name.replace('__', '/')}.png", f"t{name}") for name in names]
+    rows += [("/new/d0/0.png", "rival")]
+    table = write_rows(tmp_path / "t.csv", rows, ("path", "text"))
+    whole = {c.key: c.location for c in listed(read(table, folder))}
+    parts = [listed(read(table, folder, shard=f"{part}/3")) for part in range(3)]
+    assert {c.key: c.location for part in parts for c in part} == whole
+    assert sorted(whole.values()).count("") == 2  # the rivals
+    assert [c.location for c in listed(read(table, folder, limit=3))] == [
+        "",
+        "d1/1.png",
+        "d2/2.png",
+    ]
+
+
+def test_where_the_folder_is_read_only_the_index_is_kept_nowhere(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    source = read(write_rows(tmp_path / "t.csv"), images)
+    assert found(source) == ["red", "blue"]
+    assert not list(images.glob(".*"))
+    assert any("dataset.index=FILE" in note for note in source.notes)
+    listed(source)
+    assert sum("dataset.index=FILE" in note for note in source.notes) == 1
 
 
 def test_the_index_follows_the_folder_and_the_table(tmp_path, images):

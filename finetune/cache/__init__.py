@@ -1,0 +1,27 @@
+"""Latents and conditioning, encoded once for all runs and kept by what they were made from.
+
+The cache lies in ``<run.root>/.cache``. It only ever grows, any number of trainings may use it at once,
+and what is deleted from it is made again:
+
+``shards/SHA256.json``
+    what a shard of this hash holds: keys, captions, hashes of the pictures. With it the shard itself is
+    opened only if a picture or caption of it is not encoded yet.
+``latents/ENCODER/SHA256.safetensors``
+    up to ``packs.ENTRIES`` latents, each under the hash of the picture's bytes; the folder stands for the
+    VAE, the resolution and the crop.
+``conditioning/ENCODER/SHA256.safetensors``
+    the same for captions, each under the hash of its text; the folder stands for the text encoder.
+
+A shard is compared with the manifest's hash whenever it is opened. Each file of the cache is compared with a
+hash of its whole content before a training or evaluation uses it: a listing's is in its first line, a pack's
+is its name. That reads the packs in use at every start, at more than 1 GB/s for each core. A check that is
+remembered would cost less, and would miss all damage after it.
+"""
+
+from finetune.cache.encode import encode_shards, load_split, remove_former
+from finetune.cache.split import EncodedSplit
+
+CACHE = ".cache"
+"""The cache's folder, in ``run.root``."""
+
+__all__ = ["CACHE", "EncodedSplit", "encode_shards", "load_split", "remove_former"]

@@ -1,0 +1,41 @@
+"""Rows of named tensors that lie in several files, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """N rows, each of one of several files; nothing is copied until it is taken.
+
+    Attributes:
+        files: for each file its tensors by name; all have the same names and shapes, but for the rows.
+        file: (N,) the number of each row's file.
+        row: (N,) each row's place there.
+    """
+
+    files: list[dict[str, Tensor]]
+    file: np.ndarray
+    row: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def shape(self, name: str) -> torch.Size:
+        """Of one row of the tensor ``name``."""
+        return self.files[0][name].shape[1:]
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        """Copies of some rows, by name."""
+        rows = np.asarray(rows, np.int64)
+        places = list(zip(self.file[rows].tolist(), self.row[rows].tolist(), strict=True))
+        return {
+            name: torch.stack([self.files[file][name][row] for file, row in places])
+            for name in self.files[0]
+        }

@@ -1,0 +1,242 @@
+"""What people type wrongly, and that the answer says what to type, at once and in plain words.
+
+Collected from what users of diffusers' scripts, kohya's trainer, img2dataset and Hydra are used to.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_S = 10  # 3 on an idle machine; a mistake is answered in 0.3
+START = {
+    "curate": ["-m", "curate"],
+    "train": ["finetune/train.py"],
+    "evaluate": ["-m", "evaluate"],
+}
+# Words of Hydra, OmegaConf, YAML and Python that say nothing to whoever typed a command.
+FOREIGN_WORDS = (
+    *("Traceback", "could not be converted", "ListConfig", "DictConfig", "not in 'Train", "Lexer"),
+    *("mismatched", "EQUAL", "EOF", "defaults list", "Config search path", "is not Optional"),
+    *("full_key", "object_type", "subclass of", "cannot start any token", "usage: ", "Errno"),
+)
+OPENMOJI, FOLDER = "dataset=openmoji", "dataset=folder"
+SDXL = {
+    "_class_name": "StableDiffusionXLPipeline",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+}
+
+CASES = [
+    # options and forms of other programs
+    ("curate", ["--dataset", "folder"], "Type dataset=folder"),
+    ("curate", ["--dataset=folder"], "Type dataset=folder"),
+    ("curate", ["dataset", "folder"], "Type dataset=folder"),
+    ("curate", [OPENMOJI, "--dry_run"], "Type dry_run=500"),
+    ("curate", ["--input_folder=x"], "Type dataset.root=x"),
+    ("train", ["--run.name", "x"], "Type run.name=x"),
+    ("train", ["--run.name=x"], "Type run.name=x"),
+    ("train", ["--learning_rate", "1e-4"], "Type optim.lr=1e-4"),
+    ("train", ["--max_train_steps=1000"], "type train.samples=16000"),
+    ("train", ["--pretrained_model_name_or_path=a/b"], "Type model.path=a/b"),
+    ("train", ["--train_batch_size", "4"], "Type optim.batch_size=4"),
+    ("evaluate", ["mine"], "Type run.name=mine"),
+    ("evaluate", ["runs/mine"], "Type run.name=mine"),
+    ("curate", ["my pics"], "type dataset=folder 'dataset.root=my pics'"),
+    # signs between key and value
+    ("curate", [OPENMOJI, "split.val", "=", "0.1"], "type split.val=0.1"),
+    ("curate", [OPENMOJI, "split.val=", "0.1"], "type split.val=0.1"),
+    ("curate", [OPENMOJI, "split.val", "=0.1"], "type split.val=0.1"),
+    ("curate", [OPENMOJI, "split.val:0.1"], "type split.val=0.1"),
+    ("train", ["optim.lr:1e-4"], "type optim.lr=1e-4"),
+    ("curate", [OPENMOJI, "split.val"], "Type split.val=0.05"),
+    ("train", ["lora"], "type method=lora"),
+    # keys that are not there
+    ("curate", ["run=mine", OPENMOJI], "Type run.name=mine"),
+    ("evaluate", ["run=mine"], "Type run.name=mine"),
+    ("train", ["name=mine"], "did you mean run.name=mine"),
+    ("train", ["lr=1e-4"], "did you mean optim.lr=1e-4"),
+    ("train", ["batch_size=4"], "did you mean optim.batch_size=4"),
+    ("train", ["resolution=512"], "did you mean model.resolution=512"),
+    ("train", ["rank=8"], "did you mean method.rank=8"),
+    ("train", ["train.steps=1000"], "type train.samples=16000, which is 1000 steps"),
+    ("train", ["train.steps=1000", "optim.batch_size=4"], "type train.samples=4000"),
+    ("train", ["train.steps="], "type train.samples="),
+    ("train", ["train.epochs=10"], "epochs times pictures: type train.samples="),
+    ("curate", ["data=coco"], "did you mean dataset=coco"),
+    ("curate", [OPENMOJI, "minimum=28"], "did you mean filters.clip_similarity.minimum"),
+    ("curate", [OPENMOJI, "fraction=30"], "did you mean filters.clip_similarity.fraction"),
+    ("curate", [FOLDER, "dataset.path=my pics"], "did you mean 'dataset.root=my pics'"),
+    ("curate", [OPENMOJI, "filters.images.min_side_px=3"], "did you mean filters.image.min_side_px=3"),
+    ("curate", [OPENMOJI, "filters.clip_similarity=0.28"], "filters.clip_similarity.minimum=0.28"),
+    ("train", ["method=full", "method.rank=8"], "it belongs to method=locon or method=lora"),
+    ("train", ["clip=starter"], "clip belongs to python -m curate and python -m evaluate"),
+    ("evaluate", ["dataset=coco"], "dataset belongs to python -m curate"),
+    ("evaluate", ["step=250"], "python -m finetune.export RUN step=250"),
+    ("evaluate", ["steps=50"], "did you mean sampler.steps=50"),
+    # choices that are not there
+    ("curate", ["split.val=0.1"], "dataset needs a choice"),
+    ("curate", ["dataset="], "Type dataset=folder"),
+    ("curate", ["dataset=my pics"], "type dataset=folder 'dataset.root=my pics'"),
+    ("curate", [FOLDER, "clip=ViT-B-32"], "type clip=custom clip.name=ViT-B-32 clip.pretrained="),
+    ("curate", [FOLDER, "filters=laion"], "Type filters=laion"),
+    ("curate", [OPENMOJI, "+clip=vit_b32_openai"], "type clip=vit_b32_openai once, without +"),
+    ("train", ["model=sdxl"], "SDXL is not supported"),
+    ("train", ["model=runwayml/stable-diffusion-v1-5"], "type model.path=runwayml/"),
+    ("train", ["method=dora"], "Type method=lora"),
+    ("train", ["method=LoRA"], "Type method=lora"),
+    ("train", ["method=lora,full"], "type -m method=lora,full"),
+    ("train", ["optim=adamw8bit"], "Type optim=adamw"),
+    ("evaluate", ["sampler=euler"], "accepted: ddim, ddpm, dpm_solver"),
+    # values
+    ("curate", [OPENMOJI, "filters.clip_similarity.fraction=30"], "fraction=0.3"),
+    ("curate", [OPENMOJI, "filters.clip_similarity.minimum=28"], "minimum=0.28"),
+    ("curate", [OPENMOJI, "split.val=10"], "Type split.val=0.1"),
+    ("curate", [OPENMOJI, "split.val=5%"], "type split.val=0.05"),
+    ("curate", [OPENMOJI, "split.val=0,1"], "type split.val=0.1"),
+    ("curate", [OPENMOJI, "split.val=0.1,"], "type split.val=0.1"),
+    ("curate", [OPENMOJI, "split.val=null"], "split.val cannot be null; type split.val=0.05"),
+    ("curate", [OPENMOJI, "dry_run=true"], "dry_run must be a whole number such as 500"),
+    ("curate", [OPENMOJI, "dataset.limit=1,000"], "type dataset.limit=1000"),
+    ("curate", [OPENMOJI, "dataset.limit=-5"], "Type dataset.limit=5"),
+    ("curate", [OPENMOJI, "filters.image.min_side_px=256px"], "type filters.image.min_side_px=256"),
+    ("curate", [OPENMOJI, "filters.language.accepted=en"], "type filters.language.accepted=[en]"),
+    ("curate", [OPENMOJI, "filters.language.accepted=en,de"], "filters.language.accepted=[en,de]"),
+    ("curate", [OPENMOJI, "filters.duplicates.exact=maybe"], "must be true or false, not 'maybe'"),
+    ("train", ["train.samples=1e5"], "type train.samples=100000"),
+    ("train", ["optim.lr=fast"], "optim.lr must be a number such as 1e-4, not 'fast'"),
+    ("train", ["method.targets=to_q"], "type method.targets=[to_q]"),
+    ("train", ["heldout.patience=none"], "type heldout.patience=null"),
+    ("train", ["optim.mixed_precision=fp32"], "Type optim.mixed_precision=no"),
+    ("train", ["optim.schedule=cosin"], "Type optim.schedule=cosine"),
+    # names and paths
+    ("curate", [OPENMOJI, "run.name="], "Type run.name=mine"),
+    ("curate", [OPENMOJI, "run.name=a/b"], "Type run.root=a run.name=b"),
+    ("curate", [FOLDER, "dataset.root=/my", "pictures"], "type 'dataset.root=/my pictures'"),
+    ("curate", [FOLDER, "dataset.root=Bilder/Übung 1"], "nothing at dataset.root=Bilder/Übung 1"),
+    ("curate", [FOLDER, "dataset.root=pic.jpg"], "is a file; type the folder"),
+    ("curate", [FOLDER, "dataset.root=C:\\Users\\me\\pics"], "dataset.root=/mnt/c/Users/me/pics"),
+    ("curate", ["dataset=coco"], "put into data/coco: annotations/captions_train2017.json"),
+    ("curate", ["dataset=table"], "dataset.path needs a value"),
+    ("train", ["model.path=x.safetensors"], "is a single file"),
+    ("train", ["model.path=gone.safetensors"], "does not exist"),
+    ("train", ["model.path=sdxl"], "StableDiffusionXLPipeline, which is not supported"),
+    # experiments
+    ("curate", ["experiment=dem"], "Type experiment=demo"),
+    ("train", ["experiment=tabs.yaml"], "line 2: a tab stands where YAML wants spaces"),
+    ("train", ["experiment=equals.yaml"], "Write optim.lr: 1e-4"),
+    ("train", ["experiment=open.yaml"], "cannot be read as YAML"),
+    ("evaluate", ["experiment=open.yaml"], "cannot be read as YAML"),
+    # runs
+    ("train", ["run.name=photgraphs"], "holds drawings, photographs. Type run.name=photographs"),
+    ("train", ["data.run=nope", "run.name=x"], "data.run=nope is no curated run"),
+    ("train", ["data.run=drawings"], "needs a name for the training"),
+    ("train", [], "accelerate launch finetune/train.py run.name=photographs"),
+    ("evaluate", [], "no trained run; type first: accelerate launch"),
+    ("train", ["-m", "run.name=drawings", "optim.lr=1,fast"], "optim.lr must be a number"),
+    ("evaluate", ["-m", "run.name=x", "sampler=ddim,ddpm"], "type -m run.name=a,b"),
+    # what this machine does not have
+    ("curate", [OPENMOJI, "clip.device=cuda"], "Type clip.device=auto"),
+    ("evaluate", ["device=cuda:1"], "Type device=auto"),
+    ("evaluate", ["device=gpu"], "accepted: auto, cpu, cuda"),
+    ("train", ["optim.mixed_precision=fp16"], "needs a GPU; type optim.mixed_precision=bf16"),
+    ("train", ["model=sd15"], "hub cannot be reached. Download it elsewhere and type model.path="),
+    ("curate", ["dataset=hub", "dataset.path=a/b"], "hub cannot be reached. Fetch it elsewhere"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with pictures, runs and files that the command lines name."""
+    folder = tmp_path_factory.mktemp("work")
+    for name in ("my pics", "sdxl", "runs/photographs/curate", "runs/drawings/curate"):
+        (folder / name).mkdir(parents=True)
+    for name in ("runs/photographs", "runs/drawings"):
+        (folder / name / "curate" / "manifest.json").write_text("{}")
+    for name, content in {
+        "x.safetensors": "",
+        "pic.jpg": "",
+        "sdxl/model_index.json": json.dumps(SDXL),
+        "tabs.yaml": "train:\n\toptim.lr: 1e-4\n",
+        "equals.yaml": "train:\n  optim.lr=1e-4\n",
+        "open.yaml": "train: {optim.lr: [1\n",
+    }.items():
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Without a GPU and with a hub that takes no connection, which is offline without saying so."""
+    home = str(tmp_path_factory.mktemp("hub"))
+    proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"), "")
+    return proxies | {
+        "HF_HOME": home,
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_OFFLINE": "0",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+@pytest.fixture(scope="module")
+def answer(folder, environment):
+    """Ask a command; see ``mistakes_server``."""
+    server = subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "mistakes_server.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def ask(command, arguments):
+        case = {"command": command, "arguments": arguments}
+        server.stdin.write(json.dumps(case | {"folder": str(folder), "environment": environment}))
+        server.stdin.write("\n")
+        server.stdin.flush()
+        return json.loads(server.stdout.readline())
+
+    with server:
+        yield ask
+        server.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"), CASES, ids=lambda value: " ".join(value) if isinstance(value, list) else None
+)  # fmt: skip
+def test_a_typical_mistake_is_answered_by_what_to_type(answer, folder, command, arguments, says):
+    before = sorted(folder.rglob("*"))
+    said = answer(command, arguments)
+    assert says in said["err"]
+    assert said["code"] == 2
+    assert said["err"].startswith("error: ")
+    assert "heavy imports: " not in said["err"]
+    assert [word for word in FOREIGN_WORDS if word in said["err"]] == []
+    assert said["seconds"] < LIMIT_S
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_there_are_forty_and_more():
+    assert len({(command, *arguments) for command, arguments, _ in CASES}) == len(CASES) > 40
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        ("curate", ["--dataset", "folder"], "Type dataset=folder"),
+        ("train", ["lr=1e-4"], "did you mean optim.lr=1e-4"),
+        ("evaluate", ["run=mine"], "Type run.name=mine"),
+        ("curate", [], "usage: python -m curate dataset=..."),
+    ],
+)
+def test_the_commands_themselves_answer_so(environment, command, arguments, says):
+    done = subprocess.run(
+        [sys.executable, *START[command], *arguments],
+        cwd=ROOT, env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=LIMIT_S,
+    )  # fmt: skip
+    assert says in done.stderr
+    assert done.returncode == 2
+    assert done.stdout == ""
