@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.cli import run_arguments
 from curate.run.files import read_json, sha256_of, write_json
+from curate.run.next_command import run_arguments
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 
