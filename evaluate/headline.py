@@ -61,7 +61,7 @@ def _gate(found: Results) -> str:
 
 
 def _missing(found: Results) -> list[str]:
-    parts = [f"{_joined(titles)} ({reason})" for reason, titles in missing(found.metrics).items()]
+    parts = [f"{joined(titles)} ({reason})" for reason, titles in missing(found.metrics).items()]
     return [f"Not measured: {'; '.join(parts)}."] if parts else []
 
 
@@ -74,10 +74,10 @@ def missing(metrics: Mapping[str, Metric]) -> dict[str, list[str]]:
     return found
 
 
-def _joined(titles: list[str]) -> str:
-    """Titles in a sentence; what two in a row have in common is said once.
+def joined(titles: list[str]) -> str:
+    """Titles in a sentence; what several begin with is said once.
 
-    >>> _joined(["Prompt following, base", "Prompt following, kept", "Test loss"])
+    >>> joined(["Prompt following, base", "Prompt following, kept", "Test loss"])
     'prompt following, test loss'
     """
     heads = dict.fromkeys(title.partition(",")[0] for title in titles)

@@ -83,7 +83,7 @@ def _checks(found: Results) -> Markup:
             title(check.metric),
             Markup('<b class="whole">{}</b>').format(check.measured),
             Markup('<span class="whole">{}</span>').format(check.rule),
-            page.quote(check.why, _LONGEST_NOTE),
+            page.quote(check.why, _LONGEST_NOTE) if check.why else "",
         ]
         for check in found.checks
     ]

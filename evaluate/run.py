@@ -125,5 +125,5 @@ def announce(found: Results, folder: Path, say: Callable[[str], None]) -> None:
         say(f"gate    {check.status:9} {title(check.metric)}: {check.measured} ({rule})")
     say(f"gate    {found.gate}")
     for reason, titles in headline.missing(found.metrics).items():
-        say(f"missing {', '.join(titles)}: {NOT_MEASURED}, {reason}")
+        say(f"missing {headline.joined(titles)}: {NOT_MEASURED}, {reason}")
     say(f"report  {folder / 'report.html'}")
