@@ -70,7 +70,9 @@ def typed() -> list[str]:
 def test_the_commands_compose(line):
     start = next(start for start in COMMANDS if line.startswith(start))
     section, schema = COMMANDS[start]
-    overrides = [word for word in shlex.split(line[len(start) :], comments=True) if is_override(word)]
+    overrides = [
+        word for word in shlex.split(line[len(start) :], comments=True) if is_override(word)
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert to_dataclass(compose(section, overrides=prepare(overrides)), schema)
 
