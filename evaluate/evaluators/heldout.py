@@ -122,7 +122,7 @@ def _mark(axes: Any, found: Results, points: list[CheckpointResult]) -> None:
                 ha="center",
                 va="bottom",
             )
-    axes.margins(x=0.05, y=0.18)
+    axes.margins(x=0.05, y=0.25)
 
 
 def noise_levels(found: Results) -> Markup:
