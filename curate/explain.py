@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import cli, folder, ledger
-from curate.run.files import read_json
+from curate.run.manifest import read_funnel
 from curate.run.printable import one_line
 from curate.run.removals import REASON
 from curate.run.schema import UserError
@@ -50,7 +50,7 @@ def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
     """
     rows = ledger.read(curate_dir, filters=[("key", "in", keys)])
     present = set(rows["key"])
-    cut = (read_json(curate_dir / "funnel.json") or {}).get("cut", {})
+    cut = read_funnel(curate_dir).get("cut", {})
     groups = sorted(set(rows["duplicate_group"]) - {""})
     members = _group_members(curate_dir, groups) if groups else rows[:0]
     for key in filter(present.__contains__, keys):

@@ -10,18 +10,27 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from curate.run import cli, folder, ledger
+from curate.run import checksums, cli, folder, ledger
 from curate.run.files import (
     HashingWriter,
     atomic_write,
     read_json,
     remove_parts,
     sha256_of,
-    write_json,
+    write_certified,
 )
 from curate.run.locks import locked
-from curate.run.manifest import Manifest, ShardInfo, read_manifest, stats_path, write_manifest
+from curate.run.manifest import (
+    Manifest,
+    ShardInfo,
+    read_funnel,
+    read_manifest,
+    stats_path,
+    write_funnel,
+    write_manifest,
+)
 from curate.run.next_command import run_arguments
+from curate.run.parquet import is_intact, write_table
 from curate.run.provenance import curate_command
 from curate.run.removals import (
     REASON,
@@ -160,9 +169,9 @@ def _is_readable(table: Path) -> bool:
 
     try:
         pq.read_table(table)
+        return is_intact(table)
     except (OSError, pa.ArrowException):
         return False
-    return True
 
 
 def carry_out(curate_dir: Path) -> None:
@@ -171,7 +180,12 @@ def carry_out(curate_dir: Path) -> None:
     Each file is replaced whole. The ledger is last but one, so that until then it says which shards are
     concerned; doing all of it again changes nothing.
     """
-    known = read_removals(curate_dir)
+    changes = ("shards/", "ledger/", "funnel.json", "manifest.json", "removed.json", "report.html")
+    with checksums.updated(curate_dir, changes):
+        _carry_out(curate_dir, read_removals(curate_dir))
+
+
+def _carry_out(curate_dir: Path, known: Removals) -> None:
     for part in ("shards", "ledger"):
         remove_parts(curate_dir / part)
     rows = identities(curate_dir)
@@ -210,7 +224,7 @@ def _take_out(path: Path, keys: set[str]) -> None:
         written = {"count": count, "successes": count, "status_dict": {"success": count}}
         written |= {"plan": REASON, "bytes": target.tell(), "sha256": hashing.hexdigest()}
         # Before the tar, so that at any moment it has the hash of these or of the manifest.
-        write_json(stats, {**(read_json(stats) or {}), **written})
+        write_certified(stats, {**(read_json(stats) or {}), **written})
 
 
 def _copy_members(source: IO[bytes], members: list[tarfile.TarInfo], target: HashingWriter) -> None:
@@ -230,8 +244,7 @@ def _copy_table(path: Path, without: set[str]) -> int:
 
     table = pq.read_table(path)
     table = table.filter(pa.array(key not in without for key in table["key"].to_pylist()))
-    with atomic_write(path) as stream:
-        pq.write_table(table, stream)
+    write_table(path, table)
     return len(table)
 
 
@@ -278,9 +291,8 @@ def _follow(curate_dir: Path, manifest: Manifest, rows: pd.DataFrame) -> Manifes
 
 def _write_funnel(curate_dir: Path, manifest: Manifest) -> None:
     """Write the totals of the manifest; the removal is the last of the rules."""
-    path = curate_dir / "funnel.json"
-    funnel = read_json(path)
-    if funnel is None:
+    funnel = read_funnel(curate_dir)
+    if not funnel:
         return
     rules, kept = funnel["rules"], manifest.totals["kept"]
     if rules[-1]["rule"] == REASON:
@@ -288,7 +300,7 @@ def _write_funnel(curate_dir: Path, manifest: Manifest) -> None:
     rules.append({"rule": REASON, "dropped": rules[-1]["left"] - kept, "left": kept})
     removed_pairs = sum(rule["dropped"] for rule in rules if rule["rule"] == REASON)
     reasons = {**funnel["reasons"], REASON: removed_pairs}
-    write_json(path, {**funnel, **manifest.totals, "rules": rules, "reasons": reasons})
+    write_funnel(curate_dir, {**funnel, **manifest.totals, "rules": rules, "reasons": reasons})
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
-"""The command ``python -m curate.verify``: whether a curation's files are what its manifest says."""
+"""The command ``python -m curate.verify``: whether the files of a run are what was written."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
-from curate.run import cli, folder
+from curate.run import checksums, cli, folder, parquet
 from curate.run.files import read_json, sha256_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
+from curate.run.next_command import run_arguments
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
@@ -25,38 +28,93 @@ if TYPE_CHECKING:
 
 EXIT_PROBLEMS = 1
 EXIT_CODES = "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 130 interrupted"
+STAGES = ("curate", "finetune", "evaluate")
 SHOWN = 3  # keys in one line
 
 _COLUMNS = ["key", "kept", "rule", "reason", "status", "split", "duplicate_group", "shard"]
+_THREADS = min(8, os.cpu_count() or 1)  # that hash shards
 
 
 def main() -> None:
-    """Print one line for each problem."""
+    """Print one line for each problem, and one for each stage."""
     parser = folder.parser(
-        "verify", "Whether shards, sidecars, ledger and manifest of a run agree.", EXIT_CODES
+        "verify",
+        "Whether the files of a run are what was written: every checksum, and whether shards, sidecars, "
+        "ledger and manifest agree.",
+        EXIT_CODES,
     )
     parser.add_argument(
         "--images", action="store_true", help="hash each picture as well, or decode it"
     )
     arguments = parser.parse_args()
-    curate_dir = folder.curate_dir(arguments.run)
-    found = 0
-    for problem in problems(curate_dir, arguments.images):
-        tqdm.write(problem)
-        found += 1
-    shards = manifest.shards if (manifest := _manifest(curate_dir)) else ()
-    samples = sum(shard.samples for shard in shards)
-    print(f"{len(shards)} shards, {samples} samples, {found} problems")
-    if found:
-        print(
-            "delete what is damaged (of a shard its tar; never removed.json); to write it again, type: "
-            f"{curate_command(curate_dir.parent)}"
-        )
-    sys.exit(EXIT_PROBLEMS if found else 0)
+    run_dir = folder.curate_dir(arguments.run).parent
+    found = {}
+    for stage in STAGES:
+        if (run_dir / stage).is_dir():
+            lines = problems if stage == "curate" else stage_problems
+            options = (arguments.images,) if stage == "curate" else ()
+            found[stage] = 0
+            for problem in lines(run_dir / stage, *options):
+                tqdm.write(f"{stage}/{problem}")
+                found[stage] += 1
+            print(f"{stage:9} {summary(run_dir / stage)}, {found[stage]} problems")
+    if any(found.values()):
+        print(advice(run_dir, [stage for stage, count in found.items() if count]))
+    sys.exit(EXIT_PROBLEMS if any(found.values()) else 0)
+
+
+def advice(run_dir: Path, stages: Sequence[str]) -> str:
+    """What to type where there are problems in these stages."""
+    commands = {
+        "curate": curate_command(run_dir),
+        "finetune": "the command that trained it: accelerate launch finetune/train.py "
+        f"{run_arguments(run_dir)} with its other keys",
+        "evaluate": f"python -m evaluate {run_arguments(run_dir)}",
+    }
+    lines = [
+        "delete what is damaged (of a shard its tar, of a checkpoint its folder; never removed.json); to "
+        "write it again, type:"
+    ]
+    return "\n".join([*lines, *(f"  {commands[stage]}" for stage in stages)])
+
+
+def summary(stage_dir: Path) -> str:
+    """What of a stage was compared with what."""
+    listed = checksums.read(stage_dir)
+    if listed is None:
+        said = f"no {checksums.FILE}: of an earlier release, or interrupted"
+    else:
+        size = sum(entry["bytes"] for entry in listed.files.values())
+        said = f"{len(listed.files)} files, {size / 1e6:.1f} MB"
+        if more := len(checksums.unlisted(stage_dir)):
+            said += f" ({more} more are not in {checksums.FILE})"
+    if stage_dir.name != "curate":
+        return said
+    tables = stage_dir.rglob("part-*.parquet")
+    if old := sum(parquet.checksum_in(table) is None for table in tables):
+        said += f", {old} tables of an earlier release without a checksum"
+    shards = manifest.shards if (manifest := _manifest(stage_dir)) else ()
+    return f"{said}; {len(shards)} shards, {sum(shard.samples for shard in shards)} samples"
+
+
+def stage_problems(stage_dir: Path) -> Iterator[str]:
+    """One line for each file of ``finetune`` or ``evaluate`` that is not what was written."""
+    yield from _listed(stage_dir)
+    unlisted = checksums.unlisted(stage_dir)
+    yield from checksums.self_contradicting(stage_dir, unlisted)
+    for name in unlisted:
+        if Path(name).name == checksums.FILE:  # of a checkpoint, after an interruption
+            inner = (stage_dir / name).parent
+            yield from (f"{Path(name).parent}/{line}" for line in checksums.problems(inner))
+
+
+def _listed(stage_dir: Path, hashed: Collection[str] = ()) -> Iterator[str]:
+    if (stage_dir / checksums.FILE).exists():
+        yield from checksums.problems(stage_dir, hashed)
 
 
 def problems(curate_dir: Path, images: bool = False) -> Iterator[str]:
-    """One line for each problem, as it is found.
+    """One line for each problem of a curation, as it is found.
 
     Args:
         curate_dir: a finished curation.
@@ -67,6 +125,25 @@ def problems(curate_dir: Path, images: bool = False) -> Iterator[str]:
         FileNotFoundError: there is no manifest, or no ledger; one that is damaged is a problem.
         UserError: a removal was interrupted.
     """
+    named = set()
+    for line in _disagreements(curate_dir, images):
+        named.add(line.partition(":")[0])
+        yield line
+    manifest = _manifest(curate_dir)
+    hashed = {shard.path for shard in manifest.shards} if manifest else set()
+    for line in [*_listed(curate_dir, hashed), *_annotations(curate_dir)]:
+        if (name := line.partition(":")[0]) not in named:
+            named.add(name)
+            yield line
+
+
+def _annotations(curate_dir: Path) -> Iterator[str]:
+    names = [path.relative_to(curate_dir).as_posix() for path in curate_dir.glob("annotations/*.*")]
+    yield from checksums.self_contradicting(curate_dir, sorted(names))
+
+
+def _disagreements(curate_dir: Path, images: bool) -> Iterator[str]:
+    """Whether shards, sidecars, ledger and manifest agree."""
     manifest = _manifest(curate_dir)
     ledger, damaged = _ledger(curate_dir)
     yield from damaged
@@ -98,7 +175,7 @@ def _ledger(curate_dir: Path) -> tuple[pd.DataFrame | None, list[str]]:
         try:
             found.append(read_part(path, _COLUMNS))
         except UserError as error:
-            damaged.append(f"ledger/{path.name}: damaged ({error.__cause__})")
+            damaged.append(f"ledger/{path.name}: damaged ({error.__cause__ or 'its checksum'})")
     return None if damaged else pd.concat(found, ignore_index=True), damaged
 
 
@@ -121,21 +198,38 @@ def _shards(
     """Problems of all shards; ``ledger`` is None if it is damaged."""
     of_shard = {} if ledger is None else dict(list(ledger[ledger["kept"]].groupby("shard")))
     holders: dict[str, str] = {}
-    for shard in tqdm(manifest.shards, desc="verify", unit="shard"):
+    bar = tqdm(manifest.shards, desc="verify", unit="shard")
+    for shard, found in zip(bar, _hashes(curate_dir, manifest.shards), strict=True):
         rows = None if ledger is None else of_shard.pop(shard.path, ledger[:0])
-        yield from _shard(curate_dir, shard, rows, images, holders)
+        yield from _shard(curate_dir, shard, found, rows, images, holders)
     for path, rows in of_shard.items():
         yield f"{path}: the ledger keeps {rows['key'].nunique()} pictures there, the manifest has none"
+
+
+def _hashes(curate_dir: Path, shards: Sequence[ShardInfo]) -> Iterator[str]:
+    """The hash of each tar, "" for one that is missing; threads are a few tars ahead."""
+    paths = [curate_dir / shard.path for shard in shards]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        ahead: deque[Future[str]] = deque()
+        for path in paths:
+            ahead.append(pool.submit(lambda path: sha256_of(path) if path.is_file() else "", path))
+            if len(ahead) > _THREADS:
+                yield ahead.popleft().result()
+        yield from (future.result() for future in ahead)
 
 
 def _shard(
     curate_dir: Path,
     shard: ShardInfo,
+    sha256: str,
     rows: pd.DataFrame | None,
     images: bool,
     holders: dict[str, str],
 ) -> Iterator[str]:
-    """The tar, what lies beside it, and the ledger's rows of it; ``holders`` has the shard of each key."""
+    """The tar with this hash, what lies beside it, and the ledger's rows of it.
+
+    ``holders`` has the shard of each key.
+    """
     path = curate_dir / shard.path
     if not path.is_file():
         yield f"{shard.path}: missing"
@@ -143,7 +237,7 @@ def _shard(
     size = path.stat().st_size
     if size != shard.bytes:
         yield f"{shard.path}: {size} bytes, and the manifest says {shard.bytes}"
-    elif sha256_of(path) != shard.sha256:
+    elif sha256 != shard.sha256:
         yield f"{shard.path}: its sha256 is not the manifest's"
     keys: list[str] = []
     try:
@@ -195,12 +289,12 @@ def _image(shard: ShardInfo, sample: Sample) -> Iterator[str]:
 
 def _sidecar(path: Path, shard: ShardInfo, keys: list[str]) -> Iterator[str]:
     import pandas as pd
-    import pyarrow as pa
 
     table = path.with_suffix(".parquet")
     try:
-        listed = pd.read_parquet(table, columns=["key"])["key"].tolist()
-    except (OSError, pa.ArrowException) as error:
+        with parquet.reporting_damage(table, "delete it"):
+            listed = pd.read_parquet(table, columns=["key"])["key"].tolist()
+    except (OSError, UserError) as error:
         yield f"{shard.path}: its table {table.name} cannot be read ({error})"
         return
     yield from _differing(f"{shard.path}: its table", set(listed), set(keys))

@@ -57,8 +57,10 @@ class Evaluation:
         After another curation under the same name, pictures that were trained on may be held out.
 
         Raises:
-            UserError: names which of the two differs.
+            UserError: names which of the two differs, or a held-out shard that is damaged.
         """
+        for shard in self.manifest.shards_of("val"):  # now, not when the report shows its pictures
+            intact(self.curate_dir, shard)
         started = self.run.checkpoints()[-1].state()["identity"]
         shards = {"shards": doctor.shards_digest(self.manifest)}
         doctor.refuse_change(self.run.finetune_dir, started, shards)  # first: it needs no model

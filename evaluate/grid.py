@@ -7,7 +7,6 @@ without their models. A checkpoint that is stored there is not measured again.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +17,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from curate.run.files import atomic_write, sha256_of
+from curate.run.files import sha256_once
 from curate.run.schema import UserError
 from evaluate.measure_config import GridConfig
+from finetune import npz
 from finetune.checkpoint import Checkpoint
 from finetune.heldout import NEGLIGIBLE_BIN, HeldoutGrid, HeldoutItems, grid_losses
 from finetune.opened_run import FinetuneRun
@@ -38,8 +38,7 @@ class LossStore:
         self.arrays: dict[str, np.ndarray] = {}
         self.used: set[str] = set()
         if path.is_file():
-            with np.load(path) as stored:
-                self.arrays = {_renamed(name): stored[name] for name in stored.files}
+            self.arrays = {_renamed(name): array for name, array in _stored(path).items()}
 
     def has(self, name: str, fingerprint: str) -> bool:
         """Whether ``name`` was measured under this fingerprint."""
@@ -66,10 +65,16 @@ class LossStore:
 
     def save(self) -> None:
         """Write the file, atomically."""
-        stream = io.BytesIO()
-        np.savez(stream, **dict(sorted(self.arrays.items())))  # type: ignore[arg-type]
-        with atomic_write(self.path) as file:
-            file.write(stream.getvalue())
+        npz.write(self.path, dict(sorted(self.arrays.items())))
+
+
+def _stored(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file; none, and a line, if it is damaged."""
+    try:
+        return npz.read(path)
+    except npz.DamagedArrays as error:
+        tqdm.write(f"{error}; all losses are measured again")
+        return {}
 
 
 def _renamed(name: str) -> str:
@@ -202,7 +207,7 @@ class Grid:
 
 def weights_sha256(row: Checkpoint | None) -> str:
     """Of the file that :meth:`FinetuneRun.unet_at` reads by default; "base" for the base."""
-    return "base" if row is None else sha256_of(row.weights_path())
+    return "base" if row is None else sha256_once(row.weights_path())
 
 
 def _name(split: str, row: Checkpoint | None) -> str:

@@ -6,14 +6,13 @@ reason; the file never holds NaN. Changes are fractions: -0.06 is 6 % less.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from curate.run.files import write_json
+from curate.run.files import read_json, write_certified
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
 from finetune.intervals import Estimate
@@ -136,7 +135,7 @@ def label_of(step: int) -> str:
 
 def save(results: Results, path: Path) -> None:
     """Write ``report.json``, atomically, with sorted keys."""
-    write_json(path, rounded(asdict(results)))
+    write_certified(path, rounded(asdict(results)))
 
 
 def load(path: Path) -> Results:
@@ -144,14 +143,17 @@ def load(path: Path) -> Results:
 
     Raises:
         FileNotFoundError: there is none; says what to type.
-        UserError: it is of another schema version.
+        UserError: it is of another schema version, or damaged.
         ValueError: a key is missing, unknown or of the wrong type; names it.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; type: python -m evaluate {run_arguments(path.parent.parent)}"
         )
-    content = json.loads(path.read_bytes())
+    if (content := read_json(path)) is None:
+        raise UserError(
+            f"{path} is damaged; type: python -m evaluate {run_arguments(path.parent.parent)}"
+        )
     if content.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"{path} has schema_version {content.get('schema_version')}, not {SCHEMA_VERSION}; "

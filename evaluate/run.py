@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from curate.run import checksums
 from curate.run.files import write_text
+from curate.run.manifest import read_funnel
 from curate.run.provenance import provenance, redacted
 from evaluate import (
     advice,
@@ -42,6 +43,7 @@ def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     """
     evaluation = Evaluation(config)
     evaluation.refuse_other_origin()
+    checksums.withdraw(evaluation.folder)
     metrics = dict(evaluators.measure(evaluation))
     found = conclude(config, evaluation, metrics)
     write(found, evaluation)
@@ -106,14 +108,14 @@ def _checkpoints(evaluation: Evaluation) -> tuple[CheckpointResult, ...]:
 def write(found: Results, evaluation: Evaluation) -> None:
     """Write every file of the evaluation's folder; losses and pictures are there already, unused losses go."""
     folder = evaluation.folder
-    funnel_path = evaluation.curate_dir / "funnel.json"
-    funnel = json.loads(funnel_path.read_bytes()) if funnel_path.is_file() else None
+    funnel = read_funnel(evaluation.curate_dir) or None
     real = {picture.key: evaluation.real_picture(picture.key) for picture in found.pictures}
     evaluation.grid.store.prune()
     results.save(found, folder / "report.json")
     write_text(folder / "summary.md", summary.markdown(found))
     write_text(folder / "junit.xml", summary.junit(found))
     write_text(folder / "report.html", report.render(found, folder, real, funnel))
+    checksums.write(folder)
 
 
 def announce(found: Results, folder: Path, say: Callable[[str], None]) -> None:

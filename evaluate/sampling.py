@@ -30,7 +30,8 @@ from evaluate.measure_config import SamplerConfig
 from finetune.data import keyed_seed
 from finetune.models.interface import LatentDiffusion
 
-FINGERPRINT = "darkroom-fingerprint"  # PNG text chunk that says what made the picture
+# PNG text chunks: what made the picture, and what its pixels are.
+FINGERPRINT, PIXELS = "darkroom-fingerprint", "darkroom-pixels-sha256"
 
 SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpm_solver++": (
@@ -138,13 +139,28 @@ def _picture(array: np.ndarray) -> Image.Image:
 def _write(picture: Image.Image, path: Path, mark: str) -> None:
     info, stream = PngInfo(), io.BytesIO()
     info.add_text(FINGERPRINT, mark)
+    info.add_text(PIXELS, _pixels_sha256(picture))
     picture.save(stream, "PNG", pnginfo=info)
     with atomic_write(path) as file:
         file.write(stream.getvalue())
 
 
 def _mark(path: Path) -> str | None:
+    """The fingerprint of a stored picture; None, and a line, if it is damaged."""
     if not path.is_file():
         return None
-    with Image.open(path) as picture:
-        return picture.info.get(FINGERPRINT)
+    try:
+        with Image.open(path) as picture:
+            said = picture.info.get(PIXELS)  # earlier releases wrote none
+            if said in (None, _pixels_sha256(picture)):
+                return picture.info.get(FINGERPRINT)
+    except (OSError, SyntaxError, ValueError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+    tqdm.write(f"{path} is damaged; drawn again")
+    return None
+
+
+def _pixels_sha256(picture: Image.Image) -> str:
+    known = f"{picture.mode} {picture.size} ".encode() + picture.tobytes()
+    return hashlib.sha256(known).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from curate.run.files import naming, read_json, replace_folder, write_json
+from curate.run import checksums
+from curate.run.files import naming, read_json, replace_folder, write_certified
+from curate.run.schema import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,9 @@ class Checkpoint:
 
     Attributes:
         step: optimizer updates made. samples_seen: samples they took.
-        path: folder with ``weights.safetensors``, ``state.safetensors``, ``state.json`` and, where an
-            average is kept, ``ema.safetensors``.
+        path: folder with ``weights.safetensors``, ``state.safetensors``, their ``checksums.json``,
+            ``state.json``, which has a checksum in itself, and, where an average is kept,
+            ``ema.safetensors``.
         heldout: mean relative held-out loss of the weights to export; None without held-out pairs, or
             where it was not finite.
         interrupted: it is there because a signal stopped the run, only for resuming; the next
@@ -45,20 +47,76 @@ class Checkpoint:
         return load_file(self.weights_path(ema))
 
     def weights_path(self, ema: bool = True) -> Path:
-        """The file that :meth:`weights` reads."""
-        averaged = self.path / "ema.safetensors"
-        return averaged if ema and averaged.exists() else self.path / "weights.safetensors"
+        """The file that :meth:`weights` reads, checked."""
+        averaged = ema and self._has("ema.safetensors")
+        return self.checked("ema.safetensors" if averaged else "weights.safetensors")
+
+    def _has(self, name: str) -> bool:
+        listed = checksums.read(self.path)
+        return (self.path / name).exists() if listed is None else name in listed.files
+
+    def checked(self, name: str) -> Path:
+        """The path of one of its files.
+
+        Raises:
+            UserError: that is not what training wrote; says what to do.
+        """
+        if not checksums.is_intact(self.path, name):
+            raise damaged(self.path, name)
+        return self.path / name
 
     def state(self) -> dict[str, Any]:
-        """What ``state.json`` holds."""
-        return json.loads((self.path / "state.json").read_bytes())
+        """What ``state.json`` holds.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        return _state(self.path)
+
+
+def damaged(path: Path, name: str) -> UserError:
+    """The error of a checkpoint in the folder ``path``, one of whose files is damaged."""
+    return UserError(
+        f"{path / name} is damaged, not what training wrote. Delete the folder {path}: the others stand "
+        "for themselves; then train with the same command as before, which goes on from the last one "
+        "and exports the best"
+    )
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """Of the checkpoint in this folder."""
+    if (content := read_json(path / "state.json")) is None:
+        raise damaged(path, "state.json")
+    return content
+
+
+def drop_damaged_end(finetune_dir: Path) -> list[str]:
+    """Delete the last checkpoint as long as it is damaged: training makes it again from the one before.
+
+    Returns:
+        A line for each of them.
+    """
+    lines = []
+    for path in sorted((finetune_dir / "checkpoints").glob("step-*"), reverse=True):
+        names = checksums.damaged(path)
+        if read_json(path / "state.json") is None:
+            names.append("state.json")
+        if not names:
+            break
+        remove_folder(path)
+        lines.append(f"{path} was damaged ({', '.join(names)}); it is made again")
+    return lines
 
 
 def list_checkpoints(finetune_dir: Path) -> list[Checkpoint]:
-    """All checkpoints of a run, the earliest first."""
+    """All checkpoints of a run, the earliest first.
+
+    Raises:
+        UserError: the ``state.json`` of one is damaged.
+    """
     found = []
     for path in sorted((finetune_dir / "checkpoints").glob("step-*")):
-        state = json.loads((path / "state.json").read_bytes())
+        state = _state(path)
         known = (state["step"], state["samples_seen"], path, state["heldout"])
         found.append(Checkpoint(*known, interrupted="interrupted" in state))
     return found
@@ -95,7 +153,7 @@ def save(
     """
     path = finetune_dir / "checkpoints" / f"step-{state['step']:08d}"
     if path.exists() and "interrupted" in (read_json(path / "state.json") or {}):
-        write_json(path / "state.json", dict(state))  # the same weights, evaluated by now
+        write_certified(path / "state.json", state)  # the same weights, evaluated by now
     else:
         tensors = {"weights": weights, "ema": ema, "state": optimizer_tensors(weights, optimizer)}
         _write_folder(path, tensors, state)
@@ -134,7 +192,8 @@ def _write_folder(
                 if values is not None:
                     detached = {k: value.detach().cpu().contiguous() for k, value in values.items()}
                     save_file(detached, part / f"{name}.safetensors")
-            write_json(part / "state.json", dict(state))
+            checksums.write(part)  # of these, which stay as they are
+            write_certified(part / "state.json", state)
             replace_folder(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -172,7 +231,7 @@ def restore_optimizer(
     optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], checkpoint: Checkpoint
 ) -> None:
     """Give a fresh optimizer over ``weights`` the state it had at ``checkpoint``."""
-    stored = load_file(checkpoint.path / "state.safetensors")
+    stored = load_file(checkpoint.checked("state.safetensors"))
     index = {name: number for number, name in enumerate(weights)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in stored.items():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from curate.run.files import atomic_write
+from finetune import npz
 from finetune.heldout import HeldoutItems, relative
 from finetune.overfitting import Evidence
 
@@ -64,29 +63,31 @@ class HeldoutCurve:
 
     def save(self, path: Path) -> None:
         """Write ``heldout.npz``; the same curve gives the same bytes."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            val_keys=np.array(self.val_keys),
-            probe_keys=np.array(self.train_probe_keys),  # older name, which stored runs have
-            steps=np.array(self.steps),
-            samples_seen=np.array(self.samples_seen),
-            val=np.stack(self.val),
-            probe=np.stack(self.train_probe),
-        )
-        with atomic_write(path) as stream:
-            stream.write(buffer.getvalue())
+        arrays = {
+            "val_keys": np.array(self.val_keys),
+            "probe_keys": np.array(self.train_probe_keys),  # older name, which stored runs have
+            "steps": np.array(self.steps),
+            "samples_seen": np.array(self.samples_seen),
+            "val": np.stack(self.val),
+            "probe": np.stack(self.train_probe),
+        }
+        npz.write(path, arrays)
 
     @classmethod
     def load(cls, path: Path, up_to: int | None = None) -> HeldoutCurve:
-        """Read a curve, without the evaluations after step ``up_to``."""
-        with np.load(path) as stored:
-            count = sum(up_to is None or step <= up_to for step in stored["steps"].tolist())
-            return cls(
-                stored["val_keys"].tolist(),
-                stored["probe_keys"].tolist(),
-                stored["steps"].tolist()[:count],
-                stored["samples_seen"].tolist()[:count],
-                list(stored["val"][:count]),
-                list(stored["probe"][:count]),
-            )
+        """Read a curve, without the evaluations after step ``up_to``.
+
+        Raises:
+            FileNotFoundError: there is none.
+            DamagedArrays: the file is damaged.
+        """
+        stored = npz.read(path)
+        count = sum(up_to is None or step <= up_to for step in stored["steps"].tolist())
+        return cls(
+            stored["val_keys"].tolist(),
+            stored["probe_keys"].tolist(),
+            stored["steps"].tolist()[:count],
+            stored["samples_seen"].tolist()[:count],
+            list(stored["val"][:count]),
+            list(stored["probe"][:count]),
+        )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from curate.run import devices
+from curate.run.files import read_json
 from curate.run.manifest import Manifest
+from curate.run.parquet import reporting_damage
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 from finetune.config import OptimConfig, TrainConfig
@@ -46,10 +48,9 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             "train without a held-out loss"
         )
     refuse_leaks(config.curate_dir, manifest)
-    last = config.folder / "checkpoints" / "last" / "state.json"
-    if last.exists():
-        stored = json.loads(last.read_bytes())["identity"]
-        refuse_change(config.folder, stored, identity(config, manifest))
+    last = read_json(config.folder / "checkpoints" / "last" / "state.json")
+    if last is not None:  # a damaged one is made again
+        refuse_change(config.folder, last["identity"], identity(config, manifest))
 
 
 def refuse_precision(optim: OptimConfig) -> None:
@@ -88,13 +89,18 @@ def _identifiers(curate_dir: Path, manifest: Manifest, split: str) -> dict[str, 
     found: dict[str, set[str]] = {}
     for info in manifest.shards_of(split):
         path = (curate_dir / info.path).with_suffix(".parquet")
-        present = set(pq.read_schema(path).names)
-        columns = [name for name in ("key", "sha256", "duplicate_group") if name in present]
-        table = pq.read_table(path, columns=columns)
+        with reporting_damage(path, partial(_remedy, path, curate_dir)):
+            present = set(pq.read_schema(path).names)
+            columns = [name for name in ("key", "sha256", "duplicate_group") if name in present]
+            table = pq.read_table(path, columns=columns)
         for name in columns:
             values = table.column(name).drop_null().to_pylist()
             found.setdefault(name, set()).update(map(str, values))
     return found
+
+
+def _remedy(path: Path, curate_dir: Path) -> str:
+    return f"delete it and type: {curate_command(curate_dir.parent)}"
 
 
 def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run import cli, folder
+from curate.run import checksums, cli, folder
 from curate.run.files import naming, read_json, replace_folder, sha256_of, write_json
 from curate.run.locks import locked
 from curate.run.schema import UserError
@@ -130,7 +130,8 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     prepare(model.unet, config.method, config.train.seed)
     copy_into(config.method.trainable(model.unet), stored.weights())
     target = run.finetune_dir / f"export-{stored.path.name}"
-    return target, export(config.method, config.model, model, target, stored)
+    with checksums.updated(run.finetune_dir, (f"{target.name}/",)):
+        return target, export(config.method, config.model, model, target, stored)
 
 
 def _chosen(step: str, run_dir: Path) -> Path:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from curate.run import checksums
 from curate.run.signals import StopRequest
 from finetune import checkpoint, metrics
 from finetune.config import OptimConfig, TrainConfig
@@ -289,7 +290,8 @@ def evaluate(run: Training) -> None:
     run.progress.heldout = _finite(curve.heldout())
     run.progress.stopped = reason_to_stop(curve, run.config.heldout.patience)
     if run.accelerator.is_main_process:
-        curve.save(run.folder / "heldout.npz")
+        with checksums.updated(run.folder, ("heldout.npz", "metrics.jsonl")):
+            curve.save(run.folder / "heldout.npz")
     _log(
         run,
         heldout=curve.objective(),
@@ -355,14 +357,16 @@ def save(run: Training, interrupted: bool = False) -> None:
         }
         state |= {"heldout": None, "interrupted": unlogged}
     if run.accelerator.is_main_process:
-        checkpoint.save(
-            run.folder,
-            state,
-            run.weights,
-            run.ema.shadow if run.ema else None,
-            run.optimizer,
-            run.config.checkpoint.keep,
-        )
+        written = f"checkpoints/step-{run.progress.step:08d}/"
+        with checksums.updated(run.folder, (written, "metrics.jsonl")):
+            checkpoint.save(
+                run.folder,
+                state,
+                run.weights,
+                run.ema.shadow if run.ema else None,
+                run.optimizer,
+                run.config.checkpoint.keep,
+            )
     run.stored = run.progress.step
     run.accelerator.wait_for_everyone()
 

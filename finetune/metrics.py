@@ -19,9 +19,21 @@ def append(path: Path, record: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All complete lines, without a last one that was cut short when the process was killed."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    return [json.loads(line) for line in lines[:-1]]  # the last one is empty, or cut short
+    """All complete lines, without a last one that was cut short when the process was killed.
+
+    Damaged ones, which cannot be read, are left out.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    records = map(_record, lines[:-1])  # the last one is empty, or cut short
+    return [record for record in records if record is not None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 def truncate(path: Path, step: int) -> None:

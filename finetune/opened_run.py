@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from curate.run import provenance
 from curate.run.manifest import read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
@@ -95,13 +96,19 @@ def load_run(run_dir: Path) -> FinetuneRun:
 
     Raises:
         FileNotFoundError: nothing was trained there; says what to type.
-        UserError: it was trained by a method that this version does not have.
+        UserError: it was trained by a method that this version does not have, or its configuration is
+            damaged.
     """
     path = run_dir / "finetune" / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(
             f"{run_dir} holds no fine-tuning; type: accelerate launch finetune/train.py "
             f"{run_arguments(run_dir)}"
+        )
+    if provenance.is_damaged(path):
+        raise UserError(
+            f"{path} is damaged, or was edited; train with the same command as before, which writes it "
+            "again"
         )
     stored = OmegaConf.load(path)
     assert isinstance(stored, DictConfig), f"{path} is not a mapping"

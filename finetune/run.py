@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
+from curate.run import checksums
 from curate.run.files import remove_parts
 from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
@@ -24,10 +26,11 @@ from finetune.data import Batches
 from finetune.ema import Ema, copy_into
 from finetune.export import export, holds
 from finetune.heldout import HeldoutGrid, items_of
-from finetune.loop import Heldout, Progress, Training, Window, fit
+from finetune.loop import Heldout, Progress, Training, Window, fit, measure
 from finetune.methods import prepare
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
+from finetune.npz import DamagedArrays
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
 
@@ -36,9 +39,13 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     """Fine-tune as configured, from the last checkpoint if the run was interrupted."""
     accelerator = _start(config)
     folder = config.folder
+    broken = _damaged(folder, accelerator)
     stored = list_checkpoints(folder)
-    if _is_finished(config, stored):
+    if _is_finished(config, stored) and not broken:
         accelerator.print(f"{folder} is complete: {overview.after(folder, stored)}")
+        if accelerator.is_main_process:
+            with checksums.updated(folder, ()):
+                pass  # checkpoints may have been deleted
         return
     if accelerator.is_main_process:
         remove_parts(folder)
@@ -52,6 +59,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
     splits = _encode(config, manifest, accelerator, model)
     if accelerator.is_main_process:
+        checksums.withdraw(folder)
         write_config(folder / "config.yaml", config)
     run = _assemble(config, identity, accelerator, model, splits)
     _resume(run, stored)
@@ -59,6 +67,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     fit(run)
     if accelerator.is_main_process:
         _export_best(config, model, list_checkpoints(folder), accelerator)
+        checksums.write(folder)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -81,6 +90,23 @@ def _start(config: TrainConfig) -> Accelerator:
             f"{accelerator.num_processes * pieces}"
         )
     return accelerator
+
+
+def _damaged(folder: Path, accelerator: Accelerator) -> bool:
+    """Whether files that a finished training leaves have to be made again; says which.
+
+    Damaged checkpoints at the end are deleted, so that training goes on from the one before.
+    """
+    names = checksums.damaged(folder, ("config.yaml", "export/", "heldout.npz", "metrics.jsonl"))
+    for name in names:
+        again = "lines that cannot be read are lost" if name in checksums.GROWING else "made again"
+        accelerator.print(f"{folder / name} is damaged: {again}")
+    accelerator.wait_for_everyone()  # all have looked
+    if accelerator.is_main_process:
+        for line in checkpoint.drop_damaged_end(folder):
+            accelerator.print(line)
+    accelerator.wait_for_everyone()
+    return bool(names)
 
 
 def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
@@ -175,6 +201,8 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     last = stored[-1]
     state = last.state()
     run.progress = Progress(last.step, last.samples_seen, last.heldout, state["stopped"])
+    if run.heldout:
+        run.heldout.curve = _curve(run, stored)
     copy_into(run.weights, last.weights(ema=False))
     if run.ema:
         copy_into(run.ema.shadow, last.weights(ema=True))
@@ -184,8 +212,6 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
         run.window = _restored(state["interrupted"], run.accelerator)
     if run.accelerator.scaler and state["scaler"]:
         run.accelerator.scaler.load_state_dict(state["scaler"])
-    if run.heldout:
-        run.heldout.curve = HeldoutCurve.load(run.folder / "heldout.npz", up_to=last.step)
     run.accelerator.wait_for_everyone()  # all have read heldout.npz before it is written again
     if main:
         metrics.truncate(run.folder / "metrics.jsonl", last.step)
@@ -196,9 +222,33 @@ def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:
     """What was trained and not logged yet; on another number of processes the first takes all of it."""
     losses, rank = unlogged["losses"], accelerator.process_index
     if len(losses) != accelerator.num_processes:
-        losses = [sum(losses), *[0.0] * (accelerator.num_processes - 1)]
+        losses = [sum(losses), *repeat(0.0, accelerator.num_processes - 1)]
     loss = torch.tensor(losses[rank], device=accelerator.device)
     return Window(loss, unlogged["steps"], unlogged["seconds"])
+
+
+def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
+    """The evaluations up to the last checkpoint; if ``heldout.npz`` is gone, of base and checkpoints.
+
+    Leaves the trained weights at any of them.
+    """
+    path = run.folder / "heldout.npz"
+    try:
+        return HeldoutCurve.load(path, up_to=stored[-1].step)
+    except (FileNotFoundError, DamagedArrays) as error:
+        run.accelerator.print(f"{error}; measured again: the base and {len(stored)} checkpoints")
+    heldout = run.heldout
+    assert heldout is not None
+    curve = HeldoutCurve.of(heldout.val, heldout.train_probe)
+    for row in (None, *(found for found in stored if not found.interrupted)):
+        if row:
+            copy_into(run.weights, row.weights())
+        val, train_probe = (measure(run, items) for items in (heldout.val, heldout.train_probe))
+        curve.add(row.step if row else 0, row.samples_seen if row else 0, val, train_probe)
+    run.accelerator.wait_for_everyone()  # all have seen that it is damaged
+    if run.accelerator.is_main_process:
+        curve.save(path)
+    return curve
 
 
 def _export_best(

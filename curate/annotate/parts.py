@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.run import parquet
+from curate.run.files import read_json
+from curate.run.schema import UserError
 
 METADATA = b"darkroom"  # the footer's key of what ``part_head`` gives
 LIST = "parts.json"  # in an annotation folder: the names of the last pass's parts, in order
@@ -24,27 +26,52 @@ _REMEDY = "delete it, and the same curation measures it again"
 
 
 def current_parts(folder: Path) -> list[Path]:
-    """The parts of the last pass that finished, or all where none did."""
-    try:
-        listed = [folder / name for name in json.loads((folder / LIST).read_bytes())]
-    except (FileNotFoundError, ValueError, TypeError):
-        listed = []
+    """The parts of the last pass that finished, or all where none did.
+
+    Raises:
+        UserError: the list of that pass is damaged.
+    """
+    listed = [folder / name for name in _listed(folder / LIST)]
     if listed and all(path.is_file() for path in listed):
         return listed
     return sorted(folder.glob("part-*.parquet"))
 
 
+def _listed(path: Path) -> list[str]:
+    """The names in a list of parts; none where there is none."""
+    if not path.is_file():
+        return []
+    if (content := read_json(path)) is not None and "parts" in content:
+        return content["parts"]
+    try:
+        names = json.loads(path.read_bytes())  # earlier releases wrote the list alone
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} is damaged; delete it, and the same curation writes it again")
+    return names
+
+
 def part_head(path: Path) -> dict[str, Any]:
     """What a part's footer says about it; empty for one that is missing, damaged or not ours."""
-    if not path.is_file():
-        return {}
     try:
-        return head_of(pq.read_schema(path))
-    except Exception as error:
-        is_no_json = isinstance(error, ValueError)
-        if not (is_no_json or parquet.is_damage(error)):
-            raise
+        return read_head(path) if path.is_file() else {}
+    except UserError:
         return {}
+
+
+def read_head(path: Path) -> dict[str, Any]:
+    """As ``part_head``, of a part that is there.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    with reading_part(path):
+        schema = pq.read_schema(path)
+    try:
+        return head_of(schema)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
 
 
 def head_of(schema: pa.Schema) -> dict[str, Any]:

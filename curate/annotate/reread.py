@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from curate.annotate.parts import read_part
 from curate.readers.candidate import Candidate
 
@@ -37,7 +35,5 @@ def is_marked(path: Path) -> bool:
 
 def _knows(path: Path, candidate: Candidate) -> bool:
     rows = read_part(path, ["key", "version"])
-    same = pc.and_(
-        pc.equal(rows["key"], candidate.key), pc.equal(rows["version"], candidate.version)
-    )
-    return bool(pc.any(same).as_py())
+    keys, versions = (rows[name].to_pandas() for name in ("key", "version"))
+    return bool(((keys == candidate.key) & (versions == candidate.version)).any())

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from curate.annotate import rejects
@@ -30,7 +29,8 @@ from curate.clip.scorer import ClipScorer
 from curate.measures.unreadable import CANNOT_BE_READ
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
-from curate.run.files import atomic_write, remove_parts, write_json
+from curate.run import parquet
+from curate.run.files import remove_parts, write_certified
 from curate.run.progress import count_done
 from curate.run.schema import UserError
 
@@ -75,9 +75,11 @@ def annotate(
 
     Raises:
         UserError: two images share a key, a larger share of images in a row than
-            ``config.max_reject_rate`` is unreadable, or a part is damaged behind an intact footer.
+            ``config.max_reject_rate`` is unreadable, or a part of an earlier release, which has no
+            checksum, is damaged behind an intact footer.
     """
     remove_parts(folder)
+    parquet.check_ahead(sorted(folder.glob("part-*.parquet")))
     paths: list[Path] = []
     keys, pairs = HashIndex(), 0
     counted = rejects.Rejects(config.max_reject_rate)
@@ -91,6 +93,8 @@ def annotate(
         for chunk in _chunks(source.candidates(), config.images_per_part):
             _check_keys(chunk, keys)
             path = folder / f"part-{len(paths):05d}-{_digest(chunk, spec)}.parquet"
+            if path.is_file() and not part_head(path):
+                tqdm.write(f"annotations/{path.name} is damaged; it is measured again")
             if not _is_done(path, spec):
                 part = measurer().measure(chunk, bar.update)
                 _write(path, part, spec)
@@ -102,7 +106,7 @@ def annotate(
             paths.append(path)
             pairs += sum(len(captions_of(candidate)) for candidate in chunk)
     counted.finish()
-    write_json(folder / LIST, [path.name for path in paths])
+    write_certified(folder / LIST, {"parts": [path.name for path in paths]})
     _remove_superseded(folder, paths, keys, spec)
     return Annotations(paths, pairs)
 
@@ -122,8 +126,8 @@ def _remove_superseded(
 ) -> None:
     """Delete earlier parts all of whose images are in this pass.
 
-    Parts of another CLIP stay, so do those with images outside a trial's selection, and those whose
-    footer is damaged, so that nobody can tell what they hold.
+    Parts of another CLIP stay, so do those with images outside a trial's selection, and damaged ones,
+    of which nobody can tell what they held.
     """
     for path in set(folder.glob("part-*.parquet")) - set(paths):
         head = part_head(path)
@@ -181,8 +185,7 @@ def _write(path: Path, part: pa.Table, spec: AnnotationSpec) -> None:
         "to_retry": sum(n for error, n in errors.items() if error.startswith(CANNOT_BE_READ)),
         "prefilter": spec.prefilter.digest if part.filter(_KEPT_OUT).num_rows else None,
     }
-    with atomic_write(path) as stream:
-        pq.write_table(part.replace_schema_metadata({METADATA: json.dumps(head)}), stream)
+    parquet.write_table(path, part.replace_schema_metadata({METADATA: json.dumps(head)}))
 
 
 def _counted(column: pa.ChunkedArray) -> Counter[str]:

@@ -54,9 +54,9 @@ class Head:
             UserError: they have another width, so they are of another CLIP.
         """
         self.check_width(embeddings.shape[1])
-        detects = self.mean is not None
-        x = embeddings.astype(np.float64)
-        x = (x - self.mean) / self.deviation if detects else x
+        x, detects = embeddings.astype(np.float64), False
+        if self.mean is not None and self.deviation is not None:
+            x, detects = (x - self.mean) / self.deviation, True
         for number, (weight, bias) in enumerate(self.layers, start=1):
             x = x @ weight.T + bias
             if detects and number < len(self.layers):

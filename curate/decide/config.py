@@ -23,9 +23,9 @@ class SplitConfig:
         minimum: images per held-out side, as far as a tenth of the data allows.
         seed: of the hash.
         hamming_distance: pictures whose perceptual hashes differ in this many of 64 bits or fewer, one
-            of them mirrored or not, are on one side; null groups only equal pixels. 4 finds every
-            recompressed or resized photograph, and different photographs differ in about 18 bits;
-            symmetric drawings are harder to tell apart, see ``measures.phash.phashes``.
+            of them mirrored or not, are on one side if their shapes and colours are not far apart, see
+            ``decide.evidence``; null groups only equal pixels. 4 finds every recompressed or resized
+            photograph, and different photographs differ in about 18 bits.
     """
 
     val: float = 0.05

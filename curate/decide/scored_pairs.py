@@ -68,18 +68,18 @@ def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
         clip: the label of the CLIP; None takes the one that scored the run.
 
     Raises:
-        UserError: several CLIPs have scored parts of the run and none was named.
+        UserError: several CLIPs have scored parts of the run and none was named, or a part is damaged.
     """
     import pandas as pd
 
     from curate.annotate.embeddings import Embeddings
-    from curate.annotate.parts import current_parts, part_head, read_part
+    from curate.annotate.parts import current_parts, read_head, read_part
 
     found: dict[str, list[Path]] = {}
     folder = curate_dir / "annotations"
     everything = sorted(folder.glob("part-*.parquet"))
     for path in current_parts(folder) if clip is None else everything:
-        model = part_head(path).get("clip_model")
+        model = read_head(path).get("clip_model")
         if model and clip in (None, _label(model)):
             found.setdefault(model, []).append(path)
     if len(found) > 1:

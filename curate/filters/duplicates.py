@@ -15,9 +15,9 @@ class DuplicatesConfig:
 
     Attributes:
         exact: equal pixels.
-        hamming_distance: perceptual hashes that differ in at most this many of 64 bits; 4 suits
-            photographs. Drawings of one style need less: recoloured ones have the same hash, and
-            in symmetric ones only half of the bits carry information.
+        hamming_distance: perceptual hashes that differ in at most this many of 64 bits, in pictures whose
+            shapes and colours agree, see ``decide.evidence``; 4 suits photographs. Plain pictures are
+            copies only where they are equal.
         cosine: CLIP embeddings with at least this cosine; the right value depends on the CLIP.
     """
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from curate.pack.plan import Plan
 from curate.pack.sample import Sample, encode_sample
-from curate.run.files import HashingWriter, atomic_write, write_json
+from curate.run import parquet
+from curate.run.files import HashingWriter, atomic_write, write_certified
 from curate.run.manifest import ShardInfo, stats_path
 from curate.run.tar import END_OF_TAR
 
@@ -52,12 +53,10 @@ def write_shard(
 def _write_sidecar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """A table with one row per sample, as img2dataset writes it beside a tar."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     table = pa.Table.from_pylist(list(rows))
     captions = pa.array([row["captions"][0] for row in rows], pa.string())
-    with atomic_write(path) as stream:
-        pq.write_table(table.add_column(1, "caption", captions), stream)
+    parquet.write_table(path, table.add_column(1, "caption", captions))
 
 
 def _write_stats(path: Path, info: ShardInfo, digest: str) -> None:
@@ -72,7 +71,7 @@ def _write_stats(path: Path, info: ShardInfo, digest: str) -> None:
         "sha256": info.sha256,
         "plan": digest,
     }
-    write_json(stats_path(path), stats)
+    write_certified(stats_path(path), stats)
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:

@@ -32,10 +32,10 @@ from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.report import curation, figures
-from curate.run import ledger, memory, provenance
-from curate.run.files import remove_parts, sha256_of, write_json
+from curate.run import checksums, ledger, memory, provenance
+from curate.run.files import remove_parts, sha256_of
 from curate.run.locks import locked
-from curate.run.manifest import Manifest, old_manifest, retire, write_manifest
+from curate.run.manifest import Manifest, old_manifest, retire, write_funnel, write_manifest
 from curate.run.removals import read_removals, write_removals
 from curate.run.schema import UserError
 
@@ -68,6 +68,7 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if old_manifest(curate_dir) is None and not question.stands:
         provenance.write_config(curate_dir / "config.yaml", config)
     removals = read_removals(curate_dir)
+    checksums.withdraw(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     annotations = _annotate(config, spec, source, curate_dir)
     verdicts = judge(annotations.parts, spec, config.heads, config.filters, config.split, removals)
@@ -77,9 +78,10 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if not funnel["kept"]:
         raise UserError(_nothing_kept(funnel))
     question.ask_if_rows_changed(verdicts.ledger)
-    _write_results(curate_dir, config, source, verdicts, funnel, question)
+    manifest = _write_results(curate_dir, config, source, verdicts, funnel, question)
     if removals.pending:  # an interrupted removal is complete: these shards are without its images
         write_removals(curate_dir, replace(removals, pending=False))
+    checksums.write(curate_dir, known=manifest.sha256_of_shards())
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 
@@ -128,8 +130,8 @@ def _write_results(
     verdicts: Verdicts,
     funnel: dict[str, Any],
     question: previous_run.Question,
-) -> None:
-    """Write configuration, shards, ledger, funnel, report and, last, the manifest."""
+) -> Manifest:
+    """Write configuration, shards, ledger, funnel, report and, last, the manifest, which is returned."""
 
     @cache
     def begin() -> None:
@@ -151,11 +153,12 @@ def _write_results(
     table = verdicts.ledger
     table["shard"] = table["key"].where(table["kept"]).map(shard_of).fillna("")
     ledger.write(curate_dir / "ledger", table)
-    write_json(curate_dir / "funnel.json", funnel)
+    write_funnel(curate_dir, funnel)
     curation.write(curate_dir, asdict(config), verdicts, funnel, source.load)
     write_manifest(curate_dir, manifest)
     if before is not None:
         _say(question.outcome(before, manifest))
+    return manifest
 
 
 def _pack(

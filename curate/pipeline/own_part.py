@@ -35,7 +35,7 @@ def check(config: CurateConfig) -> None:
         return
     raise UserError(
         f"{config.run.folder} holds part {there} of its data set, which dataset.shard={shard} would replace: "
-        f"each part needs a run of its own; type {shlex.quote(f'run.name={_name(config.run.name, shard)}')}"
+        f"each part needs a run of its own; type {shlex.quote(f'run.name={_name(config.run.folder.name, shard)}')}"
     )
 
 

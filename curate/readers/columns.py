@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from typing import Any
 
 from curate.measures import registry
@@ -87,14 +88,29 @@ def holds_bytes(value: Any) -> bool:
 
 
 def plain(value: Any) -> str | int | float | bool:
-    """A value that is not missing, as a scalar: nested ones as JSON, with null for missing values inside."""
+    """A value that is not missing, as a scalar: nested ones as JSON, with null for missing values inside.
+
+    Numbers stay numbers, decimal ones too where a float has all their digits; dates, times and what else
+    is no number become text, as Python prints it.
+    """
     if isinstance(value, str):
         return encodable(value)
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
         return str(value)
     if isinstance(value, int | float):
         return value
-    return json.dumps(_finite(value), ensure_ascii=True, sort_keys=True, default=str)
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(_finite(value), ensure_ascii=True, sort_keys=True, default=plain)
+    return plain(value.item()) if hasattr(value, "item") else encodable(str(value))
+
+
+def _number(value: Decimal) -> str | int | float:
+    """A whole number, a float, or as text what neither holds exactly."""
+    if value == value.to_integral_value() and value.as_tuple().exponent == 0:
+        return plain(int(value))  # type: ignore[return-value]
+    return float(value) if Decimal(repr(float(value))) == value else str(value)
 
 
 def _finite(value: Any) -> Any:

@@ -6,15 +6,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
+
+CHECKSUM = "checksum"  # the key of a JSON file's own SHA-256
 
 _BLOCK_BYTES = 1 << 20  # larger ones leave the cache before they are hashed and written
 _SYNC_BYTES = 1 << 24
 _REPLACED = ".replaced.part"  # ends the name of a folder whose replacement gets its name
+
+Identity = tuple[str, int, int, int]  # path, size, time of the last change, inode
 
 
 @contextmanager
@@ -149,19 +154,61 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def write_certified(path: Path, value: Mapping[str, Any]) -> None:
+    """As ``write_json``, with a checksum of all other keys, which ``read_json`` compares."""
+    content = {name: item for name, item in value.items() if name != CHECKSUM}
+    write_json(path, {**content, CHECKSUM: _checksum(content)})
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object that a JSON file holds; None if the file is missing, damaged, or holds no object."""
+    """The object that a JSON file holds, without its checksum.
+
+    None if the file is missing, is damaged, contradicts its checksum, or holds no object.
+    """
     try:
         content = json.loads(path.read_bytes())
+        said = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
+        intact = said in (None, _checksum(content))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    return content if intact and isinstance(content, dict) else None
+
+
+def contradicts_itself(path: Path) -> bool:
+    """Whether a file is no JSON, or has a checksum that does not hold; others may hold anything."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(content, dict) and CHECKSUM in content and read_json(path) is None
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a JSON object says, however it is laid out."""
+    as_read = json.loads(json.dumps(content, allow_nan=False))  # where keys are text
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def identity_of(path: Path) -> Identity:
+    """Changes when a file is replaced or written to."""
+    found = path.stat()
+    return str(path), found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def sha256_once(path: Path) -> str:
+    """As ``sha256_of``; a file is read once in a process, unless it is replaced."""
+    return _sha256_of(identity_of(path))
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of(identity: Identity) -> str:
+    return sha256_of(Path(identity[0]))
 
 
 def remove_parts(folder: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from curate.run.config import RunConfig
+from curate.run.config import RunFolder
 from curate.run.next_command import COMMANDS, run_arguments
 from curate.run.overrides import key_of, typed
 from curate.run.provenance import curate_command
@@ -55,7 +55,7 @@ _FIRST = {
 }
 
 
-def settle(run: RunConfig, kind: Kind, section: str) -> None:
+def settle(run: RunFolder, kind: Kind, section: str) -> None:
     """Give a run without a name that of the only run there is, and say so.
 
     Args:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run.files import atomic_write, remove_parts
+from curate.run import parquet
+from curate.run.files import remove_parts
 from curate.run.parquet import reporting_damage
 from curate.run.provenance import curate_command
 
@@ -61,8 +62,9 @@ def write(folder: Path, ledger: pd.DataFrame) -> None:
 
 def write_part(path: Path, rows: pd.DataFrame, schema: pa.Schema) -> None:
     """Write one file of the ledger; all have one ``schema``, so that any reader takes the folder whole."""
-    with atomic_write(path) as stream:
-        rows.to_parquet(stream, index=False, schema=schema)
+    import pyarrow as pa
+
+    parquet.write_table(path, pa.Table.from_pandas(rows, schema, preserve_index=False))
 
 
 def parts(curate_dir: Path) -> list[Path]:
@@ -94,6 +96,7 @@ def read(
     import pandas as pd
 
     paths = parts(curate_dir)
+    parquet.check_ahead(paths)
     return pd.concat([read_part(path, columns, filters) for path in paths], ignore_index=True)
 
 

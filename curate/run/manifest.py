@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.files import read_json, sha256_of, write_json
+from curate.run.files import read_json, sha256_once, write_certified
 from curate.run.next_command import run_arguments
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
@@ -38,6 +39,10 @@ class Manifest:
     fingerprint: dict[str, str]
     image_format: str
     part: str | None = None
+
+    def sha256_of_shards(self) -> dict[str, str]:
+        """By path."""
+        return {shard.path: shard.sha256 for shard in self.shards}
 
     def shards_of(self, split: str) -> list[ShardInfo]:
         """The shards of one side, in order."""
@@ -77,7 +82,7 @@ def intact(curate_dir: Path, shard: ShardInfo) -> Path:
     path, run_dir = curate_dir / shard.path, curate_dir.parent
     if not path.is_file():
         wrong = "is missing"
-    elif sha256_of(path) != shard.sha256:
+    elif sha256_once(path) != shard.sha256:
         wrong = "is damaged or was changed: its sha256 is not the manifest's"
     else:
         return path
@@ -92,7 +97,24 @@ def write_manifest(curate_dir: Path, manifest: Manifest) -> None:
     content = {"version": VERSION, **asdict(manifest)}
     if manifest.part is None:
         del content["part"]
-    write_json(curate_dir / "manifest.json", content)
+    write_certified(curate_dir / "manifest.json", content)
+
+
+def write_funnel(curate_dir: Path, funnel: Mapping[str, Any]) -> None:
+    """Write ``funnel.json``: how many pairs each rule dropped."""
+    write_certified(curate_dir / "funnel.json", funnel)
+
+
+def read_funnel(curate_dir: Path) -> dict[str, Any]:
+    """What ``funnel.json`` holds; empty where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = curate_dir / "funnel.json"
+    if (content := read_json(path)) is None and path.is_file():
+        raise UserError(f"{path} is damaged; type: {curate_command(curate_dir.parent)}")
+    return content or {}
 
 
 def stats_path(tar: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import subprocess
@@ -35,6 +36,7 @@ PACKAGES = [
     "transformers",
 ]
 _OF_THE_RUN = ("run.name", "run.root", "run.replace")  # said anew, or asked anew
+_SEAL = "# sha256 of the lines above: "
 _SECRET = re.compile(r"(^|_)token$|key$|secret|password", re.IGNORECASE)
 
 
@@ -47,12 +49,21 @@ def write_config(path: Path, config: Any) -> None:
     content = {**redacted(asdict(config)), "provenance": provenance()}
     if (arguments := typed()) is not None:
         content["provenance"]["overrides"] = [_redacted_override(text) for text in arguments]
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(content)))
+    text = OmegaConf.to_yaml(OmegaConf.create(content))
+    write_text(path, f"{text}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n")
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a configuration is not what ``write_config`` wrote; earlier releases wrote no checksum."""
+    text, seal, said = path.read_bytes().rpartition(_SEAL.encode())
+    return bool(seal) and hashlib.sha256(text).hexdigest().encode() != said.strip()
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What ``write_config`` wrote; empty where there is none that can be read."""
+    """What ``write_config`` wrote; empty where there is none that can be read, or it is damaged."""
     try:
+        if is_damaged(path):
+            return {}
         content = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import ledger
-from curate.run.files import read_json, write_json
+from curate.run.files import read_json, write_certified
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def read_removals(curate_dir: Path) -> Removals:
 def write_removals(curate_dir: Path, known: Removals) -> None:
     """Write ``removed.json``."""
     sets = {name: sorted(getattr(known, name)) for name in ("keys", "urls", "sha256")}
-    write_json(curate_dir / _FILE, {**asdict(known), **sets})
+    write_certified(curate_dir / _FILE, {**asdict(known), **sets})
 
 
 def read_list(path: Path, by: str) -> set[str]:

@@ -82,7 +82,8 @@ def hash_files(curate_dir):
     return {
         str(path.relative_to(curate_dir)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(curate_dir.rglob("*"))
-        if path.is_file() and path.name not in ("config.yaml", "report.html", ".lock")
+        if path.is_file()
+        and path.name not in ("config.yaml", "report.html", "checksums.json", ".lock")
     }
 
 

@@ -6,8 +6,13 @@ import subprocess
 import sys
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from curate import verify
+from curate.run import checksums
+from curate.run.files import write_certified
+from curate.run.parquet import write_table
 from curate.run.schema import UserError
 from curate.verify import problems
 
@@ -137,6 +142,47 @@ def test_pages_of_a_table_that_were_written_over(finished):
     assert found(finished).startswith("ledger/part-00000.parquet: damaged")
 
 
+def test_a_bit_of_any_file_is_found_where_all_are_listed(finished):
+    (finished / "annotations").mkdir()
+    (finished / "annotations/parts.json").write_text("[]")  # as an earlier release wrote it
+    assert found(finished) == ""
+    write_table(finished / "annotations/part-00000.parquet", pa.table({"key": ["k00"]}))
+    checksums.write(finished)
+    assert found(finished) == ""
+    for path in [path for path in finished.rglob("*") if path.is_file()]:
+        whole = path.read_bytes()
+        for place in (0, len(whole) // 2, len(whole) - 1):
+            data = bytearray(whole)
+            data[place] ^= 1
+            path.unlink()  # so that it is another file
+            path.write_bytes(data)
+            assert found(finished), f"byte {place} of {path}"
+            path.unlink()
+            path.write_bytes(whole)
+    assert found(finished) == ""
+
+
+def test_the_other_stages_are_checked_too(finished, capsys, monkeypatch):
+    for stage in ("finetune", "evaluate"):
+        write_certified(finished.parent / stage / "deep/a.json", {"a": 1})
+        checksums.write(finished.parent / stage)
+    monkeypatch.setattr(sys, "argv", ["verify", str(finished.parent)])
+    with pytest.raises(SystemExit, match="0"):
+        verify.main()
+    out = capsys.readouterr().out
+    assert "finetune  1 files, 0.0 MB, 0 problems" in out
+    edit(finished.parent / "evaluate/deep/a.json", a=2)
+    (finished.parent / "finetune/checksums.json").unlink()
+    edit(finished.parent / "finetune/deep/a.json", a=2)
+    with pytest.raises(SystemExit, match="1"):
+        verify.main()
+    out = capsys.readouterr().out
+    assert "evaluate/deep/a.json: " in out
+    assert "finetune/deep/a.json: damaged\n" in out  # by its own checksum
+    assert "finetune  no checksums.json: of an earlier release, or interrupted, 1 problems" in out
+    assert "  python -m evaluate run.name=done" in out
+
+
 def test_unfinished_and_interrupted_runs(finished):
     sets = {name: [] for name in ("keys", "urls", "sha256", "records")}
     (finished / "removed.json").write_text(json.dumps(sets | {"pending": True}))
@@ -159,10 +205,7 @@ def test_exit_codes(finished):
     broken = run(str(finished.parent))
     assert broken.returncode == 1
     assert f"{SHARD}: missing\n" in broken.stdout
-    assert (
-        "(of a shard its tar; never removed.json); to write it again, type: python -m curate run.name="
-        in (broken.stdout)
-    )
+    assert "never removed.json); to write it again, type:\n  python -m curate " in broken.stdout
     cut(finished / "manifest.json")
     assert "0 shards, 0 samples, 1 problems" in run(str(finished.parent)).stdout
     wrong = run("no-such-run")

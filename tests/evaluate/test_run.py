@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
 from curate.clip.config import ClipConfig
-from curate.run.files import write_json
+from curate.run import checksums
+from curate.run.files import write_certified
 from curate.run.schema import UserError, to_dataclass
 from evaluate import evaluators, grid, results, run, sampling
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
@@ -88,11 +89,12 @@ def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
     trained = make_run()
     first, *_, last = list_checkpoints(trained.folder)
     state = json.loads((first.path / "state.json").read_bytes())
-    write_json(first.path / "state.json", state | {"heldout": 0.01})
+    write_certified(first.path / "state.json", state | {"heldout": 0.01})
     backwards = {
         name: -weight if "lora_B" in name else weight for name, weight in last.weights().items()
     }
     save_file(backwards, first.path / "ema.safetensors")
+    checksums.write(first.path)
     rule = GateRule(metric="exported_change", op="<", threshold=-0.1, use="ci_high")
     assert run.evaluate_run(config(trained, clip_dir, rule), print) == 1
     found = results.load(trained.run.folder / "evaluate" / "report.json")

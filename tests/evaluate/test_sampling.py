@@ -114,6 +114,19 @@ def test_pictures_are_stored_and_only_drawn_again_when_something_changed(model, 
     assert len(built) == 5
 
 
+def test_a_damaged_picture_is_drawn_again(model, tmp_path, capsys):
+    first = sampler(model)
+    paths = first.draw_missing(tmp_path, PROMPTS, "weights", lambda: model.unet)
+    whole = paths[1].read_bytes()
+    for place in (20, whole.index(b"IDAT") + 20, whole.index(b"tEXt") + 30):
+        data = bytearray(whole)
+        data[place] ^= 1
+        paths[1].write_bytes(data)
+        first.draw_missing(tmp_path, PROMPTS, "weights", lambda: model.unet)
+        assert f"{paths[1]} is damaged; drawn again" in capsys.readouterr().out
+        assert paths[1].read_bytes() == whole
+
+
 def test_a_model_that_broke_down_gives_black_pictures(model, pipeline_dir):
     broken = sampler(model)
     nan = torch.nn.Parameter(torch.tensor(float("nan")))

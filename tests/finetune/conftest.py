@@ -227,7 +227,8 @@ def digests(config: TrainConfig) -> dict[str, str]:
     return {
         str(path.relative_to(config.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
-        if path.name not in ("metrics.jsonl", "config.yaml", ".lock")
+        if path.relative_to(config.folder).as_posix()
+        not in ("metrics.jsonl", "config.yaml", "checksums.json", ".lock")
     }
 
 

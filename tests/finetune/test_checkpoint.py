@@ -72,7 +72,7 @@ def test_a_checkpoint_that_was_cut_short_does_not_exist(tmp_path, monkeypatch):
     def cut(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_json", cut)
+    monkeypatch.setattr(checkpoint, "write_certified", cut)
     with pytest.raises(OSError, match="no space"):
         stored(tmp_path, 2, 0.5)
     assert [c.step for c in list_checkpoints(tmp_path)] == [1]

@@ -27,6 +27,7 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
     names = {path.name for path in config.folder.iterdir()}
     assert names == {
         "checkpoints",
+        "checksums.json",
         "config.yaml",
         "export",
         "heldout.npz",

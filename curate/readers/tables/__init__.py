@@ -9,6 +9,7 @@ from omegaconf import MISSING
 from curate.readers.config import DatasetConfig
 from curate.readers.registry import register_reader
 from curate.readers.source import Source
+from curate.readers.text_encoding import check_encoding
 from curate.run.schema import PATH, check, entries
 
 
@@ -22,6 +23,8 @@ class TableConfig(DatasetConfig):
         columns: the columns' names in order, for text without a header.
         quotes: whether a quoted field of text may contain delimiters and line ends, as in csv;
             if false, each line is a row and a quote is an ordinary character.
+        encoding: of text that is neither UTF-8 nor has a byte order mark, such as cp1252; null
+            detects it where that is certain.
         url_encoded: whether the fields are URL-encoded and captions may hold HTML.
         url_column: null takes the first known name, as do the next two.
         caption_columns: each of them is a caption.
@@ -35,6 +38,7 @@ class TableConfig(DatasetConfig):
     file_type: str | None = None
     columns: list[str] | None = None
     quotes: bool = True
+    encoding: str | None = None
     url_encoded: bool = False
     url_column: str | None = None
     caption_columns: list[str] | None = None
@@ -55,6 +59,7 @@ class TableConfig(DatasetConfig):
         names = self.columns
         sound = names is None or (bool(names) and len(set(names)) == len(names))
         check(sound, "dataset.columns", names, "null or different names")
+        check_encoding(self.encoding)
         captions = self.caption_columns
         sound = captions is None or bool(captions)
         check(sound, "dataset.caption_columns", captions, "null or names")

@@ -15,11 +15,14 @@ from pathlib import Path
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.file_signature import HEAD_BYTES, PARQUET, identify
 from curate.readers.files import raise_error
+from curate.readers.text_encoding import TextDecoder
 from curate.run.schema import UserError
 
 TYPES = ("csv", "tsv", "jsonl", "parquet")
 _SUFFIXES = {f".{name}": name for name in TYPES} | {".ndjson": "jsonl", ".tab": "tsv"}
 _COMPRESSION = {".gz": "gzip", ".bz2": "bzip2"}
+_WIDE_HEAD_BYTES = 4096
+_MAY_BE_WIDE = ("text in UTF-16", "binary data")
 _LEFTOVERS = (".crc", ".part", ".tmp", ".partial", ".incomplete", ".aria2", ".lock")
 
 
@@ -77,6 +80,18 @@ def open_text(table: TableFile) -> io.BufferedIOBase:
     return table.path.open("rb")
 
 
+def wide_encoding(table: TableFile) -> str:
+    """UTF-16 or UTF-32, if a table's text is in it; "" for text of one byte a character, such as UTF-8."""
+    with open_text(table) as stream:
+        head = stream.read(_WIDE_HEAD_BYTES)
+    decoder = TextDecoder("utf-8", lambda: ())
+    for cut in (0, 2):  # a character of four bytes may be cut
+        encoding = decoder.decode(head[: len(head) - cut]).encoding
+        if encoding.startswith(("utf-16", "utf-32")):
+            return encoding
+    return ""
+
+
 def _matches(path: str) -> Iterator[Path]:
     if Path(path).is_dir():
         for folder, subfolders, names in os.walk(path, onerror=raise_error):
@@ -119,6 +134,14 @@ def _table(path: Path, file_type: str | None) -> TableFile:
     return TableFile(path, file_type, compression)
 
 
+def _is_wide(table: TableFile, found: str) -> bool:
+    """Whether what looks like ``found`` is text of two or four bytes a character."""
+    try:
+        return found in _MAY_BE_WIDE and bool(wide_encoding(table))
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
 def _check_content(table: TableFile) -> None:
     """Raise ``UserError`` for a file that is not what its name says; it says what the file is."""
     with table.path.open("rb") as stream:
@@ -137,7 +160,7 @@ def _check_content(table: TableFile) -> None:
                 found, expected = identify(stream.read(HEAD_BYTES)), ""
             except (OSError, EOFError, zlib.error) as error:
                 raise UserError(f"{table.path} is damaged ({error}); download it again") from error
-    if found != expected:
+    if found != expected and not (table.file_type != "parquet" and _is_wide(table, found)):
         raise UserError(
             f"{table.path} is {found or 'plain text'}, not {expected or f'{table.file_type} text'}; "
             "download it again, or rename it with the suffix of its type"

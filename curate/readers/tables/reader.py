@@ -20,7 +20,7 @@ from curate.readers.files import is_file, unread_archives, version_of
 from curate.readers.matching.claims import Row
 from curate.readers.matching.matches import Match, local_path, named_file
 from curate.readers.source import Source
-from curate.readers.tables import TableConfig, neighbours
+from curate.readers.tables import TableConfig, neighbours, parquet
 from curate.readers.tables import files as table_files
 from curate.readers.tables import rows as table_rows
 from curate.readers.tables.column_roles import (
@@ -145,13 +145,13 @@ def _total(config: TableConfig, tables: list[TableFile]) -> int | None:
     """The number of rows, if parquet's metadata has it."""
     if tables[0].file_type != "parquet":
         return None
-    rows = table_rows.count(tables)
+    rows = parquet.count(tables)
     return None if config.leave_out else rows
 
 
 def _digest(config: TableConfig, tables: list[TableFile], beside: list[TableFile]) -> str:
     """A text that changes when what the rows say of their pictures may have changed."""
-    how = [config.columns, config.quotes, config.url_encoded]
+    how = [config.columns, config.quotes, config.url_encoded, config.encoding]
     roles = [config.url_column, config.image_column, config.caption_columns]
     files = [
         [(str(table.path), table.file_type, version_of(table.path)) for table in group]

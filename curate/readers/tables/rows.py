@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Any
 
-from curate.readers.columns import encodable, is_missing
+from curate.readers.columns import encodable
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.csv_delimiter import detect_delimiter
-from curate.readers.json_object import json_object
-from curate.readers.tables import TableConfig
-from curate.readers.tables.files import TableFile, open_text
+from curate.readers.json_object import Pairs, json_object, unique_fields
+from curate.readers.tables import TableConfig, parquet, text
+from curate.readers.tables.files import TableFile
+from curate.readers.tables.parquet import MARK
 from curate.run.schema import UserError
 
 Row = tuple[int, dict[str, Any]]
 """Number of the line, or of the row in parquet, from 1 on; values by column."""
 
-_BATCH_ROWS = 4096
+csv.field_size_limit(1 << 26)  # of characters; by default 131,072, fewer than some captions have
+_END = "\0end"  # behind the last line: a quote that is still open swallows it
+_MAX_LINES = 1000  # of a record; one that is longer holds others, between two stray quotes
 _MAX_BAD_LINES = 1000  # if none of the first lines can be read, the file has another format
 
 
 def rows(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Row]:
     """The rows of one file in order, with one line or one batch of rows in memory.
 
-    Values from text files are text, those from parquet have its types; nested ones are lists and
-    dicts. A line with another number of fields, or that is not a JSON object, is left out and noted.
+    Values from csv and tsv are text, those from JSON lines and parquet have their types; nested ones are
+    lists and dicts. A line with another number of fields, or that is not a JSON object, is left out and
+    noted.
 
     Raises:
-        UserError: the file is damaged, or no line can be read.
+        UserError: the file is damaged, no line can be read, or two columns have one name.
     """
     number = 0
     try:
@@ -50,8 +56,7 @@ def rows(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator
 
 
 def _from_delimited(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Row]:
-    with open_text(table) as stream:
-        lines = _decoded(stream, table, notes)
+    with text.lines(table, config.encoding, notes) as lines:
         lines, delimiter = detect_delimiter(lines) if table.file_type == "csv" else (lines, "\t")
         fields = (
             _quoted(lines, delimiter, table, notes) if config.quotes else _plain(lines, delimiter)
@@ -83,8 +88,9 @@ def _from_delimited(table: TableFile, config: TableConfig, notes: CountedNotes) 
 
 def _header(first: tuple[int, list[str]], columns: list[str] | None) -> list[str]:
     """The columns' names: the first line if it holds names, in any order, else ``columns``."""
-    if columns is None or set(first[1]) == set(columns):
-        return first[1]
+    names = [name.strip(MARK) for name in first[1]]
+    if columns is None or set(names) == set(columns):
+        return names
     return columns
 
 
@@ -92,7 +98,7 @@ def _after(
     first: tuple[int, list[str]], rest: Iterator[tuple[int, list[str]]], header: list[str]
 ) -> Iterator[tuple[int, list[str]]]:
     """All lines of data, including the first unless it is the header."""
-    if first[1] != header:
+    if [name.strip(MARK) for name in first[1]] != header:
         yield first
     yield from rest
 
@@ -106,10 +112,14 @@ def _plain(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str
 def _quoted(
     lines: Iterable[str], delimiter: str, table: TableFile, notes: CountedNotes
 ) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines, delimiter=delimiter)
+    reader = csv.reader(chain(lines, [_END]), delimiter=delimiter)
     before = 0
     for values in reader:
         number, before = before + 1, reader.line_num
+        if values == [_END]:
+            return
+        if before - number > _MAX_LINES or (values and values[-1].endswith(_END)):
+            raise csv.Error(f"the record that begins in line {number} has no end")
         if before > number:
             notes.add("records of several lines", f"{table.path.name}:{number}")
         if values:
@@ -118,12 +128,14 @@ def _quoted(
 
 def _from_jsonl(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Row]:
     good = bad = 0
-    with open_text(table) as stream:
-        for number, line in enumerate(_decoded(stream, table, notes), start=1):
+    with text.lines(table, config.encoding, notes) as lines:
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                record = json_object(line)
+                record = json_object(line, partial(_unique_fields, f"{table.path}:{number}"))
+            except UserError:
+                raise
             except ValueError:
                 bad += 1
                 notes.add("lines that are not a JSON object", f"{table.path.name}:{number}")
@@ -131,86 +143,27 @@ def _from_jsonl(table: TableFile, config: TableConfig, notes: CountedNotes) -> I
                     break
                 continue
             good += 1
-            yield number, {name: _as_text(value) for name, value in record.items()}
+            yield number, {name.strip(MARK): _encodable(value) for name, value in record.items()}
     if bad and not good:
         raise UserError(f"{table.path} has no JSON object in any line; write one object per line")
 
 
-def _as_text(value: Any) -> Any:
-    """Scalars as text, since a column of JSON lines may hold several types."""
+def _unique_fields(place: str, fields: Pairs) -> dict[str, Any]:
+    try:
+        return unique_fields(fields)
+    except ValueError as error:
+        raise UserError(f"in {place} {error}; rename one") from error
+
+
+def _encodable(value: Any) -> Any:
+    """A value with text that UTF-8 can express; numbers stay numbers."""
     if isinstance(value, list):
-        return [_as_text(item) for item in value]
-    if is_missing(value) or isinstance(value, dict):
-        return value
-    return encodable(str(value))
+        return [_encodable(item) for item in value]
+    return encodable(value) if isinstance(value, str) else value
 
 
 def _from_parquet(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with pq.ParquetFile(table.path) as file:
-            names = [field.name for field in file.schema_arrow if not _holds_bytes(field.type)]
-            for name in [name for name in file.schema_arrow.names if name not in names]:
-                notes.add(f"columns of bytes left out, {name!r}", table.path.name)
-            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, record
-    except pa.ArrowException as error:
-        raise OSError(error) from error
-
-
-def count(tables: Sequence[TableFile]) -> int:
-    """The number of rows of parquet files, from their metadata.
-
-    Raises:
-        UserError: a file is damaged, or a column holds text in one and numbers in another.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    total = 0
-    seen: dict[str, tuple[bool, TableFile]] = {}
-    for table in tables:
-        try:
-            with pq.ParquetFile(table.path) as file:
-                total += file.metadata.num_rows
-                schema = file.schema_arrow
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{table.path} is damaged ({error}); download it again") from error
-        for column in schema:
-            if pa.types.is_null(column.type):
-                continue
-            is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-            was_text, other = seen.setdefault(column.name, (is_text, table))
-            if was_text != is_text:
-                raise UserError(
-                    f"column {column.name!r} has another type in {table.path} than in {other.path}; "
-                    "convert one of them, or curate the files as two data sets"
-                )
-    return total
-
-
-def _holds_bytes(kind: Any) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_nested(kind):
-        return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _decoded(stream: Iterable[bytes], table: TableFile, notes: CountedNotes) -> Iterator[str]:
-    for number, line in enumerate(stream, start=1):
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError:
-            text = line.decode("utf-8", errors="replace")
-            place = f"{table.path.name}:{number}"
-            notes.add("lines that are not UTF-8, with \ufffd for what cannot be decoded", place)
-        yield text.removeprefix("\ufeff") if number == 1 else text
+    yield from enumerate(parquet.records(table, notes), start=1)
 
 
 _READ = {

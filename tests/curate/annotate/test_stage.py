@@ -341,12 +341,23 @@ def all_images(parts, _):
     return list(Embeddings(parts).image_blocks())
 
 
-@pytest.mark.parametrize("content", ["5", "[5]", "{"])
-def test_without_a_list_of_parts_all_are_read(run, make_pictures, tmp_path, content):
+def test_without_a_list_of_parts_all_are_read(run, make_pictures, tmp_path):
     run(make_pictures(tmp_path / "pictures", 7))
     parts = current_parts(tmp_path / "annotations")
-    (tmp_path / "annotations/parts.json").write_text(content)
+    listed = tmp_path / "annotations/parts.json"
+    listed.write_text(json.dumps([path.name for path in parts[:1]]))  # as an earlier release did
+    assert current_parts(tmp_path / "annotations") == parts[:1]
+    listed.unlink()
     assert current_parts(tmp_path / "annotations") == parts
+
+
+@pytest.mark.parametrize("change", [lambda _: "5", lambda _: "[5]", lambda text: text.upper()])
+def test_a_damaged_list_of_parts_is_named(run, make_pictures, tmp_path, change):
+    run(make_pictures(tmp_path / "pictures", 7))
+    listed = tmp_path / "annotations/parts.json"
+    listed.write_text(change(listed.read_text()))
+    with pytest.raises(UserError, match=r"parts\.json is damaged; delete it"):
+        current_parts(tmp_path / "annotations")
 
 
 @pytest.mark.parametrize(
@@ -356,17 +367,23 @@ def test_without_a_list_of_parts_all_are_read(run, make_pictures, tmp_path, cont
         ("image_embedding", all_images),
     ],
 )
-def test_a_part_with_a_damaged_page_is_named(run, make_pictures, tmp_path, column, reads_it):
+def test_a_part_with_a_damaged_page_is_named_and_measured_again(
+    run, make_pictures, tmp_path, capsys, column, reads_it
+):
     root = make_pictures(tmp_path / "pictures", 7)
     rows = run(root)
     parts = current_parts(tmp_path / "annotations")
+    whole = parts[0].read_bytes()
     flip(parts[0], column)
     with pytest.raises(UserError, match=rf"{parts[0]} is damaged .* delete it, and the same"):
         reads_it(parts, SPEC)
-    with pytest.raises(UserError, match=f"{parts[0]} is damaged"):
-        run(root, images_per_part=4)  # other parts, out of what is known
-    parts[0].unlink()
     assert run(root) == rows
+    assert (
+        f"annotations/{parts[0].name} is damaged; it is measured again" in capsys.readouterr().out
+    )
+    assert parts[0].read_bytes() == whole
+    flip(parts[0], column)
+    run(root, images_per_part=4)  # other parts, out of what is known of the rest
 
 
 def test_a_part_that_was_just_written_is_not_read_again(run, make_pictures, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from curate.pack.plan import is_written, plan, remove_stale
 from curate.pack.sample import Sample, encode_sample, read_shard
 from curate.pack.writer import write_shard
+from curate.run.files import write_certified
 from curate.run.manifest import Manifest, ShardInfo, read_manifest, write_manifest
 from curate.run.schema import UserError
 from curate.run.tar import END_OF_TAR, header
@@ -186,6 +187,9 @@ def test_manifest_round_trip_and_missing_manifest(tmp_path):
     assert read_manifest(tmp_path).shards_of("val") == []
     content = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(content | {"version": 9}))
+    with pytest.raises(UserError, match="is damaged"):
+        read_manifest(tmp_path)
+    write_certified(tmp_path / "manifest.json", content | {"version": 9})
     with pytest.raises(UserError, match="version 9"):
         read_manifest(tmp_path)
 

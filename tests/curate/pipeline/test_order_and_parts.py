@@ -18,7 +18,7 @@ from curate.decide import shuffled_captions
 from curate.decide.config import SplitConfig
 from curate.decide.stage import judge
 from curate.filters.captions import CaptionsConfig
-from curate.filters.columns import BoundsConfig
+from curate.filters.columns import ColumnConfig
 from curate.filters.config import FiltersConfig
 from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.similarity import ClipSimilarityConfig
@@ -32,7 +32,7 @@ FILTERS = {
     "calibrated": FiltersConfig(
         clip_similarity=CALIBRATED,
         duplicates=DuplicatesConfig(hamming_distance=6, cosine=0.999),
-        columns={"head_odd": BoundsConfig(minimum=-9.0)},
+        columns={"head_odd": ColumnConfig(minimum=-9.0)},
     ),
     "fraction": FiltersConfig(
         clip_similarity=ClipSimilarityConfig(fraction=0.5), captions=CaptionsConfig(keep="best")

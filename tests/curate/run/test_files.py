@@ -14,6 +14,7 @@ from curate.run.files import (
     read_json,
     remove_parts,
     sha256_of,
+    write_certified,
     write_json,
     write_text,
 )
@@ -50,6 +51,22 @@ def test_damaged_json_is_none(tmp_path, content):
     assert read_json(path) is None
     write_json(path, {"a": 1})
     assert read_json(path) == {"a": 1}
+
+
+def test_certified_json_is_what_was_written_or_none(tmp_path):
+    path, content = tmp_path / "a.json", {"list": [1, 0.1, "ü"], "deep": {"10": None, "9": True}}
+    write_certified(path, content | {"deep": {10: None, 9: True}})
+    assert read_json(path) == content
+    write_certified(path, content)
+    whole = path.read_bytes()
+    write_certified(path, json.loads(whole))  # the old checksum is not part of the new one
+    assert path.read_bytes() == whole
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        found = read_json(path)
+        assert found is None or content.items() <= found.items(), f"bit {bit}"
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from curate.run import overrides
 from curate.run.provenance import (
     curate_command,
+    is_damaged,
     provenance,
     read_config,
     redacted,
@@ -118,3 +119,16 @@ def test_a_run_of_an_unknown_command_line_leaves_its_data_to_the_reader(tmp_path
     assert said == (
         f"python -m curate run.name=mine run.root={tmp_path} with the keys of its data set"
     )
+
+
+def test_a_changed_configuration_is_noticed(tmp_path):
+    path = tmp_path / "config.yaml"
+    write_config(path, Hub(name="a"))
+    whole = path.read_text()
+    assert not is_damaged(path)
+    path.write_text(whole.replace("name: a", "name: b"))
+    assert is_damaged(path)
+    assert read_config(path) == {}
+    path.write_text(whole.partition("# sha256")[0])  # as an earlier release wrote it
+    assert not is_damaged(path)
+    assert read_config(path)["name"] == "a"

@@ -170,7 +170,7 @@ TRUNCATED = pd.DataFrame({"url": ["u"] * 9, "text": ["t"] * 9}).to_parquet()[:-2
         ("a.parquet", TRUNCATED, "truncated parquet"),
         ("a.parquet", b"PAR1" + b"\7" * 40 + b"PAR1", "damaged"),
         ("a.csv", b"", "empty"),
-        ("a.jsonl", "{}".encode("utf-16"), "UTF-16"),
+        ("a.parquet", "{}".encode("utf-16"), "UTF-16"),
         ("a.csv", b"url,text\0\0", "binary"),
         ("a.jsonl", b'["no", "object"]\n', "no JSON object"),
         ("a.csv", b'url,text\nu,"t\n' + b"u,t\n" * 40_000, "dataset.quotes=false"),
@@ -289,8 +289,8 @@ def test_json_lines_may_differ_in_their_columns(tmp_path, images):
     path.write_text("\n".join(lines))
     source = read(path, images)
     assert [(c.captions, dict(c.columns)) for c in listed(source)] == [
-        ((), {"url": "u", "score": "1"}),
-        ((), {"url": "v", "n": '["1"]'}),
+        ((), {"url": "u", "score": 1}),
+        ((), {"url": "v", "n": "[1]"}),
         (("b?", "c"), {"url": "w", "score": "x"}),
     ]
     assert "lines that are not a JSON object: 1, such as t.jsonl:2" in source.notes
