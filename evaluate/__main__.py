@@ -38,11 +38,10 @@ def main(cfg: DictConfig) -> None:
             f"run.name={config.run.name} has no checkpoints in {checkpoints}; type first: "
             f"{COMMANDS['train']} {next_arguments(config.run.folder)}"
         )
-    from curate.clip import availability, models
+    from evaluate import judging_clip
 
-    models.check(config.clip)
-    if config.samples.clip_captions:
-        availability.check_available(config.clip)
+    needed = config.samples.clip_captions > 0
+    config.clip = judging_clip.settle(config.clip, config.run.folder, needed)
     sys.exit(start(config))
 
 

@@ -8,19 +8,39 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 
 from curate.run.cli import EXIT_GATE_FAILED, EXIT_UNDECIDABLE
 from evaluate.config import GateConfig, GateRule
 from evaluate.glossary import shown
-from evaluate.results import Check, Metric
+from evaluate.results import NOT_MEASURED, Check, Metric
 
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _BOUNDS = {"value": "value", "ci_low": "lower bound", "ci_high": "upper bound"}
 
 
-def check_all(config: GateConfig, metrics: Mapping[str, Metric], word: str) -> tuple[Check, ...]:
-    """The outcome of every rule; ``word`` is the verdict, which rules name as the metric ``verdict``."""
-    return tuple(_check(name, rule, metrics, word) for name, rule in config.rules.items())
+def check_all(
+    config: GateConfig,
+    metrics: Mapping[str, Metric],
+    word: str,
+    instruments: Mapping[str, str] | None = None,
+) -> tuple[Check, ...]:
+    """The outcome of every rule.
+
+    Args:
+        config: the rules.
+        metrics: what was measured, by name.
+        word: the verdict, which rules name as the metric ``verdict``.
+        instruments: what metrics were measured with, by name, see ``evaluators.instruments``.
+    """
+    checks = (_check(name, rule, metrics, word) for name, rule in config.rules.items())
+    return tuple(_with_instrument(check, instruments or {}) for check in checks)
+
+
+def _with_instrument(check: Check, instruments: Mapping[str, str]) -> Check:
+    if check.measured == NOT_MEASURED or check.metric not in instruments:
+        return check
+    return replace(check, why="; ".join(filter(None, [check.why, instruments[check.metric]])))
 
 
 def decide(checks: tuple[Check, ...]) -> str:
@@ -46,7 +66,7 @@ def _check(name: str, rule: GateRule, metrics: Mapping[str, Metric], word: str) 
     metric = metrics[rule.metric]
     if metric.value is None:
         status = "undecided" if rule.required else "skipped"
-        return Check(name, rule.metric, words, "not measured", status, metric.reason)
+        return Check(name, rule.metric, words, NOT_MEASURED, status, metric.reason)
     met = _holds(rule, metric)
     status = "undecided" if met is None and rule.severity == "fail" else _status(rule, bool(met))
     why = "the interval contains the threshold" if met is None else ""

@@ -12,27 +12,19 @@ from PIL import Image
 
 from curate.report import page
 from curate.report.page import Section
-from evaluate import evaluators
-from evaluate.glossary import TERMS, glossary, short, shown, title
-from evaluate.results import CheckpointResult, Results, label_of
+from evaluate import evaluators, headline
+from evaluate.glossary import TERMS, glossary, shown, title
+from evaluate.results import NOT_MEASURED, Results, label_of
 
 _THUMBNAIL_PX = 256
-_VERDICTS = {
-    "improving": "good",
-    "converged": "good",
-    "overfitting": "warn",
-    "regressing": "warn",
-    "inconclusive": "info",
-    "no_effect": "bad",
-    "diverged": "bad",
-}
+_LONGEST_NOTE = 400
 _CHANGE = evaluators.Description("Change", "Of a checkpoint's held-out loss, against the base.")
 _STATUSES = {
-    "passed": "good",
-    "warned": "warn",
-    "failed": "bad",
-    "undecided": "info",
-    "skipped": "info",
+    "passed": ("good", "passed"),
+    "warned": ("warn", "warned"),
+    "failed": ("bad", "failed"),
+    "undecided": ("info", "undecided"),
+    "skipped": ("info", NOT_MEASURED),
 }
 
 
@@ -70,25 +62,10 @@ def render(
 
 def _verdict(found: Results) -> Markup:
     verdict = found.verdict
-    word = verdict.word.replace("_", " ").capitalize()
-    kept, exported = (_checkpoint(found, step) for step in (verdict.kept, verdict.exported))
-    tiles = [
-        (short(name, found.metrics[name]), text.tile)
-        for name, text in evaluators.descriptions().items()
-        if text.tile and name in found.metrics
-    ]
-    tiles += [
-        (
-            f"step {kept.step:,}" if kept.step else "base",
-            f"kept, after {kept.samples_seen:,} samples",
-        ),
-        (f"{kept.val.n or 0:,}", "held-out pictures"),
-        (found.gate, "gate"),
-    ]
-    body = page.banner(_VERDICTS[verdict.word], word, verdict.sentence) + page.tiles(tiles)
+    body = headline.banner(found) + headline.tiles(found)
     body += Markup("<p><strong>Next.</strong> {}</p>").format(verdict.advice)
     if verdict.exported != verdict.kept:
-        change = _CHANGE.shown(exported.val)
+        change = _CHANGE.shown(headline.checkpoint(found, verdict.exported).val)
         body += page.paragraph(
             f"The export holds another checkpoint than the kept one: step {verdict.exported:,}, which had "
             f"the lowest held-out loss while training. Its held-out loss against the base: {change}.",
@@ -97,20 +74,16 @@ def _verdict(found: Results) -> Markup:
     return body
 
 
-def _checkpoint(found: Results, step: int) -> CheckpointResult:
-    return next(checkpoint for checkpoint in found.checkpoints if checkpoint.step == step)
-
-
 def _checks(found: Results) -> Markup:
     if not found.checks:
         return page.paragraph("The gate has no rules (gate=none).", "note")
     rows = [
         [
-            page.badge(_STATUSES[check.status], check.status),
+            page.badge(*_STATUSES[check.status]),
             title(check.metric),
             Markup('<b class="whole">{}</b>').format(check.measured),
             Markup('<span class="whole">{}</span>').format(check.rule),
-            check.why,
+            page.quote(check.why, _LONGEST_NOTE) if check.why else "",
         ]
         for check in found.checks
     ]
@@ -140,7 +113,7 @@ def _pictures(found: Results, folder: Path, real: Mapping[str, Image.Image]) -> 
         f"seed {seed}; originals in samples/.",
         "note",
     )
-    grid = page.table(["Caption", *columns.values(), "Held-out picture"], rows)
+    grid = page.table(["Caption", *columns.values(), "Held-out picture"], rows, stacked=True)
     return lead + Markup('<div class="pictures">{}</div>').format(grid) + note
 
 
@@ -190,7 +163,9 @@ def _not_measured(found: Results) -> Markup:
         ["What the base model could do and this one cannot", "this version does not measure it"],
         ["Distribution and variety (KID, precision, recall)", "too few pictures are drawn for it"],
     ]
-    missing = [[title(n), m.reason] for n, m in found.metrics.items() if m.value is None]
+    missing = [
+        [", ".join(titles), reason] for reason, titles in headline.missing(found.metrics).items()
+    ]
     return page.table(["What", "Why not"], missing + later)
 
 

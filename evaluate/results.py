@@ -18,6 +18,7 @@ from curate.run.schema import UserError
 from finetune.intervals import Estimate
 
 SCHEMA_VERSION = 3
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,22 @@ from curate.run import checksums
 from curate.run.files import write_text
 from curate.run.manifest import read_funnel
 from curate.run.provenance import provenance, redacted
-from evaluate import advice, evaluators, gate, report, results, summary, verdict
+from evaluate import (
+    advice,
+    evaluators,
+    gate,
+    headline,
+    judging_clip,
+    report,
+    results,
+    summary,
+    verdict,
+)
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
 from evaluate.glossary import title
 from evaluate.grid import by_bin
-from evaluate.results import CheckpointResult, Metric, Results, Verdict
+from evaluate.results import NOT_MEASURED, CheckpointResult, Metric, Results, Verdict
 
 
 def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
@@ -45,7 +55,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     """The verdict, the gate and all that the report shows."""
     evidence, steps = evaluation.evidence, evaluation.table.steps
     word = verdict.judge(evidence)
-    checks = gate.check_all(config.gate, metrics, word)
+    checks = gate.check_all(config.gate, metrics, word, evaluators.instruments(config))
     return Results(
         schema_version=results.SCHEMA_VERSION,
         run=config.run.folder.name,
@@ -67,7 +77,10 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
             **provenance(),
             "evaluate": redacted(asdict(config)),
             "finetune": redacted(asdict(evaluation.run.config)),
-            "curate": asdict(evaluation.manifest)["fingerprint"],
+            "curate": {
+                **asdict(evaluation.manifest)["fingerprint"],
+                "clip": judging_clip.label_of_curation(evaluation.curate_dir),
+            },
         },
     )
 
@@ -113,4 +126,6 @@ def announce(found: Results, folder: Path, say: Callable[[str], None]) -> None:
         rule = f"rule: {check.rule}" + (f"; {check.why}" if check.why else "")
         say(f"gate    {check.status:9} {title(check.metric)}: {check.measured} ({rule})")
     say(f"gate    {found.gate}")
+    for reason, titles in headline.missing(found.metrics).items():
+        say(f"missing {headline.joined(titles)}: {NOT_MEASURED}, {reason}")
     say(f"report  {folder / 'report.html'}")

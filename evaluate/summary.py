@@ -32,7 +32,8 @@ def markdown(found: Results) -> str:
     for name in evaluators.descriptions():
         metric = found.metrics.get(name)
         if metric is not None:
-            value = shown(name, metric) if metric.value is not None else metric.reason
+            value = shown(name, metric)
+            value += "" if metric.value is not None else f": {metric.reason}"
             lines.append(f"| {title(name)} | {_plain(value)} | {metric.n or ''} |")
     return "\n".join(lines) + "\n"
 

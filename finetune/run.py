@@ -13,12 +13,11 @@ from torch import nn
 
 from curate.run import checksums
 from curate.run.files import remove_parts
-from curate.run.intervals import changes
 from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
-from finetune import checkpoint, doctor, metrics
+from finetune import checkpoint, doctor, metrics, overview
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import OptimConfig, TrainConfig
@@ -43,7 +42,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     broken = _damaged(folder, accelerator)
     stored = list_checkpoints(folder)
     if _is_finished(config, stored) and not broken:
-        accelerator.print(f"{folder} is complete: {_in_words(stored)}")
+        accelerator.print(f"{folder} is complete: {overview.after(folder, stored)}")
         if accelerator.is_main_process:
             with checksums.updated(folder, ()):
                 pass  # checkpoints may have been deleted
@@ -64,6 +63,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         write_config(folder / "config.yaml", config)
     run = _assemble(config, identity, accelerator, model, splits)
     _resume(run, stored)
+    accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     fit(run)
     if accelerator.is_main_process:
         _export_best(config, model, list_checkpoints(folder), accelerator)
@@ -261,17 +261,7 @@ def _export_best(
     folder = config.folder / "export"
     difference = export(config.method, config.model, model, folder, best)
     accelerator.print(
-        f"best    {_in_words(stored)}\n"
+        f"best    {overview.after(config.folder, stored)}\n"
         f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})\n"
         f"next    python -m evaluate {next_arguments(config.run.folder)}"
     )
-
-
-def _in_words(stored: list[Checkpoint]) -> str:
-    best = checkpoint.best_of(stored)
-    stopped = stored[-1].state()["stopped"]
-    text = f"{best.path.name} of {stored[-1].path.name} ({best.samples_seen} samples)"
-    if best.heldout is not None:
-        text += f", held-out loss {changes(best.heldout - 1)[0]} % against the base model"
-        text += "" if best.heldout < 1 else ", which is better than every checkpoint"
-    return text + (f"; stopped early: {stopped}" if stopped else "")

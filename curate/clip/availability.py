@@ -15,8 +15,8 @@ WITHOUT_HUB = (
 )
 
 
-def check_available(config: ClipConfig) -> None:
-    """Refuse weights that are neither in the local cache nor can be fetched.
+def check_available(config: ClipConfig, instead: str = WITHOUT_HUB) -> None:
+    """Refuse weights that are neither in the local cache nor can be fetched, and say what to do ``instead``.
 
     open_clip is imported, which takes seconds, only where the hub is out of reach and something is cached.
 
@@ -29,7 +29,7 @@ def check_available(config: ClipConfig) -> None:
         return
     raise UserError(
         f"clip.name={config.name} clip.pretrained={config.pretrained}: the weights are not on this machine, and the "
-        f"Hugging Face hub cannot be reached. {WITHOUT_HUB}"
+        f"Hugging Face hub cannot be reached. {instead}"
     )
 
 

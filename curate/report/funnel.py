@@ -84,7 +84,10 @@ def _rules(figures: dict[str, Any]) -> Markup:
 
 def _reasons(figures: dict[str, Any]) -> Markup:
     listed = list(figures["reasons"].items())[:_MOST_REASONS]
-    rows = [[reason, counts.pairs(n, among("reason", [reason]))] for reason, n in listed]
+    rows = [
+        [page.short_numbers(reason), counts.pairs(n, among("reason", [reason]))]
+        for reason, n in listed
+    ]
     rest = len(figures["reasons"]) - len(listed)
     more = page.paragraph(f"{rest} rarer reasons are in the ledger.", "note") if rest else ""
     return counts.table(["reason", "pairs"], rows) + more

@@ -32,6 +32,7 @@ PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW)
 
 _ICONS = {"good": "✓", "warn": "!", "bad": "✕", "info": "i"}
 _SCALE = 0.8  # of a drawing's inches: pages fit drawings to their width, so its text stays legible on a phone
+_MOST_SIDE_BY_SIDE = 4  # columns of a table on a phone
 _PLOT_STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -44,7 +45,8 @@ _PLOT_STYLE = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "lines.linewidth": 1.8,
-    "font.size": 10,
+    "font.size": 11,
+    "axes.titlesize": 11,
 }
 
 
@@ -147,26 +149,48 @@ def tiles(items: Iterable[tuple[str | Count, str]]) -> Markup:
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], stacked: bool | None = None
+) -> Markup:
     """A table: numeric columns right-aligned, ``Markup`` cells as they are, other cells cleaned.
 
     A column is numeric if every cell is a number or a string that starts with one ("+1.2 %").
+
+    Args:
+        head: of the columns.
+        rows: of cells.
+        stacked: whether a phone shows the cells of a row below each other, each with its column's head; by
+            default where there are more than four.
     """
     rows = [list(row) for row in rows]
+    if stacked is None:
+        stacked = len(head) > _MOST_SIDE_BY_SIDE
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(head))]
     kinds = [Markup(' class="number"') if n else Markup("") for n in numeric]
     heads = (Markup("<th{}>{}</th>").format(k, h) for k, h in zip(kinds, head, strict=True))
+    opened = [
+        Markup('<td{} data-head="{}"><div>').format(kind, name)
+        if stacked
+        else Markup("<td{}>").format(kind)
+        for kind, name in zip(kinds, head, strict=True)
+    ]
+    closed = Markup("</div></td>") if stacked else Markup("</td>")
     lines = (
         Markup("<tr>{}</tr>").format(
             Markup("").join(
-                Markup("<td{}>{}</td>").format(k, _cell(c)) for k, c in zip(kinds, row, strict=True)
+                Markup("{}{}{}").format(start, _cell(cell), closed)
+                for start, cell in zip(opened, row, strict=True)
             )
         )
         for row in rows
     )
     return Markup(
-        '<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
-    ).format(Markup("").join(heads), Markup("\n").join(lines))
+        '<div class="scroll"><table{}><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(
+        Markup(' class="stacked"') if stacked else "",
+        Markup("").join(heads),
+        Markup("\n").join(lines),
+    )
 
 
 def _is_number(cell: Any) -> bool:
@@ -181,8 +205,26 @@ def _cell(cell: Any) -> Markup:
     if isinstance(cell, Markup | Count):
         return escape(cell)
     if isinstance(cell, float):
-        return escape(f"{cell:.4g}")
+        return escape(number(cell))
     return escape(f"{cell:,}") if isinstance(cell, int) else escape(clean(str(cell), 400))
+
+
+def number(value: float) -> str:
+    """A number with three digits, or as a whole one where it has more before the point.
+
+    >>> number(0.21783), number(12345.6)
+    ('0.218', '12,346')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def short_numbers(text: str) -> str:
+    """A text, such as a reason, whose long decimal numbers have three digits.
+
+    >>> short_numbers("clip_similarity < 0.21783401, 3.0 kept")
+    'clip_similarity < 0.218, 3.0 kept'
+    """
+    return re.sub(r"(?<![\w.])\d+\.\d{4,}(?![\w.])", lambda found: number(float(found[0])), text)
 
 
 def details(summary: str, body: Markup) -> Markup:

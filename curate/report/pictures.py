@@ -62,5 +62,5 @@ class Pictures:
             truth = page.quote(str(row["true_caption"]))
             text += Markup("<br>{} true caption: {}").format(page.badge("bad", "planted"), truth)
         return text + Markup('<br><span class="subtitle">{} · {}</span>').format(
-            page.quote(row["key"], 60), page.clean(status, 80)
+            page.quote(row["key"], 60), page.clean(page.short_numbers(status), 80)
         )

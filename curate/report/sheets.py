@@ -86,7 +86,7 @@ def _reason(reason: str, size: int, ledger: pd.DataFrame, pictures: Pictures) ->
     rows = ledger.index[ledger["reason"] == reason]
     count = Markup("{} pairs").format(counts.pairs(size, among("reason", [reason])))
     sheet = pictures.sheet(ledger.loc[_spread(rows, OF_REASON)])
-    return page.heading(reason) + page.paragraph(count, "note") + sheet
+    return page.heading(page.short_numbers(reason)) + page.paragraph(count, "note") + sheet
 
 
 def _spread(rows: pd.Index, count: int) -> pd.Index:

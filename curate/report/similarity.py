@@ -71,7 +71,7 @@ def _histogram(scored: pd.DataFrame, verdicts: Verdicts) -> Markup:
         axes.axvline(verdicts.cut, color=page.VERMILLION, linestyle="--", label=label)
     axes.set_xlabel("CLIP similarity")
     axes.set_ylabel("density")
-    axes.legend()
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return page.svg(drawing)
 
 
@@ -99,7 +99,7 @@ def _what_if(
         "above it. Later rules (captions per image, duplicates) may drop some of these."
     )
     parts = [page.heading("What other cuts would keep"), page.paragraph(text, "note")]
-    parts.append(counts.table(head, rows))
+    parts.append(page.details(f"{len(rows)} cuts", counts.table(head, rows)))
     if len(verdicts.null.similarities):
         by_rate = [cut for rate in RATES if (cut := verdicts.null.cut(rate)) is not None]
         head, rows = _rows(by_rate, pairs, reached, verdicts, found)

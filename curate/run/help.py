@@ -9,10 +9,12 @@ import re
 import textwrap
 
 from curate.run.keys import groups, help_template
+from curate.run.next_command import COMMANDS
 from curate.run.overrides import CONF
 
 _CHOICES = re.compile(r"^( *)<choices of (\w+)>$", re.MULTILINE)
 _OLD = "# The old name of"  # first words of a choice that is kept for those who know it
+_ONLY = "# Only in "  # first words of a choice of one command, and then its section
 _WIDTH = 110
 
 
@@ -20,21 +22,23 @@ def help_of(section: str) -> str:
     """The help of the command whose settings are in ``conf/<section>.yaml``."""
     default = groups(section)
     return _CHOICES.sub(
-        lambda found: _line(found[1], found[2], default[found[2]]), help_template(section)
+        lambda found: _line(found[1], found[2], choices(found[2], default[found[2]], section)),
+        help_template(section),
     )
 
 
-def choices(group: str, first: str = "") -> list[str]:
-    """The choices of a group by name, ``first`` ahead of the others; old names are left out."""
-    files = sorted((CONF / group).glob("*.yaml"))
-    names = [file.stem for file in files if not file.read_text("utf-8").startswith(_OLD)]
+def choices(group: str, first: str = "", section: str = "") -> list[str]:
+    """The choices that a command has of a group, ``first`` ahead of the others; old names are left out."""
+    texts = {file.stem: file.read_text("utf-8") for file in sorted((CONF / group).glob("*.yaml"))}
+    hidden = (_OLD, *(f"{_ONLY}{other}:" for other in COMMANDS if other != section))
+    names = [name for name, text in texts.items() if not text.startswith(hidden)]
     return sorted(names, key=lambda name: name != first)
 
 
-def _line(indent: str, group: str, first: str) -> str:
+def _line(indent: str, group: str, names: list[str]) -> str:
     """``group=a|b|c``, wrapped behind the bars that divide the choices."""
-    start = f"{group}={choices(group, first)[0]}"
-    rest = [f"|{name}" for name in choices(group, first)[1:]]
+    start = f"{group}={names[0]}"
+    rest = [f"|{name}" for name in names[1:]]
     lines = textwrap.wrap(
         " ".join([start, *rest]),
         _WIDTH - len(indent),

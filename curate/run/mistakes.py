@@ -118,7 +118,7 @@ def _no_setting(words: Sequence[str], place: int, section: str) -> str:
         bare = after if after and not is_override(after) else ""
         return f"{word} has no value; {_FORM}. {_to_type(word, bare, section)}"
     for group in groups(section):
-        if word in choices(group):
+        if word in choices(group, section=section):
             return f"{word!r} has no key; type {group}={word}"
     if section == "curate" and Path(word).expanduser().exists():
         return f"{word!r} has no key; type dataset=folder {shlex.quote(f'dataset.root={word}')}"

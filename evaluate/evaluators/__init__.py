@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from curate.run.intervals import changes
+from evaluate.results import NOT_MEASURED
 
 if TYPE_CHECKING:
     from curate.report.page import Section
     from evaluate.evaluation import Evaluation
+    from evaluate.measure_config import MeasureConfig
     from evaluate.results import Metric, Results
 
 
@@ -44,7 +46,7 @@ class Description:
     def shown(self, metric: Metric) -> str:
         """The metric's value with its interval, as it is printed everywhere."""
         if metric.value is None:
-            return "–"
+            return NOT_MEASURED
         if metric.low is None or metric.high is None:
             return f"{100 * metric.value:.3g} %" if self.fraction else f"{metric.value:.3g}"
         estimate = (metric.value, metric.low, metric.high)
@@ -55,11 +57,15 @@ class Description:
         """The value alone, for large print."""
         if metric.value is None or self.fraction:
             return self.shown(metric).split(" [")[0]
-        return f"{metric.value:.2f}"
+        return f"{metric.value:.3g}"
 
 
 def _no_sections(_: Results) -> Iterable[Section]:
     return ()
+
+
+def _no_instrument(_: MeasureConfig) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +76,14 @@ class Evaluator:
         metrics: what it measures, by name; all metrics of all evaluators have different names.
         measure: yields each of ``metrics`` once; one that cannot be measured is null with a reason.
         sections: what it draws in the report, from the numbers in ``report.json``.
+        instrument: what it measures with, where that is a choice; the gate names it beside its rules.
         position: in tables and in the report, the smallest first.
     """
 
     metrics: Mapping[str, Description]
     measure: Callable[[Evaluation], Iterable[tuple[str, Metric]]]
     sections: Callable[[Results], Iterable[Section]] = _no_sections
+    instrument: Callable[[MeasureConfig], str] = _no_instrument
     position: int = 100
 
 
@@ -112,6 +120,16 @@ def in_order() -> dict[str, Evaluator]:
 def descriptions() -> dict[str, Description]:
     """Every metric's description by its name, in the order of the tables."""
     return {name: text for e in in_order().values() for name, text in e.metrics.items()}
+
+
+def instruments(config: MeasureConfig) -> dict[str, str]:
+    """What each metric is measured with, by its name; metrics of which there is nothing to say are left out."""
+    return {
+        name: said
+        for evaluator in in_order().values()
+        if (said := evaluator.instrument(config))
+        for name in evaluator.metrics
+    }
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:

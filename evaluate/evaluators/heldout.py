@@ -16,7 +16,8 @@ from evaluate.results import CheckpointResult, Metric, Results
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
 
-_WIDTH = 9.5  # inches at 72 dpi; the page scales figures to its own width
+_WIDTH = 7.5  # inches before the page scales figures to its own width
+_MOST_LINES = 24  # of checkpoints in a panel that each have a line's height
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
@@ -116,16 +117,16 @@ def _mark(axes: Any, found: Results, points: list[CheckpointResult]) -> None:
             axes.annotate(
                 " = ".join(names[point.step]),
                 (point.samples_seen, y),
-                xytext=(0, -14),
+                xytext=(0, 14),  # above: training pictures have the lower curve
                 textcoords="offset points",
                 ha="center",
-                va="top",
+                va="bottom",
             )
-    axes.margins(x=0.05, y=0.18)
+    axes.margins(x=0.05, y=0.25)
 
 
 def noise_levels(found: Results) -> Markup:
-    """Change of the loss by noise level and checkpoint, held-out beside training pictures."""
+    """Change of the loss by noise level and checkpoint, held-out above training pictures."""
     rows = found.checkpoints[1:]
     tables = [
         np.array([[np.nan if b is None else 100 * b for b in getattr(c, field)] for c in rows])
@@ -133,25 +134,26 @@ def noise_levels(found: Results) -> Markup:
     ]
     finite = np.abs(np.concatenate([t[np.isfinite(t)] for t in tables]))
     limit = float(np.percentile(finite, 98)) if finite.size else 1.0
-    height = 1.5 + 0.28 * max(len(rows), 4)
-    drawing, panels = page.subplots(_WIDTH, height, 1, 2, sharey=True)
+    height = 2.2 + 2 * 0.28 * min(max(len(rows), 4), _MOST_LINES)
+    drawing, panels = page.subplots(_WIDTH, height, 2, 1, sharex=True)
     mesh = None
     for axes, table, name in zip(panels, tables, ("held-out", "training"), strict=True):
         # colours that are vivid on a light and on a dark page
         mesh = axes.pcolormesh(
             table, cmap="RdBu_r", vmin=-max(limit, 0.1), vmax=max(limit, 0.1), edgecolors="none"
         )
-        axes.set_title(f"{name} pictures", loc="left", fontsize=10)
-        bins = table.shape[1]
-        axes.set_xticks([0.5, bins / 2, bins - 0.5], ["detail", "structure", "composition"])
-        for tick, align in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
-            tick.set_ha(align)
+        axes.set_title(f"{name} pictures", loc="left")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-    every = max(1, len(rows) // 10)
-    ticks = range(0, len(rows), every)
-    panels[0].set_yticks([t + 0.5 for t in ticks], [f"{rows[t].samples_seen:,}" for t in ticks])
-    panels[0].set_ylabel("samples seen")
+        every = max(1, len(rows) // 8)
+        ticks = range(0, len(rows), every)
+        axes.set_yticks([t + 0.5 for t in ticks], [f"{rows[t].samples_seen:,}" for t in ticks])
+        axes.set_ylabel("samples seen")
+    bins = tables[0].shape[1]
+    panels[-1].set_xticks([0, bins / 2, bins], ["detail", "structure", "composition"])
+    labels = panels[-1].get_xticklabels()
+    for tick, align in zip(labels, ("left", "center", "right"), strict=True):
+        tick.set_ha(align)
     bar = drawing.colorbar(mesh, ax=panels, label="change, %", aspect=12, pad=0.02)
     bar.outline.set_visible(False)
     return page.svg(drawing)

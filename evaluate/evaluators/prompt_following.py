@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
+from curate.clip.config import ClipConfig
+from curate.clip.models import label
 from curate.report import page
 from curate.report.page import Section
 from evaluate.evaluators import Description, Evaluator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from curate.clip.scorer import ClipScorer
     from evaluate.evaluation import Evaluation
+    from evaluate.measure_config import MeasureConfig
 
 MIN_CAPTIONS = 16
 LEAST_GAP = 1e-3  # of similarity, between right and wrong captions; less is rounding
@@ -31,7 +34,9 @@ NAMES = ("clip_base", "clip_kept", "clip_change")
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     """Base and the checkpoint to keep, drawn from the same noise for held-out captions."""
     prompts = evaluation.prompts[: evaluation.config.samples.clip_captions]
-    if evaluation.kept == 0:
+    if not evaluation.config.samples.clip_captions:
+        found = _not_measured("left out by samples.clip_captions=0")
+    elif evaluation.kept == 0:
         found = _not_measured("the base is kept; there is nothing to compare it with")
     elif len(prompts) < MIN_CAPTIONS:
         found = _not_measured(f"{len(prompts)} captions; at least {MIN_CAPTIONS} needed")
@@ -47,6 +52,10 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
             evaluation.bootstrap,
         )
     yield from found.items()
+
+
+def _instrument(config: MeasureConfig) -> str:
+    return f"measured with {label(config.clip)}"
 
 
 def _not_measured(reason: str) -> dict[str, Metric]:
@@ -165,21 +174,31 @@ def _section(found: Results) -> Markup:
     change, shown = found.metrics["clip_change"], EVALUATOR.metrics["clip_change"].shown
     if change.value is None:
         return page.paragraph(f"Not measured: {change.reason}.", "note")
-    clip = found.provenance["evaluate"]["clip"]["name"]
     caption = (
         f"CLIP similarity of pictures with the {change.n} held-out captions they were drawn for, kept "
         f"against base: {shown(change)}, same seeds."
     )
-    warning = (
-        f"Measured with {page.clean(str(clip))}. If the same CLIP chose the training pairs, the measure "
-        "is circular: pictures may please this model without following their captions better."
+    return page.figure(scale(found), caption, caption) + page.paragraph(_by(found), "note")
+
+
+def _by(found: Results) -> str:
+    """Which CLIP measured it, and what that means if it chose the training pairs, too."""
+    known = found.provenance["evaluate"]["clip"]
+    clip = label(ClipConfig(name=str(known["name"]), pretrained=known.get("pretrained")))
+    chose = found.provenance["curate"].get("clip")
+    if chose is not None and chose != clip:
+        return f"Measured with {page.clean(clip)}; {page.clean(chose)} chose the training pairs."
+    same = "The same CLIP chose" if chose else "If the same CLIP chose"
+    rest = "so pictures may please it" if chose else "pictures may please it"
+    return (
+        f"Measured with {page.clean(clip)}. {same} the training pairs, {rest} without following their "
+        "captions better; clip=... measures with another one."
     )
-    return page.figure(scale(found), caption, caption) + page.paragraph(warning, "note")
 
 
 def scale(found: Results) -> Markup:
     """Base and kept on the scale from wrong captions (0) to real pictures (1)."""
-    drawing, axes = page.subplots(9.5, 1.9)
+    drawing, axes = page.subplots(7.5, 1.9)
     names = (("clip_kept", "kept", page.VERMILLION), ("clip_base", "base", page.BLUE))
     for row, (name, _, colour) in enumerate(names):
         metric = found.metrics[name]
@@ -229,5 +248,6 @@ EVALUATOR = Evaluator(
     },
     measure=measure,
     sections=sections,
+    instrument=_instrument,
     position=40,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -80,13 +81,100 @@ def test_an_export_of_another_checkpoint_is_said(results: Results, render):
     assert "against the base: -3.0 % [-4.0, -2.0]." in html
 
 
-def test_a_large_number_that_was_not_measured_is_a_dash(results: Results, render):
+def headline_of(html: str) -> str:
+    start = html.index('<div class="banner')
+    return re.sub(r"<[^>]+>", " ", html[start : html.index("</div>", start)])
+
+
+def test_the_headline_says_what_the_kept_checkpoint_is_worth(results: Results, render):
+    assert "Overfitting: step 450 has 6.1 % less held-out loss than the base model" in headline_of(
+        render(results)
+    )
+    base = replace(results.verdict, word="regressing", kept=0, best=0)
+    said = headline_of(render(replace(results, verdict=base)))
+    assert "Regressing: no checkpoint is better than the base model" in said
+
+
+def test_the_headline_names_every_check_that_was_not_made(results: Results, render):
+    said = headline_of(render(results))
+    assert "Not measured: test loss (the split &#39;test&#39; is empty)." in said
+    few = dict.fromkeys(("heldout_change", "exported_change"), Metric(reason="only 9 pictures"))
+    none = dict.fromkeys(("clip_base", "clip_kept", "clip_change"), Metric(reason="8 captions"))
+    skipped = Check("c", "clip_change", "value > 0", "not measured", "skipped", "8 captions")
+    verdict = replace(results.verdict, word="inconclusive")
+    metrics = results.metrics | few | none
+    found = replace(results, verdict=verdict, metrics=metrics, checks=(*results.checks, skipped))
+    html = render(found)
+    said = headline_of(html)
+    assert "Inconclusive: whether it is better than the base model was not measured" in said
+    assert "The gate passed (1 not measured)." in said
+    assert "held-out loss (only 9 pictures); prompt following (8 captions)" in said
+    assert html.count("not measured</span>") == 1  # the badge of the check
+    assert "not measured: 8 captions" in summary.markdown(found)
+
+
+def test_a_failed_gate_is_no_green_headline(results: Results, render):
+    verdict = replace(results.verdict, word="improving")
+    assert '<div class="banner good">' in render(replace(results, verdict=verdict))
+    assert '<div class="banner bad">' in render(replace(results, verdict=verdict, gate="failed"))
+
+
+def test_a_phone_shows_wide_tables_row_by_row(results: Results, render):
+    """Of the checks and of the pictures every cell names its column."""
+    cells = [
+        attrs.get("data-head") for tag, attrs in Elements(render(results)).found if tag == "td"
+    ]
+    assert cells[:5] == ["Status", "Metric", "Measured", "Rule", "Note"]
+    assert cells[5:10] == [
+        "Caption",
+        "Base",
+        "Kept (step 450)",
+        "Last (step 900)",
+        "Held-out picture",
+    ]
+
+
+@pytest.mark.parametrize("bins", [1, 2, 10])
+def test_labels_of_noise_levels_do_not_overprint(results: Results, bins):
+    from evaluate.evaluators import heldout
+
+    levels = tuple(0.01 * i for i in range(bins))
+    points = [replace(c, val_bins=levels, train_probe_bins=levels) for c in results.checkpoints]
+    drawn = str(heldout.noise_levels(replace(results, checkpoints=tuple(points))))
+    ends = {}
+    for word in ("detail", "structure", "composition"):
+        (style, x), *others = re.findall(
+            rf'<text style="([^"]*)" x="([\d.]+)"[^>]*>{word}</text>', drawn
+        )
+        assert not others
+        width = 6 * len(word)  # about, at 11 points
+        shift = {"start": 0, "middle": width / 2, "end": width}
+        anchor = re.search(r"text-anchor: (\w+)", style)
+        start = float(x) - shift[anchor[1] if anchor else "start"]
+        ends[word] = (start, start + width)
+    assert ends["detail"][1] < ends["structure"][0]
+    assert ends["structure"][1] < ends["composition"][0]
+
+
+def test_the_section_says_whether_the_clip_chose_the_training_pairs(results: Results, render):
+    def said(clip: str | None) -> str:
+        provenance = results.provenance | {"curate": {"clip": clip}}
+        return render(replace(results, provenance=provenance))
+
+    assert "Measured with tiny. The same CLIP chose the training pairs" in said("tiny")
+    assert "Measured with tiny; ViT-L-14 openai chose the training pairs." in said(
+        "ViT-L-14 openai"
+    )
+    assert "If the same CLIP chose the training pairs" in said(None)
+
+
+def test_a_large_number_that_was_not_measured_says_so(results: Results, render):
     few = results.metrics | {"heldout_change": Metric(reason="only 9 pictures")}
     label = "held-out loss, kept against base"
     before, after = (render(replace(results, metrics=m)) for m in (results.metrics, few))
     tiles = [html[: html.index(label)][-60:] for html in (before, after)]
     assert "-6.1 %" in tiles[0]
-    assert "–" in tiles[1]
+    assert "not measured" in tiles[1]
 
 
 def test_columns_merge_where_the_checkpoints_are_the_same(results: Results, render):

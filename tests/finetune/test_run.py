@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from curate.run.schema import UserError
 from finetune.checkpoint import best_of, list_checkpoints
+from finetune.heldout import relative
 from finetune.loop import NonFiniteLoss
 from finetune.opened_run import load_run
 from tests.finetune.conftest import command, digests, losses, start
@@ -47,13 +49,51 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
         assert curve["val"].shape == curve["probe"].shape == (3, 4, 3, 2)
     out = capsys.readouterr().out
     assert "largest difference" in out
-    assert out.startswith(f"best    {best_of(stored).path.name} of step-00000008 ")
+    assert f"\nbest    {best_of(stored).path.name} of step-00000008 " in out
     assert "python -m evaluate run.name=tiny" in out
 
     before = digests(config)
     run_training(config)
     assert "is complete" in capsys.readouterr().out
     assert digests(config) == before
+
+
+def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_training, capsys):
+    """Weights counted in the files of the exported and the base U-Net, the interval from heldout.npz."""
+    from safetensors.torch import load_file
+
+    changes = {"method.rank": 2, "optim.gradient_accumulation": 2, "ema.decay": None}
+    config = make_config(method="lora", **changes)
+    run_training(config)
+    best = best_of(list_checkpoints(config.folder))
+    trained = sum(weight.numel() for weight in best.weights().values())
+    base = Path(config.model.path) / "unet" / "diffusion_pytorch_model.safetensors"
+    total = trained + sum(weight.numel() for weight in load_file(base).values())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:5] == [
+        "train   12 pictures; held out 6, of which 4 are measured while training",
+        "length  32 samples = 2.67 passes = 8 updates",
+        f"weights {trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}",
+        "batch   4 = 2 at a time × 2 accumulated × 1 process",
+        "device  cpu, fp32",
+    ]
+    with np.load(config.folder / "heldout.npz") as curve:
+        val, row = curve["val"], curve["steps"].tolist().index(best.step)
+    pictures = relative(val[row], val[0]) - relative(val[0], val[0])
+    picks = np.random.default_rng(0).integers(0, 4, (2000, 4))
+    low, high = 100 * np.percentile(pictures[picks].mean(axis=1), [2.5, 97.5])
+    found = re.search(r"held-out loss (\S+) % \[(\S+), (\S+)\]", lines[5])
+    assert found, lines[5]
+    expected = (100 * pictures.mean(), low, high)
+    assert [float(number) for number in found.groups()] == pytest.approx(expected, abs=0.051)
+
+
+def test_a_run_without_held_out_pictures_says_so(make_config, run_training, capsys):
+    config = make_config(val=0, **{"heldout.items": 0, "train.samples": 4})
+    run_training(config)
+    out = capsys.readouterr().out
+    assert "12 pictures; no held-out loss (heldout.items=0)" in out
+    assert "against the base model" not in out
 
 
 def test_many_trainings_stand_on_one_curation(make_config, run_training):

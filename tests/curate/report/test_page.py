@@ -111,3 +111,20 @@ def test_thumbnail_limits_the_longer_side_and_never_enlarges() -> None:
 
     assert size(Image.new("RGB", (400, 200)), 100) == (100, 50)
     assert size(Image.new("RGB", (40, 20)), 100) == (40, 20)
+
+
+def test_numbers_have_three_digits():
+    cells = page.table(["a"], [[0.217834], [1234567.8], [2.0]])
+    assert [f">{shown}<" in cells for shown in ("0.218", "1,234,568", "2")] == [True] * 3
+    assert page.short_numbers("similarity < 0.21783401") == "similarity < 0.218"
+    assert page.short_numbers("of 1.2.34567 in a0.123456") == "of 1.2.34567 in a0.123456"
+
+
+def test_a_wide_table_names_the_column_in_every_cell():
+    """A phone shows its rows as blocks; heads are escaped like everything else."""
+    narrow = page.table(["a", "b"], [[1, 2]])
+    assert "data-head" not in narrow
+    wide = page.table(['"x', "b", "c", "d", "e"], [[1, "", 3, 4, 5]])
+    assert 'class="stacked"' in wide
+    assert '<td class="number" data-head="&#34;x"><div>1</div></td>' in wide
+    assert "data-head" in page.table(["a", "b"], [[1, 2]], stacked=True)

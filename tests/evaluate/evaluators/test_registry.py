@@ -55,7 +55,7 @@ def test_a_registered_evaluator_is_in_every_output(make_run, clip_dir, monkeypat
         assert shown in html
     row = "<td>Plain title</td>\\s*<td[^>]*>\\+7\\.125 \\[\\+7\\.000, \\+7\\.250\\]</td>\\s*<td[^>]*>9</td>"
     assert re.search(row, html)
-    assert "| Absent title | dummy why |" in (folder / "summary.md").read_text()
+    assert "| Absent title | not measured: dummy why |" in (folder / "summary.md").read_text()
 
 
 def test_the_held_out_shards_are_read_once(make_run, clip_dir, monkeypatch):

@@ -1,0 +1,97 @@
+"""What a training is about to do and what came of it, in words for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from curate.run.intervals import changes
+from finetune import checkpoint
+from finetune.checkpoint import Checkpoint
+from finetune.curve import HeldoutCurve
+from finetune.loop import Training
+from finetune.overfitting import FEWEST_TO_STOP
+
+
+def before(run: Training, held_out: int) -> str:
+    """Pictures, length, weights, batch and device, in a line each.
+
+    Args:
+        run: put together and not started.
+        held_out: pictures in the split ``val``.
+    """
+    config, pictures = run.config, len(run.batches.split)
+    samples = config.steps * config.optim.batch_size
+    lines = {
+        "train": f"{pictures:,} pictures; {_held_out(run, held_out)}",
+        "length": f"{samples:,} samples = {samples / pictures:.3g} passes = {config.steps:,} updates",
+        "weights": _weights(run),
+        "batch": _batch(run),
+        "device": f"{_device(run)}, {_precision(run)}",
+    }
+    return "\n".join(f"{name:<8}{text}" for name, text in lines.items())
+
+
+def _held_out(run: Training, held_out: int) -> str:
+    if run.heldout is None:
+        return "no held-out loss (heldout.items=0)"
+    return f"held out {held_out:,}, of which {len(run.heldout.val):,} are measured while training"
+
+
+def _weights(run: Training) -> str:
+    """How many numbers are trained, and their share of the U-Net with what the method added to it."""
+    trained = sum(weight.numel() for weight in run.weights.values())
+    total = sum(weight.numel() for weight in run.model.unet.parameters())
+    return f"{trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}"
+
+
+def _batch(run: Training) -> str:
+    optim, processes = run.config.optim, run.accelerator.num_processes
+    micro = optim.batch_size // (optim.gradient_accumulation * processes)
+    return (
+        f"{optim.batch_size} = {micro} at a time × {optim.gradient_accumulation} accumulated × "
+        f"{processes} process{'es' if processes > 1 else ''}"
+    )
+
+
+def _device(run: Training) -> str:
+    device = run.accelerator.device
+    return (
+        f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    )
+
+
+def _precision(run: Training) -> str:
+    mixed = run.accelerator.mixed_precision
+    return "fp32" if mixed == "no" else f"{mixed}, weights fp32"
+
+
+def after(folder: Path, stored: Sequence[Checkpoint]) -> str:
+    """Which checkpoint is best, its change against the base, and why training ended early if it did.
+
+    Args:
+        folder: the run's ``finetune`` folder.
+        stored: its checkpoints, at least one.
+    """
+    best = checkpoint.best_of(list(stored))
+    stopped = stored[-1].state()["stopped"]
+    text = f"{best.path.name} of {stored[-1].path.name} ({best.samples_seen} samples)"
+    if best.heldout is not None:
+        text += f", held-out loss {_change(folder, best)} against the base model"
+        text += "" if best.heldout < 1 else ", which is better than every checkpoint"
+    return text + (f"; stopped early: {stopped}" if stopped else "")
+
+
+def _change(folder: Path, best: Checkpoint) -> str:
+    """In percent, with its 95 % interval where there are pictures enough for one."""
+    assert best.heldout is not None
+    path = folder / "heldout.npz"
+    curve = HeldoutCurve.load(path) if path.is_file() else None
+    if curve is None or best.step not in curve.steps or len(curve.val_keys) < FEWEST_TO_STOP:
+        return f"{changes(best.heldout - 1)[0]} %"
+    row = curve.steps.index(best.step)
+    change = curve.evidence(row).change("val", row, 0)
+    value, low, high = changes(change.value, change.low, change.high)
+    return f"{value} % [{low}, {high}]"
