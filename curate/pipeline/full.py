@@ -68,7 +68,7 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if old_manifest(curate_dir) is None and not question.stands:
         provenance.write_config(curate_dir / "config.yaml", config)
     removals = read_removals(curate_dir)
-    checksums.withdraw(curate_dir)
+    listed = checksums.withdraw(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     annotations = _annotate(config, spec, source, curate_dir)
     verdicts = judge(annotations.parts, spec, config.heads, config.filters, config.split, removals)
@@ -77,8 +77,13 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     _say("\n".join(figures.lines(funnel)))
     if not funnel["kept"]:
         raise UserError(_nothing_kept(funnel))
-    question.ask_if_rows_changed(verdicts.ledger)
-    manifest = _write_results(curate_dir, config, source, verdicts, funnel, question)
+    try:
+        question.ask_if_rows_changed(verdicts.ledger)
+        manifest = _write_results(curate_dir, config, source, verdicts, funnel, question)
+    except previous_run.NotReplaced:
+        if listed.files:  # the shards are as they were
+            checksums.write(curate_dir, listed, ("annotations/",))
+        raise
     if removals.pending:  # an interrupted removal is complete: these shards are without its images
         write_removals(curate_dir, replace(removals, pending=False))
     checksums.write(curate_dir, known=manifest.sha256_of_shards())
