@@ -36,15 +36,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     """Fine-tune as configured, from the last checkpoint if the run was interrupted."""
     accelerator = _start(config)
     folder = config.folder
-    stored = list_checkpoints(folder)
-    if _is_finished(config, stored):
-        accelerator.print(f"{folder} is complete: {_in_words(stored)}")
-        return
-    if accelerator.is_main_process:
+    if accelerator.is_main_process:  # what a killed process left
         remove_parts(folder)
         checkpoint.settle(folder, config.checkpoint.keep)
     accelerator.wait_for_everyone()
     stored = list_checkpoints(folder)
+    if _is_finished(config, stored):
+        accelerator.print(f"{folder} is complete: {_in_words(stored)}")
+        return
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
@@ -194,7 +193,7 @@ def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:
     """What was trained and not logged yet; on another number of processes the first takes all of it."""
     losses, rank = unlogged["losses"], accelerator.process_index
     if len(losses) != accelerator.num_processes:
-        losses = [sum(losses), *[0.0] * (accelerator.num_processes - 1)]
+        losses = [sum(losses)] + [0.0] * (accelerator.num_processes - 1)
     loss = torch.tensor(losses[rank], device=accelerator.device)
     return Window(loss, unlogged["steps"], unlogged["seconds"])
 
