@@ -24,7 +24,7 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     return [
         *own_part.note(config.dataset),
         *blind_clip(verdicts, config.clip),
-        *few_held_out(int(images.get("val", 0)), int(images.sum())),
+        *(few_held_out(int(images.get("val", 0)), int(images.sum())) if len(images) else ()),
     ]
 
 

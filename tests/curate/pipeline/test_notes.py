@@ -38,7 +38,9 @@ def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
     ],
 )
 def test_a_blind_clip_and_few_held_out_images_are_noted(own, held_out, count, says):
-    found = notes.of(CurateConfig(dataset=DatasetConfig(), clip=SCORER), verdicts(own, held_out, count))
+    found = notes.of(
+        CurateConfig(dataset=DatasetConfig(), clip=SCORER), verdicts(own, held_out, count)
+    )
     assert len(found) == len(says)
     assert all(text in note for text, note in zip(says, found, strict=True))
 
