@@ -96,12 +96,10 @@ def _looked_for(dataset: DatasetConfig, missing: pd.DataFrame) -> str:
     said = f"looked for {', '.join(names)}{more}"
     if dataset.pictures_key is None:
         return said
-    place = getattr(dataset, dataset.pictures_key)
     key = f"dataset.{dataset.pictures_key}"
-    where = f" in {key}={place}" if place is not None else f", and no {key} was given"
-    return (
-        f"{said}{where}; say where they are: {key}={'FOLDER' if key != 'dataset.path' else '...'}"
-    )
+    other = "..." if dataset.pictures_key == "path" else "FOLDER"
+    place = getattr(dataset, dataset.pictures_key)
+    return f"{said} in {key}={place}; say where they are: {key}={other}"
 
 
 def _names(row: pd.Series) -> Iterator[str]:
