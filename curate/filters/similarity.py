@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from curate.filters.checks import check_exclusive
 from curate.filters.rule import Rule, below
-from curate.run.schema import PATH, check
+from curate.run.schema import PATH, check, replaces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,8 @@ NAME = "clip_similarity"
 class ClipSimilarityConfig:
     """The cut on CLIP similarity; ``minimum`` or ``fraction``, if given, replaces the calibration.
 
+    Of a preset's cut and another one that is typed, the typed one counts.
+
     Attributes:
         minimum: keep similarity >= minimum. 0.28 and 0.30 belong to OpenAI's ViT-B/32 only.
         fraction: keep this share of the pairs that earlier rules kept, the most similar ones.
@@ -29,9 +31,9 @@ class ClipSimilarityConfig:
             space between, such as "ViT-B-32-quickgelu openai"; null if it belongs to none.
     """
 
-    minimum: float | None = None
-    fraction: float | None = None
-    false_keep_rate: float | None = None
+    minimum: float | None = field(default=None, metadata=replaces("fraction"))
+    fraction: float | None = field(default=None, metadata=replaces("minimum"))
+    false_keep_rate: float | None = field(default=None, metadata=replaces("minimum", "fraction"))
     made_for: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:

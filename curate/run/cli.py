@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from curate.run import experiment, mistakes
 from curate.run.help import help_of
-from curate.run.overrides import is_multirun, prepare, remember
+from curate.run.overrides import is_multirun, prepare, remember, without_rivals
 from curate.run.printable import printable, printable_output
 from curate.run.refusals import explain
 from curate.run.schema import Busy, UserError
@@ -59,7 +59,7 @@ def run(main: Callable[[], Any], section: str = "", start_bare: bool = True) -> 
         if section and is_multirun(arguments):
             _sweep(arguments, section)
         remember(arguments, section)
-        sys.argv[1:] = experiment.apply(prepare(arguments), section)
+        sys.argv[1:] = without_rivals(experiment.apply(prepare(arguments), section))
         main()
 
 

@@ -62,6 +62,22 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     return [quote_text(quote_path(add_entry(argument, special), special)) for argument in arguments]
 
 
+def without_rivals(arguments: Sequence[str]) -> list[str]:
+    """Let what is typed win over a preset's setting that excludes it, see ``schema.replaces``.
+
+    ``filters.clip_similarity.fraction=0.3`` => ``filters.clip_similarity.minimum=null`` in front of it
+    """
+    rivals, given = Typed.of_registered().rivals, {key_of(a) for a in arguments if is_override(a)}
+    found: list[str] = []
+    for argument in arguments:
+        if is_override(argument) and value_of(argument) != "null":
+            group = key_of(argument).rpartition(".")[0]
+            keys = [f"{group}.{name}" for name in rivals.get(key_of(argument), ())]
+            found += [f"{key}=null" for key in keys if key not in given]
+        found.append(argument)
+    return found
+
+
 def add_entry(argument: str, special: Typed | None = None) -> str:
     """Spare the user Hydra's ``++`` where a key is inside a mapping whose entries are named freely.
 

@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 Config = TypeVar("Config")
 
-_PATH, _ENTRIES = "path", "entries"
+_PATH, _ENTRIES, _REPLACES = "path", "entries", "replaces"
 
 PATH = {_PATH: True}
 """Metadata of a field for a path, or a name that may hold any sign: the commands quote what is typed.
@@ -80,6 +80,14 @@ def entries(entry: type) -> dict[str, type]:
     return {_ENTRIES: entry}
 
 
+def replaces(*names: str) -> dict[str, tuple[str, ...]]:
+    """Metadata of a field that cannot stand beside the fields ``names`` of the same schema.
+
+    Where it is typed and they are not, the commands take a preset's values of these away.
+    """
+    return {_REPLACES: names}
+
+
 @dataclass(frozen=True)
 class Typed:
     """Which keys of the command line are special, as patterns of the whole dotted key.
@@ -88,16 +96,19 @@ class Typed:
         paths: of fields with the metadata ``PATH``.
         lists: those of them that also take a list.
         entries: of everything inside a mapping with the metadata ``entries``.
+        rivals: for each key with the metadata ``replaces`` (not a pattern), the names that it replaces.
     """
 
     paths: re.Pattern[str]
     lists: re.Pattern[str]
     entries: re.Pattern[str]
+    rivals: dict[str, tuple[str, ...]]
 
     @classmethod
     def of_registered(cls) -> Typed:
         """From the schemas that are registered by now, group members included."""
         paths, lists, inside = [], [], []
+        rivals: dict[str, tuple[str, ...]] = {}
         for prefix, schema in _registered(ConfigStore.instance().repo):
             for key, hint, known in _walk(schema, prefix):
                 if known.metadata.get(_PATH):
@@ -105,7 +116,10 @@ class Typed:
                     lists += [key] if hint is Any else []
                 if _ENTRIES in known.metadata:
                     inside.append(rf"{key}\.\w+(?:\..+)?")
-        return cls(*(re.compile("|".join(keys) or r"(?!)") for keys in (paths, lists, inside)))
+                if _REPLACES in known.metadata:
+                    rivals[key.replace("\\", "")] = known.metadata[_REPLACES]
+        one, more, free = (re.compile("|".join(keys) or r"(?!)") for keys in (paths, lists, inside))
+        return cls(one, more, free, rivals)
 
 
 def _registered(repo: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, type]]:

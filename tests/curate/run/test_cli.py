@@ -11,8 +11,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
-import curate.pipeline.config  # noqa: F401 (registers the schemas that say what is a path)
+from curate.pipeline.config import CurateConfig  # its import registers the schemas
 from curate.run import cli as command
+from curate.run import overrides
 from curate.run.next_command import next_arguments
 from curate.run.overrides import add_entry, prepare, quote_path, value_of
 from curate.run.refusals import explain
@@ -266,3 +267,26 @@ def test_the_next_command_gets_this_ones_experiment(monkeypatch):
     overrides.remember(["-m", "experiment=/my files/a.yaml", "optim.lr=1", "run.name=demo"])
     found = next_arguments(Path("runs/demo"))
     assert found == "'experiment=/my files/a.yaml' run.name=demo"
+
+
+@pytest.mark.parametrize(
+    ("typed", "cut"),
+    [
+        ([], (0.28, None, None)),
+        (["filters.clip_similarity.fraction=0.3"], (None, 0.3, None)),
+        (["filters.clip_similarity.false_keep_rate=0.1"], (None, None, 0.1)),
+        (["filters.clip_similarity.minimum=0.25"], (0.25, None, None)),
+        (["filters=datacomp_clip", "filters.clip_similarity.minimum=0.25"], (0.25, None, None)),
+        (["filters.clip_similarity.fraction=null"], (0.28, None, None)),
+    ],
+)
+def test_a_cut_that_is_typed_wins_over_the_presets(typed, cut):
+    with initialize_config_dir(str(overrides.CONF), version_base="1.3"):
+        composed = compose("curate", overrides.without_rivals(["dataset=coco", *typed]))
+    found = to_dataclass(composed, CurateConfig).filters.clip_similarity
+    assert (found.minimum, found.fraction, found.false_keep_rate) == cut
+
+
+def test_two_cuts_that_are_both_typed_stay_for_the_schema_to_refuse():
+    both = ["filters.clip_similarity.minimum=0.2", "filters.clip_similarity.fraction=0.3"]
+    assert overrides.without_rivals(both) == both
