@@ -29,7 +29,7 @@ from curate.run.manifest import (
     write_funnel,
     write_manifest,
 )
-from curate.run.next_command import run_arguments
+from curate.run.next_command import named
 from curate.run.parquet import is_intact, write_table
 from curate.run.provenance import curate_command
 from curate.run.removals import (
@@ -91,7 +91,7 @@ def main() -> None:
         if by == "keys":
             print(
                 "the key of a file: python -m curate.explain "
-                f"{run_arguments(curate_dir.parent)} FILE names it"
+                f"{named(curate_dir.parent)} FILE names it"
             )
     if found["pictures"]:
         print(

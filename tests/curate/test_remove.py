@@ -311,7 +311,7 @@ def test_the_command(finished, tmp_path):
         "not in this run: k0002; a later curation leaves out pictures with these keys"
         in again.stdout
     )
-    assert "curate.explain run.name=" in again.stdout
+    assert f"python -m curate.explain {finished.parent} FILE names it" in again.stdout
     assert (finished / "report.html").exists()
     (finished / "manifest.json").unlink()
     unfinished = run("--keys", str(tmp_path / "keys"))

@@ -293,7 +293,7 @@ def test_a_shard_that_is_not_the_manifests_is_named(model, make_run, change, tmp
     with pytest.raises(UserError) as said:
         open_run(model, curate_dir)
     assert str(path) in str(said.value)
-    assert f"python -m curate.verify run.name=a run.root={tmp_path}" in str(said.value)
+    assert f"python -m curate.verify {tmp_path}/a;" in str(said.value)
     assert "delete the damaged tars and type: python -m curate" in str(said.value)
 
 
