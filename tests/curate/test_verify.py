@@ -1,9 +1,11 @@
 """A sound run has no problem, and each kind of damage has its line."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 
 import pandas as pd
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pytest
 
 from curate import verify
 from curate.run import checksums
-from curate.run.files import write_certified
+from curate.run.files import sha256_of, write_certified
 from curate.run.parquet import write_table
 from curate.run.schema import UserError
 from curate.verify import problems
@@ -40,6 +42,32 @@ def test_a_flipped_bit(finished):
     path.write_bytes(data)
     assert found(finished) == f"{SHARD}: its sha256 is not the manifest's"
     assert "k10: the picture" in found(finished, images=True)
+
+
+def write_json_of(curate_dir, key, **changes):
+    """Write SHARD again as a curation would that has these values in the json of one picture."""
+    path = curate_dir / SHARD
+    with tarfile.open(path) as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar}
+    files[f"{key}.json"] = json.dumps(json.loads(files[f"{key}.json"]) | changes).encode()
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    now = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    edit(path.with_name("000001_stats.json"), **now)
+    shards = json.loads((curate_dir / "manifest.json").read_text())["shards"]
+    shards = [shard | now if shard["path"] == SHARD else shard for shard in shards]
+    edit(curate_dir / "manifest.json", shards=shards)
+
+
+def test_a_picture_that_was_encoded_again_is_not_damaged(finished):
+    """Such as a PNG with transparency, or a JPEG that was turned: the json has the source's sha256."""
+    write_json_of(finished, "k10", sha256="0" * 64, width=8, height=6)
+    assert found(finished, images=True) == ""
+    write_json_of(finished, "k10", sha256="0" * 64, width=6, height=8)
+    assert "k10: the picture has 8 x 6 px, and its json says 6 x 8" in found(finished, images=True)
 
 
 def test_a_cut_tar(finished):
