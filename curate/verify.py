@@ -18,7 +18,7 @@ from curate.run import checksums, cli, folder, parquet
 from curate.run.files import read_json, sha256_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
-from curate.run.next_command import run_arguments
+from curate.run.next_command import named, run_arguments
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
@@ -49,7 +49,10 @@ def main() -> None:
         help="hash each picture as well; decode those that were encoded again",
     )
     arguments = parser.parse_args()
-    run_dir = folder.curate_dir(arguments.run).parent
+    run_dir = _run_dir(arguments.run)
+    if (curate_dir := folder.curate_dir_of(run_dir)).parent != run_dir:
+        command = f"python -m curate.verify {named(curate_dir.parent)}"
+        print(f"curate    of this training is {curate_dir}; to check it, type: {command}")
     found = {}
     for stage in STAGES:
         if (run_dir / stage).is_dir():
@@ -63,6 +66,17 @@ def main() -> None:
     if any(found.values()):
         print(advice(run_dir, [stage for stage, count in found.items() if count]))
     sys.exit(EXIT_PROBLEMS if any(found.values()) else 0)
+
+
+def _run_dir(run: str) -> Path:
+    """The run's folder; one that was trained on another run's curation has none of its own."""
+    try:
+        return folder.curate_dir(run).parent
+    except FileNotFoundError as error:
+        try:
+            return folder.stage_dir(run, folder.TRAINED).parent
+        except FileNotFoundError:
+            raise error from None
 
 
 def advice(run_dir: Path, stages: Sequence[str]) -> str:

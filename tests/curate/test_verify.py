@@ -13,7 +13,7 @@ import pytest
 
 from curate import verify
 from curate.run import checksums
-from curate.run.files import sha256_of, write_certified
+from curate.run.files import sha256_of, write_certified, write_text
 from curate.run.parquet import write_table
 from curate.run.schema import UserError
 from curate.verify import problems
@@ -209,6 +209,32 @@ def test_the_other_stages_are_checked_too(finished, capsys, monkeypatch):
     assert "finetune/deep/a.json: damaged\n" in out  # by its own checksum
     assert "finetune  no checksums.json: of an earlier release, or interrupted, 1 problems" in out
     assert "  python -m evaluate run.name=done" in out
+
+
+def test_a_training_on_another_runs_curation(finished, capsys, monkeypatch):
+    trained = finished.parent.with_name("trained") / "finetune"
+    write_text(trained / "config.yaml", "data: {run: done}")
+    write_certified(trained / "checkpoints/step-1/state.json", {"step": 1})
+    checksums.write(trained)
+    monkeypatch.chdir(finished.parents[2])
+    for run, code in (("trained", 0), ("runs/trained", 0), ("trained", 1)):
+        if code:
+            edit(trained / "checkpoints/step-1/state.json", step=2)
+        monkeypatch.setattr(sys, "argv", ["verify", run])
+        with pytest.raises(SystemExit) as left:
+            verify.main()
+        assert left.value.code == code
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == (
+            "curate    of this training is runs/done/curate; to check it, type: "
+            "python -m curate.verify done"
+        )
+        assert f"finetune  2 files, 0.0 MB, {code} problems" in said
+    monkeypatch.chdir(trained.parent)
+    monkeypatch.setattr(sys, "argv", ["verify", "."])
+    with pytest.raises(SystemExit):
+        verify.main()
+    assert f"curate    of this training is {finished};" in capsys.readouterr().out
 
 
 def test_unfinished_and_interrupted_runs(finished):
