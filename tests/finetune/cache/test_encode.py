@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -258,6 +259,20 @@ def test_an_interruption_loses_no_written_pack(model, make_run, encoded, monkeyp
     encoded()
     open_run(model, curate_dir)
     assert encoded()[0] == 100 - 64
+
+
+def test_temporary_files_stay_as_long_as_their_writer_may_live(model, make_run):
+    curate_dir = make_run("a", range(3))
+    folder = curate_dir.parents[1] / ".cache"
+    names = ("shards/.a.json.1.part", "latents/of another/.b.safetensors.2.part")
+    young, *old = (folder / name for name in ("latents/x/.c.safetensors.3.part", *names))
+    for path in (young, *old):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+    for path in old:
+        os.utime(path, (0, 0))
+    open_run(model, curate_dir)
+    assert list(folder.rglob("*.part")) == [young]
 
 
 def test_two_trainings_at_once_do_not_disturb_each_other(
