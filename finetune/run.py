@@ -55,7 +55,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
-        doctor.refuse_change(folder, stored[-1].state()["identity"], identity)
+        doctor.refuse_to_resume(config, stored[-1].state(), identity)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
     splits = _encode(config, manifest, accelerator, model)
     if accelerator.is_main_process:
