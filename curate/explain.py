@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.run import cli, folder, ledger
 from curate.run.manifest import read_funnel
+from curate.run.next_command import named
 from curate.run.printable import one_line
 from curate.run.removals import REASON
 from curate.run.schema import UserError
@@ -170,9 +171,9 @@ def _bits(phash: str, other: str) -> int:
 def _members(curate_dir: Path, key: str, shard: str) -> Iterator[str]:
     """Where in the tar its files are, by byte offset."""
     yield _line("shard", shard)
-    path = curate_dir / shard
+    path, verify = curate_dir / shard, f"python -m curate.verify {named(curate_dir.parent)}"
     if not path.is_file():
-        yield _line("", "which is missing; python -m curate.verify says what else is")
+        yield _line("", f"which is missing; {verify} says what else is")
         return
     try:
         with tarfile.open(path) as tar:
@@ -180,7 +181,7 @@ def _members(curate_dir: Path, key: str, shard: str) -> Iterator[str]:
                 if member.name.partition(".")[0] == key:
                     yield _line("", f"{member.name}: {member.size} bytes at {member.offset_data}")
     except tarfile.TarError as error:
-        yield _line("", f"which is damaged ({error}); python -m curate.verify says what else is")
+        yield _line("", f"which is damaged ({error}); {verify} says what else is")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from curate.run.manifest import (
     write_funnel,
     write_manifest,
 )
-from curate.run.next_command import run_arguments
+from curate.run.next_command import named
 from curate.run.parquet import is_intact, write_table
 from curate.run.provenance import curate_command
 from curate.run.removals import (
@@ -91,7 +91,7 @@ def main() -> None:
         if by == "keys":
             print(
                 "the key of a file: python -m curate.explain "
-                f"{run_arguments(curate_dir.parent)} FILE names it"
+                f"{named(curate_dir.parent)} FILE names it"
             )
     if found["pictures"]:
         print(
@@ -181,11 +181,13 @@ def carry_out(curate_dir: Path) -> None:
     concerned; doing all of it again changes nothing.
     """
     changes = ("shards/", "ledger/", "funnel.json", "manifest.json", "removed.json", "report.html")
-    with checksums.updated(curate_dir, changes):
-        _carry_out(curate_dir, read_removals(curate_dir))
+    hashes: dict[str, str] = {}
+    with checksums.updated(curate_dir, changes, hashes):
+        manifest = _carry_out(curate_dir, read_removals(curate_dir))
+        hashes |= manifest.sha256_of_shards()  # most of them as they were
 
 
-def _carry_out(curate_dir: Path, known: Removals) -> None:
+def _carry_out(curate_dir: Path, known: Removals) -> Manifest:
     for part in ("shards", "ledger"):
         remove_parts(curate_dir / part)
     rows = identities(curate_dir)
@@ -202,6 +204,7 @@ def _carry_out(curate_dir: Path, known: Removals) -> None:
     _write_funnel(curate_dir, manifest)
     write_manifest(curate_dir, manifest)
     write_removals(curate_dir, replace(known, pending=False))
+    return manifest
 
 
 def _take_out(path: Path, keys: set[str]) -> None:

@@ -18,7 +18,7 @@ from curate.run import checksums, cli, folder, parquet
 from curate.run.files import read_json, sha256_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
-from curate.run.next_command import run_arguments
+from curate.run.next_command import named, run_arguments
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
@@ -44,10 +44,15 @@ def main() -> None:
         EXIT_CODES,
     )
     parser.add_argument(
-        "--images", action="store_true", help="hash each picture as well, or decode it"
+        "--images",
+        action="store_true",
+        help="hash each picture as well; decode those that were encoded again",
     )
     arguments = parser.parse_args()
-    run_dir = folder.curate_dir(arguments.run).parent
+    run_dir = _run_dir(arguments.run)
+    if (curate_dir := folder.curate_dir_of(run_dir)).parent != run_dir:
+        command = f"python -m curate.verify {named(curate_dir.parent)}"
+        print(f"curate    of this training is {curate_dir}; to check it, type: {command}")
     found = {}
     for stage in STAGES:
         if (run_dir / stage).is_dir():
@@ -61,6 +66,17 @@ def main() -> None:
     if any(found.values()):
         print(advice(run_dir, [stage for stage, count in found.items() if count]))
     sys.exit(EXIT_PROBLEMS if any(found.values()) else 0)
+
+
+def _run_dir(run: str) -> Path:
+    """The run's folder; one that was trained on another run's curation has none of its own."""
+    try:
+        return folder.curate_dir(run).parent
+    except FileNotFoundError as error:
+        try:
+            return folder.stage_dir(run, folder.TRAINED).parent
+        except FileNotFoundError:
+            raise error from None
 
 
 def advice(run_dir: Path, stages: Sequence[str]) -> str:
@@ -118,8 +134,8 @@ def problems(curate_dir: Path, images: bool = False) -> Iterator[str]:
 
     Args:
         curate_dir: a finished curation.
-        images: also compare each picture's bytes with the sha256 that its json gives; one that was
-            encoded again is decoded instead.
+        images: also compare each picture's bytes with the sha256 of the source's file, which its json
+            gives. One that was encoded again has another: it is decoded, and its size compared.
 
     Raises:
         FileNotFoundError: there is no manifest, or no ledger; one that is damaged is a problem.
@@ -235,15 +251,17 @@ def _shard(
         yield f"{shard.path}: missing"
         return
     size = path.stat().st_size
+    as_written = (size, sha256) == (shard.bytes, shard.sha256)
     if size != shard.bytes:
         yield f"{shard.path}: {size} bytes, and the manifest says {shard.bytes}"
-    elif sha256 != shard.sha256:
+    elif not as_written:
         yield f"{shard.path}: its sha256 is not the manifest's"
     keys: list[str] = []
     try:
         for sample in read_shard(path):
             keys.append(sample.key)
-            yield from _sample(shard, sample, images)
+            yield from _sample(shard, sample)
+            yield from _image(shard, sample, as_written) if images else ()
     except ValueError as error:
         yield f"{shard.path}: {error}"
     if len(keys) != shard.samples:
@@ -263,28 +281,32 @@ def _rows(shard: ShardInfo, rows: pd.DataFrame, keys: list[str]) -> Iterator[str
         yield f"{shard.path}: the ledger has pictures of another side there"
 
 
-def _sample(shard: ShardInfo, sample: Sample, images: bool) -> Iterator[str]:
+def _sample(shard: ShardInfo, sample: Sample) -> Iterator[str]:
     meta = sample.meta
     if meta.get("key") != sample.key:
         yield f"{shard.path}: the json of {sample.key} is of {meta.get('key')}"
     if meta.get("split") != shard.split:
         yield f"{shard.path}: {sample.key} is of side {meta.get('split')}"
-    if images:
-        yield from _image(shard, sample)
 
 
-def _image(shard: ShardInfo, sample: Sample) -> Iterator[str]:
+def _image(shard: ShardInfo, sample: Sample, as_written: bool) -> Iterator[str]:
+    """``as_written``: the tar has the manifest's hash, so other bytes than the source's were meant."""
     from curate.measures.decode import UnreadableImage, decode, probe
 
+    meta, where = sample.meta, f"{shard.path}: {sample.key}: the picture"
+    if hashlib.sha256(sample.image).hexdigest() == meta.get("sha256"):
+        return
     try:
-        *_, stored = probe(sample.image)
-        if stored == sample.meta.get("format") and stored in EXTENSIONS:
-            if hashlib.sha256(sample.image).hexdigest() != sample.meta.get("sha256"):
-                yield f"{shard.path}: {sample.key}: the picture's sha256 is not its json's"
-        else:
-            decode(sample.image)
+        width, height, stored = probe(sample.image)
+        decode(sample.image)
     except UnreadableImage as error:
-        yield f"{shard.path}: {sample.key}: the picture is unreadable ({error.reason})"
+        yield f"{where} is unreadable ({error.reason})"
+        return
+    says = meta.get("width", width), meta.get("height", height)
+    if (width, height) != says:
+        yield f"{where} has {width} x {height} px, and its json says {says[0]} x {says[1]}"
+    elif not as_written and stored == meta.get("format") and stored in EXTENSIONS:
+        yield f"{where} is damaged, or was encoded again: its sha256 is not its json's"
 
 
 def _sidecar(path: Path, shard: ShardInfo, keys: list[str]) -> Iterator[str]:

@@ -10,11 +10,12 @@ from omegaconf import DictConfig
 
 from curate.run import cli as command
 from curate.run.files import remove_parts
+from curate.run.folder import curate_dir_of
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, next_arguments
 from curate.run.schema import to_dataclass
 from evaluate.config import EvaluateConfig, renamed
-from finetune.config import curate_dir_of
+from finetune.config import refuse_damaged
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -38,6 +39,7 @@ def main(cfg: DictConfig) -> None:
             f"run.name={config.run.name} has no checkpoints in {checkpoints}; type first: "
             f"{COMMANDS['train']} {next_arguments(config.run.folder)}"
         )
+    refuse_damaged(config.run.folder)
     from evaluate import judging_clip
 
     needed = config.samples.clip_captions > 0

@@ -8,9 +8,9 @@ from typing import Any
 
 from curate.clip import availability, models
 from curate.clip.config import ClipConfig
+from curate.run.folder import curate_dir_of
 from curate.run.provenance import read_config
 from curate.run.schema import UserError
-from finetune.config import curate_dir_of
 
 CURATION = "curation"  # clip.name of clip=curation
 _INSTEAD = "Type clip=vit_b32_openai or another CLIP, or samples.clip_captions=0 to leave prompt following out"

@@ -11,8 +11,8 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from curate.run.config import RunFolder, check_name
-from curate.run.provenance import read_config
-from curate.run.schema import PATH, check, register
+from curate.run.provenance import is_damaged
+from curate.run.schema import PATH, UserError, check, register
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 
@@ -207,11 +207,18 @@ class TrainConfig:
         return -(-self.train.samples // self.optim.batch_size)
 
 
-def curate_dir_of(run_dir: Path) -> Path:
-    """The curation that a trained run stands on, from the training's own ``config.yaml``."""
-    data = read_config(run_dir / "finetune" / "config.yaml").get("data")
-    name = data.get("run") if isinstance(data, dict) else None
-    return run_dir.with_name(name or run_dir.name) / "curate"
+def refuse_damaged(run_dir: Path) -> None:
+    """Refuse a run whose training's ``config.yaml`` is not what training wrote: it says which data to judge by.
+
+    Raises:
+        UserError: names the file and what to do.
+    """
+    path = run_dir / "finetune" / "config.yaml"
+    if path.is_file() and is_damaged(path):
+        raise UserError(
+            f"{path} is damaged, or was edited; train with the same command as before, which writes it "
+            "again"
+        )
 
 
 register(TrainConfig, "train")

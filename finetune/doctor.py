@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from curate.run import devices
 from curate.run.files import read_json
+from curate.run.folder import curate_dir_of
 from curate.run.manifest import Manifest
 from curate.run.parquet import reporting_damage
 from curate.run.provenance import curate_command
@@ -27,6 +29,7 @@ _FREE = {
     "heldout.patience",
 }
 _GROUPS = ("model", "method", "optim", "train", "ema", "heldout")
+ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {"shards": "curated data", "weights": "weights of the base model"}
 
 
@@ -50,7 +53,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     refuse_leaks(config.curate_dir, manifest)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is not None:  # a damaged one is made again
-        refuse_change(config.folder, last["identity"], identity(config, manifest))
+        refuse_to_resume(config, last, identity(config, manifest))
 
 
 def refuse_precision(optim: OptimConfig) -> None:
@@ -114,6 +117,7 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     if config.optim.schedule == "constant":  # then training longer leaves the first part as it was
         del known["train.samples"]
     known["shards"] = shards_digest(manifest)
+    known["order"] = ORDER
     return known
 
 
@@ -121,6 +125,23 @@ def shards_digest(manifest: Manifest) -> str:
     """Hex digest that stands for the data of all splits."""
     digests = [f"{shard.path} {shard.sha256}" for shard in manifest.shards]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on from a checkpoint of other settings; of a training that has ended, the order is free.
+
+    Args:
+        config: of the training.
+        last: what the last checkpoint's ``state.json`` holds.
+        now: the present identity, or as much of it as is known already.
+
+    Raises:
+        UserError: as :func:`refuse_change`.
+    """
+    has_ended = last["step"] >= config.steps or last["stopped"] is not None
+    if has_ended:
+        now = {key: value for key, value in now.items() if key != "order"}
+    refuse_change(config.folder, last["identity"], now)
 
 
 def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
@@ -141,11 +162,14 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
         if key in _ORIGINS:
             digests = f"digest {stored.get(key)!s:.12}, now {now[key]!s:.12}"
             difference = f"from other {_ORIGINS[key]} ({digests})"
-        name = folder.parent.name
+        anew = shlex.quote(f"data.run={curate_dir_of(folder.parent).parent.name}")
         remedy = "Restore it, or train under another run.name"
         if key == "shards":
             remedy = (
                 "To restore that, curate again with the settings and the input of then and run.replace=true; "
-                f"to train on what is there now, type run.name=NEW data.run={name}"
+                f"to train on what is there now, type run.name=NEW {anew}"
             )
+        if key == "order":
+            difference = "by a version that took the samples in another order, in which this one cannot go on"
+            remedy = f"To train from the start, type run.name=NEW {anew}"
         raise UserError(f"{folder} was started {difference}. {remedy}")

@@ -9,14 +9,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from curate.run import provenance
 from curate.run.manifest import read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
 from finetune import checkpoint
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import TrainConfig
+from finetune.config import TrainConfig, refuse_damaged
 from finetune.ema import copy_into
 from finetune.heldout import HeldoutItems, choose, items_of
 from finetune.methods import METHODS, prepare
@@ -105,11 +104,7 @@ def load_run(run_dir: Path) -> FinetuneRun:
             f"{run_dir} holds no fine-tuning; type: accelerate launch finetune/train.py "
             f"{run_arguments(run_dir)}"
         )
-    if provenance.is_damaged(path):
-        raise UserError(
-            f"{path} is damaged, or was edited; train with the same command as before, which writes it "
-            "again"
-        )
+    refuse_damaged(run_dir)
     stored = OmegaConf.load(path)
     assert isinstance(stored, DictConfig), f"{path} is not a mapping"
     stored.pop("provenance")

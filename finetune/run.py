@@ -54,19 +54,19 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
-        doctor.refuse_change(folder, stored[-1].state()["identity"], identity)
+        doctor.refuse_to_resume(config, stored[-1].state(), identity)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
     splits = _encode(config, manifest, accelerator, model)
     if accelerator.is_main_process:
-        checksums.withdraw(folder)
-        write_config(folder / "config.yaml", config)
+        with checksums.updated(folder, ("config.yaml",)):
+            write_config(folder / "config.yaml", config)
     run = _assemble(config, identity, accelerator, model, splits)
     _resume(run, stored)
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     fit(run)
     if accelerator.is_main_process:
-        _export_best(config, model, list_checkpoints(folder), accelerator)
-        checksums.write(folder)
+        with checksums.updated(folder, ("export/",)):
+            _export_best(config, model, list_checkpoints(folder), accelerator)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -195,7 +195,7 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     main = run.accelerator.is_main_process
     if not stored:
         if main:
-            metrics.truncate(run.folder / "metrics.jsonl", step=-1)
+            _cut_metrics(run.folder, step=-1)
         return
     last = stored[-1]
     state = last.state()
@@ -213,8 +213,13 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     run.accelerator.wait_for_everyone()  # all have read heldout.npz before it is written again
     if main:
-        metrics.truncate(run.folder / "metrics.jsonl", last.step)
+        _cut_metrics(run.folder, last.step)
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
+
+
+def _cut_metrics(folder: Path, step: int) -> None:
+    with checksums.updated(folder, ("metrics.jsonl",)):
+        metrics.truncate(folder / "metrics.jsonl", step)
 
 
 def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:
@@ -246,7 +251,8 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
         curve.add(row.step if row else 0, row.samples_seen if row else 0, val, train_probe)
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged
     if run.accelerator.is_main_process:
-        curve.save(path)
+        with checksums.updated(run.folder, (path.name,)):
+            curve.save(path)
     return curve
 
 

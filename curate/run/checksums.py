@@ -65,7 +65,7 @@ def updated(
         folder: of a stage.
         changes: paths, or what they begin with. What is listed of other files stays, unread, so that
             damage done to them meanwhile does not become right.
-        known: hashes of changed files that need not be computed again.
+        known: hashes of changed files that need not be computed again; the block may add to them.
     """
     listed = withdraw(folder)
     yield

@@ -13,7 +13,7 @@ from pathlib import Path
 from curate.run.config import RunFolder
 from curate.run.next_command import COMMANDS, run_arguments
 from curate.run.overrides import key_of, typed
-from curate.run.provenance import curate_command
+from curate.run.provenance import curate_command, read_config
 from curate.run.schema import UserError
 
 EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
@@ -149,6 +149,15 @@ def curate_dir(run: str) -> Path:
         FileNotFoundError: there is none, neither at ``run`` nor at ``runs/run``.
     """
     return stage_dir(run, CURATED)
+
+
+def curate_dir_of(run_dir: Path) -> Path:
+    """The curation that a run's training stands on (``data.run``); the run's own where it names none."""
+    data = read_config(run_dir / TRAINED.stage / "config.yaml").get("data")
+    name = data.get("run") if isinstance(data, dict) else None
+    if not name:
+        return run_dir / CURATED.stage
+    return (run_dir if run_dir.name else run_dir.resolve()).with_name(name) / CURATED.stage
 
 
 def stage_dir(run: str, kind: Kind) -> Path:

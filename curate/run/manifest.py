@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.run.files import read_json, sha256_once, write_certified
-from curate.run.next_command import run_arguments
+from curate.run.next_command import named
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 
@@ -87,7 +87,7 @@ def intact(curate_dir: Path, shard: ShardInfo) -> Path:
     else:
         return path
     raise UserError(
-        f"{path} {wrong}. To see what else is, type: python -m curate.verify {run_arguments(run_dir)}; "
+        f"{path} {wrong}. To see what else is, type: python -m curate.verify {named(run_dir)}; "
         f"then delete the damaged tars and type: {curate_command(run_dir)}"
     )
 

@@ -27,7 +27,16 @@ def run_arguments(run_dir: Path) -> str:
     return shlex.join(arguments)
 
 
+def named(run_dir: Path) -> str:
+    """What to type as the argument RUN of a command such as ``curate.verify``.
+
+    >>> named(Path("runs/demo")), named(Path("/my runs/demo"))
+    ('demo', "'/my runs/demo'")
+    """
+    return shlex.quote(run_dir.name if run_dir.parent == Path("runs") else str(run_dir))
+
+
 def next_arguments(run_dir: Path) -> str:
     """What to type for the next command: this one's experiment, which holds its settings, and the run."""
-    named = [text for text in typed() or [] if key_of(text) == "experiment"]
-    return " ".join([*map(shlex.quote, named), run_arguments(run_dir)])
+    experiment = [text for text in typed() or [] if key_of(text) == "experiment"]
+    return " ".join([*map(shlex.quote, experiment), run_arguments(run_dir)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from finetune.cache.split import LATENT, EncodedSplit
 from finetune.models.interface import LatentDiffusion
 
 ENCODE_BATCH = 32  # captions at a time, or pictures of 128 px
+ABANDONED_S = (
+    3600  # the age at which a temporary file, written in seconds, is taken for a killed writer's
+)
 CROP = "centre of the shorter side, bicubic"
 
 
@@ -54,6 +58,7 @@ def encode_shards(
         UserError: a shard is not what the manifest says.
         RuntimeError: a picture cannot be decoded, or its latent is not finite; names shard and key.
     """
+    remove_abandoned(cache_dir)
     latents, conditioning = (Packs(folder, check=True) for folder in _folders(model, cache_dir))
     stale = _incomplete(shards, cache_dir, latents, conditioning)
     size = pictures_at_once(model.resolution)
@@ -125,6 +130,16 @@ def remove_former(cache_dir: Path) -> None:
     if cache_dir.is_dir():
         shutil.rmtree(cache_dir)
         tqdm.write(f"{cache_dir} was deleted: latents are kept for all runs now")
+
+
+def remove_abandoned(cache_dir: Path) -> None:
+    """Delete the temporary files of writers that were killed; a younger one may still be written."""
+    for part in cache_dir.rglob(".*.part"):
+        try:
+            if time.time() - part.stat().st_mtime > ABANDONED_S:
+                part.unlink()
+        except FileNotFoundError:  # its writer has just finished, or another training was first
+            continue
 
 
 def to_square(image: Image.Image, resolution: int) -> Image.Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,6 @@ from finetune.cache.rows import Rows
 
 ENTRIES = 1000  # at most so many in a file
 KEYS = "content_hashes"  # name of the tensor [n, 32] uint8 beside those of the entries
-ABANDONED_S = 86_400  # the age at which the temporary file of a writer is taken for a killed one's
 _HASH = np.dtype("S32")
 
 
@@ -49,7 +47,6 @@ class Packs:
     def __init__(self, folder: Path, *, check: bool) -> None:
         self.folder = folder
         self._trusted: set[Path] | None = set() if check else None
-        _remove_abandoned(folder)
         self._files = sorted(folder.glob("*.safetensors"))
         self._index()
 
@@ -148,13 +145,3 @@ def _discard(path: Path) -> None:
     except FileNotFoundError:  # another training was first
         return
     tqdm.write(f"{path} is damaged; it was deleted, and what it held is encoded again")
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Delete temporary files of writers that were killed; a younger one may still be written."""
-    for part in folder.glob(".*.part"):
-        try:
-            if time.time() - part.stat().st_mtime > ABANDONED_S:
-                part.unlink()
-        except FileNotFoundError:  # its writer has just finished
-            continue

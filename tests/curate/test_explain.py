@@ -114,7 +114,9 @@ def test_a_damaged_part_and_a_damaged_shard_are_said(finished):
 
 def test_a_shard_that_is_missing_is_said(finished):
     (finished / "shards/val/000000.tar").unlink()
-    assert "which is missing; python -m curate.verify" in story(finished, "k00")
+    assert f"which is missing; python -m curate.verify {finished.parent} says" in story(
+        finished, "k00"
+    )
 
 
 def test_a_run_by_folder_and_by_name(finished, monkeypatch):

@@ -45,6 +45,15 @@ def digests(curate_dir):
     }
 
 
+def test_a_shard_that_is_not_concerned_is_not_read(finished):
+    """Its hash is the manifest's: to read all shards would take hours, and list what is damaged as right."""
+    checksums.write(finished)
+    other = finished / "shards/train/000000.tar"
+    other.write_bytes(other.read_bytes()[:-1] + b"x")
+    take(finished, "keys", "k11")
+    assert checksums.damaged(finished) == ["shards/train/000000.tar"]
+
+
 def test_only_the_shards_concerned_are_rewritten(finished):
     before, kept_before, rows_before = digests(finished), samples(finished), ledger(finished)
     record = take(finished, "keys", "k11", "k13", "k03", "no-such-key")
@@ -311,7 +320,7 @@ def test_the_command(finished, tmp_path):
         "not in this run: k0002; a later curation leaves out pictures with these keys"
         in again.stdout
     )
-    assert "curate.explain run.name=" in again.stdout
+    assert f"python -m curate.explain {finished.parent} FILE names it" in again.stdout
     assert (finished / "report.html").exists()
     (finished / "manifest.json").unlink()
     unfinished = run("--keys", str(tmp_path / "keys"))

@@ -1,9 +1,11 @@
 """A sound run has no problem, and each kind of damage has its line."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 
 import pandas as pd
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pytest
 
 from curate import verify
 from curate.run import checksums
-from curate.run.files import write_certified
+from curate.run.files import sha256_of, write_certified, write_text
 from curate.run.parquet import write_table
 from curate.run.schema import UserError
 from curate.verify import problems
@@ -40,6 +42,32 @@ def test_a_flipped_bit(finished):
     path.write_bytes(data)
     assert found(finished) == f"{SHARD}: its sha256 is not the manifest's"
     assert "k10: the picture" in found(finished, images=True)
+
+
+def write_json_of(curate_dir, key, **changes):
+    """Write SHARD again as a curation would that has these values in the json of one picture."""
+    path = curate_dir / SHARD
+    with tarfile.open(path) as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar}
+    files[f"{key}.json"] = json.dumps(json.loads(files[f"{key}.json"]) | changes).encode()
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    now = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    edit(path.with_name("000001_stats.json"), **now)
+    shards = json.loads((curate_dir / "manifest.json").read_text())["shards"]
+    shards = [shard | now if shard["path"] == SHARD else shard for shard in shards]
+    edit(curate_dir / "manifest.json", shards=shards)
+
+
+def test_a_picture_that_was_encoded_again_is_not_damaged(finished):
+    """Such as a PNG with transparency, or a JPEG that was turned: the json has the source's sha256."""
+    write_json_of(finished, "k10", sha256="0" * 64, width=8, height=6)
+    assert found(finished, images=True) == ""
+    write_json_of(finished, "k10", sha256="0" * 64, width=6, height=8)
+    assert "k10: the picture has 8 x 6 px, and its json says 6 x 8" in found(finished, images=True)
 
 
 def test_a_cut_tar(finished):
@@ -181,6 +209,32 @@ def test_the_other_stages_are_checked_too(finished, capsys, monkeypatch):
     assert "finetune/deep/a.json: damaged\n" in out  # by its own checksum
     assert "finetune  no checksums.json: of an earlier release, or interrupted, 1 problems" in out
     assert "  python -m evaluate run.name=done" in out
+
+
+def test_a_training_on_another_runs_curation(finished, capsys, monkeypatch):
+    trained = finished.parent.with_name("trained") / "finetune"
+    write_text(trained / "config.yaml", "data: {run: done}")
+    write_certified(trained / "checkpoints/step-1/state.json", {"step": 1})
+    checksums.write(trained)
+    monkeypatch.chdir(finished.parents[2])
+    for run, code in (("trained", 0), ("runs/trained", 0), ("trained", 1)):
+        if code:
+            edit(trained / "checkpoints/step-1/state.json", step=2)
+        monkeypatch.setattr(sys, "argv", ["verify", run])
+        with pytest.raises(SystemExit) as left:
+            verify.main()
+        assert left.value.code == code
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == (
+            "curate    of this training is runs/done/curate; to check it, type: "
+            "python -m curate.verify done"
+        )
+        assert f"finetune  2 files, 0.0 MB, {code} problems" in said
+    monkeypatch.chdir(trained.parent)
+    monkeypatch.setattr(sys, "argv", ["verify", "."])
+    with pytest.raises(SystemExit):
+        verify.main()
+    assert f"curate    of this training is {finished};" in capsys.readouterr().out
 
 
 def test_unfinished_and_interrupted_runs(finished):

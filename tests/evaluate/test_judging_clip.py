@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -9,10 +12,12 @@ from omegaconf import OmegaConf
 from curate.clip import availability
 from curate.clip.config import ClipConfig
 from curate.run.overrides import CONF
+from curate.run.provenance import write_config
 from curate.run.schema import UserError, to_dataclass
 from evaluate import evaluators, gate, judging_clip
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
 from evaluate.results import Metric
+from finetune.config import DataConfig, TrainConfig
 
 
 @pytest.fixture
@@ -63,6 +68,20 @@ def test_a_curation_without_one_says_what_to_type(run_dir):
     assert judging_clip.settle(clip_of(), run_dir, needed=False) == clip_of()
     with pytest.raises(UserError, match=r"does not name a CLIP.*clip=vit_b32_openai"):
         judging_clip.settle(clip_of(), run_dir, needed=True)
+
+
+def test_a_damaged_configuration_does_not_stand_for_a_curation_of_its_own(run_dir):
+    """It says on which curation the training stands, and so with which CLIP to measure."""
+    (run_dir / "finetune/checkpoints/step-00000001").mkdir(parents=True)
+    write_config(run_dir / "finetune/config.yaml", TrainConfig(data=DataConfig("curated")))
+    path = run_dir / "finetune/config.yaml"
+    path.write_text(path.read_text().replace("run: curated", "run: cursted"))
+    arguments = ["run.name=mine", f"run.root={run_dir.parent}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "evaluate", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {path} is damaged, or was edited; train with")
 
 
 def test_weights_out_of_reach_are_refused_with_keys_of_this_command(run_dir, monkeypatch):

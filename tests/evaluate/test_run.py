@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from evaluate import evaluators, grid, results, run, sampling
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
 from evaluate.measure_config import GridConfig, RunConfig, SamplerConfig, SamplesConfig
 from finetune.checkpoint import list_checkpoints
+from finetune.config import DataConfig
 from finetune.heldout import relative
 from finetune.models.sd import StableDiffusion
 from tests.finetune.conftest import curate
@@ -76,8 +78,7 @@ def test_a_training_on_the_shards_of_another_run_is_judged_on_them(make_run, cli
         run.evaluate_run(config(trained, clip_dir), print)
     shared.mkdir()
     trained.run.folder.with_name("moved").rename(shared / "curate")
-    trained.data.run = "shared"
-    write_config(trained.folder / "config.yaml", trained)
+    write_config(trained.folder / "config.yaml", replace(trained, data=DataConfig("shared")))
     run.evaluate_run(config(trained, clip_dir), print)
     found = results.load(trained.run.folder / "evaluate" / "report.json")
     assert found.run == "judged"

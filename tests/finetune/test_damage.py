@@ -97,6 +97,20 @@ def test_what_was_told_to_be_deleted_is_no_longer_listed(trained, run_training):
     assert checksums.damaged(trained.folder) == []
 
 
+def test_damage_to_what_training_does_not_write_is_not_listed_as_right(
+    trained, run_training, make_config
+):
+    export = trained.folder / "export-step-00000004" / "pytorch_lora_weights.safetensors"
+    with checksums.updated(trained.folder, ("export-step-",)):
+        export.parent.mkdir()
+        export.write_bytes(b"another checkpoint, as python -m finetune.export writes it")
+    flip(export)
+    flip(trained.folder / "export" / export.name)
+    run_training(trained)
+    run_training(make_config(method="lora", **{"train.samples": 48}))
+    assert checksums.damaged(trained.folder) == [export.relative_to(trained.folder).as_posix()]
+
+
 def test_lines_of_the_log_that_are_damaged_are_left_out(trained, run_training, capsys):
     path = trained.folder / "metrics.jsonl"
     lines = len(losses(trained))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from curate.run.files import read_json, write_certified
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
 from finetune import doctor
@@ -48,6 +49,35 @@ def test_a_run_does_not_go_on_with_another_configuration(make_config, run_traini
     with pytest.raises(UserError, match=r"method\.name=full, not lora"):
         examine(make_config(method="lora"))
     examine(make_config(**{"heldout.every": 8, "optim.gradient_accumulation": 2}))
+
+
+def test_a_training_of_samples_in_another_order_does_not_go_on(make_config, run_training, capsys):
+    run_training(config := make_config())
+    for path in config.folder.glob("checkpoints/step-*/state.json"):
+        state = read_json(path)
+        state["identity"].pop("order", None)  # as earlier versions wrote it
+        write_certified(path, state)
+    run_training(config)
+    assert "is complete" in capsys.readouterr().out
+    longer = make_config(**{"train.samples": 64})
+    with pytest.raises(
+        UserError, match=r"samples in another order.*type run\.name=NEW data\.run=tiny$"
+    ):
+        run_training(longer)
+    doctor.refuse_change(config.folder, state["identity"], {"shards": state["identity"]["shards"]})
+
+
+def test_other_shards_under_a_training_on_another_runs_curation(make_config, run_training):
+    make_config("curated")
+    run_training(config := make_config(**{"data.run": "curated"}))
+    path = config.curate_dir / "manifest.json"
+    manifest = read_json(path)
+    manifest["shards"][0]["sha256"] = "0" * 64
+    write_certified(path, manifest)
+    with pytest.raises(
+        UserError, match=r"other curated data.*type run\.name=NEW data\.run=curated$"
+    ):
+        doctor.examine(config, read_manifest(config.curate_dir))
 
 
 def test_the_length_is_free_only_where_the_rate_does_not_depend_on_it(make_config):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import finetune.loop
+from curate.run import checksums
 from finetune.checkpoint import list_checkpoints
 from finetune.loop import Interrupted
 from tests.finetune.conftest import command, digests, losses, start
@@ -81,6 +82,43 @@ def test_a_signal_at_any_moment_changes_no_byte_in_the_end(
     links = config.folder / "checkpoints"
     assert (links / "last").readlink().name == "step-00000010"
     assert not list(config.folder.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "damaged", "from_step"),
+    [
+        ("update", 6, ["step-00000006"], 4),
+        ("update", 6, ["step-00000006", "step-00000004"], 0),
+        ("measure", 6, ["step-00000004"], 0),  # interrupted in the evaluation before a checkpoint
+        ("measure", 11, ["step-00000010"], 8),
+    ],
+)
+def test_damage_to_the_checkpoint_of_a_stop_changes_no_byte_in_the_end(
+    make_config, run_training, whole_run, signal_at, monkeypatch, name, number, damaged, from_step
+):
+    config = make_config(**EVERY)
+    signal_at(name, number, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        run_training(config)
+    monkeypatch.undo()
+    for folder in damaged:
+        path = config.folder / "checkpoints" / folder / "state.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.unlink()
+        path.write_bytes(content)
+    real, steps = finetune.loop.update, []
+
+    def update(run, batch):
+        steps.append(run.progress.step)
+        return real(run, batch)
+
+    monkeypatch.setattr(finetune.loop, "update", update)
+    run_training(config)
+    assert steps == list(range(from_step, 10))
+    assert losses(config) == whole_run[0]
+    assert digests(config) == whole_run[1]
+    assert checksums.damaged(config.folder) == []
 
 
 def test_stopped_again_and_again_it_still_ends_the_same(

@@ -1,5 +1,6 @@
 """One process writes a stage, several may read it; who is refused learns who is at work."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -88,6 +89,25 @@ def test_a_child_does_not_keep_the_lock(tmp_path):
 def test_nothing_is_made_or_needed_for_reading(tmp_path):
     with locked(tmp_path / "nowhere", shared=True):
         assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_cannot_be_written_to_can_be_read(tmp_path, monkeypatch, there):
+    """As on a file system that is mounted read-only."""
+    real = os.open
+
+    def refusing(path, flags, mode=0o777):
+        if flags & (os.O_CREAT | os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, flags, mode)
+
+    if there:
+        (tmp_path / ".lock").touch()
+    monkeypatch.setattr(os, "open", refusing)
+    with locked(tmp_path, shared=True):
+        assert (tmp_path / ".lock").exists() == there
+    with pytest.raises(OSError, match="Read-only"), locked(tmp_path):
+        pass
 
 
 def test_a_command_that_finds_another_at_work_ends_with_75(tmp_path, capsys):

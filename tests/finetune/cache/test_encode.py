@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -260,6 +261,20 @@ def test_an_interruption_loses_no_written_pack(model, make_run, encoded, monkeyp
     assert encoded()[0] == 100 - 64
 
 
+def test_temporary_files_stay_as_long_as_their_writer_may_live(model, make_run):
+    curate_dir = make_run("a", range(3))
+    folder = curate_dir.parents[1] / ".cache"
+    names = ("shards/.a.json.1.part", "latents/of another/.b.safetensors.2.part")
+    young, *old = (folder / name for name in ("latents/x/.c.safetensors.3.part", *names))
+    for path in (young, *old):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+    for path in old:
+        os.utime(path, (0, 0))
+    open_run(model, curate_dir)
+    assert list(folder.rglob("*.part")) == [young]
+
+
 def test_two_trainings_at_once_do_not_disturb_each_other(
     model, pipeline_dir, make_run, monkeypatch
 ):
@@ -293,7 +308,7 @@ def test_a_shard_that_is_not_the_manifests_is_named(model, make_run, change, tmp
     with pytest.raises(UserError) as said:
         open_run(model, curate_dir)
     assert str(path) in str(said.value)
-    assert f"python -m curate.verify run.name=a run.root={tmp_path}" in str(said.value)
+    assert f"python -m curate.verify {tmp_path}/a;" in str(said.value)
     assert "delete the damaged tars and type: python -m curate" in str(said.value)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -88,15 +86,6 @@ def test_what_is_no_safetensors_is_deleted(tmp_path, content, capsys):
     assert Packs(tmp_path, check=True).find(hashes([key(1)])).tolist() == [-1]
     assert not path.exists()
     assert f"{path} is damaged" in capsys.readouterr().out
-
-
-def test_temporary_files_stay_as_long_as_their_writer_may_live(tmp_path):
-    young, old = tmp_path / ".a.safetensors.1.part", tmp_path / ".b.safetensors.2.part"
-    for path in (young, old):
-        path.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    Packs(tmp_path, check=True)
-    assert list(tmp_path.iterdir()) == [young]
 
 
 def test_rows_are_taken_in_any_order():
