@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import sys
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
@@ -84,7 +85,8 @@ def advice(run_dir: Path, stages: Sequence[str]) -> str:
     commands = {
         "curate": curate_command(run_dir),
         "finetune": "the command that trained it: accelerate launch finetune/train.py "
-        f"{run_arguments(run_dir)} with its other keys",
+        f"{run_arguments(run_dir)} with its other keys; of an export-step-N: python -m finetune.export "
+        f"{shlex.quote(str(run_dir))} step=N",
         "evaluate": f"python -m evaluate {run_arguments(run_dir)}",
     }
     lines = [

@@ -130,8 +130,11 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     prepare(model.unet, config.method, config.train.seed)
     copy_into(config.method.trainable(model.unet), stored.weights())
     target = run.finetune_dir / f"export-{stored.path.name}"
+    difference = export(config.method, config.model, model, target, stored)
+    # Only now, so that an export that fails takes the list of the other files from nobody.
     with checksums.updated(run.finetune_dir, (f"{target.name}/",)):
-        return target, export(config.method, config.model, model, target, stored)
+        pass
+    return target, difference
 
 
 def _chosen(step: str, run_dir: Path) -> Path:

@@ -41,8 +41,13 @@ class FinetuneRun:
         return self._models[str(device)]
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The earliest first; the base model, step 0, is not among them."""
-        return list_checkpoints(self.finetune_dir)
+        """The earliest first; the base model, step 0, is not among them.
+
+        One that is there only for resuming, since a signal stopped the training, is left out where there are
+        others: the next one replaces it.
+        """
+        found = list_checkpoints(self.finetune_dir)
+        return [stored for stored in found if not stored.interrupted] or found
 
     def exported(self) -> Checkpoint:
         """The one whose weights the export holds, or will hold if training ends here."""

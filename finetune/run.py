@@ -98,7 +98,7 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
     """
     names = checksums.damaged(folder, ("config.yaml", "export/", "heldout.npz", "metrics.jsonl"))
     for name in names:
-        again = "lines that cannot be read are lost" if name in checksums.GROWING else "made again"
+        again = "it is kept as far as it can be read" if name in checksums.GROWING else "made again"
         accelerator.print(f"{folder / name} is damaged: {again}")
     accelerator.wait_for_everyone()  # all have looked
     if accelerator.is_main_process:

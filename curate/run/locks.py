@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ from curate.run.schema import Busy
 _FILE = ".lock"  # holds a line for each process at work; empty when nobody is
 _PATIENCE_S = 0.3  # a process that is leaving, or writing its line, holds the lock for a moment
 _PAUSE_S = 0.02
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some network file systems
 
 
 @contextmanager
@@ -78,6 +80,14 @@ def _acquire(file: int, kind: int) -> bool:
             if time.monotonic() > give_up:
                 return False
             time.sleep(_PAUSE_S)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            print(
+                "note: this file system has no locks (flock), so nothing keeps a second command out of this run",
+                file=sys.stderr,
+            )
+            return True
         else:
             return True
 

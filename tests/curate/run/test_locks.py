@@ -123,3 +123,13 @@ def test_a_command_that_finds_another_at_work_ends_with_75(tmp_path, capsys):
         f"error: another process is at work in {tmp_path}: process {os.getpid()} ("
     )
     assert "wait for it and type the same command again, or take another run.name" in said
+
+
+def test_a_file_system_without_locks_is_said_and_worked_on(tmp_path, monkeypatch, capsys):
+    def refused(file, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("curate.run.locks.fcntl.flock", refused)
+    with locked(tmp_path / "curate"):
+        pass
+    assert "this file system has no locks" in capsys.readouterr().err
