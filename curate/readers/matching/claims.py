@@ -28,6 +28,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from pathlib import PureWindowsPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -75,7 +76,7 @@ class Row:
         key: as img2dataset numbers pictures.
         ids: identifiers that may be the name of its file.
         sha256: of the picture's bytes.
-        table: the file of the row, within which its identifiers are unique.
+        table: the file of the row, within which its identifiers are unique and its relative paths mean one folder.
         is_beside: the row only keeps its pictures from others; it is not one of the data set.
     """
 
@@ -90,9 +91,15 @@ class Row:
 
     @cached_property
     def claimant(self) -> int:
-        """Equal for rows that say the same of their picture, as those with its several captions do."""
+        """Equal for rows that say the same of their picture, as those with its several captions do.
+
+        In another table only an address or an absolute path means the same; ``1.jpg`` may be one in the train
+        and another in the val split.
+        """
         said = (*self.paths, "", *self.addresses)
-        return mark("\0".join(said if any(said) else (self.table, self.key, *self.ids)))
+        if self.addresses or any(PureWindowsPath(path).anchor for path in self.paths):
+            return mark("\0".join(said))
+        return mark("\0".join((self.table, *(said if self.paths else (self.key, *self.ids)))))
 
     @cached_property
     def endings(self) -> tuple[str, ...]:

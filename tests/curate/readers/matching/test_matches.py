@@ -108,9 +108,9 @@ def exact(row, pictures):
 
 
 def said(row):
-    return (
-        (row.paths, row.addresses) if row.paths or row.addresses else (row.table, row.key, row.ids)
-    )
+    if row.addresses or any(path[0] == "/" or path[1:2] == ":" for path in row.paths):
+        return row.paths, row.addresses
+    return (row.table, row.paths) if row.paths else (row.table, row.key, row.ids)
 
 
 def oracle(pictures, rows):
