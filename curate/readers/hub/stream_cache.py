@@ -57,7 +57,9 @@ def source(
     folder = Path(config.spool) / _name(config)
     _check_state(folder, state)
     notes: list[str] = []
-    shards = ShardsConfig(name=config.name, reader="shards", path=str(folder))
+    shards = ShardsConfig(
+        name=config.name, reader="shards", path=str(folder), caption_field="captions"
+    )
 
     def candidates() -> Iterator[Candidate]:
         reader = ShardReader(

@@ -170,7 +170,7 @@ class ShardReader:
         else:
             field = self._caption_field(record)
             captions = captions_in(record.get(field))
-            used = {field} if captions else set()
+            used = {field} if captions or record.get(field) == [] else set()
             if text is not None and not captions and not self._config.caption_field:
                 captions = ("",)
         columns = flat(record, used)
