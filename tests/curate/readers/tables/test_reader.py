@@ -643,6 +643,16 @@ def test_a_relative_path_means_another_picture_in_another_table(tmp_path):
     assert found(read(tmp_path / "*.csv", folder)) == ["red", "red"]
 
 
+def test_a_picture_that_is_a_link_out_of_its_tar_is_called_one(tmp_path):
+    (tmp_path / "images").mkdir()
+    with tarfile.open(tmp_path / "images/0.tar", "w") as tar:
+        link = tarfile.TarInfo("1.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/1.png"
+        tar.addfile(link)
+    source = read(write_rows(tmp_path / "t.csv", [("http://x/1.png", "a")]), tmp_path / "images")
+    assert found(source) == ["a link in a tar, to a file that is not in it"]
+
+
 def test_names_meet_in_any_normalisation_and_in_any_case_that_is_unique(tmp_path):
     composed, decomposed = "caf\u00e9.png", "cafe\u0301.png"
     folder = tmp_path / "images"
