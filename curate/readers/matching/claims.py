@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -191,6 +191,21 @@ def rank(row: Row, picture: Picture) -> int | None:
         elif not picture.address:  # img2dataset's numbers are no identifiers of rows
             ranks = _ranks(Way.ID, row.ids, [name, _stem(name)])
     return min(ranks or _ranks(Way.ADDRESS, row.endings, [name]), default=None)
+
+
+def is_one_of_many(rank: int, picture: Picture, left_out: Collection[Name]) -> bool:
+    """Whether pictures that were not looked at may be named as well as this one, which has the ``rank``.
+
+    Paths of one rank are found by one name, so that none of them is looked at without the others.
+
+    Args:
+        rank: see `rank`.
+        picture: one that was looked at.
+        left_out: the names whose pictures were not, as too many share them.
+    """
+    if not left_out or rank < 100 * Way.KEY:
+        return False
+    return not {*names_of(picture, "")}.isdisjoint(left_out)
 
 
 def label(rank: int) -> str:
