@@ -40,6 +40,10 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     accelerator = _start(config)
     folder = config.folder
     broken = _damaged(folder, accelerator)
+    if accelerator.is_main_process:  # what a killed process left
+        remove_parts(folder)
+        checkpoint.settle(folder, config.checkpoint.keep)
+    accelerator.wait_for_everyone()
     stored = list_checkpoints(folder)
     if _is_finished(config, stored) and not broken:
         accelerator.print(f"{folder} is complete: {overview.after(folder, stored)}")
@@ -47,11 +51,6 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             with checksums.updated(folder, ()):
                 pass  # checkpoints may have been deleted
         return
-    if accelerator.is_main_process:
-        remove_parts(folder)
-        checkpoint.settle(folder, config.checkpoint.keep)
-    accelerator.wait_for_everyone()
-    stored = list_checkpoints(folder)
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:

@@ -28,6 +28,7 @@ from curate.pack.config import ShardsConfig
 from curate.pipeline import full
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
+from curate.run import provenance
 from curate.run.config import RunConfig
 from evaluate.__main__ import start as judge
 from evaluate.config import EvaluateConfig, GateConfig
@@ -185,6 +186,7 @@ def main(folder: Path, count: int, seed: int) -> dict[str, int]:
     """
     draw, kills, rounds = random.Random(seed), Counter(), 0
     forked(lambda: make_inputs(folder), folder)
+    provenance._revision = lambda: "unchanged"  # somebody may edit the checkout meanwhile
     took = {}
     for name in ("imports", "straight"):
         (folder / name).mkdir()

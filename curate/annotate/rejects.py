@@ -59,6 +59,6 @@ class Rejects:
         reasons = ", ".join(f"{error}: {count}" for error, count in counts)
         raise UserError(
             f"{len(rejected)} of {len(present)} images in a row are unreadable ({reasons}; the first is "
-            f"{rejected[0][1]}), more than annotate.max_reject_rate={self._limit}; mend the input, or type "
+            f"{rejected[0][1]!r}), more than annotate.max_reject_rate={self._limit}; mend the input, or type "
             "annotate.max_reject_rate=1"
         )

@@ -23,11 +23,10 @@ from curate.clip.models import fingerprint
 from curate.decide.stage import Verdicts, judge
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
-from curate.filters.similarity import NAME as SIMILARITY
 from curate.pack.images import ImageChanged
 from curate.pack.plan import Plan, is_outdated, remove_stale
 from curate.pack.stage import Packed, write_shards
-from curate.pipeline import notes, own_part, previous_run
+from curate.pipeline import notes, nothing_kept, own_part, previous_run
 from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
@@ -68,7 +67,7 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if old_manifest(curate_dir) is None and not question.stands:
         provenance.write_config(curate_dir / "config.yaml", config)
     removals = read_removals(curate_dir)
-    checksums.withdraw(curate_dir)
+    listed = checksums.withdraw(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     annotations = _annotate(config, spec, source, curate_dir)
     verdicts = judge(annotations.parts, spec, config.heads, config.filters, config.split, removals)
@@ -76,9 +75,18 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     funnel = figures.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])
     _say("\n".join(figures.lines(funnel)))
     if not funnel["kept"]:
-        raise UserError(_nothing_kept(funnel))
-    question.ask_if_rows_changed(verdicts.ledger)
-    manifest = _write_results(curate_dir, config, source, verdicts, funnel, question)
+        written = nothing_kept.write(config, source, verdicts, funnel)
+        if old_manifest(curate_dir) is not None and listed.files:  # the shards are as they were
+            checksums.write(curate_dir, listed, ("annotations/",))
+        raise UserError(nothing_kept.message(config, verdicts.ledger, funnel, written))
+    try:
+        question.ask_if_rows_changed(verdicts.ledger)
+        manifest = _write_results(curate_dir, config, source, verdicts, funnel, question)
+    except previous_run.NotReplaced:
+        if listed.files:  # as above
+            checksums.write(curate_dir, listed, ("annotations/",))
+        raise
+    nothing_kept.remove(config)
     if removals.pending:  # an interrupted removal is complete: these shards are without its images
         write_removals(curate_dir, replace(removals, pending=False))
     checksums.write(curate_dir, known=manifest.sha256_of_shards())
@@ -216,19 +224,6 @@ def _blocked(filters: FiltersConfig) -> list[str]:
 def _digest(value: Any) -> str:
     known = json.dumps(value, sort_keys=True).encode()
     return hashlib.blake2b(known, digest_size=8).hexdigest()
-
-
-def _nothing_kept(funnel: dict[str, Any]) -> str:
-    dropped = {rule["rule"]: rule["dropped"] for rule in funnel["rules"] if rule["dropped"]}
-    reasons = ", ".join(f"{why} ({count})" for why, count in [*funnel["reasons"].items()][:3])
-    said = f"no pair of {funnel['pairs_in']} is kept: {reasons}"
-    if ledger.UNREADABLE in dropped and len(dropped) == 1:
-        keys = "dataset.root=FOLDER, or dataset.images_dir=FOLDER for a table"
-        return f"{said}; say where the images are: {keys}"
-    if SIMILARITY in dropped:
-        cut = figures.describe_cut(funnel["cut"])
-        said += f" (cut: {cut}; filters.clip_similarity.fraction=0.5 keeps the better half)"
-    return f"{said}; loosen the rule, or type filters=everything to see the scores"
 
 
 def _say(text: str) -> None:

@@ -38,7 +38,7 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
         *own_part.note(config.dataset),
         *blind_clip(verdicts, config.clip),
         *unsafe(config),
-        *few_held_out(int(images.get("val", 0)), int(images.sum())),
+        *(few_held_out(int(images.get("val", 0)), int(images.sum())) if len(images) else ()),
     ]
 
 

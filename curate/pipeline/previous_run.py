@@ -59,6 +59,10 @@ def trainings(run_dir: Path) -> list[Path]:
     ]
 
 
+class NotReplaced(UserError):
+    """A training stands on the shards, and nobody said that they may be replaced."""
+
+
 class Question:
     """Whether the shards that a training stands on may be replaced; ``run.replace=true`` says yes.
 
@@ -90,7 +94,7 @@ class Question:
         """Ask, unless the ledger that is about to be written keeps the same pairs as the previous one.
 
         Raises:
-            UserError: as ``ask``.
+            NotReplaced: as ``ask``.
         """
         if not self.stands:
             return
@@ -102,13 +106,13 @@ class Question:
         """Ask because a shard would change.
 
         Raises:
-            UserError: there is a training on the shards, and the user has not said yes; says what changed.
+            NotReplaced: there is a training on the shards, and the user has not said yes; says what changed.
         """
         if not self.stands:
             return
         more = f" and {len(self._trainings) - 1} more" if len(self._trainings) > 1 else ""
         why = self._in_words() if self._settings else self._input_in_words(now)
-        raise UserError(
+        raise NotReplaced(
             f"{self._trainings[0]}{more} was trained on the shards in {self._curate_dir}, which this "
             f"curation would replace: {why}. It could then neither resume nor be judged. Type another "
             "run.name=NAME to keep it, or run.replace=true as well to replace the shards"

@@ -15,7 +15,7 @@ from curate.readers.presence import refuse_absent
 from curate.readers.registry import READERS
 from curate.readers.scrub import scrub
 from curate.readers.source import Source
-from curate.readers.subset import take_subset
+from curate.readers.subset import described, take_subset
 from curate.run.schema import UserError
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
@@ -34,9 +34,21 @@ def read(config: DatasetConfig) -> Source:
             f"dataset.reader={config.reader!r} is unknown; accepted: {', '.join(sorted(READERS))}"
         )
     refuse_absent(config)
-    source = take_subset(READERS[config.reader](config), config)
+    whole = READERS[config.reader](config)
+    source = take_subset(whole, config)
     if config.scrub_contacts:
         source = scrub(source)
     if next(source.candidates(), None) is None:
-        raise UserError("; ".join([f"dataset={config.name} holds no images", *source.notes]))
+        raise UserError("; ".join([_nothing(config, whole), *source.notes]))
     return source
+
+
+def _nothing(config: DatasetConfig, whole: Source) -> str:
+    """What was looked at in vain."""
+    if (chosen := described(config)) and next(whole.candidates(), None) is not None:
+        return (
+            f"dataset={config.name} holds images, but {chosen} chooses none of them; leave it out"
+        )
+    key = config.pictures_key
+    place = f": looked in dataset.{key}={getattr(config, key)}" if key else ""
+    return f"dataset={config.name} holds no images{place}"

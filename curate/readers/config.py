@@ -41,3 +41,16 @@ class DatasetConfig:
         check(sound, "dataset.shard", self.shard, "null or i/n with 0 <= i < n, such as 0/4")
         if self.shard and part:
             self.shard = f"{int(part[1])}/{int(part[2])}"  # without leading zeros
+
+    @property
+    def pictures_key(self) -> str | None:
+        """The reader's own key that says where the pictures are, such as ``root``; None if it has none."""
+        return self._first_key("images_dir", "root", "path")
+
+    @property
+    def captions_key(self) -> str | None:
+        """The reader's own key that names the captions' column; None if it has none."""
+        return self._first_key("caption_columns", "caption_column", "caption_field")
+
+    def _first_key(self, *names: str) -> str | None:
+        return next((name for name in names if hasattr(self, name)), None)

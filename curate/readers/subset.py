@@ -28,6 +28,15 @@ def take_subset(source: Source, config: DatasetConfig) -> Source:
     return replace(source, candidates=candidates, total=None)
 
 
+def described(config: DatasetConfig) -> str:
+    """The keys that reduce the data set, as typed: ``dataset.sample=0.01 dataset.shard=0/8``; "" for none."""
+    names = ("sample", "shard", "limit")
+    values = {name: getattr(config, name) for name in names}
+    return " ".join(
+        f"dataset.{name}={value}" for name, value in values.items() if value is not None
+    )
+
+
 def _is_chosen(key: str, config: DatasetConfig) -> bool:
     if config.sample is not None and _position(key, b"sample") >= config.sample:
         return False

@@ -1,4 +1,4 @@
-"""Where a run's folder is: the keys ``run.*``, and the folder of its trial."""
+"""Where a run's folder is: the keys ``run.*``, and the folders in it that are laid out as a run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from curate.run.schema import PATH, UserError
 
 DRY_RUN = "dry_run"
 """The folder of a trial, below its run's; laid out as a run, so that other commands can look at it."""
+
+NOTHING_KEPT = "nothing_kept"
+"""As ``DRY_RUN``: the ledger and report of a curation that kept nothing, beside a finished one."""
 
 
 def check_name(key: str, name: str) -> None:

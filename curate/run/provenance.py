@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from curate.run.config import DRY_RUN
+from curate.run.config import DRY_RUN, NOTHING_KEPT
 from curate.run.files import write_text
 from curate.run.next_command import run_arguments
 from curate.run.overrides import key_of, typed
@@ -78,6 +78,8 @@ def curate_command(run_dir: Path) -> str:
     if run_dir.name == DRY_RUN:  # a trial's command is that of its run
         run_dir = run_dir.parent
     known = read_config(run_dir / "curate" / "config.yaml").get("provenance")
+    if run_dir.name == NOTHING_KEPT:
+        run_dir = run_dir.parent
     arguments = known.get("overrides") if isinstance(known, dict) else None
     if not isinstance(arguments, list):
         return f"python -m curate {run_arguments(run_dir)} with the keys of its data set"

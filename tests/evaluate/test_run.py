@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from curate.clip.config import ClipConfig
 from curate.run import checksums
 from curate.run.files import write_certified
+from curate.run.provenance import write_config
 from curate.run.schema import UserError, to_dataclass
 from evaluate import evaluators, grid, results, run, sampling
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
@@ -75,8 +76,8 @@ def test_a_training_on_the_shards_of_another_run_is_judged_on_them(make_run, cli
         run.evaluate_run(config(trained, clip_dir), print)
     shared.mkdir()
     trained.run.folder.with_name("moved").rename(shared / "curate")
-    path = trained.folder / "config.yaml"
-    path.write_text(path.read_text().replace("data:\n  run: null", "data:\n  run: shared"))
+    trained.data.run = "shared"
+    write_config(trained.folder / "config.yaml", trained)
     run.evaluate_run(config(trained, clip_dir), print)
     found = results.load(trained.run.folder / "evaluate" / "report.json")
     assert found.run == "judged"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune import checkpoint
 from finetune.checkpoint import list_checkpoints
 from tests.finetune.conftest import command, digests, losses, start
 
@@ -42,6 +43,30 @@ def test_a_run_cut_at_any_write_resumes_to_the_same_bytes(
     run_training(config)
     assert losses(config) == whole_run[0]
     assert digests(config) == whole_run[1]
+
+
+@pytest.mark.parametrize("moment", ["_link", "remove_folder"])
+def test_links_and_retention_follow_after_a_kill_behind_the_last_checkpoint(
+    make_config, run_training, monkeypatch, moment
+):
+    """No update is left that would store another one."""
+    config = make_config(**{"checkpoint.keep": 1, "train.samples": 48, "heldout.items": 0})
+    real = getattr(checkpoint, moment)
+
+    def killed(path, *rest):
+        if (config.folder / "checkpoints" / "step-00000012").exists():
+            raise Killed
+        real(path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, moment, killed)
+        with pytest.raises(Killed):
+            run_training(config)
+    run_training(config)
+    assert [c.step for c in list_checkpoints(config.folder)] == [12]
+    for name in ("best", "last"):
+        link = config.folder / "checkpoints" / name
+        assert link.readlink().name == "step-00000012"
 
 
 @pytest.fixture

@@ -52,6 +52,8 @@ def run() -> None:
 
 def _part(folder: Path, start: int) -> Path:
     """A part file of annotations; every tenth picture is a copy of the one before it."""
+    from curate.measures.thumbnail import BYTES
+
     rng = np.random.default_rng(start)
     numbers = np.arange(start, start + ROWS_PER_PART)
     images = _unit(rng.normal(size=(ROWS_PER_PART, DIMENSIONS)))
@@ -67,6 +69,7 @@ def _part(folder: Path, start: int) -> Path:
         "pixels_sha256": hashes,
         "phash": [hashed[:16] for hashed in hashes],
         "phash_mirrored": [hashed[16:32] for hashed in hashes],
+        "thumbnail": [hashlib.shake_256(hashed.encode()).digest(BYTES) for hashed in hashes],
         "width": rng.integers(200, 1000, ROWS_PER_PART).astype(np.int32),
         "height": rng.integers(200, 1000, ROWS_PER_PART).astype(np.int32),
         "bytes": rng.integers(5_000, 90_000, ROWS_PER_PART),

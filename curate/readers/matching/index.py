@@ -28,7 +28,7 @@ CREATE TABLE names (name INTEGER, picture INTEGER);
 _ADD = "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)"
 _ADD_NAME = "INSERT INTO names VALUES (?, ?)"
 _NOTED = """
-SELECT id, location FROM names JOIN pictures ON id = picture WHERE name = ? ORDER BY id LIMIT 1
+SELECT id, location FROM names JOIN pictures ON id = picture WHERE name = ? ORDER BY picture LIMIT 1
 """
 
 

@@ -34,7 +34,9 @@ _REASONS = {
 }
 # Pictures and guesses are left behind; only the matches are read later.
 _TABLES = """
-CREATE TABLE guesses (line INTEGER, rank INTEGER, picture INTEGER, claimant INTEGER);
+CREATE TABLE guesses (
+    line INTEGER, rank INTEGER, picture INTEGER, claimant INTEGER, PRIMARY KEY (line, rank, picture)
+) WITHOUT ROWID;
 CREATE TABLE matches (line INTEGER PRIMARY KEY, location TEXT, how INTEGER);
 """
 _GUESSES = """

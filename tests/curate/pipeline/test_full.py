@@ -287,7 +287,7 @@ def test_too_many_unreadable_images_in_a_row_stop_the_run_however_it_is_cut(
         (root / f"{number:04d}.png").write_bytes(b"truncated")
     for _ in range(2):  # whatever was measured before
         with pytest.raises(
-            UserError, match=r"6 of 10 images.* 0013\.png.*annotate\.max_reject_rate"
+            UserError, match=r"6 of 10 images.* '0013\.png'.*annotate\.max_reject_rate"
         ):
             run(config)
     config.annotate.max_reject_rate = 0.6
@@ -298,12 +298,6 @@ def test_too_many_unreadable_images_in_a_row_stop_the_run_however_it_is_cut(
     for number in range(13, 19):
         (root / f"{number:04d}.png").write_bytes(good[number])
     assert ledger.read(run(config))["status"].value_counts()["unreadable"] == 5
-
-
-def test_nothing_kept_is_an_error_that_says_what_to_do(config):
-    config.filters.clip_similarity = ClipSimilarityConfig(minimum=1.0)
-    with pytest.raises(UserError, match=r"clip_similarity < 1 \(48\)"):
-        run(config)
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -408,7 +402,7 @@ def test_an_image_that_cannot_be_read_any_more_is_counted_by_the_same_command(
     config.dataset.root = str(make_pictures(tmp_path / "failing", 24))
     config.filters = FiltersConfig()
     run(config)
-    config.shards.max_samples = 5
+    config.shards.jpeg_quality = 50  # every shard is written again
     source = readers.read(config.dataset)
     load = source.load
 

@@ -13,6 +13,7 @@ from curate.run.files import (
     atomic_write,
     read_json,
     remove_parts,
+    replace_folder,
     sha256_of,
     write_certified,
     write_json,
@@ -122,3 +123,34 @@ def test_a_writer_that_is_interrupted_says_so_and_writes_no_more():
 
     with pytest.raises(KeyboardInterrupt):
         write_and_interrupt()
+
+
+def folder_with(path, content):
+    path.mkdir()
+    write_text(path / "a.txt", content)
+    return path
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_one_of_two_folders_is_always_there(tmp_path, monkeypatch, renames):
+    """Killed before the first rename, between the two, or after them."""
+    folder, part = folder_with(tmp_path / "export", "old"), folder_with(tmp_path / ".x.part", "new")
+    real, done = type(folder).rename, 0
+
+    def killed(self, target):
+        nonlocal done
+        if done == renames:
+            raise KeyboardInterrupt
+        done += 1
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(folder), "rename", killed)
+        if renames == 2:
+            patch.setattr("curate.run.files.sync_tree", lambda _: None)
+            patch.setattr("curate.run.files.sync", lambda _: killed(folder, folder))
+        with pytest.raises(KeyboardInterrupt):
+            replace_folder(part, folder)
+    remove_parts(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert (folder / "a.txt").read_text() == ("new" if renames == 2 else "old")
