@@ -146,7 +146,7 @@ def test_words_of_help_are_no_setting_that_changed(config, make_pictures, tmp_pa
     run(config)
     train_on(config)
     config.dataset.layout = "other words"
-    make_pictures(tmp_path / "pictures" / "more", 3)
+    make_pictures(tmp_path / "pictures", 15)
     with pytest.raises(UserError, match=r"the input changed \(pictures: 3 new\)"):
         run(config)
 
