@@ -76,7 +76,8 @@ class Row:
         key: as img2dataset numbers pictures.
         ids: identifiers that may be the name of its file.
         sha256: of the picture's bytes.
-        table: the file of the row, within which its identifiers are unique and its relative paths mean one folder.
+        table: the file of the row, within which its identifiers are unique and its relative paths mean
+            one folder.
         is_beside: the row only keeps its pictures from others; it is not one of the data set.
     """
 
