@@ -23,16 +23,12 @@ if TYPE_CHECKING:
 
     from curate.decide.shuffled_captions import Null
 
-FEWEST_SHUFFLED = (
-    2_000  # LAION's share lets three of them pass; with fewer, the cut would be the highest one
-)
-
+# LAION's share lets three of them pass; with fewer, the cut would be the highest one.
+FEWEST_SHUFFLED = 2_000
 
 UNCALIBRATED = "no image has a caption of another to be compared with, nothing to calibrate on"
 
-
 FEWEST_SCORED = 30  # pairs; the AUC of a CLIP that guesses then has a standard error of 0.05
-
 
 BLIND_BELOW = 0.6  # AUC of the pairs against shuffled captions; 0.5 is guessing
 

@@ -31,8 +31,8 @@ def groups(
 
     Two pictures share a group if their pixels are equal, their perceptual hashes near (also with one
     of them mirrored) and their thumbnails alike by ``evidence.GROUPS``, their embeddings near (if the
-    filters say how near), or if the source says so in a column ``group``. Chains are followed to their end: a chain that is cut would have its ends on two
-    sides. The name is the hash of the smallest ``group`` among its members, so that another data set
+    filters say how near), or if the source says so in a column ``group``. Chains are followed to their
+    end: a chain that is cut would have its ends on two sides. The name is the hash of the smallest ``group`` among its members, so that another data set
     with the same photo puts it on the same side; without one it is the smallest of their first 16
     digits of ``pixels_sha256``. So adding data moves only groups that it joins. Images that were not
     decoded have the group "".

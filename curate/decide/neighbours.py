@@ -116,9 +116,8 @@ def cosine_pairs(vectors: np.ndarray, cosine: float, block: int = 4096) -> Pairs
             near = near.triu(1) if left == top else near
             if not near.any():
                 continue
-            for start in range(
-                0, len(rows), _SLICE
-            ):  # in slices: if all are near, the positions take 16 bytes a pair
+            # In slices: if all are near, the positions take 16 bytes a pair.
+            for start in range(0, len(rows), _SLICE):
                 first, second = near[start : start + _SLICE].nonzero(as_tuple=True)
                 sure = cosines[start : start + _SLICE][first, second] >= cosine + UNSURE
                 first, second, sure = (found.cpu().numpy() for found in (first, second, sure))

@@ -64,8 +64,8 @@ def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:
 
     Duplicate groups leave none within ``split.hamming_distance`` that is alike by ``evidence.GROUPS``; the
     ledger holds no thumbnails, so plain pictures and recoloured drawings are listed here as well. Pass
-    more bits, such as 8, to see what the groups may have missed. Of several pictures with the same hash or url on one side only the first
-    is listed.
+    more bits, such as 8, to see what the groups may have missed. Of several pictures with the same hash
+    or url on one side only the first is listed.
 
     Args:
         table: a ledger: rows with ``key, caption, kept, split, phash`` and perhaps ``phash_mirrored, url``.

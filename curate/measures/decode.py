@@ -132,7 +132,8 @@ def _reason(error: Exception) -> str:
 def is_plain(data: bytes) -> bool:
     """Whether any reader sees in a file what ``decode`` does: no EXIF turn, no CMYK, no transparency.
 
-    A PNG with notes that Pillow refuses is not plain: other programs that use Pillow cannot read it. A colour profile may be there: without it the shades differ a little, but to encode the image again
+    A PNG with notes that Pillow refuses is not plain: other programs that use Pillow cannot read it. A
+    colour profile may be there: without it the shades differ a little, but to encode the image again
     would cost detail.
 
     Raises:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_PROFILE_BYTES = 1 << 24  # of a colour profile when unpacked; a JPEG's can hardly be longer
 
-_ANCILLARY = (
-    0x20  # bit of a kind's first letter, a small one: a reader need not understand the chunk
-)
+# Bit of a kind's first letter, a small one: a reader need not understand the chunk.
+_ANCILLARY = 0x20
 _USED = (b"tRNS", b"eXIf")  # ancillary, but looked at: transparency, and which side is up
 
 

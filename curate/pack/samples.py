@@ -47,9 +47,8 @@ class Samples:
         pairs, ends = self._pairs_of([key for planned in plans for key in planned.keys])
         images = np.cumsum([len(planned.keys) for planned in plans], dtype=np.int64)
         edges = [0, *ends[images - 1].tolist()]
-        names = sorted(
-            self._pairs.columns.drop("caption_index")
-        )  # of captions only the order counts
+        # Of captions only the order counts.
+        names = sorted(self._pairs.columns.drop("caption_index"))
 
         def column(name: str) -> pa.Array:
             values = pa.array(self._pairs[name].take(pairs), from_pandas=True)
@@ -62,9 +61,8 @@ class Samples:
         places = self._images.get_indexer(pd.Index(keys))
         counts = self._starts[places + 1] - self._starts[places]
         ends = np.cumsum(counts)
-        return np.repeat(self._starts[places] - ends + counts, counts) + np.arange(
-            counts.sum()
-        ), ends
+        rows = np.repeat(self._starts[places] - ends + counts, counts) + np.arange(counts.sum())
+        return rows, ends
 
     def rows(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         """One row per key: ``captions`` and ``similarity``, the most similar first, then other columns."""

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 # Keys of ``dataset`` that do not name the data.
 _NOT_DATA = {"limit", "sample", "index", "spool", "layout"}
 _DECIDING = ("dataset", "clip", "heads", "filters", "split", "shards")
-_FREE = {"clip.device", "clip.batch_size", "dataset.index", "dataset.spool"}  # change no shard
+_FREE = {  # change no shard
+    *("clip.device", "clip.batch_size"),
+    *("dataset.index", "dataset.spool", "dataset.layout"),
+}
 _STORED = ("caption", "sha256", "format", "split", "duplicate_group", "clip_similarity")
 _SHOWN = 3  # settings in one message
 

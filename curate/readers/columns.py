@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -27,6 +28,12 @@ RESERVED = frozenset(
     )
 )
 _INT64 = 2**63
+
+
+def twice(names: Iterable[str]) -> str:
+    """The names that several columns have, to be refused; "" if none. Columns without a name may be several."""
+    times = Counter(filter(None, names))
+    return ", ".join(name for name, count in times.items() if count > 1)
 
 
 def column_name(name: str) -> str:

@@ -1,11 +1,13 @@
-"""The delimiter of a ``.csv`` file: a comma, or the semicolon or tab that some spreadsheets write."""
+"""How a ``.csv`` file is read: by a comma, or the semicolon or tab that some spreadsheets write, with long fields."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
+csv.field_size_limit(1 << 26)  # of characters; by default 131,072, fewer than some captions have
 _SEP_LINE = re.compile(r"sep=(.)\s*")  # as Excel writes and reads it
 _QUOTED = re.compile(r'"[^"]*"')
 

@@ -180,7 +180,8 @@ def _beside(
 ) -> dict[str, list[tuple[str, bool]]]:
     """The caption files of each image of a folder, the one that counts first, and whether a name is respelled.
 
-    ``a.txt`` belongs to ``a.jpg``, and ``a.jpg.txt`` too unless the folder has an image ``a.jpg.webp``.
+    ``a.txt`` belongs to ``a.jpg``, and ``a.jpg.txt`` too unless the folder has an image ``a.jpg.webp``. The
+    latter counts first where several images have the stem ``a``.
     """
     by_stem: dict[str, list[str]] = defaultdict(list)
     for image in images:
@@ -191,7 +192,11 @@ def _beside(
         files[_stem(caption)].append(caption)
     beside: dict[str, list[tuple[str, bool]]] = {image: [] for image in images}
     meant = meet(files, owners)
-    for name in sorted(meant, key=lambda name: (name != meant[name], len(meant[name]))):
+
+    def order(name: str) -> tuple[bool, bool, int]:
+        return name != meant[name], len(owners[meant[name]]) > 1, len(meant[name])
+
+    for name in sorted(meant, key=order):
         for image in owners[meant[name]]:
             beside[image] += [(caption, name != meant[name]) for caption in files[name]]
     return beside

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from curate.readers.columns import CAPTION_NAMES, captions_in, encodable, flat, is_missing
+from curate.readers.columns import CAPTION_NAMES, captions_in, encodable, flat, is_missing, twice
 from curate.readers.csv_delimiter import detect_delimiter
 from curate.readers.files import IMAGE_SUFFIXES, local_name
 from curate.readers.folder.caption_files import Row
@@ -181,9 +181,8 @@ def _text(table: Table) -> str:
 
 
 def _refuse_twice(table: Table, columns: Iterable[str]) -> None:
-    twice = [name for name, times in Counter(columns).items() if name and times > 1]
-    if twice:
-        raise UserError(f"{table.path} has two columns of one name: {twice[0]}; rename one")
+    if repeated := twice(columns):
+        raise UserError(f"{table.path} has two columns of one name: {repeated}; rename one")
 
 
 def _from_csv(table: Table) -> list[dict[str, Any]]:

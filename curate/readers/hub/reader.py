@@ -203,9 +203,8 @@ def _refuse_unreachable(config: HubConfig) -> None:
     constants.HF_HUB_OFFLINE = True  # what is cached is taken without retries
     os.environ["HF_HUB_OFFLINE"] = "1"
     caches = (Path(constants.HF_HUB_CACHE), Path(constants.HF_HOME, "datasets"))
-    named = config.path.replace(
-        "/", "?*"
-    ).lower()  # owner/name is owner--name in one, owner___name in the other
+    # owner/name is owner--name in one, owner___name in the other.
+    named = config.path.replace("/", "?*").lower()
     if not any(
         fnmatch(found.name.lower(), f"*{named}")
         for cache in caches

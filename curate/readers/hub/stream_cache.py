@@ -26,6 +26,7 @@ from curate.readers.json_object import json_object
 from curate.readers.shards import ShardsConfig
 from curate.readers.shards.reader import ShardReader, loader
 from curate.readers.source import Source
+from curate.readers.text_encoding import TextDecoder
 from curate.run.files import atomic_write, write_json
 from curate.run.schema import UserError
 
@@ -57,12 +58,14 @@ def source(
     folder = Path(config.spool) / _name(config)
     _check_state(folder, state)
     notes: list[str] = []
-    shards = ShardsConfig(name=config.name, reader="shards", path=str(folder))
+    decoder = TextDecoder(None, lambda: ())  # all texts are our own JSON
+    shards = ShardsConfig(
+        name=config.name, reader="shards", path=str(folder), caption_field="captions"
+    )
 
     def candidates() -> Iterator[Candidate]:
-        reader = ShardReader(
-            shards, CountedNotes(notes, [*remarks, f"downloaded samples are kept in {folder}"])
-        )
+        fixed = [*remarks, f"downloaded samples are kept in {folder}"]
+        reader = ShardReader(shards, CountedNotes(notes, fixed), decoder)
         for path in _tars(folder, state, stream):
             yield from reader.candidates(path.stem, path)
 

@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from pathlib import PureWindowsPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -75,7 +76,8 @@ class Row:
         key: as img2dataset numbers pictures.
         ids: identifiers that may be the name of its file.
         sha256: of the picture's bytes.
-        table: the file of the row, within which its identifiers are unique.
+        table: the file of the row, within which its identifiers are unique and its relative paths mean
+            one folder.
         is_beside: the row only keeps its pictures from others; it is not one of the data set.
     """
 
@@ -90,9 +92,15 @@ class Row:
 
     @cached_property
     def claimant(self) -> int:
-        """Equal for rows that say the same of their picture, as those with its several captions do."""
+        """Equal for rows that say the same of their picture, as those with its several captions do.
+
+        In another table only an address or an absolute path means the same; ``1.jpg`` may be one in the train
+        and another in the val split.
+        """
         said = (*self.paths, "", *self.addresses)
-        return mark("\0".join(said if any(said) else (self.table, self.key, *self.ids)))
+        if self.addresses or any(PureWindowsPath(path).anchor for path in self.paths):
+            return mark("\0".join(said))
+        return mark("\0".join((self.table, *(said if self.paths else (self.key, *self.ids)))))
 
     @cached_property
     def endings(self) -> tuple[str, ...]:
@@ -184,6 +192,21 @@ def rank(row: Row, picture: Picture) -> int | None:
         elif not picture.address:  # img2dataset's numbers are no identifiers of rows
             ranks = _ranks(Way.ID, row.ids, [name, _stem(name)])
     return min(ranks or _ranks(Way.ADDRESS, row.endings, [name]), default=None)
+
+
+def is_one_of_many(rank: int, picture: Picture, left_out: Collection[Name]) -> bool:
+    """Whether pictures that were not looked at may be named as well as this one, which has the ``rank``.
+
+    Paths of one rank are found by one name, so that none of them is looked at without the others.
+
+    Args:
+        rank: see `rank`.
+        picture: one that was looked at.
+        left_out: the names whose pictures were not, as too many share them.
+    """
+    if not left_out or rank < 100 * Way.KEY:
+        return False
+    return not {*names_of(picture, "")}.isdisjoint(left_out)
 
 
 def label(rank: int) -> str:

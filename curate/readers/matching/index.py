@@ -73,20 +73,22 @@ class PictureIndex:
                 return found
         return None
 
-    def hits(self, names: Collection[Name]) -> tuple[dict[int, Picture], bool]:
-        """The pictures that have one of ``names``, by number, and whether too many have one of them.
+    def hits(self, names: Collection[Name]) -> tuple[dict[int, Picture], set[Name]]:
+        """The pictures that have one of ``names``, by number, and the names that are left out.
 
-        A name that more than eight pictures share is left out.
+        These are the names that more than eight pictures share.
         """
-        hashes = sorted({_hash(name) for name in names})
+        name_of = {_hash(name): name for name in names}
+        hashes = sorted(name_of)
         limit = len(hashes) * (MAX_SHARING + 1)
         rows = self._connection.execute(_find(len(hashes)), (*hashes, limit)).fetchall()
         if len(rows) <= MAX_SHARING:
-            return {row[1]: Picture(*row[2:]) for row in rows}, False
+            return {row[1]: Picture(*row[2:]) for row in rows}, set()
         if len(rows) == limit:
             each = (self._connection.execute(_find(1), (n, MAX_SHARING + 1)) for n in hashes)
             rows = [row for found in each for row in found]
-        return _without_shared(rows)
+        found, left_out = _without_shared(rows)
+        return found, {name_of[hash_] for hash_ in left_out}
 
     def pictures(self, numbers: Iterable[int]) -> Iterator[tuple[int, str]]:
         """Number and location of the pictures with these numbers."""
@@ -103,12 +105,13 @@ def _find(count: int) -> str:
     """
 
 
-def _without_shared(rows: list[tuple[Any, ...]]) -> tuple[dict[int, Picture], bool]:
+def _without_shared(rows: list[tuple[Any, ...]]) -> tuple[dict[int, Picture], list[int]]:
     by_name: dict[int, dict[int, Picture]] = {}
     for name, number, *values in rows:
         by_name.setdefault(name, {})[number] = Picture(*values)
-    few = [found for found in by_name.values() if len(found) <= MAX_SHARING]
-    return {n: picture for found in few for n, picture in found.items()}, len(few) < len(by_name)
+    left_out = [name for name, found in by_name.items() if len(found) > MAX_SHARING]
+    few = [found for name, found in by_name.items() if name not in left_out]
+    return {n: picture for found in few for n, picture in found.items()}, left_out
 
 
 def _addresses_of(noted: Mapping[str, str]) -> Iterator[Name]:

@@ -16,6 +16,7 @@ from curate.readers.matching.claims import (
     Claims,
     Picture,
     Row,
+    is_one_of_many,
     label,
     mark,
     names_asked,
@@ -130,16 +131,16 @@ class _Matching:
         asked = names_asked(row)
         if not asked:
             return
-        hits, too_many = self._index.hits(asked)
+        hits, left_out = self._index.hits(asked)
         for number, picture in hits.items():
             found = rank(row, picture)
             if found is not None:
                 self._claims.add(number, found, row)
-                if not row.is_beside:
+                if not (row.is_beside or is_one_of_many(found, picture, left_out)):
                     self.has_guesses = True
                     guess = (line, found, number, row.claimant)
                     self._connection.execute("INSERT INTO guesses VALUES (?, ?, ?, ?)", guess)
-        if too_many:
+        if left_out:
             self._put(line, "", _SEVERAL)
 
     def _put(self, line: int, location: str, how: int) -> None:

@@ -21,7 +21,8 @@ class ShardsConfig(DatasetConfig):
     Attributes:
         path: a folder, a tar, a glob, a brace range, or a list of them.
         caption_field: of the JSON members; null for the text members, or the usual field names.
-        encoding: of text members that are neither UTF-8 nor marked, such as cp1252; null detects it.
+        encoding: of text members that are neither UTF-8 nor marked, such as cp1252; null detects it
+            over all shards.
         spool: the folder that keeps plain copies of compressed tars.
         unique_keys: whether keys are unique over all shards; then they are kept without the shard's name.
     """

@@ -17,8 +17,8 @@ _PATTERN = re.compile(r"[*?\[{]")
 def expand(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     """The tars by name, in order, and a note on those of a brace range that are missing.
 
-    A name is the path without ``.tar``, ``.tar.gz`` or the like, relative to the given folder or to the part of a pattern
-    before its first special character: it does not change when shards are added.
+    A name is the path without ``.tar``, ``.tar.gz`` or the like, relative to the given folder or to the part
+    of a pattern before its first special character: it does not change when shards are added.
 
     Raises:
         FileNotFoundError: nothing matches.

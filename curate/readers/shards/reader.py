@@ -25,6 +25,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ from curate.readers.shards.sample import TEXT_KINDS, Sample, Texts
 from curate.readers.source import Source
 from curate.readers.tars import BrokenTar, iter_samples, read_range
 from curate.readers.text_encoding import TextDecoder
+from curate.run.schema import UserError
 
+_MOST_SEARCHED = 200_000  # text members, for those that are not UTF-8: half a minute
 _IS_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_CHARACTERS}}}")  # as key_of makes them
 
 
@@ -62,8 +65,14 @@ def read(config: ShardsConfig) -> Source:
     notes = [*found_notes, *filter(None, [plain.note])]
     fixed = tuple(notes)
 
+    def texts() -> Iterator[bytes]:
+        found = (text for name in shards for text in _texts_of(plain.path_of(name)))
+        return islice(found, _MOST_SEARCHED)
+
+    decoder = TextDecoder(config.encoding, texts)
+
     def candidates() -> Iterator[Candidate]:
-        reader = ShardReader(config, CountedNotes(notes, fixed))
+        reader = ShardReader(config, CountedNotes(notes, fixed), decoder)
         for name, path in shards.items():
             yield from reader.candidates(name, path, plain.path_of(name), plain.is_cut(name))
 
@@ -85,9 +94,11 @@ def loader(path_of: Callable[[str], Path]) -> Callable[[str], bytes]:
 class ShardReader:
     """Reads the candidates of shards, and notes what was damaged or left out."""
 
-    def __init__(self, config: ShardsConfig, notes: CountedNotes) -> None:
+    def __init__(self, config: ShardsConfig, notes: CountedNotes, decoder: TextDecoder) -> None:
+        """``decoder`` of the text members of all shards."""
         self._config = config
         self._notes = notes
+        self._decoder = decoder
 
     def candidates(
         self, name: str, path: Path, plain: Path | None = None, is_cut: bool = False
@@ -105,13 +116,14 @@ class ShardReader:
         """
         times: Counter[str] = Counter()
         version, tar = version_of(path), plain or path
-        decoder = TextDecoder(self._config.encoding, lambda: _all_texts(tar))
         with tar.open("rb") as stream:
             try:
                 for key, members in iter_samples(tar):
                     times[key] += 1
                     unique = self._unique_in_tar(name, key, times[key])
-                    sample = Sample(f"{name}: {unique}", members, stream, decoder, self._notes)
+                    sample = Sample(
+                        f"{name}: {unique}", members, stream, self._decoder, self._notes
+                    )
                     yield from self._of_sample(name, unique, sample, version)
                 if is_cut:
                     raise BrokenTar("its compression is damaged")
@@ -170,7 +182,7 @@ class ShardReader:
         else:
             field = self._caption_field(record)
             captions = captions_in(record.get(field))
-            used = {field} if captions else set()
+            used = {field} if captions or record.get(field) == [] else set()
             if text is not None and not captions and not self._config.caption_field:
                 captions = ("",)
         columns = flat(record, used)
@@ -232,9 +244,9 @@ def _repeating(record: Mapping[str, Any], captions: Collection[str]) -> set[str]
     return {name for name, texts in fields.items() if texts and texts <= set(captions)}
 
 
-def _all_texts(tar: Path) -> Iterator[bytes]:
-    """All text members of a tar, up to any damage."""
-    with tar.open("rb") as stream, suppress(BrokenTar):
+def _texts_of(tar: Path) -> Iterator[bytes]:
+    """All text members of a tar, up to any damage or fault, which the pass over its samples reports."""
+    with tar.open("rb") as stream, suppress(BrokenTar, UserError):
         for _, members in iter_samples(tar):
             for extension, (offset, size) in members.items():
                 if extension.rpartition(".")[2] in TEXT_KINDS:

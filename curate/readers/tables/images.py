@@ -29,9 +29,9 @@ from curate.readers.matching.matches import NO_MATCH, Match, fill, stored
 from curate.readers.matching.paths import is_inside, named_file
 from curate.readers.tables import match_file
 from curate.readers.tables.column_roles import text_of
-from curate.readers.tars import BrokenTar, Members, iter_samples, read_range
+from curate.readers.tars import LINK, BrokenTar, Members, iter_samples, read_range
 
-_IN_TAR = re.compile(r"(.+\.tar):(\d+):(\d+)", re.DOTALL)
+_IN_TAR = re.compile(rf"(.+\.tar):(\d+):(\d+|{LINK})", re.DOTALL)
 _INDEX = ".curate-index.sqlite"
 _NOTED = ("key", "url", "caption", "uid", "sha256")  # columns of img2dataset's parquet
 _INDEXED = (".tar", ".parquet", ".json", *IMAGE_SUFFIXES)

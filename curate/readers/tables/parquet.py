@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from curate.readers.columns import twice
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.tables.files import TableFile
 from curate.run.schema import UserError
@@ -76,8 +77,8 @@ def count(tables: Sequence[TableFile]) -> int:
 def _checked_names(table: TableFile, schema: pa.Schema) -> dict[str, str]:
     """Each column's name in the file, and its name without a byte order mark."""
     names = [name.strip(MARK) for name in schema.names]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{table.path} has two columns of one name: {', '.join(twice)}; rename one")
+    if repeated := twice(name or "''" for name in names):  # Arrow finds none of those
+        raise UserError(f"{table.path} has two columns of one name: {repeated}; rename one")
     return dict(zip(schema.names, names, strict=True))
 
 

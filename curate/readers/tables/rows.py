@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from curate.readers.columns import encodable
+from curate.readers.columns import encodable, twice
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.csv_delimiter import detect_delimiter
 from curate.readers.json_object import Pairs, json_object, unique_fields
@@ -21,7 +21,6 @@ from curate.run.schema import UserError
 Row = tuple[int, dict[str, Any]]
 """Number of the line, or of the row in parquet, from 1 on; values by column."""
 
-csv.field_size_limit(1 << 26)  # of characters; by default 131,072, fewer than some captions have
 _END = "\0end"  # behind the last line: a quote that is still open swallows it
 _MAX_LINES = 1000  # of a record; one that is longer holds others, between two stray quotes
 _MAX_BAD_LINES = 1000  # if none of the first lines can be read, the file has another format
@@ -65,10 +64,8 @@ def _from_delimited(table: TableFile, config: TableConfig, notes: CountedNotes) 
         if first is None:
             return
         names = _header(first, config.columns)
-        if len(set(names)) < len(names):
-            raise UserError(
-                f"{table.path} has two columns of one name: {', '.join(names)}; rename one"
-            )
+        if repeated := twice(names):
+            raise UserError(f"{table.path} has two columns of one name: {repeated}; rename one")
         good = bad = 0
         for number, values in _after(first, fields, names):
             if len(values) == len(names):

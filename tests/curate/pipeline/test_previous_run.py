@@ -142,6 +142,15 @@ def test_what_the_ledger_does_not_show_is_seen_in_the_shards_digest(config):
     assert everything(curate_dir) == before
 
 
+def test_words_of_help_are_no_setting_that_changed(config, make_pictures, tmp_path):
+    run(config)
+    train_on(config)
+    config.dataset.layout = "other words"
+    make_pictures(tmp_path / "pictures", 15)
+    with pytest.raises(UserError, match=r"the input changed \(pictures: 3 new\)"):
+        run(config)
+
+
 def test_another_packing_of_the_same_is_asked_about(config, monkeypatch):
     run(config)
     train_on(config)

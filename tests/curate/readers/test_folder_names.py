@@ -118,6 +118,12 @@ def test_a_caption_file_may_have_the_images_whole_name(tmp_path):
     }
 
 
+def test_the_whole_name_of_one_image_counts_before_a_stem_that_several_have(tmp_path):
+    save(tmp_path, "a.png", "a.jpg", "b.png")
+    write(tmp_path, a__txt="both", a__png__txt="png", b__txt="stem", b__png__txt="left")
+    assert captions_in(tmp_path) == {"a.png": ("png",), "a.jpg": ("both",), "b.png": ("stem",)}
+
+
 def test_of_several_caption_files_the_first_that_says_something_counts(tmp_path):
     save(tmp_path, "a.png", "b.png", "c.png")
     write(tmp_path, a__txt="text", a__caption="left", a__png__txt="left")

@@ -142,6 +142,12 @@ def test_columns_without_a_name_are_no_columns_of_one_name(tmp_path):
     assert captions_of(folder(tmp_path)) == ["a cat"]
 
 
+def test_a_caption_may_be_longer_than_csv_takes_by_default(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n0.png,{'x' * 200_000}\n")
+    assert captions_of(folder(tmp_path)) == ["x" * 200_000]
+
+
 def test_pictures_in_other_columns_of_a_table_are_not_stored_as_text(tmp_path):
     save(tmp_path, 1)
     row = {"file_name": "0.png", "text": "a cat", "mask": {"bytes": b"\x89PNG", "path": "m.png"}}

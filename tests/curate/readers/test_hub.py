@@ -226,6 +226,22 @@ def test_a_stream_keeps_no_gap_for_what_can_be_read_later(tmp_path, monkeypatch)
     assert pairs(source) == [(picture(7), ("seven",))]
 
 
+def test_a_missing_caption_is_not_taken_from_another_column(tmp_path):
+    (tmp_path / "d").mkdir()
+    pictures = [picture(seed) for seed in range(3)]
+    rows = {"img": pictures, "text": ["x", "y", "z"], "caption": ["a", None, ""]}
+    pd.DataFrame(rows).to_parquet(tmp_path / "d" / "a.parquet")
+    for streaming in (False, True):
+        source = hub(
+            tmp_path / "d",
+            caption_column="caption",
+            streaming=streaming,
+            spool=str(tmp_path / "spool"),
+        )
+        found = [(c.captions, dict(c.columns)) for c in source.candidates()]
+        assert found == [(("a",), {"text": "x"}), ((), {"text": "y"}), (("",), {"text": "z"})]
+
+
 def test_a_stream_keeps_captions_that_were_not_asked_for(tmp_path):
     (tmp_path / "d").mkdir()
     frame = pd.DataFrame({"img": [picture(7)], "text": ["t"], "caption": ["c"], "TEXT": ["C"]})

@@ -142,6 +142,17 @@ def test_texts_of_one_encoding_are_read_as_written(tmp_path, encoding, captions)
     assert f"{len(captions)}, such as s: 0.txt" in note
 
 
+def test_how_texts_are_cut_into_tars_does_not_decide_their_encoding(tmp_path):
+    captions = ["ein schöner Tag", "zwei Mädchen", "drei Bäume", "fünf Äpfel", "größer"]
+    for number, caption in enumerate(captions):
+        members = {f"{number}.png": picture(number), f"{number}.txt": caption.encode("cp1252")}
+        pack(tmp_path / f"{number}.tar", members)
+    found, notes = captions_in(tmp_path)
+    assert [*found.values()] == [(caption,) for caption in captions]
+    assert len(notes) == 1
+    assert notes[0].startswith("text members read as cp1252")
+
+
 def test_text_in_no_certain_encoding_is_noted_until_it_is_named(tmp_path):
     members = {"a.png": picture(), "a.txt": "кот".encode("koi8-r")}
     path = pack(tmp_path / "s.tar", members)

@@ -108,9 +108,9 @@ def exact(row, pictures):
 
 
 def said(row):
-    return (
-        (row.paths, row.addresses) if row.paths or row.addresses else (row.table, row.key, row.ids)
-    )
+    if row.addresses or any(path[0] == "/" or path[1:2] == ":" for path in row.paths):
+        return row.paths, row.addresses
+    return (row.table, row.paths) if row.paths else (row.table, row.key, row.ids)
 
 
 def oracle(pictures, rows):
@@ -214,6 +214,18 @@ def test_a_name_that_many_files_share_finds_none_and_says_so(folder):
     assert foreign.location == "7/image.jpg"
     rows = [Row(paths=("image.jpg",), ids=(f"own{n}",)) for n in range(5)]
     assert [m.location for m in match(root, rows)] == paths[60:]
+
+
+def test_a_file_is_not_the_only_one_of_a_name_that_many_share(folder):
+    """The name 1.jpg is looked up, the name 1 without a suffix is not: ten files have it."""
+    paths = ["1.jpg", *(f"{number}/1.png" for number in range(9))]
+    root = folder(0, [(Picture(path), {}) for path in paths])
+    row = Row(ids=("1",), addresses=("http://x/1.jpg",))
+    assert match(root, [row]) == [
+        ("", "rows left without a picture, since several files have their name")
+    ]
+    few = folder(1, [(Picture(path), {}) for path in paths[:3]])
+    assert match(few, [row]) == match(root, [row])
 
 
 def test_names_with_surrogates_and_no_names_at_all_are_missing(folder):

@@ -628,6 +628,31 @@ def test_rows_of_another_split_keep_their_pictures(tmp_path):
     assert found(read(table, folder, leave_out={"split": "val"})) == [MISSING_FILE]
 
 
+def test_a_relative_path_means_another_picture_in_another_table(tmp_path):
+    folder = folder_of(tmp_path / "images", train__1="red")
+    columns = ("file_name", "text")
+    write_rows(tmp_path / "train.csv", [("1.png", "red"), ("1.png", "a red one")], columns)
+    assert found(read(tmp_path / "train.csv", folder)) == ["red", "red"]
+    val = write_rows(tmp_path / "val.csv", [("1.png", "blue")], columns)
+    source = read(val, folder)
+    assert found(source) == [MISSING_FILE]
+    assert any("table beside dataset.path names the same file" in note for note in source.notes)
+    assert found(read(tmp_path / "*.csv", folder)) == [MISSING_FILE] * 3
+    for table in ("train.csv", "val.csv"):  # an absolute path means the same everywhere
+        write_rows(tmp_path / table, [("/old/train/1.png", "red")], columns)
+    assert found(read(tmp_path / "*.csv", folder)) == ["red", "red"]
+
+
+def test_a_picture_that_is_a_link_out_of_its_tar_is_called_one(tmp_path):
+    (tmp_path / "images").mkdir()
+    with tarfile.open(tmp_path / "images/0.tar", "w") as tar:
+        link = tarfile.TarInfo("1.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/1.png"
+        tar.addfile(link)
+    source = read(write_rows(tmp_path / "t.csv", [("http://x/1.png", "a")]), tmp_path / "images")
+    assert found(source) == ["a link in a tar, to a file that is not in it"]
+
+
 def test_names_meet_in_any_normalisation_and_in_any_case_that_is_unique(tmp_path):
     composed, decomposed = "caf\u00e9.png", "cafe\u0301.png"
     folder = tmp_path / "images"

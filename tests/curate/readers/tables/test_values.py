@@ -159,7 +159,17 @@ def test_two_columns_of_one_name_are_refused_by_name(tmp_path, images, names, ki
         path.write_text(f"{','.join(names)}\na.png,one,two\n")
     else:
         pq.write_table(pa.table([pa.array(["a.png"])] * 3, names=names), path)
-    with pytest.raises(UserError, match=r"two columns of one name: .*text"):
+    with pytest.raises(UserError, match=r"two columns of one name: text; rename"):
+        read(path, images)
+
+
+def test_columns_without_a_name_are_no_columns_of_one_name(tmp_path, images):
+    path = tmp_path / "t.csv"
+    path.write_text(",file_name,text,\n0,a.png,one,\n")
+    assert [c.captions for c in read(path, images).candidates()] == [("one",)]
+    path = tmp_path / "t.parquet"  # by whose names columns are read
+    pq.write_table(pa.table([pa.array(["a.png"])] * 4, names=["", "file_name", "text", ""]), path)
+    with pytest.raises(UserError, match="two columns of one name: ''; rename"):
         read(path, images)
 
 
