@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from curate.pipeline.previous_run import trainings
 from curate.run import checksums, cli, folder, ledger
 from curate.run.files import (
     HashingWriter,
@@ -75,6 +76,7 @@ def main() -> None:
     read_manifest(curate_dir)  # of an unfinished curation nothing can be removed
     by, path = _list(arguments)
     listed = read_list(path, by)
+    trained = trainings(curate_dir.parent)
     with locked(curate_dir):
         found = remove(curate_dir, by, listed, sha256_of(path), arguments.copies)
         missing = sorted(listed - values(identities(curate_dir), by))
@@ -97,6 +99,11 @@ def main() -> None:
         print(
             f"{curate_dir / 'report.html'} was deleted, as it may show them; to write it again, type: "
             f"{curate_command(curate_dir.parent)}"
+        )
+    if found["pictures"] and trained:
+        print(
+            f"trained on the shards as they were: {', '.join(map(str, trained))}. They can neither resume nor be "
+            "judged now; to train without these pictures, train again under another run.name"
         )
     if found["copies_left"]:
         print(

@@ -32,6 +32,8 @@ def main(cfg: DictConfig) -> None:
     devices.refuse_absent("device", config.device)
     devices.refuse_absent("clip.device", config.clip.device)
     folder.settle(config.run, folder.TRAINED, "evaluate")
+    with locked(config.run.folder / "finetune", shared=True):
+        pass  # a training at work, which may have no checkpoint yet, is said first
     folder.refuse_unknown(config.run.folder, folder.TRAINED)
     checkpoints = config.run.folder / "finetune" / "checkpoints"
     if not any(checkpoints.glob("step-*")):

@@ -62,7 +62,7 @@ class Evaluation:
         for shard in self.manifest.shards_of("val"):  # now, not when the report shows its pictures
             intact(self.curate_dir, shard)
         started = self.run.checkpoints()[-1].state()["identity"]
-        shards = {"shards": doctor.shards_digest(self.manifest)}
+        shards = {"shards": self.manifest.digest()}
         doctor.refuse_change(self.run.finetune_dir, started, shards)  # first: it needs no model
         weights = {"weights": self.run.model(self.device).fingerprint()}
         doctor.refuse_change(self.run.finetune_dir, started, weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from dataclasses import asdict
 from functools import partial
@@ -116,15 +115,9 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     }
     if config.optim.schedule == "constant":  # then training longer leaves the first part as it was
         del known["train.samples"]
-    known["shards"] = shards_digest(manifest)
+    known["shards"] = manifest.digest()
     known["order"] = ORDER
     return known
-
-
-def shards_digest(manifest: Manifest) -> str:
-    """Hex digest that stands for the data of all splits."""
-    digests = [f"{shard.path} {shard.sha256}" for shard in manifest.shards]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> None:

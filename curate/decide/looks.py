@@ -15,6 +15,8 @@ from curate.measures import thumbnail
 from curate.measures.phash import PIXELS_DIGITS
 from curate.run.hashing import mix
 
+CROWD = 512  # pictures of one hash; up to there all are compared with all
+MOST_LEADERS = 1024
 COLUMNS = ("phash", "phash_mirrored", "thumbnail")
 
 
@@ -64,8 +66,14 @@ class Looks:
         return lambda one, other: alike(self.thumbnails[one], self.thumbnails[other], limits)
 
     def near_pairs(self, distance: int, limits: Evidence) -> neighbours.Pairs:
-        """Pairs of different looks that are near in ``distance`` bits and ``alike`` by ``limits``."""
-        rows = self.searched()
+        """Pairs of different looks that are near in ``distance`` bits and ``alike`` by ``limits``.
+
+        Of a crowd, see ``leaders``, each member has a pair with its leader, and leaders with all others.
+        """
+        leaders = self.leaders(limits)
+        led = np.flatnonzero(leaders != np.arange(len(leaders)))
+        yield leaders[led], led
+        rows = np.setdiff1d(self.searched(), led, assume_unique=True)
         may_be = self.alike(limits)
         for one, other in neighbours.hamming_pairs(self.hashes[rows], distance):
             first, second = rows[one], rows[other]
@@ -76,13 +84,37 @@ class Looks:
     def stays(self, distance: int, limits: Evidence) -> np.ndarray:
         """For each (N,) the position of the one kept for it, its own or an earlier one.
 
-        As ``neighbours.stays_by_hash``, with ``alike`` pairs only.
+        As ``neighbours.stays_by_hash``, with ``alike`` pairs only; the members of a crowd, see ``leaders``,
+        go with their leader.
         """
+        leaders = self.leaders(limits)
         rows = self.searched()
+        rows = rows[leaders[rows] == rows]
         kept = np.arange(len(self.hashes))
         may_be = self.take(rows).alike(limits)
         kept[rows] = rows[neighbours.stays_by_hash(self.hashes[rows], distance, may_be)]
-        return kept
+        return kept[leaders]
+
+    def leaders(self, limits: Evidence) -> np.ndarray:
+        """For each (N,) the first position that it is ``alike`` among more than ``CROWD`` of one hash; its own else.
+
+        A logo or placeholder comes thousands of times, saved in as many ways; to compare all with all would
+        take hours. Each is compared with the leaders so far, of which such a crowd has few; what is like
+        none of ``MOST_LEADERS`` is taken for a picture of its own.
+        """
+        leaders = np.arange(len(self.hashes))
+        rows = self.searched()
+        order = rows[np.argsort(self.hashes[rows], kind="stable")]
+        starts = np.flatnonzero(np.diff(self.hashes[order])) + 1
+        for left in np.split(order, starts):
+            found = 0
+            while len(left) > (0 if found else CROWD) and found < MOST_LEADERS:
+                same = np.full(len(left), left[0])
+                near = self.alike(limits)(same, left)
+                near[0] = True
+                leaders[left[near]] = left[0]
+                left, found = left[~near], found + 1
+        return leaders
 
 
 def numbers(phashes: pd.Series | np.ndarray) -> np.ndarray:

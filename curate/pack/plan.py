@@ -57,7 +57,7 @@ def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None
 
 
 def is_outdated(curate_dir: Path, planned: Plan, wanted: str) -> bool:
-    """Whether a shard of this path is known to have had another content than ``wanted``."""
+    """Whether a shard of this path is known to have another content than ``wanted``."""
     known = read_json(stats_path(curate_dir / planned.path))
     return known is not None and known.get("plan") != wanted
 

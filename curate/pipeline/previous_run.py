@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from curate.pipeline.config import CurateConfig
 from curate.run import ledger, provenance
-from curate.run.manifest import Manifest
+from curate.run.files import read_json
+from curate.run.manifest import Manifest, old_manifest
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:
@@ -48,15 +49,26 @@ def other_data(curate_dir: Path, config: CurateConfig) -> str:
 
 
 def trainings(run_dir: Path) -> list[Path]:
-    """The folders of the trainings on a run's curation: its own, and those of runs with ``data.run=NAME``."""
+    """The folders of the trainings that stand on a run's shards: its own, and those with ``data.run=NAME``.
+
+    One whose shards were replaced or taken away since then has nothing more to lose, and is left out.
+    """
     found = [run_dir / "finetune"]
     for path in sorted(run_dir.parent.glob("*/finetune/config.yaml")):
         data = provenance.read_config(path).get("data")
         if isinstance(data, dict) and data.get("run") == run_dir.name:
             found.append(path.parent)
-    return [
-        folder for folder in dict.fromkeys(found) if any((folder / "checkpoints").glob("step-*"))
-    ]
+    manifest = old_manifest(run_dir / "curate")
+    return [folder for folder in dict.fromkeys(found) if _stands(folder, manifest)]
+
+
+def _stands(training: Path, manifest: Manifest | None) -> bool:
+    """Whether a folder holds checkpoints, of a training on these shards as far as is known."""
+    checkpoints = sorted((training / "checkpoints").glob("step-*"))
+    if not checkpoints or manifest is None:
+        return bool(checkpoints)
+    identity = (read_json(checkpoints[-1] / "state.json") or {}).get("identity", {})
+    return identity.get("shards") in (None, manifest.digest())
 
 
 class NotReplaced(UserError):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from curate.run.schema import PATH, UserError
 
+_ROOT = "runs"
 DRY_RUN = "dry_run"
 """The folder of a trial, below its run's; laid out as a run, so that other commands can look at it."""
 
@@ -14,12 +15,13 @@ NOTHING_KEPT = "nothing_kept"
 """As ``DRY_RUN``: the ledger and report of a curation that kept nothing, beside a finished one."""
 
 
-def check_name(key: str, name: str) -> None:
+def check_name(key: str, name: str, root: str = "") -> None:
     """Raise a ``UserError`` if ``name`` is not one of a folder below ``run.root``."""
     if name and "/" not in name and not name.startswith("."):
         return
     above, _, last = name.rstrip("/").rpartition("/")
-    instead = f"run.root={above} {key}={last}" if above and last else f"{key}=mine"
+    folder = above if root in ("", _ROOT) else Path(root, above)  # runs/mine means that root
+    instead = f"run.root={folder} {key}={last}" if above and last else f"{key}=mine"
     raise UserError(
         f"{key}={name} is no name of a folder below run.root; give one without / that begins with no "
         f"dot. Type {instead}"
@@ -35,12 +37,12 @@ class RunFolder:
         name: of the run; the commands that take null choose one, see ``folder.settle``.
     """
 
-    root: str = field(default="runs", metadata=PATH)
+    root: str = field(default=_ROOT, metadata=PATH)
     name: str | None = field(default="${dataset.name}", metadata=PATH)
 
     def __post_init__(self) -> None:
         if self.name is not None:
-            check_name("run.name", self.name)
+            check_name("run.name", self.name, self.root)
 
     @property
     def folder(self) -> Path:

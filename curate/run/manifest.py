@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +40,11 @@ class Manifest:
     fingerprint: dict[str, str]
     image_format: str
     part: str | None = None
+
+    def digest(self) -> str:
+        """64 hex digits that stand for the shards of all splits; a training keeps those of its data."""
+        digests = [f"{shard.path} {shard.sha256}" for shard in self.shards]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def sha256_of_shards(self) -> dict[str, str]:
         """By path."""

@@ -72,7 +72,7 @@ def _explained(
 
 def no_choice(group: str, choice: str, options: Sequence[str]) -> str:
     """What to say of ``group=choice`` where the group has no such choice."""
-    choice = choice.strip("/")
+    choice = choice.rstrip("/")  # a leading one begins a path
     text = f"{group}={choice} is no choice; accepted: {', '.join(options)}"
     if "," in choice and {part.strip() for part in choice.split(",")} <= set(options):
         return f"{text}. To try one after another, type -m {group}={choice}"

@@ -18,8 +18,12 @@ from curate.pipeline import full as pipeline
 from curate.pipeline import trial
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
+from curate.remove import remove
 from curate.run import checksums
 from curate.run.config import RunConfig
+from curate.run.files import write_certified
+from curate.run.ledger import read
+from curate.run.manifest import read_manifest
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
 
@@ -121,6 +125,19 @@ def test_nobody_is_asked_where_the_shards_stay(config, lost, bytes_of):
     config.filters.caption.max_words = 99  # lets all pass
     run(config)
     assert bytes_of(curate_dir / "shards") == before
+
+
+def test_nobody_is_asked_again_about_what_was_removed(config):
+    """The report that a removal deletes can be written again, although a training stood on the shards."""
+    curate_dir = run(config)
+    state = {"identity": {"shards": read_manifest(curate_dir).digest()}}
+    write_certified(train_on(config) / "checkpoints" / "step-00000004" / "state.json", state)
+    kept = read(curate_dir, ["key"], [("kept", "==", True)])["key"].iloc[0]
+    remove(curate_dir, "keys", {kept}, "0" * 64)
+    assert not (curate_dir / "report.html").exists()
+    run(config)
+    assert (curate_dir / "report.html").is_file()
+    assert kept not in set(read(curate_dir, ["key"], [("kept", "==", True)])["key"])
 
 
 def test_where_nothing_tells_what_was_there_the_question_is_asked(config):
