@@ -9,7 +9,7 @@ from typing import Any
 from curate.clip import availability, models
 from curate.clip.config import ClipConfig
 from curate.run.folder import curate_dir_of
-from curate.run.provenance import read_config
+from curate.run.provenance import curate_command, is_damaged, read_config
 from curate.run.schema import UserError
 
 CURATION = "curation"  # clip.name of clip=curation
@@ -48,8 +48,18 @@ def _of_curation(clip: ClipConfig, run_dir: Path) -> ClipConfig:
 
 
 def named_by_curation(curate_dir: Path) -> ClipConfig | None:
-    """The CLIP in a curation's ``config.yaml``; None where that does not name one."""
-    known: Any = read_config(curate_dir / "config.yaml").get("clip")
+    """The CLIP in a curation's ``config.yaml``; None where that does not name one.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = curate_dir / "config.yaml"
+    if path.is_file() and is_damaged(path):
+        raise UserError(
+            f"{path} is damaged, or was edited, so the CLIP that scored the pairs is not known; type: "
+            f"{curate_command(curate_dir.parent)}, which writes it again"
+        )
+    known: Any = read_config(path).get("clip")
     if not isinstance(known, dict) or not known.get("name"):
         return None
     return ClipConfig(name=str(known["name"]), pretrained=known.get("pretrained"))

@@ -42,7 +42,7 @@ class Listed:
 
 def read(folder: Path) -> Listed | None:
     """What was listed; None where nothing is, or what is there is damaged."""
-    content = read_json(folder / FILE)
+    content = read_json(folder / FILE, sealed=True)
     if content is None or content.get("version") != VERSION:
         return None
     return Listed(content["files"], content["links"])

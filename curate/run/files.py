@@ -160,15 +160,16 @@ def write_certified(path: Path, value: Mapping[str, Any]) -> None:
     write_json(path, {**content, CHECKSUM: _checksum(content)})
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, sealed: bool = False) -> dict[str, Any] | None:
     """The object that a JSON file holds, without its checksum.
 
-    None if the file is missing, is damaged, contradicts its checksum, or holds no object.
+    None if the file is missing, is damaged, contradicts its checksum, or holds no object; of ``sealed``
+    files, which no earlier release wrote, also if it has no checksum.
     """
     try:
         content = json.loads(path.read_bytes())
         said = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
-        intact = said in (None, _checksum(content))
+        intact = said == _checksum(content) or (said is None and not sealed)
     except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content if intact and isinstance(content, dict) else None

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from curate.clip import availability
 from curate.clip.config import ClipConfig
+from curate.pipeline.config import CurateConfig
 from curate.run.overrides import CONF
 from curate.run.provenance import write_config
 from curate.run.schema import UserError, to_dataclass
@@ -82,6 +83,18 @@ def test_a_damaged_configuration_does_not_stand_for_a_curation_of_its_own(run_di
     )
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {path} is damaged, or was edited; train with")
+
+
+def test_a_damaged_curation_does_not_name_another_clip(run_dir):
+    path = run_dir.parent / "curated/curate/config.yaml"
+    write_config(path, CurateConfig(clip=ClipConfig("ViT-B-32-quickgelu", "openai")))
+    path.write_text(path.read_text().replace("openai", "opdnai"))
+    for ask in (
+        lambda: judging_clip.settle(clip_of(), run_dir, needed=True),
+        lambda: judging_clip.label_of_curation(path.parent),
+    ):
+        with pytest.raises(UserError, match=r"config.yaml is damaged.*python -m curate"):
+            ask()
 
 
 def test_weights_out_of_reach_are_refused_with_keys_of_this_command(run_dir, monkeypatch):

@@ -79,6 +79,17 @@ def test_a_damaged_list_says_so(folder):
     assert not checksums.is_intact(folder, "config.yaml")
 
 
+def test_a_list_without_its_own_checksum_is_damaged(folder):
+    """A flipped bit in the name of the key would make a list of it that nothing checks."""
+    checksums.write(folder)
+    path = folder / checksums.FILE
+    path.write_text(path.read_text().replace('"checksum"', '"chekksum"'))
+    assert checksums.read(folder) is None
+    assert list(checksums.problems(folder)) == [
+        "checksums.json: damaged, so the other files cannot be checked against it"
+    ]
+
+
 def test_an_update_hashes_what_changed_and_keeps_the_rest(folder):
     checksums.write(folder)
     (folder / "config.yaml").write_text("a: 2")  # damage, from here on
