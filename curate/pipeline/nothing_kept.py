@@ -113,6 +113,8 @@ def _names(row: pd.Series) -> Iterator[str]:
 def _where_captions_are(dataset: DatasetConfig) -> str:
     key = dataset.captions_key
     said = f"conf/dataset/{dataset.reader}.yaml says where captions are looked for"
+    if dataset.layout:
+        said = f"what is read: {dataset.layout} ({said})"
     return f"{said}; name their column: dataset.{key}=..." if key else said
 
 

@@ -107,6 +107,7 @@ def read(config: TableConfig) -> Source:
     """
     notes: list[str] = []
     tables = table_files.find(config.path, config.file_type, notes)
+    _refuse_keys_of_text(config, tables)
     notes += unread_archives(Path(config.images_dir)) if config.images_dir else []
     images = _images(config, tables[0])
     total = _total(config, tables)
@@ -127,6 +128,19 @@ def read(config: TableConfig) -> Source:
             yield from _candidates(config, tables, images, match, CountedNotes(notes, file_notes))
 
     return Source(candidates, images.load, total, notes)
+
+
+def _refuse_keys_of_text(config: TableConfig, tables: list[TableFile]) -> None:
+    """Parquet has names, types and an encoding of its own, so that these keys would do nothing."""
+    if any(table.file_type != "parquet" for table in tables):
+        return
+    unset = {"columns": "null", "encoding": "null", "quotes": "true"}
+    given = {"columns": config.columns, "encoding": config.encoding, "quotes": not config.quotes}
+    for name in (name for name, value in given.items() if value):
+        raise UserError(
+            f"dataset.{name} is about tables of text, and {config.path} is parquet, where it has no effect; type "
+            f"dataset.{name}={unset[name]}"
+        )
 
 
 def _images(config: TableConfig, table: TableFile) -> Images:

@@ -751,3 +751,21 @@ def test_real_shard_gives_every_row_its_own_picture(tmp_path, shared):
 def test_bz2_is_read(tmp_path, images):
     (tmp_path / "t.tsv.bz2").write_bytes(bz2.compress(b"url\ttext\nhttp://x/red.png\tt\n"))
     assert found(read(tmp_path, images / ".")) == ["red"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("columns", ["url", "caption"]), ("encoding", "cp1252"), ("quotes", False)]
+)
+def test_a_key_of_text_is_refused_for_parquet(tmp_path, key, value):
+    pd.DataFrame({"url": ["https://h/a.jpg"], "caption": ["a"]}).to_parquet(tmp_path / "t.parquet")
+    config = TableConfig(
+        name="t",
+        reader="table",
+        path=str(tmp_path / "t.parquet"),
+        images_dir=str(tmp_path),
+        **{key: value},
+    )
+    with pytest.raises(
+        UserError, match=rf"dataset\.{key} is about tables of text.*dataset\.{key}="
+    ):
+        readers.read(config)
