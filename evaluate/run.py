@@ -62,7 +62,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
         verdict=Verdict(
             word=str(word),
             sentence=verdict.sentence(evidence, steps),
-            advice=advice.advise(evidence, evaluation.run.config, config.grid.items),
+            advice=_advice(config, evaluation),
             best=steps[evidence.best],
             kept=steps[evaluation.kept],
             exported=steps[evaluation.exported],
@@ -103,6 +103,16 @@ def _checkpoints(evaluation: Evaluation) -> tuple[CheckpointResult, ...]:
         )
         for row, step in enumerate(table.steps)
     )
+
+
+def _advice(config: EvaluateConfig, evaluation: Evaluation) -> str:
+    """What to do next; of a training that has not ended, that first."""
+    if reached := evaluation.run.unfinished():
+        return (
+            f"The training has not ended ({reached}): type the training command again, which goes on, and judge "
+            "again after that."
+        )
+    return advice.advise(evaluation.evidence, evaluation.run.config, config.grid.items)
 
 
 def write(found: Results, evaluation: Evaluation) -> None:

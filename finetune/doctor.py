@@ -14,6 +14,7 @@ from curate.run.folder import curate_dir_of
 from curate.run.manifest import Manifest
 from curate.run.parquet import reporting_damage
 from curate.run.provenance import curate_command
+from curate.run.removals import read_removals
 from curate.run.schema import UserError
 from finetune.config import OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
@@ -162,6 +163,11 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
                 "To restore that, curate again with the settings and the input of then and run.replace=true; "
                 f"to train on what is there now, type run.name=NEW {anew}"
             )
+            if read_removals(curate_dir_of(folder.parent)).records:
+                remedy = (
+                    "Pictures were taken out of the shards for good (python -m curate.remove), so that what was "
+                    f"trained with them can neither go on nor be judged; type run.name=NEW {anew}"
+                )
         if key == "order":
             difference = "by a version that took the samples in another order, in which this one cannot go on"
             remedy = f"To train from the start, type run.name=NEW {anew}"

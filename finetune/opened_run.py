@@ -49,6 +49,13 @@ class FinetuneRun:
         found = list_checkpoints(self.finetune_dir)
         return [stored for stored in found if not stored.interrupted] or found
 
+    def unfinished(self) -> str:
+        """How far a training is that has not ended, such as "step 8 of 40"; "" of one that has."""
+        last = list_checkpoints(self.finetune_dir)[-1]
+        if last.step >= self.config.steps or last.state()["stopped"] is not None:
+            return ""
+        return f"step {last.step} of {self.config.steps}"
+
     def exported(self) -> Checkpoint:
         """The one whose weights the export holds, or will hold if training ends here."""
         return checkpoint.best_of(self.checkpoints())

@@ -115,7 +115,9 @@ def _makes(run_dir: Path, kind: Kind) -> str:
     """The command that makes a run one of a kind."""
     if kind == CURATED:
         return curate_command(run_dir)
-    return f"{COMMANDS['train']} {run_arguments(run_dir)}"
+    curation = curate_dir_of(run_dir).parent
+    data = "" if curation == run_dir else f" {shlex.quote(f'data.run={curation.name}')}"
+    return f"{COMMANDS['train']} {run_arguments(run_dir)}{data}"
 
 
 def parser(

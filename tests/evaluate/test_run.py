@@ -86,6 +86,20 @@ def test_a_training_on_the_shards_of_another_run_is_judged_on_them(make_run, cli
     assert not (shared / "evaluate").exists()
 
 
+def test_a_training_that_has_not_ended_is_said_to_go_on_first(make_run, clip_dir):
+    trained = make_run()
+    write_config(
+        trained.folder / "config.yaml",
+        replace(trained, train=replace(trained.train, samples=10 * trained.train.samples)),
+    )
+    said = []
+    run.evaluate_run(config(trained, clip_dir), said.append)
+    last = list_checkpoints(trained.folder)[-1].step
+    found = results.load(trained.run.folder / "evaluate" / "report.json")
+    assert f"The training has not ended (step {last} of {10 * last})" in found.verdict.advice
+    assert any("The training has not ended" in line for line in said)
+
+
 def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
     """The first checkpoint undoes what the run learnt, and training believed it to be the best."""
     trained = make_run()

@@ -7,6 +7,7 @@ import pytest
 
 from curate.run.files import read_json, write_certified
 from curate.run.manifest import read_manifest
+from curate.run.removals import Removals, write_removals
 from curate.run.schema import UserError
 from finetune import doctor
 
@@ -93,3 +94,15 @@ def test_the_length_is_free_only_where_the_rate_does_not_depend_on_it(make_confi
     }
     assert identities["constant"][0] == identities["constant"][1]
     assert identities["cosine"][0] != identities["cosine"][1]
+
+
+def test_after_a_removal_nobody_is_sent_to_restore_the_shards(make_config, run_training):
+    run_training(config := make_config())
+    path = config.curate_dir / "manifest.json"
+    manifest = read_json(path)
+    manifest["shards"][0]["sha256"] = "0" * 64
+    write_certified(path, manifest)
+    write_removals(config.curate_dir, Removals(frozenset({"k1"}), records=({"by": "keys"},)))
+    with pytest.raises(UserError, match=r"taken out of the shards for good.*run\.name=NEW") as said:
+        doctor.examine(config, read_manifest(config.curate_dir))
+    assert "curate again" not in str(said.value)

@@ -72,3 +72,12 @@ def test_a_mistyped_name_lists_those_that_there_are(runs):
     with pytest.raises(UserError, match=r"holds drawings, photographs\. Type run\.name=photogr"):
         folder.refuse_unknown(root / "photographs2", folder.CURATED)
     folder.refuse_unknown(root / "new", folder.TRAINED)  # nothing to choose from
+
+
+def test_a_training_that_was_stopped_early_is_named_with_its_curation(runs):
+    root = runs("mine")
+    runs("done", data="mine")
+    runs("begun", data="mine")
+    (root / "begun/finetune/checkpoints/step-00000001").rmdir()
+    with pytest.raises(UserError, match=r"or first: .*run\.name=begun .*data\.run=mine$"):
+        folder.refuse_unknown(root / "begun", folder.TRAINED)
