@@ -156,19 +156,19 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
         if key in _ORIGINS:
             digests = f"digest {stored.get(key)!s:.12}, now {now[key]!s:.12}"
             difference = f"from other {_ORIGINS[key]} ({digests})"
-        anew = shlex.quote(f"data.run={curate_dir_of(folder.parent).parent.name}")
+        these = shlex.quote(f"data.run={curate_dir_of(folder.parent).parent.name}")
         remedy = "Restore it, or train under another run.name"
         if key == "shards":
             remedy = (
                 "To restore that, curate again with the settings and the input of then and run.replace=true; "
-                f"to train on what is there now, type run.name=NEW {anew}"
+                f"to train on what is there now, type run.name=NEW {these}"
             )
             if read_removals(curate_dir_of(folder.parent)).records:
                 remedy = (
                     "Pictures were taken out of the shards for good (python -m curate.remove), so that what was "
-                    f"trained with them can neither go on nor be judged; type run.name=NEW {anew}"
+                    f"trained with them can neither go on nor be judged; type run.name=NEW {these}"
                 )
         if key == "order":
             difference = "by a version that took the samples in another order, in which this one cannot go on"
-            remedy = f"To train from the start, type run.name=NEW {anew}"
+            remedy = f"To train from the start, type run.name=NEW {these}"
         raise UserError(f"{folder} was started {difference}. {remedy}")

@@ -242,7 +242,7 @@ def test_no_command_uses_a_flipped_bit(run):
 
 @pytest.mark.slow
 def test_checksums_of_a_removal(run):
-    """A command that changes some files lists them anew, and does not make right what was damaged."""
+    """A command that changes some files lists them again, and does not make right what was damaged."""
     config = run.folder / "curate" / "config.yaml"
     config.write_bytes(config.read_bytes().replace(b"max_samples: 16", b"max_samples: 17"))
     remove(run.folder / "curate", "keys", set(run.keys), "1" * 64)

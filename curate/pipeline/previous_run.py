@@ -53,22 +53,28 @@ def trainings(run_dir: Path) -> list[Path]:
 
     One whose shards were replaced or taken away since then has nothing more to lose, and is left out.
     """
-    found = [run_dir / "finetune"]
+    found, manifest = [run_dir / "finetune"], old_manifest(run_dir / "curate")
     for path in sorted(run_dir.parent.glob("*/finetune/config.yaml")):
         data = provenance.read_config(path).get("data")
-        if isinstance(data, dict) and data.get("run") == run_dir.name:
+        is_named = isinstance(data, dict) and data.get("run") == run_dir.name
+        # A damaged configuration names nothing, but the checkpoints know their shards.
+        if is_named or (manifest and _shards_of(path.parent) == manifest.digest()):
             found.append(path.parent)
-    manifest = old_manifest(run_dir / "curate")
     return [folder for folder in dict.fromkeys(found) if _stands(folder, manifest)]
 
 
 def _stands(training: Path, manifest: Manifest | None) -> bool:
     """Whether a folder holds checkpoints, of a training on these shards as far as is known."""
+    if not any((training / "checkpoints").glob("step-*")):
+        return False
+    return manifest is None or _shards_of(training) in (None, manifest.digest())
+
+
+def _shards_of(training: Path) -> str | None:
+    """The digest of the shards that the last checkpoint was trained on; None where it is not known."""
     checkpoints = sorted((training / "checkpoints").glob("step-*"))
-    if not checkpoints or manifest is None:
-        return bool(checkpoints)
-    identity = (read_json(checkpoints[-1] / "state.json") or {}).get("identity", {})
-    return identity.get("shards") in (None, manifest.digest())
+    state = read_json(checkpoints[-1] / "state.json") if checkpoints else None
+    return (state or {}).get("identity", {}).get("shards")
 
 
 class NotReplaced(UserError):

@@ -35,7 +35,7 @@ PACKAGES = [
     "torch",
     "transformers",
 ]
-_OF_THE_RUN = ("run.name", "run.root", "run.replace")  # said anew, or asked anew
+_OF_THE_RUN = ("run.name", "run.root", "run.replace")  # said again, or asked again
 _SEAL = "# sha256 of the lines above: "
 _SECRET = re.compile(r"(^|_)token$|key$|secret|password", re.IGNORECASE)
 

@@ -111,7 +111,7 @@ def test_a_clip_that_cannot_tell_right_from_wrong_drops_nothing(own, cuts):
 
 
 def test_few_pairs_need_a_higher_separation():
-    """Of 2,000 sets of N pairs as similar as shuffled ones, about one in twenty seems to be told apart."""
+    """Of 2,000 sets of N pairs as similar as shuffled ones, about one in twenty seems to differ from them."""
     rng = np.random.default_rng(0)
     for pairs in (5, 12):
         separations = rng.random((2000, pairs)).mean(1)  # the AUC against an endless null

@@ -127,6 +127,18 @@ def test_nobody_is_asked_where_the_shards_stay(config, lost, bytes_of):
     assert bytes_of(curate_dir / "shards") == before
 
 
+def test_a_training_whose_configuration_is_damaged_keeps_its_shards(config):
+    curate_dir = run(config)
+    folder = train_on(config, "other")
+    state = {"identity": {"shards": read_manifest(curate_dir).digest()}}
+    write_certified(folder / "checkpoints" / "step-00000004" / "state.json", state)
+    write_config(folder / "config.yaml", config)
+    (folder / "config.yaml").write_text("damaged: " + (folder / "config.yaml").read_text())
+    config.shards.jpeg_quality = 50
+    with pytest.raises(UserError, match=r"other/finetune was trained"):
+        run(config)
+
+
 def test_nobody_is_asked_again_about_what_was_removed(config):
     """The report that a removal deletes can be written again, although a training stood on the shards."""
     curate_dir = run(config)
