@@ -29,9 +29,11 @@ def vendi(features: Array, groups: Sequence[str] | None = None) -> float:
 
 
 def log_ratio(kept: Array, base: Array, groups: Sequence[str]) -> Array:
-    """Jackknife pseudo-values [G] of log(vendi of ``kept`` / vendi of ``base``), both [N, D] unit vectors.
+    """Values [G] with the mean T = log(vendi of ``kept`` / vendi of ``base``), both [N, D] unit vectors.
 
-    G T - (G-1) T₋ᵍ, where T₋ᵍ leaves group g out; Student's t over them gives the interval.
+    They are T - (G-1) (T₋ᵍ - mean T₋ᵍ), where T₋ᵍ leaves group g out: Student's t over them gives the
+    jackknife's interval around T itself. Its correction of bias is left out, since that extrapolates to sets
+    of endless size; the ratio is meant of sets of this size.
     """
     names = list(dict.fromkeys(groups))
     labels = np.array(groups, dtype=object)
@@ -45,7 +47,7 @@ def log_ratio(kept: Array, base: Array, groups: Sequence[str]) -> Array:
 
     whole = ratio(np.ones(len(labels), bool))
     without = np.array([ratio(labels != name) for name in names])
-    return len(names) * whole - (len(names) - 1) * without
+    return whole - (len(names) - 1) * (without - without.mean())
 
 
 def _weights(groups: Sequence[str]) -> Array:
