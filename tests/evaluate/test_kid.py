@@ -112,7 +112,7 @@ def change(groups: int, rng: np.random.Generator, shift: float, scaled: bool) ->
 def test_the_interval_of_a_change_covers_the_truth(shift: float, scaled: bool, least: float):
     """Near 0 it is wider than it needs to be; features that are not of one length have longer tails."""
     rng, covered, trials = np.random.default_rng(0), 0, 200
-    truth = np.mean([kid.distance(change(300, rng, shift, scaled)) for _ in range(30)])
+    truth = np.mean([kid.distance(change(120, rng, shift, scaled)) for _ in range(60)])
     for _ in range(trials):
         terms = change(kid.LEAST_GROUPS, rng, shift, scaled)
         found = of_groups(kid.pseudo_values(terms), 0)

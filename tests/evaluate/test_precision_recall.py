@@ -45,9 +45,7 @@ def test_against_loops_with_siblings_that_do_not_shrink_a_ball():
         return float(sorted(others)[NEIGHBOURS - 1])
 
     def like(x: np.ndarray, y: np.ndarray) -> list[float]:
-        return [
-            float(any(np.linalg.norm(a - y[j]) <= radius(y, j) for j in range(30))) for a in x
-        ]
+        return [float(any(np.linalg.norm(a - y[j]) <= radius(y, j) for j in range(30))) for a in x]
 
     precise, recalled = precision_recall(drawn, real, groups)
     assert precise.tolist() == like(drawn, real)
