@@ -85,7 +85,6 @@ class MeasureConfig:
     """What an evaluation measures, and with what; everything but the gate.
 
     Attributes:
-        resamples: bootstrap draws behind each interval.
         device: auto (the GPU if there is one), cpu, cuda, cuda:N, mps or xpu.
     """
 
@@ -94,10 +93,8 @@ class MeasureConfig:
     sampler: SamplerConfig = MISSING
     grid: GridConfig = field(default_factory=GridConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
-    resamples: int = 2000
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check(self.resamples >= 100, "resamples", self.resamples, ">= 100")
         known = re.fullmatch(r"auto|cpu|mps|xpu|cuda(:\d+)?", self.device)
         check(known is not None, "device", self.device, "auto, cpu, cuda, cuda:N, mps, xpu")

@@ -16,7 +16,7 @@ from curate.report.page import Section
 from evaluate.evaluators import Description, Evaluator
 from evaluate.evaluators.flat_pictures import is_flat
 from evaluate.results import Metric, Results
-from finetune.intervals import Array, Bootstrap, Estimate
+from finetune.intervals import Array, Estimate, estimate
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +49,7 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
             [prompt.caption for prompt in prompts],
             [evaluation.real_picture(prompt.key) for prompt in prompts],
             {label: files[: len(prompts)] for label, files in drawn.items()},
-            evaluation.bootstrap,
+            evaluation.groups_of([prompt.key for prompt in prompts]),
         )
     yield from found.items()
 
@@ -67,7 +67,7 @@ def compare(
     captions: Sequence[str],
     real: Sequence[Image.Image],
     drawn: dict[str, list[Path]],
-    bootstrap: Bootstrap,
+    groups: Sequence[str],
 ) -> dict[str, Metric]:
     """Anchored CLIP scores of base and kept, and their paired difference.
 
@@ -75,7 +75,7 @@ def compare(
         scorer: the CLIP.
         captions: [N] held-out captions. real: [N] the pictures they belong to.
         drawn: [N] files under ``base`` and ``kept``, same seeds.
-        bootstrap: intervals over captions.
+        groups: [N], the duplicate group of each.
     """
     pictures = {label: [_read(path) for path in paths] for label, paths in drawn.items()}
     fine = [not any(map(is_flat, row)) for row in zip(*pictures.values(), strict=True)]
@@ -84,14 +84,14 @@ def compare(
             f"{sum(fine)} captions with pictures that are not blank; at least {MIN_CAPTIONS} needed"
         )
     chosen = [i for i, good in enumerate(fine) if good]
-    named = [captions[i] for i in chosen]
+    named, of = [captions[i] for i in chosen], [groups[i] for i in chosen]
     if len(set(named)) < 2:
         return _not_measured(
             "all captions are the same, so there are no wrong ones to compare with"
         )
     texts = scorer.encode_texts(named)
     wrong, right = clip_anchors(scorer.encode_images([real[i] for i in chosen]), texts, named)
-    if unknown := _unknown(bootstrap.mean(right - wrong)):
+    if unknown := _unknown(estimate(right - wrong, of)):
         return _not_measured(unknown)
 
     def score(label: str) -> Array:
@@ -100,7 +100,7 @@ def compare(
 
     base, kept = score("base"), score("kept")
     values = (base, kept, kept - base)
-    return {n: Metric.of(bootstrap.mean(v)) for n, v in zip(NAMES, values, strict=True)}
+    return {n: Metric.of(estimate(v, of), "val") for n, v in zip(NAMES, values, strict=True)}
 
 
 def _unknown(gap: Estimate) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 import curate.clip.load
 from evaluate.evaluators import prompt_following
 from evaluate.sampling import Prompt
-from finetune.intervals import Bootstrap, Estimate
+from finetune.intervals import Estimate, estimate
 
 COUNT, WIDTH = 24, 64
 
@@ -56,7 +56,9 @@ def scene(tmp_path: Path) -> SimpleNamespace:
 
 def measure(scene: SimpleNamespace, skill: float, captions: list[str]) -> dict[str, Any]:
     scorer: Any = Planted(skill)
-    return prompt_following.compare(scorer, captions, scene.real, scene.files, Bootstrap(500))
+    return prompt_following.compare(
+        scorer, captions, scene.real, scene.files, [str(i) for i in range(len(captions))]
+    )
 
 
 def test_pictures_like_the_real_ones_score_one_and_others_near_zero(scene: SimpleNamespace) -> None:
@@ -75,8 +77,8 @@ def evaluation(scene: SimpleNamespace, kept: int = 2, count: int = COUNT) -> Any
         prompts=[Prompt(f"key-{i}", caption) for i, caption in enumerate(scene.captions)],
         kept=kept,
         drawn={0: base, 2: drawn, 3: base},
+        groups_of=lambda keys: [key.removeprefix("key-") for key in keys],
         real_picture=lambda key: scene.real[int(key.removeprefix("key-"))],
-        bootstrap=Bootstrap(500),
     )
 
 
@@ -109,10 +111,10 @@ def test_a_clip_that_does_not_know_the_pairs_measures_nothing(scene: SimpleNames
 @pytest.mark.parametrize(
     ("gap", "known"),
     [
-        (Estimate(0.100, 0.060, 0.140, COUNT), True),
-        (Estimate(0.100, 0.040, 0.160, COUNT), False),  # it may be 0.04 or 0.16
-        (Estimate(1e-7, 9e-8, 1.1e-7, COUNT), False),  # rounding, however regular
-        (Estimate(-0.10, -0.12, -0.08, COUNT), False),
+        (Estimate(0.100, 0.060, 0.140, COUNT, COUNT), True),
+        (Estimate(0.100, 0.040, 0.160, COUNT, COUNT), False),  # it may be 0.04 or 0.16
+        (Estimate(1e-7, 9e-8, 1.1e-7, COUNT, COUNT), False),  # rounding, however regular
+        (Estimate(-0.10, -0.12, -0.08, COUNT, COUNT), False),
     ],
 )
 def test_a_gap_must_be_large_and_known(gap: Estimate, known: bool) -> None:
@@ -163,6 +165,6 @@ def test_the_interval_of_the_anchored_mean_covers_the_truth():
         wrong = rng.normal(0.1, 0.05, 40)
         right = wrong + rng.normal(0.1, 0.15, 40)
         drawn = wrong + rng.normal(0.2, 0.05, 40)  # twice as far from wrong as the real pictures
-        found = Bootstrap(400).mean(prompt_following.anchored(drawn, wrong, right))
+        found = estimate(prompt_following.anchored(drawn, wrong, right))
         covered += found.low <= 2 <= found.high
     assert covered / trials > 0.88
