@@ -169,6 +169,8 @@ def test_training_and_verdict_agree_on_runs_near_the_boundaries():
         word = judge(found)
         words.append(word)
         stops = reason_to_stop(as_curve(found), patience=LOOKS)
-        goes_on = stops is None and found.best == 0  # a slow start may recover; a run that ended may not
+        goes_on = (
+            stops is None and found.best == 0
+        )  # a slow start may recover; a run that ended may not
         assert goes_on or stops == (word if word in WORSE else None)
     assert {Word.OVERFITTING, Word.DIVERGED, Word.REGRESSING, Word.IMPROVING} <= set(words)
