@@ -6,9 +6,9 @@ import shlex
 
 from curate.decide.config import SMALLEST_JUDGED
 from curate.run.next_command import run_arguments
-from evaluate.verdict import Word, items_needed, judge
+from evaluate.verdict import groups_needed, judge
 from finetune.config import TrainConfig
-from finetune.overfitting import Evidence
+from finetune.rules import Evidence, Word
 
 
 def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
@@ -43,19 +43,27 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
         )
     if word is Word.IMPROVING:
         return f"The loss was still falling: {_longer(config)}"
+    if word is Word.SLOWING:
+        return (
+            "Use the kept checkpoint. Whether more training helps is not known: "
+            f"{_decidable(evidence, config, grid_items)}"
+        )
     if word is Word.CONVERGED:
         return "Held-out loss no longer changes: more or other data may improve it, more training will not."
-    return _decidable(evidence, grid_items)
+    return _decidable(evidence, config, grid_items)
 
 
-def _decidable(evidence: Evidence, grid_items: int) -> str:
+def _decidable(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
     if grid_items < SMALLEST_JUDGED:
         return f"Raise grid.items to {SMALLEST_JUDGED} or more."
     if evidence.train_probe.shape[1] < SMALLEST_JUDGED:
         return "Add pictures to the data set and curate it under another run.name."
+    needed, there = groups_needed(evidence), evidence.val.shape[1]
+    if needed <= there:
+        return f"More checkpoints would show it: {_longer(config)}"
     return (
-        f"About {items_needed(evidence)} held-out pictures would decide it: raise grid.items, and if the "
-        "run has fewer, curate with a larger split.val under another run.name."
+        f"About {needed} groups of held-out pictures would decide it (there are {there}): raise grid.items, and if the run has fewer, curate with a larger split.val "
+        "under another run.name."
     )
 
 

@@ -10,7 +10,7 @@ from omegaconf import MISSING, DictConfig
 from curate.run.schema import UserError, check, register
 from evaluate.glossary import glossary
 from evaluate.measure_config import MeasureConfig, SamplerConfig
-from evaluate.verdict import Word
+from finetune.rules import Word
 
 OPERATORS = ("<", "<=", ">", ">=", "in", "not_in")
 BOUNDS = ("value", "ci_low", "ci_high")

@@ -15,19 +15,18 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run.manifest import Manifest, intact, read_manifest
-from evaluate import verdict
 from evaluate.features import Features, of_timm, of_vae
-from evaluate.grid import Grid, LossStore, LossTable, weights_sha256
+from evaluate.grid import Grid, LossStore, LossTable, SplitLosses, weights_sha256
 from evaluate.measure_config import MeasureConfig
 from evaluate.results import Metric, Picture, label_of
 from evaluate.sampling import Prompt, Sampler
-from finetune import doctor
+from finetune import doctor, rules
 from finetune.cache.encode import to_square
 from finetune.checkpoint import Checkpoint
 from finetune.heldout import relative
-from finetune.intervals import Array, Bootstrap
+from finetune.intervals import Array, estimate
 from finetune.opened_run import load_run
-from finetune.overfitting import Evidence
+from finetune.rules import Evidence
 
 if TYPE_CHECKING:
     from curate.clip.scorer import ClipScorer
@@ -40,7 +39,6 @@ class Evaluation:
         config: the whole configuration.
         run: as training left it.
         folder: where results go.
-        bootstrap: how intervals are computed.
     """
 
     def __init__(self, config: MeasureConfig) -> None:
@@ -48,10 +46,10 @@ class Evaluation:
         self.run = load_run(config.run.folder)
         self.curate_dir = self.run.curate_dir
         self.folder = config.run.folder / "evaluate"
-        self.bootstrap = Bootstrap(config.resamples)
         cuda = config.device == "auto" and torch.cuda.is_available()
         name = "cpu" if config.device == "auto" else config.device
         self.device = torch.device("cuda" if cuda else name)
+        self._on_test: dict[int, SplitLosses | None] = {}
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -89,36 +87,69 @@ class Evaluation:
 
     @cached_property
     def evidence(self) -> Evidence:
-        """The same relative to the base, a score for each picture."""
-        return Evidence(
-            val=_scores(self.table.val),
-            train_probe=_scores(self.table.train_probe),
-            bootstrap=self.bootstrap,
+        """The same relative to the base, a score for each group of pictures."""
+        table = self.table
+        return Evidence.of(
+            _scores(table.val, table.groups),
+            _scores(table.train_probe, table.train_probe_groups),
+            table.groups,
+            table.train_probe_groups,
         )
 
-    def test_scores(self, stored: Checkpoint) -> Array | None:
-        """Scores [2, N] of the base and of a checkpoint on the split ``test``, if there is one."""
-        losses = self.grid.test(stored)
-        return None if losses is None else _scores(losses)
+    def on_test(self, row: int) -> SplitLosses | None:
+        """Losses of the base and of a row on the split ``test``; None where it has too few groups."""
+        stored = self.checkpoint(row)
+        if stored is None:
+            return None
+        if row not in self._on_test:
+            self._on_test[row] = self.grid.test(stored)
+        found = self._on_test[row]
+        return found if found and len(set(found.groups)) >= SMALLEST_JUDGED else None
+
+    def gain(self, row: int, levels: slice = slice(None)) -> Metric:
+        """Change of the held-out loss from the base to a row, on pictures that had no part in choosing it.
+
+        Those are the split ``test``, where it has enough groups; else ``val``, which the row was chosen by.
+
+        Args:
+            row: of a checkpoint; 0 is the base.
+            levels: the noise levels that count, all by default.
+        """
+        if self.too_few:
+            return self.too_few
+        test, table = self.on_test(row), self.table
+        on = "test" if test else "val"
+        losses = test.losses if test else table.val[[0, row]]
+        groups = test.groups if test else table.groups
+        try:
+            base, scores = (relative(each, losses[0], groups, levels) for each in losses)
+        except ValueError as error:
+            return Metric(reason=str(error))
+        return Metric.of(estimate(scores - base, groups), on)
 
     @cached_property
     def too_few(self) -> Metric | None:
         """What a metric is where there are fewer pictures than a verdict needs; else None."""
-        if not verdict.too_few(self.evidence):
+        groups = self.evidence.groups
+        if groups >= SMALLEST_JUDGED:
             return None
-        n = self.evidence.pictures
-        return Metric(n=n, reason=f"only {n} pictures; at least {SMALLEST_JUDGED} needed")
+        reason = f"only {groups} groups of pictures; at least {SMALLEST_JUDGED} needed"
+        return Metric(groups=groups, reason=reason)
+
+    def groups_of(self, keys: Sequence[str], split: str = "val") -> list[str]:
+        """The duplicate groups of keys in a split."""
+        return self.run.groups_of(split, keys)
 
     def change(self, split: str, row: int, since: int = 0) -> Metric:
         """Mean paired change of the score on ``val`` or ``train_probe`` from row ``since`` to ``row``."""
-        return self.too_few or Metric.of(self.evidence.change(split, row, since))
+        return self.too_few or Metric.of(self.evidence.change(split, row, since), split)
 
     # Checkpoints
 
     @cached_property
     def kept(self) -> int:
         """The row that the verdict says to keep."""
-        return verdict.kept(self.evidence)
+        return rules.kept(self.evidence)
 
     @cached_property
     def exported(self) -> int:
@@ -216,6 +247,6 @@ class Evaluation:
         }
 
 
-def _scores(losses: np.ndarray) -> Array:
+def _scores(losses: np.ndarray, groups: list[str]) -> Array:
     """Losses [rows, N, bins, draws] as scores [rows, N]; row 0 is the base."""
-    return np.stack([relative(row, losses[0]) for row in losses])
+    return np.stack([relative(row, losses[0], groups) for row in losses])

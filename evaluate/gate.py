@@ -15,6 +15,7 @@ from evaluate.config import GateConfig, GateRule
 from evaluate.glossary import shown
 from evaluate.results import NOT_MEASURED, Check, Metric
 
+STATES = ("failed", "undecided", "warned", "passed")  # the first that a rule is in is the gate's
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _BOUNDS = {"value": "value", "ci_low": "lower bound", "ci_high": "upper bound"}
 
@@ -44,13 +45,18 @@ def _with_instrument(check: Check, instruments: Mapping[str, str]) -> Check:
 
 
 def decide(checks: tuple[Check, ...]) -> str:
-    """``failed`` if any rule failed, else ``undecided`` if any is, else ``passed``."""
-    statuses = {check.status for check in checks}
-    return next((s for s in ("failed", "undecided") if s in statuses), "passed")
+    """The gate's state.
+
+    ``failed`` if a rule failed; else ``undecided`` if a required metric was not measured or its interval
+    contains the threshold; else ``warned`` if an optional rule is broken or was not measured; else
+    ``passed``: all rules are met.
+    """
+    statuses = {"warned" if check.status == "skipped" else check.status for check in checks}
+    return next((state for state in STATES if state in statuses), "passed")
 
 
 def exit_code(config: GateConfig, outcome: str) -> int:
-    """0 passed, 1 failed, 3 undecided unless ``gate.on_undecided`` gives another code for that."""
+    """0 passed or warned, 1 failed, 3 undecided unless ``gate.on_undecided`` gives another code for that."""
     if outcome == "undecided":
         undecided = {"exit_3": EXIT_UNDECIDABLE, "pass": 0, "fail": EXIT_GATE_FAILED}
         return undecided[config.on_undecided]

@@ -13,8 +13,10 @@ TERMS: dict[str, str] = {
     "the best.",
     "Exported": "The checkpoint with the lowest held-out loss while training, which uses fewer noises "
     "per picture than this report. It may be a later one than the kept.",
-    "Interval": "95 %, from 2,000 bootstrap draws of the pictures unless configured otherwise: where "
-    "the number would fall if other held-out pictures had been drawn.",
+    "Interval": "95 %, by Student's t over groups of pictures: where the number would fall if other "
+    "pictures had been drawn.",
+    "Group": "Pictures that are copies or close variants of each other, such as one emoji in five skin "
+    "tones. They count as one, because they say the same thing.",
     "Noise level": "Tenths of the diffusion time. Little noise tests detail, much tests composition.",
 }
 

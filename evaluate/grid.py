@@ -22,7 +22,8 @@ from curate.run.schema import UserError
 from evaluate.measure_config import GridConfig
 from finetune import npz
 from finetune.checkpoint import Checkpoint
-from finetune.heldout import NEGLIGIBLE_BIN, HeldoutGrid, HeldoutItems, grid_losses
+from finetune.heldout import HeldoutGrid, HeldoutItems, counted_bins, grid_losses
+from finetune.intervals import group_means
 from finetune.opened_run import FinetuneRun
 
 
@@ -89,7 +90,7 @@ class LossTable:
     Attributes:
         steps, samples_seen: [K+1] of each row.
         val, train_probe: float32 [K+1, items, bins, draws], on held-out and on training pictures.
-        keys: of the held-out items.
+        keys, train_probe_keys: of the items. groups, train_probe_groups: their duplicate groups.
     """
 
     steps: tuple[int, ...]
@@ -97,20 +98,34 @@ class LossTable:
     val: np.ndarray
     train_probe: np.ndarray
     keys: list[str]
+    train_probe_keys: list[str]
+    groups: list[str]
+    train_probe_groups: list[str]
 
 
-def by_bin(losses: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class SplitLosses:
+    """Losses [rows, items, bins, draws] of some rows on one split, with the items' keys and groups."""
+
+    losses: np.ndarray
+    keys: list[str]
+    groups: list[str]
+
+
+def by_bin(losses: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """Change of each row's mean loss against the base's per noise level, a fraction.
 
     Args:
         losses: [K+1, items, bins, draws], row 0 is the base.
+        groups: [items], each counts once.
 
     Returns:
         float64 [K+1, bins]; NaN where the base has almost nothing to predict, as those levels are
         left out of every score.
     """
-    means = losses.mean(axis=(1, 3), dtype=np.float64)
-    counted = means[0] >= NEGLIGIBLE_BIN * means[0].max()
+    by_item = losses.mean(axis=3, dtype=np.float64)
+    means = np.stack([group_means(row, groups).mean(axis=0) for row in by_item])
+    counted = counted_bins(losses[0], groups)
     return np.where(counted, means / means[0] - 1, np.nan)
 
 
@@ -143,15 +158,19 @@ class Grid:
             val=losses["val"],
             train_probe=losses["train_probe"],
             keys=val.keys,
+            train_probe_keys=train_probe.keys,
+            groups=val.groups,
+            train_probe_groups=train_probe.groups,
         )
 
-    def test(self, stored: Checkpoint) -> np.ndarray | None:
-        """Losses [2, items, bins, draws] of the base and of a checkpoint on ``test``, if it exists."""
+    def test(self, stored: Checkpoint) -> SplitLosses | None:
+        """Losses of the base and of a checkpoint on ``test``, if it exists."""
         if not self.run.has("test"):
             return None
         items = self.run.items("test", self.config.items, self.device)
         self.store.put_keys("test", items.keys)
-        return self._measure([None, stored], {"test": items})["test"]
+        losses = self._measure([None, stored], {"test": items})["test"]
+        return SplitLosses(losses, items.keys, items.groups)
 
     def _items(self, split: str, count: int) -> HeldoutItems:
         if not self.run.has(split):

@@ -118,7 +118,6 @@ class MeasureConfig:
     """What an evaluation measures, and with what; everything but the gate.
 
     Attributes:
-        resamples: bootstrap draws behind each interval.
         device: auto (the GPU if there is one), cpu, cuda, cuda:N, mps or xpu.
     """
 
@@ -128,10 +127,8 @@ class MeasureConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
-    resamples: int = 2000
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check(self.resamples >= 100, "resamples", self.resamples, ">= 100")
         known = re.fullmatch(r"auto|cpu|mps|xpu|cuda(:\d+)?", self.device)
         check(known is not None, "device", self.device, "auto, cpu, cuda, cuda:N, mps, xpu")

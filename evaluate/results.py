@@ -17,27 +17,38 @@ from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
 from finetune.intervals import Estimate
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number with its 95 % interval over ``n`` pictures; null, with a ``reason``, if not measured."""
+    """A number with its 95 % interval; null, with a ``reason``, if it was not measured.
+
+    Attributes:
+        n: pictures it is measured on. groups: duplicate groups of them, each of which counts once.
+        on: which pictures: ``val`` and ``test`` are the held-out splits, ``train_probe`` training pictures;
+            others are named in words.
+    """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    groups: int | None = None
+    on: str = ""
     reason: str = ""
 
     @classmethod
-    def of(cls, estimate: Estimate) -> Metric:
-        """From an estimate; null, with the reason, if that is not finite."""
+    def of(cls, estimate: Estimate, on: str = "") -> Metric:
+        """From an estimate on some pictures; null, with the reason, if that is not finite."""
         numbers = (estimate.value, estimate.low, estimate.high)
-        if not all(map(math.isfinite, numbers)):
-            return cls(n=estimate.n, reason="not a finite number")
-        return cls(*numbers, n=estimate.n)
+        known: dict[str, Any] = {"n": estimate.n, "groups": estimate.groups, "on": on}
+        if all(map(math.isfinite, numbers)):
+            return cls(*numbers, **known)
+        single = math.isfinite(estimate.value) and estimate.groups < 2
+        reason = "a single group of pictures has no interval" if single else "not a finite number"
+        return cls(**known, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,7 @@ class Check:
         name: the rule's name in the configuration.
         rule: what the metric has to satisfy, in words.
         measured: the metric as it is printed.
-        status: passed, failed, warned, undecided or skipped.
+        status: passed, failed, warned, undecided, or skipped: optional and not measured.
         why: the reason, where the numbers alone do not show it.
     """
 
@@ -111,7 +122,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Everything that one evaluation found; the HTML report shows no other numbers."""
+    """Everything that one evaluation found; the HTML report shows no other numbers.
+
+    Attributes:
+        gate: failed, undecided, warned or passed, see ``evaluate.gate.decide``.
+    """
 
     schema_version: int
     run: str

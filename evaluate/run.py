@@ -61,7 +61,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
         run=config.run.folder.name,
         verdict=Verdict(
             word=str(word),
-            sentence=verdict.sentence(evidence, steps),
+            sentence=verdict.sentence(evidence, steps, evaluation.kept),
             advice=_advice(config, evaluation),
             best=steps[evidence.best],
             kept=steps[evaluation.kept],
@@ -87,7 +87,8 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
 
 def _checkpoints(evaluation: Evaluation) -> tuple[CheckpointResult, ...]:
     table, evidence = evaluation.table, evaluation.evidence
-    val_bins, train_probe_bins = by_bin(table.val), by_bin(table.train_probe)
+    val_bins = by_bin(table.val, table.groups)
+    train_probe_bins = by_bin(table.train_probe, table.train_probe_groups)
 
     def finite(values: Any) -> tuple[float | None, ...]:
         return tuple(float(value) if np.isfinite(value) else None for value in values)
@@ -96,8 +97,8 @@ def _checkpoints(evaluation: Evaluation) -> tuple[CheckpointResult, ...]:
         CheckpointResult(
             step=step,
             samples_seen=table.samples_seen[row],
-            val=Metric.of(evidence.change("val", row, 0)),
-            train_probe=Metric.of(evidence.change("train_probe", row, 0)),
+            val=Metric.of(evidence.change("val", row, 0), "val"),
+            train_probe=Metric.of(evidence.change("train_probe", row, 0), "train_probe"),
             val_bins=finite(val_bins[row]),
             train_probe_bins=finite(train_probe_bins[row]),
         )

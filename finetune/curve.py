@@ -9,7 +9,8 @@ import numpy as np
 
 from finetune import npz
 from finetune.heldout import HeldoutItems, relative
-from finetune.overfitting import Evidence
+from finetune.intervals import group_means
+from finetune.rules import Evidence
 
 
 @dataclass
@@ -17,13 +18,15 @@ class HeldoutCurve:
     """Losses of held-out and of training pictures, evaluation by evaluation, the base model first.
 
     Attributes:
-        val_keys, train_probe_keys: the pictures' keys.
+        val_keys, train_probe_keys: the pictures' keys. val_groups, train_probe_groups: their duplicate groups.
         steps, samples_seen: [K] where each evaluation was made.
         val, train_probe: [K] arrays of float32 [N, bins, draws].
     """
 
     val_keys: list[str]
     train_probe_keys: list[str]
+    val_groups: list[str]
+    train_probe_groups: list[str]
     steps: list[int] = field(default_factory=list)
     samples_seen: list[int] = field(default_factory=list)
     val: list[np.ndarray] = field(default_factory=list)
@@ -32,7 +35,9 @@ class HeldoutCurve:
     @classmethod
     def of(cls, val: HeldoutItems, train_probe: HeldoutItems) -> HeldoutCurve:
         """An empty curve over these items."""
-        return cls(list(val.keys), list(train_probe.keys))
+        return cls(
+            list(val.keys), list(train_probe.keys), list(val.groups), list(train_probe.groups)
+        )
 
     def add(self, step: int, samples_seen: int, val: np.ndarray, train_probe: np.ndarray) -> None:
         """Append one evaluation."""
@@ -43,11 +48,11 @@ class HeldoutCurve:
 
     def heldout(self, at: int = -1) -> float:
         """Mean relative held-out loss of evaluation ``at``; the base's is 1."""
-        return float(relative(self.val[at], self.val[0]).mean())
+        return _mean(self.val[at], self.val[0], self.val_groups)
 
     def train_probe_loss(self, at: int = -1) -> float:
         """The same for the training pictures."""
-        return float(relative(self.train_probe[at], self.train_probe[0]).mean())
+        return _mean(self.train_probe[at], self.train_probe[0], self.train_probe_groups)
 
     def objective(self, at: int = -1) -> float:
         """Plain mean of the held-out losses, in the loss's own unit."""
@@ -56,16 +61,21 @@ class HeldoutCurve:
     def evidence(self, at: int) -> Evidence:
         """The scores of the evaluations up to ``at``, at least 1, for the rule of overfitting."""
         val, train_probe = (
-            np.stack([relative(losses, split[0]) for losses in split[: at + 1]])
-            for split in (self.val, self.train_probe)
+            np.stack([relative(losses, split[0], groups) for losses in split[: at + 1]])
+            for split, groups in (
+                (self.val, self.val_groups),
+                (self.train_probe, self.train_probe_groups),
+            )
         )
-        return Evidence(val, train_probe)
+        return Evidence.of(val, train_probe, self.val_groups, self.train_probe_groups)
 
     def save(self, path: Path) -> None:
         """Write ``heldout.npz``; the same curve gives the same bytes."""
         arrays = {
             "val_keys": np.array(self.val_keys),
             "probe_keys": np.array(self.train_probe_keys),  # older name, which stored runs have
+            "val_groups": np.array(self.val_groups),
+            "probe_groups": np.array(self.train_probe_groups),
             "steps": np.array(self.steps),
             "samples_seen": np.array(self.samples_seen),
             "val": np.stack(self.val),
@@ -82,12 +92,21 @@ class HeldoutCurve:
             DamagedArrays: the file is damaged.
         """
         stored = npz.read(path)
+        stored.setdefault("val_groups", stored["val_keys"])  # earlier versions noted no groups
+        stored.setdefault("probe_groups", stored["probe_keys"])
         count = sum(up_to is None or step <= up_to for step in stored["steps"].tolist())
         return cls(
             stored["val_keys"].tolist(),
             stored["probe_keys"].tolist(),
+            stored["val_groups"].tolist(),
+            stored["probe_groups"].tolist(),
             stored["steps"].tolist()[:count],
             stored["samples_seen"].tolist()[:count],
             list(stored["val"][:count]),
             list(stored["probe"][:count]),
         )
+
+
+def _mean(losses: np.ndarray, base_losses: np.ndarray, groups: list[str]) -> float:
+    """Over groups, of relative losses."""
+    return float(group_means(relative(losses, base_losses, groups), groups).mean())

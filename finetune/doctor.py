@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ from curate.run import devices
 from curate.run.files import read_json
 from curate.run.folder import curate_dir_of
 from curate.run.manifest import Manifest
-from curate.run.parquet import reporting_damage
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
 from finetune.config import OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
+from finetune.sidecars import GROUP, read_columns
 
 # What may differ when a run is resumed, since it does not change the losses.
 _FREE = {
@@ -87,23 +86,13 @@ def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:
 
 def _identifiers(curate_dir: Path, manifest: Manifest, split: str) -> dict[str, set[str]]:
     """For each identifying column of the sidecars, the values in ``split``; absent columns are left out."""
-    import pyarrow.parquet as pq
-
     found: dict[str, set[str]] = {}
     for info in manifest.shards_of(split):
-        path = (curate_dir / info.path).with_suffix(".parquet")
-        with reporting_damage(path, partial(_remedy, path, curate_dir)):
-            present = set(pq.read_schema(path).names)
-            columns = [name for name in ("key", "sha256", "duplicate_group") if name in present]
-            table = pq.read_table(path, columns=columns)
-        for name in columns:
+        table = read_columns(curate_dir, info, ("key", "sha256", GROUP))
+        for name in table.column_names:
             values = table.column(name).drop_null().to_pylist()
             found.setdefault(name, set()).update(map(str, values))
     return found
-
-
-def _remedy(path: Path, curate_dir: Path) -> str:
-    return f"delete it and type: {curate_command(curate_dir.parent)}"
 
 
 def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:

@@ -1,18 +1,13 @@
-"""Early stopping: whether the last held-out evaluations show a symptom (``finetune.overfitting``)."""
+"""Early stopping: whether the last held-out evaluations show a symptom (``finetune.rules``)."""
 
 from __future__ import annotations
 
 from finetune.curve import HeldoutCurve
-from finetune.overfitting import symptom
+from finetune.rules import symptom
 
 
 def reason_to_stop(curve: HeldoutCurve, patience: int | None) -> str | None:
-    """The symptom that each of the last ``patience`` evaluations shows, or None.
-
-    One evaluation in twenty shows it by chance, and a run is evaluated often; hence more than one.
-    """
+    """The symptom that the last ``patience`` evaluations show, or None."""
     if patience is None or len(curve.steps) <= patience:
         return None
-    count = len(curve.steps)
-    symptoms = {symptom(curve.evidence(at)) for at in range(count - patience, count)}
-    return symptoms.pop() if len(symptoms) == 1 else None
+    return symptom(curve.evidence(len(curve.steps) - 1), looks=patience)

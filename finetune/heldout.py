@@ -6,7 +6,7 @@ takes 20 to 60 times fewer pictures than comparing means.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from finetune.cache import EncodedSplit
 from finetune.conditioning import Conditioning
 from finetune.data import keyed_seed
+from finetune.intervals import group_means
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
 
@@ -62,18 +63,25 @@ class HeldoutItems:
         keys: N, the shards' keys.
         latents: [N, C, h, w] fp32, on the CPU.
         conditioning: fp32, of each picture's first caption.
+        groups: the duplicate group of each.
     """
 
     keys: list[str]
     latents: Tensor
     conditioning: Conditioning
+    groups: list[str]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def take(self, share: slice) -> HeldoutItems:
         """Some of the items."""
-        return HeldoutItems(self.keys[share], self.latents[share], self.conditioning.take(share))
+        return HeldoutItems(
+            self.keys[share],
+            self.latents[share],
+            self.conditioning.take(share),
+            self.groups[share],
+        )
 
 
 def choose(split: EncodedSplit, count: int) -> Tensor:
@@ -82,13 +90,23 @@ def choose(split: EncodedSplit, count: int) -> Tensor:
     return torch.tensor(order[:count], dtype=torch.int64)
 
 
-def items_of(split: EncodedSplit, count: int) -> HeldoutItems:
-    """At most ``count`` items of ``split``, chosen by key, with their first captions."""
+def items_of(
+    split: EncodedSplit, count: int, groups_of: Callable[[list[str]], list[str]]
+) -> HeldoutItems:
+    """At most ``count`` items of ``split``, chosen by key, with their first captions.
+
+    Args:
+        split: to choose from.
+        count: how many.
+        groups_of: gives the duplicate groups of keys, see ``finetune.sidecars``.
+    """
     indices = choose(split, count)
+    keys = [split.keys[index] for index in indices.tolist()]
     return HeldoutItems(
-        keys=[split.keys[index] for index in indices.tolist()],
+        keys=keys,
         latents=split.latents_of(indices),
         conditioning=split.conditioning_of(indices),
+        groups=groups_of(keys),
     )
 
 
@@ -151,7 +169,12 @@ def _cell_losses(
     )
 
 
-def relative(losses: np.ndarray, base_losses: np.ndarray) -> np.ndarray:
+def relative(
+    losses: np.ndarray,
+    base_losses: np.ndarray,
+    groups: Sequence[str] | None = None,
+    levels: slice = slice(None),
+) -> np.ndarray:
     """Each item's loss in units of the base model's mean loss, every noise level counting the same.
 
     Two thirds of a plain mean over uniform timesteps come from low noise, where detail is decided; here
@@ -161,11 +184,31 @@ def relative(losses: np.ndarray, base_losses: np.ndarray) -> np.ndarray:
     Args:
         losses: [N, B, R] of the model in question.
         base_losses: [N, B, R] of the base model, same items and grid.
+        groups: [N], the duplicate group of each item; each group counts once in the base's mean. None
+            makes every item its own.
+        levels: the bins that count, of those that are not negligible; all by default.
 
     Returns:
-        float64 [N]; the base model's own mean is 1.
+        float64 [N]; the base model's own mean over groups is 1.
+
+    Raises:
+        ValueError: all of ``levels`` are negligible.
     """
-    base = base_losses.astype(np.float64).mean(axis=(0, 2))
-    counted = base >= NEGLIGIBLE_BIN * base.max()
+    counted = np.flatnonzero(counted_bins(base_losses, groups))
+    counted = counted[np.isin(counted, np.arange(losses.shape[1])[levels])]
+    if not len(counted):
+        raise ValueError(f"the base's loss is negligible in all of the noise levels {levels}")
+    base = _base_by_bin(base_losses, groups)
     by_bin = losses.astype(np.float64).mean(axis=2)
     return (by_bin[:, counted] / base[counted]).mean(axis=1)
+
+
+def counted_bins(base_losses: np.ndarray, groups: Sequence[str] | None = None) -> np.ndarray:
+    """Which bins relative losses count, bool [B], from the base's losses [N, B, R]."""
+    base = _base_by_bin(base_losses, groups)
+    return base >= NEGLIGIBLE_BIN * base.max()
+
+
+def _base_by_bin(base_losses: np.ndarray, groups: Sequence[str] | None) -> np.ndarray:
+    by_item = base_losses.astype(np.float64).mean(axis=2)
+    return (by_item if groups is None else group_means(by_item, groups)).mean(axis=0)

@@ -1,12 +1,17 @@
-"""Means with their uncertainty: a paired bootstrap over pictures.
+"""Means with their uncertainty: Student's t over duplicate groups.
 
 At the same picture, timestep and noise, losses differ between checkpoints far less than pictures
 differ from each other. Every comparison is therefore a difference per picture first and a mean
 second. Its interval says where the mean would fall if other pictures had been drawn.
+
+Pictures are drawn by duplicate group: the same emoji in five skin tones is one draw, not five. So a
+picture's value is averaged within its group first, and each group counts once. Intervals that took
+the pictures of a group for independent ones covered the truth in 74 % of cases instead of 95 %.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,46 +22,71 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over ``n`` pictures with the bounds of its interval, all three in the unit of the values."""
+    """A mean with the bounds of its interval, all three in the unit of the values.
+
+    Attributes:
+        n: pictures it is measured on. groups: of them, which is what the interval's width follows from.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    groups: int
 
 
-@dataclass(frozen=True, slots=True)
-class Bootstrap:
-    """Percentile bootstrap of a mean (Efron 1979). It is seeded: equal values give equal intervals."""
+def group_means(values: Array, groups: Sequence[str]) -> Array:
+    """Mean of ``values`` [N, ...] within each group, float64 [G, ...], in order of first appearance.
 
-    resamples: int = 2000
-    seed: int = 0
+    >>> group_means(np.array([1.0, 3.0, 5.0]), ["a", "a", "b"]).tolist()
+    [2.0, 5.0]
+    """
+    number = {name: index for index, name in enumerate(dict.fromkeys(groups))}
+    codes = np.array([number[name] for name in groups], np.int64)
+    sums = np.zeros((len(number), *values.shape[1:]))
+    np.add.at(sums, codes, values.astype(np.float64))
+    sizes = np.bincount(codes, minlength=len(number))
+    return sums / sizes.reshape(-1, *[1] * (values.ndim - 1))
 
-    def mean(self, values: Array, confidence: float = 0.95) -> Estimate:
-        """Mean of ``values`` [N] with its interval; non-finite values give non-finite bounds.
 
-        Raises:
-            ValueError: ``values`` is empty or not a vector.
-        """
-        if values.ndim != 1 or not len(values):
-            raise ValueError(f"expected a non-empty vector of item values, got {values.shape}")
-        picks = np.random.default_rng(self.seed).integers(
-            0, len(values), (self.resamples, len(values))
-        )
-        tail = 50 * (1 - confidence)
-        means = values.astype(np.float64)[picks].mean(axis=1)
-        low, high = np.percentile(means, [tail, 100 - tail])
-        return Estimate(float(values.mean(dtype=np.float64)), float(low), float(high), len(values))
+def estimate(
+    values: Array, groups: Sequence[str] | None = None, confidence: float = 0.95
+) -> Estimate:
+    """Mean over groups of each group's mean value, with Student's t interval over groups.
+
+    Args:
+        values: [N], one for each picture.
+        groups: [N], the duplicate group of each; None makes every picture its own.
+        confidence: of the interval. A single group has an infinite one; values that are not finite give
+            bounds that are not.
+
+    Raises:
+        ValueError: ``values`` is empty or not a vector.
+    """
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"expected a non-empty vector of item values, got {values.shape}")
+    means = values.astype(np.float64) if groups is None else group_means(values, groups)
+    return of_groups(means, len(values), confidence)
+
+
+def of_groups(means: Array, n: int, confidence: float = 0.95) -> Estimate:
+    """The same from the means of the groups [G], which ``n`` pictures are in."""
+    count, value = len(means), float(means.mean(dtype=np.float64))
+    half = np.inf
+    if count > 1:
+        half = float(quantile(0.5 + confidence / 2, count - 1)) * standard_error(means)
+    return Estimate(value, value - half, value + half, n, count)
+
+
+def quantile(probability: float, degrees: float) -> float:
+    """Of Student's t distribution with ``degrees`` of freedom."""
+    from scipy.special import (
+        stdtrit,  # here: commands that only check a configuration do not need it
+    )
+
+    return float(stdtrit(degrees, probability))
 
 
 def standard_error(values: Array) -> float:
-    """Standard error of the mean of ``values`` [N], N >= 2."""
+    """Standard error of the mean of independent ``values`` [G], G >= 2."""
     return float(values.std(ddof=1, dtype=np.float64) / np.sqrt(len(values)))
-
-
-def detectable_change(differences: Array) -> float:
-    """The smallest true mean that paired ``differences`` [N] detect with 80 % power at 5 %.
-
-    (z_0.975 + z_0.8) standard errors, z_0.975 = 1.960 and z_0.8 = 0.842.
-    """
-    return 2.802 * standard_error(differences)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from finetune.heldout import HeldoutItems, choose, items_of
 from finetune.methods import METHODS, prepare
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
+from finetune.sidecars import duplicate_groups
 
 
 class FinetuneRun:
@@ -86,12 +89,17 @@ class FinetuneRun:
 
         For the same count they are those that training measured.
         """
-        return items_of(self._encoded(split, device), count)
+        return items_of(self._encoded(split, device), count, partial(self.groups_of, split))
 
     def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:
         """The first captions of those items, in the same order."""
         encoded = self._encoded(split, device)
         return [encoded.captions[index] for index in choose(encoded, count).tolist()]
+
+    def groups_of(self, split: str, keys: Sequence[str]) -> list[str]:
+        """The duplicate groups of keys in a split."""
+        shards = read_manifest(self.curate_dir).shards_of(split)
+        return duplicate_groups(self.curate_dir, shards, keys)
 
     def _encoded(self, split: str, device: torch.device | str) -> EncodedSplit:
         cache_dir = self.run_dir.parent / CACHE

@@ -12,7 +12,7 @@ from finetune import checkpoint
 from finetune.checkpoint import Checkpoint
 from finetune.curve import HeldoutCurve
 from finetune.loop import Training
-from finetune.overfitting import FEWEST_TO_STOP
+from finetune.rules import FEWEST_TO_STOP
 
 
 def before(run: Training, held_out: int) -> str:
@@ -89,7 +89,7 @@ def _change(folder: Path, best: Checkpoint) -> str:
     assert best.heldout is not None
     path = folder / "heldout.npz"
     curve = HeldoutCurve.load(path) if path.is_file() else None
-    if curve is None or best.step not in curve.steps or len(curve.val_keys) < FEWEST_TO_STOP:
+    if curve is None or best.step not in curve.steps or len(set(curve.val_groups)) < FEWEST_TO_STOP:
         return f"{changes(best.heldout - 1)[0]} %"
     row = curve.steps.index(best.step)
     change = curve.evidence(row).change("val", row, 0)

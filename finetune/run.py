@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ from finetune.curve import HeldoutCurve
 from finetune.data import Batches
 from finetune.ema import Ema, copy_into
 from finetune.export import export, holds
-from finetune.heldout import HeldoutGrid, items_of
+from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure
 from finetune.methods import prepare
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
+from finetune.sidecars import duplicate_groups
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
 
@@ -61,6 +63,8 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         with checksums.updated(folder, ("config.yaml",)):
             write_config(folder / "config.yaml", config)
     run = _assemble(config, identity, accelerator, model, splits)
+    if config.heldout.items:
+        run.heldout = _heldout(config, manifest, *splits)
     _resume(run, stored)
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     fit(run)
@@ -166,7 +170,7 @@ def _assemble(
         optimizer=optimizer,
         ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
         batches=batches,
-        heldout=_heldout(config, *splits) if config.heldout.items else None,
+        heldout=None,
         window=Window(torch.zeros((), device=accelerator.device)),
     )
 
@@ -182,10 +186,17 @@ def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.
     )
 
 
-def _heldout(config: TrainConfig, train_split: EncodedSplit, val_split: EncodedSplit) -> Heldout:
+def _heldout(
+    config: TrainConfig, manifest: Manifest, train_split: EncodedSplit, val_split: EncodedSplit
+) -> Heldout:
     settings = config.heldout
-    val = items_of(val_split, settings.items)
-    train_probe = items_of(train_split, len(val))
+
+    def items(split: EncodedSplit, name: str, count: int) -> HeldoutItems:
+        shards = manifest.shards_of(name)
+        return items_of(split, count, partial(duplicate_groups, config.curate_dir, shards))
+
+    val = items(val_split, "val", settings.items)
+    train_probe = items(train_split, "train", len(val))
     grid = HeldoutGrid(settings.bins, settings.draws, settings.seed)
     return Heldout(val, train_probe, grid, HeldoutCurve.of(val, train_probe))
 

@@ -94,7 +94,6 @@ def evaluate() -> None:
             gate=GateConfig({}),
             grid=GridConfig(items=8, bins=3, draws=1),
             samples=SamplesConfig(rows=3, clip_captions=6, batch_size=2),
-            resamples=200,
         )
     )
 

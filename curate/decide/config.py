@@ -10,7 +10,9 @@ from curate.run.schema import check
 LARGEST_SHARE = 0.5  # of the data, on a held-out side
 
 
-SMALLEST_JUDGED = 32  # held-out images that python -m evaluate gives a verdict on
+SMALLEST_JUDGED = (
+    32  # duplicate groups of held-out images that python -m evaluate gives a verdict on
+)
 
 
 @dataclass

@@ -24,7 +24,7 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     """Changes of the held-out loss."""
     kept, best, last = evaluation.kept, evaluation.evidence.best, evaluation.evidence.last
     yield "heldout_change", evaluation.change("val", kept)
-    yield "exported_change", evaluation.change("val", evaluation.exported)
+    yield "exported_change", evaluation.gain(evaluation.exported)
     yield "heldout_change_last", evaluation.change("val", last)
     yield "heldout_since_best", evaluation.change("val", last, since=best)
 
@@ -46,15 +46,9 @@ def _loss(found: Results) -> Markup:
         ]
         for c in found.checkpoints
     ]
-    detectable = found.metrics.get("detectable_change")
-    power = (
-        f" With this many pictures, changes of {shown(detectable)} or more are detected."
-        if detectable and detectable.value is not None
-        else ""
-    )
     caption = (
-        f"{found.verdict.sentence} Bands are 95 % intervals over pictures; the dotted line is the "
-        f"base model.{power}"
+        f"{found.verdict.sentence} Bands are 95 % intervals over groups of pictures; the dotted line is "
+        "the base model."
     )
     head = ["Step", "Samples seen", "Held-out, against base", "Training pictures, against base"]
     return page.figure(loss_curves(found), caption, caption) + page.details(
@@ -168,7 +162,9 @@ EVALUATOR = Evaluator(
             tile="held-out loss, kept against base",
         ),
         "exported_change": Description(
-            "Held-out loss, export against base", "The same for the checkpoint in the export."
+            "Held-out loss, export against base",
+            "The same for the checkpoint in the export, on the split 'test' where that is large enough: it "
+            "had no part in choosing the checkpoint.",
         ),
         "heldout_change_last": Description(
             "Held-out loss, last against base", "The same for the last checkpoint."

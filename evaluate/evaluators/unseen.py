@@ -21,13 +21,13 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
 def _change(evaluation: Evaluation) -> Metric:
     if evaluation.too_few:
         return evaluation.too_few
-    kept = evaluation.checkpoint(evaluation.kept)
-    if kept is None:
+    if evaluation.kept == 0:
         return Metric(reason="the base is kept, there is no checkpoint to test")
-    scores = evaluation.test_scores(kept)
-    if scores is None or scores.shape[1] < SMALLEST_JUDGED:
-        return Metric(reason=f"the split 'test' has fewer than {SMALLEST_JUDGED} pictures")
-    return Metric.of(evaluation.bootstrap.mean(scores[1] - scores[0]))
+    if evaluation.on_test(evaluation.kept) is None:
+        return Metric(
+            reason=f"the split 'test' has fewer than {SMALLEST_JUDGED} groups of pictures"
+        )
+    return evaluation.gain(evaluation.kept)
 
 
 EVALUATOR = Evaluator(

@@ -16,7 +16,7 @@ from evaluate.results import (
     Results,
     Verdict,
 )
-from finetune.overfitting import Evidence
+from finetune.rules import Evidence
 from tests.curate.conftest import save_clip
 from tests.finetune.conftest import curate, make_config, pipeline_dir, run_training
 
@@ -51,7 +51,7 @@ def evidence(val: list[float], train_probe: list[float], seed: int = 0, **option
 @pytest.fixture
 def results() -> Results:
     """A complete result, its caption hostile."""
-    metric = Metric(-0.0612, -0.074, -0.049, 128)
+    metric = Metric(-0.0612, -0.074, -0.049, 128, 96, "val")
     points = [
         CheckpointResult(
             step, 8 * step, Metric(v, v, v, 128), Metric(p, p, p, 128),

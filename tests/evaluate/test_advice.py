@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from evaluate.advice import advise
-from evaluate.verdict import Word, judge
+from evaluate.verdict import judge
 from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from finetune.methods.full import Full
 from finetune.methods.lora import Lora
-from finetune.overfitting import Evidence
+from finetune.rules import Evidence, Word
 
 
 def config(schedule):
@@ -42,7 +42,7 @@ def test_a_constant_rate_is_continued_and_another_schedule_needs_another_run(imp
 )
 def test_fewer_weights_are_what_the_method_says(method, typed):
     """With pictures that all score the same, so that intervals have no width."""
-    means = ([1, 0.9, 0.95], [1, 0.9, 0.8])
+    means = ([1, 0.9, 0.95, 0.95], [1, 0.9, 0.8, 0.8])
     overfitting = Evidence(*(np.array(split)[:, None] * np.ones(40) for split in means))
     trained = replace(config("constant"), method=method)
     assert f"train fewer weights {typed}" in advise(overfitting, trained, 128)

@@ -84,7 +84,7 @@ class CountedRun:
     def items(self, split: str, count: int, device) -> HeldoutItems:
         keys = self.keys[split]
         one = torch.zeros(len(keys), 1, 1, 1)
-        return HeldoutItems(keys, one, Conditioning({"hidden": one}))
+        return HeldoutItems(keys, one, Conditioning({"hidden": one}), keys)
 
     def checkpoints(self) -> list[Checkpoint]:
         return [Checkpoint(step, step, Path(str(step)), None) for step in (1, 2)]
@@ -111,7 +111,7 @@ def test_by_bin_by_hand():
         [[[1.0, 3.0], [0.5, 0.5], [0.01, 0.01]]]
     )  # bin means 2, 0.5 and next to nothing
     later = np.array([[[1.0, 1.0], [0.75, 0.75], [9.0, 9.0]]])
-    change = by_bin(np.stack([base, later]))
+    change = by_bin(np.stack([base, later]), ["alone"])
     assert np.allclose(change[0, :2], 0)
     assert np.allclose(change[1, :2], [-0.5, 0.5])
     assert np.isnan(change[:, 2]).all()

@@ -26,8 +26,8 @@ def test_six_significant_digits(results: Results, tmp_path):
 
 
 def test_not_a_number_becomes_null_with_a_reason():
-    metric = Metric.of(Estimate(float("nan"), 0.0, 1.0, 7))
-    assert metric == Metric(n=7, reason="not a finite number")
+    metric = Metric.of(Estimate(float("nan"), 0.0, 1.0, 7, 7))
+    assert metric == Metric(n=7, groups=7, reason="not a finite number")
 
 
 def test_not_a_number_never_reaches_the_file(results: Results, tmp_path):

@@ -42,7 +42,6 @@ def config(trained, clip_dir: Path, rule: GateRule = BETTER, **grid_changes) -> 
         gate=GateConfig({"rule": rule}),
         grid=GridConfig(**{"items": 34, "bins": 3, "draws": 1, **grid_changes}),
         samples=SamplesConfig(rows=3, clip_captions=20),
-        resamples=200,
     )
 
 
@@ -119,7 +118,7 @@ def test_the_gate_judges_the_exported_checkpoint(make_run, clip_dir):
     kept = found.metrics["heldout_change"].high
     assert kept is not None
     assert kept < -0.1  # of the kept one, it would have passed
-    assert found.metrics["exported_change"] == found.checkpoints[1].val
+    assert found.metrics["exported_change"].on == "test"  # which had no part in choosing it
 
 
 def test_without_a_split_test_its_metric_says_why_it_is_not_measured(make_run, clip_dir):

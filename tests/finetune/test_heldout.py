@@ -28,6 +28,7 @@ def items(model):
         keys=[f"key-{i}" for i in range(7)],
         latents=torch.randn(7, 4, 4, 4, generator=generator),
         conditioning=Conditioning({"hidden": torch.randn(7, 8, 16, generator=generator)}),
+        groups=[f"group-{i // 2}" for i in range(7)],
     )
 
 
@@ -44,7 +45,10 @@ def test_losses_do_not_depend_on_batch_size_order_or_company(model, items):
     one_by_one = grid_losses(model, model.unet, items, GRID, batch_size=1)
     np.testing.assert_allclose(one_by_one, whole, rtol=1e-5)
     backwards = HeldoutItems(
-        items.keys[::-1], items.latents.flip(0), items.conditioning.take(list(range(6, -1, -1)))
+        items.keys[::-1],
+        items.latents.flip(0),
+        items.conditioning.take(list(range(6, -1, -1))),
+        items.groups[::-1],
     )
     np.testing.assert_allclose(
         grid_losses(model, model.unet, backwards, GRID, batch_size=9)[::-1],
@@ -111,7 +115,7 @@ def test_a_perfect_predictor_has_no_loss(model, items):
 
     text = items.conditioning["hidden"].clone()
     text[:, 0, 0] = torch.arange(7.0)
-    planted = HeldoutItems(items.keys, items.latents, Conditioning({"hidden": text}))
+    planted = HeldoutItems(items.keys, items.latents, Conditioning({"hidden": text}), items.groups)
     assert grid_losses(model, Perfect(), planted, GRID, batch_size=16).max() < 1e-6
 
 
@@ -130,3 +134,17 @@ def test_relative_leaves_out_bins_without_a_loss_to_speak_of():
     worse = base.copy()
     worse[:, 2] *= 50
     assert relative(worse, base).mean() == pytest.approx(1)
+
+
+def test_relative_counts_each_group_once_and_only_the_levels_asked_for():
+    base = np.array(
+        [[[1.0], [4.0]], [[1.0], [4.0]], [[3.0], [8.0]]]
+    )  # two of the three are a group
+    groups = ["a", "a", "b"]
+    scores = relative(base, base, groups)
+    np.testing.assert_allclose(scores, [(1 / 2 + 4 / 6) / 2] * 2 + [(3 / 2 + 8 / 6) / 2])
+    assert np.mean([scores[0], scores[2]]) == pytest.approx(1)
+    np.testing.assert_allclose(relative(base, base, groups, slice(1, 2)), [4 / 6, 4 / 6, 8 / 6])
+    nothing = base * np.array([1.0, 1e-6])[None, :, None]
+    with pytest.raises(ValueError, match="negligible"):
+        relative(nothing, nothing, groups, slice(1, 2))

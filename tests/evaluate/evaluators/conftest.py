@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from evaluate.evaluation import Evaluation
-from evaluate.verdict import kept
-from finetune.overfitting import Evidence
+from evaluate.grid import SplitLosses
+from finetune.rules import Evidence, kept
 from tests.evaluate.conftest import scores
 
 # Row by row, all different, so that no metric can be taken from another row or split unnoticed. The base
@@ -18,20 +18,32 @@ VAL = [1, 0.95, 0.8, 0.9]
 TRAIN_PROBE = [1, 0.9, 0.7, 0.5]
 
 
+def _names(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
 class Planted(Evaluation):
     """Its evidence is given; the methods on it are the real ones."""
 
     def __init__(self, evidence: Evidence, exported: int, test: Any = None) -> None:
-        self.evidence, self.exported, self.test = evidence, exported, test
-        self.bootstrap = evidence.bootstrap
+        self.evidence, self.exported, self.planted_test = evidence, exported, test
         self.asked: list[Any] = []
+        self._on_test: dict[int, Any] = {}
+        self.grid: Any = self
+        self.table: Any = SimpleNamespace(
+            val=evidence.val[:, :, None, None], groups=_names(evidence.val.shape[1])
+        )
 
     def checkpoint(self, row: int) -> Any:
         return SimpleNamespace(row=row) if row else None
 
-    def test_scores(self, stored: Any) -> Any:
+    def test(self, stored: Any) -> SplitLosses | None:
+        """Of the grid: one noise level, so that losses are scores."""
         self.asked.append(stored.row)
-        return self.test
+        if self.planted_test is None:
+            return None
+        groups = _names(self.planted_test.shape[1])
+        return SplitLosses(self.planted_test[:, :, None, None], groups, groups)
 
 
 @pytest.fixture

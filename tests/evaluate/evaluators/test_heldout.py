@@ -30,4 +30,4 @@ def test_a_change_is_from_the_row_and_to_the_row_of_its_name(planted, name: str,
 def test_too_few_pictures_measure_nothing(planted):
     found = dict(heldout.measure(planted(items=31)))
     assert found.keys() == heldout.EVALUATOR.metrics.keys()
-    assert {(m.value, m.n) for m in found.values()} == {(None, 31)}
+    assert {(m.value, m.groups) for m in found.values()} == {(None, 31)}

@@ -1,0 +1,52 @@
+"""The tables beside the shards: what the curation knew of each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curate.run.manifest import ShardInfo
+from curate.run.parquet import reporting_damage
+from curate.run.provenance import curate_command
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP = "duplicate_group"
+
+
+def read_columns(curate_dir: Path, shard: ShardInfo, names: Sequence[str]) -> pa.Table:
+    """Those of the columns ``names`` that the shard's table has.
+
+    Raises:
+        UserError: the table is damaged; says what to type.
+    """
+    import pyarrow.parquet as pq
+
+    path = (curate_dir / shard.path).with_suffix(".parquet")
+    with reporting_damage(path, partial(_remedy, path, curate_dir)):
+        present = set(pq.read_schema(path).names)
+        return pq.read_table(path, columns=[name for name in names if name in present])
+
+
+def _remedy(path: Path, curate_dir: Path) -> str:
+    return f"delete it and type: {curate_command(curate_dir.parent)}"
+
+
+def duplicate_groups(
+    curate_dir: Path, shards: Sequence[ShardInfo], keys: Sequence[str]
+) -> list[str]:
+    """The duplicate group of each of ``keys``, samples of ``shards``; one without a group is its own."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found: dict[str, str] = {}
+    wanted = pa.array(keys)
+    for shard in shards:
+        table = read_columns(curate_dir, shard, ("key", GROUP))
+        if GROUP in table.column_names:
+            rows = table.filter(pc.field("key").isin(wanted))
+            found |= zip(rows["key"].to_pylist(), rows[GROUP].to_pylist(), strict=True)
+    return [found.get(key) or key for key in keys]
