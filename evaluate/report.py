@@ -161,7 +161,6 @@ def _not_measured(found: Results) -> Markup:
     later = [
         ["Copies of training pictures", "this version does not look for them"],
         ["What the base model could do and this one cannot", "this version does not measure it"],
-        ["Distribution and variety (KID, precision, recall)", "too few pictures are drawn for it"],
     ]
     missing = [
         [", ".join(titles), reason] for reason, titles in headline.missing(found.metrics).items()

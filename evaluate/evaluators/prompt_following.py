@@ -12,12 +12,13 @@ from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.report import page
 from curate.report.page import Section
+from curate.run.intervals import wilson
 from evaluate.clip_score import anchored, clip_anchors, clip_similarity, distinct, retrieved
 from evaluate.evaluators import Description, Evaluator
 from evaluate.evaluators.flat_pictures import is_flat
 from evaluate.features import read_picture
 from evaluate.results import Metric, Results
-from finetune.intervals import Array, Estimate, estimate
+from finetune.intervals import Array, Estimate, estimate, group_means
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
@@ -28,7 +29,10 @@ MIN_CAPTIONS = 16  # of different groups
 LEAST_GAP = 1e-3  # of similarity, between right and wrong captions; less is rounding
 LEAST_KNOWN = 0.5  # of that gap; its interval has to lie above this share of it
 NAMES = ("clip_base", "clip_kept", "clip_change")
-RANKS = (1, 5)
+RETRIEVAL = {  # among how many captions a picture's own counts as found
+    first: tuple(f"top{first}_{name}" for name in ("base", "kept", "change", "real"))
+    for first in (1, 5)
+}
 _ON = "val"
 
 
@@ -80,7 +84,7 @@ def _instrument(config: MeasureConfig) -> str:
 
 
 def _not_measured(reason: str) -> dict[str, Metric]:
-    return dict.fromkeys((*NAMES, *RETRIEVAL), Metric(reason=reason))
+    return dict.fromkeys((*NAMES, *RETRIEVAL[1], *RETRIEVAL[5]), Metric(reason=reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +113,24 @@ def compare(seen: Embedded) -> dict[str, Metric]:
         anchored(clip_similarity(images, seen.texts), wrong, right, seen.groups)
         for images in (seen.base, seen.kept)
     )
-    values = dict(zip(NAMES, (base, kept, kept - base), strict=True))
-    for first in RANKS:
+    values = (base, kept, kept - base)
+    found = {n: estimate(v, seen.groups) for n, v in zip(NAMES, values, strict=True)}
+    for first, names in RETRIEVAL.items():
         base, kept, real = (
             retrieved(images, seen.texts, seen.groups, first)
             for images in (seen.base, seen.kept, seen.real)
         )
-        values |= zip(_retrieval(first), (base, kept, kept - base, real), strict=True)
-    return {name: Metric.of(estimate(v, seen.groups), _ON) for name, v in values.items()}
+        shares = [_share(each, seen.groups) for each in (base, kept, real)]
+        shares.insert(2, estimate(kept - base, seen.groups))
+        found |= zip(names, shares, strict=True)
+    return {name: Metric.of(each, _ON) for name, each in found.items()}
 
 
-def _retrieval(first: int) -> tuple[str, ...]:
-    return tuple(f"top{first}_{name}" for name in ("base", "kept", "change", "real"))
-
-
-RETRIEVAL = tuple(name for first in RANKS for name in _retrieval(first))
+def _share(values: Array, groups: Sequence[str]) -> Estimate:
+    """Mean of zeros and ones over groups, with the score interval: all ones are no certainty."""
+    means = group_means(values, groups)
+    low, high = wilson(float(means.sum()), len(means))
+    return Estimate(float(means.mean()), low, high, len(values), len(means))
 
 
 def _unknown(gap: Estimate) -> str:
@@ -165,28 +172,27 @@ def _found_again(found: Results) -> Markup:
     shown = EVALUATOR.metrics["top1_change"].shown(change)
     said = (
         f"The picture's own caption fits it best, among those of {change.groups} groups of held-out pictures, "
-        f"for {_share(found, 'top1_kept')} of the kept checkpoint's pictures and {_share(found, 'top1_base')} of "
-        f"the base's (difference in points: {shown}); for {_share(found, 'top1_real')} of real ones."
+        f"for {_percent(found, 'top1_kept')} of the kept checkpoint's pictures and {_percent(found, 'top1_base')} of "
+        f"the base's (difference in points: {shown}); for {_percent(found, 'top1_real')} of real ones."
     )
     rows = [
         [
             "First" if first == 1 else f"Among the first {first}",
-            *(_share(found, f"top{first}_{name}") for name in ("base", "kept", "real")),
+            *(_percent(found, f"top{first}_{name}") for name in ("base", "kept", "real")),
             f"{100 * first / change.groups:.1f} %",
         ]
-        for first in RANKS
+        for first in RETRIEVAL
     ]
     head = ["Own caption", "Base", "Kept", "Real pictures", "Chance"]
     return page.paragraph(said) + page.table(head, rows)
 
 
-def _share(found: Results, name: str) -> str:
+def _percent(found: Results, name: str) -> str:
     metric = found.metrics[name]
     assert metric.value is not None
     assert metric.low is not None
     assert metric.high is not None
-    low, high = max(metric.low, 0.0), min(metric.high, 1.0)
-    return f"{100 * metric.value:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{100 * metric.value:.0f} % [{100 * metric.low:.0f}, {100 * metric.high:.0f}]"
 
 
 def _by(found: Results) -> str:
@@ -247,7 +253,7 @@ def _described(first: int) -> dict[str, Description]:
             "higher",
             fraction=False,
         )
-        for name, of, said in zip(_retrieval(first), whose, meanings, strict=True)
+        for name, of, said in zip(RETRIEVAL[first], whose, meanings, strict=True)
     }
 
 
@@ -273,7 +279,7 @@ EVALUATOR = Evaluator(
             better="higher",
             fraction=False,
         ),
-        **{name: text for first in RANKS for name, text in _described(first).items()},
+        **{name: text for first in RETRIEVAL for name, text in _described(first).items()},
     },
     measure=measure,
     sections=sections,

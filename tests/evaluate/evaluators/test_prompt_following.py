@@ -117,7 +117,7 @@ def test_siblings_count_once_and_are_not_wrong_answers(evaluation) -> None:
 )
 def test_what_cannot_be_compared_is_said(evaluation, changes, reason) -> None:
     found = measured(evaluation(**changes))
-    assert found.keys() == {*NAMES, *RETRIEVAL}
+    assert found.keys() == {*NAMES, *RETRIEVAL[1], *RETRIEVAL[5]}
     assert {reason in metric.reason for metric in found.values()} == {True}
 
 
@@ -171,7 +171,7 @@ def test_the_report_names_chance_and_the_ceiling(evaluation, results) -> None:
     metrics = measured(evaluation())
     (section,) = prompt_following.sections(replace(results, metrics={**results.metrics, **metrics}))
     body = str(section.body)
-    assert "among those of 24 groups of held-out pictures, for 100 % [100, 100] of the kept" in body
+    assert "among those of 24 groups of held-out pictures, for 100 % [86, 100] of the kept" in body
     assert "Chance" in body
     assert "4.2 %" in body  # 1 of 24
     assert "20.8 %" in body
