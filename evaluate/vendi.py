@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.intervals import Array
 
@@ -38,7 +39,7 @@ def log_ratio(kept: Array, base: Array, groups: Sequence[str]) -> Array:
     names = list(dict.fromkeys(groups))
     labels = np.array(groups, dtype=object)
 
-    def ratio(rows: Array) -> float:
+    def ratio(rows: NDArray[np.bool_]) -> float:
         weights = _weights(list(labels[rows]))
         return float(
             np.log(_score(kept[rows].astype(np.float64), weights))

@@ -117,8 +117,8 @@ def test_what_cannot_be_loaded_is_refused_before_anything_is_measured(weights, t
     ("settings", "key"),
     [
         ({"features": "inception"}, r"distribution\.features=inception"),
-        ({"features": "timm", "timm_model": "x"}, r"distribution\.timm_weights=None"),
-        ({"features": "timm", "timm_weights": "x"}, r"distribution\.timm_model=None"),
+        ({"features": "timm", "timm_model": "x"}, r"distribution\.timm_weights=null"),
+        ({"features": "timm", "timm_weights": "x"}, r"distribution\.timm_model=null"),
         ({"timm_weights": "x"}, r"distribution\.timm_weights=x"),
         ({"features": "vae", "timm_model": "x"}, r"distribution\.timm_model=x"),
         ({"captions": -1}, r"distribution\.captions=-1"),
