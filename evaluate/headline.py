@@ -1,4 +1,4 @@
-"""The first thing that the evaluation's report says: better or not, by how much, and what was not measured."""
+"""What an evaluation says first, on every output alike: what was gained, whether it still falls, what it cost."""
 
 from __future__ import annotations
 
@@ -10,59 +10,105 @@ from curate.report import page
 from curate.run.intervals import changes
 from evaluate import evaluators
 from evaluate.glossary import short, title
-from evaluate.results import NOT_MEASURED, CheckpointResult, Metric, Results
+from evaluate.results import NOT_MEASURED, CheckpointResult, Finding, Metric, Results, Verdict
+from finetune.rules import Word
 
-_KINDS = {
-    "improving": "good",
-    "converged": "good",
-    "overfitting": "warn",
-    "regressing": "warn",
-    "inconclusive": "info",
-    "no_effect": "bad",
-    "diverged": "bad",
+PARTS = {"result": "Result", "trend": "Trend", "cost": "Cost"}
+# The verdict's words as a trend: what the last checkpoints say about the next ones.
+_TRENDS = {
+    Word.IMPROVING: ("info", "still falling"),
+    Word.SLOWING: ("info", "not known whether it still falls"),
+    Word.CONVERGED: ("good", "no longer changes"),
+    Word.OVERFITTING: ("warn", "overfitting"),
+    Word.REGRESSING: ("warn", "got worse again"),
+    Word.NO_EFFECT: ("bad", "no effect"),
+    Word.DIVERGED: ("bad", "diverged"),
+    Word.INCONCLUSIVE: ("info", "not decided"),
 }
+_SPLITS = {"test": "test", "val": "held-out"}
+
+
+def findings(verdict: Verdict, metrics: Mapping[str, Metric]) -> tuple[Finding, ...]:
+    """Result, trend and costs."""
+    return (
+        _result(verdict, metrics),
+        _trend(verdict),
+        *sorted(evaluators.findings(metrics), key=lambda finding: _URGENCY[finding.state]),
+    )
+
+
+_URGENCY = {"bad": 0, "warn": 1, "info": 2, "good": 3}
+
+
+def _result(verdict: Verdict, metrics: Mapping[str, Metric]) -> Finding:
+    """What the checkpoint to keep is worth, on pictures that had no part in choosing it where there are any."""
+    if verdict.kept == 0:
+        text = "No checkpoint is better than the base model: keep the base."
+        return Finding("result", "bad", text, "loss")
+    candidates = (metrics.get(name, Metric()) for name in ("test_change", "heldout_change"))
+    change = next((metric for metric in candidates if metric.value is not None), None)
+    if change is None or change.value is None or change.low is None or change.high is None:
+        text = "Whether it is better than the base model was not measured."
+        return Finding("result", "info", text, "loss")
+    value, low, high = changes(change.value, change.low, change.high)
+    less = "less" if change.value < 0 else "more"
+    chosen = "" if change.on == "test" else ", by which this checkpoint was chosen"
+    text = (
+        f"Step {verdict.kept:,} has {value.lstrip('+-')} % {less} loss than the base model [{low}, {high}] on "
+        f"{change.n:,} {_SPLITS.get(change.on, change.on)} pictures in {change.groups:,} groups{chosen}."
+    )
+    state = "good" if change.high < 0 else "bad" if change.low > 0 else "warn"
+    return Finding("result", state, text, "loss")
+
+
+def _trend(verdict: Verdict) -> Finding:
+    state, words = _TRENDS[Word(verdict.word)]
+    return Finding("trend", state, f"{words.capitalize()}. {verdict.sentence}", "loss")
 
 
 def banner(found: Results) -> Markup:
-    """The verdict's word and the result in one line; below it the verdict, the gate and what is missing."""
-    verdict = found.verdict
-    word = verdict.word.replace("_", " ").capitalize()
-    kind = "bad" if found.gate == "failed" else _KINDS[verdict.word]
-    said = [verdict.sentence, _gate(found), *_missing(found)]
-    return page.banner(kind, f"{word}: {_result(found)}", " ".join(map(page.sentence, said)))
+    """The three parts, each with its own state, and the gate's; no mark stands for all of them."""
+    parts = Markup("").join(_part(found, part, name) for part, name in PARTS.items())
+    gate = Markup('<div class="part"><h3>Gate</h3><p>{} {}</p></div>').format(
+        page.badge(GATE_KINDS[found.gate], found.gate), _gate(found)
+    )
+    return Markup('<div class="parts">{}</div>').format(parts + gate)
 
 
-def _result(found: Results) -> str:
-    """What the checkpoint to keep is worth, to somebody who reads only this line."""
-    change = found.metrics.get("heldout_change", Metric())
-    if change.value is None:
-        return "whether it is better than the base model was not measured"
-    if found.verdict.kept == 0:
-        return "no checkpoint is better than the base model"
-    size, less = changes(change.value)[0].lstrip("+-"), change.value < 0
-    return f"step {found.verdict.kept:,} has {size} % {'less' if less else 'more'} held-out loss than the base model"
+GATE_KINDS = {"passed": "good", "warned": "warn", "failed": "bad", "undecided": "info"}
+WORDS = {"good": "good", "warn": "attention", "bad": "bad", "info": "open"}
+
+
+def _part(found: Results, part: str, name: str) -> Markup:
+    said = [finding for finding in found.findings if finding.part == part]
+    lines = Markup("").join(
+        Markup('<p>{} {} <a href="#{}">more</a></p>').format(
+            page.badge(finding.state, WORDS[finding.state]),
+            page.clean(finding.text, 600),
+            finding.section,
+        )
+        for finding in said
+    )
+    return Markup('<div class="part"><h3>{}</h3>{}</div>').format(
+        name, lines or page.paragraph("No cost was measured.")
+    )
 
 
 def _gate(found: Results) -> str:
     if not found.checks:
-        return "The gate has no rules."
-    asides = [
-        f"{count} {word}"
+        return "It has no rules."
+    count = {
+        word: sum(check.status == status for check in found.checks)
         for status, word in (
-            ("failed", "failed"),
-            ("warned", "warned"),
+            ("passed", "met"),
+            ("failed", "broken"),
+            ("warned", "optional and broken"),
             ("undecided", "undecided"),
-            ("skipped", NOT_MEASURED),
+            ("skipped", f"optional and {NOT_MEASURED}"),
         )
-        if (count := sum(check.status == status for check in found.checks))
-    ]
-    aside = f" ({', '.join(asides)})" if asides else ""
-    return f"The gate {'is undecided' if found.gate == 'undecided' else found.gate}{aside}."
-
-
-def _missing(found: Results) -> list[str]:
-    parts = [f"{joined(titles)} ({reason})" for reason, titles in missing(found.metrics).items()]
-    return [f"Not measured: {'; '.join(parts)}."] if parts else []
+    }
+    said = ", ".join(f"{number} {word}" for word, number in count.items() if number)
+    return f"Of {len(found.checks)} rules {said}."
 
 
 def missing(metrics: Mapping[str, Metric]) -> dict[str, list[str]]:
@@ -102,8 +148,7 @@ def _other_tiles(found: Results) -> Iterator[tuple[str, str]]:
         f"step {kept.step:,}" if kept.step else "base",
         f"kept, after {kept.samples_seen:,} samples",
     )
-    yield f"{kept.val.n or 0:,}", "held-out pictures"
-    yield found.gate, "gate"
+    yield f"{kept.val.groups or 0:,}", f"groups of held-out pictures ({kept.val.n or 0:,} pictures)"
 
 
 def checkpoint(found: Results, step: int) -> CheckpointResult:

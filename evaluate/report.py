@@ -12,11 +12,12 @@ from PIL import Image
 
 from curate.report import page
 from curate.report.page import Section
-from evaluate import evaluators, headline
+from evaluate import evaluators, headline, pictures
 from evaluate.glossary import TERMS, glossary, shown, title
-from evaluate.results import NOT_MEASURED, Results, label_of
+from evaluate.results import NOT_MEASURED, Results
 
-_THUMBNAIL_PX = 256
+MOST_BYTES = 5_000_000  # of a page; a larger one is drawn with smaller pictures
+_THUMBNAILS_PX = (384, 256, 160, 96)
 _LONGEST_NOTE = 400
 _CHANGE = evaluators.Description("Change", "Of a checkpoint's held-out loss, against the base.")
 _STATUSES = {
@@ -39,10 +40,26 @@ def render(
         real: the held-out pictures themselves, by key.
         funnel: ``funnel.json`` of the curation, where there is one.
     """
+    html = ""
+    for longest_px in _THUMBNAILS_PX:
+        html = _render(found, folder, real, funnel, longest_px)
+        if len(html.encode()) <= MOST_BYTES:
+            break
+    return html
+
+
+def _render(
+    found: Results,
+    folder: Path,
+    real: Mapping[str, Image.Image],
+    funnel: Mapping[str, Any] | None,
+    longest_px: int,
+) -> str:
+    """The page with pictures whose longer side has at most so many pixels."""
     sections = [
-        Section("Verdict", "verdict", _verdict(found)),
+        Section("Result, trend and costs", "headline", _headline(found)),
         Section("Checks", "checks", _checks(found)),
-        Section("Pictures", "pictures", _pictures(found, folder, real)),
+        Section("Pictures", "pictures", pictures.table(found, folder, real, longest_px)),
         *(
             section
             for evaluator in evaluators.in_order().values()
@@ -60,7 +77,7 @@ def render(
     return page.render(page.Page(f"Run {page.clean(found.run)}", subtitle, sections))
 
 
-def _verdict(found: Results) -> Markup:
+def _headline(found: Results) -> Markup:
     verdict = found.verdict
     body = headline.banner(found) + headline.tiles(found)
     body += Markup("<p><strong>Next.</strong> {}</p>").format(verdict.advice)
@@ -71,6 +88,9 @@ def _verdict(found: Results) -> Markup:
             f"the lowest held-out loss while training. Its held-out loss against the base: {change}.",
             "note",
         )
+    if unmeasured := headline.missing(found.metrics):
+        parts = [f"{headline.joined(titles)} ({reason})" for reason, titles in unmeasured.items()]
+        body += page.paragraph(f"Not measured: {'; '.join(parts)}.", "note")
     return body
 
 
@@ -90,56 +110,17 @@ def _checks(found: Results) -> Markup:
     return page.table(["Status", "Metric", "Measured", "Rule", "Note"], rows)
 
 
-def _pictures(found: Results, folder: Path, real: Mapping[str, Image.Image]) -> Markup:
-    columns = _columns(found)
-    sampler = found.provenance["evaluate"]["sampler"]
-    seed = found.provenance["evaluate"]["samples"]["seed"]
-    rows = []
-    for picture in found.pictures:
-        row: list[Any] = [page.quote(picture.caption)]
-        for label, name in columns.items():
-            with Image.open(folder / picture.files[label]) as image:
-                uri = page.thumbnail(image.convert("RGB"), _THUMBNAIL_PX)
-            row.append(_cell(uri, f"{picture.caption} – {name}, seed {seed}"))
-        uri = page.thumbnail(real[picture.key], _THUMBNAIL_PX)
-        row.append(_cell(uri, f"{picture.caption} – the held-out picture"))
-        rows.append(row)
-    lead = page.paragraph(
-        "Captions of held-out pictures. In a row, all columns start from the same noise; the last column "
-        "is the caption's own picture, which was not trained on."
-    )
-    note = page.paragraph(
-        f"{sampler['name']}, {sampler['steps']} steps, guidance {sampler['guidance_scale']:g}, "
-        f"seed {seed}; originals in samples/.",
-        "note",
-    )
-    grid = page.table(["Caption", *columns.values(), "Held-out picture"], rows, stacked=True)
-    return lead + Markup('<div class="pictures">{}</div>').format(grid) + note
-
-
-def _cell(uri: str, alt: str) -> Markup:
-    return Markup('<img src="{}" alt="{}">').format(uri, page.clean(alt))
-
-
-def _columns(found: Results) -> dict[str, str]:
-    """Label of the files => heading; base, kept and last where they differ."""
-    steps = {0: ["Base"]}
-    for name in ("kept", "last"):
-        steps.setdefault(getattr(found.verdict, name), []).append(name.capitalize())
-    return {
-        label_of(step): " = ".join(names) + (f" (step {step:,})" if step else "")
-        for step, names in sorted(steps.items())
-    }
-
-
 def _metrics(found: Results) -> Markup:
     measured = {
         name: found.metrics[name]
         for name in evaluators.descriptions()
         if name in found.metrics and found.metrics[name].value is not None
     }
-    rows = [[title(name), shown(name, metric), metric.n or ""] for name, metric in measured.items()]
-    return page.table(["Metric", "Value", "Pictures"], rows)
+    rows = [
+        [title(name), shown(name, metric), metric.on, metric.n or "", metric.groups or ""]
+        for name, metric in measured.items()
+    ]
+    return page.table(["Metric", "Value", "Measured on", "Pictures", "Groups"], rows)
 
 
 def _data(funnel: Mapping[str, Any] | None) -> Markup:
@@ -158,14 +139,12 @@ def _data(funnel: Mapping[str, Any] | None) -> Markup:
 
 
 def _not_measured(found: Results) -> Markup:
-    later = [
-        ["Copies of training pictures", "this version does not look for them"],
-        ["What the base model could do and this one cannot", "this version does not measure it"],
-    ]
     missing = [
         [", ".join(titles), reason] for reason, titles in headline.missing(found.metrics).items()
     ]
-    return page.table(["What", "Why not"], missing + later)
+    if not missing:
+        return page.paragraph("Everything that this version measures was measured.")
+    return page.table(["What", "Why not"], missing)
 
 
 def _glossary() -> Markup:

@@ -89,6 +89,37 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence of the headline.
+
+    Attributes:
+        part: ``result`` (what was gained), ``trend`` (whether it still falls) or ``cost``.
+        state: good, warn, bad, or info: neither, or not measured.
+        text: the sentence, with its numbers.
+        section: the anchor of the report's section that shows it.
+    """
+
+    part: str
+    state: str
+    text: str
+    section: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One evaluation of the held-out loss while training, on training's own, smaller grid.
+
+    Attributes:
+        val, train_probe: changes against the base, as those of :class:`CheckpointResult`.
+    """
+
+    step: int
+    samples_seen: int
+    val: Metric
+    train_probe: Metric
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """The outcome of one rule of the gate.
 
@@ -125,16 +156,23 @@ class Results:
     """Everything that one evaluation found; the HTML report shows no other numbers.
 
     Attributes:
+        findings: result, trend and costs, in this order.
         gate: failed, undecided, warned or passed, see ``evaluate.gate.decide``.
+        checkpoints: the base and every checkpoint that is stored, on the evaluation's grid.
+        looks: every evaluation of the training, on its own grid.
+        provenance: configurations, versions, the git revision, and digests of the data and of what was
+            measured.
     """
 
     schema_version: int
     run: str
     verdict: Verdict
+    findings: tuple[Finding, ...]
     gate: str
     checks: tuple[Check, ...]
     metrics: dict[str, Metric]
     checkpoints: tuple[CheckpointResult, ...]
+    looks: tuple[Look, ...]
     pictures: tuple[Picture, ...]
     provenance: dict[str, Any]
 

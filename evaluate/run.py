@@ -18,6 +18,7 @@ from evaluate import (
     evaluators,
     gate,
     headline,
+    items,
     judging_clip,
     report,
     results,
@@ -28,7 +29,16 @@ from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
 from evaluate.glossary import title
 from evaluate.grid import by_bin
-from evaluate.results import NOT_MEASURED, CheckpointResult, Metric, Results, Verdict
+from evaluate.results import (
+    NOT_MEASURED,
+    CheckpointResult,
+    Look,
+    Metric,
+    Results,
+    Verdict,
+)
+from finetune.curve import HeldoutCurve
+from finetune.npz import DamagedArrays
 
 
 def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
@@ -55,28 +65,32 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     """The verdict, the gate and all that the report shows."""
     evidence, steps = evaluation.evidence, evaluation.table.steps
     word = verdict.judge(evidence)
+    judged = Verdict(
+        word=str(word),
+        sentence=verdict.sentence(evidence, steps, evaluation.kept),
+        advice=_advice(config, evaluation),
+        best=steps[evidence.best],
+        kept=steps[evaluation.kept],
+        exported=steps[evaluation.exported],
+        last=steps[evidence.last],
+    )
     checks = gate.check_all(config.gate, metrics, word, evaluators.instruments(config))
     return Results(
         schema_version=results.SCHEMA_VERSION,
         run=config.run.folder.name,
-        verdict=Verdict(
-            word=str(word),
-            sentence=verdict.sentence(evidence, steps, evaluation.kept),
-            advice=_advice(config, evaluation),
-            best=steps[evidence.best],
-            kept=steps[evaluation.kept],
-            exported=steps[evaluation.exported],
-            last=steps[evidence.last],
-        ),
+        verdict=judged,
+        findings=headline.findings(judged, metrics),
         gate=gate.decide(checks),
         checks=checks,
         metrics=metrics,
         checkpoints=_checkpoints(evaluation),
+        looks=_looks(evaluation),
         pictures=evaluation.pictures(),
         provenance={
             **provenance(),
             "evaluate": redacted(asdict(config)),
             "finetune": redacted(asdict(evaluation.run.config)),
+            "measured": items.digests(evaluation),
             "curate": {
                 **asdict(evaluation.manifest)["fingerprint"],
                 "clip": judging_clip.label_of_curation(evaluation.curate_dir),
@@ -106,6 +120,28 @@ def _checkpoints(evaluation: Evaluation) -> tuple[CheckpointResult, ...]:
     )
 
 
+def _looks(evaluation: Evaluation) -> tuple[Look, ...]:
+    """Every evaluation of the training; none if it measured none, or ``heldout.npz`` is damaged."""
+    try:
+        curve = HeldoutCurve.load(evaluation.run.finetune_dir / "heldout.npz")
+    except (FileNotFoundError, DamagedArrays):
+        return ()
+    if len(curve.steps) < 2:
+        return ()
+    evidence = curve.evidence(len(curve.steps) - 1)
+    return tuple(
+        Look(
+            step,
+            samples_seen,
+            Metric.of(evidence.change("val", row, 0), "val"),
+            Metric.of(evidence.change("train_probe", row, 0), "train_probe"),
+        )
+        for row, (step, samples_seen) in enumerate(
+            zip(curve.steps, curve.samples_seen, strict=True)
+        )
+    )
+
+
 def _advice(config: EvaluateConfig, evaluation: Evaluation) -> str:
     """What to do next; of a training that has not ended, that first."""
     if reached := evaluation.run.unfinished():
@@ -125,13 +161,16 @@ def write(found: Results, evaluation: Evaluation) -> None:
     results.save(found, folder / "report.json")
     write_text(folder / "summary.md", summary.markdown(found))
     write_text(folder / "junit.xml", summary.junit(found))
+    write_text(folder / "samples.jsonl", items.lines(evaluation))
     write_text(folder / "report.html", report.render(found, folder, real, funnel))
     checksums.write(folder)
 
 
 def announce(found: Results, folder: Path, say: Callable[[str], None]) -> None:
-    """The verdict, the next step, every check and where the report is, in a line each."""
-    say(f"verdict {found.verdict.word}: {found.verdict.sentence}")
+    """Result, trend and costs, the next step, every check and where the report is, in a line each."""
+    say(f"verdict {found.verdict.word}")
+    for finding in found.findings:
+        say(f"{finding.part:7} {finding.text}")
     say(f"next    {found.verdict.advice}")
     for check in found.checks:
         rule = f"rule: {check.rule}" + (f"; {check.why}" if check.why else "")

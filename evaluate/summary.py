@@ -6,17 +6,20 @@ import re
 from xml.etree import ElementTree
 
 from curate.report import page
-from evaluate import evaluators
+from evaluate import evaluators, headline
 from evaluate.glossary import shown, title
 from evaluate.results import Results
 
 
 def markdown(found: Results) -> str:
-    """The verdict, the gate and the metrics in at most 60 lines."""
+    """Result, trend, costs, the gate and the metrics."""
     lines = [
         f"# {_plain(found.run)}: {found.verdict.word.replace('_', ' ')}",
         "",
-        _plain(found.verdict.sentence),
+        *(
+            f"- **{headline.PARTS[finding.part]}** ({headline.WORDS[finding.state]}): {_plain(finding.text)}"
+            for finding in found.findings
+        ),
         "",
         f"Next: {_plain(found.verdict.advice)}",
         "",
@@ -28,13 +31,14 @@ def markdown(found: Results) -> str:
     for check in found.checks:
         cells = (title(check.metric), check.measured, check.rule, check.status)
         lines.append("| " + " | ".join(map(_plain, cells)) + " |")
-    lines += ["", "| metric | value | pictures |", "|---|---|---|"]
+    lines += ["", "| metric | value | on | pictures | groups |", "|---|---|---|---|---|"]
     for name in evaluators.descriptions():
         metric = found.metrics.get(name)
         if metric is not None:
             value = shown(name, metric)
             value += "" if metric.value is not None else f": {metric.reason}"
-            lines.append(f"| {title(name)} | {_plain(value)} | {metric.n or ''} |")
+            cells = (title(name), value, metric.on, str(metric.n or ""), str(metric.groups or ""))
+            lines.append("| " + " | ".join(map(_plain, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -53,6 +57,9 @@ def junit(found: Results) -> str:
         failures=str(sum(check.status == "failed" for check in found.checks)),
         skipped=str(sum(check.status in ("undecided", "skipped") for check in found.checks)),
     )
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in (("gate", found.gate), ("verdict", found.verdict.word)):
+        ElementTree.SubElement(properties, "property", name=name, value=value)
     for check in found.checks:
         text = f"{check.measured}; rule: {check.rule}" + (f"; {check.why}" if check.why else "")
         case = ElementTree.SubElement(suite, "testcase", classname="gate", name=check.name)

@@ -243,6 +243,20 @@ def figure(content: Markup | str, caption: str | Markup, alt: str) -> Markup:
     return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(shown, text)
 
 
+def zoomed(uri: str, alt: str, anchor: str) -> Markup:
+    """An image that fills the window when it is clicked, by links alone; a second link closes it.
+
+    Args:
+        uri: of the image, a data URI.
+        alt: what it shows.
+        anchor: an id that nothing else on the page has.
+    """
+    return Markup(
+        '<div id="{0}-place"><figure class="zoom" id="{0}"><a href="#{0}"><img src="{1}" alt="{2}"></a>'
+        '<figcaption>{2}</figcaption><a href="#{0}-place">Close</a></figure></div>'
+    ).format(anchor, uri, clean(alt))
+
+
 def sheet(figures: Iterable[Markup]) -> Markup:
     """Figures in a grid."""
     return Markup('<div class="sheet">{}</div>').format(Markup("\n").join(figures))

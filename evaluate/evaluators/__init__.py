@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from curate.run.intervals import changes
-from evaluate.results import NOT_MEASURED
+from evaluate.results import NOT_MEASURED, Finding
 
 if TYPE_CHECKING:
     from curate.report.page import Section
@@ -64,6 +64,10 @@ def _no_sections(_: Results) -> Iterable[Section]:
     return ()
 
 
+def _no_findings(_: Mapping[str, Metric]) -> Iterable[Finding]:
+    return ()
+
+
 def _no_instrument(_: MeasureConfig) -> str:
     return ""
 
@@ -76,6 +80,7 @@ class Evaluator:
         metrics: what it measures, by name; all metrics of all evaluators have different names.
         measure: yields each of ``metrics`` once; one that cannot be measured is null with a reason.
         sections: what it draws in the report, from the numbers in ``report.json``.
+        findings: what it says in the report's headline, mostly a cost, from the metrics of all evaluators.
         instrument: what it measures with, where that is a choice; the gate names it beside its rules.
         position: in tables and in the report, the smallest first.
     """
@@ -83,6 +88,7 @@ class Evaluator:
     metrics: Mapping[str, Description]
     measure: Callable[[Evaluation], Iterable[tuple[str, Metric]]]
     sections: Callable[[Results], Iterable[Section]] = _no_sections
+    findings: Callable[[Mapping[str, Metric]], Iterable[Finding]] = _no_findings
     instrument: Callable[[MeasureConfig], str] = _no_instrument
     position: int = 100
 
@@ -120,6 +126,48 @@ def in_order() -> dict[str, Evaluator]:
 def descriptions() -> dict[str, Description]:
     """Every metric's description by its name, in the order of the tables."""
     return {name: text for e in in_order().values() for name, text in e.metrics.items()}
+
+
+def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
+    """What the evaluators say in the headline."""
+    for evaluator in in_order().values():
+        yield from evaluator.findings(metrics)
+
+
+def cost(
+    metrics: Mapping[str, Metric],
+    name: str,
+    section: str,
+    worse: str,
+    same: str,
+    margin: float = 0.0,
+) -> Iterator[Finding]:
+    """What one metric says of a cost, by its interval and the direction that its description calls better.
+
+    Args:
+        metrics: of all evaluators.
+        name: of the metric.
+        section: of the report, its anchor.
+        worse: what to say where the interval shows a loss beyond the margin; the numbers follow it.
+        same: what to say where there is none.
+        margin: a loss up to this one is none.
+
+    Yields:
+        Nothing where the metric was not measured: the report lists what was not.
+    """
+    metric, text = metrics.get(name), descriptions()[name]
+    if metric is None or metric.value is None:
+        return
+    sign = -1 if text.better == "higher" else 1
+    bounds = [metric.value if bound is None else bound for bound in (metric.low, metric.high)]
+    surely, likely = min(sign * bound for bound in bounds), sign * metric.value
+    numbers = text.shown(metric)
+    if surely > margin:
+        yield Finding("cost", "bad", f"{worse}: {numbers}.", section)
+    elif likely > margin:
+        yield Finding("cost", "warn", f"{worse}, perhaps: {numbers}.", section)
+    else:
+        yield Finding("cost", "good", f"{same}: {numbers}.", section)
 
 
 def instruments(config: MeasureConfig) -> dict[str, str]:

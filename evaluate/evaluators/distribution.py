@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,10 @@ from curate.clip.models import label
 from curate.report import page
 from curate.report.page import Section
 from evaluate import kid
-from evaluate.evaluators import Description, Evaluator
+from evaluate.evaluators import Description, Evaluator, cost
 from evaluate.features import unit
 from evaluate.precision_recall import LEAST_PICTURES, precision_recall
-from evaluate.results import NOT_MEASURED, Metric, Results
+from evaluate.results import NOT_MEASURED, Finding, Metric, Results
 from evaluate.vendi import log_ratio, vendi
 from finetune.intervals import Array, estimate, of_groups
 
@@ -29,6 +29,7 @@ _VARIETY = ("vendi_base", "vendi_kept", "vendi_change", "vendi_real")
 _OF_A_CAPTION = ("caption_vendi_base", "caption_vendi_kept", "caption_vendi_change")
 _LIKENESS = ("precision_base", "precision_kept", "recall_base", "recall_kept")
 _ON = "val"
+NOTICEABLE = 0.05  # of the base's variety; less is not called a cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,27 @@ def _instrument(config: MeasureConfig) -> str:
         "timm": f"timm's {settings.timm_model}",
     }
     return f"measured with {named[settings.features]}" if settings.features in named else ""
+
+
+def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
+    """What distance and variety cost, beyond what is noticeable."""
+    floor = metrics.get("kid_floor", Metric()).value or 0.0
+    yield from cost(
+        metrics,
+        "kid_change",
+        "distribution",
+        "Pictures as a whole are less like real ones than the base's",
+        "Pictures as a whole are as like real ones as the base's, or more",
+        floor,
+    )
+    yield from cost(
+        metrics,
+        "vendi_change",
+        "distribution",
+        "Pictures are less varied than the base's",
+        "Pictures are as varied as the base's",
+        NOTICEABLE,
+    )
 
 
 def sections(found: Results) -> Iterator[Section]:
@@ -323,6 +345,7 @@ EVALUATOR = Evaluator(
     metrics=_described(),
     measure=measure,
     sections=sections,
+    findings=findings,
     instrument=_instrument,
     position=45,
 )

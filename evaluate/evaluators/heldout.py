@@ -51,9 +51,15 @@ def _loss(found: Results) -> Markup:
         "the base model."
     )
     head = ["Step", "Samples seen", "Held-out, against base", "Training pictures, against base"]
-    return page.figure(loss_curves(found), caption, caption) + page.details(
-        "The numbers", page.table(head, rows)
-    )
+    body = page.figure(loss_curves(found), caption, caption)
+    body += page.details("The numbers", page.table(head, rows))
+    if found.looks:
+        looks = [[c.step, c.samples_seen, shown(c.val), shown(c.train_probe)] for c in found.looks]
+        pictures = f"{found.looks[-1].val.n or 0:,} held-out pictures"
+        body += page.details(
+            f"Every evaluation while training ({pictures})", page.table(head, looks)
+        )
+    return body
 
 
 def _noise(found: Results) -> Markup:
@@ -79,12 +85,30 @@ def loss_curves(found: Results) -> Markup:
         low, value, high = (_percent(metrics, field) for field in ("low", "value", "high"))
         axes.fill_between(seen, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(seen, value, style, color=colour, label=name, marker="o", markersize=3.5)
+    _draw_looks(axes, found)
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
     _mark(axes, found, points)
     axes.set_xlabel("samples seen")
     axes.set_ylabel("loss against the base, %")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1, borderaxespad=0.2)
     return page.svg(drawing)
+
+
+def _draw_looks(axes: Any, found: Results) -> None:
+    """Training's own evaluations, which are more and on fewer pictures."""
+    known = [look for look in found.looks if look.val.value is not None]
+    if known:
+        axes.plot(
+            [look.samples_seen for look in known],
+            _percent([look.val for look in known], "value"),
+            "-",
+            color=page.BLUE,
+            linewidth=0.9,
+            marker="x",
+            markersize=4,
+            alpha=0.55,
+            label="held-out, measured while training",
+        )
 
 
 def _percent(metrics: Sequence[Metric], field: str) -> list[float]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
+from curate.report import page
+from curate.report.page import Section
 from evaluate.evaluators import Description, Evaluator
-from evaluate.results import Metric
+from evaluate.results import Metric, Results
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
@@ -39,6 +43,53 @@ def _gain(evaluation: Evaluation, name: str) -> Metric:
     return evaluation.gain(evaluation.kept, third(name, evaluation.config.grid.bins))
 
 
+def sections(found: Results) -> Iterator[Section]:
+    """The thirds side by side."""
+    yield Section("Composition, structure, detail", "thirds", _section(found))
+
+
+def _section(found: Results) -> Markup:
+    known = {name: found.metrics.get(f"gain_{name}", Metric()) for name in THIRDS}
+    measured = {name: metric for name, metric in known.items() if metric.value is not None}
+    if not measured:
+        reasons = dict.fromkeys(metric.reason for metric in known.values())
+        return page.paragraph(f"Not measured: {'; '.join(reasons)}.", "note")
+    caption = _finding(measured)
+    rows = [
+        [name, EVALUATOR.metrics[f"gain_{name}"].shown(metric), metric.on, metric.groups or ""]
+        for name, metric in measured.items()
+    ]
+    table = page.table(["Third", "Kept against base", "Measured on", "Groups"], rows)
+    return page.figure(intervals(measured), caption, caption) + table
+
+
+def _finding(measured: dict[str, Metric]) -> str:
+    """Which third gained most, and which got worse."""
+    values = {name: metric.value or 0.0 for name, metric in measured.items()}
+    most = min(values, key=lambda name: values[name])
+    worse = [name for name, metric in measured.items() if (metric.low or 0.0) > 0]
+    lost = f", and {' and '.join(worse)} got worse" if worse else ""
+    if values[most] >= 0:
+        return f"No third has less loss than the base's{lost}."
+    return f"The loss fell most in {most}, by {-values[most]:.1%}{lost}."
+
+
+def intervals(measured: dict[str, Metric]) -> Markup:
+    """A line for each third, from the lower to the upper bound of its interval."""
+    drawing, axes = page.subplots(7.5, 2.2)
+    for row, metric in enumerate(reversed(measured.values())):
+        assert metric.value is not None
+        bounds = [metric.value if b is None else b for b in (metric.low, metric.high)]
+        axes.plot([100 * b for b in bounds], [row, row], color=page.BLUE, linewidth=5, alpha=0.35)
+        axes.plot(100 * metric.value, row, "o", color=page.BLUE, markersize=8)
+    axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(measured)), list(reversed(measured)))
+    axes.set_ylim(-0.6, len(measured) - 0.4)
+    axes.set_xlabel("change of the loss, kept against base, %")
+    axes.grid(visible=False, axis="y")
+    return page.svg(drawing)
+
+
 EVALUATOR = Evaluator(
     metrics={
         f"gain_{name}": Description(
@@ -52,5 +103,6 @@ EVALUATOR = Evaluator(
         )
     },
     measure=measure,
+    sections=sections,
     position=15,
 )

@@ -14,7 +14,7 @@ from curate.report import page
 from curate.report.page import Section
 from curate.run.intervals import wilson
 from evaluate.clip_score import anchored, clip_anchors, clip_similarity, distinct, retrieved
-from evaluate.evaluators import Description, Evaluator
+from evaluate.evaluators import Description, Evaluator, cost
 from evaluate.evaluators.flat_pictures import is_flat
 from evaluate.features import read_picture
 from evaluate.results import Metric, Results
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MIN_CAPTIONS = 16  # of different groups
 LEAST_GAP = 1e-3  # of similarity, between right and wrong captions; less is rounding
 LEAST_KNOWN = 0.5  # of that gap; its interval has to lie above this share of it
+NOTICEABLE = 0.05  # of the scale from wrong captions to real pictures; less is not called a cost
 NAMES = ("clip_base", "clip_kept", "clip_change")
 RETRIEVAL = {  # among how many captions a picture's own counts as found
     first: tuple(f"top{first}_{name}" for name in ("base", "kept", "change", "real"))
@@ -283,6 +284,14 @@ EVALUATOR = Evaluator(
     },
     measure=measure,
     sections=sections,
+    findings=lambda metrics: cost(
+        metrics,
+        "clip_change",
+        "prompts",
+        "Pictures show less of what their captions say than the base's",
+        "Pictures show their captions as well as the base's",
+        NOTICEABLE,
+    ),
     instrument=_instrument,
     position=40,
 )

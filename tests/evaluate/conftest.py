@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluate.headline import findings
 from evaluate.results import (
     SCHEMA_VERSION,
     Check,
     CheckpointResult,
+    Look,
     Metric,
     Picture,
     Results,
@@ -63,23 +65,26 @@ def results() -> Results:
     for step in (450, 900):
         label = f"step-{step:08d}"
         picture.files[label] = f"samples/{label}/k-1.png"
+    judged = Verdict("overfitting", "Since step 900 ...", "Use the kept one.", 450, 450, 450, 900)
+    metrics = {
+        "heldout_change": metric,
+        "exported_change": metric,
+        "clip_base": Metric(0.4, 0.3, 0.5, 64),
+        "clip_kept": Metric(0.6, 0.5, 0.7, 64),
+        "clip_change": Metric(0.2, 0.1, 0.3, 64),
+        "test_change": Metric(reason="the split 'test' is empty"),
+    }
+    looks = (Look(225, 1800, Metric(-0.04, -0.05, -0.03, 32), Metric(-0.05, -0.06, -0.04, 32)),)
     return Results(
         schema_version=SCHEMA_VERSION,
         run="demo",
-        verdict=Verdict(
-            "overfitting", "Since step 900 ...", "Use the kept one.", 450, 450, 450, 900
-        ),
+        verdict=judged,
+        findings=findings(judged, metrics),
         gate="passed",
         checks=(Check("a_rule", "heldout_change", "upper bound < 0 %", "-6.1 %", "passed", ""),),
-        metrics={
-            "heldout_change": metric,
-            "exported_change": metric,
-            "clip_base": Metric(0.4, 0.3, 0.5, 64),
-            "clip_kept": Metric(0.6, 0.5, 0.7, 64),
-            "clip_change": Metric(0.2, 0.1, 0.3, 64),
-            "test_change": Metric(reason="the split 'test' is empty"),
-        },
+        metrics=metrics,
         checkpoints=tuple(points),
+        looks=looks,
         pictures=(picture,),
         provenance={
             "revision": None,

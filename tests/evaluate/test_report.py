@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluate import report, summary
+from evaluate import report, run, summary
+from evaluate.glossary import shown
+from evaluate.headline import findings
 from evaluate.results import Check, Metric, Results
 from tests.evaluate.conftest import HOSTILE
 
@@ -62,8 +64,10 @@ def test_hostile_caption_stays_text(results: Results, render):
 def test_verdict_comes_first_and_every_section_is_there(results: Results, render):
     html = render(results)
     anchors = [attrs["id"] for tag, attrs in Elements(html).found if tag == "section"]
-    assert anchors[:3] == ["verdict", "checks", "pictures"]
-    assert {"loss", "noise", "prompts", "data", "not-measured", "glossary"} <= set(anchors)
+    assert anchors[:3] == ["headline", "checks", "pictures"]
+    assert {"loss", "thirds", "noise", "prompts", "data", "not-measured", "glossary"} <= set(
+        anchors
+    )
     assert html.index("Overfitting") < html.index("a rule" if "a rule" in html else "Checks</h2>")
     assert "the split &#39;test&#39; is empty" in html
     assert "Kept (step 450)" in html
@@ -82,17 +86,60 @@ def test_an_export_of_another_checkpoint_is_said(results: Results, render):
 
 
 def headline_of(html: str) -> str:
-    start = html.index('<div class="banner')
-    return re.sub(r"<[^>]+>", " ", html[start : html.index("</div>", start)])
+    start = html.index('<div class="parts">')
+    return " ".join(re.sub(r"<[^>]+>", " ", html[start : html.index("</section>", start)]).split())
 
 
-def test_the_headline_says_what_the_kept_checkpoint_is_worth(results: Results, render):
-    assert "Overfitting: step 450 has 6.1 % less held-out loss than the base model" in headline_of(
-        render(results)
+def test_the_headline_has_a_result_a_trend_and_costs(results: Results, render):
+    said = headline_of(render(results))
+    result = (
+        "Result ✓ good Step 450 has 6.1 % less loss than the base model [-7.4, -4.9] on 128 held-out pictures "
+        "in 96 groups, by which this checkpoint was chosen."
     )
-    base = replace(results.verdict, word="regressing", kept=0, best=0)
-    said = headline_of(render(replace(results, verdict=base)))
-    assert "Regressing: no checkpoint is better than the base model" in said
+    assert result in said
+    assert "Trend ! attention Overfitting. Since step 900 ..." in said
+    assert "Cost ✓ good Pictures show their captions as well as the base's: +0.200" in said.replace(
+        "&#39;", "'"
+    )
+    assert "Gate ✓ passed Of 1 rules 1 met." in said
+
+
+def test_what_was_chosen_on_val_is_reported_on_test(results: Results):
+    unseen = Metric(-0.05, -0.07, -0.03, 100, 80, "test")
+    found = findings(results.verdict, results.metrics | {"test_change": unseen})
+    assert "5.0 % less loss than the base model [-7.0, -3.0] on 100 test pictures" in found[0].text
+    assert "chosen" not in found[0].text
+
+
+def test_a_base_that_is_kept_is_no_good_result(results: Results):
+    verdict = replace(results.verdict, word="regressing", kept=0, best=0)
+    found = findings(verdict, results.metrics)[0]
+    assert (found.state, found.text[:38]) == ("bad", "No checkpoint is better than the base ")
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [((-0.2, -0.3, -0.1), "bad"), ((-0.2, -0.5, 0.1), "warn"), ((-0.01, -0.02, 0.0), "good")],
+)
+def test_a_cost_is_what_its_interval_shows(results: Results, change, state):
+    metrics = results.metrics | {"clip_change": Metric(*change, 64, 64, "val")}
+    (cost,) = [f for f in findings(results.verdict, metrics) if f.part == "cost"]
+    assert cost.state == state
+    assert shown("clip_change", metrics["clip_change"]) in cost.text
+
+
+def test_costs_are_alike_on_page_terminal_and_summary(results: Results, render, tmp_path):
+    bad = results.metrics | {"clip_change": Metric(-0.2, -0.3, -0.1, 64, 64, "val")}
+    found = replace(results, metrics=bad, findings=findings(results.verdict, bad), gate="warned")
+    lines: list[str] = []
+    run.announce(found, tmp_path, lines.append)
+    text = "Pictures show less of what their captions say than the base's"
+    assert any(line.startswith("cost") and text in line for line in lines)
+    assert text in summary.markdown(found).replace("\\", "")
+    assert text in headline_of(render(found)).replace("&#39;", "'")
+    assert "Gate: **warned**" in summary.markdown(found)
+    assert 'name="gate" value="warned"' in summary.junit(found)
+    assert "! warned" in headline_of(render(found))
 
 
 def test_the_headline_names_every_check_that_was_not_made(results: Results, render):
@@ -103,20 +150,47 @@ def test_the_headline_names_every_check_that_was_not_made(results: Results, rend
     skipped = Check("c", "clip_change", "value > 0", "not measured", "skipped", "8 captions")
     verdict = replace(results.verdict, word="inconclusive")
     metrics = results.metrics | few | none
-    found = replace(results, verdict=verdict, metrics=metrics, checks=(*results.checks, skipped))
+    found = replace(
+        results,
+        verdict=verdict,
+        metrics=metrics,
+        findings=findings(verdict, metrics),
+        checks=(*results.checks, skipped),
+    )
     html = render(found)
     said = headline_of(html)
-    assert "Inconclusive: whether it is better than the base model was not measured" in said
-    assert "The gate passed (1 not measured)." in said
+    assert "Whether it is better than the base model was not measured" in said
+    assert "Of 2 rules 1 met, 1 optional and not measured." in said
     assert "held-out loss (only 9 pictures); prompt following (8 captions)" in said
     assert html.count("not measured</span>") == 1  # the badge of the check
     assert "not measured: 8 captions" in summary.markdown(found)
 
 
-def test_a_failed_gate_is_no_green_headline(results: Results, render):
-    verdict = replace(results.verdict, word="improving")
-    assert '<div class="banner good">' in render(replace(results, verdict=verdict))
-    assert '<div class="banner bad">' in render(replace(results, verdict=verdict, gate="failed"))
+def test_every_evaluation_of_the_training_is_listed(results: Results, render):
+    html = render(results)
+    assert "Every evaluation while training (32 held-out pictures)" in html
+    assert "-4.0 % [-5.0, -3.0]" in html
+
+
+def test_a_page_that_is_too_large_gets_smaller_pictures(results: Results, render, monkeypatch):
+    large = render(results)
+    asked = []
+    monkeypatch.setattr(report, "MOST_BYTES", 1)
+    real = report._render
+    monkeypatch.setattr(report, "_render", lambda *a: asked.append(a[-1]) or real(*a))
+    assert len(render(results)) <= len(large)
+    assert asked == sorted(asked, reverse=True)
+    assert len(asked) > 2
+
+
+def test_a_picture_is_enlarged_by_a_link_and_closed_by_another(results: Results, render):
+    elements = Elements(render(results)).found
+    ids = [attrs["id"] for _, attrs in elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for tag, attrs in elements if tag == "a"]
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert "#picture-0-base" in links
+    assert "#picture-0-base-place" in links
 
 
 def test_a_phone_shows_wide_tables_row_by_row(results: Results, render):
@@ -208,11 +282,11 @@ def test_summary_is_short_and_inert(results: Results):
         for i in range(12)
     )
     text = summary.markdown(replace(results, checks=checks))
-    assert text.count("\n") <= 60
+    assert text.count("\n") <= 80
     assert "<img" not in text.replace(r"\<img", "")
     row = next(line for line in text.splitlines() if "alert" in line)
     assert row.replace(r"\|", "").count("|") == 5
-    assert "| Held-out loss, kept against base | -6.1 % \\[-7.4, -4.9\\] | 128 |" in text
+    assert "| Held-out loss, kept against base | -6.1 % \\[-7.4, -4.9\\] | val | 128 | 96 |" in text
 
 
 def test_junit_has_one_case_for_each_check(results: Results):
@@ -222,7 +296,9 @@ def test_junit_has_one_case_for_each_check(results: Results):
     assert suite.attrib["tests"] == "5"
     assert suite.attrib["failures"] == "1"
     assert suite.attrib["skipped"] == "2"
-    outcomes = {case.attrib["name"]: [child.tag for child in case] for case in suite}
+    outcomes = {
+        case.attrib["name"]: [child.tag for child in case] for case in suite.iter("testcase")
+    }
     assert outcomes == {
         "passed": [],
         "failed": ["failure"],

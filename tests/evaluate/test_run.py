@@ -62,13 +62,15 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     )
     code = run.evaluate_run(asked, lines.append)
     found = results.load(folder / "report.json")
-    assert code == {"passed": 0, "failed": 1, "undecided": 3}[found.gate]
-    assert lines[0].startswith(f"verdict {found.verdict.word}: ")
+    assert code == {"passed": 0, "warned": 0, "failed": 1, "undecided": 3}[found.gate]
+    assert lines[0] == f"verdict {found.verdict.word}"
+    assert [line.split()[0] for line in lines[1:3]] == ["result", "trend"]
     assert lines[-1].endswith("report.html")
     assert [c.step for c in found.checkpoints] == [0, 4, 8, 12, 16]
     assert found.metrics.keys() == evaluators.descriptions().keys()
     _check_against_the_arrays(found, folder)
     _check_pictures(found, folder)
+    _check_samples(found, folder)
     for name in ("report.html", "summary.md", "junit.xml"):
         assert (folder / name).stat().st_size > 100
     assert len(list((folder / "samples" / "base" / "again-1").glob("*.png"))) == 16
@@ -80,6 +82,19 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     monkeypatch.undo()
     assert run.evaluate_run(few, lines.append) == 3
     assert results.load(folder / "report.json").verdict.word == "inconclusive"
+
+
+def _check_samples(found: results.Results, folder: Path):
+    """The mean over groups of the losses in samples.jsonl is the change in the report."""
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    val = [line for line in lines if line["split"] == "val"]
+    assert len(val) == found.metrics["heldout_change"].n
+    assert all(line["caption"] and line["key"] for line in lines)
+    groups: dict[str, list[float]] = {}
+    for line in val:
+        groups.setdefault(line["group"], []).append(line["loss"]["kept"] - line["loss"]["base"])
+    means = [np.mean(values) for values in groups.values()]
+    assert np.mean(means) == pytest.approx(found.metrics["heldout_change"].value, abs=1e-5)
 
 
 def test_a_training_on_the_shards_of_another_run_is_judged_on_them(make_run, clip_dir):

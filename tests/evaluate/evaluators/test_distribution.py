@@ -210,3 +210,17 @@ def test_the_report_says_why_nothing_was_measured(results):
     none = {**results.metrics, "kid_change": Metric(reason="the base is kept")}
     (section,) = distribution.sections(replace(results, metrics=none))
     assert "Not measured: the base is kept." in str(section.body)
+
+
+@pytest.mark.parametrize(
+    ("planted", "kinds"),
+    [({}, ["good", "good"]), ({"shift": 2.0}, ["bad", "bad"]), ({"collapse": 0.6}, ["bad", "bad"])],
+)
+def test_the_headline_says_what_it_costs(planted, kinds):
+    found = list(distribution.findings(measured(**planted)))
+    assert [each.state for each in found] == kinds
+    assert {each.section for each in found} == {"distribution"}
+
+
+def test_the_headline_says_nothing_of_what_was_not_measured():
+    assert list(distribution.findings(measured(kept=0))) == []
