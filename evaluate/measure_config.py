@@ -98,7 +98,7 @@ class DistributionConfig:
     timm_model: str | None = None
     timm_weights: str | None = field(default=None, metadata=PATH)
     captions: int = 24
-    seeds: int = 3
+    seeds: int = 2
     precision_recall: bool = False
 
     def __post_init__(self) -> None:

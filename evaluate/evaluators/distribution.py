@@ -169,7 +169,7 @@ def _instrument(config: MeasureConfig) -> str:
 
 
 def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
-    """What distance and variety cost, beyond what is noticeable."""
+    """What distance and variety cost, beyond what is noticeable; less variety than the base's is none above real ones'."""
     floor = metrics.get("kid_floor", Metric()).value or 0.0
     yield from cost(
         metrics,
@@ -179,6 +179,11 @@ def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
         "Pictures as a whole are as like real ones as the base's, or more",
         floor,
     )
+    kept, real = (metrics.get(name, Metric()).value for name in ("vendi_kept", "vendi_real"))
+    if kept is not None and real is not None and kept >= real:
+        text = f"Pictures are as varied as real ones: {kept:.3g} different ones, real pictures {real:.3g}."
+        yield Finding("cost", "good", text, "distribution")
+        return
     yield from cost(
         metrics,
         "vendi_change",
