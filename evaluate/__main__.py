@@ -42,10 +42,11 @@ def main(cfg: DictConfig) -> None:
             f"{COMMANDS['train']} {next_arguments(config.run.folder)}"
         )
     refuse_damaged(config.run.folder)
-    from evaluate import judging_clip
+    from evaluate import features, judging_clip
 
     needed = config.samples.clip_captions > 0
     config.clip = judging_clip.settle(config.clip, config.run.folder, needed)
+    features.refuse_absent(config.distribution)
     sys.exit(start(config))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,16 +15,21 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run.manifest import Manifest, intact, read_manifest
+from evaluate.features import Features, of_timm, of_vae
 from evaluate.grid import Grid, LossStore, LossTable, SplitLosses, weights_sha256
 from evaluate.measure_config import MeasureConfig
 from evaluate.results import Metric, Picture, label_of
 from evaluate.sampling import Prompt, Sampler
 from finetune import doctor, rules
+from finetune.cache.encode import to_square
 from finetune.checkpoint import Checkpoint
 from finetune.heldout import relative
 from finetune.intervals import Array, estimate
 from finetune.opened_run import load_run
 from finetune.rules import Evidence
+
+if TYPE_CHECKING:
+    from curate.clip.scorer import ClipScorer
 
 
 class Evaluation:
@@ -167,23 +173,23 @@ class Evaluation:
     @cached_property
     def drawn(self) -> dict[int, list[Path]]:
         """Same-seed pictures by row: base and kept for all prompts, last for those in the report."""
-        settings = self.config.samples
-        model = self.run.model(self.device)
-        sampler = Sampler(model, self.config.sampler, settings.seed, settings.batch_size)
-
-        def draw(row: int, prompts: list[Prompt]) -> list[Path]:
-            stored = self.checkpoint(row)
-            return sampler.draw_missing(
-                self.folder / "samples" / label_of(self.table.steps[row]),
-                prompts,
-                weights_sha256(stored),
-                lambda: self.run.unet_at(stored, device=self.device),
-            )
-
-        files = {row: draw(row, self.prompts) for row in dict.fromkeys((0, self.kept))}
+        files = {row: self.draw(row, self.prompts) for row in dict.fromkeys((0, self.kept))}
         if self.evidence.last not in files:
-            files[self.evidence.last] = draw(self.evidence.last, self.prompts[: settings.rows])
+            prompts = self.prompts[: self.config.samples.rows]
+            files[self.evidence.last] = self.draw(self.evidence.last, prompts)
         return files
+
+    def draw(self, row: int, prompts: Sequence[Prompt], again: int = 0) -> list[Path]:
+        """Pictures of a row's weights for captions; each number ``again`` starts from noise of its own."""
+        settings, stored = self.config.samples, self.checkpoint(row)
+        model, seed = self.run.model(self.device), settings.seed + again
+        folder = self.folder / "samples" / label_of(self.table.steps[row])
+        return Sampler(model, self.config.sampler, seed, settings.batch_size).draw_missing(
+            folder / f"again-{again}" if again else folder,
+            prompts,
+            weights_sha256(stored),
+            lambda: self.run.unet_at(stored, device=self.device),
+        )
 
     def pictures(self) -> tuple[Picture, ...]:
         """The rows of the report's comparison."""
@@ -198,6 +204,33 @@ class Evaluation:
             )
             for i, prompt in enumerate(self.prompts[: self.config.samples.rows])
         )
+
+    # What pictures look like to a network
+
+    @cached_property
+    def clip(self) -> ClipScorer:
+        """The CLIP that pictures are judged with."""
+        from curate.clip.load import load_clip
+
+        return load_clip(self.config.clip, self.device)
+
+    @cached_property
+    def clip_features(self) -> Features:
+        """Unit vectors of pictures in that CLIP's eyes."""
+        return Features(self.clip.encode_images)
+
+    @cached_property
+    def features(self) -> Features:
+        """What distributions are compared by."""
+        settings = self.config.distribution
+        if settings.features == "vae":
+            return of_vae(self.run.model(self.device))
+        return of_timm(settings, self.device) if settings.features == "timm" else self.clip_features
+
+    def real_features(self, features: Features, keys: Sequence[str]) -> Array:
+        """[N, D] of the held-out pictures of prompts, as training sees them."""
+        side = self.run.model(self.device).resolution
+        return features.of(keys, lambda key: to_square(self.real_picture(key), side))
 
     def real_picture(self, key: str) -> Image.Image:
         """The held-out picture that a prompt's caption belongs to."""

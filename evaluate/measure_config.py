@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from curate.clip.config import ClipConfig
-from curate.run.schema import check
+from curate.run.schema import PATH, check
 from finetune.config import RunConfig
 
 SAMPLERS = ("dpm_solver++", "ddim", "ddpm")
+FEATURES = ("clip", "vae", "timm", "off")
 SPACINGS = ("leading", "trailing", "linspace")
 
 
@@ -81,6 +82,38 @@ class SamplesConfig:
 
 
 @dataclass
+class DistributionConfig:
+    """How the drawn pictures are compared with the real ones as a whole, and how varied they are.
+
+    Attributes:
+        features: what pictures are compared by: ``clip`` (the one of prompt following), ``vae`` (latents of
+            the model that is judged), ``timm`` (a network of your own weights), or ``off``.
+        timm_model: name of timm's architecture. timm_weights: a safetensors file of its weights.
+        captions: how many are drawn several times, to see how varied the pictures of one caption are; 0
+            leaves it out. seeds: pictures of each of them.
+        precision_recall: whether they are measured; they need many pictures.
+    """
+
+    features: str = "clip"
+    timm_model: str | None = None
+    timm_weights: str | None = field(default=None, metadata=PATH)
+    captions: int = 24
+    seeds: int = 2
+    precision_recall: bool = False
+
+    def __post_init__(self) -> None:
+        check(
+            self.features in FEATURES, "distribution.features", self.features, ", ".join(FEATURES)
+        )
+        for name in ("timm_model", "timm_weights"):
+            value, needed = getattr(self, name), self.features == "timm"
+            accepted = "given where distribution.features=timm, and only there"
+            check((value is not None) == needed, f"distribution.{name}", value, accepted)
+        check(self.captions >= 0, "distribution.captions", self.captions, ">= 0")
+        check(self.seeds >= 2, "distribution.seeds", self.seeds, ">= 2")
+
+
+@dataclass
 class MeasureConfig:
     """What an evaluation measures, and with what; everything but the gate.
 
@@ -93,6 +126,7 @@ class MeasureConfig:
     sampler: SamplerConfig = MISSING
     grid: GridConfig = field(default_factory=GridConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    distribution: DistributionConfig = field(default_factory=DistributionConfig)
     device: str = "auto"
 
     def __post_init__(self) -> None:

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from markupsafe import Markup
 
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.report import page
 from curate.report.page import Section
+from curate.run.intervals import wilson
+from evaluate.clip_score import anchored, clip_anchors, clip_similarity, distinct, retrieved
 from evaluate.evaluators import Description, Evaluator, cost
 from evaluate.evaluators.flat_pictures import is_flat
+from evaluate.features import read_picture
 from evaluate.results import Metric, Results
-from finetune.intervals import Array, Estimate, estimate
+from finetune.intervals import Array, Estimate, estimate, group_means
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from curate.clip.scorer import ClipScorer
     from evaluate.evaluation import Evaluation
     from evaluate.measure_config import MeasureConfig
+    from evaluate.sampling import Prompt
 
-MIN_CAPTIONS = 16
+MIN_CAPTIONS = 16  # of different groups
 LEAST_GAP = 1e-3  # of similarity, between right and wrong captions; less is rounding
 LEAST_KNOWN = 0.5  # of that gap; its interval has to lie above this share of it
 NOTICEABLE = 0.05  # of the scale from wrong captions to real pictures; less is not called a cost
 NAMES = ("clip_base", "clip_kept", "clip_change")
+RETRIEVAL = {  # among how many captions a picture's own counts as found
+    first: tuple(f"top{first}_{name}" for name in ("base", "kept", "change", "real"))
+    for first in (1, 5)
+}
+_ON = "val"
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
@@ -42,17 +47,37 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     elif len(prompts) < MIN_CAPTIONS:
         found = _not_measured(f"{len(prompts)} captions; at least {MIN_CAPTIONS} needed")
     else:
-        from curate.clip.load import load_clip
-
-        drawn = {"base": evaluation.drawn[0], "kept": evaluation.drawn[evaluation.kept]}
-        found = compare(
-            load_clip(evaluation.config.clip, evaluation.device),
-            [prompt.caption for prompt in prompts],
-            [evaluation.real_picture(prompt.key) for prompt in prompts],
-            {label: files[: len(prompts)] for label, files in drawn.items()},
-            evaluation.groups_of([prompt.key for prompt in prompts]),
-        )
+        found = _measured(evaluation, prompts)
     yield from found.items()
+
+
+def _measured(evaluation: Evaluation, prompts: Sequence[Prompt]) -> dict[str, Metric]:
+    drawn = [evaluation.drawn[row][: len(prompts)] for row in (0, evaluation.kept)]
+    pairs = zip(*drawn, strict=True)
+    chosen = [i for i, pair in enumerate(pairs) if not any(is_flat(read_picture(p)) for p in pair)]
+    captions = [prompts[i].caption for i in chosen]
+    groups = distinct(captions, evaluation.groups_of([prompts[i].key for i in chosen]))
+    if reason := _too_few(len(set(groups)), len(prompts) - len(chosen)):
+        return _not_measured(reason)
+    base, kept = (evaluation.clip_features.of_files([files[i] for i in chosen]) for files in drawn)
+    keys = [prompts[i].key for i in chosen]
+    return compare(
+        Embedded(
+            texts=evaluation.clip.encode_texts(captions),
+            real=evaluation.real_features(evaluation.clip_features, keys),
+            base=base,
+            kept=kept,
+            groups=groups,
+        )
+    )
+
+
+def _too_few(groups: int, blank: int) -> str:
+    """Why captions of so many groups do not suffice; "" if they do."""
+    if groups >= MIN_CAPTIONS:
+        return ""
+    aside = f" ({blank} more have blank pictures)" if blank else ""
+    return f"{groups} groups of different captions{aside}; at least {MIN_CAPTIONS} needed"
 
 
 def _instrument(config: MeasureConfig) -> str:
@@ -60,48 +85,53 @@ def _instrument(config: MeasureConfig) -> str:
 
 
 def _not_measured(reason: str) -> dict[str, Metric]:
-    return dict.fromkeys(NAMES, Metric(reason=reason))
+    return dict.fromkeys((*NAMES, *RETRIEVAL[1], *RETRIEVAL[5]), Metric(reason=reason))
 
 
-def compare(
-    scorer: ClipScorer,
-    captions: Sequence[str],
-    real: Sequence[Image.Image],
-    drawn: dict[str, list[Path]],
-    groups: Sequence[str],
-) -> dict[str, Metric]:
-    """Anchored CLIP scores of base and kept, and their paired difference.
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Captions and pictures in a CLIP's eyes, unit vectors [N, D].
 
-    Args:
-        scorer: the CLIP.
-        captions: [N] held-out captions. real: [N] the pictures they belong to.
-        drawn: [N] files under ``base`` and ``kept``, same seeds.
-        groups: [N], the duplicate group of each.
+    Attributes:
+        texts: captions. real: the pictures they belong to.
+        base, kept: what was drawn for them, same seeds.
+        groups: [N]; captions of one group are not wrong for each other's pictures.
     """
-    pictures = {label: [_read(path) for path in paths] for label, paths in drawn.items()}
-    fine = [not any(map(is_flat, row)) for row in zip(*pictures.values(), strict=True)]
-    if sum(fine) < MIN_CAPTIONS:
-        return _not_measured(
-            f"{sum(fine)} captions with pictures that are not blank; at least {MIN_CAPTIONS} needed"
-        )
-    chosen = [i for i, good in enumerate(fine) if good]
-    named, of = [captions[i] for i in chosen], [groups[i] for i in chosen]
-    if len(set(named)) < 2:
-        return _not_measured(
-            "all captions are the same, so there are no wrong ones to compare with"
-        )
-    texts = scorer.encode_texts(named)
-    wrong, right = clip_anchors(scorer.encode_images([real[i] for i in chosen]), texts, named)
-    if unknown := _unknown(estimate(right - wrong, of)):
+
+    texts: Array
+    real: Array
+    base: Array
+    kept: Array
+    groups: Sequence[str]
+
+
+def compare(seen: Embedded) -> dict[str, Metric]:
+    """Anchored CLIP scores and retrieval of base and kept, and their paired differences."""
+    wrong, right = clip_anchors(seen.real, seen.texts, seen.groups)
+    if unknown := _unknown(estimate(right - wrong, seen.groups)):
         return _not_measured(unknown)
-
-    def score(label: str) -> Array:
-        embedded = scorer.encode_images([pictures[label][i] for i in chosen])
-        return anchored(clip_similarity(embedded, texts), wrong, right)
-
-    base, kept = score("base"), score("kept")
+    base, kept = (
+        anchored(clip_similarity(images, seen.texts), wrong, right, seen.groups)
+        for images in (seen.base, seen.kept)
+    )
     values = (base, kept, kept - base)
-    return {n: Metric.of(estimate(v, of), "val") for n, v in zip(NAMES, values, strict=True)}
+    found = {n: estimate(v, seen.groups) for n, v in zip(NAMES, values, strict=True)}
+    for first, names in RETRIEVAL.items():
+        base, kept, real = (
+            retrieved(images, seen.texts, seen.groups, first)
+            for images in (seen.base, seen.kept, seen.real)
+        )
+        shares = [_share(each, seen.groups) for each in (base, kept, real)]
+        shares.insert(2, estimate(kept - base, seen.groups))
+        found |= zip(names, shares, strict=True)
+    return {name: Metric.of(each, _ON) for name, each in found.items()}
+
+
+def _share(values: Array, groups: Sequence[str]) -> Estimate:
+    """Mean of zeros and ones over groups, with the score interval: all ones are no certainty."""
+    means = group_means(values, groups)
+    low, high = wilson(float(means.sum()), len(means))
+    return Estimate(float(means.mean()), low, high, len(values), len(means))
 
 
 def _unknown(gap: Estimate) -> str:
@@ -113,57 +143,6 @@ def _unknown(gap: Estimate) -> str:
         f"{gap.value:.3f} [{gap.low:.3f}, {gap.high:.3f}]. Either it does not know such pictures (choose "
         "another one with clip=...), or the captions hardly differ"
     )
-
-
-def _read(path: Path) -> Image.Image:
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
-
-
-def clip_similarity(images: Array, texts: Array) -> Array:
-    """Cosine of each picture with its own caption; [N, D] unit vectors => [N] in [-1, 1].
-
-    Plain cosine: Hessel et al. (2021) multiply by 2.5 and clip at zero, torchmetrics by 100.
-
-    >>> clip_similarity(np.eye(2), np.array([[1.0, 0.0], [1.0, 0.0]])).tolist()
-    [1.0, 0.0]
-    """
-    return np.einsum("nd,nd->n", images, texts)
-
-
-def clip_anchors(images: Array, texts: Array, captions: Sequence[str]) -> tuple[Array, Array]:
-    """Similarity of each real picture with wrong captions, on average, and with its own.
-
-    Wrong captions are those of the other pictures that read differently.
-
-    Args:
-        images: [N, D] unit embeddings of real pictures. texts: [N, D] of their captions.
-        captions: [N], to recognise equal ones; at least two of them differ.
-
-    Returns:
-        Two vectors [N]: wrong and right.
-    """
-    names = np.array(captions, dtype=object)
-    mismatched = names[:, None] != names[None, :]
-    wrong = (images @ texts.T * mismatched).sum(axis=1) / mismatched.sum(axis=1)
-    return wrong, clip_similarity(images, texts)
-
-
-def anchored(similarity: Array, wrong: Array, right: Array) -> Array:
-    """Similarity on the scale where 0 is a wrong caption and 1 is the real picture; all [N].
-
-    The mean is the ratio of means, mean(similarity - wrong) / mean(right - wrong). Each value is the
-    mean plus the caption's influence on that ratio (the delta method), so that the interval of the
-    mean includes the uncertainty of the anchors.
-
-    >>> anchored(np.array([0.10, 0.20, 0.30]), np.full(3, 0.10), np.full(3, 0.30)).round(3).tolist()
-    [0.0, 0.5, 1.0]
-    """
-    gap = right - wrong
-    ratio = (similarity - wrong).mean() / gap.mean()
-    return ratio + (similarity - wrong - ratio * gap) / gap.mean()
 
 
 def sections(found: Results) -> Iterator[Section]:
@@ -179,7 +158,42 @@ def _section(found: Results) -> Markup:
         f"CLIP similarity of pictures with the {change.n} held-out captions they were drawn for, kept "
         f"against base: {shown(change)}, same seeds."
     )
-    return page.figure(scale(found), caption, caption) + page.paragraph(_by(found), "note")
+    return (
+        page.figure(scale(found), caption, caption)
+        + _found_again(found)
+        + page.paragraph(_by(found), "note")
+    )
+
+
+def _found_again(found: Results) -> Markup:
+    """How often a picture's own caption fits it best among those of the held-out pictures."""
+    change = found.metrics.get("top1_change", Metric())
+    if change.value is None or not change.groups:
+        return Markup("")
+    shown = EVALUATOR.metrics["top1_change"].shown(change)
+    said = (
+        f"The picture's own caption fits it best, among those of {change.groups} groups of held-out pictures, "
+        f"for {_percent(found, 'top1_kept')} of the kept checkpoint's pictures and {_percent(found, 'top1_base')} of "
+        f"the base's (difference in points: {shown}); for {_percent(found, 'top1_real')} of real ones."
+    )
+    rows = [
+        [
+            "First" if first == 1 else f"Among the first {first}",
+            *(_percent(found, f"top{first}_{name}") for name in ("base", "kept", "real")),
+            f"{100 * first / change.groups:.1f} %",
+        ]
+        for first in RETRIEVAL
+    ]
+    head = ["Own caption", "Base", "Kept", "Real pictures", "Chance"]
+    return page.paragraph(said) + page.table(head, rows)
+
+
+def _percent(found: Results, name: str) -> str:
+    metric = found.metrics[name]
+    assert metric.value is not None
+    assert metric.low is not None
+    assert metric.high is not None
+    return f"{100 * metric.value:.0f} % [{100 * metric.low:.0f}, {100 * metric.high:.0f}]"
 
 
 def _by(found: Results) -> str:
@@ -224,6 +238,26 @@ def scale(found: Results) -> Markup:
     return page.svg(drawing)
 
 
+def _described(first: int) -> dict[str, Description]:
+    what = "fits best" if first == 1 else f"is among the {first} that fit best"
+    meaning = (
+        f"Share of generated pictures whose own caption {what}, among one caption of each group of held-out "
+        f"pictures, by CLIP similarity; {first} in the number of groups is chance."
+    )
+    change = "The difference of the two, compared caption by caption, same seeds."
+    meanings = (meaning, "The same for the kept checkpoint.", change, "The same for real pictures.")
+    whose = ("base", "kept", "kept against base", "real pictures")
+    return {
+        name: Description(
+            f"Own caption {'first' if first == 1 else f'among first {first}'}, {of}",
+            said,
+            "higher",
+            fraction=False,
+        )
+        for name, of, said in zip(RETRIEVAL[first], whose, meanings, strict=True)
+    }
+
+
 EVALUATOR = Evaluator(
     metrics={
         "clip_base": Description(
@@ -246,6 +280,7 @@ EVALUATOR = Evaluator(
             better="higher",
             fraction=False,
         ),
+        **{name: text for first in RETRIEVAL for name, text in _described(first).items()},
     },
     measure=measure,
     sections=sections,

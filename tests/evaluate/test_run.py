@@ -22,7 +22,13 @@ from curate.run.provenance import write_config
 from curate.run.schema import UserError, to_dataclass
 from evaluate import evaluators, grid, results, run, sampling
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
-from evaluate.measure_config import GridConfig, RunConfig, SamplerConfig, SamplesConfig
+from evaluate.measure_config import (
+    DistributionConfig,
+    GridConfig,
+    RunConfig,
+    SamplerConfig,
+    SamplesConfig,
+)
 from finetune.checkpoint import list_checkpoints
 from finetune.config import DataConfig
 from finetune.heldout import relative
@@ -49,7 +55,12 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     trained = make_run()
     folder = trained.run.folder / "evaluate"
     lines: list[str] = []
-    code = run.evaluate_run(config(trained, clip_dir), lines.append)
+    asked = replace(
+        config(trained, clip_dir),
+        samples=SamplesConfig(rows=3, clip_captions=34),
+        distribution=DistributionConfig(captions=16, seeds=2),
+    )
+    code = run.evaluate_run(asked, lines.append)
     found = results.load(folder / "report.json")
     assert code == {"passed": 0, "warned": 0, "failed": 1, "undecided": 3}[found.gate]
     assert lines[0] == f"verdict {found.verdict.word}"
@@ -62,7 +73,10 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     _check_samples(found, folder)
     for name in ("report.html", "summary.md", "junit.xml"):
         assert (folder / name).stat().st_size > 100
-    _check_nothing_is_done_twice(config(trained, clip_dir), monkeypatch, folder)
+    assert len(list((folder / "samples" / "base" / "again-1").glob("*.png"))) == 16
+    for name in ("kid_change", "vendi_change", "caption_vendi_change"):
+        assert found.metrics[name].value is not None
+    _check_nothing_is_done_twice(asked, monkeypatch, folder)
 
     few = config(trained, clip_dir, items=31)
     monkeypatch.undo()

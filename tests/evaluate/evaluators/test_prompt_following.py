@@ -1,7 +1,8 @@
-"""Prompt following: by hand, by brute force, and with planted embeddings."""
+"""Prompt following: planted embeddings, blank pictures, and what the report says."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import curate.clip.load
 from evaluate.evaluators import prompt_following
+from evaluate.evaluators.prompt_following import NAMES, RETRIEVAL, Embedded, compare
+from evaluate.features import Features, unit
 from evaluate.sampling import Prompt
-from finetune.intervals import Estimate, estimate
+from finetune.intervals import Estimate
 
 COUNT, WIDTH = 24, 64
 
@@ -32,8 +34,7 @@ class Planted:
 
     def encode_images(self, images: list[Image.Image]) -> np.ndarray:
         rows = [image.getpixel((0, 0))[0] for image in images]  # type: ignore[index]
-        mixed = self.skill * self.directions[rows] + self.noise[rows]
-        return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+        return unit(self.skill * self.directions[rows] + self.noise[rows])
 
 
 def picture(number: int) -> Image.Image:
@@ -43,69 +44,101 @@ def picture(number: int) -> Image.Image:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> SimpleNamespace:
-    """Kept draws what it is asked for, base always the same other thing."""
+def evaluation(tmp_path: Path):
+    """A factory. Kept (row 2) draws what it is asked for, base (rows 0 and 3) always the same other thing."""
     files: dict[str, list[Path]] = {"base": [], "kept": []}
     for number in range(COUNT):
         for label, shown in (("base", COUNT), ("kept", number)):
             files[label].append(tmp_path / f"{label}-{number}.png")
             picture(shown).save(files[label][-1])
-    captions = [f"thing {number}" for number in range(COUNT)]
-    return SimpleNamespace(captions=captions, real=[picture(n) for n in range(COUNT)], files=files)
+
+    def make(
+        skill: float = 3.0, kept: int = 2, count: int = COUNT, captions=None, groups=None
+    ) -> Any:
+        clip, names = Planted(skill), captions or [f"thing {number}" for number in range(COUNT)]
+        features = Features(clip.encode_images)
+        return SimpleNamespace(
+            config=SimpleNamespace(samples=SimpleNamespace(clip_captions=count)),
+            prompts=[Prompt(f"key-{i}", caption) for i, caption in enumerate(names)],
+            kept=kept,
+            drawn={0: files["base"], 2: files["kept"], 3: files["base"]},
+            clip=clip,
+            clip_features=features,
+            groups_of=lambda keys: [(groups or {}).get(key, key) for key in keys],
+            real_features=lambda of, keys: of.of(
+                keys, lambda key: picture(int(key.removeprefix("key-")))
+            ),
+        )
+
+    return make
 
 
-def measure(scene: SimpleNamespace, skill: float, captions: list[str]) -> dict[str, Any]:
-    scorer: Any = Planted(skill)
-    return prompt_following.compare(
-        scorer, captions, scene.real, scene.files, [str(i) for i in range(len(captions))]
-    )
+def measured(evaluation: Any) -> dict[str, Any]:
+    return dict(prompt_following.measure(evaluation))
 
 
-def test_pictures_like_the_real_ones_score_one_and_others_near_zero(scene: SimpleNamespace) -> None:
-    found = measure(scene, 3.0, scene.captions)
+def test_pictures_like_the_real_ones_score_one_and_others_near_zero(evaluation) -> None:
+    found = measured(evaluation())
     assert found["clip_kept"].value == pytest.approx(1)
     assert found["clip_base"].value == pytest.approx(0, abs=0.1)
     assert found["clip_change"].low > 0.5
+    assert (found["clip_change"].n, found["clip_change"].groups) == (COUNT, COUNT)
+    assert measured(evaluation(count=20))["clip_change"].n == 20
 
 
-def evaluation(scene: SimpleNamespace, kept: int = 2, count: int = COUNT) -> Any:
-    """Kept is row 2; the files of row 3 are the base's, and real pictures are found by their keys."""
-    base, drawn = scene.files["base"], scene.files["kept"]
-    return SimpleNamespace(
-        config=SimpleNamespace(samples=SimpleNamespace(clip_captions=count), clip=None),
-        device="cpu",
-        prompts=[Prompt(f"key-{i}", caption) for i, caption in enumerate(scene.captions)],
-        kept=kept,
-        drawn={0: base, 2: drawn, 3: base},
-        groups_of=lambda keys: [key.removeprefix("key-") for key in keys],
-        real_picture=lambda key: scene.real[int(key.removeprefix("key-"))],
-    )
+def test_captions_are_found_again_by_the_pictures_that_show_them(evaluation) -> None:
+    found = measured(evaluation())
+    assert found["top1_kept"].value == found["top1_real"].value == found["top5_kept"].value == 1
+    assert found["top1_base"].value < 0.1
+    assert found["top1_change"].low > 0.7
+    assert found["top1_change"].value == 1 - found["top1_base"].value
+    assert found["top5_base"].value < 0.5  # chance is 5 of 24
 
 
-def test_the_kept_checkpoint_is_compared_with_the_base(scene, monkeypatch) -> None:
-    monkeypatch.setattr(curate.clip.load, "load_clip", lambda *_: Planted(3.0))
-    found: Any = dict(prompt_following.measure(evaluation(scene)))
-    assert found == measure(scene, 3.0, scene.captions)
-    assert found["clip_change"].low > 0.5
-    assert found["clip_change"].n == COUNT
-    fewer = dict(prompt_following.measure(evaluation(scene, count=20)))
-    assert fewer["clip_change"].n == 20
+def test_siblings_count_once_and_are_not_wrong_answers(evaluation) -> None:
+    groups = {"key-0": "g", "key-1": "g", "key-2": "g"}
+    found = measured(evaluation(groups=groups))
+    assert {(metric.n, metric.groups) for metric in found.values()} == {(COUNT, COUNT - 2)}
+    same = [
+        f"thing {max(number, 2)}" for number in range(COUNT)
+    ]  # equal captions join their groups
+    found = measured(evaluation(captions=same))
+    assert {(metric.n, metric.groups) for metric in found.values()} == {(COUNT, COUNT - 2)}
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"), [({"kept": 0}, "the base is kept"), ({"count": 15}, "15 captions")]
+    ("changes", "reason"),
+    [
+        ({"kept": 0}, "the base is kept"),
+        ({"count": 15}, "15 captions"),
+        ({"count": 0}, "left out by samples.clip_captions=0"),
+        ({"captions": ["thing 1"] * COUNT}, "1 groups of different captions; at least 16"),
+    ],
 )
-def test_what_cannot_be_compared_is_said_without_a_clip(scene, changes, reason) -> None:
-    found = dict(prompt_following.measure(evaluation(scene, **changes)))
-    assert found.keys() == set(prompt_following.NAMES)
+def test_what_cannot_be_compared_is_said(evaluation, changes, reason) -> None:
+    found = measured(evaluation(**changes))
+    assert found.keys() == {*NAMES, *RETRIEVAL[1], *RETRIEVAL[5]}
     assert {reason in metric.reason for metric in found.values()} == {True}
 
 
-def test_a_clip_that_does_not_know_the_pairs_measures_nothing(scene: SimpleNamespace) -> None:
+def test_blank_pictures_are_left_out_on_both_sides(evaluation) -> None:
+    asked = evaluation()
+    for number in range(3):
+        Image.new("RGB", (4, 4)).save(asked.drawn[2][number])
+    assert {metric.n for metric in measured(asked).values()} == {COUNT - 3}
+    for number in range(3, 9):
+        Image.new("RGB", (4, 4)).save(asked.drawn[0][number])
+    (reason,) = {metric.reason for metric in measured(asked).values()}
+    assert (
+        reason == "15 groups of different captions (9 more have blank pictures); at least 16 needed"
+    )
+
+
+def test_a_clip_that_does_not_know_the_pairs_measures_nothing(evaluation) -> None:
     for skill in (0.0, 0.02, -1.0):
-        found = measure(scene, skill, scene.captions)
+        found = measured(evaluation(skill=skill))
         assert {metric.value for metric in found.values()} == {None}
-        assert "hardly tells" in found["clip_change"].reason
+        assert "hardly tells" in found["top1_change"].reason
 
 
 @pytest.mark.parametrize(
@@ -121,50 +154,25 @@ def test_a_gap_must_be_large_and_known(gap: Estimate, known: bool) -> None:
     assert (prompt_following._unknown(gap) == "") == known
 
 
-def test_equal_captions_measure_nothing(scene: SimpleNamespace) -> None:
-    found = measure(scene, 3.0, ["thing 1"] * COUNT)
-    assert "all captions are the same" in found["clip_change"].reason
+def test_a_model_that_forgets_captions_is_found_again_less_often() -> None:
+    """Every second kept picture shows something else."""
+    rng = np.random.default_rng(0)
+    texts = np.linalg.qr(rng.normal(size=(64, 64)))[0][:40]
+    noise = [rng.normal(size=(40, 64)) / 16 for _ in range(3)]
+    forgets = np.where(np.arange(40)[:, None] % 2, texts, texts[rng.permutation(40)])
+    real, base, kept = (unit(x + e) for x, e in zip((texts, texts, forgets), noise, strict=True))
+    found = compare(Embedded(texts, real, base, kept, [str(i) for i in range(40)]))
+    assert found["top1_base"].value == 1
+    assert found["top1_kept"].value == pytest.approx(0.5, abs=0.06)
+    assert found["top1_change"].high < -0.3
 
 
-def unit(*shape: int, seed: int = 0) -> np.ndarray:
-    values = np.random.default_rng(seed).normal(size=shape)
-    return values / np.linalg.norm(values, axis=-1, keepdims=True)
-
-
-def test_anchors_are_the_diagonal_and_the_mismatched_rest():
-    images, texts = unit(5, 8), unit(5, 8, seed=1)
-    captions = ["a", "b", "a", "c", "d"]
-    found = prompt_following.clip_anchors(images, texts, captions)
-    for i in range(5):
-        others = [images[i] @ texts[j] for j in range(5) if captions[i] != captions[j]]
-        assert found[0][i] == pytest.approx(np.mean(others))
-        assert found[1][i] == pytest.approx(images[i] @ texts[i])
-
-
-def test_anchored_scale_is_one_for_the_real_pictures_and_zero_for_shuffled_captions():
-    texts = unit(60, 16)
-    images = unit(60, 16, seed=1) + 2 * texts
-    images /= np.linalg.norm(images, axis=1, keepdims=True)
-    captions = [str(i) for i in range(60)]
-    anchors = prompt_following.clip_anchors(images, texts, captions)
-    real = prompt_following.anchored(prompt_following.clip_similarity(images, texts), *anchors)
-    assert real.mean() == pytest.approx(1)
-    rolled = [
-        prompt_following.anchored(
-            prompt_following.clip_similarity(images, np.roll(texts, k, axis=0)), *anchors
-        ).mean()
-        for k in range(1, 60)
-    ]
-    assert np.mean(rolled) == pytest.approx(0, abs=1e-9)
-
-
-def test_the_interval_of_the_anchored_mean_covers_the_truth():
-    """Anchors of 40 captions are estimates too; taken as exact, the interval covers 60 % or so."""
-    rng, covered, trials = np.random.default_rng(0), 0, 300
-    for _ in range(trials):
-        wrong = rng.normal(0.1, 0.05, 40)
-        right = wrong + rng.normal(0.1, 0.15, 40)
-        drawn = wrong + rng.normal(0.2, 0.05, 40)  # twice as far from wrong as the real pictures
-        found = estimate(prompt_following.anchored(drawn, wrong, right))
-        covered += found.low <= 2 <= found.high
-    assert covered / trials > 0.88
+def test_the_report_names_chance_and_the_ceiling(evaluation, results) -> None:
+    metrics = measured(evaluation())
+    (section,) = prompt_following.sections(replace(results, metrics={**results.metrics, **metrics}))
+    body = str(section.body)
+    assert "among those of 24 groups of held-out pictures, for 100 % [86, 100] of the kept" in body
+    assert "Chance" in body
+    assert "4.2 %" in body  # 1 of 24
+    assert "20.8 %" in body
+    assert "chose the training pairs" in body
