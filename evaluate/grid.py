@@ -6,6 +6,7 @@ without their models. A checkpoint that is stored there is not measured again.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ class Grid:
         self.store.put_keys("val", val.keys)
         self.store.put_keys("train_probe", train_probe.keys)
         rows: list[Checkpoint | None] = [None, *self.run.checkpoints()]
-        losses = self._measure(rows, {"val": val, "train_probe": train_probe})
+        losses = self.measure(rows, {"val": val, "train_probe": train_probe})
         return LossTable(
             steps=tuple(row.step if row else 0 for row in rows),
             samples_seen=tuple(row.samples_seen if row else 0 for row in rows),
@@ -169,7 +170,7 @@ class Grid:
             return None
         items = self.run.items("test", self.config.items, self.device)
         self.store.put_keys("test", items.keys)
-        losses = self._measure([None, stored], {"test": items})["test"]
+        losses = self.measure([None, stored], {"test": items})["test"]
         return SplitLosses(losses, items.keys, items.groups)
 
     def _items(self, split: str, count: int) -> HeldoutItems:
@@ -180,10 +181,24 @@ class Grid:
             )
         return self.run.items(split, count, self.device)
 
-    def _measure(
+    def at(self, cells: HeldoutGrid) -> Grid:
+        """The same run and store, at other cells."""
+        found = copy.copy(self)
+        found.grid = cells
+        return found
+
+    def measure(
         self, rows: Sequence[Checkpoint | None], splits: Mapping[str, HeldoutItems]
     ) -> dict[str, np.ndarray]:
-        """Losses [rows, items, bins, draws] on each split; what is stored is not measured again."""
+        """Losses of the base (None) and of checkpoints; what is stored is not measured again.
+
+        Args:
+            rows: what to measure.
+            splits: items by the name that their losses are stored under.
+
+        Returns:
+            For each name float32 [rows, items, bins, draws].
+        """
         weights = [weights_sha256(row) for row in rows]
         marks = {
             (number, split): self.fingerprint(weights[number], items)
@@ -191,9 +206,9 @@ class Grid:
             for split, items in splits.items()
         }
         missing = sum(
-            len(splits[split]) * self.config.bins * self.config.draws
+            len(splits[split]) * self.grid.bins * self.grid.draws
             for (number, split), mark in marks.items()
-            if not self.store.has(_name(split, rows[number]), mark)
+            if not self.store.has(row_name(split, rows[number]), mark)
         )
 
         loaded: dict[int, nn.Module] = {}  # one at most: both splits of a row use it
@@ -211,7 +226,7 @@ class Grid:
         found: dict[str, list[np.ndarray]] = {split: [] for split in splits}
         with tqdm(total=missing, unit="loss", desc="loss grid", disable=not missing) as bar:
             for (number, split), mark in marks.items():
-                name, measure = _name(split, rows[number]), partial(compute, number, split)
+                name, measure = row_name(split, rows[number]), partial(compute, number, split)
                 found[split].append(self.store.losses(name, mark, measure))
         return {split: np.stack(losses) for split, losses in found.items()}
 
@@ -229,5 +244,6 @@ def weights_sha256(row: Checkpoint | None) -> str:
     return "base" if row is None else sha256_once(row.weights_path())
 
 
-def _name(split: str, row: Checkpoint | None) -> str:
+def row_name(split: str, row: Checkpoint | None) -> str:
+    """What a row's losses on a split are stored under."""
     return f"{split}/{row.step if row else 0:08d}"

@@ -18,6 +18,7 @@ from finetune.models.config import ModelConfig
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
+REACTIONS = ("refuse", "warn", "off")
 
 
 @dataclass
@@ -167,6 +168,21 @@ class CheckpointConfig:
 
 
 @dataclass
+class DoctorConfig:
+    """What is done where data or base look wrong before training.
+
+    Attributes:
+        captions: where the base sees no difference between its pictures' captions and others', see
+            ``finetune.caption_check``; ``off`` does not measure it.
+    """
+
+    captions: str = "refuse"
+
+    def __post_init__(self) -> None:
+        check(self.captions in REACTIONS, "doctor.captions", self.captions, ", ".join(REACTIONS))
+
+
+@dataclass
 class LogConfig:
     """How often ``metrics.jsonl`` gets a line."""
 
@@ -190,6 +206,7 @@ class TrainConfig:
     heldout: HeldoutConfig = field(default_factory=HeldoutConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    doctor: DoctorConfig = field(default_factory=DoctorConfig)
 
     @property
     def folder(self) -> Path:

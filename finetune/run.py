@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from curate.run import checksums
@@ -18,15 +19,16 @@ from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
-from finetune import checkpoint, doctor, metrics, overview
+from finetune import caption_check, checkpoint, doctor, metrics, overview
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
+from finetune.caption_check import CaptionCheck
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches
 from finetune.ema import Ema, copy_into
 from finetune.export import export, holds
-from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
+from finetune.heldout import HeldoutGrid, HeldoutItems, choose, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure
 from finetune.methods import prepare
 from finetune.models import load_model
@@ -59,6 +61,8 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
     splits = _encode(config, manifest, accelerator, model)
+    if not stored or checksums.damaged(folder, (caption_check.FILE,)):
+        _check_captions(config, manifest, accelerator, model, splits[0], refuses=not stored)
     if accelerator.is_main_process:
         with checksums.updated(folder, ("config.yaml",)):
             write_config(folder / "config.yaml", config)
@@ -100,7 +104,8 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
 
     Damaged checkpoints at the end are deleted, so that training goes on from the one before.
     """
-    names = checksums.damaged(folder, ("config.yaml", "export/", "heldout.npz", "metrics.jsonl"))
+    remade = ("config.yaml", caption_check.FILE, "export/", "heldout.npz", "metrics.jsonl")
+    names = checksums.damaged(folder, remade)
     for name in names:
         again = "it is kept as far as it can be read" if name in checksums.GROWING else "made again"
         accelerator.print(f"{folder / name} is damaged: {again}")
@@ -137,6 +142,40 @@ def _encode(
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
     return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
+
+
+def _check_captions(
+    config: TrainConfig,
+    manifest: Manifest,
+    accelerator: Accelerator,
+    model: LatentDiffusion,
+    split: EncodedSplit,
+    *,
+    refuses: bool,
+) -> None:
+    """Compare the training pictures' captions with others', say what was found, and store it.
+
+    Raises:
+        UserError: see :func:`caption_check.judge`; on all processes.
+    """
+    reaction = config.doctor.captions
+    if reaction == "off":
+        return
+    found: list[CaptionCheck | None] = [None]
+    if accelerator.is_main_process:
+        chosen = choose(split, caption_check.PICTURES)
+        shards = manifest.shards_of("train")
+        items = items_of(split, len(chosen), partial(duplicate_groups, config.curate_dir, shards))
+        captions = [split.captions[place] for place in chosen.tolist()]
+        size = config.heldout.batch_size
+        with accelerator.autocast():  # as held-out losses are measured, in as much memory
+            found = [caption_check.measure(model, model.unet, items, captions, size)]
+    broadcast_object_list(found)
+    reaction = reaction if refuses else "warn"
+    accelerator.print(caption_check.judge(found[0], reaction, config.curate_dir))
+    if accelerator.is_main_process and found[0]:
+        with checksums.updated(config.folder, (caption_check.FILE,)):
+            found[0].save(config.folder / caption_check.FILE)
 
 
 def _assemble(

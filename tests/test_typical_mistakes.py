@@ -113,6 +113,7 @@ CASES = [
     ("train", ["heldout.patience=none"], "type heldout.patience=null"),
     ("train", ["optim.mixed_precision=fp32"], "Type optim.mixed_precision=no"),
     ("train", ["optim.schedule=cosin"], "Type optim.schedule=cosine"),
+    ("train", ["doctor.captions=maybe"], "doctor.captions=maybe is out of range; accepted: refuse, warn, off"),
     # names and paths
     ("curate", [OPENMOJI, "run.name="], "Type run.name=mine"),
     ("curate", [OPENMOJI, "run.name=a/b"], "Type run.root=a run.name=b"),

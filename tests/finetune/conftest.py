@@ -23,6 +23,7 @@ from curate.run.manifest import Manifest, write_manifest
 from finetune import metrics
 from finetune.config import (
     CheckpointConfig,
+    DoctorConfig,
     EmaConfig,
     HeldoutConfig,
     LogConfig,
@@ -186,6 +187,7 @@ def make_config(tmp_path, pipeline_dir):
             heldout=HeldoutConfig(every=16, items=4, bins=3, draws=2, batch_size=8),
             checkpoint=CheckpointConfig(every=16),
             log=LogConfig(every=4),
+            doctor=DoctorConfig(captions="warn"),  # random weights see nothing in a caption
         )
         for key, value in changes.items():
             OmegaConf.update(holder := OmegaConf.structured(config), key, value)
@@ -250,6 +252,7 @@ def command(config: TrainConfig, *extra: str) -> list[str]:
         ),
         f"checkpoint.every={config.checkpoint.every}",
         f"log.every={config.log.every}",
+        f"doctor.captions={config.doctor.captions}",
         *extra,
     ]
 
