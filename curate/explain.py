@@ -62,7 +62,15 @@ def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
 
 def _group_members(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
     """A row for each picture of some duplicate groups."""
-    columns = ["key", "duplicate_group", "phash", "phash_mirrored", "status", "reason"]
+    columns = [
+        "key",
+        "duplicate_group",
+        "copy_group",
+        "phash",
+        "phash_mirrored",
+        "status",
+        "reason",
+    ]
     found = ledger.read(curate_dir, columns, [("duplicate_group", "in", groups)])
     return found.drop_duplicates("key")
 
@@ -159,7 +167,9 @@ def _duplicates(rows: pd.DataFrame, members: pd.DataFrame) -> Iterator[str]:
             for name, whose in _HASHES.items()
             if isinstance(other.get(name), str)  # older ledgers have no mirrored hash
         )
-        yield _line("", f"{other['key']}: {other['status']}, {whose} differs in {bits} of 64 bits")
+        sibling = ", sibling" if other.get("copy_group") != first.get("copy_group") else ""
+        differs = f"{whose} differs in {bits} of 64 bits"
+        yield _line("", f"{other['key']}: {other['status']}{sibling}, {differs}")
     if len(others) > COPIES_SHOWN:
         yield _line("", f"and {len(others) - COPIES_SHOWN} more")
 

@@ -174,12 +174,18 @@ class DoctorConfig:
     Attributes:
         captions: where the base sees no difference between its pictures' captions and others', see
             ``finetune.caption_check``; ``off`` does not measure it.
+        leaks: where many held-out pictures have a near twin among the training pictures, see
+            ``finetune.leaks``. By default a warning: exact and near copies are refused anyway, and siblings
+            make a held-out loss too optimistic, not meaningless. ``off`` does not look.
     """
 
     captions: str = "refuse"
+    leaks: str = "warn"
 
     def __post_init__(self) -> None:
-        check(self.captions in REACTIONS, "doctor.captions", self.captions, ", ".join(REACTIONS))
+        for name in ("captions", "leaks"):
+            value = getattr(self, name)
+            check(value in REACTIONS, f"doctor.{name}", value, ", ".join(REACTIONS))
 
 
 @dataclass

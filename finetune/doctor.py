@@ -14,6 +14,7 @@ from curate.run.manifest import Manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
+from finetune import leaks
 from finetune.config import OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import GROUP, read_columns
@@ -50,6 +51,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             "train without a held-out loss"
         )
     refuse_leaks(config.curate_dir, manifest)
+    leaks.examine(config)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is not None:  # a damaged one is made again
         refuse_to_resume(config, last, identity(config, manifest))

@@ -36,6 +36,11 @@ class Embeddings:
         """The images' embeddings at ``rows`` (N,), each the first row of its image: (N, D) float32."""
         return self._take("image_embedding", rows)
 
+    def images_or_zero(self, rows: np.ndarray) -> np.ndarray:
+        """As ``images``, zero where there is none: (N, D) float32, (N, 1) where no image has one."""
+        with self.images_on_disk(rows) as vectors:
+            return np.array(vectors)
+
     @contextmanager
     def images_on_disk(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """As ``images``, zero where there is none, in a temporary file; memory holds what is being read.

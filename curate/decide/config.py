@@ -1,4 +1,4 @@
-"""The settings ``split.*``, and the fewest held-out images for a verdict."""
+"""The settings ``split.*``, what to do about siblings across it, and the fewest held-out images for a verdict."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from curate.run.schema import check
 
 LARGEST_SHARE = 0.5  # of the data, on a held-out side
 
+SMALLEST_JUDGED = 32
+"""Duplicate groups of held-out images that python -m evaluate gives a verdict on."""
 
-SMALLEST_JUDGED = (
-    32  # duplicate groups of held-out images that python -m evaluate gives a verdict on
+NOTICEABLE = 0.05
+"""Share of held-out pictures with a sibling in train from which a held-out loss shows too little overfitting."""
+
+REMEDY = (
+    "split.siblings=true, the default, keeps most of such pictures together; for others, give both the same value "
+    "in a column named group of your data; to drop near copies, type filters.duplicates.hamming_distance=4 or "
+    "filters.duplicates.cosine=0.96"
 )
 
 
@@ -22,12 +29,15 @@ class SplitConfig:
     Attributes:
         val: share of the images that the verdict is made on.
         test: share of the images that are used only once, for the final check.
-        minimum: images per held-out side, as far as a tenth of the data allows.
+        minimum: images per held-out side, as far as a tenth of the data allows; and groups, of which
+            ``SMALLEST_JUDGED`` are enough.
         seed: of the hash.
         hamming_distance: pictures whose perceptual hashes differ in this many of 64 bits or fewer, one
             of them mirrored or not, are on one side if their shapes and colours are not far apart, see
             ``decide.evidence``; null groups only equal pixels. 4 finds every recompressed or resized
             photograph, and different photographs differ in about 18 bits.
+        siblings: pictures with near captions and near CLIP embeddings, such as crops and the same drawing
+            in another colour, are on one side, see ``decide.siblings``. They are no copies: all are kept.
     """
 
     val: float = 0.05
@@ -35,6 +45,7 @@ class SplitConfig:
     minimum: int = 128
     seed: int = 0
     hamming_distance: int | None = 4
+    siblings: bool = True
 
     def __post_init__(self) -> None:
         for side in ("val", "test"):

@@ -1,4 +1,4 @@
-"""Copies of a picture: duplicate groups for the split, and which copy is kept."""
+"""Copies of a picture: which belong together, and which of them is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def groups(
     filters: DuplicatesConfig,
     embedded: Embeddings | None = None,
 ) -> pd.Series:
-    """The duplicate group of each row; a group is never divided by the split.
+    """The group of copies of each row; the split divides none, and joins them with their ``siblings``.
 
     Two pictures share a group if their pixels are equal, their perceptual hashes near (also with one
     of them mirrored) and their thumbnails alike by ``evidence.GROUPS``, their embeddings near (if the

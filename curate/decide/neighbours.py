@@ -218,7 +218,7 @@ def _held(pairs: Pairs) -> tuple[np.ndarray, np.ndarray] | None:
 def components(count: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Connected components (count,) of 0 ... count - 1 under ``pairs``; each is named by its smallest member."""
     parent = np.arange(count)
-    for first, second in _gathered(pairs):
+    for first, second in gathered(pairs):
         while len(first):
             one, other = parent[first], parent[second]
             apart = one != other
@@ -230,7 +230,7 @@ def components(count: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np
     return parent
 
 
-def _gathered(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Pairs:
+def gathered(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Pairs:
     """The same pairs in larger blocks, as each block costs a pass over all parents."""
     blocks: list[tuple[np.ndarray, np.ndarray]] = []
     size = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
 from curate.decide import neighbours
-from curate.decide.config import SplitConfig
+from curate.decide.config import SMALLEST_JUDGED, SplitConfig
 from curate.decide.looks import numbers
 from curate.run.hashing import GOLDEN, mix
 
@@ -33,30 +35,49 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
 
     Groups are placed on a line by their hash. ``val`` is the left end and ``test`` the right end of it,
     as long as their shares, so adding data moves nobody. If a share is fewer than ``config.minimum``
-    images, its end grows until it has that many (at most a tenth of the data, and half of what may be
-    held out); added data may then move groups at the edge back to train, and no others. A group with
-    more images than its side should have, or than ``LARGEST_HELD_OUT``, stays in train.
+    images, or fewer than ``SMALLEST_JUDGED`` groups (the unit that a verdict counts in), its end grows
+    until it has that many (at most a tenth of the data, and half of what may be held out); added data may
+    then move groups at the edge back to train, and no others. A group with more images than its side
+    should have, or than ``LARGEST_HELD_OUT``, stays in train.
     """
     hashes = numbers(groups)
     place = positions(hashes, config.seed)
-    floor = min(config.minimum, int(LARGEST_FLOOR * len(groups)))
+    most_floor = int(LARGEST_FLOOR * len(groups))
+    floor = min(config.minimum, most_floor)
     codes, _ = pd.factorize(hashes)
     size = np.bincount(codes)[codes]
     most = max(floor, min(config.val or 1, config.test or 1) * len(groups), 1)
     may_go = size <= min(most, LARGEST_HELD_OUT)
     ascending = np.sort(place[may_go])
-    floor = min(floor, len(ascending) // 2)
-    in_val = may_go & (place <= _reach(ascending, config.val, floor))
-    in_test = may_go & (1 - place <= _reach(1 - ascending[::-1], config.test, floor))
+    held_out = Floor(floor, min(config.minimum, SMALLEST_JUDGED), most_floor)
+    in_val = may_go & (place <= _reach(ascending, config.val, held_out))
+    in_test = may_go & (1 - place <= _reach(1 - ascending[::-1], config.test, held_out))
     side = np.where(in_test, "test", np.where(in_val, "val", "train"))
     return pd.Series(side, index=groups.index, dtype="str")
 
 
-def _reach(ascending: np.ndarray, share: float, floor: int) -> float:
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What a held-out side has at least: so many ``images`` and ``groups``, in ``most`` images or fewer."""
+
+    images: int
+    groups: int
+    most: int
+
+    def images_of(self, ascending: np.ndarray) -> int:
+        """How many images that is, counted from the side's end; ``ascending`` (N,) has each image's group's place."""
+        firsts = np.flatnonzero(np.diff(ascending, prepend=-1.0))
+        ends = np.append(firsts[1:], len(ascending))
+        groups = ends[min(self.groups, len(ends)) - 1] if self.groups else 0
+        return min(max(self.images, min(groups, self.most)), len(ascending) // 2)
+
+
+def _reach(ascending: np.ndarray, share: float, floor: Floor) -> float:
     """How far from its end a side reaches; below zero, so no group, for a share of 0."""
     if share == 0 or not len(ascending):
         return -1.0
-    return max(share, ascending[floor - 1] if floor else 0.0)
+    images = floor.images_of(ascending)
+    return max(share, ascending[images - 1] if images else 0.0)
 
 
 def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:

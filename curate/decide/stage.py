@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from curate.annotate.frame import load_annotations
 from curate.annotate.spec import AnnotationSpec
 from curate.clip.config import HeadConfig
 from curate.clip.heads import load_head
-from curate.decide import duplicates, split
+from curate.decide import duplicates, leaks, siblings, split
 from curate.decide.config import SplitConfig
 from curate.decide.cut import threshold_of
+from curate.decide.leaks import Leaks
 from curate.decide.rule_runner import RuleRunner
 from curate.decide.shuffled_captions import Null, shuffled
 from curate.filters.config import FiltersConfig
@@ -43,6 +44,8 @@ class Verdicts:
         cut: the lowest similarity that the rule on similarity keeps, None where there is no such rule.
         cut_by: the provenance of the cut: the setting that it comes from.
         null: similarities of shuffled captions.
+        leaks: siblings that are left across the sides.
+        loosened: see ``siblings.Siblings``.
     """
 
     ledger: pd.DataFrame
@@ -50,6 +53,8 @@ class Verdicts:
     cut: float | None
     cut_by: str
     null: Null
+    leaks: Leaks = field(default_factory=Leaks)
+    loosened: int = 0
 
     def separation(self) -> float | None:
         """AUC of the pairs as given against shuffled ones; see `shuffled_captions.Null.separation`."""
@@ -119,8 +124,10 @@ def decide(
         sides: the shares to hold out.
         removals: what was removed from this run for good; dropped before any rule.
     """
-    groups = duplicates.groups(pairs, sides, filters.duplicates, embedded)
-    pairs = pairs.assign(duplicate_group=groups)
+    copies = duplicates.groups(pairs, sides, filters.duplicates, embedded)
+    found = siblings.find(pairs, copies, embedded)
+    groups = found.groups if sides.siblings else copies
+    pairs = pairs.assign(duplicate_group=groups, copy_group=copies)
     null = shuffled(pairs, embedded)
     threshold = threshold_of(
         filters.clip_similarity, null, pairs["clip_similarity"].dropna().to_numpy()
@@ -134,7 +141,15 @@ def decide(
     runner.drop_copies(duplicates.copies(runner.left, filters.duplicates, embedded))
     ledger = runner.ledger().drop(columns=list(_INTERNAL))
     ledger["split"] = _split(runner.left, sides).reindex(ledger.index).fillna("")
-    return Verdicts(ledger, runner.steps, runner.cuts.get(SIMILARITY), threshold.provenance, null)
+    return Verdicts(
+        ledger,
+        runner.steps,
+        runner.cuts.get(SIMILARITY),
+        threshold.provenance,
+        null,
+        leaks.measure(ledger, embedded, found.level),
+        found.loosened if sides.siblings else 0,
+    )
 
 
 def _split(kept: pd.DataFrame, sides: SplitConfig) -> pd.Series:

@@ -13,7 +13,10 @@ from curate.pack.plan import Plan
 from curate.readers.scrub import COLUMN
 from curate.run.manifest import VERSION
 
-_VERDICT = ("kept", "rule", "reason", "status", "duplicate_of", "clip_model", "location", COLUMN)
+_VERDICT = (
+    *("kept", "rule", "reason", "status", "copy_group", "duplicate_of", "clip_model", "location"),
+    COLUMN,
+)
 
 
 class Samples:

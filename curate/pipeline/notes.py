@@ -6,14 +6,17 @@ import math
 
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
-from curate.decide.config import LARGEST_SHARE, SMALLEST_JUDGED
+from curate.decide.config import LARGEST_SHARE, NOTICEABLE, REMEDY, SMALLEST_JUDGED
 from curate.decide.cut import is_called_blind, least_separation
 from curate.decide.laion import LAION_CLIP
+from curate.decide.leaks import Leaks
 from curate.decide.stage import Verdicts
 from curate.measures.heif import NEEDS_PLUGIN
 from curate.pipeline import own_part
 from curate.pipeline.config import CurateConfig
 from curate.run.ledger import UNREADABLE
+
+_EXAMPLES = 2
 
 _LAION = {  # what LAION recommends for each of its sets
     "laion400m": "filters.columns.source_nsfw.reject=[NSFW,UNSURE]",
@@ -32,13 +35,15 @@ _SAFETY = {
 
 def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     """All notes on a run."""
-    images = verdicts.ledger.query("kept").drop_duplicates("key")["split"].value_counts()
+    kept = verdicts.ledger.query("kept").drop_duplicates("key")
+    groups = kept[kept["split"] == "val"]["duplicate_group"].nunique()
     return [
         *unread_heic(verdicts),
         *own_part.note(config.dataset),
         *blind_clip(verdicts, config.clip),
         *unsafe(config),
-        *(few_held_out(int(images.get("val", 0)), int(images.sum())) if len(images) else ()),
+        *(few_held_out(groups, kept["duplicate_group"].nunique()) if len(kept) else ()),
+        *siblings_across(verdicts.leaks),
     ]
 
 
@@ -81,18 +86,35 @@ def unsafe(config: CurateConfig) -> list[str]:
     ]
 
 
-def few_held_out(images: int, kept: int) -> list[str]:
-    """A note if fewer images are held out than an evaluation needs for a verdict.
+def few_held_out(groups: int, kept: int) -> list[str]:
+    """A note if fewer groups are held out than an evaluation needs for a verdict.
 
     Args:
-        images: kept images in ``val``.
-        kept: kept images in all splits.
+        groups: of kept images in ``val``.
+        kept: groups of kept images in all splits.
     """
-    if images >= SMALLEST_JUDGED:
+    if groups >= SMALLEST_JUDGED:
         return []
     share = math.ceil(120 * SMALLEST_JUDGED / max(kept, 1)) / 100  # with a margin of a fifth
     more = f", or hold out more: split.val={share:.2g}" if share < LARGEST_SHARE else ""
     return [
-        f"held out for judging: {images} images, but python -m evaluate needs {SMALLEST_JUDGED} for a "
-        f"verdict; add images{more}"
+        f"held out for judging: {groups} groups of images, but python -m evaluate needs {SMALLEST_JUDGED} for "
+        f"a verdict; add images{more}"
+    ]
+
+
+def siblings_across(found: Leaks) -> list[str]:
+    """A note if a noticeable share of the pictures in ``val`` has a sibling in ``train``."""
+    share = found.share("val")
+    if share is None or share < NOTICEABLE:
+        return []
+    examples = ", ".join(
+        f"{own} and {other}"
+        for own, other in found.pairs.loc[found.pairs["split"] == "val", ["key", "other_key"]]
+        .head(_EXAMPLES)
+        .itertuples(index=False)
+    )
+    return [
+        f"{share:.0%} of the images in val have a sibling in train, near in caption and picture ({examples}), so a "
+        f"held-out loss shows less overfitting than there is. {REMEDY}"
     ]

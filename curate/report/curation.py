@@ -20,6 +20,7 @@ from curate.report import (
     page,
     planted,
     sheets,
+    siblings,
     similarity,
 )
 from curate.report.page import Section
@@ -76,6 +77,7 @@ def _sections(
         *sheets.by_reason(verdicts, pictures),
         *sheets.unreadable(verdicts),
         Section("Duplicates", "duplicates", duplicates.section(ledger, pictures)),
+        Section("Siblings and the split", "siblings", siblings.section(verdicts, pictures)),
         Section("Which kinds of pairs the rules drop more often", "drop-rates", rates),
         Section("Licences", "licences", licences.section(ledger)),
         Section("Settings", "settings", _settings(settings)),

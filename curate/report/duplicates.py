@@ -1,4 +1,4 @@
-"""The section on duplicates: group sizes, copies dropped and kept, near copies across splits."""
+"""The section on duplicates: sizes of groups of copies, copies dropped and kept, near copies across splits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SIZES = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 99), (100, None))  # images per gr
 GROUPS, OF_GROUP = 6, 4
 LEAK_BITS, LEAKS = 8, 6  # most hash bits (of 64) in which near copies differ; pairs shown
 MOST_COMPARED = 200_000  # kept images; comparing their hashes takes five seconds
-_PER_GROUP = 'ledger.query("duplicate_group != \'\'").groupby("duplicate_group")["key"].nunique()'
+_PER_GROUP = 'ledger.query("copy_group != \'\'").groupby("copy_group")["key"].nunique()'
 
 
 def section(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
-    """The duplicate groups, then near copies in different splits; one sentence where there are none."""
+    """The groups of copies, then near copies in different splits; one sentence where there are none."""
     return (
         _groups(ledger, pictures)
         + page.heading("Near copies across splits")
@@ -26,20 +26,20 @@ def section(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
 
 
 def _groups(ledger: pd.DataFrame, pictures: Pictures) -> Markup:
-    images = ledger.loc[ledger["duplicate_group"] != "", ["key", "duplicate_group", "kept"]]
-    sizes = images.drop_duplicates("key")["duplicate_group"].value_counts(sort=False)
+    images = ledger.loc[ledger["copy_group"] != "", ["key", "copy_group", "kept"]]
+    sizes = images.drop_duplicates("key")["copy_group"].value_counts(sort=False)
     sizes = sizes[sizes > 1]
     if sizes.empty:
-        return page.paragraph("No two decoded images are in the same duplicate group.")
+        return page.paragraph("No two decoded images are in the same group of copies.")
     largest = sizes.reset_index().sort_values(
-        ["count", "duplicate_group"], ascending=[False, True], ignore_index=True
+        ["count", "copy_group"], ascending=[False, True], ignore_index=True
     )
     return Markup("").join(
         [
             _table(sizes),
             _copies(ledger),
             page.heading("The largest groups"),
-            _largest([str(name) for name in largest["duplicate_group"][:GROUPS]], ledger, pictures),
+            _largest([str(name) for name in largest["copy_group"][:GROUPS]], ledger, pictures),
         ]
     )
 
@@ -65,11 +65,11 @@ def _table(sizes: pd.Series) -> Markup:
 def _copies(ledger: pd.DataFrame) -> Markup:
     """How many pairs were dropped as duplicates, and how many kept images share a group."""
     dropped = counts.pairs((ledger["duplicate_of"] != "").sum(), "duplicate_of != ''")
-    kept = ledger.loc[ledger["kept"], ["key", "duplicate_group"]].drop_duplicates("key")
-    again = kept.loc[kept["duplicate_group"] != "", "duplicate_group"].duplicated().sum()
+    kept = ledger.loc[ledger["kept"], ["key", "copy_group"]].drop_duplicates("key")
+    again = kept.loc[kept["copy_group"] != "", "copy_group"].duplicated().sum()
     expression = (
-        'ledger.query("kept and duplicate_group != \'\'").drop_duplicates("key")'
-        '["duplicate_group"].duplicated().sum()'
+        'ledger.query("kept and copy_group != \'\'").drop_duplicates("key")'
+        '["copy_group"].duplicated().sum()'
     )
     return page.paragraph(
         Markup(
@@ -83,7 +83,7 @@ def _largest(names: list[str], ledger: pd.DataFrame, pictures: Pictures) -> Mark
     """The groups in a table and, of each, some images: the kept ones first, if any."""
     rows, shown = [], []
     for name in names:
-        pairs, query = ledger[ledger["duplicate_group"] == name], f"duplicate_group == {name!r}"
+        pairs, query = ledger[ledger["copy_group"] == name], f"copy_group == {name!r}"
         images = pairs.sort_values("kept", ascending=False, kind="stable").drop_duplicates("key")
         first = page.quote(images["key"].iloc[0], 60)
         rows.append([first, counts.images(len(images), query), counts.pairs(len(pairs), query)])

@@ -9,6 +9,7 @@ import pandas as pd
 from curate.decide.split import SIDES
 from curate.decide.stage import Verdicts
 from curate.filters.similarity import NAME as SIMILARITY
+from curate.report import siblings
 from curate.run.ledger import DROPPED, KEPT, UNREADABLE
 
 
@@ -36,6 +37,7 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
             "shuffled_pairs": len(verdicts.null.similarities),
         },
         "separation": verdicts.separation(),
+        "split": siblings.figures(verdicts),
         "notes": notes,
     }
     if "planted_mismatch" in ledger and ledger["planted_mismatch"].any():

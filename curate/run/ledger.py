@@ -37,7 +37,8 @@ COLUMNS = (
     "reason",
     "status",
     "split",
-    "duplicate_group",
+    "duplicate_group",  # never divided by the split: copies and siblings
+    "copy_group",  # the copies alone, which a removal takes together
     "duplicate_of",
     "shard",
     "location",

@@ -167,14 +167,16 @@ def _no_addresses(curate_dir: Path) -> str:
 
 def identities(curate_dir: Path) -> pd.DataFrame:
     """The columns of the ledger that identify pictures, and their verdicts."""
-    asked = ["key", "sha256", "duplicate_group", "kept", "status", "split", "shard"]
+    asked = ["key", "sha256", "duplicate_group", "copy_group", "kept", "status", "split", "shard"]
     return ledger.read(curate_dir, [*asked, *url_columns(ledger.columns(curate_dir))])
 
 
 def _copies(rows: pd.DataFrame, named: pd.Series) -> pd.Series:
-    """The keys of all rows that share a duplicate group with a named one."""
-    groups = set(rows.loc[named, "duplicate_group"]) - {""}
-    return rows.loc[rows["duplicate_group"].isin(groups), "key"]
+    """The keys of all rows that are copies of a named one; siblings, which share its side only, are not."""
+    # Ledgers of earlier versions have copies alone in their duplicate groups.
+    column = "copy_group" if "copy_group" in rows else "duplicate_group"
+    groups = set(rows.loc[named, column]) - {""}
+    return rows.loc[rows[column].isin(groups), "key"]
 
 
 def _outcome(rows: pd.DataFrame, known: Removals, named: pd.Series) -> dict[str, Any]:

@@ -148,6 +148,17 @@ def test_copies_go_when_asked_for(finished):
     assert list(problems(finished)) == []
 
 
+def test_siblings_are_no_copies(finished):
+    """They share the duplicate group, which keeps them on one side of the split."""
+    for part in sorted((finished / "ledger").iterdir()):
+        table = pd.read_parquet(part).assign(copy_group=lambda rows: rows["duplicate_group"])
+        table.loc[table["key"].isin(["k20", "k21"]), "duplicate_group"] = "same"
+        table.to_parquet(part, index=False)
+    record = take(finished, "keys", "k20", copies=True)
+    assert record | {"pictures": 1, "copies_left": 0} == record
+    assert "k21" in samples(finished)
+
+
 def test_an_emptied_shard_goes(finished):
     take(finished, "keys", "k00", "k01")
     assert [shard.path for shard in read_manifest(finished).shards if shard.split == "val"] == []

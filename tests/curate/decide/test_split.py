@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from curate.decide.config import SplitConfig
+from curate.decide.config import SMALLEST_JUDGED, SplitConfig
 from curate.decide.split import assign, leaks, positions
 
 PLAIN = SplitConfig(val=0.05, test=0.05, minimum=0)
@@ -91,6 +91,19 @@ def test_floor_is_met(count):
 def test_a_floor_takes_at_most_a_tenth():
     assert assign(groups(50), SplitConfig(minimum=32)).value_counts()["val"] == 5
     assert set(assign(groups(1), SplitConfig(minimum=32))) == {"train"}
+
+
+def test_the_floor_is_met_in_groups():
+    """32 images may be 2 groups of 16, which is no verdict."""
+    ids = groups(3_200, copies=16)
+    sides = assign(ids, SplitConfig(val=0.01, test=0.01, minimum=32))
+    for side in ("val", "test"):
+        assert ids[sides == side].nunique() >= 20  # a tenth of the images
+        assert (sides == side).sum() <= 0.1 * len(ids) + 16
+    few = assign(groups(2_000, copies=4), SplitConfig(val=0.01, test=0.01, minimum=32))
+    assert (few == "val").sum() == 4 * SMALLEST_JUDGED
+    free = assign(ids, SplitConfig(val=0.01, test=0.01, minimum=0))
+    assert (free != "train").sum() < 0.04 * len(ids)
 
 
 def test_growing_past_the_floor_only_returns_groups_to_train():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from curate.clip.config import ClipConfig
+from curate.decide.leaks import COLUMNS, Leaks
 from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.filters.config import FiltersConfig
@@ -33,6 +34,7 @@ def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
             "kept": True,
             "reason": "",
             "split": ["val" if row < held_out else "train" for row in range(count)],
+            "duplicate_group": [f"{row:016x}" for row in range(count)],
         }
     )
     return Verdicts(ledger, [], None, "no cut", Null(np.linspace(0, 1, 101, dtype=np.float32)))
@@ -43,11 +45,11 @@ def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
     [
         (0.9, 32, 80, []),
         (0.55, 32, 80, ["55%"]),
-        (0.9, 31, 80, ["judging: 31 images"]),
-        (0.1, 0, 80, ["10%", "judging: 0 images"]),
+        (0.9, 31, 80, ["judging: 31 groups"]),
+        (0.1, 0, 80, ["10%", "judging: 0 groups"]),
         (0.62, 32, 80, []),
-        (0.1, 0, 29, ["judging: 0 images"]),  # too few to call a CLIP blind
-        (0.1, 0, 30, ["10%", "judging: 0 images"]),
+        (0.1, 0, 29, ["judging: 0 groups"]),  # too few to call a CLIP blind
+        (0.1, 0, 30, ["10%", "judging: 0 groups"]),
     ],
 )
 def test_a_blind_clip_and_few_held_out_images_are_noted(own, held_out, count, says):
@@ -91,3 +93,14 @@ def test_pictures_that_only_a_package_is_missing_for_are_counted():
     whole.ledger.loc[71, "key"] = whole.ledger.loc[70, "key"]  # two captions of one picture
     (note,) = notes.of(config(), whole)
     assert note.startswith("2 .heic: pip install pillow-heif")
+
+
+@pytest.mark.parametrize(("twins", "says"), [(0, 0), (1, 0), (2, 1)])
+def test_siblings_across_the_split_are_noted(twins, says):
+    pairs = pd.DataFrame(
+        {"key": ["one", "two"], "split": "val", "other_key": ["first", "second"]}, index=[0, 1]
+    ).reindex(columns=COLUMNS)
+    found = notes.siblings_across(Leaks(pairs.head(twins), {"val": 40, "test": 0}, 0.5))
+    assert len(found) == says
+    assert all("5% of the images in val" in note and "two and second" in note for note in found)
+    assert notes.siblings_across(Leaks()) == []

@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 from curate.clip.config import ClipConfig
+from curate.decide.leaks import COLUMNS, Leaks
 from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.measures.decode import UnreadableImage
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
 from curate.report import curation as report
-from curate.report import drop_rates, duplicates, figures, headline, licences, similarity
+from curate.report import drop_rates, duplicates, figures, headline, licences, siblings, similarity
 from curate.report.pictures import Pictures
 from curate.run import ledger
 from curate.run.config import RunConfig
@@ -36,7 +37,7 @@ def make_verdicts(pairs=400, hostile=HOSTILE) -> Verdicts:
     status = np.select(
         [reason == "", [r.startswith("unread") for r in reason]], ["kept", "unreadable"], "dropped"
     )
-    group = [f"{i // 6:016x}" for i in range(pairs)]
+    group, copies = ([f"{i // of:016x}" for i in range(pairs)] for of in (12, 6))
     table = pd.DataFrame(
         {
             "key": [f"k{i // 2}" for i in range(pairs)],
@@ -54,6 +55,7 @@ def make_verdicts(pairs=400, hostile=HOSTILE) -> Verdicts:
             "status": status,
             "split": np.where(reason == "", "train", ""),
             "duplicate_group": np.where(status == "unreadable", "", group),
+            "copy_group": np.where(status == "unreadable", "", copies),
             "phash": [f"{i // 2 * 0x9E3779B97F4A7C15 % 2**64:016x}" for i in range(pairs)],
             "phash_mirrored": [f"{i // 2 * 0xD1B54A32D192ED03 % 2**64:016x}" for i in range(pairs)],
             "duplicate_of": np.where(reason == "duplicate", "k0", ""),
@@ -129,7 +131,7 @@ def test_all_sections_are_there_and_the_page_is_small_and_inert(render):
     anchors = re.findall(r'<section id="([^"]+)"', html)
     assert anchors == [
         *("funnel", "similarity", "planted", "above", "below", "best", "worst", "reasons"),
-        *("unreadable", "duplicates", "drop-rates", "licences", "settings"),
+        *("unreadable", "duplicates", "siblings", "drop-rates", "licences", "settings"),
     ]
     assert len(html) < 5_000_000
     assert "<img src=x" not in html
@@ -214,7 +216,7 @@ def test_only_a_bucket_with_a_higher_drop_rate_is_marked():
 def test_duplicate_groups_are_counted():
     def table(groups: list[str]) -> str:
         frame = make_verdicts(len(groups)).ledger.assign(
-            key=[f"k{i}" for i in range(len(groups))], duplicate_group=groups
+            key=[f"k{i}" for i in range(len(groups))], copy_group=groups
         )
         return duplicates.section(frame, Pictures(picture))
 
@@ -244,6 +246,34 @@ def test_near_copies_across_splits_are_shown(monkeypatch):
     assert cells(shown)[4:6] == ["0", "yes"]  # mirrored
     monkeypatch.setattr(duplicates, "MOST_COMPARED", len(table) - 1)
     assert "Not measured: near copies" in duplicates.section(table, Pictures(picture))
+
+
+def test_siblings_and_what_is_left_of_them_across_the_split():
+    verdicts = make_verdicts(80)
+    html = siblings.section(verdicts, Pictures(picture))
+    assert "groups hold siblings" in html
+    assert "Not measured: siblings across the split" in html
+    for expression, number in counts(html):
+        assert eval(expression, {"ledger": verdicts.ledger}) == number, expression
+    own, other = verdicts.ledger.query("kept")["key"].unique()[:2]
+    row = dict.fromkeys(COLUMNS, HOSTILE) | {"key": own, "other_key": other, "split": "val"}
+    pairs = pd.DataFrame([row | {"cosine": 0.9, "shared": 0.8}])
+    left = replace(verdicts, leaks=Leaks(pairs, {"val": 8, "test": 0}, 0.7), loosened=9)
+    html = siblings.section(left, Pictures(picture))
+    assert "Of 8 images in val, 1 have a sibling in train (12.5%)." in html
+    assert "column named group" in html
+    assert "9 images would have been joined" in html
+    assert cells(html.partition("left across the split")[2])[:5] == [
+        own,
+        "val",
+        other,
+        "0.900",
+        "80%",
+    ]
+    alone = replace(
+        verdicts, ledger=verdicts.ledger.assign(copy_group=verdicts.ledger["duplicate_group"])
+    )
+    assert "No siblings were joined" in siblings.section(alone, Pictures(picture))
 
 
 def test_pairs_without_a_licence_count_as_unknown():

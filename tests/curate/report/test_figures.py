@@ -30,6 +30,8 @@ def verdicts():
             "reason": reasons,
             "kept": [reason == "" for reason in reasons],
             "split": ["train" if reason == "" else "" for reason in reasons],
+            "duplicate_group": [f"{i // 3:016x}" for i in range(len(reasons))],
+            "copy_group": [f"{i:016x}" for i in range(len(reasons))],
             "clip_model": "small 0",
             "clip_similarity": 0.3,
         }
@@ -37,6 +39,13 @@ def verdicts():
     steps = [("unreadable", 3), ("words", 3), ("words", 4), ("words_per_line", 2)]
     steps += [("my score", 1), ("my score", 2), ("idle", 0)]
     return Verdicts(ledger, steps, None, "no cut", Null(pd.Series(dtype="float32").to_numpy()))
+
+
+def test_groups_of_the_sides_and_of_siblings(verdicts):
+    found = figures.summarise(verdicts, [])["split"]
+    assert found["groups"] == {"train": 2, "val": 0, "test": 0}  # of 0 1 2 and 3 4
+    assert found["siblings"] == {"groups": 2, "pictures": 5, "loosened": 0, "level": None}
+    assert found["leaks"] == {}
 
 
 def test_a_rule_with_a_minimum_and_a_maximum_is_one_row(verdicts):

@@ -1,0 +1,146 @@
+"""Siblings that are left on two sides: kept training pictures near a held-out one, with near captions.
+
+Groups keep siblings together where ``siblings`` finds them. Here each held-out picture is compared with every
+training picture, and the captions of the nearest ones are compared with its own: where they are near, and the
+words they share, if each came independently of the others, would be those of few groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from curate.annotate.embeddings import Embeddings
+from curate.decide import draw
+from curate.decide.siblings import NEAR_CAPTIONS, few_of, read
+
+LOOKED_AT = (
+    2_000  # held-out pictures of a side, drawn by hash; a million training pictures take a minute
+)
+COLUMNS = ["key", "split", "other_key", "cosine", "shared", "caption", "other_caption"]
+
+_NEAREST = 5  # whose captions are compared: of crops and rotations the original is the first or among these
+_STREAM = 2_000  # of ``draw``; those of other draws are below
+_BLOCK = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class Leaks:
+    """What is left across the sides.
+
+    Attributes:
+        pairs: a row with ``COLUMNS`` for each held-out picture that has a sibling in train, with the
+            nearest of these; the nearest pairs first. ``shared`` is of the captions, see ``caption_words``.
+        looked_at: held-out pictures that were compared, by side; those without an embedding are not.
+        level: the least cosine that counts; None where it could not be measured, nor anything else.
+    """
+
+    pairs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    looked_at: dict[str, int] = field(default_factory=dict)
+    level: float | None = None
+
+    def share(self, side: str) -> float | None:
+        """The share of a side's pictures that have a sibling in train; None where none was compared."""
+        looked_at = self.looked_at.get(side, 0)
+        return float((self.pairs["split"] == side).sum() / looked_at) if looked_at else None
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """For each side how many pictures were compared, and how many have a sibling in train."""
+        found = self.pairs["split"].value_counts()
+        return {
+            side: {"looked_at": count, "with_sibling_in_train": int(found.get(side, 0))}
+            for side, count in self.looked_at.items()
+        }
+
+
+def measure(ledger: pd.DataFrame, embedded: Embeddings, level: float | None) -> Leaks:
+    """Search the training pictures for siblings of the held-out ones.
+
+    Args:
+        ledger: all rows, numbered from 0, with ``key, caption, caption_index, kept, split,
+            duplicate_group``.
+        embedded: embeddings of the same rows.
+        level: of ``siblings.Siblings``.
+    """
+    kept = ledger[ledger["kept"]]
+    if level is None or kept.empty:
+        return Leaks()
+    table, names, words = read(kept, kept["duplicate_group"])
+    rows = table.index.to_numpy() - table["caption_index"].to_numpy()
+    sides = table["split"].to_numpy(str)
+    held_out = _drawn(names, sides)
+    vectors = embedded.images_or_zero(rows[held_out])
+    there = vectors.any(axis=1)
+    held_out, vectors = held_out[there], vectors[there]
+    train = np.flatnonzero(sides == "train")
+    near, cosines = _nearest(vectors, _blocks(embedded, rows, train))
+    one = np.repeat(held_out, near.shape[1])
+    other = np.maximum(near.ravel(), 0)
+    shared = words.shared(one, other).reshape(near.shape)
+    # By Spärck Jones' weights; in CIFAR-10 the nearest pictures of "a photo of a dog" are other dogs.
+    rare = np.log((words.groups.max() + 1) / few_of(words))
+    is_rare = words.weight_of_both(one, other).reshape(near.shape) >= rare - 1e-9
+    counts = is_rare & (near >= 0) & (cosines >= level) & (shared >= NEAR_CAPTIONS)
+    first = counts.argmax(axis=1)[:, None]
+    has = counts.any(axis=1)
+    own, twin = (
+        table.iloc[at].reset_index(drop=True)
+        for at in (held_out[has], np.take_along_axis(near, first, 1)[has, 0])
+    )
+    pairs = own[["key", "split", "caption"]].assign(
+        other_key=twin["key"],
+        other_caption=twin["caption"],
+        cosine=np.take_along_axis(cosines, first, 1)[has, 0],
+        shared=np.take_along_axis(shared, first, 1)[has, 0],
+    )
+    pairs = pairs.sort_values(["cosine", "key"], ascending=[False, True], ignore_index=True)
+    looked_at = {side: int((sides[held_out] == side).sum()) for side in ("val", "test")}
+    return Leaks(pairs[COLUMNS], looked_at, level)
+
+
+def _drawn(names: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Positions of the held-out pictures that are looked at."""
+    found = []
+    for side in ("val", "test"):
+        of_side = np.flatnonzero(sides == side)
+        found.append(of_side[draw.drawn(names[of_side], LOOKED_AT, _STREAM)])
+    return np.concatenate(found)
+
+
+def _blocks(
+    embedded: Embeddings, rows: np.ndarray, positions: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions (n,) of pictures and their embeddings (n, D), from the parts in turn."""
+    order = np.argsort(rows[positions])
+    wanted = rows[positions][order]
+    for found, vectors in embedded.image_blocks():
+        place = np.minimum(np.searchsorted(wanted, found), max(len(wanted) - 1, 0))
+        among = wanted[place] == found if len(wanted) else np.zeros(len(found), bool)
+        at, taken = positions[order[place[among]]], vectors[among]
+        for start in range(0, len(at), _BLOCK):
+            yield at[start : start + _BLOCK], taken[start : start + _BLOCK]
+
+
+def _nearest(
+    vectors: np.ndarray, blocks: Iterator[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The positions and cosines of the ``_NEAREST`` of each vector (M, D), nearest first; -1 where too few."""
+    near = np.full((len(vectors), _NEAREST), -1)
+    cosines = np.full((len(vectors), _NEAREST), -2.0)
+    for at, others in blocks:
+        if not len(at) or not len(vectors):
+            continue
+        products = vectors @ others.T
+        count = min(_NEAREST, len(at))
+        best = np.argpartition(products, -count, axis=1)[
+            :, -count:
+        ]  # a sort of all is ten times slower
+        found = np.take_along_axis(products, best, 1).astype(np.float64).round(6)
+        cosines = np.concatenate([cosines, found], axis=1)
+        near = np.concatenate([near, at[best]], axis=1)
+        first = np.lexsort((near, -cosines), axis=1)[:, :_NEAREST]
+        near, cosines = (np.take_along_axis(of, first, 1) for of in (near, cosines))
+    return near, cosines

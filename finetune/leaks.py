@@ -1,0 +1,66 @@
+"""Before training: whether held-out pictures have near twins among the training pictures, as the curation measured."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from curate.decide.config import NOTICEABLE, REMEDY
+from curate.run.manifest import read_funnel
+from curate.run.provenance import curate_command
+from curate.run.schema import UserError
+from finetune.config import TrainConfig
+
+SIDES = ("val", "test")
+
+
+def examine(config: TrainConfig) -> None:
+    """Say or refuse, as ``doctor.leaks`` has it, that too many held-out pictures have a sibling in train.
+
+    The curation searches for siblings after the split, by captions and CLIP embeddings (see
+    ``curate.decide.leaks``), and notes in ``funnel.json`` how many are left across it. Nothing is
+    computed here.
+
+    Raises:
+        UserError: ``doctor.leaks=refuse`` and at least ``NOTICEABLE`` of a side have one.
+    """
+    if config.doctor.leaks == "off":
+        return
+    found = warnings(config)
+    if found and config.doctor.leaks == "refuse":
+        raise UserError(f"{' '.join(found)} To train nevertheless, type doctor.leaks=warn")
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one says it
+        for text in found or unmeasured(config):
+            sys.stdout.write(f"{'warning' if found else 'note'}: {text}\n")
+        sys.stdout.flush()
+
+
+def warnings(config: TrainConfig) -> list[str]:
+    """A sentence for each held-out side of which at least ``NOTICEABLE`` have a sibling in train."""
+    counts = _measured(config)
+    found = []
+    for side in SIDES:
+        looked_at, twins = (
+            counts.get(side, {}).get(name, 0) for name in ("looked_at", "with_sibling_in_train")
+        )
+        if looked_at and twins >= NOTICEABLE * looked_at:
+            found.append(
+                f"{twins:,} of {looked_at:,} pictures in {side} have a sibling in train, near in caption "
+                "and picture: the held-out loss shows less overfitting than there is; the pairs are in "
+                f"{config.curate_dir / 'report.html'}. {REMEDY}, and curate again."
+            )
+    return found
+
+
+def unmeasured(config: TrainConfig) -> list[str]:
+    """A sentence if the curation did not compare its sides."""
+    if any(side.get("looked_at") for side in _measured(config).values()):
+        return []
+    return [
+        "whether held-out pictures have near twins among the training pictures was not measured, as the "
+        f"curation has not compared them; to measure it, type: {curate_command(config.curate_dir.parent)}"
+    ]
+
+
+def _measured(config: TrainConfig) -> dict[str, dict[str, int]]:
+    return read_funnel(config.curate_dir).get("split", {}).get("leaks", {})
