@@ -16,13 +16,14 @@ CURATION = "curation"  # clip.name of clip=curation
 _INSTEAD = "Type clip=vit_b32_openai or another CLIP, or samples.clip_captions=0 to leave prompt following out"
 
 
-def settle(clip: ClipConfig, run_dir: Path, needed: bool) -> ClipConfig:
+def settle(clip: ClipConfig, run_dir: Path, needed: bool, instead: str = _INSTEAD) -> ClipConfig:
     """The CLIP to measure with, found and checked before anything heavy loads.
 
     Args:
         clip: of the configuration; ``clip.pretrained``, where it is given, wins over the curation's.
         run_dir: of the run that is judged.
-        needed: whether prompt following will be measured; if not, only a CLIP that was named is checked.
+        needed: whether anything will be measured with it; if not, only a CLIP that was named is checked.
+        instead: what to type where there is none.
 
     Raises:
         UserError: the curation does not say which, or there is no such model, or no weights.
@@ -31,19 +32,19 @@ def settle(clip: ClipConfig, run_dir: Path, needed: bool) -> ClipConfig:
     if clip.name == CURATION:
         if not needed:
             return clip
-        clip = _of_curation(clip, run_dir)
+        clip = _of_curation(clip, run_dir, instead)
     models.check(clip)
     if needed:
-        availability.check_available(clip, _INSTEAD)
+        availability.check_available(clip, instead)
     return clip
 
 
-def _of_curation(clip: ClipConfig, run_dir: Path) -> ClipConfig:
+def _of_curation(clip: ClipConfig, run_dir: Path, instead: str) -> ClipConfig:
     """The model and weights that pairs were scored with; how it computes is this configuration's."""
     found = named_by_curation(curate_dir_of(run_dir))
     if found is None:
         where = curate_dir_of(run_dir) / "config.yaml"
-        raise UserError(f"clip=curation: {where} does not name a CLIP. {_INSTEAD}")
+        raise UserError(f"clip=curation: {where} does not name a CLIP. {instead}")
     return replace(clip, name=found.name, pretrained=clip.pretrained or found.pretrained)
 
 

@@ -11,7 +11,7 @@ from curate.clip.config import ClipConfig
 from curate.run.schema import PATH, check
 from finetune.config import RunConfig
 
-SAMPLERS = ("dpm_solver++", "ddim", "ddpm")
+SAMPLERS = ("dpm_solver++", "unipc", "euler", "euler_ancestral", "ddim", "ddpm")
 FEATURES = ("clip", "vae", "timm", "off")
 SPACINGS = ("leading", "trailing", "linspace")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from diffusers.utils import logging as diffusers_logging
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import nn
@@ -38,6 +40,9 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
         DPMSolverMultistepScheduler,
         {"algorithm_type": "dpmsolver++", "solver_order": 2},
     ),
+    "unipc": (UniPCMultistepScheduler, {"solver_order": 2}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
     "ddim": (DDIMScheduler, {"clip_sample": False}),
     "ddpm": (DDPMScheduler, {"clip_sample": False}),
 }
@@ -45,19 +50,56 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A caption to draw, and the key that its noise and its file's name are derived from."""
+    """A caption to draw.
+
+    Attributes:
+        key: its file's name is derived from it.
+        seed: of the noise, as torch counts; None derives the noise from the sampler's seed and the key.
+        negative: what the guidance leads away from.
+    """
 
     key: str
     caption: str
+    seed: int | None = None
+    negative: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What all pictures of a sampler have in common, beside the solver.
+
+    Attributes:
+        width, height: in pixels; None is the model's resolution.
+        clip_skip: which layer of the text encoder counts, from the end; 1 is the last one.
+        start: the picture to start from, of that size; None starts from noise.
+        strength: the share of the noise that the start gets.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    clip_skip: int = 1
+    start: Image.Image | None = None
+    strength: float = 1.0
+
+    def described(self) -> list[Any]:
+        """The same as JSON values, for a fingerprint."""
+        start = None if self.start is None else pixels_sha256(self.start)
+        return [self.width, self.height, self.clip_skip, start, self.strength if start else None]
 
 
 class Sampler:
     """Draws and stores pictures of one model; stored ones are not drawn again."""
 
     def __init__(
-        self, model: LatentDiffusion, config: SamplerConfig, seed: int, batch_size: int
+        self,
+        model: LatentDiffusion,
+        config: SamplerConfig,
+        seed: int,
+        batch_size: int,
+        frame: Frame | None = None,
     ) -> None:
         self.model, self.config, self.seed, self.batch_size = model, config, seed, batch_size
+        self.frame = frame or Frame()
         kind, options = SCHEDULERS[config.name]
         self.scheduler = kind.from_config(
             model.scheduler.config,
@@ -67,30 +109,40 @@ class Sampler:
         )
         self._base = model.fingerprint()
 
-    def generator(self, key: str) -> torch.Generator:
+    def generator(self, prompt: Prompt) -> torch.Generator:
         """The noise of one picture."""
-        return torch.Generator("cpu").manual_seed(keyed_seed(self.seed, "picture", key))
+        seed = prompt.seed
+        if seed is None:
+            seed = keyed_seed(self.seed, "picture", prompt.key)
+        return torch.Generator("cpu").manual_seed(seed)
 
     def draw(self, unet: nn.Module, prompts: Sequence[Prompt]) -> list[Image.Image]:
         """One picture for each prompt; one that is not finite comes out black.
 
         The metric ``flat_pictures`` counts black ones.
         """
-        pipeline = self.model.pipeline(unet)
+        frame = self.frame
+        if frame.start is None:
+            pipeline: Any = self.model.pipeline(unet)
+            side = self.model.resolution
+            placed = {"width": frame.width or side, "height": frame.height or side}
+        else:
+            pipeline = self.model.picture_pipeline(unet)
+            placed = {"image": [frame.start] * len(prompts), "strength": frame.strength}
         pipeline.scheduler = self.scheduler
         pipeline.set_progress_bar_config(disable=True)
-        verbosity = diffusers_logging.get_verbosity()
-        diffusers_logging.set_verbosity_error()  # it prints every caption that is too long, for every batch
         pixels: Any = pipeline(
-            [prompt.caption for prompt in prompts],
-            height=self.model.resolution,
-            width=self.model.resolution,
+            **self.model.prompt_arguments(
+                [prompt.caption for prompt in prompts],
+                [prompt.negative for prompt in prompts],
+                frame.clip_skip,
+            ),
+            **placed,
             num_inference_steps=self.config.steps,
             guidance_scale=self.config.guidance_scale,
-            generator=[self.generator(prompt.key) for prompt in prompts],
+            generator=[self.generator(prompt) for prompt in prompts],
             output_type="np",
-        ).images  # type: ignore[union-attr]
-        diffusers_logging.set_verbosity(verbosity)
+        ).images
         return [_picture(array) for array in pixels]
 
     def draw_missing(
@@ -110,7 +162,7 @@ class Sampler:
         """
         paths = [folder / f"{prompt.key}.png" for prompt in prompts]
         marks = [self.fingerprint(prompt, weights) for prompt in prompts]
-        missing = [i for i, path in enumerate(paths) if _mark(path) != marks[i]]
+        missing = [i for i, path in enumerate(paths) if mark_of(path) != marks[i]]
         network = unet() if missing else None
         with tqdm(total=len(missing), unit="picture", desc=folder.name, disable=not missing) as bar:
             for start in range(0, len(missing), self.batch_size):
@@ -119,13 +171,19 @@ class Sampler:
                 for i, picture in zip(
                     batch, self.draw(network, [prompts[i] for i in batch]), strict=True
                 ):
-                    _write(picture, paths[i], marks[i])
+                    write(picture, paths[i], marks[i])
                 bar.update(len(batch))
         return paths
 
     def fingerprint(self, prompt: Prompt, weights: str) -> str:
         """Changes with everything that the picture depends on."""
         known = [self._base, weights, asdict(self.config), self.seed, prompt.key, prompt.caption]
+        if prompt.seed is not None:  # it alone says what the noise is
+            known[3:5] = [prompt.seed]
+        if prompt.negative:
+            known.append({"negative": prompt.negative})
+        if self.frame != Frame():
+            known.append(self.frame.described())
         return hashlib.blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
 
 
@@ -136,31 +194,42 @@ def _picture(array: np.ndarray) -> Image.Image:
     return Image.fromarray((array * 255).round().astype(np.uint8))
 
 
-def _write(picture: Image.Image, path: Path, mark: str) -> None:
+def write(
+    picture: Image.Image, path: Path, mark: str, texts: Mapping[str, str] | None = None
+) -> None:
+    """Store a picture as PNG, with its fingerprint and other texts in it, atomically."""
     info, stream = PngInfo(), io.BytesIO()
+    for name, text in (texts or {}).items():
+        info.add_text(name, text)
     info.add_text(FINGERPRINT, mark)
-    info.add_text(PIXELS, _pixels_sha256(picture))
+    info.add_text(PIXELS, pixels_sha256(picture))
     picture.save(stream, "PNG", pnginfo=info)
     with atomic_write(path) as file:
         file.write(stream.getvalue())
 
 
-def _mark(path: Path) -> str | None:
-    """The fingerprint of a stored picture; None, and a line, if it is damaged."""
+def texts_of(path: Path) -> dict[str, str]:
+    """The texts in a stored picture; none, and a line, if it is damaged; none if it is not there."""
     if not path.is_file():
-        return None
+        return {}
     try:
         with Image.open(path) as picture:
             said = picture.info.get(PIXELS)  # earlier releases wrote none
-            if said in (None, _pixels_sha256(picture)):
-                return picture.info.get(FINGERPRINT)
+            if said in (None, pixels_sha256(picture)):
+                return {str(n): text for n, text in picture.info.items() if isinstance(text, str)}
     except (OSError, SyntaxError, ValueError) as error:
         if getattr(error, "errno", None) is not None:
             raise
     tqdm.write(f"{path} is damaged; drawn again")
-    return None
+    return {}
 
 
-def _pixels_sha256(picture: Image.Image) -> str:
+def mark_of(path: Path) -> str | None:
+    """The fingerprint of a stored picture; None if it is damaged or not there."""
+    return texts_of(path).get(FINGERPRINT)
+
+
+def pixels_sha256(picture: Image.Image) -> str:
+    """Hex SHA-256 of mode, size and pixels."""
     known = f"{picture.mode} {picture.size} ".encode() + picture.tobytes()
     return hashlib.sha256(known).hexdigest()

@@ -12,6 +12,7 @@ import traceback
 
 import curate.__main__
 import evaluate.__main__
+import evaluate.sample
 import finetune.train
 from curate.run import cli
 
@@ -29,6 +30,7 @@ COMMANDS = {
     "curate": lambda: cli.run(curate.__main__.main, "curate", start_bare=False),
     "train": lambda: cli.run(finetune.train.main, "train"),
     "evaluate": lambda: cli.run(evaluate.__main__.main, "evaluate"),
+    "sample": lambda: cli.run(evaluate.sample.run, "sample", start_bare=False),
 }
 
 

@@ -17,6 +17,7 @@ START = {
     "curate": ["-m", "curate"],
     "train": ["finetune/train.py"],
     "evaluate": ["-m", "evaluate"],
+    "sample": ["-m", "evaluate.sample"],
 }
 # Words of Hydra, OmegaConf, YAML and Python that say nothing to whoever typed a command.
 FOREIGN_WORDS = (
@@ -78,6 +79,25 @@ CASES = [
     ("evaluate", ["dataset=coco"], "dataset belongs to python -m curate"),
     ("evaluate", ["step=250"], "python -m finetune.export RUN step=250"),
     ("evaluate", ["steps=50"], "did you mean sampler.steps=50"),
+    ("sample", ["prompt=x", "steps=50"], "did you mean sampler.steps=50"),
+    ("sample", ["prompt=x", "cfg_scale=7"], "did you mean sampler.guidance_scale=7"),
+    ("sample", ["prompt=x", "seed=7"], "did you mean seeds=7"),
+    ("sample", ["prompt=x", "step=250"], "did you mean checkpoints=250"),
+    ("sample", ["prompt=x", "denoising_strength=0.5"], "did you mean strength=0.5"),
+    ("sample", ["prompt=a", "fox"], "type 'prompt=a fox'"),
+    ("sample", ["prompt=x", "strength=0.5"], "type image=FILE as well"),
+    ("sample", ["prompt=x", "width=100"], "type width=96"),
+    ("sample", ["prompt=x", "best_of=0"], "accepted: >= 1"),
+    ("sample", ["prompt=x", "sampler=heun"], "accepted: ddim, ddpm, dpm_solver, euler"),
+    ("sample", ["model=starter", "out=x"], "there is nothing to draw; type prompt="),
+    ("sample", ["prompt=x", "model=starter"], "type out=FOLDER"),
+    ("sample", ["prompt=x", "model=starter", "run.name=a"], "exclude each other"),
+    ("sample", ["prompt=x", "model.path=y"], "Type model=starter"),
+    ("sample", ["prompt=x", "model=starter", "out=x", "image=no.png"], "image=no.png is no file"),
+    ("sample", ["prompt_file=no.txt", "model=starter", "out=x"], "no.txt does not exist"),
+    ("sample", ["prompt=x", "model=starter", "out=x", "best_of=2"], "Type clip=vit_b32_openai"),
+    ("sample", ["prompt=x", "model=starter", "out=x", "clip=starter"], "type best_of=4"),
+    ("sample", ["-m", "prompt=x", "seeds=1,2", "run.name=a"], "seeds=[0,1] without -m"),
     # choices that are not there
     ("curate", ["split.val=0.1"], "dataset needs a choice"),
     ("curate", ["dataset="], "Type dataset=folder"),
@@ -91,7 +111,7 @@ CASES = [
     ("train", ["method=LoRA"], "Type method=lora"),
     ("train", ["method=lora,full"], "type -m method=lora,full"),
     ("train", ["optim=adamw8bit"], "Type optim=adamw"),
-    ("evaluate", ["sampler=euler"], "accepted: ddim, ddpm, dpm_solver"),
+    ("evaluate", ["sampler=heun"], "accepted: ddim, ddpm, dpm_solver"),
     # values
     ("curate", [OPENMOJI, "filters.clip_similarity.fraction=30"], "fraction=0.3"),
     ("curate", [OPENMOJI, "filters.clip_similarity.minimum=28"], "minimum=0.28"),

@@ -20,7 +20,7 @@ from curate.run.files import contradicts_itself, read_json, sha256_of, sha256_on
 
 FILE = "checksums.json"
 VERSION = 1
-LEFT_OUT = ("cache",)  # folders whose files are checked, and made again, by who reads them
+LEFT_OUT = ("cache", "sample")  # folders whose files are checked, and made again, by who reads them
 GROWING = ("metrics.jsonl",)  # files that get more lines: what was there stays as it was
 
 _THREADS = min(8, os.cpu_count() or 1)

@@ -25,6 +25,7 @@ SCHEMAS = {
     "curate": "curate.pipeline.config",
     "train": "finetune.config",
     "evaluate": "evaluate.config",
+    "sample": "evaluate.sample_config",
 }
 """Each section and the module that registers its schema.
 

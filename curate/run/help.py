@@ -9,12 +9,13 @@ import re
 import textwrap
 
 from curate.run.keys import groups, help_template
-from curate.run.next_command import COMMANDS
 from curate.run.overrides import CONF
 
 _CHOICES = re.compile(r"^( *)<choices of (\w+)>$", re.MULTILINE)
 _OLD = "# The old name of"  # first words of a choice that is kept for those who know it
-_ONLY = "# Only in "  # first words of a choice of one command, and then its section
+_ONLY = re.compile(
+    r"# Only in ([\w ]+):"
+)  # begins a choice of some commands: their sections, joined by and
 _WIDTH = 110
 
 
@@ -30,9 +31,14 @@ def help_of(section: str) -> str:
 def choices(group: str, first: str = "", section: str = "") -> list[str]:
     """The choices that a command has of a group, ``first`` ahead of the others; old names are left out."""
     texts = {file.stem: file.read_text("utf-8") for file in sorted((CONF / group).glob("*.yaml"))}
-    hidden = (_OLD, *(f"{_ONLY}{other}:" for other in COMMANDS if other != section))
-    names = [name for name, text in texts.items() if not text.startswith(hidden)]
+    names = [name for name, text in texts.items() if _is_of(section, text)]
     return sorted(names, key=lambda name: name != first)
+
+
+def _is_of(section: str, text: str) -> bool:
+    """Whether a command has the choice that is in a file with this text."""
+    only = _ONLY.match(text)
+    return not text.startswith(_OLD) and (only is None or section in only[1].split(" and "))
 
 
 def _line(indent: str, group: str, names: list[str]) -> str:

@@ -36,6 +36,11 @@ FOREIGN = {
     "minimum": "filters.clip_similarity.minimum",
     "name": "run.name",
     "num_inference_steps": "sampler.steps",
+    "cfg_scale": "sampler.guidance_scale",
+    "denoising_strength": "strength",
+    "init_image": "image",
+    "seed": "seeds",
+    "step": "checkpoints",
     "mixed_precision": "optim.mixed_precision",
 }
 """Names of diffusers' scripts, kohya's and img2dataset's, and names cut short; our keys for the same."""
@@ -71,7 +76,7 @@ class Key:
 
 def sections() -> list[str]:
     """The sections of all commands, in the order of the work."""
-    order = ("curate", "train", "evaluate")
+    order = ("curate", "train", "evaluate", "sample")
     return [name for name in order if (CONF / f"{name}.yaml").is_file()]
 
 

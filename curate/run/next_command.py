@@ -11,6 +11,7 @@ COMMANDS = {
     "curate": "python -m curate",
     "train": "accelerate launch finetune/train.py",
     "evaluate": "python -m evaluate",
+    "sample": "python -m evaluate.sample",
 }
 """How the command of each section is typed."""
 

@@ -85,6 +85,11 @@ def plan(arguments: Sequence[str], section: str) -> list[list[str]]:
             "an evaluation is written into the folder of its run, so that only runs can be swept: type "
             "-m run.name=a,b"
         )
+    if section == "sample":
+        raise UserError(
+            "one command draws every combination of lists: type checkpoints=[base,450] lora_scale=[0.5,1] "
+            "seeds=[0,1] without -m; only runs can be swept: -m run.name=a,b"
+        )
     commands = []
     for job, cfg, name in zip(jobs, configs, names, strict=True):
         rest = [text for text in job.arguments if key_of(text) not in ("run.name", "data.run")]

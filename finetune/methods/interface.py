@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from omegaconf import MISSING
 
-from curate.run.schema import register
+from curate.run.schema import UserError, register
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -25,8 +25,10 @@ class Method(ABC):
 
     Attributes:
         name: of the method; its default names the schema in Hydra, ``_<name>``.
+        scalable: whether :meth:`rescale` works; of the class, not a setting.
     """
 
+    scalable: ClassVar[bool] = False
     name: str = MISSING
 
     @abstractmethod
@@ -44,6 +46,21 @@ class Method(ABC):
     def trainable(self, unet: nn.Module) -> dict[str, nn.Parameter]:
         """The weights of a prepared ``unet`` that are trained, by name, in the module's order."""
         return {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
+
+    def rescale(self, unet: nn.Module, factor: float) -> None:
+        """Multiply what training added to ``unet`` by ``factor``, in place; 0 leaves the base model.
+
+        Args:
+            unet: prepared, with the weights as they were trained.
+            factor: 1 is as trained.
+
+        Raises:
+            UserError: the method adds nothing that could be scaled.
+        """
+        raise UserError(
+            f"lora_scale is for LoRA, and this run was trained with method={self.name}, which changes the "
+            "weights themselves; remove lora_scale"
+        )
 
     def fewer_weights(self) -> str:
         """What to type to train fewer weights than now; part of the advice on overfitting."""

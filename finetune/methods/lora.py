@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.schema import UserError, check
 from finetune.methods.interface import Method, register_method
@@ -30,6 +30,7 @@ class Lora(Method):
         targets: suffixes of the names of the U-Net's modules that get an update.
     """
 
+    scalable: ClassVar[bool] = True
     name: str = "lora"
     rank: int = 16
     alpha: float = 16.0
@@ -60,6 +61,15 @@ class Lora(Method):
             raise UserError(
                 f"method.targets={list(self.targets)} does not fit the model: {error}"
             ) from error
+
+    def rescale(self, unet: nn.Module, factor: float) -> None:
+        """W + factor * alpha / rank * B A."""
+        from peft.tuners.lora import LoraLayer
+
+        for layer in unet.modules():
+            if isinstance(layer, LoraLayer):
+                for name in layer.active_adapters:
+                    layer.set_scale(name, factor)
 
     def fewer_weights(self) -> str:
         """Half the rank."""

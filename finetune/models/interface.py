@@ -37,6 +37,11 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def pixels_per_latent(self) -> int:
+        """Pixels of a side for each value of a latent; widths and heights are multiples of it."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where the encoders are."""
         ...
@@ -47,6 +52,24 @@ class LatentDiffusion(Protocol):
 
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
         """All entries that depend on the caption, as the pipeline computes them, fp32."""
+        ...
+
+    def cut_off(self, caption: str) -> str:
+        """The end of a caption that the text encoder does not read, as it is too long; "" if it reads all."""
+        ...
+
+    def prompt_arguments(
+        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int = 1
+    ) -> dict[str, Any]:
+        """What a pipeline is called with for these prompts.
+
+        Args:
+            prompts: [B]. negative: [B], what the guidance leads away from.
+            clip_skip: which layer of the text encoder counts, from the end; 1 is the last one.
+
+        Raises:
+            UserError: the text encoder has not that many layers.
+        """
         ...
 
     def predict(
@@ -69,6 +92,10 @@ class LatentDiffusion(Protocol):
 
     def pipeline(self, unet: nn.Module | None = None) -> DiffusionPipeline:
         """A pipeline to sample from, sharing these weights; with another U-Net, if one is given."""
+        ...
+
+    def picture_pipeline(self, unet: nn.Module | None = None) -> DiffusionPipeline:
+        """The same as :meth:`pipeline`, to sample from a picture instead of from noise."""
         ...
 
     def image_fingerprint(self) -> str:

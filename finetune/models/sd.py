@@ -11,7 +11,12 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
 
 from curate.clip.scorer import tokenised
@@ -45,6 +50,11 @@ class StableDiffusion:
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
+    def pixels_per_latent(self) -> int:
+        """The VAE halves a side between any two of its levels."""
+        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    @property
     def device(self) -> torch.device:
         """Where VAE and text encoder are."""
         return self.vae.device
@@ -58,6 +68,10 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
         """``hidden`` [B, L, D], exactly as ``StableDiffusionPipeline`` computes it for its U-Net."""
+        return Conditioning({"hidden": self._hidden(captions)})
+
+    def _hidden(self, captions: Sequence[str], clip_skip: int = 1) -> Tensor:
+        """Hidden states [B, L, D] of a layer, counted from the last one, and the final layer norm."""
         tokens = self.tokenizer(
             [tokenised(caption) for caption in captions],
             padding="max_length",
@@ -67,8 +81,37 @@ class StableDiffusion:
         )
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if masked else None
-        hidden = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
-        return Conditioning({"hidden": hidden})
+        ids = tokens.input_ids.to(self.device)
+        if clip_skip == 1:
+            return self.text_encoder(ids, attention_mask=mask)[0]
+        layers = self.text_encoder.config.num_hidden_layers
+        if clip_skip > layers:
+            raise UserError(
+                f"clip_skip={clip_skip} is out of range: this text encoder has {layers} layers. "
+                f"Type clip_skip={layers} or less; 1 is the last layer"
+            )
+        found = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True)
+        # Where it is depends on the version of transformers.
+        inner = getattr(self.text_encoder, "text_model", self.text_encoder)
+        return inner.final_layer_norm(found.hidden_states[-clip_skip])
+
+    def cut_off(self, caption: str) -> str:
+        """The end of a caption beyond the tokenizer's limit, as the tokenizer spells it; "" if there is none."""
+        ids = self.tokenizer(tokenised(caption), verbose=False).input_ids
+        limit = self.tokenizer.model_max_length
+        if len(ids) <= limit:
+            return ""
+        return self.tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
+
+    @torch.no_grad()
+    def prompt_arguments(
+        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int = 1
+    ) -> dict[str, Any]:
+        """Hidden states of prompts and negative prompts, both of the same layer."""
+        return {
+            "prompt_embeds": self._hidden(prompts, clip_skip),
+            "negative_prompt_embeds": self._hidden(negative, clip_skip),
+        }
 
     def predict(
         self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning
@@ -78,16 +121,23 @@ class StableDiffusion:
 
     def pipeline(self, unet: nn.Module | None = None) -> StableDiffusionPipeline:
         """A pipeline to sample from, sharing these weights; with another U-Net, if one is given."""
-        return StableDiffusionPipeline(
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=unet or self.unet,  # type: ignore[arg-type]  # a U-Net, adapters or not
-            scheduler=self.scheduler,
-            safety_checker=None,  # type: ignore[arg-type]  # it blacks out pictures, silently
-            feature_extractor=None,  # type: ignore[arg-type]
-            requires_safety_checker=False,
-        )
+        return StableDiffusionPipeline(**self._parts(unet))
+
+    def picture_pipeline(self, unet: nn.Module | None = None) -> StableDiffusionImg2ImgPipeline:
+        """The same, to sample from a picture instead of from noise."""
+        return StableDiffusionImg2ImgPipeline(**self._parts(unet))
+
+    def _parts(self, unet: nn.Module | None) -> dict[str, Any]:
+        return {
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "tokenizer": self.tokenizer,
+            "unet": unet or self.unet,  # with adapters or without
+            "scheduler": self.scheduler,
+            "safety_checker": None,  # it blacks out pictures, silently
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
 
     def image_fingerprint(self) -> str:
         """Hex digest of the VAE and its settings."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 
 from evaluate.evaluators.flat_pictures import is_flat
-from evaluate.measure_config import SamplerConfig
-from evaluate.sampling import SCHEDULERS, Prompt, Sampler
+from evaluate.measure_config import SAMPLERS, SamplerConfig
+from evaluate.sampling import SCHEDULERS, Frame, Prompt, Sampler, texts_of, write
 from finetune.config import ModelConfig
 from finetune.models import load_model
 
@@ -23,9 +26,11 @@ def model(pipeline_dir):
     return load_model(ModelConfig(path=str(pipeline_dir), resolution=16))
 
 
-def sampler(model, name: str = "dpm_solver++", batch_size: int = 4, **options) -> Sampler:
+def sampler(
+    model, name: str = "dpm_solver++", batch_size: int = 4, frame: Frame | None = None, **options
+) -> Sampler:
     settings = {"steps": 3, "guidance_scale": 3.0, **options}
-    return Sampler(model, SamplerConfig(name, **settings), seed=0, batch_size=batch_size)
+    return Sampler(model, SamplerConfig(name, **settings), 0, batch_size, frame)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -39,13 +44,82 @@ def test_a_picture_does_not_depend_on_its_batch(model, name: str):
     assert np.asarray(together[0]).tobytes() != np.asarray(together[1]).tobytes()
 
 
+def test_every_name_has_a_scheduler():
+    assert set(SCHEDULERS) == set(SAMPLERS)
+
+
+FRAMES = [
+    Frame(),
+    Frame(24, 16),
+    Frame(16, 16, start=Image.new("RGB", (16, 16), "#4080c0"), strength=0.7),
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=["noise", "oblong", "picture"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_seed_draws_what_diffusers_draws(model, pipeline_dir, name: str, frame: Frame):
+    """The whole pipeline as a user of diffusers would call it, one picture at a time."""
+    ours = sampler(model, name, batch_size=3, frame=frame, steps=4)
+    prompts = [Prompt("", text, seed, "red") for seed, text in enumerate(("a dot", "a bar", "b"))]
+    drawn = ours.draw(model.unet, prompts)
+    kind = StableDiffusionImg2ImgPipeline if frame.start else StableDiffusionPipeline
+    theirs = kind.from_pretrained(pipeline_dir, safety_checker=None, requires_safety_checker=False)
+    theirs.scheduler = sampler(model, name).scheduler
+    theirs.set_progress_bar_config(disable=True)
+    placed = {"height": frame.height or 16, "width": frame.width or 16}
+    if frame.start:
+        placed = {"image": frame.start, "strength": frame.strength}
+    for prompt, picture in zip(prompts, drawn, strict=True):
+        [expected] = theirs(
+            prompt.caption, negative_prompt="red", num_inference_steps=4, guidance_scale=3.0,
+            generator=torch.Generator().manual_seed(prompt.seed), **placed,
+        ).images  # fmt: skip
+        assert picture.size == expected.size == (frame.width or 16, frame.height or 16)
+        assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).max() <= 1
+    assert drawn[0].tobytes() != drawn[1].tobytes()
+
+
+def test_fingerprints_of_earlier_pictures_stay(model):
+    """Stored pictures of older runs are valid: what was added counts only where it is used."""
+    known = sampler(model)
+    parts = [model.fingerprint(), "w", asdict(known.config), 0, "k0", "a dot"]
+    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    assert known.fingerprint(PROMPTS[0], "w") == digest
+
+
+def test_a_fingerprint_changes_with_all_that_the_picture_depends_on(model):
+    start = FRAMES[2].start
+    frames = [
+        None, Frame(24, 16), Frame(16, 24), Frame(16, 16, clip_skip=2), FRAMES[2],
+        Frame(16, 16, start=start, strength=0.6),
+        Frame(16, 16, start=Image.new("RGB", (16, 16)), strength=0.7),
+    ]  # fmt: skip
+    prompts = [
+        Prompt("k", "a"), Prompt("k", "b"), Prompt("k", "a", 0), Prompt("k", "a", 1),
+        Prompt("k", "a", 0, "x"), Prompt("k", "a", negative="x"),
+    ]  # fmt: skip
+    marks = [sampler(model, frame=f).fingerprint(p, "w") for f in frames for p in prompts]
+    assert len(set(marks)) == len(marks)
+    seeded = [sampler(model).fingerprint(Prompt(key, "a", 3), "w") for key in "ab"]
+    assert seeded[0] == seeded[1]  # the seed alone says what the noise is
+
+
+def test_other_texts_are_stored_as_they_are(tmp_path):
+    texts = {"parameters": '狐, a "fox"\nSteps: 3', "other": "é"}
+    write(Image.new("RGB", (8, 8)), tmp_path / "a.png", "mark", texts)
+    found = texts_of(tmp_path / "a.png")
+    assert {name: found[name] for name in texts} == texts
+
+
 def test_noise_is_keyed_and_leaves_the_global_state_alone(model):
     torch.manual_seed(7)
     state = torch.get_rng_state()
     draws = [
-        torch.randn(4, generator=sampler(model).generator(key)).tolist() for key in ("a", "a", "b")
+        torch.randn(4, generator=sampler(model).generator(Prompt(key, ""))).tolist()
+        for key in ("a", "a", "b")
     ]
-    sampler(model, "ddpm").draw(model.unet, PROMPTS[:1])
+    for name in SCHEDULERS:
+        sampler(model, name).draw(model.unet, PROMPTS[:2])
     assert draws[0] == draws[1] != draws[2]
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "curate": ["-m", "curate"],
     "train": ["finetune/train.py"],
     "evaluate": ["-m", "evaluate"],
+    "sample": ["-m", "evaluate.sample"],
 }
 DEMO = {
     "curate": ["run.name=demo", "dataset=openmoji", "dataset.mismatch=0.2"],
@@ -32,7 +33,12 @@ DEMO = {
 }
 
 
-CHOSEN = {"curate": ["dataset=openmoji"], "train": [], "evaluate": []}  # what has to be typed
+CHOSEN = {
+    "curate": ["dataset=openmoji"],
+    "train": [],
+    "evaluate": [],
+    "sample": [],
+}  # what has to be typed
 
 
 def composed(section, overrides):
@@ -228,7 +234,10 @@ def test_each_command_takes_any_name_as_it_is_typed(name, tmp_path):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_reads_its_section_and_refuses_the_others_mistakes(name, write, tmp_path):
-    good = write("curate: {run.name: c}\ntrain: {run.name: t}\nevaluate: {run.name: e}", "a b.yaml")
+    good = write(
+        "curate: {run.name: c}\ntrain: {run.name: t}\nevaluate: {run.name: e}\nsample: {run.name: s}",
+        "a b.yaml",
+    )
     said = start(name, *CHOSEN[name], f"experiment={good}", "--cfg", "job", "--package", "run")
     assert f"name: {name[0]}\n" in said.stdout, said.stderr
     other = next(section for section in COMMANDS if section != name)

@@ -52,4 +52,4 @@ def test_choices_of_a_key_and_examples():
     assert keys.example("curate", "dry_run") == "500"
     assert keys.example("train", "optim.lr") == "1e-4"
     assert keys.example("train", "optim.eps") == ""
-    assert keys.owners("clip.name", "train") == ["curate", "evaluate"]
+    assert keys.owners("clip.name", "train") == ["curate", "evaluate", "sample"]

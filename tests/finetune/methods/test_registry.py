@@ -194,3 +194,45 @@ def test_a_run_of_a_method_that_is_gone_is_not_opened(make_config, run_training)
     path.write_text(text.replace("name: full", "name: gone"))
     with pytest.raises(UserError, match=r"method\.name=gone is not known; accepted: .*full"):
         load_run(config.run.folder)
+
+
+def test_a_lora_is_scaled_between_base_and_trained(unet, pipeline_dir):
+    base = load_model(ModelConfig(path=str(pipeline_dir), resolution=16)).unet
+    prepare(unet, method := Lora(), seed=0)
+    with torch.no_grad():
+        for weight in method.trainable(unet).values():
+            weight.normal_(generator=torch.Generator().manual_seed(weight.numel()))
+    x, t, hidden = torch.randn(1, 4, 4, 4), torch.tensor([500]), torch.randn(1, 8, 16)
+
+    def output(network):
+        with torch.no_grad():
+            return network(x, t, encoder_hidden_states=hidden).sample
+
+    trained = output(unet)
+    for factor in (0.5, 0, 1):  # each from what was trained, not from the last one
+        method.rescale(unet, factor)
+        scaled = output(unet)
+        assert torch.allclose(scaled, trained) == (factor == 1)
+        assert torch.allclose(scaled, output(base)) == (factor == 0)
+
+
+def test_half_a_lora_is_half_its_update(unet):
+    """W + factor * alpha / rank * B A, on one layer, by hand."""
+    prepare(unet, method := Lora(rank=4, alpha=8), seed=0)
+    layer = next(m for name, m in unet.named_modules() if name.endswith("to_q"))
+    with torch.no_grad():
+        layer.lora_B["default"].weight.normal_()
+        method.rescale(unet, 0.25)
+        x = torch.randn(3, layer.in_features)
+        update = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+        expected = layer.base_layer(x) + 0.25 * 8 / 4 * x @ update.T
+        assert torch.allclose(layer(x), expected, atol=1e-5)
+
+
+def test_what_has_no_scale_says_so(unet):
+    assert {name: kind.scalable for name, kind in METHODS.items() if name in ("full", "lora")} == {
+        "full": False,
+        "lora": True,
+    }
+    with pytest.raises(UserError, match="method=full"):
+        Full().rescale(unet, 0.5)
