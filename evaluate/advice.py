@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from curate.decide.config import SMALLEST_JUDGED
-from curate.run.next_command import run_arguments
+from curate.run.next_command import named, run_arguments
 from evaluate.verdict import groups_needed, judge
 from finetune.config import TrainConfig
 from finetune.rules import Evidence, Word
@@ -51,6 +52,19 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
     if word is Word.CONVERGED:
         return "Held-out loss no longer changes: more or other data may improve it, more training will not."
     return _decidable(evidence, config, grid_items)
+
+
+def against_copying(config: TrainConfig) -> str:
+    """What helps a run whose best checkpoint copies training pictures; more training does not."""
+    return (
+        "Use the kept checkpoint. For a better one that does not copy, add data, or train fewer weights "
+        f"({config.method.fewer_weights()}) or for fewer samples."
+    )
+
+
+def export_kept(run_dir: Path, step: int) -> str:
+    """How the kept checkpoint is exported, where training exported another one."""
+    return f"To export the kept checkpoint, type: python -m finetune.export {named(run_dir)} step={step}"
 
 
 def _decidable(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,11 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run.manifest import Manifest, intact, read_manifest
+from evaluate import copying
 from evaluate.features import Features, of_timm, of_vae
 from evaluate.grid import Grid, LossStore, LossTable, SplitLosses, weights_sha256
 from evaluate.measure_config import MeasureConfig
+from evaluate.own_pictures import OwnPictures
 from evaluate.results import Metric, Picture, label_of
 from evaluate.sampling import Prompt, Sampler
 from finetune import doctor, rules
@@ -27,6 +29,7 @@ from finetune.heldout import relative
 from finetune.intervals import Array, estimate
 from finetune.opened_run import load_run
 from finetune.rules import Evidence
+from finetune.sidecars import read_columns
 
 if TYPE_CHECKING:
     from curate.clip.scorer import ClipScorer
@@ -84,6 +87,11 @@ class Evaluation:
     def table(self) -> LossTable:
         """The losses of all rows, on held-out and on training pictures."""
         return self.grid.table()
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Optimizer steps of each row; 0 for the base."""
+        return self.table.steps
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -148,8 +156,27 @@ class Evaluation:
 
     @cached_property
     def kept(self) -> int:
-        """The row that the verdict says to keep."""
-        return rules.kept(self.evidence)
+        """The row that the verdict says to keep, or an earlier one where that copies training pictures."""
+        return self._kept_and_vetoes[0]
+
+    @property
+    def vetoes(self) -> list[str]:
+        """Why checkpoints that the losses alone would have kept are not, in sentences."""
+        return self._kept_and_vetoes[1]
+
+    @cached_property
+    def _kept_and_vetoes(self) -> tuple[int, list[str]]:
+        first, steps = rules.kept(self.evidence), self.table.steps
+        kept, reasons = copying.first_without(first, self.own_pictures.vetoed)
+        if not reasons:
+            return kept, []
+        also = [steps[row] for row in copying.earlier(first)[: len(reasons) - 1]]
+        return kept, [reasons[0], copying.kept_instead(steps[kept], also)]
+
+    @cached_property
+    def own_pictures(self) -> OwnPictures:
+        """What copying is measured on; only what is asked for is drawn."""
+        return OwnPictures(self)
 
     @cached_property
     def exported(self) -> int:
@@ -179,11 +206,13 @@ class Evaluation:
             files[self.evidence.last] = self.draw(self.evidence.last, prompts)
         return files
 
-    def draw(self, row: int, prompts: Sequence[Prompt], again: int = 0) -> list[Path]:
+    def draw(
+        self, row: int, prompts: Sequence[Prompt], again: int = 0, subfolder: str = ""
+    ) -> list[Path]:
         """Pictures of a row's weights for captions; each number ``again`` starts from noise of its own."""
         settings, stored = self.config.samples, self.checkpoint(row)
         model, seed = self.run.model(self.device), settings.seed + again
-        folder = self.folder / "samples" / label_of(self.table.steps[row])
+        folder = self.folder / "samples" / label_of(self.table.steps[row]) / subfolder
         return Sampler(model, self.config.sampler, seed, settings.batch_size).draw_missing(
             folder / f"again-{again}" if again else folder,
             prompts,
@@ -235,6 +264,15 @@ class Evaluation:
     def real_picture(self, key: str) -> Image.Image:
         """The held-out picture that a prompt's caption belongs to."""
         return decode(self._real_files[key])
+
+    def training_pictures(self, keys: Set[str]) -> Iterator[tuple[str, Image.Image]]:
+        """Some pictures of the split ``train`` with their keys; only the shards that hold them are read."""
+        for shard in self.manifest.shards_of("train"):
+            present = read_columns(self.curate_dir, shard, ["key"])["key"].to_pylist()
+            if not keys.isdisjoint(present):
+                for sample in read_shard(intact(self.curate_dir, shard)):
+                    if sample.key in keys:
+                        yield sample.key, decode(sample.image)
 
     @cached_property
     def _real_files(self) -> dict[str, bytes]:

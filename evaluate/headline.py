@@ -44,6 +44,11 @@ def _result(verdict: Verdict, metrics: Mapping[str, Metric]) -> Finding:
     """What the checkpoint to keep is worth, on pictures that had no part in choosing it where there are any."""
     if verdict.kept == 0:
         text = "No checkpoint is better than the base model: keep the base."
+        if metrics.get("copying_checkpoints", Metric()).value:
+            text = (
+                "Keep the base model: no checkpoint that was looked at is better than it and copies no training "
+                "pictures."
+            )
         return Finding("result", "bad", text, "loss")
     candidates = (metrics.get(name, Metric()) for name in ("test_change", "heldout_change"))
     change = next((metric for metric in candidates if metric.value is not None), None)

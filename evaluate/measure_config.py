@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from curate.clip.config import ClipConfig
+from curate.decide.config import SMALLEST_JUDGED
 from curate.run.schema import PATH, check
 from finetune.config import RunConfig
 
@@ -82,6 +83,22 @@ class SamplesConfig:
 
 
 @dataclass
+class CopyingConfig:
+    """How copying of training pictures is measured.
+
+    Attributes:
+        pictures: training captions, and as many held-out ones, that pictures are drawn for; 0 leaves it out.
+    """
+
+    pictures: int = 48
+
+    def __post_init__(self) -> None:
+        accepted = f"0, or {SMALLEST_JUDGED} or more"
+        known = self.pictures == 0 or self.pictures >= SMALLEST_JUDGED
+        check(known, "copying.pictures", self.pictures, accepted)
+
+
+@dataclass
 class DistributionConfig:
     """How the drawn pictures are compared with the real ones as a whole, and how varied they are.
 
@@ -126,6 +143,7 @@ class MeasureConfig:
     sampler: SamplerConfig = MISSING
     grid: GridConfig = field(default_factory=GridConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    copying: CopyingConfig = field(default_factory=CopyingConfig)
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     device: str = "auto"
 

@@ -63,7 +63,7 @@ def _render(
         *(
             section
             for evaluator in evaluators.in_order().values()
-            for section in evaluator.sections(found)
+            for section in (*evaluator.sections(found), *evaluator.pictures(found, folder))
         ),
         Section("All metrics", "metrics", _metrics(found)),
         Section("Data", "data", _data(funnel)),

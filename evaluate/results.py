@@ -152,6 +152,69 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyingLook:
+    """What was found about copying at one checkpoint.
+
+    Attributes:
+        difference: how much nearer training captions came to their own pictures than held-out ones, against
+            the base; positive is copying, 1 is the distance between unrelated pictures.
+        own_train, own_val: share of drawn pictures whose nearest real one is their caption's own, and the
+            base's shares.
+        blank: captions left out since a picture was blank. copies: whether it must not be kept.
+    """
+
+    step: int
+    difference: Metric
+    own_train_base: float
+    own_train: float
+    own_val_base: float
+    own_val: float
+    blank: int
+    copies: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedPair:
+    """A picture drawn for a training caption, and the training picture nearest to it.
+
+    Attributes:
+        key, caption: that it was drawn for. drawn: its file, relative to the report.
+        nearest_key, nearest_caption, nearest: the same of the training picture.
+        distance: between the two, where 1 is the distance between unrelated pictures.
+        base_distance: between what the base drew and the training picture nearest to that.
+    """
+
+    key: str
+    caption: str
+    drawn: str
+    nearest_key: str
+    nearest_caption: str
+    nearest: str
+    distance: float
+    base_distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class CopyingResult:
+    """Whether checkpoints draw their training pictures again.
+
+    Attributes:
+        looks: at each checkpoint that was looked at, in order of training.
+        step: whose pictures follow: the last of those that copy or, where none does, of all.
+        train, val: how much nearer each picture came to its caption's own picture.
+        searched: training pictures among which the nearest was looked for.
+        pairs: the most suspicious first.
+    """
+
+    looks: tuple[CopyingLook, ...]
+    step: int
+    train: tuple[float, ...]
+    val: tuple[float, ...]
+    searched: int
+    pairs: tuple[CopiedPair, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """Everything that one evaluation found; the HTML report shows no other numbers.
 
@@ -174,6 +237,7 @@ class Results:
     checkpoints: tuple[CheckpointResult, ...]
     looks: tuple[Look, ...]
     pictures: tuple[Picture, ...]
+    copying: CopyingResult | None
     provenance: dict[str, Any]
 
 

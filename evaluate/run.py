@@ -67,7 +67,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     word = verdict.judge(evidence)
     judged = Verdict(
         word=str(word),
-        sentence=verdict.sentence(evidence, steps, evaluation.kept),
+        sentence=verdict.sentence(evidence, steps, evaluation.kept, evaluation.vetoes),
         advice=_advice(config, evaluation),
         best=steps[evidence.best],
         kept=steps[evaluation.kept],
@@ -86,6 +86,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
         checkpoints=_checkpoints(evaluation),
         looks=_looks(evaluation),
         pictures=evaluation.pictures(),
+        copying=evaluation.own_pictures.result(),
         provenance={
             **provenance(),
             "evaluate": redacted(asdict(config)),
@@ -149,7 +150,16 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation) -> str:
             f"The training has not ended ({reached}): type the training command again, which goes on, and judge "
             "again after that."
         )
-    return advice.advise(evaluation.evidence, evaluation.run.config, config.grid.items)
+    trained = evaluation.run.config
+    said = (
+        advice.against_copying(trained)
+        if evaluation.vetoes
+        else advice.advise(evaluation.evidence, trained, config.grid.items)
+    )
+    if evaluation.kept not in (0, evaluation.exported):
+        step = evaluation.table.steps[evaluation.kept]
+        said += f" {advice.export_kept(evaluation.run.run_dir, step)}"
+    return said
 
 
 def write(found: Results, evaluation: Evaluation) -> None:

@@ -39,13 +39,16 @@ def groups_needed(evidence: Evidence) -> int:
     return max(SMALLEST_JUDGED, int(np.ceil(change.groups * ratio**2)))
 
 
-def sentence(evidence: Evidence, steps: Sequence[int], kept: int) -> str:
+def sentence(
+    evidence: Evidence, steps: Sequence[int], kept: int, vetoes: Sequence[str] = ()
+) -> str:
     """The verdict in words with its numbers.
 
     Args:
         evidence: that it follows from.
         steps: [K+1] optimizer steps, 0 for the base.
         kept: row of the checkpoint to keep.
+        vetoes: why it is not the one that the losses alone would have kept, in sentences.
     """
     word, last = judge(evidence), evidence.last
     if too_few(evidence):
@@ -66,7 +69,7 @@ def sentence(evidence: Evidence, steps: Sequence[int], kept: int) -> str:
         found = f"Held-out loss changed by {total}, within ±{NEGLIGIBLE:.1%}."
     else:
         found = _recent(evidence, steps)
-    return f"{found} {_keep(evidence, steps, kept)}"
+    return " ".join([found, *vetoes, _keep(evidence, steps, kept)])
 
 
 def _recent(evidence: Evidence, steps: Sequence[int]) -> str:
@@ -95,6 +98,8 @@ def _lost(evidence: Evidence, steps: Sequence[int], word: Word) -> str:
 
 
 def _keep(evidence: Evidence, steps: Sequence[int], row: int) -> str:
+    if row == 0 and rules.kept(evidence):
+        return "Keep the base model."
     if row == 0:
         return "Keep the base model: no checkpoint is better on held-out pictures."
     change = percent(evidence.change("val", row, 0))

@@ -78,6 +78,43 @@ def of_groups(means: Array, n: int, confidence: float = 0.95) -> Estimate:
     return Estimate(value, value - half, value + half, n, count)
 
 
+def two_sample(
+    a: Array,
+    groups_a: Sequence[str],
+    b: Array,
+    groups_b: Sequence[str],
+    confidence: float = 0.95,
+) -> Estimate:
+    """Mean of ``a`` less mean of ``b``, two independent samples of groups, with Welch's interval.
+
+    Each group counts once, with its mean value. Degrees of freedom: Welch (1947), Satterthwaite (1946),
+    (s_a + s_b)^2 / (s_a^2 / (A - 1) + s_b^2 / (B - 1)) with s the squared standard error of each mean.
+
+    Args:
+        a: [N], one value for each picture. groups_a: [N], the duplicate group of each.
+        b: [M]. groups_b: [M].
+        confidence: of the interval. A sample of a single group has an infinite one.
+
+    Returns:
+        The estimate; ``n`` and ``groups`` count both samples together.
+
+    Raises:
+        ValueError: a sample is empty.
+    """
+    if not len(a) or not len(b):
+        raise ValueError(f"expected two samples that are not empty, got {len(a)} and {len(b)}")
+    means = group_means(a, groups_a), group_means(b, groups_b)
+    value, counts = float(means[0].mean() - means[1].mean()), [len(m) for m in means]
+    half = np.inf
+    if min(counts) > 1:
+        squared = [standard_error(m) ** 2 for m in means]
+        total = sum(squared)
+        spread = sum(s**2 / (g - 1) for s, g in zip(squared, counts, strict=True))
+        degrees = total**2 / spread if spread else sum(counts) - 2
+        half = quantile(0.5 + confidence / 2, degrees) * total**0.5
+    return Estimate(value, value - half, value + half, len(a) + len(b), sum(counts))
+
+
 def quantile(probability: float, degrees: float) -> float:
     """Of Student's t distribution with ``degrees`` of freedom."""
     from scipy.special import (

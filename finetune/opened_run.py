@@ -89,11 +89,11 @@ class FinetuneRun:
 
         For the same count they are those that training measured.
         """
-        return items_of(self._encoded(split, device), count, partial(self.groups_of, split))
+        return items_of(self.encoded(split, device), count, partial(self.groups_of, split))
 
     def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:
         """The first captions of those items, in the same order."""
-        encoded = self._encoded(split, device)
+        encoded = self.encoded(split, device)
         return [encoded.captions[index] for index in choose(encoded, count).tolist()]
 
     def groups_of(self, split: str, keys: Sequence[str]) -> list[str]:
@@ -101,7 +101,8 @@ class FinetuneRun:
         shards = read_manifest(self.curate_dir).shards_of(split)
         return duplicate_groups(self.curate_dir, shards, keys)
 
-    def _encoded(self, split: str, device: torch.device | str) -> EncodedSplit:
+    def encoded(self, split: str, device: torch.device | str = "cpu") -> EncodedSplit:
+        """All samples of ``split``, which :meth:`has` to exist, mapped from the cache."""
         cache_dir = self.run_dir.parent / CACHE
         shards = read_manifest(self.curate_dir).shards_of(split)
         model = self.model(device)

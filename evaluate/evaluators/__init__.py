@@ -14,6 +14,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from curate.run.intervals import changes
@@ -35,6 +36,7 @@ class Description:
         better: which direction is better; "" where neither is.
         fraction: whether it is printed in percent.
         tile: label of the metric among the large numbers on top of the report; "" leaves it out.
+        signed: whether an increase has a plus; shares have none.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Description:
     better: Literal["lower", "higher", ""] = "lower"
     fraction: bool = True
     tile: str = ""
+    signed: bool = True
 
     def shown(self, metric: Metric) -> str:
         """The metric's value with its interval, as it is printed everywhere."""
@@ -50,7 +53,8 @@ class Description:
         if metric.low is None or metric.high is None:
             return f"{100 * metric.value:.3g} %" if self.fraction else f"{metric.value:.3g}"
         estimate = (metric.value, metric.low, metric.high)
-        value, low, high = changes(*estimate) if self.fraction else (f"{x:+.3f}" for x in estimate)
+        shown = changes(*estimate) if self.fraction else [f"{x:+.3f}" for x in estimate]
+        value, low, high = shown if self.signed else [text.removeprefix("+") for text in shown]
         return f"{value}{' %' if self.fraction else ''} [{low}, {high}]"
 
     def short(self, metric: Metric) -> str:
@@ -61,6 +65,10 @@ class Description:
 
 
 def _no_sections(_: Results) -> Iterable[Section]:
+    return ()
+
+
+def _no_pictures(_: Results, __: Path) -> Iterable[Section]:
     return ()
 
 
@@ -80,6 +88,7 @@ class Evaluator:
         metrics: what it measures, by name; all metrics of all evaluators have different names.
         measure: yields each of ``metrics`` once; one that cannot be measured is null with a reason.
         sections: what it draws in the report, from the numbers in ``report.json``.
+        pictures: what it shows after that of files, whose paths in ``report.json`` start at the folder given.
         findings: what it says in the report's headline, mostly a cost, from the metrics of all evaluators.
         instrument: what it measures with, where that is a choice; the gate names it beside its rules.
         position: in tables and in the report, the smallest first.
@@ -88,6 +97,7 @@ class Evaluator:
     metrics: Mapping[str, Description]
     measure: Callable[[Evaluation], Iterable[tuple[str, Metric]]]
     sections: Callable[[Results], Iterable[Section]] = _no_sections
+    pictures: Callable[[Results, Path], Iterable[Section]] = _no_pictures
     findings: Callable[[Mapping[str, Metric]], Iterable[Finding]] = _no_findings
     instrument: Callable[[MeasureConfig], str] = _no_instrument
     position: int = 100

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from evaluate.blank import is_flat
 from evaluate.evaluators import Description, Evaluator
 from evaluate.results import Metric
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from evaluate.evaluation import Evaluation
-
-
-def is_flat(picture: Image) -> bool:
-    """Whether every pixel has the same colour, such as a black picture or a failed decode."""
-    return all(low == high for low, high in picture.convert("RGB").getextrema())  # type: ignore[misc]
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:

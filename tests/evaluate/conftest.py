@@ -86,6 +86,7 @@ def results() -> Results:
         checkpoints=tuple(points),
         looks=looks,
         pictures=(picture,),
+        copying=None,
         provenance={
             "revision": None,
             "python": "3.11.0",

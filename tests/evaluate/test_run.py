@@ -23,6 +23,7 @@ from curate.run.schema import UserError, to_dataclass
 from evaluate import evaluators, grid, results, run, sampling
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
 from evaluate.measure_config import (
+    CopyingConfig,
     DistributionConfig,
     GridConfig,
     RunConfig,
@@ -48,6 +49,7 @@ def config(trained, clip_dir: Path, rule: GateRule = BETTER, **grid_changes) -> 
         gate=GateConfig({"rule": rule}),
         grid=GridConfig(**{"items": 34, "bins": 3, "draws": 1, **grid_changes}),
         samples=SamplesConfig(rows=3, clip_captions=20),
+        copying=CopyingConfig(0),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from evaluate.evaluation import Evaluation
 from evaluate.grid import SplitLosses
+from evaluate.measure_config import CopyingConfig
 from finetune.rules import Evidence, kept
 from tests.evaluate.conftest import scores
 
@@ -31,8 +32,11 @@ class Planted(Evaluation):
         self._on_test: dict[int, Any] = {}
         self.grid: Any = self
         self.table: Any = SimpleNamespace(
-            val=evidence.val[:, :, None, None], groups=_names(evidence.val.shape[1])
+            steps=tuple(range(len(evidence.val))),
+            val=evidence.val[:, :, None, None],
+            groups=_names(evidence.val.shape[1]),
         )
+        self.config: Any = SimpleNamespace(copying=CopyingConfig(0))
 
     def checkpoint(self, row: int) -> Any:
         return SimpleNamespace(row=row) if row else None
