@@ -105,7 +105,7 @@ def main() -> None:
             f"trained on the shards as they were: {', '.join(map(str, trained))}. They can neither resume nor be "
             "judged now; to train without these pictures, train again under another run.name"
         )
-    judged = [run / "evaluate" for run in (path.parent for path in trained)]
+    judged = [path.parent / stage for path in trained for stage in ("evaluate", "compare")]
     if found["pictures"] and (shown := [str(path) for path in judged if path.is_dir()]):
         print(f"their reports and samples may still show them; delete: {', '.join(shown)}")
     if found["copies_left"]:

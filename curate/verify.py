@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXIT_PROBLEMS = 1
 EXIT_CODES = "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 130 interrupted"
-STAGES = ("curate", "finetune", "evaluate")
+STAGES = ("curate", "finetune", "evaluate", "compare")
 SHOWN = 3  # keys in one line
 
 _COLUMNS = ["key", "kept", "rule", "reason", "status", "split", "duplicate_group", "shard"]
@@ -88,6 +88,7 @@ def advice(run_dir: Path, stages: Sequence[str]) -> str:
         f"{run_arguments(run_dir)} with its other keys; of an export-step-N: python -m finetune.export "
         f"{shlex.quote(str(run_dir))} step=N",
         "evaluate": f"python -m evaluate {run_arguments(run_dir)}",
+        "compare": f"python -m evaluate.compare {named(run_dir)} and the runs that its folders in compare are named after",
     }
     lines = [
         "delete what is damaged (of a shard its tar, of a checkpoint its folder; never removed.json); to "
@@ -116,7 +117,7 @@ def summary(stage_dir: Path) -> str:
 
 
 def stage_problems(stage_dir: Path) -> Iterator[str]:
-    """One line for each file of ``finetune`` or ``evaluate`` that is not what was written."""
+    """One line for each file of ``finetune``, ``evaluate`` or ``compare`` that is not what was written."""
     yield from _listed(stage_dir)
     unlisted = checksums.unlisted(stage_dir)
     yield from checksums.self_contradicting(stage_dir, unlisted)

@@ -14,7 +14,7 @@ from curate.run.folder import curate_dir_of
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, next_arguments
 from curate.run.schema import to_dataclass
-from evaluate.config import EvaluateConfig, renamed
+from evaluate.config import EvaluateConfig, refuse_ignored, renamed
 from finetune.config import refuse_damaged
 
 
@@ -25,6 +25,7 @@ def main(cfg: DictConfig) -> None:
     config = to_dataclass(cfg, EvaluateConfig)
     if int(os.environ.get("RANK", "0")) > 0:
         return
+    refuse_ignored(cfg)
     for note in renamed(cfg):
         print(note, file=sys.stderr)
     from curate.run import devices, folder
@@ -42,7 +43,9 @@ def main(cfg: DictConfig) -> None:
             f"{COMMANDS['train']} {next_arguments(config.run.folder)}"
         )
     refuse_damaged(config.run.folder)
-    from evaluate import features, judging_clip
+    from evaluate import against, features, judging_clip
+
+    against.opened(config.gate.against, config)  # refuses before anything heavy is imported
 
     needed = config.samples.clip_captions > 0
     config.clip = judging_clip.settle(config.clip, config.run.folder, needed)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING, DictConfig
 
-from curate.run.schema import UserError, check, register
+from curate.run.overrides import is_override, key_of, typed
+from curate.run.schema import PATH, UserError, check, register
 from evaluate.glossary import glossary
 from evaluate.measure_config import MeasureConfig, SamplerConfig
 from finetune.rules import Word
@@ -16,6 +17,7 @@ OPERATORS = ("<", "<=", ">", ">=", "in", "not_in")
 BOUNDS = ("value", "ci_low", "ci_high")
 SEVERITIES = ("fail", "warn")
 UNDECIDED = ("exit_3", "pass", "fail")
+AGAINST = "against_change"
 RENAMED = {"probe_change": "train_probe_change"}  # metrics by their names in older configurations
 
 
@@ -68,12 +70,20 @@ class GateRule:
 
 @dataclass
 class GateConfig:
-    """Rules by name, and which exit code an undecided gate gives."""
+    """Rules by name, and which exit code an undecided gate gives.
+
+    Attributes:
+        against: another judged run, by its name or its folder, than which the kept checkpoint must not be worse.
+            Without one there is no rule on ``against_change``.
+    """
 
     rules: dict[str, GateRule] = field(default_factory=dict)
     on_undecided: str = "exit_3"
+    against: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
+        if self.against is None:
+            self.rules = {n: r for n, r in self.rules.items() if r.metric != AGAINST}
         _one_of("gate.on_undecided", self.on_undecided, UNDECIDED)
 
 
@@ -90,6 +100,23 @@ def renamed(cfg: DictConfig) -> Iterator[str]:
         if rule.metric in RENAMED:
             key = f"gate.rules.{name}.metric"
             yield f"note: {key}={rule.metric} is deprecated; type {key}={RENAMED[rule.metric]}"
+
+
+def refuse_ignored(cfg: DictConfig) -> None:
+    """Refuse a typed setting of a rule that is not there without ``gate.against``.
+
+    Raises:
+        UserError: names the setting, and what to type with it.
+    """
+    if cfg.gate.against is not None:
+        return
+    for text in filter(is_override, typed() or []):
+        _, _, inside = key_of(text).partition("gate.rules.")
+        name = inside.partition(".")[0]
+        if name in cfg.gate.rules and cfg.gate.rules[name].metric == AGAINST:
+            raise UserError(
+                f"{text} has no effect without a run to compare with; type gate.against=RUN as well, or remove it"
+            )
 
 
 register(EvaluateConfig, "evaluate")

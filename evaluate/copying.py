@@ -157,7 +157,7 @@ class NearestSearch:
         for i, row in enumerate(rows.tolist()):
             if found[i, row] < self._distance[i]:
                 self._distance[i] = found[i, row]
-                self._keys[i] = keys[row]
+                self._keys[i] = str(keys[row])
 
     def nearest(self) -> Nearest:
         """Of all that were added."""

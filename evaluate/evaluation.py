@@ -16,8 +16,10 @@ from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run.manifest import Manifest, intact, read_manifest
 from evaluate import copying
+from evaluate.against import Against
 from evaluate.features import Features, of_timm, of_vae
 from evaluate.grid import Grid, LossStore, LossTable, SplitLosses, weights_sha256
+from evaluate.judged import origin_of
 from evaluate.measure_config import MeasureConfig
 from evaluate.own_pictures import OwnPictures
 from evaluate.results import Metric, Picture, label_of
@@ -42,10 +44,12 @@ class Evaluation:
         config: the whole configuration.
         run: as training left it.
         folder: where results go.
+        against: the run that ``gate.against`` names.
     """
 
-    def __init__(self, config: MeasureConfig) -> None:
+    def __init__(self, config: MeasureConfig, against: Against | None = None) -> None:
         self.config = config
+        self.against = against
         self.run = load_run(config.run.folder)
         self.curate_dir = self.run.curate_dir
         self.folder = config.run.folder / "evaluate"
@@ -65,7 +69,8 @@ class Evaluation:
         After another curation under the same name, pictures that were trained on may be held out.
 
         Raises:
-            UserError: names which of the two differs, or a held-out shard that is damaged.
+            UserError: names which of the two differs, a held-out shard that is damaged, or what makes the losses of
+                ``gate.against`` another thing than this run's.
         """
         for shard in self.manifest.shards_of("val"):  # now, not when the report shows its pictures
             intact(self.curate_dir, shard)
@@ -74,6 +79,13 @@ class Evaluation:
         doctor.refuse_change(self.run.finetune_dir, started, shards)  # first: it needs no model
         weights = {"weights": self.run.model(self.device).fingerprint()}
         doctor.refuse_change(self.run.finetune_dir, started, weights)
+        if self.against:
+            self.against.refuse_other_units(self.config.run.folder, self.origin)
+
+    @cached_property
+    def origin(self) -> dict[str, str]:
+        """What all losses depend on, see ``evaluate.judged``."""
+        return origin_of(self.run.model(self.device), self.manifest.digest())
 
     # Losses
 
@@ -86,6 +98,7 @@ class Evaluation:
     @cached_property
     def table(self) -> LossTable:
         """The losses of all rows, on held-out and on training pictures."""
+        self.grid.store.put_origin(self.origin)
         return self.grid.table()
 
     @property

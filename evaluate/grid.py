@@ -60,6 +60,33 @@ class LossStore:
         self.arrays[f"{split}/keys"] = np.array(keys)
         self.used.add(f"{split}/keys")
 
+    def put_origin(self, origin: Mapping[str, str]) -> None:
+        """Record what all losses depend on, see ``evaluate.judged.origin_of``."""
+        for name, digest in origin.items():
+            self.arrays[f"origin/{name}"] = np.array(digest)
+            self.used.add(f"origin/{name}")
+
+    def put_scores(
+        self, metric: str, on: str, keys: Sequence[str], values: np.ndarray, instrument: str = ""
+    ) -> None:
+        """Record a metric's value of each picture, so that ``evaluate.compare`` can compare runs by it.
+
+        Args:
+            metric: its name.
+            on: which pictures, as ``Metric.on``.
+            keys: N. values: [N].
+            instrument: what it was measured with, and on which scale; runs in which it differs are not compared.
+        """
+        parts = {
+            "keys": keys,
+            "values": values.astype(np.float64),
+            "on": on,
+            "instrument": instrument,
+        }
+        for part, content in parts.items():
+            self.arrays[f"scores/{metric}/{part}"] = np.array(content)
+            self.used.add(f"scores/{metric}/{part}")
+
     def prune(self) -> None:
         """Remove what this evaluation did not use, such as checkpoints that were deleted."""
         self.arrays = {name: self.arrays[name] for name in self.used}

@@ -10,7 +10,15 @@ from curate.report import page
 from curate.run.intervals import changes
 from evaluate import evaluators
 from evaluate.glossary import short, title
-from evaluate.results import NOT_MEASURED, CheckpointResult, Finding, Metric, Results, Verdict
+from evaluate.results import (
+    NOT_ASKED,
+    NOT_MEASURED,
+    CheckpointResult,
+    Finding,
+    Metric,
+    Results,
+    Verdict,
+)
 from finetune.rules import Word
 
 PARTS = {"result": "Result", "trend": "Trend", "cost": "Cost"}
@@ -120,7 +128,7 @@ def missing(metrics: Mapping[str, Metric]) -> dict[str, list[str]]:
     """Titles of the metrics that were not measured, by the reason."""
     found: dict[str, list[str]] = {}
     for name, metric in metrics.items():
-        if metric.value is None:
+        if metric.value is None and not metric.reason.startswith(NOT_ASKED):
             found.setdefault(metric.reason, []).append(title(name))
     return found
 

@@ -19,6 +19,7 @@ from finetune.intervals import Estimate
 
 SCHEMA_VERSION = 4
 NOT_MEASURED = "not measured"
+NOT_ASKED = "not asked for"  # begins the reason of a metric that nobody misses
 
 
 @dataclass(frozen=True, slots=True)

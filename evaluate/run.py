@@ -15,6 +15,7 @@ from curate.run.manifest import read_funnel
 from curate.run.provenance import provenance, redacted
 from evaluate import (
     advice,
+    against,
     evaluators,
     gate,
     headline,
@@ -49,9 +50,10 @@ def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
         say: prints a line for the user.
 
     Raises:
-        UserError: the run has no held-out pictures, or was trained on other data or another base model.
+        UserError: the run has no held-out pictures, was trained on other data or another base model, or
+            cannot be compared with the run of ``gate.against``.
     """
-    evaluation = Evaluation(config)
+    evaluation = Evaluation(config, against.opened(config.gate.against, config))
     evaluation.refuse_other_origin()
     checksums.withdraw(evaluation.folder)
     metrics = dict(evaluators.measure(evaluation))
@@ -74,7 +76,10 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
         exported=steps[evaluation.exported],
         last=steps[evidence.last],
     )
-    checks = gate.check_all(config.gate, metrics, word, evaluators.instruments(config))
+    instruments = evaluators.instruments(config)
+    if evaluation.against:
+        instruments |= evaluation.against.instrument()
+    checks = gate.check_all(config.gate, metrics, word, instruments)
     return Results(
         schema_version=results.SCHEMA_VERSION,
         run=config.run.folder.name,

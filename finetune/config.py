@@ -135,8 +135,8 @@ class HeldoutConfig:
         every: samples between evaluations; every checkpoint is evaluated too.
         items: pictures of the split ``val``, and as many of ``train`` beside them; 0 measures nothing.
         bins: noise levels. draws: noises for each of them.
-        patience: the run stops early after so many evaluations in a row that show overfitting or
-            divergence; null never stops.
+        patience: the run stops early after so many evaluations in a row that show overfitting, regression
+            or divergence, and at once where the loss is not a number; null never stops.
     """
 
     every: int = 2_000

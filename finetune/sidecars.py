@@ -43,7 +43,7 @@ def duplicate_groups(
     import pyarrow.compute as pc
 
     found: dict[str, str] = {}
-    wanted = pa.array(keys)
+    wanted = pa.array(keys, pa.string())  # of no keys, the type would not be known
     for shard in shards:
         table = read_columns(curate_dir, shard, ("key", GROUP))
         if GROUP in table.column_names:

@@ -61,15 +61,20 @@ def _measured(evaluation: Evaluation, prompts: Sequence[Prompt]) -> dict[str, Me
         return _not_measured(reason)
     base, kept = (evaluation.clip_features.of_files([files[i] for i in chosen]) for files in drawn)
     keys = [prompts[i].key for i in chosen]
-    return compare(
+    texts = evaluation.clip.encode_texts(captions)
+    found = compare(
         Embedded(
-            texts=evaluation.clip.encode_texts(captions),
+            texts=texts,
             real=evaluation.real_features(evaluation.clip_features, keys),
             base=base,
             kept=kept,
             groups=groups,
         )
     )
+    if found["clip_change"].value is not None:  # for evaluate.compare
+        own, by = clip_similarity(kept, texts), _instrument(evaluation.config)
+        evaluation.grid.store.put_scores("clip_similarity", "val", keys, own, by)
+    return found
 
 
 def _too_few(groups: int, blank: int) -> str:

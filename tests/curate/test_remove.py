@@ -319,11 +319,13 @@ def test_the_command(finished, tmp_path):
 
     trained = finished.parent / "finetune"
     (trained / "checkpoints" / "step-00000001").mkdir(parents=True)
-    (finished.parent / "evaluate").mkdir()
+    shown = [finished.parent / stage for stage in ("evaluate", "compare")]
+    for stage in shown:
+        stage.mkdir()
     done = run("--keys", str(tmp_path / "keys"))
     assert done.returncode == 0, done.stderr
     assert f"trained on the shards as they were: {trained}. They can neither" in done.stdout
-    assert f"may still show them; delete: {finished.parent / 'evaluate'}" in done.stdout
+    assert f"may still show them; delete: {shown[0]}, {shown[1]}" in done.stdout
     assert "1 keys listed, 1 of them found; removed 1 pictures with 1 pairs" in done.stdout
     [record] = read_removals(finished).records
     assert record["list_sha256"] == hashlib.sha256(b"k02\n").hexdigest()

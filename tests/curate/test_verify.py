@@ -191,7 +191,7 @@ def test_a_bit_of_any_file_is_found_where_all_are_listed(finished):
 
 
 def test_the_other_stages_are_checked_too(finished, capsys, monkeypatch):
-    for stage in ("finetune", "evaluate"):
+    for stage in ("finetune", "evaluate", "compare"):
         write_certified(finished.parent / stage / "deep/a.json", {"a": 1})
         checksums.write(finished.parent / stage)
     monkeypatch.setattr(sys, "argv", ["verify", str(finished.parent)])
@@ -206,6 +206,7 @@ def test_the_other_stages_are_checked_too(finished, capsys, monkeypatch):
         verify.main()
     out = capsys.readouterr().out
     assert "evaluate/deep/a.json: " in out
+    assert "compare   1 files, 0.0 MB, 0 problems" in out
     assert "finetune/deep/a.json: damaged\n" in out  # by its own checksum
     assert "finetune  no checksums.json: of an earlier release, or interrupted, 1 problems" in out
     assert "  python -m evaluate run.name=done" in out

@@ -26,6 +26,7 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
     run_training(config)
     names = {path.name for path in config.folder.iterdir()}
     assert names == {
+        "captions.json",
         "checkpoints",
         "checksums.json",
         "config.yaml",
@@ -70,6 +71,7 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_trainin
     base = Path(config.model.path) / "unet" / "diffusion_pytorch_model.safetensors"
     total = trained + sum(weight.numel() for weight in load_file(base).values())
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop(0).startswith("warning: whether the base sees a difference")
     assert lines[:5] == [
         "train   12 pictures; held out 6, of which 4 are measured while training",
         "length  32 samples = 2.67 passes = 8 updates",
@@ -268,9 +270,9 @@ def test_a_held_out_loss_that_is_not_finite_ends_the_run_as_diverged(
     config = make_config(**{"train.samples": 64})
     run_training(config)
     stored = list_checkpoints(config.folder)
-    assert [c.step for c in stored] == [4, 8, 12]  # of 16; the patience is two evaluations
+    assert [c.step for c in stored] == [4, 8]  # of 16: what is not a number does not recover
     assert stored[-1].state()["stopped"] == "diverged"
-    assert [c.heldout is None for c in stored] == [False, True, True]
+    assert [c.heldout is None for c in stored] == [False, True]
     assert best_of(stored) == stored[0]
     measured = [r for r in losses(config) if "heldout" in r]
     names = ("heldout", "heldout_relative", "train_probe", "train_probe_relative")

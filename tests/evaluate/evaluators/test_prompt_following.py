@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from curate.clip.config import ClipConfig
 from evaluate.evaluators import prompt_following
 from evaluate.evaluators.prompt_following import NAMES, RETRIEVAL, Embedded, compare
 from evaluate.features import Features, unit
+from evaluate.grid import LossStore
 from evaluate.sampling import Prompt
 from finetune.intervals import Estimate
 
@@ -58,7 +60,10 @@ def evaluation(tmp_path: Path):
         clip, names = Planted(skill), captions or [f"thing {number}" for number in range(COUNT)]
         features = Features(clip.encode_images)
         return SimpleNamespace(
-            config=SimpleNamespace(samples=SimpleNamespace(clip_captions=count)),
+            config=SimpleNamespace(
+                samples=SimpleNamespace(clip_captions=count), clip=ClipConfig("planted")
+            ),
+            grid=SimpleNamespace(store=LossStore(tmp_path / "losses.npz")),
             prompts=[Prompt(f"key-{i}", caption) for i, caption in enumerate(names)],
             kept=kept,
             drawn={0: files["base"], 2: files["kept"], 3: files["base"]},
@@ -84,6 +89,22 @@ def test_pictures_like_the_real_ones_score_one_and_others_near_zero(evaluation) 
     assert found["clip_change"].low > 0.5
     assert (found["clip_change"].n, found["clip_change"].groups) == (COUNT, COUNT)
     assert measured(evaluation(count=20))["clip_change"].n == 20
+
+
+def test_similarities_of_single_pictures_are_stored_for_comparisons(evaluation) -> None:
+    planted = evaluation(count=20)
+    measured(planted)
+    stored = {name.rpartition("/")[2]: a for name, a in planted.grid.store.arrays.items()}
+    assert stored["keys"].tolist() == [f"key-{i}" for i in range(20)]
+    assert (str(stored["on"]), str(stored["instrument"])) == ("val", "measured with planted")
+    images, texts = (
+        planted.clip_features.of_files(planted.drawn[2][:20]),
+        planted.clip.encode_texts([prompt.caption for prompt in planted.prompts[:20]]),
+    )
+    assert np.allclose(stored["values"], [np.dot(i, t) for i, t in zip(images, texts, strict=True)])
+    blind = evaluation(skill=0.0)
+    measured(blind)
+    assert not blind.grid.store.arrays
 
 
 def test_captions_are_found_again_by_the_pictures_that_show_them(evaluation) -> None:
