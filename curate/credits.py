@@ -13,7 +13,7 @@ from urllib.parse import quote
 from curate.report import licence
 from curate.run import cli, folder, ledger
 from curate.run.files import write_text
-from curate.run.printable import one_line
+from curate.run.printable import one_line, spreadsheet_cell
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:
@@ -81,14 +81,8 @@ def as_csv(table: pd.DataFrame) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(map(_no_formula, row) for row in table.itertuples(index=False))
+    writer.writerows(map(spreadsheet_cell, row) for row in table.itertuples(index=False))
     return stream.getvalue()
-
-
-def _no_formula(text: str) -> str:
-    """Text that a spreadsheet would compute, after an apostrophe; hidden characters as escapes."""
-    shown = one_line(text)
-    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown
 
 
 def as_markdown(table: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run import cli, folder, ledger
+from curate.run import cli, folder, ledger, reconsider
 from curate.run.manifest import read_funnel
 from curate.run.next_command import named
 from curate.run.printable import one_line
@@ -54,8 +54,10 @@ def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
     cut = read_funnel(curate_dir).get("cut", {})
     groups = sorted(set(rows["duplicate_group"]) - {""})
     members = _group_members(curate_dir, groups) if groups else rows[:0]
+    doubts = reconsider.reasons(curate_dir, present)
     for key in filter(present.__contains__, keys):
-        yield "\n".join(_story(curate_dir, rows[rows["key"] == key], members, cut))
+        story = _story(curate_dir, rows[rows["key"] == key], members, cut)
+        yield "\n".join([*story, *(_line("reconsider", doubt) for doubt in doubts[key])])
     if unknown := [key for key in keys if key not in present]:
         raise UserError(_unknown(curate_dir, unknown))
 

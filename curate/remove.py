@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from curate.pipeline.previous_run import trainings
-from curate.run import checksums, cli, folder, ledger
+from curate.run import checksums, cli, folder, ledger, reconsider
 from curate.run.files import (
     HashingWriter,
     atomic_write,
@@ -66,6 +66,13 @@ def main() -> None:
     given = parser.add_mutually_exclusive_group(required=True)
     for name, what in (("keys", "a key"), ("urls", "an address"), ("sha256", "a file's hash")):
         given.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{what} in each line")
+    given.add_argument(
+        "--from",
+        dest="table",
+        type=Path,
+        metavar="FILE",
+        help="a CSV table with a column key, such as evaluate/reconsider.csv after you deleted the rows of good pairs",
+    )
     parser.add_argument(
         "--copies",
         action="store_true",
@@ -75,7 +82,7 @@ def main() -> None:
     curate_dir = folder.curate_dir(arguments.run)
     read_manifest(curate_dir)  # of an unfinished curation nothing can be removed
     by, path = _list(arguments)
-    listed = read_list(path, by)
+    listed = read_list(path, by) if arguments.table is None else reconsider.read_keys(path)
     trained = trainings(curate_dir.parent)
     with locked(curate_dir):
         found = remove(curate_dir, by, listed, sha256_of(path), arguments.copies)
@@ -116,6 +123,9 @@ def main() -> None:
 
 
 def _list(arguments: argparse.Namespace) -> tuple[str, Path]:
+    """By what pictures are named, and the file that names them."""
+    if arguments.table is not None:
+        return "keys", arguments.table
     given = {name: getattr(arguments, name) for name in ("keys", "urls", "sha256")}
     return next((name, path) for name, path in given.items() if path is not None)
 

@@ -15,15 +15,18 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run.manifest import Manifest, intact, read_manifest
-from evaluate import copying
+from evaluate import copying, training_gains
 from evaluate.against import Against
 from evaluate.features import Features, of_timm, of_vae
 from evaluate.grid import Grid, LossStore, LossTable, SplitLosses, weights_sha256
 from evaluate.judged import origin_of
 from evaluate.measure_config import MeasureConfig
 from evaluate.own_pictures import OwnPictures
+from evaluate.parts import Parts, of_curation
+from evaluate.reconsider import Gains
 from evaluate.results import Metric, Picture, label_of
 from evaluate.sampling import Prompt, Sampler
+from evaluate.slices import Paired, Slice, judge
 from finetune import doctor, rules
 from finetune.cache.encode import to_square
 from finetune.checkpoint import Checkpoint
@@ -164,6 +167,34 @@ class Evaluation:
     def change(self, split: str, row: int, since: int = 0) -> Metric:
         """Mean paired change of the score on ``val`` or ``train_probe`` from row ``since`` to ``row``."""
         return self.too_few or Metric.of(self.evidence.change(split, row, since), split)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """By what the held-out pictures are divided."""
+        shards, table = self.manifest.shards_of("val"), self.table
+        return of_curation(self.curate_dir, shards, table.keys, table.groups)
+
+    @cached_property
+    def heldout_losses(self) -> Paired:
+        """Those of the checkpoint to keep and of the base, a relative loss for each held-out picture."""
+        table = self.table
+        base, kept = (
+            relative(table.val[row], table.val[0], table.groups) for row in (0, self.kept)
+        )
+        return Paired(kept, base, table.groups)
+
+    @cached_property
+    def slices(self) -> list[Slice]:
+        """The change by slice of the held-out pictures."""
+        return judge(self.heldout_losses, self.parts.labels)
+
+    @cached_property
+    def caption_gains(self) -> Gains | None:
+        """Of training pictures, with the checkpoint to keep; None where they are left out."""
+        count = self.config.reconsider.pictures
+        return (
+            training_gains.measure(self.grid, self.checkpoint(self.kept), count) if count else None
+        )
 
     # Checkpoints
 

@@ -99,6 +99,20 @@ class CopyingConfig:
 
 
 @dataclass
+class ReconsiderConfig:
+    """Which training pairs are looked at for ``reconsider.csv``.
+
+    Attributes:
+        pictures: training pictures measured, those least similar to their captions; 0 leaves it out.
+    """
+
+    pictures: int = 384
+
+    def __post_init__(self) -> None:
+        check(self.pictures >= 0, "reconsider.pictures", self.pictures, ">= 0")
+
+
+@dataclass
 class DistributionConfig:
     """How the drawn pictures are compared with the real ones as a whole, and how varied they are.
 
@@ -144,6 +158,7 @@ class MeasureConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     copying: CopyingConfig = field(default_factory=CopyingConfig)
+    reconsider: ReconsiderConfig = field(default_factory=ReconsiderConfig)
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     device: str = "auto"
 

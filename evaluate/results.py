@@ -216,6 +216,40 @@ class CopyingResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceResult:
+    """A part of the held-out pictures; fractions, negative is better.
+
+    Attributes:
+        dimension: what pictures are divided by. label: which part; "" where they cannot be divided by it.
+        change: of the slice's own loss, kept against base; null, with the reason, where it is not judged.
+        difference: of that from the change of all other pictures, above zero it gained less; its interval
+            holds for all slices at once.
+    """
+
+    dimension: str
+    label: str
+    change: Metric
+    difference: Metric
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtResult:
+    """A row of ``reconsider.csv``, see ``curate.run.reconsider.Doubt``.
+
+    Attributes:
+        file: its picture, relative to the report; "" for all but the first ones.
+    """
+
+    key: str
+    caption: str
+    reason: str
+    caption_gain: float
+    typical_gain: float
+    similarity: float | None
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """Everything that one evaluation found; the HTML report shows no other numbers.
 
@@ -239,6 +273,8 @@ class Results:
     looks: tuple[Look, ...]
     pictures: tuple[Picture, ...]
     copying: CopyingResult | None
+    slices: tuple[SliceResult, ...]
+    reconsider: tuple[DoubtResult, ...]
     provenance: dict[str, Any]
 
 

@@ -16,6 +16,7 @@ from curate.run.provenance import provenance, redacted
 from evaluate import (
     advice,
     against,
+    data_results,
     evaluators,
     gate,
     headline,
@@ -92,6 +93,8 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
         looks=_looks(evaluation),
         pictures=evaluation.pictures(),
         copying=evaluation.own_pictures.result(),
+        slices=data_results.slices(evaluation),
+        reconsider=data_results.doubts(evaluation),
         provenance={
             **provenance(),
             "evaluate": redacted(asdict(config)),
@@ -174,6 +177,7 @@ def write(found: Results, evaluation: Evaluation) -> None:
     real = {picture.key: evaluation.real_picture(picture.key) for picture in found.pictures}
     evaluation.grid.store.prune()
     results.save(found, folder / "report.json")
+    data_results.write_list(found, folder)
     write_text(folder / "summary.md", summary.markdown(found))
     write_text(folder / "junit.xml", summary.junit(found))
     write_text(folder / "samples.jsonl", items.lines(evaluation))

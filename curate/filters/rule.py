@@ -22,12 +22,14 @@ class Rule:
         reason: the ledger's column ``reason`` for the pairs that the rule drops.
         drops: the pairs that earlier rules kept => a mask (N,), True for each pair to drop.
         cut: the pairs that this rule kept => the lowest value it keeps, None if it has no lower bound.
+        margin: of a rule with a bound, how far each pair is inside of it, in the unit of what it measures.
     """
 
     name: str
     reason: str
     drops: Callable[[pd.DataFrame], pd.Series]
     cut: Callable[[pd.DataFrame], float | None] = lambda kept: None
+    margin: Measure | None = None
 
 
 def within(
@@ -46,13 +48,19 @@ def below(name: str, measure: Measure, bound: float) -> Rule:
         f"{name} < {_shown(bound)}",
         lambda pairs: measure(pairs) < rounded,
         cut=lambda kept: float(bound),
+        margin=lambda pairs: measure(pairs) - rounded,
     )
 
 
 def above(name: str, measure: Measure, bound: float) -> Rule:
     """Drop pairs whose measure is more than ``bound``; pairs without a number stay."""
     rounded = _rounded(bound)
-    return Rule(name, f"{name} > {_shown(bound)}", lambda pairs: measure(pairs) > rounded)
+    return Rule(
+        name,
+        f"{name} > {_shown(bound)}",
+        lambda pairs: measure(pairs) > rounded,
+        margin=lambda pairs: rounded - measure(pairs),
+    )
 
 
 def _rounded(bound: float) -> float:

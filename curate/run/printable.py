@@ -47,6 +47,29 @@ def one_line(text: str) -> str:
     return printable(text, kept="")
 
 
+def spreadsheet_cell(text: str) -> str:
+    r"""``text`` as the cell of a table, in one line: an apostrophe is before what a spreadsheet would compute.
+
+    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("a\nb")
+    ("'=1+1", 'a\\nb')
+    """
+    shown = one_line(text)
+    return f"'{shown}" if _is_formula(shown) else shown
+
+
+def from_spreadsheet_cell(cell: str) -> str:
+    """What `spreadsheet_cell` was given, if it was one line.
+
+    >>> from_spreadsheet_cell("'=1+1"), from_spreadsheet_cell("'tis")
+    ('=1+1', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip().startswith(("=", "+", "-", "@"))
+
+
 class PrintableStream:
     """A text stream that writes ``printable`` text; all else is the stream's own."""
 

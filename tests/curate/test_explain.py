@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from curate.explain import explain
-from curate.run import ledger
+from curate.run import ledger, reconsider
 from curate.run.folder import curate_dir
+from curate.run.reconsider import Doubt
 from curate.run.schema import UserError
 
 
@@ -128,3 +129,11 @@ def test_a_run_by_folder_and_by_name(finished, monkeypatch):
     (finished / "ledger").rename(finished / "gone")
     with pytest.raises(FileNotFoundError, match=r"python -m curate run\.name=done"):
         list(explain(finished, ["k00"]))
+
+
+def test_an_evaluation_that_listed_the_pair_says_why(finished):
+    path = finished.parent / "evaluate" / reconsider.FILE
+    reconsider.write(path, [Doubt("k12", "a cat 12", "its caption is of no use", 0.0, 0.1, None)])
+    named = f"(evaluation of {finished.parent})"
+    assert f"\n  reconsider   its caption is of no use {named}" in story(finished, "k12")
+    assert "reconsider" not in story(finished, "k11")

@@ -13,8 +13,9 @@ import pytest
 
 from curate import remove
 from curate.pack.sample import read_shard
-from curate.run import checksums
+from curate.run import checksums, reconsider
 from curate.run.manifest import read_manifest
+from curate.run.reconsider import Doubt
 from curate.run.removals import Removals, read_list, read_removals
 from curate.run.schema import UserError
 from curate.verify import problems
@@ -352,4 +353,25 @@ def test_a_ledger_of_an_earlier_version_has_no_rule_and_gets_none(finished):
     take(finished, "keys", "k08")
     assert "rule" not in ledger(finished)
     assert ledger(finished).loc["k08", "reason"] == "removed"
+    assert list(problems(finished)) == []
+
+
+def test_the_pairs_that_an_evaluation_lists_are_removed(finished, tmp_path):
+    listed = tmp_path / "reconsider.csv"
+    reconsider.write(
+        listed, [Doubt(key, "=a cat", "why", 0.0, 0.1, 0.3) for key in ("k11", "k12", "gone")]
+    )
+    command = [sys.executable, "-m", "curate.remove", str(finished.parent), "--from"]
+
+    def run(path):
+        return subprocess.run([*command, str(path)], capture_output=True, text=True, env=os.environ)
+
+    refused = run(tmp_path / "reconsider")
+    assert refused.returncode == 2
+    assert "there is no" in refused.stderr
+    done = run(listed)
+    assert done.returncode == 0, done.stderr
+    assert "3 keys listed, 2 of them found; removed 2 pictures with 2 pairs" in done.stdout
+    assert "not in this run: gone" in done.stdout
+    assert not samples(finished).keys() & {"k11", "k12"}
     assert list(problems(finished)) == []

@@ -12,10 +12,12 @@ from evaluate.results import (
     SCHEMA_VERSION,
     Check,
     CheckpointResult,
+    DoubtResult,
     Look,
     Metric,
     Picture,
     Results,
+    SliceResult,
     Verdict,
 )
 from finetune.rules import Evidence
@@ -87,6 +89,13 @@ def results() -> Results:
         looks=looks,
         pictures=(picture,),
         copying=None,
+        slices=(
+            SliceResult("caption length", HOSTILE, metric, Metric(0.1, 0.05, 0.15, 20)),
+            SliceResult("similarity", "", Metric(reason="why not"), Metric(reason="why not")),
+        ),
+        reconsider=(
+            DoubtResult("k-9", HOSTILE, "its caption does not help", -0.02, 0.1, 0.2, "doubt.png"),
+        ),
         provenance={
             "revision": None,
             "python": "3.11.0",
@@ -97,6 +106,7 @@ def results() -> Results:
                 "sampler": {"name": "ddim", "steps": 3, "guidance_scale": 5.0},
                 "samples": {"seed": 0},
                 "clip": {"name": "tiny"},
+                "run": {"root": "runs", "name": "demo"},
             },
         },
     )
