@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 
 import hydra
 from omegaconf import DictConfig
@@ -14,6 +15,7 @@ from curate.run.folder import curate_dir_of
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, next_arguments
 from curate.run.schema import to_dataclass
+from evaluate import retention_inputs
 from evaluate.config import EvaluateConfig, refuse_ignored, renamed
 from finetune.config import refuse_damaged
 
@@ -43,6 +45,7 @@ def main(cfg: DictConfig) -> None:
             f"{COMMANDS['train']} {next_arguments(config.run.folder)}"
         )
     refuse_damaged(config.run.folder)
+    retention_inputs.settle(config)
     from evaluate import against, features, judging_clip
 
     against.opened(config.gate.against, config)  # refuses before anything heavy is imported
@@ -61,11 +64,14 @@ def start(config: EvaluateConfig) -> int:
         Busy: another process is at work.
     """
     run_dir = config.run.folder
-    with (
-        locked(curate_dir_of(run_dir), shared=True),
-        locked(run_dir / "finetune", shared=True),
-        locked(run_dir / "evaluate"),
-    ):
+    with ExitStack() as locks:
+        for folder in (
+            curate_dir_of(run_dir),
+            run_dir / "finetune",
+            *retention_inputs.settle(config),
+        ):
+            locks.enter_context(locked(folder, shared=True))
+        locks.enter_context(locked(run_dir / "evaluate"))
         remove_parts(run_dir / "evaluate")  # of killed evaluations
         from evaluate.run import evaluate_run
 

@@ -98,3 +98,16 @@ def _another_run(config: TrainConfig, change: str) -> str:
     new = old.with_name(f"{old.name}-2")
     curation = shlex.quote(f"data.run={config.curate_dir.parent.name}")
     return f"train with {run_arguments(new)} {curation} {change}"
+
+
+def keep_more(config: TrainConfig) -> str:
+    """What to type so that another training loses less of what the base could do.
+
+    All of it makes the weights change less, for LoRA and full fine-tuning alike.
+    """
+    changes = f"optim.lr={config.optim.lr / 3:.2g}"
+    return (
+        "To lose less of what the base could do, take an earlier checkpoint, or train with a lower learning rate, "
+        f"for fewer samples (train.samples={max(config.train.samples // 2, 1)}) or fewer weights "
+        f"({config.method.fewer_weights()}): {_another_run(config, changes)}"
+    )

@@ -25,6 +25,7 @@ from evaluate.own_pictures import OwnPictures
 from evaluate.parts import Parts, of_curation
 from evaluate.reconsider import Gains
 from evaluate.results import Metric, Picture, label_of
+from evaluate.retention import Retention
 from evaluate.sampling import Prompt, Sampler
 from evaluate.slices import Paired, Slice, judge
 from finetune import doctor, rules
@@ -277,6 +278,12 @@ class Evaluation:
             )
             for i, prompt in enumerate(self.prompts[: self.config.samples.rows])
         )
+
+    @cached_property
+    def retention(self) -> Retention | None:
+        """The base's own pictures, and how checkpoints do on them; None where they are left out."""
+        retention = self.config.retention
+        return Retention(self.config, self.grid, self.folder) if retention.items else None
 
     # What pictures look like to a network
 

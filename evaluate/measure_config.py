@@ -9,7 +9,8 @@ from omegaconf import MISSING
 
 from curate.clip.config import ClipConfig
 from curate.decide.config import SMALLEST_JUDGED
-from curate.run.schema import PATH, check
+from curate.run.config import check_name
+from curate.run.schema import PATH, UserError, check
 from finetune.config import RunConfig
 
 SAMPLERS = ("dpm_solver++", "unipc", "euler", "euler_ancestral", "ddim", "ddpm")
@@ -113,6 +114,34 @@ class ReconsiderConfig:
 
 
 @dataclass
+class RetentionConfig:
+    """What became of that which the base could do, see ``evaluate.retention``.
+
+    Attributes:
+        items: neutral prompts for which the base draws a picture each; 0 leaves retention out.
+        prompts: file of other prompts than the built-in ones, one a line; all where it has fewer than
+            ``items``.
+        run: name of a run below ``run.root`` that was curated from the base's own data; as many of its
+            pictures are measured, too.
+    """
+
+    items: int = 48
+    prompts: str | None = field(default=None, metadata=PATH)
+    run: str | None = field(default=None, metadata=PATH)
+
+    def __post_init__(self) -> None:
+        check(self.items >= 0, "retention.items", self.items, ">= 0")
+        if self.run is not None:
+            check_name("retention.run", self.run)
+        for name in ("prompts", "run"):
+            value = getattr(self, name)
+            if value is not None and not self.items:
+                raise UserError(
+                    f"retention.{name}={value} has no effect beside retention.items=0; remove one of the two"
+                )
+
+
+@dataclass
 class DistributionConfig:
     """How the drawn pictures are compared with the real ones as a whole, and how varied they are.
 
@@ -159,6 +188,7 @@ class MeasureConfig:
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     copying: CopyingConfig = field(default_factory=CopyingConfig)
     reconsider: ReconsiderConfig = field(default_factory=ReconsiderConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     device: str = "auto"
 

@@ -250,6 +250,31 @@ class DoubtResult:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionPoint:
+    """A checkpoint's change of the loss on the base's own pictures, against the base; step 0 is the base."""
+
+    step: int
+    samples_seen: int
+    loss: Metric
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionResult:
+    """What became of that which the base could do.
+
+    Attributes:
+        points: the base and every checkpoint, in order of training.
+        pictures: some neutral prompts, drawn by the base and the kept checkpoint from the same noise; their
+            keys are those of the noise.
+        advice: what to type to lose less of it; "" unless a rule of the gate says that too much was lost.
+    """
+
+    points: tuple[RetentionPoint, ...]
+    pictures: tuple[Picture, ...]
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """Everything that one evaluation found; the HTML report shows no other numbers.
 
@@ -276,6 +301,7 @@ class Results:
     slices: tuple[SliceResult, ...]
     reconsider: tuple[DoubtResult, ...]
     provenance: dict[str, Any]
+    retention: RetentionResult | None = None
 
 
 def label_of(step: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,17 @@ from evaluate import (
 )
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
+from evaluate.evaluators.retention import FORGETTING
 from evaluate.glossary import title
 from evaluate.grid import by_bin
 from evaluate.results import (
     NOT_MEASURED,
+    Check,
     CheckpointResult,
     Look,
     Metric,
     Results,
+    RetentionResult,
     Verdict,
 )
 from finetune.curve import HeldoutCurve
@@ -105,6 +108,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
                 "clip": judging_clip.label_of_curation(evaluation.curate_dir),
             },
         },
+        retention=_retention(evaluation, checks),
     )
 
 
@@ -170,6 +174,15 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation) -> str:
     return said
 
 
+def _retention(evaluation: Evaluation, checks: Sequence[Check]) -> RetentionResult | None:
+    """What became of the base's abilities, with advice where a rule of the gate finds that too much was lost."""
+    if evaluation.retention is None:
+        return None
+    lost = any(c.metric == FORGETTING and c.status in ("warned", "failed") for c in checks)
+    said = advice.keep_more(evaluation.run.config) if lost else ""
+    return evaluation.retention.result(evaluation.kept, said)
+
+
 def write(found: Results, evaluation: Evaluation) -> None:
     """Write every file of the evaluation's folder; losses and pictures are there already, unused losses go."""
     folder = evaluation.folder
@@ -191,6 +204,8 @@ def announce(found: Results, folder: Path, say: Callable[[str], None]) -> None:
     for finding in found.findings:
         say(f"{finding.part:7} {finding.text}")
     say(f"next    {found.verdict.advice}")
+    if found.retention and found.retention.advice:
+        say(f"next    {found.retention.advice}")
     for check in found.checks:
         rule = f"rule: {check.rule}" + (f"; {check.why}" if check.why else "")
         say(f"gate    {check.status:9} {title(check.metric)}: {check.measured} ({rule})")

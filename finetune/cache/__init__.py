@@ -18,10 +18,17 @@ is its name. That reads the packs in use at every start, at more than 1 GB/s for
 remembered would cost less, and would miss all damage after it.
 """
 
-from finetune.cache.encode import encode_shards, load_split, remove_former
+from finetune.cache.encode import encode_shards, load_split, pictures_at_once, remove_former
 from finetune.cache.split import EncodedSplit
 
 CACHE = ".cache"
 """The cache's folder, in ``run.root``."""
 
-__all__ = ["CACHE", "EncodedSplit", "encode_shards", "load_split", "remove_former"]
+__all__ = [
+    "CACHE",
+    "EncodedSplit",
+    "encode_shards",
+    "load_split",
+    "pictures_at_once",
+    "remove_former",
+]
