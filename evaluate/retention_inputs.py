@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from curate.decide.config import SMALLEST_JUDGED
-from curate.decide.split import SIDES
+from curate.decide.config import SIDES, SMALLEST_JUDGED
 from curate.run import folder
 from curate.run.folder import curate_dir_of
 from curate.run.manifest import Manifest, read_manifest

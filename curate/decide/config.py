@@ -9,6 +9,7 @@ from curate.run.schema import check
 
 LARGEST_SHARE = 0.5  # of the data, on a held-out side
 
+SIDES = ("train", "val", "test")  # of the split
 SMALLEST_JUDGED = 32
 """Duplicate groups of held-out images that python -m evaluate gives a verdict on."""
 

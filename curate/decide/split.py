@@ -12,7 +12,6 @@ from curate.decide.config import SMALLEST_JUDGED, SplitConfig
 from curate.decide.looks import numbers
 from curate.run.hashing import GOLDEN, mix
 
-SIDES = ("train", "val", "test")
 LARGEST_FLOOR = 0.1  # the minimum never holds out more than this share of the images
 LARGEST_HELD_OUT = 32  # images; larger groups stay in train
 LEAK_COLUMNS = [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from curate.decide.split import SIDES
+from curate.decide.config import SIDES
 from curate.decide.stage import Verdicts
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.report import siblings

@@ -7,10 +7,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from curate.decide.config import REMEDY
+from curate.decide.config import REMEDY, SIDES
 from curate.decide.leaks import Leaks
 from curate.decide.siblings import LARGEST
-from curate.decide.split import SIDES
 from curate.decide.stage import Verdicts
 from curate.report import counts, page
 from curate.report.pictures import Pictures
