@@ -15,8 +15,8 @@ from curate.run.folder import curate_dir_of
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, next_arguments
 from curate.run.schema import to_dataclass
-from evaluate import retention_inputs
 from evaluate.config import EvaluateConfig, refuse_ignored, renamed
+from evaluate.measure import retention_inputs
 from finetune.config import refuse_damaged
 
 
@@ -46,7 +46,9 @@ def main(cfg: DictConfig) -> None:
         )
     refuse_damaged(config.run.folder)
     retention_inputs.settle(config)
-    from evaluate import against, features, judging_clip
+    from evaluate import judging_clip
+    from evaluate.judged_runs import against
+    from evaluate.measure import features
 
     against.opened(config.gate.against, config)  # refuses before anything heavy is imported
 

@@ -16,7 +16,7 @@ from curate.run.files import remove_parts, write_text
 from curate.run.locks import locked
 from curate.run.overrides import expand_home, is_override, key_of, typed, value_of
 from curate.run.schema import UserError
-from evaluate.judged import JUDGED, Judged, find, open_judged
+from evaluate.judged_runs.judged import JUDGED, Judged, find, open_judged
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -114,7 +114,7 @@ def start(runs: Sequence[Judged], say: Callable[[str], None]) -> int:
         remove_parts(stage)
         found = comparison.compare(runs, pictures)
         real, drawn = _pictures(runs, found)
-        from evaluate import compare_page
+        from evaluate.outputs import compare_page
 
         with checksums.updated(stage, (f"{folder.name}/",)):
             comparison.save(found, folder / "compare.json")
@@ -165,8 +165,8 @@ def _pictures(
 
 def announce(found: Comparison, folder: Path, say: Callable[[str], None]) -> None:
     """Each metric of each pair, and where the page is, in a line each."""
-    from evaluate.compare_page import difference, probability
     from evaluate.comparison import description
+    from evaluate.outputs.compare_page import difference, probability
 
     names = [side.name for side in found.runs]
     say(

@@ -20,12 +20,13 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.run.files import sha256_once, write_certified
 from curate.run.intervals import changes
 from curate.run.provenance import provenance
-from evaluate import comparable, evaluators
-from evaluate.comparable import HELD_OUT, Shared
+from evaluate import evaluators
 from evaluate.evaluators import Description
 from evaluate.evaluators.noise_thirds import THIRDS, third
-from evaluate.holm import holm, p_value
-from evaluate.judged import LOSSES, Judged
+from evaluate.judged_runs import comparable
+from evaluate.judged_runs.comparable import HELD_OUT, Shared
+from evaluate.judged_runs.judged import LOSSES, Judged
+from evaluate.metrics.holm import holm, p_value
 from evaluate.results import Metric, rounded
 from finetune.intervals import Array, estimate, group_means
 from finetune.rules import NEGLIGIBLE

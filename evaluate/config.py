@@ -9,8 +9,8 @@ from omegaconf import MISSING, DictConfig
 
 from curate.run.overrides import is_override, key_of, typed
 from curate.run.schema import PATH, UserError, check, register
-from evaluate.glossary import glossary
 from evaluate.measure_config import MeasureConfig, SamplerConfig
+from evaluate.outputs.glossary import glossary
 from finetune.rules import Word
 
 OPERATORS = ("<", "<=", ">", ">=", "in", "not_in")

@@ -15,22 +15,24 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run.manifest import Manifest, intact, read_manifest
-from evaluate import copying, training_gains
-from evaluate.against import Against
-from evaluate.features import Features, of_timm, of_vae
-from evaluate.grid import Grid, LossStore, LossTable, SplitLosses, weights_sha256
-from evaluate.judged import origin_of
+from evaluate.drawing.sampling import Prompt, Sampler
+from evaluate.judged_runs.against import Against
+from evaluate.judged_runs.judged import origin_of
+from evaluate.measure import training_gains
+from evaluate.measure.caption_losses import CaptionLosses
+from evaluate.measure.features import Features, of_timm, of_vae
+from evaluate.measure.grid import Grid, LossStore, LossTable, SplitLosses
+from evaluate.measure.own_pictures import OwnPictures
+from evaluate.measure.parts import Parts, of_curation
+from evaluate.measure.reconsider import Gains
+from evaluate.measure.retention import Retention
 from evaluate.measure_config import MeasureConfig
-from evaluate.own_pictures import OwnPictures
-from evaluate.parts import Parts, of_curation
-from evaluate.reconsider import Gains
+from evaluate.metrics import copying
+from evaluate.metrics.slices import Paired, Slice, judge
 from evaluate.results import Metric, Picture, label_of
-from evaluate.retention import Retention
-from evaluate.sampling import Prompt, Sampler
-from evaluate.slices import Paired, Slice, judge
 from finetune import doctor, rules
 from finetune.cache.encode import to_square
-from finetune.checkpoint import Checkpoint
+from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import relative
 from finetune.intervals import Array, estimate
 from finetune.opened_run import load_run
@@ -88,7 +90,7 @@ class Evaluation:
 
     @cached_property
     def origin(self) -> dict[str, str]:
-        """What all losses depend on, see ``evaluate.judged``."""
+        """What all losses depend on, see ``evaluate.judged_runs.judged``."""
         return origin_of(self.run.model(self.device), self.manifest.digest())
 
     # Losses
@@ -151,6 +153,20 @@ class Evaluation:
         except ValueError as error:
             return Metric(reason=str(error))
         return Metric.of(estimate(scores - base, groups), on)
+
+    def caption_losses(self, split: str) -> CaptionLosses:
+        """With other captions: of the pictures measured in ``val`` or, of training pictures, ``train``."""
+        name, own = (
+            ("val", self.table.val) if split == "val" else ("train_probe", self.table.train_probe)
+        )
+        return CaptionLosses(
+            self.grid,
+            [self.checkpoint(row) for row in range(len(self.table.steps))],
+            name,
+            self.run.items(split, own.shape[1], self.device),
+            self.run.captions(split, own.shape[1], self.device),
+            own,
+        )
 
     @cached_property
     def too_few(self) -> Metric | None:

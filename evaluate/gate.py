@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from curate.run.cli import EXIT_GATE_FAILED, EXIT_UNDECIDABLE
 from evaluate.config import GateConfig, GateRule
-from evaluate.glossary import shown
+from evaluate.outputs.glossary import shown
 from evaluate.results import NOT_MEASURED, Check, Metric
 
 STATES = ("failed", "undecided", "warned", "passed")  # the first that a rule is in is the gate's

@@ -44,7 +44,7 @@ class SamplerConfig:
     """How a picture is drawn: the solver, its steps, and classifier-free guidance.
 
     Attributes:
-        name: a key of ``evaluate.sampling.SCHEDULERS``.
+        name: a key of ``evaluate.drawing.sampling.SCHEDULERS``.
         timestep_spacing: which noise levels the steps visit; ``trailing`` starts from pure noise
             (Lin et al. 2024, table 2).
     """
@@ -115,7 +115,7 @@ class ReconsiderConfig:
 
 @dataclass
 class RetentionConfig:
-    """What became of that which the base could do, see ``evaluate.retention``.
+    """What became of that which the base could do, see ``evaluate.measure.retention``.
 
     Attributes:
         items: neutral prompts for which the base draws a picture each; 0 leaves retention out.

@@ -13,25 +13,14 @@ from curate.run import checksums
 from curate.run.files import write_text
 from curate.run.manifest import read_funnel
 from curate.run.provenance import provenance, redacted
-from evaluate import (
-    advice,
-    against,
-    data_results,
-    evaluators,
-    gate,
-    headline,
-    items,
-    judging_clip,
-    report,
-    results,
-    summary,
-    verdict,
-)
+from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
 from evaluate.evaluators.retention import FORGETTING
-from evaluate.glossary import title
-from evaluate.grid import by_bin
+from evaluate.judged_runs import against
+from evaluate.measure.grid import by_bin
+from evaluate.outputs import data_results, headline, items, report, summary
+from evaluate.outputs.glossary import title
 from evaluate.results import (
     NOT_MEASURED,
     Check,

@@ -35,7 +35,7 @@ def start(config: SampleConfig) -> None:
         Busy: another process is at work.
     """
     from curate.run import devices
-    from evaluate import prompts, sample_choice
+    from evaluate.drawing import prompts, sample_choice
 
     devices.refuse_absent("device", config.device)
     found = prompts.gather(config.prompt, config.prompt_file, config.limit)
@@ -50,7 +50,7 @@ def start(config: SampleConfig) -> None:
         locks.enter_context(locked(out, "out"))
         if config.out is None:
             remove_parts(out)  # of killed commands; another folder may hold others' files
-        from evaluate.sample_run import sample
+        from evaluate.drawing.sample_run import sample
 
         sample(config, found, choices, out, say=print)
 

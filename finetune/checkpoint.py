@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from curate.run import checksums
-from curate.run.files import naming, read_json, replace_folder, write_certified
+from curate.run.files import naming, read_json, replace_folder, sha256_once, write_certified
 from curate.run.schema import UserError
 
 
@@ -255,3 +255,8 @@ def _link(link: Path, target: str) -> None:
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     part.replace(link)
+
+
+def weights_sha256(stored: Checkpoint | None) -> str:
+    """Of the file that :meth:`Checkpoint.weights` reads by default; "base" for None, the base model."""
+    return "base" if stored is None else sha256_once(stored.weights_path())

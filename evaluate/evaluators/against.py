@@ -12,8 +12,8 @@ from evaluate.results import NOT_ASKED, Finding, Metric
 if TYPE_CHECKING:
     import numpy as np
 
-    from evaluate.against import Against
     from evaluate.evaluation import Evaluation
+    from evaluate.judged_runs.against import Against
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:

@@ -15,8 +15,8 @@ from evaluate.evaluators import Description, Evaluator, cost
 from evaluate.results import Finding, Metric, Results
 
 if TYPE_CHECKING:
-    from evaluate.caption_losses import CaptionLosses
     from evaluate.evaluation import Evaluation
+    from evaluate.measure.caption_losses import CaptionLosses
 
 _WIDTH = 7.5  # inches before the page scales figures to its own width
 _BEFORE = "caption_fit_before"
@@ -28,13 +28,11 @@ _BASE_KEPT = "the base is kept; there is nothing to compare it with"
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     """Base, kept and exported on held-out pictures, base and kept on training pictures."""
-    from evaluate.caption_losses import losses_of
-
     yield _BEFORE, _before(evaluation)
     if few := evaluation.too_few:
         yield from dict.fromkeys([*_ON_VAL, _TRAIN_MINUS_VAL], few).items()
         return
-    val = losses_of(evaluation, "val")
+    val = evaluation.caption_losses("val")
     yield from _on_val(val, evaluation.kept, evaluation.exported).items()
     yield _TRAIN_MINUS_VAL, _train_minus_val(evaluation, val)
 
@@ -78,15 +76,15 @@ def _on_val(val: CaptionLosses, kept: int, exported: int) -> dict[str, Metric]:
 
 def _train_minus_val(evaluation: Evaluation, val: CaptionLosses) -> Metric:
     """How much more the gain against no caption rose on training pictures than on held-out ones."""
-    from evaluate.caption_losses import difference, losses_of
-
     if not (kept := evaluation.kept):
         return Metric(reason=_BASE_KEPT)
-    train = losses_of(evaluation, "train")
+    train = evaluation.caption_losses("train")
     seen, held_out = (
         (side.against_none(kept) - side.against_none(0), side.items.groups) for side in (train, val)
     )
-    return Metric.of(difference(*seen, *held_out), "train and val")
+    from finetune.intervals import two_sample
+
+    return Metric.of(two_sample(*seen, *held_out), "train and val")
 
 
 def _too_few(groups: Sequence[str]) -> Metric | None:

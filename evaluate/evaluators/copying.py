@@ -11,13 +11,13 @@ from markupsafe import Markup
 from curate.report import page
 from curate.report.page import Section
 from curate.run.intervals import wilson
-from evaluate.copying import MARGIN
 from evaluate.evaluators import Description, Evaluator, cost
+from evaluate.metrics.copying import MARGIN
 from evaluate.results import CopiedPair, CopyingLook, CopyingResult, Finding, Metric, Results
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
-    from evaluate.own_pictures import Look
+    from evaluate.measure.own_pictures import Look
 
 SHARES = (
     "nearest_own_train_base",
@@ -30,7 +30,7 @@ _THUMBNAIL_PX = 256
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     """The kept and the exported checkpoint, and how many were not kept since they copy."""
-    from evaluate.own_pictures import NotMeasured
+    from evaluate.measure.own_pictures import NotMeasured
 
     own = evaluation.own_pictures
     kept, exported = own.look(evaluation.kept), own.look(evaluation.exported)

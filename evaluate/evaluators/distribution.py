@@ -12,12 +12,12 @@ from markupsafe import Markup
 from curate.clip.models import label
 from curate.report import page
 from curate.report.page import Section
-from evaluate import kid
 from evaluate.evaluators import Description, Evaluator, cost
-from evaluate.features import unit
-from evaluate.precision_recall import LEAST_PICTURES, precision_recall
+from evaluate.measure.features import unit
+from evaluate.metrics import kid
+from evaluate.metrics.precision_recall import LEAST_PICTURES, precision_recall
+from evaluate.metrics.vendi import log_ratio, vendi
 from evaluate.results import NOT_MEASURED, Finding, Metric, Results
-from evaluate.vendi import log_ratio, vendi
 from finetune.intervals import Array, estimate, of_groups
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from evaluate.blank import is_flat
 from evaluate.evaluators import Description, Evaluator
+from evaluate.measure.blank import is_flat
 from evaluate.results import Metric
 
 if TYPE_CHECKING:

@@ -13,17 +13,17 @@ from curate.clip.models import label
 from curate.report import page
 from curate.report.page import Section
 from curate.run.intervals import wilson
-from evaluate.clip_score import anchored, clip_anchors, clip_similarity, distinct, retrieved
 from evaluate.evaluators import Description, Evaluator, cost
 from evaluate.evaluators.flat_pictures import is_flat
-from evaluate.features import read_picture
+from evaluate.measure.features import read_picture
+from evaluate.metrics.clip_score import anchored, clip_anchors, clip_similarity, distinct, retrieved
 from evaluate.results import Metric, Results
 from finetune.intervals import Array, Estimate, estimate, group_means
 
 if TYPE_CHECKING:
+    from evaluate.drawing.sampling import Prompt
     from evaluate.evaluation import Evaluation
     from evaluate.measure_config import MeasureConfig
-    from evaluate.sampling import Prompt
 
 MIN_CAPTIONS = 16  # of different groups
 LEAST_GAP = 1e-3  # of similarity, between right and wrong captions; less is rounding

@@ -25,7 +25,7 @@ _THUMBNAIL_PX = 192
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     """How many pairs ``reconsider.csv`` lists."""
-    from evaluate import reconsider
+    from evaluate.measure import reconsider
 
     gains = evaluation.caption_gains
     if gains is None:

@@ -14,7 +14,7 @@ from evaluate.results import Finding, Metric, Results, RetentionPoint
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
-    from evaluate.retention import Retention
+    from evaluate.measure.retention import Retention
 
 FORGETTING = "retention_loss_change"  # the metric that says whether abilities of the base were lost
 # conf/gate/default.yaml has the same. Useful trainings of the starter raised the loss by 36 % and more, with
@@ -40,8 +40,8 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
 
 def caption_gains(found: Retention, kept: int) -> dict[str, Metric]:
     """How much lower the loss on the base's pictures is with their own prompts than with others', base and kept."""
-    from evaluate.caption_losses import CaptionLosses
-    from evaluate.retention import BASE_PICTURES, too_few
+    from evaluate.measure.caption_losses import CaptionLosses
+    from evaluate.measure.retention import BASE_PICTURES, too_few
     from finetune.intervals import estimate
 
     names = [f"retention_caption_gain_{name}" for name in ("base", "kept", "change")]

@@ -22,7 +22,7 @@ _MOST_DRAWN = 40  # slices in the figure
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     """The change of the slice that gained least, with an interval that holds for all slices at once."""
-    from evaluate.slices import worst
+    from evaluate.metrics.slices import worst
 
     if evaluation.too_few:
         yield "worst_slice_change", evaluation.too_few

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluate.headline import findings
+from evaluate.outputs.headline import findings
 from evaluate.results import (
     SCHEMA_VERSION,
     Check,

@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate.run import checksums, parquet
 from curate.run.manifest import read_manifest
 from evaluate import results
-from evaluate.grid import LossStore
+from evaluate.measure.grid import LossStore
 from evaluate.results import Results, label_of
 from tests.finetune.conftest import curate, picture
 

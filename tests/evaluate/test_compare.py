@@ -11,8 +11,9 @@ import pytest
 
 from curate.run import checksums, cli
 from curate.run.locks import locked
-from evaluate import compare, compare_page, comparison
-from evaluate.judged import open_judged
+from evaluate import compare, comparison
+from evaluate.judged_runs.judged import open_judged
+from evaluate.outputs import compare_page
 from tests.evaluate.conftest import HOSTILE
 from tests.evaluate.planted import Planted, rewrite
 
@@ -171,7 +172,7 @@ def test_mistakes_import_nothing_heavy():
     import subprocess
 
     script = (
-        "import sys, evaluate.compare, evaluate.judged; "
+        "import sys, evaluate.compare, evaluate.judged_runs.judged; "
         "print([m for m in ('torch', 'diffusers', 'scipy', 'pandas', 'matplotlib', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -7,7 +7,7 @@ import pytest
 
 from evaluate import comparison
 from evaluate.comparison import BETTER, LOSS, SAME, UNKNOWN, WORSE, compare, refuse
-from evaluate.judged import open_judged
+from evaluate.judged_runs.judged import open_judged
 from tests.evaluate.planted import KEPT, Planted, rewrite, table
 
 KEYS = [f"val-{i:03d}" for i in range(40)]

@@ -20,8 +20,10 @@ from curate.run import checksums
 from curate.run.files import write_certified
 from curate.run.provenance import write_config
 from curate.run.schema import UserError, to_dataclass
-from evaluate import evaluators, grid, results, run, sampling
+from evaluate import evaluators, results, run
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
+from evaluate.drawing import sampling
+from evaluate.measure import grid
 from evaluate.measure_config import (
     CopyingConfig,
     DistributionConfig,

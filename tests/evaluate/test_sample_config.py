@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from curate.run.overrides import CONF, prepare
 from curate.run.schema import UserError, to_dataclass
-from evaluate.sample_choice import Choice, choices
+from evaluate.drawing.sample_choice import Choice, choices
 from evaluate.sample_config import SampleConfig
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evaluate.evaluation import Evaluation
-from evaluate.grid import SplitLosses
+from evaluate.measure.grid import SplitLosses
 from evaluate.measure_config import CopyingConfig
 from finetune.rules import Evidence, kept
 from tests.evaluate.conftest import scores

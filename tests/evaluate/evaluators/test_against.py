@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evaluate import headline
-from evaluate.against import Against
-from evaluate.comparable import Shared
 from evaluate.evaluators import against
-from evaluate.grid import SplitLosses
+from evaluate.judged_runs.against import Against
+from evaluate.judged_runs.comparable import Shared
+from evaluate.measure.grid import SplitLosses
+from evaluate.outputs import headline
 from evaluate.results import Metric
 from tests.evaluate.planted import table
 

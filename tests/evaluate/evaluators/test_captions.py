@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from curate.run.schema import to_dataclass
-from evaluate import caption_losses, gate
+from evaluate import gate
 from evaluate.config import EvaluateConfig
 from evaluate.evaluators import captions
 from evaluate.results import Metric
@@ -47,10 +47,10 @@ class Losses:
 
 
 @pytest.fixture
-def measured(planted, monkeypatch, tmp_path):
+def measured(planted, tmp_path):
     def make(groups: int = 40, **changes):
-        monkeypatch.setattr(caption_losses, "losses_of", lambda _, split: Losses(split, groups))
         evaluation = planted(**changes)
+        evaluation.caption_losses = lambda split: Losses(split, groups)
         evaluation.run = SimpleNamespace(finetune_dir=tmp_path)
         return dict(captions.measure(evaluation))
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluate.drawing.sampling import Prompt
 from evaluate.evaluators import distribution
-from evaluate.features import unit
+from evaluate.measure.features import unit
 from evaluate.measure_config import DistributionConfig
 from evaluate.results import Metric
-from evaluate.sampling import Prompt
 
 COUNT, WIDTH = 48, 32
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from evaluate.evaluators import reconsider
 from evaluate.results import Metric
-from tests.evaluate.test_reconsider import gains
+from tests.evaluate.measure.test_reconsider import gains
 
 
 def measured(results, count=1, **changes):

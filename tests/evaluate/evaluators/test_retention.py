@@ -11,10 +11,11 @@ from hydra import compose, initialize_config_dir
 
 from curate.run.overrides import CONF
 from curate.run.schema import to_dataclass
-from evaluate import gate, report
+from evaluate import gate
 from evaluate.advice import keep_more
 from evaluate.config import EvaluateConfig
 from evaluate.evaluators import retention
+from evaluate.outputs import report
 from evaluate.results import Metric, Picture, Results, RetentionPoint, RetentionResult
 from finetune.config import ModelConfig, RunConfig, TrainConfig
 from finetune.methods.full import Full

@@ -71,7 +71,7 @@ def test_without_a_change_nothing_is_measured(planted):
 
 
 def test_the_metric_has_the_corrected_interval(planted):
-    from evaluate.slices import Slice
+    from evaluate.metrics.slices import Slice
     from finetune.intervals import Estimate
 
     wide = Estimate(-0.1, -0.2, 0.0, 20, 12)

@@ -1,0 +1,1 @@
+"""Drawing pictures: samplers, prompts, what a PNG says of itself, contact sheets."""

@@ -1,0 +1,372 @@
+"""Draw what ``evaluate.sample`` was asked for, and write its list and its contact sheets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+from tqdm import tqdm
+
+from curate.clip import models as clip_models
+from curate.measures.decode import decode
+from curate.measures.unreadable import UnreadableImage
+from curate.run.files import sha256_of, write_text
+from curate.run.printable import one_line
+from curate.run.schema import UserError
+from evaluate.drawing import contact_sheet, infotext, sampling
+from evaluate.drawing.prompts import SourcePrompt
+from evaluate.drawing.sample_choice import Choice
+from evaluate.drawing.sampling import Frame, Prompt, Sampler
+from evaluate.sample_config import SampleConfig, check_side
+from finetune import doctor
+from finetune.checkpoint import Checkpoint, list_checkpoints, weights_sha256
+from finetune.data import keyed_seed
+from finetune.export import holds
+from finetune.models import load_model
+from finetune.models.interface import LatentDiffusion
+from finetune.opened_run import load_run
+
+if TYPE_CHECKING:
+    from curate.clip.scorer import ClipScorer
+
+LIST = "samples.jsonl"
+BEST_OF = "darkroom-best-of"  # PNG text chunk: seeds and similarities of all that were drawn for it
+_LORA_FILE = "pytorch_lora_weights.safetensors"
+_SEEDS = 2**32  # of candidates, as web interfaces count
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture to have: one prompt and seed for one choice.
+
+    Attributes:
+        candidates: what is drawn for it, of which one is kept; the first is the seed's own.
+        mark: its fingerprint. path: where it is stored.
+    """
+
+    source: SourcePrompt
+    choice: Choice
+    seed: int
+    candidates: tuple[Prompt, ...]
+    mark: str
+    path: Path
+
+
+class Origin:
+    """Where U-Nets come from: the checkpoints of a run, or a base model alone."""
+
+    def __init__(self, config: SampleConfig) -> None:
+        cuda = config.device == "auto" and torch.cuda.is_available()
+        name = "cpu" if config.device == "auto" else config.device
+        self.device = torch.device("cuda" if cuda else name)
+        self.run = None if config.model else load_run(config.run.folder)
+        if self.run is None:
+            assert config.model is not None
+            self.model: LatentDiffusion = load_model(config.model, self.device)
+            self.path, self._stored = config.model.path, {}
+        else:
+            self.model, self.path = self.run.model(self.device), self.run.config.model.path
+            self._stored = {c.step: c for c in list_checkpoints(self.run.finetune_dir)}
+            started = next(iter(self._stored.values())).state()["identity"]
+            doctor.refuse_change(
+                self.run.finetune_dir, started, {"weights": self.model.fingerprint()}
+            )
+        self.base_hash = self.model.fingerprint()  # before adapters are attached
+        self._last: tuple[int, nn.Module] | None = None
+        self._names: dict[Choice, tuple[str, str, dict[str, str]]] = {}
+
+    def stored(self, choice: Choice) -> Checkpoint | None:
+        """The checkpoint; None for the base."""
+        return self._stored[choice.step] if choice.step else None
+
+    def weights(self, choice: Choice) -> str:
+        """A name of the weights for fingerprints."""
+        known = weights_sha256(self.stored(choice))
+        return known if choice.scale == 1 else f"{known} * {choice.scale!r}"
+
+    def unet(self, choice: Choice) -> nn.Module:
+        """The U-Net; the one of the last call is changed by the next one."""
+        if self.run is None:
+            return self.model.unet
+        if self._last is None or self._last[0] != choice.step:
+            self._last = None  # frees its memory first
+            self._last = choice.step, self.run.unet_at(self.stored(choice), device=self.device)
+        if choice.step and self.run.config.method.scalable:
+            self.run.config.method.rescale(self._last[1], choice.scale)
+        return self._last[1]
+
+    def named(self, choice: Choice) -> tuple[str, str, dict[str, str]]:
+        """The model's name, its hash (10 hex digits) and other pairs for the picture's text."""
+        if choice not in self._names:
+            self._names[choice] = self._named(choice)
+        return self._names[choice]
+
+    def _named(self, choice: Choice) -> tuple[str, str, dict[str, str]]:
+        base = Path(self.path).name
+        stored = self.stored(choice)
+        if self.run is None or stored is None:
+            return base, self.base_hash[:10], {}
+        name = self.run.run_dir.name
+        more = {"Darkroom run": name, "Checkpoint": f"step {choice.step}"}
+        if not self.run.config.method.scalable:
+            return f"{name}-step-{choice.step}", weights_sha256(stored)[:10], more
+        more["LoRA scale"] = f"{choice.scale:g}"
+        if choice.scale and (digest := self._lora_hash(stored)):
+            more["Lora hashes"] = f"{re.sub(r'[,:]', '', name)}: {digest}"
+        return base, self.base_hash[:10], more
+
+    def _lora_hash(self, stored: Checkpoint) -> str:
+        """How web interfaces name the export of a checkpoint: SHA-256 behind the header; "" without one."""
+        assert self.run is not None
+        for folder in (self.run.export_dir, self.run.finetune_dir / f"export-{stored.path.name}"):
+            if holds(folder, stored) and (folder / _LORA_FILE).is_file():
+                with (folder / _LORA_FILE).open("rb") as stream:
+                    stream.seek(int.from_bytes(stream.read(8), "little") + 8)
+                    return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+        return ""
+
+
+class Drawing:
+    """All pictures of one command."""
+
+    def __init__(
+        self,
+        config: SampleConfig,
+        prompts: Sequence[SourcePrompt],
+        choices: Sequence[Choice],
+        out: Path,
+    ) -> None:
+        self.config, self.prompts, self.choices, self.out = config, prompts, choices, out
+        self.origin = Origin(config)
+        model = self.origin.model
+        self.width, self.height = (
+            config.width or model.resolution,
+            config.height or model.resolution,
+        )
+        for name, side in (("width", self.width), ("height", self.height)):
+            check_side(name, side, model.pixels_per_latent)
+        start = None if config.image is None else _fitted(config.image, (self.width, self.height))
+        self.frame = Frame(self.width, self.height, config.clip_skip, start, config.strength or 1.0)
+        self.sampler = Sampler(model, config.sampler, 0, config.batch_size, self.frame)
+        model.prompt_arguments([""], [""], config.clip_skip)  # refuses a layer that is not there
+
+    @cached_property
+    def scorer(self) -> ClipScorer:
+        """The CLIP that chooses among several pictures; loaded when it is first needed."""
+        from curate.clip.load import load_clip
+
+        return load_clip(self.config.clip, self.origin.device)
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """By choice, prompt and seed."""
+        judge = clip_models.fingerprint(self.config.clip) if self.config.best_of > 1 else ""
+        return [
+            self._cell(choice, source, seed, judge)
+            for choice in self.choices
+            for source in self.prompts
+            for seed in self.config.seeds
+        ]
+
+    def _cell(self, choice: Choice, source: SourcePrompt, seed: int, judge: str) -> Cell:
+        count = self.config.best_of
+        seeds = [seed, *(keyed_seed(seed, "candidate", n) % _SEEDS for n in range(1, count))]
+        plain = Prompt("", source.text, negative=self.config.negative_prompt)
+        candidates = tuple(replace(plain, seed=one) for one in seeds)
+        mark = self.sampler.fingerprint(candidates[0], self.origin.weights(choice))
+        if count > 1:
+            mark = hashlib.blake2b(f"{mark} {count} {judge}".encode(), digest_size=16).hexdigest()
+        name = f"{_slug(source.text)}-seed-{seed}-{mark[:8]}.png"
+        return Cell(source, choice, seed, candidates, mark, self.out / choice.folder / name)
+
+    def draw(self, say: Callable[[str], None]) -> None:
+        """Draw what is missing, each picture stored as soon as it is drawn."""
+        missing = [c for c in self.cells if sampling.mark_of(c.path) != c.mark]
+        count = len(self.cells)
+        if not missing:
+            say(f"sample  all {count} pictures are in {self.out} already")
+            return
+        again = "" if len(missing) == count else f", {count - len(missing)} are there already"
+        say(f"sample  draws {len(missing)} pictures{again}")
+        with tqdm(total=len(missing) * self.config.best_of, unit="picture") as bar:
+            for choice in self.choices:
+                for cell, pictures in self._drawn([c for c in missing if c.choice == choice], bar):
+                    self._store(cell, pictures)
+
+    def _drawn(self, cells: Sequence[Cell], bar: Any) -> Iterator[tuple[Cell, list[Image.Image]]]:
+        """Each cell with the pictures of all its candidates; batches may span several cells."""
+        queue = [(cell, prompt) for cell in cells for prompt in cell.candidates]
+        waiting: list[Image.Image] = []
+        count, left = self.config.best_of, iter(cells)
+        for start in range(0, len(queue), self.config.batch_size):
+            batch = queue[start : start + self.config.batch_size]
+            unet = self.origin.unet(batch[0][0].choice)
+            waiting += self.sampler.draw(unet, [prompt for _, prompt in batch])
+            bar.update(len(batch))
+            while len(waiting) >= count:
+                yield next(left), waiting[:count]
+                waiting = waiting[count:]
+
+    def _store(self, cell: Cell, pictures: list[Image.Image]) -> None:
+        best, texts = 0, {}
+        if len(pictures) > 1:
+            text = self.scorer.encode_texts([cell.source.text])[0]
+            similarity = [round(float(s), 4) for s in self.scorer.encode_images(pictures) @ text]
+            best = int(np.argmax(similarity))
+            seeds = [prompt.seed for prompt in cell.candidates]
+            chosen = {"seeds": seeds, "similarity": similarity, "clip": self.scorer.name}
+            texts[BEST_OF] = json.dumps(chosen)
+        texts[infotext.CHUNK] = self._infotext(cell, cell.candidates[best])
+        sampling.write(pictures[best], cell.path, cell.mark, texts)
+
+    def _infotext(self, cell: Cell, prompt: Prompt) -> str:
+        sampler, (model, digest, more) = self.config.sampler, self.origin.named(cell.choice)
+        assert prompt.seed is not None
+        values = infotext.values_of(
+            sampler=sampler.name,
+            spacing=sampler.timestep_spacing,
+            steps=sampler.steps,
+            guidance=sampler.guidance_scale,
+            seed=prompt.seed,
+            width=self.width,
+            height=self.height,
+            model=model,
+            model_hash=digest,
+            clip_skip=self.config.clip_skip,
+            strength=self.config.strength,
+            more=more,
+        )
+        return infotext.write(infotext.Infotext(prompt.caption, prompt.negative, values))
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """What ``samples.jsonl`` says of each picture."""
+        image = None if self.config.image is None else Path(self.config.image).expanduser()
+        started = None
+        if image is not None:
+            started = {
+                "file": str(image),
+                "sha256": sha256_of(image),
+                "strength": self.config.strength,
+            }
+        for cell in self.cells:
+            texts = sampling.texts_of(cell.path)
+            best = json.loads(texts[BEST_OF]) if BEST_OF in texts else None
+            drawn = infotext.read(texts[infotext.CHUNK]).values["Seed"]
+            yield {
+                "file": cell.path.relative_to(self.out).as_posix(),
+                "prompt": cell.source.text,
+                "negative_prompt": self.config.negative_prompt,
+                "seed": int(drawn),
+                "checkpoint": "base" if not cell.choice.step else cell.choice.step,
+                "lora_scale": cell.choice.scale if cell.choice.step else None,
+                "sampler": asdict(self.config.sampler),
+                "width": self.width,
+                "height": self.height,
+                "clip_skip": self.config.clip_skip,
+                "image": started,
+                "best_of": best,
+                "not_read": self.origin.model.cut_off(cell.source.text),
+                "source": {
+                    "file": cell.source.file,
+                    "line": cell.source.line,
+                    "tags": cell.source.tags,
+                },
+            }
+
+    def sheets(self) -> Iterator[Image.Image]:
+        """Contact sheets: seeds are columns where there is one choice, else rows below their prompt."""
+        by = {(c.choice, c.source.text, c.seed): c.path for c in self.cells}
+        scaled = any(choice.scale != 1 for choice in self.choices)
+        seeds = self.config.seeds
+        if len(self.choices) == 1:
+            [choice] = self.choices
+            rows = [source.text for source in self.prompts]
+            columns = [f"{choice.label(scaled)}\nseed {seed}" for seed in seeds]
+            cells = [[by[choice, s.text, seed] for seed in seeds] for s in self.prompts]
+        else:
+            pairs = [(source.text, seed) for source in self.prompts for seed in seeds]
+            rows = [text if len(seeds) == 1 else f"seed {n}: {text}" for text, n in pairs]
+            columns = [choice.label(scaled) for choice in self.choices]
+            cells = [[by[choice, *pair] for choice in self.choices] for pair in pairs]
+        sampler = self.config.sampler
+        note = f"{sampler.name}, {sampler.steps} steps, guidance {sampler.guidance_scale:g}"
+        note += f", {self.width} × {self.height} px"
+        if len(self.choices) > 1 and len(seeds) == 1:
+            note += f", seed {seeds[0]}"
+        return contact_sheet.sheets(cells, rows, columns, note)
+
+    def say_what_is_cut_off(self, say: Callable[[str], None]) -> None:
+        """Name prompts that are too long for the text encoder, the first five in full."""
+        texts = [*(s.text for s in self.prompts), self.config.negative_prompt]
+        cut = [(text, rest) for text in texts if (rest := self.origin.model.cut_off(text))]
+        for text, rest in cut[:5]:
+            say(
+                f"note    the text encoder does not read the end of {one_line(text[:60])!r}: {one_line(rest[:200])!r}"
+            )
+        if len(cut) > 5:
+            say(
+                f"note    nor of {len(cut) - 5} more prompts; {LIST} has each of them under not_read"
+            )
+
+
+def _fitted(file: str, size: tuple[int, int]) -> Image.Image:
+    """The picture to start from: resized so that it covers ``size``, the centre cropped.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        picture = decode(Path(file).expanduser().read_bytes())
+    except UnreadableImage as error:
+        raise UserError(f"image={file} cannot be read as a picture: {error}") from error
+    return ImageOps.fit(picture, size, Image.Resampling.BICUBIC)
+
+
+def _slug(text: str) -> str:
+    """The first words of a prompt, fit for the name of a file on any system.
+
+    >>> _slug("A red fox, in the snow!"), _slug("狐")
+    ('a-red-fox-in-the-snow', 'prompt')
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "prompt"
+
+
+def sample(
+    config: SampleConfig,
+    prompts: Sequence[SourcePrompt],
+    choices: Sequence[Choice],
+    out: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Draw the pictures, then write ``samples.jsonl`` and the sheets.
+
+    Raises:
+        UserError: the model cannot be used so, or is not the one that was trained.
+    """
+    drawing = Drawing(config, prompts, choices, out)
+    drawing.say_what_is_cut_off(say)
+    drawing.draw(say)
+    lines = [json.dumps(record, ensure_ascii=False) for record in drawing.records()]
+    write_text(out / LIST, "".join(f"{line}\n" for line in lines))
+    written = []
+    for number, sheet in enumerate(drawing.sheets(), 1):
+        written.append(out / f"sheet-{number:03d}.png")
+        sampling.write(sheet, written[-1], "sheet")
+    for path in set(out.glob("sheet-*.png")) - set(written):
+        if sampling.mark_of(path) == "sheet":  # ours, of a command with more rows
+            path.unlink()
+    more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+    say(f"sheet   {written[0]}{more}")
+    say(f"list    {out / LIST}")

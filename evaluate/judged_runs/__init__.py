@@ -1,0 +1,1 @@
+"""Runs that were judged, opened from their files: which pictures they share, and how they stand."""

@@ -1,0 +1,87 @@
+"""The run that ``gate.against`` names: opened, and refused where it is no measure of the run that is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.run.folder import curate_dir_of
+from curate.run.manifest import Manifest, read_manifest
+from curate.run.schema import UserError
+from evaluate.judged_runs import comparable
+from evaluate.judged_runs.comparable import GRID, HELD_OUT, Shared
+from evaluate.judged_runs.judged import Judged, find, open_judged
+from evaluate.measure_config import MeasureConfig
+
+KEY = "gate.against"
+METRIC = "against_change"
+
+
+@dataclass(frozen=True)
+class Against:
+    """The other run, and the held-out pictures that both can be measured on, by split."""
+
+    run: Judged
+    pictures: dict[str, Shared]
+
+    def refuse_other_units(self, run_dir: Path, origin: Mapping[str, str]) -> None:
+        """Refuse where the losses of the run that is judged, of this origin, are in other units.
+
+        Raises:
+            UserError: says which.
+        """
+        comparable.refuse_other_units(self.run.run_dir, self.run.origin, run_dir, origin)
+
+    def instrument(self) -> dict[str, str]:
+        """What the gate says beside a rule on :data:`METRIC`."""
+        step = f"step {self.run.kept:,}" if self.run.kept else "its base"
+        return {METRIC: f"against {self.run.name}, {step}"}
+
+
+@dataclass(frozen=True)
+class _Unmeasured:
+    """The run that is judged, before it is: all that its curation holds out counts as measured."""
+
+    run_dir: Path
+
+    @property
+    def curate_dir(self) -> Path:
+        return curate_dir_of(self.run_dir)
+
+    @property
+    def manifest(self) -> Manifest:
+        return read_manifest(self.curate_dir)
+
+    def keys(self, split: str) -> list[str]:
+        return comparable.held_out(self, split)
+
+
+def opened(name: str | None, config: MeasureConfig) -> Against | None:
+    """The run that ``gate.against`` names; None where it names none. No model is needed for it.
+
+    Args:
+        name: as typed: a run below ``run.root``, or its folder.
+        config: of the evaluation.
+
+    Raises:
+        UserError: there is no such run, it was not judged or by another grid, no held-out picture is common to
+            both, or one of them was trained on such a picture; says what to type.
+    """
+    if name is None:
+        return None
+    run_dir = config.run.folder
+    folder = find(name, run_dir.parent, KEY)
+    if folder.resolve() == run_dir.resolve():
+        raise UserError(f"{KEY}={name} is the run that is judged; type {KEY}= and another run")
+    run, ours = open_judged(folder), _Unmeasured(run_dir)
+    comparable.refuse_other_settings(
+        folder,
+        {f"grid.{name}": run.setting("grid")[name] for name in GRID},
+        run_dir,
+        {f"grid.{name}": getattr(config.grid, name) for name in GRID},
+    )
+    pictures = {split: comparable.shared((run, ours), split) for split in HELD_OUT}
+    comparable.refuse_nothing_shared((run, ours), pictures["val"])
+    comparable.refuse_trained_on((run, ours), pictures.values())
+    return Against(run, pictures)

@@ -1,0 +1,1 @@
+"""What is measured with models: losses on fixed grids, drawn pictures, features."""

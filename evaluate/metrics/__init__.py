@@ -1,0 +1,1 @@
+"""Numbers from arrays: one metric a file, without models, files or pictures."""

@@ -1,0 +1,72 @@
+"""Results in short: Markdown for a pull request or a CI summary, JUnit XML for a dashboard."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+from curate.report import page
+from evaluate import evaluators
+from evaluate.outputs import headline
+from evaluate.outputs.glossary import shown, title
+from evaluate.results import Results
+
+
+def markdown(found: Results) -> str:
+    """Result, trend, costs, the gate and the metrics."""
+    lines = [
+        f"# {_plain(found.run)}: {found.verdict.word.replace('_', ' ')}",
+        "",
+        *(
+            f"- **{headline.PARTS[finding.part]}** ({headline.WORDS[finding.state]}): {_plain(finding.text)}"
+            for finding in found.findings
+        ),
+        "",
+        f"Next: {_plain(found.verdict.advice)}",
+        "",
+        f"Gate: **{found.gate}**",
+        "",
+        "| check | measured | rule | status |",
+        "|---|---|---|---|",
+    ]
+    for check in found.checks:
+        cells = (title(check.metric), check.measured, check.rule, check.status)
+        lines.append("| " + " | ".join(map(_plain, cells)) + " |")
+    lines += ["", "| metric | value | on | pictures | groups |", "|---|---|---|---|---|"]
+    for name in evaluators.descriptions():
+        metric = found.metrics.get(name)
+        if metric is not None:
+            value = shown(name, metric)
+            value += "" if metric.value is not None else f": {metric.reason}"
+            cells = (title(name), value, metric.on, str(metric.n or ""), str(metric.groups or ""))
+            lines.append("| " + " | ".join(map(_plain, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows unchanged, on one line and in one table cell."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", page.clean(text, 400))
+
+
+def junit(found: Results) -> str:
+    """One test case for each check; undecided checks count as skipped, with the reason."""
+    outcome = {"failed": "failure", "undecided": "skipped", "skipped": "skipped"}
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"evaluate {page.clean(found.run)}",
+        tests=str(len(found.checks)),
+        failures=str(sum(check.status == "failed" for check in found.checks)),
+        skipped=str(sum(check.status in ("undecided", "skipped") for check in found.checks)),
+    )
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in (("gate", found.gate), ("verdict", found.verdict.word)):
+        ElementTree.SubElement(properties, "property", name=name, value=value)
+    for check in found.checks:
+        text = f"{check.measured}; rule: {check.rule}" + (f"; {check.why}" if check.why else "")
+        case = ElementTree.SubElement(suite, "testcase", classname="gate", name=check.name)
+        if check.status in outcome:
+            ElementTree.SubElement(case, outcome[check.status], message=text)
+        elif check.status == "warned":
+            ElementTree.SubElement(case, "system-out").text = text
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
