@@ -28,7 +28,14 @@ from evaluate.measure import retention_inputs
 from evaluate.measure.grid import Grid
 from evaluate.measure_config import MeasureConfig
 from evaluate.metrics.drift import drift
-from evaluate.results import Metric, Picture, RetentionPoint, RetentionResult, label_of
+from evaluate.results import (
+    NOT_ASKED,
+    Metric,
+    Picture,
+    RetentionPoint,
+    RetentionResult,
+    label_of,
+)
 from finetune.cache import CACHE, encode_shards, load_split, pictures_at_once
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, relative
@@ -145,7 +152,9 @@ class Retention:
         """As :meth:`change`, on pictures of ``retention.run``."""
         name = self._config.retention.run
         if name is None:
-            return Metric(reason="retention.run names no run with the base's own data")
+            return Metric(
+                reason=f"{NOT_ASKED}, retention.run names no run with the base's own data"
+            )
         items = self._base_data
         if items is None:
             return Metric(reason=f"all pictures of retention.run={name} were trained on")
