@@ -120,7 +120,12 @@ def test_a_base_that_is_kept_is_no_good_result(results: Results):
 
 @pytest.mark.parametrize(
     ("change", "state"),
-    [((-0.2, -0.3, -0.1), "bad"), ((-0.2, -0.5, 0.1), "warn"), ((-0.01, -0.02, 0.0), "good")],
+    [
+        ((-0.2, -0.3, -0.1), "bad"),
+        ((-0.2, -0.5, 0.1), "warn"),
+        ((-0.01, -0.3, 0.3), "info"),  # neither a loss nor none is shown
+        ((-0.01, -0.02, 0.0), "good"),
+    ],
 )
 def test_a_cost_is_what_its_interval_shows(results: Results, change, state):
     metrics = results.metrics | {"clip_change": Metric(*change, 64, 64, "val")}
