@@ -111,7 +111,7 @@ def _finding(found: Results, result: CopyingResult) -> str:
         return (
             f"Step {look.step:,} copies training pictures. What it draws for training captions came nearer to "
             f"their own pictures than what it draws for held-out captions, by {number} of the distance between "
-            f"unrelated pictures. The kept checkpoint is {instead}."
+            f"unrelated pictures. Keep {instead}."
         )
     return (
         f"Step {look.step:,} does not copy training pictures measurably: relative to held-out captions, what it "

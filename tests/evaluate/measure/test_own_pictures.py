@@ -110,7 +110,7 @@ def _check_the_page(found: results.Results, folder: Path) -> None:
     text = (folder / "report.html").read_text()
     assert "Most suspicious pairs" in text
     assert "Step 16 copies training pictures" in text
-    assert "The kept checkpoint is step 8." in text
+    assert "of the distance between unrelated pictures. Keep step 8." in text
 
 
 def test_where_all_copy_the_base_is_kept(draws, judge):
