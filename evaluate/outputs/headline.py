@@ -124,11 +124,11 @@ def _gate(found: Results) -> str:
     return f"Of {len(found.checks)} rules {said}."
 
 
-def missing(metrics: Mapping[str, Metric]) -> dict[str, list[str]]:
-    """Titles of the metrics that were not measured, by the reason."""
+def missing(metrics: Mapping[str, Metric], unasked: bool = False) -> dict[str, list[str]]:
+    """Titles of the metrics that were not measured, by the reason; with ``unasked`` also those that nobody misses."""
     found: dict[str, list[str]] = {}
     for name, metric in metrics.items():
-        if metric.value is None and not metric.reason.startswith(NOT_ASKED):
+        if metric.value is None and (unasked or not metric.reason.startswith(NOT_ASKED)):
             found.setdefault(metric.reason, []).append(title(name))
     return found
 

@@ -145,9 +145,8 @@ def _data(funnel: Mapping[str, Any] | None) -> Markup:
 
 
 def _not_measured(found: Results) -> Markup:
-    missing = [
-        [", ".join(titles), reason] for reason, titles in headline.missing(found.metrics).items()
-    ]
+    unmeasured = headline.missing(found.metrics, unasked=True)
+    missing = [[", ".join(titles), reason] for reason, titles in unmeasured.items()]
     if not missing:
         return page.paragraph("Everything that this version measures was measured.")
     return page.table(["What", "Why not"], missing)

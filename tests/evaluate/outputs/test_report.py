@@ -105,6 +105,13 @@ def test_the_headline_has_a_result_a_trend_and_costs(results: Results, render):
     assert "Gate ✓ passed Of 1 rules 1 met." in said
 
 
+def test_what_nobody_asked_for_is_said_at_the_end_alone(results: Results, render):
+    unasked = Metric(reason="not asked for, distribution.precision_recall=true measures it")
+    html = render(replace(results, metrics=results.metrics | {"recall_kept": unasked}))
+    assert html.count("distribution.precision_recall=true") == 1
+    assert html.index('id="not-measured"') < html.index("distribution.precision_recall=true")
+
+
 def test_what_was_chosen_on_val_is_reported_on_test(results: Results):
     unseen = Metric(-0.05, -0.07, -0.03, 100, 80, "test")
     found = findings(results.verdict, results.metrics | {"test_change": unseen})
