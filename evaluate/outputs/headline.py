@@ -33,7 +33,7 @@ _TRENDS = {
     Word.DIVERGED: ("bad", "diverged"),
     Word.INCONCLUSIVE: ("info", "not decided"),
 }
-_SPLITS = {"test": "test", "val": "held-out"}
+SPLITS = {"test": "test", "val": "held-out"}
 
 
 def findings(verdict: Verdict, metrics: Mapping[str, Metric]) -> tuple[Finding, ...]:
@@ -68,7 +68,7 @@ def _result(verdict: Verdict, metrics: Mapping[str, Metric]) -> Finding:
     chosen = "" if change.on == "test" else ", by which this checkpoint was chosen"
     text = (
         f"Step {verdict.kept:,} has {value.lstrip('+-')} % {less} loss than the base model [{low}, {high}] on "
-        f"{change.n:,} {_SPLITS.get(change.on, change.on)} pictures in {change.groups:,} groups{chosen}."
+        f"{change.n:,} {SPLITS.get(change.on, change.on)} pictures in {change.groups:,} groups{chosen}."
     )
     state = "good" if change.high < 0 else "bad" if change.low > 0 else "warn"
     return Finding("result", state, text, "loss")

@@ -88,10 +88,12 @@ def _headline(found: Results) -> Markup:
     body = headline.banner(found) + headline.tiles(found)
     body += Markup("<p><strong>Next.</strong> {}</p>").format(verdict.advice)
     if verdict.exported != verdict.kept:
-        change = _CHANGE.shown(headline.checkpoint(found, verdict.exported).val)
+        on_val = headline.checkpoint(found, verdict.exported).val
+        change = found.metrics.get("exported_change", on_val)  # on test, where there is one
         body += page.paragraph(
             f"The export holds another checkpoint than the kept one: step {verdict.exported:,}, which had "
-            f"the lowest held-out loss while training. Its held-out loss against the base: {change}.",
+            f"the lowest held-out loss while training. Its loss against the base, on "
+            f"{headline.SPLITS.get(change.on, change.on)} pictures: {_CHANGE.shown(change)}.",
             "note",
         )
     if unmeasured := headline.missing(found.metrics):

@@ -77,13 +77,16 @@ def test_verdict_comes_first_and_every_section_is_there(results: Results, render
 
 def test_an_export_of_another_checkpoint_is_said(results: Results, render):
     assert "another checkpoint than the kept" not in render(results)
-    last = replace(results.checkpoints[-1], val=Metric(-0.03, -0.04, -0.02, 128))
+    last = replace(results.checkpoints[-1], val=Metric(-0.03, -0.04, -0.02, 128, on="val"))
     checkpoints = (*results.checkpoints[:-1], last)
     del results.metrics["exported_change"]  # an evaluator that may be gone
     verdict = replace(results.verdict, exported=900)
     html = render(replace(results, verdict=verdict, checkpoints=checkpoints))
     assert "another checkpoint than the kept one: step 900" in html
-    assert "against the base: -3.0 % [-4.0, -2.0]." in html
+    assert "against the base, on held-out pictures: -3.0 % [-4.0, -2.0]." in html
+    results.metrics["exported_change"] = Metric(-0.02, -0.03, -0.01, 100, 80, "test")
+    html = render(replace(results, verdict=verdict, checkpoints=checkpoints))
+    assert "against the base, on test pictures: -2.0 % [-3.0, -1.0]." in html
 
 
 def headline_of(html: str) -> str:
