@@ -16,8 +16,9 @@ from curate.clip.config import ClipConfig
 from evaluate.drawing import sampling
 from evaluate.evaluators.retention import caption_gains
 from evaluate.measure import caption_losses, grid
+from evaluate.measure.drawn_latents import encode
 from evaluate.measure.grid import Grid, LossStore
-from evaluate.measure.retention import Retention, encode, key_of
+from evaluate.measure.retention import Retention, key_of
 from evaluate.measure_config import (
     GridConfig,
     MeasureConfig,
