@@ -16,6 +16,7 @@ from curate.run.provenance import provenance, redacted
 from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
+from evaluate.evaluators import captions
 from evaluate.evaluators.retention import FORGETTING
 from evaluate.judged_runs import against
 from evaluate.measure.grid import by_bin
@@ -63,7 +64,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     judged = Verdict(
         word=str(word),
         sentence=verdict.sentence(evidence, steps, evaluation.kept, evaluation.vetoes),
-        advice=_advice(config, evaluation),
+        advice=_advice(config, evaluation, captions.hardly_matter(metrics)),
         best=steps[evidence.best],
         kept=steps[evaluation.kept],
         exported=steps[evaluation.exported],
@@ -144,7 +145,7 @@ def _looks(evaluation: Evaluation) -> tuple[Look, ...]:
     )
 
 
-def _advice(config: EvaluateConfig, evaluation: Evaluation) -> str:
+def _advice(config: EvaluateConfig, evaluation: Evaluation, captions_hardly_matter: bool) -> str:
     """What to do next; of a training that has not ended, that first."""
     if reached := evaluation.run.unfinished():
         return (
@@ -152,11 +153,12 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation) -> str:
             "again after that."
         )
     trained = evaluation.run.config
-    said = (
-        advice.against_copying(trained)
-        if evaluation.vetoes
-        else advice.advise(evaluation.evidence, trained, config.grid.items)
-    )
+    if evaluation.kept and captions_hardly_matter:
+        said = advice.against_captions(trained)
+    elif evaluation.vetoes:
+        said = advice.against_copying(trained)
+    else:
+        said = advice.advise(evaluation.evidence, trained, config.grid.items)
     if evaluation.kept not in (0, evaluation.exported):
         step = evaluation.table.steps[evaluation.kept]
         said += f" {advice.export_kept(evaluation.run.run_dir, step)}"
