@@ -33,8 +33,8 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
         )
     if word is Word.REGRESSING:
         return (
-            "Use the kept checkpoint. The loss on training pictures did not improve either, so the "
-            "learning rate was too high towards the end: "
+            "Use the kept checkpoint. The loss on training pictures did not clearly fall either, so the "
+            "learning rate was probably too high towards the end: "
             f"{_another_run(config, 'optim.schedule=cosine')}"
         )
     if word is Word.NO_EFFECT:
