@@ -17,7 +17,7 @@ from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
 from evaluate.evaluators import captions
-from evaluate.evaluators.retention import FORGETTING
+from evaluate.evaluators.retention import EXPORTED, FORGETTING
 from evaluate.judged_runs import against
 from evaluate.measure.grid import by_bin
 from evaluate.outputs import data_results, headline, items, report, summary
@@ -169,7 +169,8 @@ def _retention(evaluation: Evaluation, checks: Sequence[Check]) -> RetentionResu
     """What became of the base's abilities, with advice where a rule of the gate finds that too much was lost."""
     if evaluation.retention is None:
         return None
-    lost = any(c.metric == FORGETTING and c.status in ("warned", "failed") for c in checks)
+    names = (FORGETTING, EXPORTED)
+    lost = any(c.metric in names and c.status in ("warned", "failed") for c in checks)
     said = advice.keep_more(evaluation.run.config) if lost else ""
     return evaluation.retention.result(evaluation.kept, said)
 
