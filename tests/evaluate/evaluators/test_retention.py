@@ -100,7 +100,7 @@ def test_its_cost_is_judged_as_the_gate_judges_it(measured: Results):
         return [finding.state for finding in found]
 
     (said,) = retention.findings({retention.FORGETTING: Metric(0.2, 0.15, 0.24, 48, 48)})
-    assert "rose by no more than 25%: +20.0 % [+15.0, +24.0]." in said.text
+    assert "rose by no more than 25 %: +20.0 % [+15.0, +24.0]." in said.text
     assert state(ROSE) == ["bad"]
     assert state(Metric(0.27, 0.2, 0.34, 48, 48)) == ["warn"]
     assert state(Metric(0.2, 0.15, 0.26, 48, 48)) == ["info"]
