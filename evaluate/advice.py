@@ -62,16 +62,6 @@ def against_copying(config: TrainConfig) -> str:
     )
 
 
-def against_captions(config: TrainConfig) -> str:
-    """What helps a run to whose kept checkpoint captions do not matter; more training does not."""
-    return (
-        "Captions hardly matter to the kept checkpoint, and more training does not change that. Either they are "
-        f"wrong: look at some pairs in {config.curate_dir / 'report.html'}, and curate again under another run.name "
-        "with a stricter cut, such as filters.clip_similarity.false_keep_rate=0.01. Or the base does not know what "
-        "they say: train from another one (model.path=...)."
-    )
-
-
 def export_kept(run_dir: Path, step: int) -> str:
     """How the kept checkpoint is exported, where training exported another one."""
     return f"To export the kept checkpoint, type: python -m finetune.export {named(run_dir)} step={step}"

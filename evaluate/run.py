@@ -16,7 +16,6 @@ from curate.run.provenance import provenance, redacted
 from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
-from evaluate.evaluators import captions
 from evaluate.evaluators.retention import EXPORTED, FORGETTING
 from evaluate.judged_runs import against
 from evaluate.measure.grid import by_bin
@@ -64,7 +63,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     judged = Verdict(
         word=str(word),
         sentence=verdict.sentence(evidence, steps, evaluation.kept, evaluation.vetoes),
-        advice=_advice(config, evaluation, captions.hardly_matter(metrics)),
+        advice=_advice(config, evaluation),
         best=steps[evidence.best],
         kept=steps[evaluation.kept],
         exported=steps[evaluation.exported],
@@ -145,7 +144,7 @@ def _looks(evaluation: Evaluation) -> tuple[Look, ...]:
     )
 
 
-def _advice(config: EvaluateConfig, evaluation: Evaluation, captions_hardly_matter: bool) -> str:
+def _advice(config: EvaluateConfig, evaluation: Evaluation) -> str:
     """What to do next; of a training that has not ended, that first."""
     if reached := evaluation.run.unfinished():
         return (
@@ -153,12 +152,11 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation, captions_hardly_matt
             "again after that."
         )
     trained = evaluation.run.config
-    if evaluation.kept and captions_hardly_matter:
-        said = advice.against_captions(trained)
-    elif evaluation.vetoes:
-        said = advice.against_copying(trained)
-    else:
-        said = advice.advise(evaluation.evidence, trained, config.grid.items)
+    said = (
+        advice.against_copying(trained)
+        if evaluation.vetoes
+        else advice.advise(evaluation.evidence, trained, config.grid.items)
+    )
     if evaluation.kept not in (0, evaluation.exported):
         step = evaluation.table.steps[evaluation.kept]
         said += f" {advice.export_kept(evaluation.run.run_dir, step)}"

@@ -189,12 +189,6 @@ def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
     yield from _memorised(metrics)
 
 
-def hardly_matter(metrics: Mapping[str, Metric]) -> bool:
-    """Whether it is sure that captions matter little, or not at all, to the kept checkpoint."""
-    high = metrics.get("caption_fit_kept", Metric()).high
-    return high is not None and high < LEAST_FIT
-
-
 def gains(found: Results) -> Markup:
     """Gain of base and kept against another's caption and against none, with intervals."""
     drawing, panels = page.subplots(_WIDTH, 2.1, 1, 2, sharey=True)

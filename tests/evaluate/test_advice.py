@@ -1,16 +1,11 @@
 """Advice that can be typed."""
 
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from evaluate.advice import advise
-from evaluate.evaluators.captions import hardly_matter
-from evaluate.results import Metric
-from evaluate.run import _advice
 from evaluate.verdict import judge
 from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from finetune.methods.full import Full
@@ -51,17 +46,6 @@ def test_fewer_weights_are_what_the_method_says(method, typed):
     overfitting = Evidence(*(np.array(split)[:, None] * np.ones(40) for split in means))
     trained = replace(config("constant"), method=method)
     assert f"train fewer weights {typed}" in advise(overfitting, trained, 128)
-
-
-def test_a_run_to_which_captions_hardly_matter_is_not_told_to_train_on(improving):
-    trained: Any = SimpleNamespace(unfinished=lambda: None, config=config("constant"))
-    judged: Any = SimpleNamespace(run=trained, kept=3, exported=3, vetoes=[], evidence=improving)
-    asked: Any = SimpleNamespace(grid=SimpleNamespace(items=128))
-    for high, samples in ((0.19, False), (0.21, True), (None, True)):
-        metrics = {"caption_fit_kept": Metric(0.1, 0.0, high, 60)}
-        said = _advice(asked, judged, hardly_matter(metrics))
-        assert ("train.samples" in said) == samples
-        assert ("Captions hardly matter" in said) != samples
 
 
 def test_another_run_reads_the_shards_that_this_one_read(improving):
