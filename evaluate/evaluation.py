@@ -231,6 +231,8 @@ class Evaluation:
         kept, reasons = copying.first_without(first, self.own_pictures.vetoed)
         if not reasons:
             return kept, []
+        if kept and self.evidence.change("val", kept, 0).value >= 0:  # too early to be of use
+            kept = 0
         also = [steps[row] for row in copying.earlier(first)[: len(reasons) - 1]]
         return kept, [reasons[0], copying.kept_instead(steps[kept], also)]
 

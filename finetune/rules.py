@@ -205,8 +205,10 @@ def _recovers(e: Evidence) -> bool:
 
 
 def _no_effect(e: Evidence) -> bool:
+    """Like the base at the end; and it was not, for all that is known, better than that at its best."""
     change = e.change("val", e.last, 0)
-    return change.low > -NEGLIGIBLE and change.high < NEGLIGIBLE
+    gained = e.change("val", e.best, 0, e.corrected).high < -NEGLIGIBLE
+    return change.low > -NEGLIGIBLE and change.high < NEGLIGIBLE and not gained
 
 
 def _improving(e: Evidence) -> bool:

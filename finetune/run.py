@@ -160,6 +160,8 @@ def _check_captions(
     """
     reaction = config.doctor.captions
     if reaction == "off":
+        if accelerator.is_main_process:
+            _store(config.folder, None)
         return
     found: list[CaptionCheck | None] = [None]
     if accelerator.is_main_process:
@@ -173,9 +175,20 @@ def _check_captions(
     broadcast_object_list(found)
     reaction = reaction if refuses else "warn"
     accelerator.print(caption_check.judge(found[0], reaction, config.curate_dir))
-    if accelerator.is_main_process and found[0]:
-        with checksums.updated(config.folder, (caption_check.FILE,)):
-            found[0].save(config.folder / caption_check.FILE)
+    if accelerator.is_main_process:
+        _store(config.folder, found[0])
+
+
+def _store(folder: Path, found: CaptionCheck | None) -> None:
+    """Write what was found; where nothing was, that of an earlier start, perhaps on other data, goes."""
+    path = folder / caption_check.FILE
+    if found is None and not path.exists():
+        return
+    with checksums.updated(folder, (path.name,)):
+        if found is None:
+            path.unlink()
+        else:
+            found.save(path)
 
 
 def _assemble(

@@ -159,7 +159,7 @@ def cost(
         name: of the metric.
         section: of the report, its anchor.
         worse: what to say where the interval shows a loss beyond the margin; the numbers follow it.
-        same: what to say where there is none.
+        same: what to say where the interval excludes one.
         margin: a loss up to this one is none.
 
     Yields:
@@ -171,11 +171,15 @@ def cost(
     sign = -1 if text.better == "higher" else 1
     bounds = [metric.value if bound is None else bound for bound in (metric.low, metric.high)]
     surely, likely = min(sign * bound for bound in bounds), sign * metric.value
+    possibly = max(sign * bound for bound in bounds)
     numbers = text.shown(metric)
     if surely > margin:
         yield Finding("cost", "bad", f"{worse}: {numbers}.", section)
     elif likely > margin:
         yield Finding("cost", "warn", f"{worse}, perhaps: {numbers}.", section)
+    elif possibly > margin:
+        text = f"{same}, as far as so few pictures show: {numbers}."
+        yield Finding("cost", "info", text, section)
     else:
         yield Finding("cost", "good", f"{same}: {numbers}.", section)
 

@@ -151,6 +151,11 @@ def _meaning(fit: Metric) -> tuple[str, str]:
     assert fit.high is not None
     if fit.low > LEAST_FIT:
         return "good", f"Captions matter to it: fit {value}, where shuffled captions have 0."
+    if fit.high < LEAST_FIT and fit.low > 0:
+        return "bad", (
+            f"Captions matter little to it: fit {value}, where shuffled captions have 0. Either many of them are "
+            "wrong, or it hardly knows what they say."
+        )
     if fit.high < LEAST_FIT:
         return "bad", (
             f"Captions do not matter to it: fit {value}, as with shuffled captions. Either most of them are wrong, "

@@ -61,7 +61,8 @@ def _shares(look: Look) -> Iterator[Metric]:
 
 def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
     """Of the kept checkpoint; and of the exported one, where that copies."""
-    worse, same = "It draws training pictures again", "It does not draw training pictures again"
+    worse = "The kept checkpoint copies training pictures"
+    same = "The kept checkpoint does not copy training pictures"
     yield from cost(metrics, "copying", "copying", worse, same, MARGIN)
     exported = metrics.get("copying_exported", Metric())
     if exported.low is not None and exported.low > MARGIN:
@@ -110,7 +111,7 @@ def _finding(found: Results, result: CopyingResult) -> str:
         return (
             f"Step {look.step:,} copies training pictures. What it draws for training captions came nearer to "
             f"their own pictures than what it draws for held-out captions, by {number} of the distance between "
-            f"unrelated pictures. So {instead} is kept."
+            f"unrelated pictures. Keep {instead}."
         )
     return (
         f"Step {look.step:,} does not copy training pictures measurably: relative to held-out captions, what it "

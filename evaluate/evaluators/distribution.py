@@ -17,7 +17,7 @@ from evaluate.measure.features import unit
 from evaluate.metrics import kid
 from evaluate.metrics.precision_recall import LEAST_PICTURES, precision_recall
 from evaluate.metrics.vendi import log_ratio, vendi
-from evaluate.results import NOT_MEASURED, Finding, Metric, Results
+from evaluate.results import NOT_ASKED, NOT_MEASURED, Finding, Metric, Results
 from finetune.intervals import Array, estimate, of_groups
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def variety(pictures: Pictures) -> Iterator[tuple[str, Metric]]:
 def _likeness(config: MeasureConfig, pictures: Pictures) -> Iterator[tuple[str, Metric]]:
     n, reason = len(pictures.groups), ""
     if not config.distribution.precision_recall:
-        reason = "distribution.precision_recall=true measures them, on 500 pictures or more"
+        reason = f"{NOT_ASKED}, distribution.precision_recall=true measures them, on {LEAST_PICTURES} pictures or more"
     elif n < LEAST_PICTURES:
         reason = f"{n} captions are drawn; at least {LEAST_PICTURES} needed (samples.clip_captions)"
     if reason:

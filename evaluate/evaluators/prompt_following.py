@@ -14,7 +14,7 @@ from curate.report import page
 from curate.report.page import Section
 from curate.run.intervals import wilson
 from evaluate.evaluators import Description, Evaluator, cost
-from evaluate.evaluators.flat_pictures import is_flat
+from evaluate.measure.blank import is_flat
 from evaluate.measure.features import read_picture
 from evaluate.metrics.clip_score import anchored, clip_anchors, clip_similarity, distinct, retrieved
 from evaluate.results import Metric, Results

@@ -64,8 +64,9 @@ def caption_gains(found: Retention, kept: int) -> dict[str, Metric]:
 
 def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
     """A cost, if the loss on the base's own pictures rose more than the gate allows."""
-    worse = "It fits pictures that the base drew itself less well; change of the loss there"
-    same = "It fits pictures that the base drew itself about as well; change of the loss there"
+    rise = "The kept checkpoint's loss on pictures that the base drew itself rose by"
+    worse = f"{rise} more than {LARGEST_RISE:.0%}"
+    same = f"{rise} no more than {LARGEST_RISE:.0%}"
     yield from cost(metrics, FORGETTING, "retention", worse, same, LARGEST_RISE)
 
 

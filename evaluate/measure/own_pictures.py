@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,15 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.run.files import atomic_write
 from evaluate.drawing.sampling import Prompt
 from evaluate.measure.blank import is_flat
+from evaluate.measure.drawn_latents import encode
+from evaluate.measure.features import read_picture
 from evaluate.measure_config import MeasureConfig
 from evaluate.metrics import copying
 from evaluate.metrics.copying import Found, NearestSearch, Side
 from evaluate.results import CopiedPair, CopyingLook, CopyingResult, Metric
 from finetune.cache import EncodedSplit
-from finetune.cache.encode import pictures_at_once, to_square
+from finetune.cache.encode import to_square
 from finetune.heldout import choose
-from finetune.models.interface import LatentDiffusion
 from finetune.opened_run import FinetuneRun
 
 SPLITS = ("train", "val")
@@ -149,7 +150,7 @@ class OwnPictures:
             fine = [
                 i
                 for i, pair in enumerate(zip(self.paths(split, 0), drawn, strict=True))
-                if not any(is_flat(_opened(path)) for path in pair)
+                if not any(is_flat(read_picture(path)) for path in pair)
             ]
             blank += len(keys) - len(fine)
             real = encoded.latents_of(torch.tensor(indices)).flatten(1).numpy()
@@ -167,7 +168,7 @@ class OwnPictures:
 
     def _latents(self, paths: Sequence[Path]) -> np.ndarray:
         """[N, D] of stored pictures, encoded as the training pictures were."""
-        return encode(self.evaluation.run.model(self.evaluation.device), map(_opened, paths))
+        return encode(self.evaluation.run.model(self.evaluation.device), paths).flatten(1).numpy()
 
     # For the report
 
@@ -235,19 +236,6 @@ class OwnPictures:
 def _refuse_few(count: int, what: str) -> None:
     if count < SMALLEST_JUDGED:
         raise NotMeasured(f"{count} {what}; at least {SMALLEST_JUDGED} needed")
-
-
-def encode(model: LatentDiffusion, pictures: Iterable[Image.Image]) -> np.ndarray:
-    """[N, D] fp32 latents of pictures of the model's resolution."""
-    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
-    scaled = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-    batches = scaled.split(pictures_at_once(model.resolution))
-    return torch.cat([model.encode_images(batch).cpu() for batch in batches]).flatten(1).numpy()
-
-
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
 
 
 def _stored(look: Look) -> CopyingLook:

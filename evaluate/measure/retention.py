@@ -18,22 +18,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from curate.decide.config import SMALLEST_JUDGED
 from curate.run.manifest import ShardInfo, read_manifest
 from evaluate.drawing.sampling import Prompt, Sampler
 from evaluate.measure import retention_inputs
+from evaluate.measure.drawn_latents import encode
 from evaluate.measure.grid import Grid
 from evaluate.measure_config import MeasureConfig
 from evaluate.metrics.drift import drift
-from evaluate.results import Metric, Picture, RetentionPoint, RetentionResult, label_of
-from finetune.cache import CACHE, encode_shards, load_split, pictures_at_once
+from evaluate.results import (
+    NOT_ASKED,
+    Metric,
+    Picture,
+    RetentionPoint,
+    RetentionResult,
+    label_of,
+)
+from finetune.cache import CACHE, encode_shards, load_split
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, relative
 from finetune.intervals import estimate
-from finetune.models.interface import LatentDiffusion
 from finetune.sidecars import duplicate_groups, read_columns
 
 BASE_PICTURES, BASE_DATA = "base_pictures", "base_data"  # names of their losses in losses.npz
@@ -145,7 +150,9 @@ class Retention:
         """As :meth:`change`, on pictures of ``retention.run``."""
         name = self._config.retention.run
         if name is None:
-            return Metric(reason="retention.run names no run with the base's own data")
+            return Metric(
+                reason=f"{NOT_ASKED}, retention.run names no run with the base's own data"
+            )
         items = self._base_data
         if items is None:
             return Metric(reason=f"all pictures of retention.run={name} were trained on")
@@ -192,28 +199,6 @@ class Retention:
 def key_of(caption: str) -> str:
     """The key of a neutral prompt: its noise and its file stay the same wherever it is in the list."""
     return "neutral-" + hashlib.blake2b(caption.encode(), digest_size=8).hexdigest()
-
-
-def encode(model: LatentDiffusion, paths: Sequence[Path]) -> Tensor:
-    """Latents [N, C, h, w], fp32 on the CPU, of stored pictures that have the model's resolution.
-
-    All batches have the same size, the last one filled up, so that a picture's latent does not depend on
-    the others.
-    """
-    size = pictures_at_once(model.resolution)
-    parts = []
-    for start in range(0, len(paths), size):
-        pixels = [_pixels(path) for path in paths[start : start + size]]
-        batch = torch.stack(pixels + pixels[-1:] * (size - len(pixels)))
-        parts.append(model.encode_images(batch).cpu()[: len(pixels)])
-    return torch.cat(parts)
-
-
-def _pixels(path: Path) -> Tensor:
-    """[3, H, W] in [-1, 1]."""
-    with Image.open(path) as picture:
-        pixels = np.array(picture.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def _step(stored: Checkpoint | None) -> int:

@@ -218,4 +218,4 @@ def kept_instead(kept: int, also: Sequence[int] = ()) -> str:
     too = f"Copying, too: step {others}. " if also else ""
     if kept:
         return f"{too}So an earlier checkpoint is kept, which does not: step {kept:,}."
-    return f"{too}So the base is kept: no earlier checkpoint that was looked at is free of it."
+    return f"{too}So the base is kept: no earlier checkpoint that was looked at is free of it and better than the base."

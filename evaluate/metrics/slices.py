@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.intervals import Array, Estimate, group_means, of_groups, quantile
+from finetune.intervals import Array, Estimate, group_means, of_groups, two_sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,13 +109,15 @@ def _judged(losses: Paired, mask: np.ndarray, of: Slice, confidence: float) -> S
     inside, rest = losses.take(mask), losses.take(~mask)
     own, others = _influences(inside), _influences(rest)
     pictures = len(inside.groups)
+    each, other = ([str(row) for row in range(len(side))] for side in (own, others))  # one a group
+    difference = two_sample(own, each, others, other, confidence)
     return replace(
         of,
         pictures=pictures,
         groups=len(own),
         change=of_groups(own, pictures),
         among_all=of_groups(own, pictures, confidence),
-        difference=replace(welch(own, others, confidence), n=pictures, groups=len(own)),
+        difference=replace(difference, n=pictures, groups=len(own)),
     )
 
 
@@ -125,17 +127,6 @@ def _influences(losses: Paired) -> Array:
     difference = group_means(losses.kept - losses.base, losses.groups)
     ratio = difference.mean() / base.mean()
     return ratio + (difference - ratio * base) / base.mean()
-
-
-def welch(one: Array, other: Array, confidence: float = _CONFIDENCE) -> Estimate:
-    """Difference of two means with Welch's interval, degrees of freedom by Satterthwaite; each [G >= 2]."""
-    errors = np.array([values.var(ddof=1) / len(values) for values in (one, other)])
-    value, total = float(one.mean() - other.mean()), float(errors.sum())
-    if not total:
-        return Estimate(value, value, value, len(one), len(one))
-    degrees = total**2 / float(np.sum(errors**2 / (np.array([len(one), len(other)]) - 1)))
-    half = quantile(0.5 + confidence / 2, degrees) * total**0.5
-    return Estimate(value, value - half, value + half, len(one), len(one))
 
 
 def worst(slices: Sequence[Slice]) -> Slice | None:

@@ -10,7 +10,7 @@ VERDICT = Description("Verdict", "What the run did, in one word.", better="", fr
 TERMS: dict[str, str] = {
     "Base": "The model before fine-tuning.",
     "Kept": "The checkpoint to keep: the earliest whose held-out loss is within one standard error of "
-    "the best.",
+    "the best or, where that copies training pictures, an earlier one that does not. It may be the base.",
     "Exported": "The checkpoint with the lowest held-out loss while training, which uses fewer noises "
     "per picture than this report. It may be a later one than the kept.",
     "Interval": "95 %, by Student's t over groups of pictures: where the number would fall if other "

@@ -33,7 +33,7 @@ _TRENDS = {
     Word.DIVERGED: ("bad", "diverged"),
     Word.INCONCLUSIVE: ("info", "not decided"),
 }
-_SPLITS = {"test": "test", "val": "held-out"}
+SPLITS = {"test": "test", "val": "held-out"}
 
 
 def findings(verdict: Verdict, metrics: Mapping[str, Metric]) -> tuple[Finding, ...]:
@@ -68,7 +68,7 @@ def _result(verdict: Verdict, metrics: Mapping[str, Metric]) -> Finding:
     chosen = "" if change.on == "test" else ", by which this checkpoint was chosen"
     text = (
         f"Step {verdict.kept:,} has {value.lstrip('+-')} % {less} loss than the base model [{low}, {high}] on "
-        f"{change.n:,} {_SPLITS.get(change.on, change.on)} pictures in {change.groups:,} groups{chosen}."
+        f"{change.n:,} {SPLITS.get(change.on, change.on)} pictures in {change.groups:,} groups{chosen}."
     )
     state = "good" if change.high < 0 else "bad" if change.low > 0 else "warn"
     return Finding("result", state, text, "loss")
@@ -124,11 +124,11 @@ def _gate(found: Results) -> str:
     return f"Of {len(found.checks)} rules {said}."
 
 
-def missing(metrics: Mapping[str, Metric]) -> dict[str, list[str]]:
-    """Titles of the metrics that were not measured, by the reason."""
+def missing(metrics: Mapping[str, Metric], unasked: bool = False) -> dict[str, list[str]]:
+    """Titles of the metrics that were not measured, by the reason; with ``unasked`` also those that nobody misses."""
     found: dict[str, list[str]] = {}
     for name, metric in metrics.items():
-        if metric.value is None and not metric.reason.startswith(NOT_ASKED):
+        if metric.value is None and (unasked or not metric.reason.startswith(NOT_ASKED)):
             found.setdefault(metric.reason, []).append(title(name))
     return found
 

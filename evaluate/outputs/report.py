@@ -83,10 +83,12 @@ def _headline(found: Results) -> Markup:
     body = headline.banner(found) + headline.tiles(found)
     body += Markup("<p><strong>Next.</strong> {}</p>").format(verdict.advice)
     if verdict.exported != verdict.kept:
-        change = _CHANGE.shown(headline.checkpoint(found, verdict.exported).val)
+        on_val = headline.checkpoint(found, verdict.exported).val
+        change = found.metrics.get("exported_change", on_val)  # on test, where there is one
         body += page.paragraph(
             f"The export holds another checkpoint than the kept one: step {verdict.exported:,}, which had "
-            f"the lowest held-out loss while training. Its held-out loss against the base: {change}.",
+            f"the lowest held-out loss while training. Its loss against the base, on "
+            f"{headline.SPLITS.get(change.on, change.on)} pictures: {_CHANGE.shown(change)}.",
             "note",
         )
     if unmeasured := headline.missing(found.metrics):
@@ -140,9 +142,8 @@ def _data(funnel: Mapping[str, Any] | None) -> Markup:
 
 
 def _not_measured(found: Results) -> Markup:
-    missing = [
-        [", ".join(titles), reason] for reason, titles in headline.missing(found.metrics).items()
-    ]
+    unmeasured = headline.missing(found.metrics, unasked=True)
+    missing = [[", ".join(titles), reason] for reason, titles in unmeasured.items()]
     if not missing:
         return page.paragraph("Everything that this version measures was measured.")
     return page.table(["What", "Why not"], missing)

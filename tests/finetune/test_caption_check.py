@@ -136,6 +136,17 @@ def test_off_measures_nothing(make_config, run_training):
     assert not (config.folder / FILE).exists()
 
 
+def test_off_leaves_no_result_of_an_earlier_start(make_config, run_training):
+    config = make_config(**{"doctor.captions": "off"})
+    config.folder.mkdir(parents=True)
+    check(0.5, 0.4, 0.6).save(
+        config.folder / FILE
+    )  # of a start that ended before its first checkpoint
+    run_training(config)
+    assert not (config.folder / FILE).exists()
+    assert checksums.damaged(config.folder) == []
+
+
 def test_a_damaged_file_is_made_again_and_never_refused(make_config, run_training, capsys):
     run_training(config := make_config(**{"doctor.captions": "warn"}))
     before = (config.folder / FILE).read_bytes()

@@ -50,6 +50,13 @@ def test_both_worse_than_the_base_is_divergence():
     assert reason_to_stop(curve([1, 0.9, 1.3, 1.5], [1, 0.9, 1.2, 1.4]), patience=2) == "diverged"
 
 
+def test_what_is_not_a_number_stops_at_once():
+    broken = curve([1, float("nan")], [1, float("nan")])
+    assert reason_to_stop(broken, patience=2) == "diverged"
+    assert reason_to_stop(broken, patience=None) is None
+    assert reason_to_stop(curve([1, 9], [1, 9]), patience=2) is None  # one look is not enough
+
+
 def test_held_out_worse_and_training_pictures_too_stops_as_well():
     regressing = curve([1, 0.8, 0.9, 0.9], [1, 0.8, 0.9, 0.9])
     assert reason_to_stop(regressing, patience=2) == "regressing"

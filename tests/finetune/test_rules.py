@@ -84,6 +84,12 @@ def test_of_a_run_without_effect_the_base_is_kept():
     assert kept(exact([1, 0.9985, 0.9985, 0.9985], [1, 1, 1, 1])) == 0
 
 
+def test_a_run_that_lost_all_it_had_gained_at_its_last_look_had_an_effect():
+    lost = exact([1, 0.95, 0.9, 1.0], [1, 0.95, 0.9, 1.0])
+    assert word(lost) is not Word.NO_EFFECT
+    assert kept(lost) == 2
+
+
 # The demo's variances: a checkpoint's score wanders by 0.8 % within a group and by 0.4 % within a picture.
 GROUP_SD, PICTURE_SD = 0.008, 0.004
 

@@ -14,7 +14,7 @@ from evaluate import gate
 from evaluate.config import EvaluateConfig
 from evaluate.evaluators import captions
 from evaluate.results import Metric
-from finetune.caption_check import FILE, CaptionCheck
+from finetune.caption_check import FILE, LARGEST_UNSEEN, CaptionCheck
 from finetune.caption_gain import fit
 from finetune.intervals import Estimate
 from tests.evaluate.test_run import ROOT
@@ -117,6 +117,7 @@ def shown(results, measured):
     [
         (Metric(0.8, 0.7, 0.9, 60, 40, "val"), "Captions matter to it: fit +0.800"),
         (Metric(0.0, -0.1, 0.1, 60, 40, "val"), "Captions do not matter to it"),
+        (Metric(0.12, 0.08, 0.16, 60, 40, "val"), "Captions matter little to it"),
         (Metric(0.2, 0.1, 0.3, 60, 40, "val"), "Captions matter to it, perhaps only a little"),
         (Metric(0.2, -0.1, 0.5, 60, 40, "val"), "cannot be told from so few pictures"),
     ],
@@ -180,3 +181,5 @@ def test_captions_are_called_wrong_only_where_the_interval_says_so(bounds, wrong
     low, high = bounds
     fit = Metric(None if low is None else (low + high) / 2, low, high, 64, 50)
     assert captions.captions_are_wrong({"caption_fit_exported": fit}) is wrong
+    threshold = rules.rules["captions_matter"].threshold
+    assert threshold == captions.LEAST_FIT == LARGEST_UNSEEN  # of the check before training

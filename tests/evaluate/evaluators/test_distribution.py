@@ -14,6 +14,7 @@ from evaluate.drawing.sampling import Prompt
 from evaluate.evaluators import distribution
 from evaluate.measure.features import unit
 from evaluate.measure_config import DistributionConfig
+from evaluate.outputs import headline
 from evaluate.results import Metric
 
 COUNT, WIDTH = 48, 32
@@ -145,6 +146,7 @@ def test_options_say_why_they_are_not_measured():
     found = measured(captions=0)
     assert found["caption_vendi_kept"].reason == "left out by distribution.captions=0"
     assert "precision_recall=true" in found["recall_kept"].reason
+    assert headline.missing({"recall_kept": found["recall_kept"]}) == {}  # nobody misses them
     found = measured(captions=15, precision_recall=True)
     assert "15 captions are drawn several times; at least 16" in found["caption_vendi_kept"].reason
     assert "48 captions are drawn; at least 500" in found["precision_base"].reason

@@ -16,6 +16,7 @@ from evaluate.evaluators import copying as evaluator
 from evaluate.measure.own_pictures import NotMeasured
 from evaluate.measure_config import CopyingConfig
 from finetune.data import keyed_seed
+from finetune.rules import Evidence
 from tests.evaluate.test_run import config
 
 RULE = GateRule(metric="copying_exported", op="<", threshold=0.06, use="ci_low", required=False)
@@ -110,7 +111,7 @@ def _check_the_page(found: results.Results, folder: Path) -> None:
     text = (folder / "report.html").read_text()
     assert "Most suspicious pairs" in text
     assert "Step 16 copies training pictures" in text
-    assert "So step 8 is kept." in text
+    assert "of the distance between unrelated pictures. Keep step 8." in text
 
 
 def test_where_all_copy_the_base_is_kept(draws, judge):
@@ -122,6 +123,18 @@ def test_where_all_copy_the_base_is_kept(draws, judge):
     assert found.metrics["copying"].value is None
     assert "the base is kept" in found.metrics["copying"].reason
     assert "finetune.export" not in found.verdict.advice
+
+
+def test_an_earlier_checkpoint_that_is_worse_than_the_base_is_not_kept(draws, make_run, clip_dir):
+    draws(copies=lambda row: row >= 3)
+    asked = config(make_run(), clip_dir)
+    asked.copying = CopyingConfig(36)
+    for second, kept in ((1.1, 0), (0.95, 2)):
+        evaluation = Evaluation(asked)
+        means = np.array([1, 1.2, second, 0.9, 0.8])[:, None] * np.ones(40)
+        vars(evaluation)["evidence"] = Evidence(means, means)
+        assert evaluation.kept == kept
+        assert ("better than the base" in evaluation.vetoes[-1]) == (kept == 0)
 
 
 def test_a_healthy_run_keeps_its_checkpoint(draws, judge):

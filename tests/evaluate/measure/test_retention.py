@@ -16,8 +16,9 @@ from curate.clip.config import ClipConfig
 from evaluate.drawing import sampling
 from evaluate.evaluators.retention import caption_gains
 from evaluate.measure import caption_losses, grid
+from evaluate.measure.drawn_latents import encode
 from evaluate.measure.grid import Grid, LossStore
-from evaluate.measure.retention import Retention, encode, key_of
+from evaluate.measure.retention import Retention, key_of
 from evaluate.measure_config import (
     GridConfig,
     MeasureConfig,
@@ -25,6 +26,7 @@ from evaluate.measure_config import (
     RunConfig,
     SamplerConfig,
 )
+from evaluate.outputs.headline import missing
 from evaluate.results import Metric
 from finetune.config import ModelConfig
 from finetune.heldout import HeldoutGrid, grid_losses, relative
@@ -246,7 +248,9 @@ def test_the_bases_data_are_not_measured_where_all_were_trained_on(make, tmp_pat
     metric = make(run="photos").change_on_data(2)
     assert metric.value is None
     assert metric.reason == "all pictures of retention.run=photos were trained on"
-    assert "names no run" in make().change_on_data(2).reason
+    none = make().change_on_data(2)
+    assert "names no run" in none.reason
+    assert missing({"retention_data_change": none}) == {}  # nobody misses it
 
 
 def test_zero_items_leave_it_out():

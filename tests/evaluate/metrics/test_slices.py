@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluate.metrics.slices import LEAST_GROUPS, Paired, Slice, judge, welch, worst
+from evaluate.metrics.slices import LEAST_GROUPS, Paired, Slice, judge, worst
 
 
 def world(rng, pictures=64, effect=0.0):
@@ -86,17 +86,6 @@ def test_the_interval_of_a_change_is_that_of_a_ratio():
     assert first.change.value == pytest.approx(k.sum() / b.sum() - 1)
     expected = error * stats.t.ppf(0.975, 29)
     assert first.change.high - first.change.value == pytest.approx(expected, rel=0.02)
-
-
-def test_welch_is_scipys():
-    from scipy import stats
-
-    rng = np.random.default_rng(1)
-    one, other = rng.normal(0.3, 2, 9), rng.normal(0, 0.5, 40)
-    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.99)
-    found = welch(one, other, 0.99)
-    assert found.value == pytest.approx(one.mean() - other.mean())
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_siblings_count_once():

@@ -77,13 +77,16 @@ def test_verdict_comes_first_and_every_section_is_there(results: Results, render
 
 def test_an_export_of_another_checkpoint_is_said(results: Results, render):
     assert "another checkpoint than the kept" not in render(results)
-    last = replace(results.checkpoints[-1], val=Metric(-0.03, -0.04, -0.02, 128))
+    last = replace(results.checkpoints[-1], val=Metric(-0.03, -0.04, -0.02, 128, on="val"))
     checkpoints = (*results.checkpoints[:-1], last)
     del results.metrics["exported_change"]  # an evaluator that may be gone
     verdict = replace(results.verdict, exported=900)
     html = render(replace(results, verdict=verdict, checkpoints=checkpoints))
     assert "another checkpoint than the kept one: step 900" in html
-    assert "against the base: -3.0 % [-4.0, -2.0]." in html
+    assert "against the base, on held-out pictures: -3.0 % [-4.0, -2.0]." in html
+    results.metrics["exported_change"] = Metric(-0.02, -0.03, -0.01, 100, 80, "test")
+    html = render(replace(results, verdict=verdict, checkpoints=checkpoints))
+    assert "against the base, on test pictures: -2.0 % [-3.0, -1.0]." in html
 
 
 def headline_of(html: str) -> str:
@@ -105,6 +108,13 @@ def test_the_headline_has_a_result_a_trend_and_costs(results: Results, render):
     assert "Gate ✓ passed Of 1 rules 1 met." in said
 
 
+def test_what_nobody_asked_for_is_said_at_the_end_alone(results: Results, render):
+    unasked = Metric(reason="not asked for, distribution.precision_recall=true measures it")
+    html = render(replace(results, metrics=results.metrics | {"recall_kept": unasked}))
+    assert html.count("distribution.precision_recall=true") == 1
+    assert html.index('id="not-measured"') < html.index("distribution.precision_recall=true")
+
+
 def test_what_was_chosen_on_val_is_reported_on_test(results: Results):
     unseen = Metric(-0.05, -0.07, -0.03, 100, 80, "test")
     found = findings(results.verdict, results.metrics | {"test_change": unseen})
@@ -120,7 +130,12 @@ def test_a_base_that_is_kept_is_no_good_result(results: Results):
 
 @pytest.mark.parametrize(
     ("change", "state"),
-    [((-0.2, -0.3, -0.1), "bad"), ((-0.2, -0.5, 0.1), "warn"), ((-0.01, -0.02, 0.0), "good")],
+    [
+        ((-0.2, -0.3, -0.1), "bad"),
+        ((-0.2, -0.5, 0.1), "warn"),
+        ((-0.01, -0.3, 0.3), "info"),  # neither a loss nor none is shown
+        ((-0.01, -0.02, 0.0), "good"),
+    ],
 )
 def test_a_cost_is_what_its_interval_shows(results: Results, change, state):
     metrics = results.metrics | {"clip_change": Metric(*change, 64, 64, "val")}
