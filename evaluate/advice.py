@@ -12,15 +12,21 @@ from finetune.config import TrainConfig
 from finetune.rules import Evidence, Word
 
 
-def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
+def advise(evidence: Evidence, config: TrainConfig, grid_items: int, costly: bool = False) -> str:
     """A few sentences.
 
     Args:
         evidence: that the verdict follows from.
         config: of the training.
         grid_items: ``grid.items`` of this evaluation.
+        costly: whether the training took something from the base, which more training would make worse.
     """
     word, lr = judge(evidence), config.optim.lr
+    if costly and word in (Word.IMPROVING, Word.SLOWING, Word.CONVERGED):
+        return (
+            "Look at the pictures first: the loss fell, and the base lost something for it. More training lowers "
+            f"the loss further and costs more. {keep_more(config)}"
+        )
     if word is Word.DIVERGED:
         return (
             "Train again with a lower learning rate: "
@@ -52,6 +58,16 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
     if word is Word.CONVERGED:
         return "Held-out loss no longer changes: more or other data may improve it, more training will not."
     return _decidable(evidence, config, grid_items)
+
+
+def about_captions(config: TrainConfig) -> str:
+    """What to do where the model learnt nothing from the captions: they, not the training, are wrong."""
+    curation = config.curate_dir.parent
+    return (
+        "Do not use this model: its captions taught it nothing, so they probably belong to other pictures. Look at "
+        f"some pairs in {curation / 'curate' / 'report.html'}, correct the captions at their source, and curate again "
+        "under another run.name."
+    )
 
 
 def against_copying(config: TrainConfig) -> str:
@@ -107,7 +123,7 @@ def keep_more(config: TrainConfig) -> str:
     """
     changes = f"optim.lr={config.optim.lr / 3:.2g}"
     return (
-        "To lose less of what the base could do, take an earlier checkpoint, or train with a lower learning rate, "
-        f"for fewer samples (train.samples={max(config.train.samples // 2, 1)}) or fewer weights "
-        f"({config.method.fewer_weights()}): {_another_run(config, changes)}"
+        "To lose less of what the base could do, take an earlier checkpoint, or train for fewer samples "
+        f"(train.samples={max(config.train.samples // 2, 1)}), fewer weights ({config.method.fewer_weights()}), or "
+        f"with a lower learning rate: {_another_run(config, changes)}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from curate.run.provenance import provenance, redacted
 from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
+from evaluate.evaluators.captions import captions_are_wrong
 from evaluate.evaluators.retention import EXPORTED, FORGETTING
 from evaluate.judged_runs import against
 from evaluate.measure.grid import by_bin
@@ -63,7 +64,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     judged = Verdict(
         word=str(word),
         sentence=verdict.sentence(evidence, steps, evaluation.kept, evaluation.vetoes),
-        advice=_advice(config, evaluation),
+        advice=_advice(config, evaluation, metrics),
         best=steps[evidence.best],
         kept=steps[evaluation.kept],
         exported=steps[evaluation.exported],
@@ -144,7 +145,7 @@ def _looks(evaluation: Evaluation) -> tuple[Look, ...]:
     )
 
 
-def _advice(config: EvaluateConfig, evaluation: Evaluation) -> str:
+def _advice(config: EvaluateConfig, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> str:
     """What to do next; of a training that has not ended, that first."""
     if reached := evaluation.run.unfinished():
         return (
@@ -152,10 +153,13 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation) -> str:
             "again after that."
         )
     trained = evaluation.run.config
+    if captions_are_wrong(metrics):
+        return advice.about_captions(trained)
+    costly = any(finding.state == "bad" for finding in evaluators.findings(metrics))
     said = (
         advice.against_copying(trained)
         if evaluation.vetoes
-        else advice.advise(evaluation.evidence, trained, config.grid.items)
+        else advice.advise(evaluation.evidence, trained, config.grid.items, costly)
     )
     if evaluation.kept not in (0, evaluation.exported):
         step = evaluation.table.steps[evaluation.kept]
@@ -194,8 +198,6 @@ def announce(found: Results, folder: Path, say: Callable[[str], None]) -> None:
     for finding in found.findings:
         say(f"{finding.part:7} {finding.text}")
     say(f"next    {found.verdict.advice}")
-    if found.retention and found.retention.advice:
-        say(f"next    {found.retention.advice}")
     for check in found.checks:
         rule = f"rule: {check.rule}" + (f"; {check.why}" if check.why else "")
         say(f"gate    {check.status:9} {title(check.metric)}: {check.measured} ({rule})")

@@ -16,12 +16,14 @@ from curate.pipeline.config import CurateConfig
 from curate.run.overrides import CONF, is_override, prepare
 from curate.run.schema import to_dataclass
 from evaluate.config import EvaluateConfig
+from evaluate.sample_config import SampleConfig
 from finetune.config import TrainConfig
 
 README = (CONF.parent / "README.md").read_text("utf-8")
 COMMANDS = {
     "python -m curate ": ("curate", CurateConfig),
     "accelerate launch finetune/train.py ": ("train", TrainConfig),
+    "python -m evaluate.sample ": ("sample", SampleConfig),
     "python -m evaluate ": ("evaluate", EvaluateConfig),
 }
 

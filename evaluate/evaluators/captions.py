@@ -189,6 +189,12 @@ def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
     yield from _memorised(metrics)
 
 
+def captions_are_wrong(metrics: Mapping[str, Metric]) -> bool:
+    """Whether the exported checkpoint surely gains nothing from captions, as with shuffled ones."""
+    fit = metrics.get("caption_fit_exported", Metric())
+    return fit.high is not None and fit.high < LEAST_FIT
+
+
 def gains(found: Results) -> Markup:
     """Gain of base and kept against another's caption and against none, with intervals."""
     drawing, panels = page.subplots(_WIDTH, 2.1, 1, 2, sharey=True)

@@ -82,9 +82,9 @@ def _section(found: Results) -> Markup:
     caption = _finding(found, found.copying)
     head = [
         "Step",
-        "Nearer to training pictures than to held-out ones by",
-        "Nearest training picture is its own (base)",
-        "Nearest held-out picture is its own (base)",
+        "Nearer to training than to held-out pictures by",
+        "Nearest is its own: training (base)",
+        "Nearest is its own: held-out (base)",
         "Blank pictures",
         "Copies",
     ]

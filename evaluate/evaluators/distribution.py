@@ -352,5 +352,5 @@ EVALUATOR = Evaluator(
     sections=sections,
     findings=findings,
     instrument=_instrument,
-    position=45,
+    position=47,
 )

@@ -71,7 +71,7 @@ def _finding(measured: dict[str, Metric]) -> str:
     lost = f", and {' and '.join(worse)} got worse" if worse else ""
     if values[most] >= 0:
         return f"No third has less loss than the base's{lost}."
-    return f"The loss fell most in {most}, by {-values[most]:.1%}{lost}."
+    return f"The loss fell most in {most}, by {-100 * values[most]:.1f} %{lost}."
 
 
 def intervals(measured: dict[str, Metric]) -> Markup:

@@ -103,5 +103,5 @@ EVALUATOR = Evaluator(
     },
     measure=measure,
     pictures=sections,
-    position=90,
+    position=57,
 )

@@ -10,9 +10,11 @@ from markupsafe import Markup
 from curate.report import page
 from curate.report.page import Section
 from evaluate.evaluators import Description, Evaluator, cost
-from evaluate.results import Finding, Metric, Results, RetentionPoint
+from evaluate.results import Finding, Metric, Results, RetentionPoint, label_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evaluate.evaluation import Evaluation
     from evaluate.measure.retention import Retention
 
@@ -22,6 +24,7 @@ FORGETTING, EXPORTED = "retention_loss_change", "retention_loss_change_exported"
 # all they cost in prompt following; trainings without effect by 0 %.
 LARGEST_RISE = 0.25
 LEFT_OUT = "left out by retention.items=0"
+_PICTURE_PX = 256
 _WIDTH = 7.5  # inches before the page scales figures to its own width
 
 
@@ -94,6 +97,34 @@ def _section(found: Results) -> Markup:
             "note",
         )
     )
+
+
+def pictures(found: Results, folder: Path) -> Iterator[Section]:
+    """A row for each neutral prompt: the base, and the kept checkpoint from the same noise."""
+    from PIL import Image
+
+    if found.retention is None or not found.retention.pictures:
+        return
+    labels = {label: None for picture in found.retention.pictures for label in picture.files}
+    heads = [
+        "Base" if label == label_of(0) else f"Kept (step {found.verdict.kept:,})"
+        for label in labels
+    ]
+    rows = []
+    for number, picture in enumerate(found.retention.pictures):
+        row: list[Any] = [page.quote(picture.caption)]
+        for label, name in zip(labels, heads, strict=True):
+            with Image.open(folder / picture.files[label]) as image:
+                uri = page.thumbnail(image.convert("RGB"), _PICTURE_PX)
+            row.append(page.zoomed(uri, f"{picture.caption} – {name}", f"neutral-{number}-{label}"))
+        rows.append(row)
+    lead = page.paragraph(
+        "Prompts that are not about the training pictures. In a row, all columns start from the same noise, so "
+        "what differs is what the training changed. Originals in retention/."
+    )
+    grid = page.table(["Prompt", *heads], rows, stacked=True)
+    body = lead + Markup('<div class="pictures">{}</div>').format(grid)
+    yield Section("Neutral prompts", "neutral", body)
 
 
 def _finding(found: Results) -> str:
@@ -211,6 +242,7 @@ EVALUATOR = Evaluator(
     },
     measure=measure,
     sections=sections,
+    pictures=pictures,
     findings=findings,
-    position=60,
+    position=42,
 )

@@ -171,5 +171,5 @@ EVALUATOR = Evaluator(
     measure=measure,
     sections=sections,
     findings=findings,
-    position=35,
+    position=55,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from curate.report import page
-from evaluate.results import Picture, Results, label_of
+from evaluate.results import Results, label_of
 
 
 def table(found: Results, folder: Path, real: Mapping[str, Image.Image], longest_px: int) -> Markup:
@@ -48,31 +48,6 @@ def table(found: Results, folder: Path, real: Mapping[str, Image.Image], longest
     )
     grid = page.table(["Caption", *columns.values(), "Held-out picture"], rows, stacked=True)
     return lead + Markup('<div class="pictures">{}</div>').format(grid) + note
-
-
-def neutral(found: Results, folder: Path, longest_px: int) -> Markup:
-    """A row for each neutral prompt: the base, and the kept checkpoint from the same noise; as :func:`table`."""
-    shown = found.retention.pictures if found.retention else ()
-    columns = {name: head for name, head in _columns(found).items() if name in _labels(shown)}
-    rows = []
-    for number, picture in enumerate(shown):
-        row: list[Any] = [page.quote(picture.caption)]
-        for label, name in columns.items():
-            with Image.open(folder / picture.files[label]) as image:
-                uri = page.thumbnail(image.convert("RGB"), longest_px)
-            alt = f"{picture.caption} – {name}"
-            row.append(page.zoomed(uri, alt, f"neutral-{number}-{label}"))
-        rows.append(row)
-    lead = page.paragraph(
-        "Prompts that are not about the training pictures. In a row, all columns start from the same noise, so "
-        "what differs is what the training changed. Originals in retention/."
-    )
-    grid = page.table(["Prompt", *columns.values()], rows, stacked=True)
-    return lead + Markup('<div class="pictures">{}</div>').format(grid)
-
-
-def _labels(pictures: Sequence[Picture]) -> set[str]:
-    return {label for picture in pictures for label in picture.files}
 
 
 def _columns(found: Results) -> dict[str, str]:

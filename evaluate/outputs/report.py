@@ -62,11 +62,6 @@ def _render(
         Section("Checks", "checks", _checks(found)),
         Section("Pictures", "pictures", pictures.table(found, folder, real, longest_px)),
         *(
-            [Section("Neutral prompts", "neutral", pictures.neutral(found, folder, longest_px))]
-            if found.retention
-            else []
-        ),
-        *(
             section
             for evaluator in evaluators.in_order().values()
             for section in (*evaluator.sections(found), *evaluator.pictures(found, folder))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluate.advice import advise
+from evaluate.advice import about_captions, advise
 from evaluate.verdict import judge
 from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from finetune.methods.full import Full
@@ -60,3 +60,16 @@ def test_too_few_pictures_are_not_blamed_on_the_grid():
     assert judge(few) is Word.INCONCLUSIVE
     assert advise(few, config("constant"), 128).startswith("Add pictures")
     assert advise(few, config("constant"), 20).startswith("Raise grid.items")
+
+
+def test_a_training_that_cost_something_is_not_told_to_go_on(improving):
+    said = advise(improving, config("constant"), 128, costly=True)
+    assert said.startswith("Look at the pictures first: the loss fell, and the base lost something")
+    assert "optim.lr=3.3e-05" in said
+    assert "type the same training command" not in said
+
+
+def test_wrong_captions_are_to_be_looked_at_first():
+    said = about_captions(config("constant"))
+    assert said.startswith("Do not use this model: its captions taught it nothing")
+    assert "runs/mine/curate/report.html" in said

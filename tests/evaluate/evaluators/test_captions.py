@@ -172,3 +172,13 @@ def test_the_default_gate_demands_that_captions_matter_to_the_export(low, high, 
     assert check.status == status
     threshold = rules.rules["captions_matter"].threshold
     assert threshold == captions.LEAST_FIT == LARGEST_UNSEEN  # of the check before training
+
+
+@pytest.mark.parametrize(
+    ("bounds", "wrong"),
+    [((-0.06, 0.04), True), ((0.05, 0.21), False), ((0.36, 0.51), False), ((None, None), False)],
+)
+def test_captions_are_called_wrong_only_where_the_interval_says_so(bounds, wrong):
+    low, high = bounds
+    fit = Metric(None if low is None else (low + high) / 2, low, high, 64, 50)
+    assert captions.captions_are_wrong({"caption_fit_exported": fit}) is wrong
