@@ -145,6 +145,10 @@ def _looks(evaluation: Evaluation) -> tuple[Look, ...]:
     )
 
 
+# Anchors of the sections that say what the base could do better than the checkpoint.
+_OF_THE_BASE = ("retention", "prompts", "distribution")
+
+
 def _advice(config: EvaluateConfig, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> str:
     """What to do next; of a training that has not ended, that first."""
     if reached := evaluation.run.unfinished():
@@ -155,7 +159,10 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation, metrics: Mapping[str
     trained = evaluation.run.config
     if captions_are_wrong(metrics):
         return advice.about_captions(trained)
-    costly = any(finding.state == "bad" for finding in evaluators.findings(metrics))
+    costly = any(
+        finding.state == "bad" and finding.section in _OF_THE_BASE
+        for finding in evaluators.findings(metrics)
+    )
     said = (
         advice.against_copying(trained)
         if evaluation.vetoes
