@@ -16,7 +16,7 @@ from curate.run.provenance import provenance, redacted
 from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
-from evaluate.evaluators.captions import captions_are_wrong
+from evaluate.evaluators.captions import captions_hardly_matter
 from evaluate.evaluators.retention import EXPORTED, FORGETTING
 from evaluate.judged_runs import against
 from evaluate.measure.grid import by_bin
@@ -157,7 +157,7 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation, metrics: Mapping[str
             "again after that."
         )
     trained = evaluation.run.config
-    if captions_are_wrong(metrics):
+    if captions_hardly_matter(metrics):
         return advice.about_captions(trained)
     costly = any(
         finding.state == "bad" and finding.section in _OF_THE_BASE
