@@ -117,7 +117,7 @@ def test_it_is_made_once_printed_and_stored(make_config, run_training, capsys, m
 
     monkeypatch.setattr(caption_check, "measure", never)
     run_training(make_config(**{"doctor.captions": "refuse", "train.samples": 48}))
-    assert "training pictures" not in capsys.readouterr().out
+    assert "on 12 training pictures" not in capsys.readouterr().out
 
 
 def test_a_refusal_comes_before_anything_is_trained(make_config, run_training, monkeypatch):

@@ -216,7 +216,7 @@ def test_the_report_says_why_nothing_was_measured(results):
 
 @pytest.mark.parametrize(
     ("planted", "kinds"),
-    [({}, ["good", "good"]), ({"shift": 2.0}, ["bad", "bad"]), ({"collapse": 0.6}, ["bad", "bad"])],
+    [({}, ["good", "info"]), ({"shift": 2.0}, ["bad", "bad"]), ({"collapse": 0.6}, ["bad", "bad"])],
 )
 def test_the_headline_says_what_it_costs(planted, kinds):
     found = list(distribution.findings(measured(**planted)))
