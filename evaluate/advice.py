@@ -39,8 +39,8 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int, costly: boo
         )
     if word is Word.REGRESSING:
         return (
-            "Use the kept checkpoint. The loss on training pictures did not improve either, so the "
-            "learning rate was too high towards the end: "
+            "Use the kept checkpoint. The loss on training pictures did not clearly fall either, so the "
+            "learning rate was probably too high towards the end: "
             f"{_another_run(config, 'optim.schedule=cosine')}"
         )
     if word is Word.NO_EFFECT:
@@ -61,12 +61,13 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int, costly: boo
 
 
 def about_captions(config: TrainConfig) -> str:
-    """What to do where the model learnt nothing from the captions: they, not the training, are wrong."""
+    """What to do where captions hardly matter to the model: they are wrong, or it does not know what they say."""
     curation = config.curate_dir.parent
     return (
-        "Do not use this model: its captions taught it nothing, so they probably belong to other pictures. Look at "
-        f"some pairs in {curation / 'curate' / 'report.html'}, correct the captions at their source, and curate again "
-        "under another run.name."
+        "Do not use this model: captions hardly matter to it. Either most of them belong to other pictures, or the "
+        f"base does not know what they say. Look at some pairs in {curation / 'curate' / 'report.html'}. If captions "
+        "are wrong, correct them at their source, and curate again under another run.name; if they are right, train "
+        "from another base (model.path=...)."
     )
 
 

@@ -16,8 +16,8 @@ from curate.run.provenance import provenance, redacted
 from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
-from evaluate.evaluators.captions import captions_are_wrong
-from evaluate.evaluators.retention import FORGETTING
+from evaluate.evaluators.captions import captions_hardly_matter
+from evaluate.evaluators.retention import EXPORTED, FORGETTING
 from evaluate.judged_runs import against
 from evaluate.measure.grid import by_bin
 from evaluate.outputs import data_results, headline, items, report, summary
@@ -145,6 +145,10 @@ def _looks(evaluation: Evaluation) -> tuple[Look, ...]:
     )
 
 
+# Anchors of the sections that say what the base could do better than the checkpoint.
+_OF_THE_BASE = ("retention", "prompts", "distribution")
+
+
 def _advice(config: EvaluateConfig, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> str:
     """What to do next; of a training that has not ended, that first."""
     if reached := evaluation.run.unfinished():
@@ -153,9 +157,12 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation, metrics: Mapping[str
             "again after that."
         )
     trained = evaluation.run.config
-    if captions_are_wrong(metrics):
+    if captions_hardly_matter(metrics):
         return advice.about_captions(trained)
-    costly = any(finding.state == "bad" for finding in evaluators.findings(metrics))
+    costly = any(
+        finding.state == "bad" and finding.section in _OF_THE_BASE
+        for finding in evaluators.findings(metrics)
+    )
     said = (
         advice.against_copying(trained)
         if evaluation.vetoes
@@ -171,7 +178,8 @@ def _retention(evaluation: Evaluation, checks: Sequence[Check]) -> RetentionResu
     """What became of the base's abilities, with advice where a rule of the gate finds that too much was lost."""
     if evaluation.retention is None:
         return None
-    lost = any(c.metric == FORGETTING and c.status in ("warned", "failed") for c in checks)
+    names = (FORGETTING, EXPORTED)
+    lost = any(c.metric in names and c.status in ("warned", "failed") for c in checks)
     said = advice.keep_more(evaluation.run.config) if lost else ""
     return evaluation.retention.result(evaluation.kept, said)
 

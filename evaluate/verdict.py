@@ -89,7 +89,7 @@ def _lost(evidence: Evidence, steps: Sequence[int], word: Word) -> str:
     last, best = evidence.last, evidence.best
     since = steps[turned_worse(evidence)]
     lost = percent(evidence.change("val", last, best), "points")
-    training = "kept improving" if word is Word.OVERFITTING else "did not improve either"
+    training = "kept improving" if word is Word.OVERFITTING else "did not clearly fall either"
     return (
         f"Since step {since:,} held-out loss is worse than at its best "
         f"({f'step {steps[best]:,}' if best else 'the base'}): by {lost} at step {steps[last]:,}, while "

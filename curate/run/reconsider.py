@@ -34,7 +34,7 @@ class Doubt:
         reason: in words, for whoever looks at the pair.
         caption_gain: how much less the loss is with this caption than with none, a share of the mean
             loss; about zero or less where the caption does not belong to the picture.
-        typical_gain: the median of all pictures that were measured.
+        typical_gain: the median of some training pictures that were chosen by hash.
         similarity: the curation's CLIP similarity of picture and caption; None where it has none.
     """
 

@@ -189,8 +189,8 @@ def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
     yield from _memorised(metrics)
 
 
-def captions_are_wrong(metrics: Mapping[str, Metric]) -> bool:
-    """Whether the exported checkpoint surely gains nothing from captions, as with shuffled ones."""
+def captions_hardly_matter(metrics: Mapping[str, Metric]) -> bool:
+    """Whether captions surely matter little, or not at all, to the exported checkpoint."""
     fit = metrics.get("caption_fit_exported", Metric())
     return fit.high is not None and fit.high < LEAST_FIT
 

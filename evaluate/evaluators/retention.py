@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
     from evaluate.measure.retention import Retention
 
-FORGETTING = "retention_loss_change"  # the metric that says whether abilities of the base were lost
+# The metrics that say whether abilities of the base were lost: of the checkpoint to keep, and of the export.
+FORGETTING, EXPORTED = "retention_loss_change", "retention_loss_change_exported"
 # conf/gate/default.yaml has the same. Useful trainings of the starter raised the loss by 36 % and more, with
 # all they cost in prompt following; trainings without effect by 0 %.
 LARGEST_RISE = 0.25
@@ -28,13 +29,14 @@ _WIDTH = 7.5  # inches before the page scales figures to its own width
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
-    """The checkpoint to keep, and the last one, against the base."""
+    """The checkpoint to keep, the exported and the last one, against the base."""
     found = evaluation.retention
     if found is None:
         yield from dict.fromkeys(EVALUATOR.metrics, Metric(reason=LEFT_OUT)).items()
         return
     kept, last = evaluation.kept, evaluation.evidence.last
-    yield "retention_loss_change", found.change(kept)
+    yield FORGETTING, found.change(kept)
+    yield EXPORTED, found.change(evaluation.exported)
     yield "retention_loss_change_last", found.change(last)
     yield from caption_gains(found, kept).items()
     yield "retention_data_change", found.change_on_data(kept)
@@ -65,8 +67,8 @@ def caption_gains(found: Retention, kept: int) -> dict[str, Metric]:
 def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
     """A cost, if the loss on the base's own pictures rose more than the gate allows."""
     rise = "The kept checkpoint's loss on pictures that the base drew itself rose by"
-    worse = f"{rise} more than {LARGEST_RISE:.0%}"
-    same = f"{rise} no more than {LARGEST_RISE:.0%}"
+    worse = f"{rise} more than {100 * LARGEST_RISE:g} %"
+    same = f"{rise} no more than {100 * LARGEST_RISE:g} %"
     yield from cost(metrics, FORGETTING, "retention", worse, same, LARGEST_RISE)
 
 
@@ -200,6 +202,10 @@ EVALUATOR = Evaluator(
             "Denoising loss on pictures that the base drew for neutral prompts, compared picture by picture. "
             "0 % is a model that forgot nothing of them.",
             tile="loss on the base's own pictures",
+        ),
+        EXPORTED: Description(
+            "Loss on the base's own pictures, export against base",
+            "The same for the checkpoint in the export.",
         ),
         "retention_loss_change_last": Description(
             "Loss on the base's own pictures, last against base",

@@ -1,11 +1,15 @@
 """Advice that can be typed."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from evaluate.advice import about_captions, advise
+from evaluate.results import Metric
+from evaluate.run import _advice
 from evaluate.verdict import judge
 from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from finetune.methods.full import Full
@@ -69,7 +73,23 @@ def test_a_training_that_cost_something_is_not_told_to_go_on(improving):
     assert "type the same training command" not in said
 
 
+@pytest.mark.parametrize(
+    ("bad", "costly"),
+    [
+        ({"retention_loss_change": Metric(0.4, 0.3, 0.5)}, True),
+        ({"clip_change": Metric(-0.3, -0.4, -0.2)}, True),
+        ({"against_change": Metric(0.03, 0.02, 0.04)}, False),  # worse than another run
+        ({"copying_exported": Metric(0.2, 0.1, 0.3)}, False),
+    ],
+)
+def test_only_what_the_base_lost_is_said_to_be_lost(improving, bad, costly):
+    trained: Any = SimpleNamespace(unfinished=lambda: None, config=config("constant"))
+    judged: Any = SimpleNamespace(run=trained, kept=3, exported=3, vetoes=[], evidence=improving)
+    asked: Any = SimpleNamespace(grid=SimpleNamespace(items=128))
+    assert ("the base lost something" in _advice(asked, judged, bad)) == costly
+
+
 def test_wrong_captions_are_to_be_looked_at_first():
     said = about_captions(config("constant"))
-    assert said.startswith("Do not use this model: its captions taught it nothing")
+    assert said.startswith("Do not use this model: captions hardly matter to it.")
     assert "runs/mine/curate/report.html" in said

@@ -216,7 +216,11 @@ def test_the_report_says_why_nothing_was_measured(results):
 
 @pytest.mark.parametrize(
     ("planted", "kinds"),
-    [({}, ["good", "info"]), ({"shift": 2.0}, ["bad", "bad"]), ({"collapse": 0.6}, ["bad", "bad"])],
+    [
+        ({}, ["good", "info"]),  # 48 pictures do not exclude a loss of variety of 5 %
+        ({"shift": 2.0}, ["bad", "bad"]),
+        ({"collapse": 0.6}, ["bad", "bad"]),
+    ],
 )
 def test_the_headline_says_what_it_costs(planted, kinds):
     found = list(distribution.findings(measured(**planted)))

@@ -31,6 +31,7 @@ def measured(results: Results) -> Results:
     files = {"base": "retention/base/a.png", "step-00000450": "retention/step-00000450/a.png"}
     values = {
         "retention_loss_change": ROSE,
+        "retention_loss_change_exported": ROSE,
         "retention_loss_change_last": Metric(0.57, 0.5, 0.64, 48, 48),
         "retention_caption_gain_base": Metric(0.78, 0.7, 0.86, 48, 48),
         "retention_caption_gain_kept": Metric(0.52, 0.45, 0.59, 48, 48),
@@ -99,7 +100,7 @@ def test_its_cost_is_judged_as_the_gate_judges_it(measured: Results):
         return [finding.state for finding in found]
 
     (said,) = retention.findings({retention.FORGETTING: Metric(0.2, 0.15, 0.24, 48, 48)})
-    assert "rose by no more than 25%: +20.0 % [+15.0, +24.0]." in said.text
+    assert "rose by no more than 25 %: +20.0 % [+15.0, +24.0]." in said.text
     assert state(ROSE) == ["bad"]
     assert state(Metric(0.27, 0.2, 0.34, 48, 48)) == ["warn"]
     assert state(Metric(0.2, 0.15, 0.26, 48, 48)) == ["info"]
@@ -116,7 +117,7 @@ def _check(metric: Metric) -> str:
     rule = asked.gate.rules["keeps_what_the_base_could"]
     assert rule.threshold == retention.LARGEST_RISE
     asked.gate.rules = {"only": rule}
-    (check,) = gate.check_all(asked.gate, {retention.FORGETTING: metric}, "improving")
+    (check,) = gate.check_all(asked.gate, {retention.EXPORTED: metric}, "improving")
     return check.status
 
 
@@ -162,10 +163,13 @@ def test_kept_and_last_are_measured_by_their_rows(monkeypatch):
     monkeypatch.setattr(
         retention, "caption_gains", lambda _, kept: dict.fromkeys(names, Metric(10.0 + kept))
     )
-    evaluation: Any = SimpleNamespace(retention=Noted(), kept=2, evidence=SimpleNamespace(last=3))
+    evaluation: Any = SimpleNamespace(
+        retention=Noted(), kept=2, exported=1, evidence=SimpleNamespace(last=3)
+    )
     found = {name: metric.value for name, metric in retention.measure(evaluation)}
     assert found == {
         "retention_loss_change": 2,
+        "retention_loss_change_exported": 1,
         "retention_loss_change_last": 3,
         **dict.fromkeys(names, 12),
         "retention_data_change": 2,
