@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check fix bench clean
+.PHONY: help env demo test test-all check fix bench verdicts clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,8 +57,11 @@ fix: $(STAMP)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## speed, as ratios measured inside one run
-	$(BIN)/python -m workflows.bench
+bench: $(STAMP)  ## speed, as ratios measured inside one run; make bench verdicts: planted trainings, for hours
+	$(BIN)/python -m workflows.bench $(if $(filter verdicts,$(MAKECMDGOALS)),verdicts --root $(RUNS)/verdicts $(ROWS))
+
+verdicts:  # the word after bench: make bench verdicts, or some rows: make bench verdicts ROWS="demo few --seeds 0,1"
+	@$(if $(filter bench,$(MAKECMDGOALS)),:,echo "type: make bench verdicts" >&2; exit 2)
 
 clean:  ## remove the environment and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

@@ -114,7 +114,12 @@ def describe_cut(cut: dict[str, Any]) -> str:
 def describe_planted(found: dict[str, Any]) -> str:
     """One sentence about the planted mismatches."""
     return (
-        f"planted mismatches: {found['mismatches_removed']} of {found['mismatches']} dropped "
-        f"({found['recall']:.1%}), {found['true_pairs_kept']} of {found['true_pairs']} true pairs "
-        f"kept ({found['true_keep_rate']:.1%})"
+        f"planted mismatches: {found['mismatches_removed']} of {found['mismatches']} dropped"
+        f"{_percent(found['recall'])}, {found['true_pairs_kept']} of {found['true_pairs']} true pairs "
+        f"kept{_percent(found['true_keep_rate'])}"
     )
+
+
+def _percent(share: float | None) -> str:
+    """In brackets; nothing of a share of none."""
+    return "" if share is None else f" ({share:.1%})"

@@ -5,33 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evaluate.selftest import simulation
 from finetune.intervals import estimate, group_means, standard_error, two_sample
-from tests.finetune.grouped import drawn_groups
 
 
 @pytest.mark.parametrize("pictures", [32, 64, 128])
 def test_grouped_pictures_are_covered_as_often_as_claimed(pictures: int):
     """Groups as in the demo (up to 20 pictures, one draw for all of them), and skewed effects."""
-    rng = np.random.default_rng(pictures)
-    covered = []
-    for _ in range(1000):
-        groups = drawn_groups(rng, pictures)
-        shared = rng.gamma(4.0, 0.5, len(set(groups)))[np.unique(groups, return_inverse=True)[1]]
-        found = estimate(shared + rng.normal(0, 0.3, pictures), groups)
-        covered.append(found.low <= 2.0 <= found.high)
-    assert 0.92 <= np.mean(covered) <= 0.97
+    held = simulation.coverage(np.random.default_rng(pictures), pictures, 1000)
+    assert 0.92 <= held <= 0.97
 
 
 def test_pictures_taken_for_independent_ones_are_not():
     """What the groups are for: without them nominal 95 % is far from it."""
-    rng = np.random.default_rng(0)
-    covered = []
-    for _ in range(400):
-        groups = drawn_groups(rng, 64)
-        shared = rng.normal(0, 1, len(set(groups)))[np.unique(groups, return_inverse=True)[1]]
-        found = estimate(shared + rng.normal(0, 0.1, 64))
-        covered.append(found.low <= 0 <= found.high)
-    assert np.mean(covered) < 0.85
+    assert simulation.coverage(np.random.default_rng(0), 64, 400, grouped=False) < 0.85
 
 
 def test_interval_by_hand():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evaluate.selftest import rates
 from finetune.rules import (
-    LOOKS,
     Evidence,
     Word,
     diverged,
@@ -16,7 +16,6 @@ from finetune.rules import (
     word,
     worse_than_best,
 )
-from tests.finetune.grouped import drawn_groups
 
 
 def exact(val: list[float], train_probe: list[float]) -> Evidence:
@@ -90,67 +89,26 @@ def test_a_run_that_lost_all_it_had_gained_at_its_last_look_had_an_effect():
     assert kept(lost) == 2
 
 
-# The demo's variances: a checkpoint's score wanders by 0.8 % within a group and by 0.4 % within a picture.
-GROUP_SD, PICTURE_SD = 0.008, 0.004
-
-
-def simulated(rng: np.random.Generator, val: list[float], probe: list[float], pictures: int):
-    """Evidence of a run with these mean scores, over pictures that are drawn by group."""
-    sides = []
-    for means in (val, probe):
-        groups = drawn_groups(rng, pictures)
-        codes = np.unique(groups, return_inverse=True)[1]
-        effect = rng.normal(1, 0.4, codes.max() + 1)[codes]
-        wander = rng.normal(0, GROUP_SD, (len(means), codes.max() + 1))[:, codes]
-        scores = 1 + (np.array(means)[:, None] - 1) * effect + wander
-        scores += rng.normal(0, PICTURE_SD, scores.shape)
-        scores[0] = 1
-        sides.append((scores, groups))
-    (one, ones), (other, others) = sides
-    return Evidence.of(one, other, ones, others)
-
-
-def stops(found: Evidence) -> bool:
-    """Whether training would have ended at any of its evaluations."""
-    parts = (
-        Evidence(found.val[: end + 1], found.train_probe[: end + 1])
-        for end in range(LOOKS, found.last + 1)
-    )
-    return any(symptom(part) for part in parts)
-
-
 @pytest.mark.parametrize("pictures", [32, 64, 128])
 @pytest.mark.parametrize(("checkpoints", "most"), [(10, 0.02), (30, 0.03)])
 def test_a_settled_run_is_neither_stopped_nor_called_worse(pictures, checkpoints, most):
     """A gain of 2 % that stays, while the loss on training pictures keeps falling."""
-    rng = np.random.default_rng(pictures)
-    val, probe = [1, *[0.98] * checkpoints], [1, *np.linspace(0.97, 0.9, checkpoints)]
-    bad = (Word.OVERFITTING, Word.REGRESSING, Word.DIVERGED)
-    runs = [simulated(rng, val, probe, pictures) for _ in range(300)]
-    assert np.mean([word(found) in bad for found in runs]) <= most
-    assert np.mean([stops(found) for found in runs]) <= most
+    called, stopped = rates.false_alarms(rates.settled(checkpoints), pictures, 300)
+    assert max(called, stopped) <= most
 
 
-@pytest.mark.parametrize("checkpoints", [10, 30])
-def test_a_run_without_effect_is_not_called_diverged(checkpoints):
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize(("checkpoints", "most"), [(10, 0.02), (30, 0.03)])
+def test_a_run_without_effect_is_not_called_worse(checkpoints, most):
     means = [1.0] * (checkpoints + 1)
-    runs = [simulated(rng, means, means, 64) for _ in range(200)]
-    assert np.mean([word(found) is Word.DIVERGED or stops(found) for found in runs]) <= 0.02
+    called, stopped = rates.false_alarms((means, means), 64, 300)
+    assert max(called, stopped) <= most
 
 
 @pytest.mark.parametrize("pictures", [64, 128])
 def test_giving_back_a_third_of_the_gain_is_seen(pictures):
-    rng = np.random.default_rng(pictures)
-    val = [1, 0.98, 0.965, 0.955, 0.95, 0.95, 0.953, 0.957, 0.961, 0.965, 0.965]
-    probe = [1, *np.linspace(0.97, 0.85, 10)]
-    runs = [simulated(rng, val, probe, pictures) for _ in range(200)]
-    assert np.mean([word(found) is Word.OVERFITTING for found in runs]) >= 0.9
+    assert rates.power(pictures, 200) >= 0.9
 
 
 def test_a_slow_start_goes_on():
     """Hardly worse than the base first, then ten percent better: once stopped in 200 of 200 cases."""
-    rng = np.random.default_rng(2)
-    val = [1, 1.0005, 1.001, 0.999, 0.97, 0.94, 0.91, 0.9, 0.9]
-    runs = [simulated(rng, val, val, 64) for _ in range(200)]
-    assert np.mean([stops(found) for found in runs]) <= 0.02
+    assert max(rates.false_alarms((rates.SLOW_START,) * 2, 64, 200)) <= 0.02

@@ -1,1 +1,1 @@
-"""Benchmarks of speed and memory: `python -m workflows.bench`."""
+"""Benchmarks of speed, memory and judgement: `python -m workflows.bench`."""

@@ -1,4 +1,4 @@
-"""The command `python -m workflows.bench [NAME ...]`; without a name it runs all benchmarks."""
+"""The command `python -m workflows.bench [NAME ...]`; without a name it runs all benchmarks of speed and memory."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import sys
 from importlib import import_module
 
 BENCHMARKS = ("scoring", "deciding", "sharding", "memory", "drawing")
+VERDICTS = "verdicts"  # takes hours and arguments of its own, so it runs only where it is named
 
 
 def main(names: list[str]) -> int:
     """Run the benchmarks named on the command line."""
+    if names and names[0] == VERDICTS:
+        from curate.run import cli
+        from workflows.bench import verdicts
+
+        with cli.exit_codes():
+            return verdicts.run(names[1:])
     unknown = set(names) - set(BENCHMARKS)
     if unknown:
         sys.stderr.write(
-            f"error: no benchmark {min(unknown)!r}; choose from: {' '.join(BENCHMARKS)}\n"
+            f"error: no benchmark {min(unknown)!r}; choose from: {' '.join((*BENCHMARKS, VERDICTS))}\n"
         )
         return 2
     for name in names or BENCHMARKS:

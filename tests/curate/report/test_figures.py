@@ -57,3 +57,18 @@ def test_a_rule_with_a_minimum_and_a_maximum_is_one_row(verdicts):
         ("my score", 3, 5),
         ("idle", 0, 5),
     ]
+
+
+def test_planted_mismatches_of_which_there_are_none_or_nothing_else():
+    """``dataset.mismatch=1`` leaves no true pair, and the share of none is none."""
+    ledger = pd.DataFrame(
+        {
+            "clip_similarity": 0.3,
+            "planted_mismatch": [True] * 4,
+            "rule": ["clip_similarity"] + [""] * 3,
+        }
+    )
+    found = figures.describe_planted(figures.planted(ledger))
+    assert found == "planted mismatches: 1 of 4 dropped (25.0%), 0 of 0 true pairs kept"
+    none = figures.describe_planted(figures.planted(ledger.assign(planted_mismatch=False)))
+    assert none == "planted mismatches: 0 of 0 dropped, 3 of 4 true pairs kept (75.0%)"
