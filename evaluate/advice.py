@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 
 from curate.decide.config import SMALLEST_JUDGED
-from curate.run.next_command import named, run_arguments
+from curate.run.next_command import COMMANDS, named, run_arguments
+from curate.run.overrides import key_of
+from curate.run.provenance import read_config
 from evaluate.verdict import groups_needed, judge
 from finetune.config import TrainConfig
 from finetune.rules import Evidence, Word
@@ -45,7 +47,7 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int, costly: boo
         )
     if word is Word.NO_EFFECT:
         return (
-            "Train longer, or with a higher learning rate: "
+            "Train longer (train.samples), or with a higher learning rate: "
             f"{_another_run(config, f'optim.lr={lr * 3:.2g}')}"
         )
     if word is Word.IMPROVING:
@@ -110,11 +112,17 @@ def _longer(config: TrainConfig) -> str:
 
 
 def _another_run(config: TrainConfig, change: str) -> str:
-    """Another training on the same shards; a run that has checkpoints keeps its configuration."""
+    """Another training on the same shards, with the settings of this one as they were typed, but for one.
+
+    A run that has checkpoints keeps its configuration.
+    """
     old = config.run.folder
     new = old.with_name(f"{old.name}-2")
     curation = shlex.quote(f"data.run={config.curate_dir.parent.name}")
-    return f"train with {run_arguments(new)} {curation} {change}"
+    replaced = {"run.name", "run.root", "data.run", key_of(change)}
+    typed = read_config(config.folder / "config.yaml").get("provenance", {}).get("overrides") or []
+    settings = [shlex.quote(text) for text in typed if key_of(text) not in replaced]
+    return " ".join(["type", COMMANDS["train"], *settings, run_arguments(new), curation, change])
 
 
 def keep_more(config: TrainConfig) -> str:

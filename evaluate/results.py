@@ -20,6 +20,7 @@ from finetune.intervals import Estimate
 SCHEMA_VERSION = 4
 NOT_MEASURED = "not measured"
 NOT_ASKED = "not asked for"  # begins the reason of a metric that nobody misses
+BASE_KEPT = "the base is kept"  # begins that of a comparison with the checkpoint to keep
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,8 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation, metrics: Mapping[str
         if evaluation.vetoes
         else advice.advise(evaluation.evidence, trained, config.grid.items, costly)
     )
+    if evaluation.kept == 0:
+        said = f"Go on with the base, not with {evaluation.run.export_dir}. {said}"
     if evaluation.kept not in (0, evaluation.exported):
         step = evaluation.table.steps[evaluation.kept]
         said += f" {advice.export_kept(evaluation.run.run_dir, step)}"

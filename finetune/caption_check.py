@@ -183,8 +183,8 @@ def _measured(found: CaptionCheck) -> str:
     if found.effect < SMALLEST_EFFECT:
         return f"{text}, and its predictions hardly depend on captions at all"
     return (
-        f"{text}; fit {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], where shuffled captions have 0 and "
-        "right ones that the base knows have 1"
+        f"{text}; fit {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], where 0 is captions shuffled at random and "
+        "1 the most that right captions reach"
     )
 
 
@@ -193,6 +193,7 @@ def _causes(found: CaptionCheck, curate_dir: Path) -> str:
     return (
         "Either most captions do not belong to their pictures, or this base does not know such captions or "
         "such pictures (another language, another kind of picture). Look at some pairs: python -m curate.explain "
-        f"{named(curate_dir.parent)} {keys}. If captions are wrong, curate again with a stricter cut, such as "
-        "filters.clip_similarity.false_keep_rate=0.01; if they are right, take another base (model.path=...)"
+        f"{named(curate_dir.parent)} {keys}. If captions are wrong, correct them at their source and curate again; a "
+        "stricter cut (filters.clip_similarity.false_keep_rate=0.01) helps only where the curation's report says that "
+        "its CLIP can judge these pairs. If they are right, take another base (model.path=...)"
     )

@@ -12,7 +12,7 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.report import page
 from curate.report.page import Section
 from evaluate.evaluators import Description, Evaluator, cost
-from evaluate.results import Finding, Metric, Results
+from evaluate.results import BASE_KEPT, Finding, Metric, Results
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
@@ -23,7 +23,7 @@ _BEFORE = "caption_fit_before"
 _TRAIN_MINUS_VAL = "caption_gain_train_minus_val"
 LEAST_FIT = 0.2  # as in finetune.caption_check and conf/gate/default.yaml; shuffled captions have 0
 MEMORISED = 0.05  # of the base's loss, by which the gain rises more on training pictures
-_BASE_KEPT = "the base is kept; there is nothing to compare it with"
+_BASE_KEPT = f"{BASE_KEPT}; there is nothing to compare it with"
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:

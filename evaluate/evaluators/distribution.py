@@ -17,7 +17,7 @@ from evaluate.measure.features import unit
 from evaluate.metrics import kid
 from evaluate.metrics.precision_recall import LEAST_PICTURES, precision_recall
 from evaluate.metrics.vendi import log_ratio, vendi
-from evaluate.results import NOT_ASKED, NOT_MEASURED, Finding, Metric, Results
+from evaluate.results import BASE_KEPT, NOT_ASKED, NOT_MEASURED, Finding, Metric, Results
 from finetune.intervals import Array, estimate, of_groups
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _reason(config: MeasureConfig, kept: int, groups: int) -> str:
     if not config.samples.clip_captions:
         return "left out by samples.clip_captions=0"
     if kept == 0:
-        return "the base is kept; there is nothing to compare it with"
+        return f"{BASE_KEPT}; there is nothing to compare it with"
     if groups < kid.LEAST_GROUPS:
         return (
             f"captions of {groups} groups are drawn; at least {kid.LEAST_GROUPS} needed, of which the distance "

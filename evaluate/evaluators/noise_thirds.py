@@ -10,7 +10,7 @@ from markupsafe import Markup
 from curate.report import page
 from curate.report.page import Section
 from evaluate.evaluators import Description, Evaluator
-from evaluate.results import Metric, Results
+from evaluate.results import BASE_KEPT, Metric, Results
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
@@ -39,7 +39,7 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
 
 def _gain(evaluation: Evaluation, name: str) -> Metric:
     if evaluation.kept == 0:
-        return Metric(reason="the base is kept, there is nothing to compare it with")
+        return Metric(reason=f"{BASE_KEPT}, there is nothing to compare it with")
     return evaluation.gain(evaluation.kept, third(name, evaluation.config.grid.bins))
 
 

@@ -17,7 +17,7 @@ from evaluate.evaluators import Description, Evaluator, cost
 from evaluate.measure.blank import is_flat
 from evaluate.measure.features import read_picture
 from evaluate.metrics.clip_score import anchored, clip_anchors, clip_similarity, distinct, retrieved
-from evaluate.results import Metric, Results
+from evaluate.results import BASE_KEPT, Metric, Results
 from finetune.intervals import Array, Estimate, estimate, group_means
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     if not evaluation.config.samples.clip_captions:
         found = _not_measured("left out by samples.clip_captions=0")
     elif evaluation.kept == 0:
-        found = _not_measured("the base is kept; there is nothing to compare it with")
+        found = _not_measured(f"{BASE_KEPT}; there is nothing to compare it with")
     elif len(prompts) < MIN_CAPTIONS:
         found = _not_measured(f"{len(prompts)} captions; at least {MIN_CAPTIONS} needed")
     else:

@@ -11,7 +11,7 @@ from curate.report import page
 from curate.report.page import Section
 from curate.run.intervals import changes
 from evaluate.evaluators import Description, Evaluator
-from evaluate.results import Finding, Metric, Results, SliceResult
+from evaluate.results import BASE_KEPT, Finding, Metric, Results, SliceResult
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
@@ -27,7 +27,7 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     if evaluation.too_few:
         yield "worst_slice_change", evaluation.too_few
     elif evaluation.kept == 0:
-        yield "worst_slice_change", Metric(reason="the base is kept, so no slice has changed")
+        yield "worst_slice_change", Metric(reason=f"{BASE_KEPT}, so no slice has changed")
     elif (found := worst(evaluation.slices)) is None:
         yield "worst_slice_change", Metric(reason="no slice of the pictures has enough groups")
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from curate.decide.config import SMALLEST_JUDGED
 from evaluate.evaluators import Description, Evaluator
-from evaluate.results import Metric
+from evaluate.results import BASE_KEPT, Metric
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
@@ -22,7 +22,7 @@ def _change(evaluation: Evaluation) -> Metric:
     if evaluation.too_few:
         return evaluation.too_few
     if evaluation.kept == 0:
-        return Metric(reason="the base is kept, there is no checkpoint to test")
+        return Metric(reason=f"{BASE_KEPT}, there is no checkpoint to test")
     if evaluation.on_test(evaluation.kept) is None:
         return Metric(
             reason=f"the split 'test' has fewer than {SMALLEST_JUDGED} groups of pictures"

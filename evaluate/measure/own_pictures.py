@@ -21,7 +21,7 @@ from evaluate.measure.features import read_picture
 from evaluate.measure_config import MeasureConfig
 from evaluate.metrics import copying
 from evaluate.metrics.copying import Found, NearestSearch, Side
-from evaluate.results import CopiedPair, CopyingLook, CopyingResult, Metric
+from evaluate.results import BASE_KEPT, CopiedPair, CopyingLook, CopyingResult, Metric
 from finetune.cache import EncodedSplit
 from finetune.cache.encode import to_square
 from finetune.heldout import choose
@@ -140,7 +140,7 @@ class OwnPictures:
         if not self.evaluation.config.copying.pictures:
             raise NotMeasured("left out by copying.pictures=0")
         if row == 0:
-            raise NotMeasured("the base is kept, and copying is measured against it")
+            raise NotMeasured(f"{BASE_KEPT}, and copying is measured against it")
         _refuse_few(len(self.chosen["train"]), "captions in different groups on each side")
         sides, blank = {}, 0
         for split in SPLITS:

@@ -11,6 +11,7 @@ from curate.run.intervals import changes
 from evaluate import evaluators
 from evaluate.outputs.glossary import short, title
 from evaluate.results import (
+    BASE_KEPT,
     NOT_ASKED,
     NOT_MEASURED,
     CheckpointResult,
@@ -37,12 +38,11 @@ SPLITS = {"test": "test", "val": "held-out"}
 
 
 def findings(verdict: Verdict, metrics: Mapping[str, Metric]) -> tuple[Finding, ...]:
-    """Result, trend and costs."""
-    return (
-        _result(verdict, metrics),
-        _trend(verdict),
-        *sorted(evaluators.findings(metrics), key=lambda finding: _URGENCY[finding.state]),
-    )
+    """Result, trend and costs; a base that is kept has none that is good news."""
+    costs = sorted(evaluators.findings(metrics), key=lambda finding: _URGENCY[finding.state])
+    if verdict.kept == 0:
+        costs = [finding for finding in costs if finding.state in ("bad", "warn")]
+    return (_result(verdict, metrics), _trend(verdict), *costs)
 
 
 _URGENCY = {"bad": 0, "warn": 1, "info": 2, "good": 3}
@@ -103,7 +103,11 @@ def _part(found: Results, part: str, name: str) -> Markup:
         for finding in said
     )
     return Markup('<div class="part"><h3>{}</h3>{}</div>').format(
-        name, lines or page.paragraph("No cost was measured.")
+        name,
+        lines
+        or page.paragraph(
+            "None: what is kept is the base." if found.verdict.kept == 0 else "None was measured."
+        ),
     )
 
 
@@ -125,10 +129,20 @@ def _gate(found: Results) -> str:
 
 
 def missing(metrics: Mapping[str, Metric], unasked: bool = False) -> dict[str, list[str]]:
-    """Titles of the metrics that were not measured, by the reason; with ``unasked`` also those that nobody misses."""
+    """Titles of the metrics that were not measured, by the reason.
+
+    Args:
+        metrics: of all evaluators.
+        unasked: whether to list those that nobody misses too, and one by one those that would compare the
+            checkpoint to keep where that is the base; else these are one.
+    """
     found: dict[str, list[str]] = {}
     for name, metric in metrics.items():
-        if metric.value is None and (unasked or not metric.reason.startswith(NOT_ASKED)):
+        if metric.value is not None or (metric.reason.startswith(NOT_ASKED) and not unasked):
+            continue
+        if metric.reason.startswith(BASE_KEPT) and not unasked:
+            found[BASE_KEPT] = ["Comparisons of a checkpoint to keep"]
+        else:
             found.setdefault(metric.reason, []).append(title(name))
     return found
 

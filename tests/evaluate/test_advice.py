@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
-from evaluate.advice import about_captions, advise
+from evaluate.advice import about_captions, advise, keep_more
 from evaluate.results import Metric
 from evaluate.run import _advice
 from evaluate.verdict import judge
@@ -93,3 +94,17 @@ def test_wrong_captions_are_to_be_looked_at_first():
     said = about_captions(config("constant"))
     assert said.startswith("Do not use this model: captions hardly matter to it.")
     assert "runs/mine/curate/report.html" in said
+
+
+def test_another_run_has_the_settings_of_this_one(tmp_path):
+    """Typed as they were; only its name, its data and what the advice changes are others."""
+    trained = config("cosine")
+    trained.run = RunConfig(str(tmp_path), "mine")
+    write = trained.folder / "config.yaml"
+    write.parent.mkdir(parents=True)
+    provenance = {"overrides": ["run.name=mine", "model=sd15", "optim.lr=1e-4", "optim.warmup=9"]}
+    write.write_text(OmegaConf.to_yaml({"provenance": provenance}))
+    said = keep_more(trained)
+    start = "type accelerate launch finetune/train.py model=sd15 optim.warmup=9 run.name=mine-2"
+    assert start in said
+    assert said.endswith("data.run=mine optim.lr=3.3e-05")

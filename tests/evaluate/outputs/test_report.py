@@ -16,7 +16,7 @@ from evaluate import run
 from evaluate.outputs import report, summary
 from evaluate.outputs.glossary import shown
 from evaluate.outputs.headline import findings
-from evaluate.results import Check, Metric, Results
+from evaluate.results import BASE_KEPT, Check, Metric, Results
 from tests.evaluate.conftest import HOSTILE
 
 FUNNEL = {
@@ -325,3 +325,16 @@ def test_junit_has_one_case_for_each_check(results: Results):
     failure = suite.find(".//failure")
     assert failure is not None
     assert HOSTILE in failure.attrib["message"]
+
+
+def test_where_the_base_is_kept_nothing_it_did_is_a_cost(results: Results, render):
+    """What the base does well is no news, and what compares a kept checkpoint is said once."""
+    verdict = replace(results.verdict, kept=0, best=0)
+    reasons = {"clip_change": "; nothing to compare", "clip_kept": ", there is nothing"}
+    metrics = results.metrics | {n: Metric(reason=BASE_KEPT + r) for n, r in reasons.items()}
+    found = replace(results, verdict=verdict, metrics=metrics, findings=findings(verdict, metrics))
+    assert [finding.part for finding in found.findings] == ["result", "trend"]
+    said = headline_of(render(found))
+    assert "Cost None: what is kept is the base." in said
+    assert said.count(BASE_KEPT) == 1
+    assert f"comparisons of a checkpoint to keep ({BASE_KEPT})" in said
