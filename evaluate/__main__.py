@@ -14,7 +14,7 @@ from curate.run.files import remove_parts
 from curate.run.folder import curate_dir_of
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, next_arguments
-from curate.run.schema import to_dataclass
+from curate.run.schema import UserError, to_dataclass
 from evaluate.config import EvaluateConfig, refuse_ignored, renamed
 from evaluate.measure import retention_inputs
 from finetune.config import refuse_damaged
@@ -34,6 +34,10 @@ def main(cfg: DictConfig) -> None:
 
     devices.refuse_absent("device", config.device)
     devices.refuse_absent("clip.device", config.clip.device)
+    if config.precision == "fp16" and (
+        config.device == "cpu" or (config.device == "auto" and devices.has_no_gpu())
+    ):
+        raise UserError("precision=fp16 needs a GPU; type precision=bf16 or precision=no")
     folder.settle(config.run, folder.TRAINED, "evaluate")
     with locked(config.run.folder / "finetune", shared=True):
         pass  # a training at work, which may have no checkpoint yet, is said first

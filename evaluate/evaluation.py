@@ -15,6 +15,8 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run.manifest import Manifest, intact, read_manifest
+from evaluate import precision
+from evaluate.at_once import pictures_at_once
 from evaluate.drawing.sampling import Prompt, Sampler
 from evaluate.judged_runs.against import Against
 from evaluate.judged_runs.judged import origin_of
@@ -62,6 +64,7 @@ class Evaluation:
         cuda = config.device == "auto" and torch.cuda.is_available()
         name = "cpu" if config.device == "auto" else config.device
         self.device = torch.device("cuda" if cuda else name)
+        precision.refuse(config.precision, self.device)
         self._on_test: dict[int, SplitLosses | None] = {}
 
     @cached_property
@@ -99,7 +102,7 @@ class Evaluation:
     def grid(self) -> Grid:
         """Measures losses, and stores them."""
         store = LossStore(self.folder / "losses.npz")
-        return Grid(self.run, self.config.grid, store, self.device)
+        return Grid(self.run, self.config.grid, store, self.device, self.config.precision)
 
     @cached_property
     def table(self) -> LossTable:
@@ -276,7 +279,10 @@ class Evaluation:
         settings, stored = self.config.samples, self.checkpoint(row)
         model, seed = self.run.model(self.device), settings.seed + again
         folder = self.folder / "samples" / label_of(self.table.steps[row]) / subfolder
-        return Sampler(model, self.config.sampler, seed, settings.batch_size).draw_missing(
+        size = settings.batch_size or pictures_at_once(model.resolution)
+        return Sampler(
+            model, self.config.sampler, seed, size, precision=self.config.precision
+        ).draw_missing(
             folder / f"again-{again}" if again else folder,
             prompts,
             weights_sha256(stored),

@@ -11,7 +11,7 @@ from curate.clip.config import ClipConfig
 from curate.decide.config import SMALLEST_JUDGED
 from curate.run.config import check_name
 from curate.run.schema import PATH, UserError, check
-from finetune.config import RunConfig
+from finetune.config import PRECISIONS, RunConfig
 
 SAMPLERS = ("dpm_solver++", "unipc", "euler", "euler_ancestral", "ddim", "ddpm")
 FEATURES = ("clip", "vae", "timm", "off")
@@ -25,18 +25,21 @@ class GridConfig:
     Attributes:
         items: held-out pictures, and as many training pictures.
         bins: noise levels. draws: noises for each of them.
-        seed: of the noise. batch_size: losses measured at once.
+        seed: of the noise. batch_size: losses measured at once; null is 64, and fewer of pictures above
+            128 px, see ``evaluate.at_once``.
     """
 
     items: int = 128
     bins: int = 10
     draws: int = 2
     seed: int = 0
-    batch_size: int = 64
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("items", "bins", "draws", "batch_size"):
+        for name in ("items", "bins", "draws"):
             check(getattr(self, name) > 0, f"grid.{name}", getattr(self, name), "> 0")
+        size = self.batch_size
+        check(size is None or size > 0, "grid.batch_size", size, "null or > 0")
 
 
 @dataclass
@@ -69,18 +72,20 @@ class SamplesConfig:
     Attributes:
         rows: held-out captions in the report's comparison.
         clip_captions: held-out captions that prompt following is measured on; 0 leaves it out.
-        seed: of the noise. batch_size: pictures drawn at once.
+        seed: of the noise. batch_size: pictures drawn at once; null is 16, and fewer above 181 px.
     """
 
     rows: int = 12
     clip_captions: int = 64
     seed: int = 0
-    batch_size: int = 16
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("rows", 1), ("clip_captions", 0), ("batch_size", 1)):
+        for name, least in (("rows", 1), ("clip_captions", 0)):
             value = getattr(self, name)
             check(value >= least, f"samples.{name}", value, f">= {least}")
+        size = self.batch_size
+        check(size is None or size > 0, "samples.batch_size", size, "null or > 0")
 
 
 @dataclass
@@ -179,6 +184,7 @@ class MeasureConfig:
 
     Attributes:
         device: auto (the GPU if there is one), cpu, cuda, cuda:N, mps or xpu.
+        precision: in which the U-Net computes: ``no`` is fp32, ``bf16`` and ``fp16`` need less memory.
     """
 
     run: RunConfig = field(default_factory=RunConfig)
@@ -191,7 +197,9 @@ class MeasureConfig:
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     device: str = "auto"
+    precision: str = "no"
 
     def __post_init__(self) -> None:
         known = re.fullmatch(r"auto|cpu|mps|xpu|cuda(:\d+)?", self.device)
         check(known is not None, "device", self.device, "auto, cpu, cuda, cuda:N, mps, xpu")
+        check(self.precision in PRECISIONS, "precision", self.precision, ", ".join(PRECISIONS))

@@ -37,7 +37,7 @@ class SampleConfig:
         clip_skip: which layer of the text encoder counts, from the end; 1 is the last one.
         image: to start from. strength: the share of the noise that it gets.
         best_of: pictures drawn for each seed, of which the one most similar to its prompt is kept.
-        batch_size: pictures drawn at once.
+        batch_size: pictures drawn at once; null is 8, and fewer above 256 px, see ``evaluate.at_once``.
         out: folder of the results; null is ``evaluate/sample`` in the run.
         device: auto (the GPU if there is one), cpu, cuda, cuda:N, mps or xpu.
     """
@@ -59,7 +59,7 @@ class SampleConfig:
     strength: float | None = None
     best_of: int = 1
     clip: ClipConfig = MISSING
-    batch_size: int = 8
+    batch_size: int | None = None
     out: str | None = field(default=None, metadata=PATH)
     device: str = "auto"
 
@@ -72,8 +72,10 @@ class SampleConfig:
         )
         self.lora_scale = _scales(self.lora_scale)
         self.seeds = _seeds(self.seeds)
-        for name in ("clip_skip", "best_of", "batch_size"):
+        for name in ("clip_skip", "best_of"):
             check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        size = self.batch_size
+        check(size is None or size >= 1, "batch_size", size, "null, or >= 1")
         check(self.limit is None or self.limit >= 1, "limit", self.limit, "null, or >= 1")
         for name in ("width", "height"):
             check_side(name, getattr(self, name), 8)

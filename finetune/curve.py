@@ -21,6 +21,8 @@ class HeldoutCurve:
         val_keys, train_probe_keys: the pictures' keys. val_groups, train_probe_groups: their duplicate groups.
         steps, samples_seen: [K] where each evaluation was made.
         val, train_probe: [K] arrays of float32 [N, bins, draws].
+        precisions: [K] what each was computed in, one of ``finetune.config.PRECISIONS``; "" where that is not
+            known, as earlier versions noted none.
     """
 
     val_keys: list[str]
@@ -31,6 +33,7 @@ class HeldoutCurve:
     samples_seen: list[int] = field(default_factory=list)
     val: list[np.ndarray] = field(default_factory=list)
     train_probe: list[np.ndarray] = field(default_factory=list)
+    precisions: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, val: HeldoutItems, train_probe: HeldoutItems) -> HeldoutCurve:
@@ -39,12 +42,20 @@ class HeldoutCurve:
             list(val.keys), list(train_probe.keys), list(val.groups), list(train_probe.groups)
         )
 
-    def add(self, step: int, samples_seen: int, val: np.ndarray, train_probe: np.ndarray) -> None:
+    def add(
+        self,
+        step: int,
+        samples_seen: int,
+        val: np.ndarray,
+        train_probe: np.ndarray,
+        precision: str = "",
+    ) -> None:
         """Append one evaluation."""
         self.steps.append(step)
         self.samples_seen.append(samples_seen)
         self.val.append(val)
         self.train_probe.append(train_probe)
+        self.precisions.append(precision)
 
     def heldout(self, at: int = -1) -> float:
         """Mean relative held-out loss of evaluation ``at``; the base's is 1."""
@@ -80,6 +91,7 @@ class HeldoutCurve:
             "samples_seen": np.array(self.samples_seen),
             "val": np.stack(self.val),
             "probe": np.stack(self.train_probe),
+            "precisions": np.array(self.precisions),
         }
         npz.write(path, arrays)
 
@@ -94,6 +106,7 @@ class HeldoutCurve:
         stored = npz.read(path)
         stored.setdefault("val_groups", stored["val_keys"])  # earlier versions noted no groups
         stored.setdefault("probe_groups", stored["probe_keys"])
+        stored.setdefault("precisions", np.array([""] * len(stored["steps"])))
         count = sum(up_to is None or step <= up_to for step in stored["steps"].tolist())
         return cls(
             stored["val_keys"].tolist(),
@@ -104,6 +117,7 @@ class HeldoutCurve:
             stored["samples_seen"].tolist()[:count],
             list(stored["val"][:count]),
             list(stored["probe"][:count]),
+            stored["precisions"].tolist()[:count],
         )
 
 

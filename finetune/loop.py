@@ -286,7 +286,8 @@ def evaluate(run: Training) -> None:
     with swapped_in(exported, run.weights):
         val, train_probe = (measure(run, items) for items in (heldout.val, heldout.train_probe))
     curve = heldout.curve
-    curve.add(run.progress.step, run.progress.samples_seen, val, train_probe)
+    precision = run.accelerator.mixed_precision
+    curve.add(run.progress.step, run.progress.samples_seen, val, train_probe, precision)
     run.progress.heldout = _finite(curve.heldout())
     run.progress.stopped = reason_to_stop(curve, run.config.heldout.patience)
     if run.accelerator.is_main_process:

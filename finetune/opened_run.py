@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,12 @@ from finetune import checkpoint
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import TrainConfig, refuse_damaged
-from finetune.ema import copy_into
 from finetune.heldout import HeldoutItems, choose, items_of
-from finetune.methods import METHODS, prepare
+from finetune.methods import METHODS
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 from finetune.sidecars import duplicate_groups
+from finetune.swapped_unet import SwappedUnet
 
 
 class FinetuneRun:
@@ -36,6 +35,7 @@ class FinetuneRun:
         self.finetune_dir = run_dir / "finetune"
         self.export_dir = self.finetune_dir / "export"
         self._models: dict[str, LatentDiffusion] = {}
+        self._unets: dict[str, SwappedUnet] = {}
 
     def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
         """The base model; loaded once for each device."""
@@ -69,16 +69,21 @@ class FinetuneRun:
         ema: bool = True,
         device: torch.device | str = "cpu",
     ) -> nn.Module:
-        """A copy of the base model's U-Net with the weights of a checkpoint, or as it is for None.
+        """The base model's U-Net with the weights of a checkpoint, or with its own for None.
 
-        LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.
+        It is the same module at every call for a device, so that there is one in memory: a call changes what
+        the one before returned. LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.
         """
-        unet = copy.deepcopy(self.model(device).unet)
-        if stored is not None:
-            method = self.config.method
-            prepare(unet, method, self.config.train.seed)
-            copy_into(method.trainable(unet), stored.weights(ema))
-        return unet.requires_grad_(False).eval()
+        model, place = self.model(device), str(device)
+        if place not in self._unets:
+            if stored is None:
+                return model.unet  # as it was loaded
+            model.fingerprint()  # which has to see the base
+            config = self.config
+            self._unets[place] = SwappedUnet(
+                model.unet, config.model, config.method, config.train.seed
+            )
+        return self._unets[place].at(stored, ema)
 
     def has(self, split: str) -> bool:
         """Whether the curation put any pictures into ``split``; nothing is read but its manifest."""

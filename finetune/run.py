@@ -311,7 +311,8 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
         if row:
             copy_into(run.weights, row.weights())
         val, train_probe = (measure(run, items) for items in (heldout.val, heldout.train_probe))
-        curve.add(row.step if row else 0, row.samples_seen if row else 0, val, train_probe)
+        at = (row.step, row.samples_seen) if row else (0, 0)
+        curve.add(*at, val, train_probe, run.accelerator.mixed_precision)
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged
     if run.accelerator.is_main_process:
         with checksums.updated(run.folder, (path.name,)):

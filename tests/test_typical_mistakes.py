@@ -164,6 +164,8 @@ CASES = [
     ("curate", [OPENMOJI, "clip.device=cuda"], "Type clip.device=auto"),
     ("evaluate", ["device=cuda:1"], "Type device=auto"),
     ("evaluate", ["device=gpu"], "accepted: auto, cpu, cuda"),
+    ("evaluate", ["precision=fp16"], "precision=fp16 needs a GPU; type precision=bf16"),
+    ("evaluate", ["precision=fp32"], "accepted: no, fp16, bf16"),
     ("train", ["optim.mixed_precision=fp16"], "needs a GPU; type optim.mixed_precision=bf16"),
     ("train", ["model=sd15"], "hub cannot be reached. Download it elsewhere and type model.path="),
     ("curate", ["dataset=hub", "dataset.path=a/b"], "hub cannot be reached. Fetch it elsewhere"),

@@ -24,6 +24,7 @@ from curate.measures.unreadable import UnreadableImage
 from curate.run.files import sha256_of, write_text
 from curate.run.printable import one_line
 from curate.run.schema import UserError
+from evaluate.at_once import pictures_at_once
 from evaluate.drawing import contact_sheet, infotext, sampling
 from evaluate.drawing.prompts import SourcePrompt
 from evaluate.drawing.sample_choice import Choice
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from curate.clip.scorer import ClipScorer
 
 LIST = "samples.jsonl"
+BATCH = 8  # pictures drawn at once where that is not said, and fewer of large ones
 BEST_OF = "darkroom-best-of"  # PNG text chunk: seeds and similarities of all that were drawn for it
 _LORA_FILE = "pytorch_lora_weights.safetensors"
 _SEEDS = 2**32  # of candidates, as web interfaces count
@@ -83,7 +85,6 @@ class Origin:
                 self.run.finetune_dir, started, {"weights": self.model.fingerprint()}
             )
         self.base_hash = self.model.fingerprint()  # before adapters are attached
-        self._last: tuple[int, nn.Module] | None = None
         self._names: dict[Choice, tuple[str, str, dict[str, str]]] = {}
 
     def stored(self, choice: Choice) -> Checkpoint | None:
@@ -99,12 +100,10 @@ class Origin:
         """The U-Net; the one of the last call is changed by the next one."""
         if self.run is None:
             return self.model.unet
-        if self._last is None or self._last[0] != choice.step:
-            self._last = None  # frees its memory first
-            self._last = choice.step, self.run.unet_at(self.stored(choice), device=self.device)
+        unet = self.run.unet_at(self.stored(choice), device=self.device)
         if choice.step and self.run.config.method.scalable:
-            self.run.config.method.rescale(self._last[1], choice.scale)
-        return self._last[1]
+            self.run.config.method.rescale(unet, choice.scale)
+        return unet
 
     def named(self, choice: Choice) -> tuple[str, str, dict[str, str]]:
         """The model's name, its hash (10 hex digits) and other pairs for the picture's text."""
@@ -158,7 +157,9 @@ class Drawing:
             check_side(name, side, model.pixels_per_latent)
         start = None if config.image is None else _fitted(config.image, (self.width, self.height))
         self.frame = Frame(self.width, self.height, config.clip_skip, start, config.strength or 1.0)
-        self.sampler = Sampler(model, config.sampler, 0, config.batch_size, self.frame)
+        side = round((self.width * self.height) ** 0.5)
+        size = config.batch_size or min(BATCH, pictures_at_once(side))
+        self.sampler = Sampler(model, config.sampler, 0, size, self.frame)
         model.prompt_arguments([""], [""], config.clip_skip)  # refuses a layer that is not there
 
     @cached_property
@@ -209,8 +210,9 @@ class Drawing:
         queue = [(cell, prompt) for cell in cells for prompt in cell.candidates]
         waiting: list[Image.Image] = []
         count, left = self.config.best_of, iter(cells)
-        for start in range(0, len(queue), self.config.batch_size):
-            batch = queue[start : start + self.config.batch_size]
+        size = self.sampler.batch_size
+        for start in range(0, len(queue), size):
+            batch = queue[start : start + size]
             unet = self.origin.unet(batch[0][0].choice)
             waiting += self.sampler.draw(unet, [prompt for _, prompt in batch])
             bar.update(len(batch))

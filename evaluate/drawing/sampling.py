@@ -28,6 +28,7 @@ from torch import nn
 from tqdm import tqdm
 
 from curate.run.files import atomic_write
+from evaluate import precision as precisions
 from evaluate.measure_config import SamplerConfig
 from finetune.data import keyed_seed
 from finetune.models.interface import LatentDiffusion
@@ -97,8 +98,10 @@ class Sampler:
         seed: int,
         batch_size: int,
         frame: Frame | None = None,
+        precision: str = "no",
     ) -> None:
         self.model, self.config, self.seed, self.batch_size = model, config, seed, batch_size
+        self.precision = precision
         self.frame = frame or Frame()
         kind, options = SCHEDULERS[config.name]
         self.scheduler = kind.from_config(
@@ -131,18 +134,20 @@ class Sampler:
             placed = {"image": [frame.start] * len(prompts), "strength": frame.strength}
         pipeline.scheduler = self.scheduler
         pipeline.set_progress_bar_config(disable=True)
-        pixels: Any = pipeline(
-            **self.model.prompt_arguments(
-                [prompt.caption for prompt in prompts],
-                [prompt.negative for prompt in prompts],
-                frame.clip_skip,
-            ),
-            **placed,
-            num_inference_steps=self.config.steps,
-            guidance_scale=self.config.guidance_scale,
-            generator=[self.generator(prompt) for prompt in prompts],
-            output_type="np",
-        ).images
+        arguments = self.model.prompt_arguments(
+            [prompt.caption for prompt in prompts],
+            [prompt.negative for prompt in prompts],
+            frame.clip_skip,
+        )
+        with precisions.computing_in(self.precision, unet):
+            pixels: Any = pipeline(
+                **arguments,
+                **placed,
+                num_inference_steps=self.config.steps,
+                guidance_scale=self.config.guidance_scale,
+                generator=[self.generator(prompt) for prompt in prompts],
+                output_type="np",
+            ).images
         return [_picture(array) for array in pixels]
 
     def draw_missing(
@@ -184,6 +189,8 @@ class Sampler:
             known.append({"negative": prompt.negative})
         if self.frame != Frame():
             known.append(self.frame.described())
+        if said := precisions.mark(self.precision):
+            known.append(said)
         return hashlib.blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
 
 

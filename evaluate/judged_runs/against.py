@@ -77,9 +77,15 @@ def opened(name: str | None, config: MeasureConfig) -> Against | None:
     run, ours = open_judged(folder), _Unmeasured(run_dir)
     comparable.refuse_other_settings(
         folder,
-        {f"grid.{name}": run.setting("grid")[name] for name in GRID},
+        {
+            **{f"grid.{name}": run.setting("grid")[name] for name in GRID},
+            "precision": run.precision,
+        },
         run_dir,
-        {f"grid.{name}": getattr(config.grid, name) for name in GRID},
+        {
+            **{f"grid.{name}": getattr(config.grid, name) for name in GRID},
+            "precision": config.precision,
+        },
     )
     pictures = {split: comparable.shared((run, ours), split) for split in HELD_OUT}
     comparable.refuse_nothing_shared((run, ours), pictures["val"])

@@ -145,6 +145,7 @@ def compared_settings(run: Judged) -> dict[str, Any]:
         **{f"grid.{name}": run.setting("grid")[name] for name in GRID},
         **{f"sampler.{name}": value for name, value in run.setting("sampler").items()},
         "samples.seed": run.setting("samples")["seed"],
+        "precision": run.precision,
     }
 
 

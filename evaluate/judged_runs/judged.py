@@ -109,6 +109,11 @@ class Judged:
         """A group of the evaluation's configuration, such as ``grid``."""
         return self.results.provenance["evaluate"][group]
 
+    @property
+    def precision(self) -> str:
+        """In which its U-Nets computed; earlier versions knew only ``no``, fp32."""
+        return self.results.provenance["evaluate"].get("precision", "no")
+
     def keys(self, split: str) -> list[str]:
         """Of the measured pictures of ``val``, ``test`` or ``train_probe``; none where it was not measured."""
         return self.arrays.get(f"{split}/keys", np.array([], np.str_)).tolist()

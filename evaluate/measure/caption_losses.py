@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluate.measure.grid import Grid, row_name
+from evaluate.precision import computing_in
 from finetune.caption_gain import (
     Exchanged,
     Thinned,
@@ -101,8 +102,8 @@ class CaptionLosses:
         def compute() -> np.ndarray:
             unet = grid.run.unet_at(stored, device=grid.device)
             total = 2 * len(exchanged) * grid.grid.bins
-            size = grid.config.batch_size
-            with tqdm(total=total, unit="loss", desc="captions") as bar:
+            size, bar = grid.batch_size, tqdm(total=total, unit="loss", desc="captions")
+            with bar, computing_in(grid.precision, unet):
                 return caption_effects(grid.model, unet, exchanged, grid.grid, size, bar.update)
 
         name = f"{self._name}/captions-shuffled"

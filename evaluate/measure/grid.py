@@ -15,12 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from curate.run.schema import UserError
+from evaluate.at_once import losses_at_once
+from evaluate.measure.training_losses import TrainingLosses
 from evaluate.measure_config import GridConfig
+from evaluate.precision import computing_in, mark
 from finetune import npz
+from finetune.caption_gain import at
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutGrid, HeldoutItems, counted_bins, grid_losses
 from finetune.intervals import group_means
@@ -160,12 +163,23 @@ class Grid:
     """Measures the base and the checkpoints of one run."""
 
     def __init__(
-        self, run: FinetuneRun, config: GridConfig, store: LossStore, device: torch.device
+        self,
+        run: FinetuneRun,
+        config: GridConfig,
+        store: LossStore,
+        device: torch.device,
+        precision: str = "no",
     ) -> None:
         self.run, self.config, self.store, self.device = run, config, store, device
+        self.precision = precision
         self.model = run.model(device)
         self.grid = HeldoutGrid(config.bins, config.draws, config.seed)
         self._base = self.model.fingerprint()
+
+    @property
+    def batch_size(self) -> int:
+        """Losses measured at once."""
+        return self.config.batch_size or losses_at_once(self.model.resolution)
 
     def table(self) -> LossTable:
         """The base and every checkpoint on held-out pictures and on as many training pictures.
@@ -231,34 +245,49 @@ class Grid:
             for number in range(len(rows))
             for split, items in splits.items()
         }
+        trained = TrainingLosses(self.run, self.grid, self.precision, self._base)
+        known = {
+            (number, split): trained.of(rows[number], split)
+            for (number, split), fingerprint in marks.items()
+            if not self.store.has(row_name(split, rows[number]), fingerprint)
+        }
         missing = sum(
-            len(splits[split]) * self.grid.bins * self.grid.draws
-            for (number, split), mark in marks.items()
-            if not self.store.has(row_name(split, rows[number]), mark)
+            (key not in found) * self.grid.bins * self.grid.draws
+            for (_, split), found in known.items()
+            for key in splits[split].keys
         )
-
-        loaded: dict[int, nn.Module] = {}  # one at most: both splits of a row use it
-
-        def unet(number: int) -> nn.Module:
-            if number not in loaded:
-                loaded.clear()  # first, so that no two are in memory
-                loaded[number] = self.run.unet_at(rows[number], device=self.device)
-            return loaded[number]
-
-        def compute(number: int, split: str) -> np.ndarray:
-            size = self.config.batch_size
-            return grid_losses(self.model, unet(number), splits[split], self.grid, size, bar.update)
 
         found: dict[str, list[np.ndarray]] = {split: [] for split in splits}
         with tqdm(total=missing, unit="loss", desc="loss grid", disable=not missing) as bar:
-            for (number, split), mark in marks.items():
-                name, measure = row_name(split, rows[number]), partial(compute, number, split)
-                found[split].append(self.store.losses(name, mark, measure))
+            for (number, split), fingerprint in marks.items():
+                row = rows[number]
+                parts = row, splits[split], known.get((number, split), {}), bar.update
+                compute = partial(self._compute, *parts)
+                found[split].append(self.store.losses(row_name(split, row), fingerprint, compute))
         return {split: np.stack(losses) for split, losses in found.items()}
+
+    def _compute(
+        self,
+        row: Checkpoint | None,
+        items: HeldoutItems,
+        known: Mapping[str, np.ndarray],
+        progress: Callable[[int], object],
+    ) -> np.ndarray:
+        """A row's losses [items, bins, draws]; those of some keys are known."""
+        losses = dict(known)
+        left = np.array([i for i, key in enumerate(items.keys) if key not in known], np.int64)
+        if len(left):
+            some, unet = at(items, left), self.run.unet_at(row, device=self.device)
+            with computing_in(self.precision, unet):
+                size = self.batch_size
+                found = grid_losses(self.model, unet, some, self.grid, size, progress)
+            losses |= zip(some.keys, found, strict=True)
+        return np.stack([losses[key] for key in items.keys])
 
     def fingerprint(self, weights: str, items: HeldoutItems) -> str:
         """Changes with the weights (see ``finetune.checkpoint.weights_sha256``), the items and the grid."""
-        digest = hashlib.blake2b(f"{self._base} {self.grid} {items.keys}".encode(), digest_size=16)
+        known = [self._base, self.grid, items.keys, *mark(self.precision).values()]
+        digest = hashlib.blake2b(" ".join(map(str, known)).encode(), digest_size=16)
         digest.update(weights.encode())
         for tensor in (items.latents, *items.conditioning.tensors.values()):
             digest.update(tensor.contiguous().numpy().tobytes())

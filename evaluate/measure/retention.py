@@ -21,6 +21,7 @@ import torch
 
 from curate.decide.config import SMALLEST_JUDGED
 from curate.run.manifest import ShardInfo, read_manifest
+from evaluate.at_once import pictures_at_once
 from evaluate.drawing.sampling import Prompt, Sampler
 from evaluate.measure import retention_inputs
 from evaluate.measure.drawn_latents import encode
@@ -67,7 +68,10 @@ class Retention:
         self._run, self._model, self._device = grid.run, grid.model, grid.device
         self.grid = grid.at(HeldoutGrid(config.grid.bins, DRAWS, config.grid.seed))
         samples = config.samples
-        self._sampler = Sampler(self._model, config.sampler, samples.seed, samples.batch_size)
+        size = samples.batch_size or pictures_at_once(self._model.resolution)
+        self._sampler = Sampler(
+            self._model, config.sampler, samples.seed, size, precision=config.precision
+        )
         captions = retention_inputs.neutral_prompts(config.retention)
         self.prompts = [Prompt(key_of(caption), caption) for caption in captions]
         self.rows: list[Checkpoint | None] = [None, *grid.run.checkpoints()]

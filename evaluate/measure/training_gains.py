@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from curate.run.manifest import read_manifest
 from evaluate.measure.grid import Grid
 from evaluate.measure.parts import read_table
 from evaluate.measure.reconsider import Gains, candidates
+from evaluate.precision import computing_in
 from finetune.cache import EncodedSplit
 from finetune.checkpoint import weights_sha256
 from finetune.data import keyed_seed
@@ -98,12 +99,13 @@ def _losses(
     marks = {name: f"{grid.fingerprint(weights, each)} {LEVELS}" for name, each in items.items()}
     names = {name: f"reconsider_{name}/{step:08d}" for name in items}
     missing = [name for name in items if not grid.store.has(names[name], marks[name])]
-    unet = cache(lambda: grid.run.unet_at(row, device=grid.device))  # not where all is stored
-    size, total = grid.config.batch_size, sum(len(items[name]) for name in missing) * len(LEVELS)
+    total = sum(len(items[name]) for name in missing) * len(LEVELS)
     with tqdm(total=total, unit="loss", desc="captions", disable=not missing) as bar:
 
         def compute(each: HeldoutItems) -> np.ndarray:
-            return grid_losses(grid.model, unet(), each, levels, size, bar.update)
+            unet = grid.run.unet_at(row, device=grid.device)
+            with computing_in(grid.precision, unet):
+                return grid_losses(grid.model, unet, each, levels, grid.batch_size, bar.update)
 
         return {
             name: grid.store.losses(names[name], marks[name], partial(compute, each))

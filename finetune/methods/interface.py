@@ -33,7 +33,7 @@ class Method(ABC):
 
     @abstractmethod
     def attach(self, unet: UNet2DConditionModel) -> None:
-        """Unfreeze what is trained, or add it; :func:`prepare` calls it.
+        """Unfreeze what is trained, or add it, without changing what ``unet`` computes; :func:`prepare` calls it.
 
         Args:
             unet: of the base model, fp32, frozen. Initial weights may be drawn from torch's global random

@@ -29,13 +29,15 @@ def runs(tmp_path, results) -> Planted:
     return found
 
 
-def opened(runs, name="old", of="new", **grid):
+def opened(runs, name="old", of="new", precision="no", **grid):
     """As an evaluation of ``of`` opens it, which has no report yet."""
     finetune = runs.root / of / "finetune"
     finetune.mkdir(parents=True, exist_ok=True)
     (finetune / "config.yaml").write_text("data:\n  run: data\n")
     config = SimpleNamespace(
-        run=RunConfig(str(runs.root), of), grid=GridConfig(**{"bins": 3, "draws": 2, **grid})
+        run=RunConfig(str(runs.root), of),
+        grid=GridConfig(**{"bins": 3, "draws": 2, **grid}),
+        precision=precision,
     )
     return against.opened(name, config)  # type: ignore[arg-type]
 
@@ -60,6 +62,8 @@ def test_what_cannot_be_compared_is_refused(runs):
     assert "grid.bins is 3 in old and 10 in new" in str(refused.value)
     assert "python -m evaluate run.name=new" in str(refused.value)
     assert "grid.bins=3 grid.seed=0" in str(refused.value)
+    with pytest.raises(UserError, match="precision is no in old and bf16 in new"):
+        opened(runs, precision="bf16")
     with pytest.raises(UserError, match=r"gate\.against=old is the run that is judged"):
         opened(runs, of="old")
     second = runs.curate("second")

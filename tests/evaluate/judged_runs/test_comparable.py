@@ -62,6 +62,17 @@ def test_more_pictures_or_another_batch_size_are_the_same_grid(runs):
     refuse(opened(first, other))
 
 
+def test_another_precision_is_refused_and_earlier_versions_had_fp32(runs):
+    first, other = opened(runs.run("a"), runs.run("b"))
+    assert (first.precision, other.precision) == ("no", "no")
+    other.results.provenance["evaluate"]["precision"] = "no"
+    refuse([first, other])
+    other.results.provenance["evaluate"]["precision"] = "bf16"
+    with pytest.raises(UserError, match="precision is no in a and bf16 in b") as refused:
+        refuse([first, other])
+    assert "precision=no and its other keys" in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("latents", "another VAE or at another model.resolution"), ("noise", "noise levels")]
 )  # fmt: skip

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import weakref
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
-import torch
 
-from evaluate.measure import grid
-from evaluate.measure.grid import Grid, LossStore, by_bin
-from evaluate.measure_config import GridConfig
-from finetune.checkpoint import Checkpoint
-from finetune.conditioning import Conditioning
-from finetune.heldout import HeldoutItems
+from evaluate.measure.grid import LossStore, by_bin
 
 
 def never() -> np.ndarray:
@@ -65,45 +54,6 @@ def test_losses_under_older_names_are_not_measured_again(tmp_path):
     store.prune()
     names = ["train_probe/1", "train_probe/1/fingerprint", "train_probe/keys"]
     assert sorted(LossStore(path).arrays) == names
-
-
-class CountedRun:
-    """Builds networks, and notes how many of them are still in memory when it is asked for another."""
-
-    def __init__(self, keys: dict[str, list[str]]) -> None:
-        self.keys = keys
-        self.built: list[weakref.ref] = []
-        self.alive: list[int] = []
-
-    def model(self, device):
-        return SimpleNamespace(fingerprint=lambda: "base")
-
-    def has(self, split: str) -> bool:
-        return True
-
-    def items(self, split: str, count: int, device) -> HeldoutItems:
-        keys = self.keys[split]
-        one = torch.zeros(len(keys), 1, 1, 1)
-        return HeldoutItems(keys, one, Conditioning({"hidden": one}), keys)
-
-    def checkpoints(self) -> list[Checkpoint]:
-        return [Checkpoint(step, step, Path(str(step)), None) for step in (1, 2)]
-
-    def unet_at(self, stored, device):
-        self.alive.append(sum(network() is not None for network in self.built))
-        network = torch.nn.Linear(1, 1)
-        self.built.append(weakref.ref(network))
-        return network
-
-
-def test_no_two_networks_are_in_memory_and_both_splits_use_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(grid, "weights_sha256", str)
-    losses = np.ones((1, 10, 2), np.float32)
-    monkeypatch.setattr(grid, "grid_losses", lambda *_: losses)
-    counted: Any = CountedRun({"val": ["a"], "train": ["b"]})
-    store = LossStore(tmp_path / "losses.npz")
-    Grid(counted, GridConfig(), store, torch.device("cpu")).table()
-    assert counted.alive == [0, 0, 0]  # the base and two checkpoints
 
 
 def test_by_bin_by_hand():
