@@ -205,7 +205,7 @@ def announce(found: Results, folder: Path, say: Callable[[str], None]) -> None:
     """Result, trend and costs, the next step, every check and where the report is, in a line each."""
     say(f"verdict {found.verdict.word}")
     for finding in found.findings:
-        say(f"{finding.part:7} {finding.text}")
+        say(f"{finding.part:7} {headline.WORDS[finding.state]}: {finding.text}")
     say(f"next    {found.verdict.advice}")
     for check in found.checks:
         rule = f"rule: {check.rule}" + (f"; {check.why}" if check.why else "")

@@ -16,7 +16,7 @@ from curate.run.schema import UserError
 from finetune import checkpoint
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import TrainConfig, refuse_damaged
+from finetune.config import RunConfig, TrainConfig, refuse_damaged
 from finetune.heldout import HeldoutItems, choose, items_of
 from finetune.methods import METHODS
 from finetune.models import load_model
@@ -143,4 +143,5 @@ def load_run(run_dir: Path) -> FinetuneRun:
     schema.method = METHODS[stored.method.name]
     config = OmegaConf.to_object(OmegaConf.merge(schema, stored))
     assert isinstance(config, TrainConfig)
+    config.run = RunConfig(str(run_dir.parent), run_dir.name)  # it may have been moved
     return FinetuneRun(run_dir, config)
