@@ -79,7 +79,7 @@ def _arguments(given: Sequence[str]) -> tuple[list[str], Path]:
 def _folders(names: Sequence[str], root: Path) -> list[Path]:
     if len(names) < 2:
         raise UserError(
-            f"{len(names)} runs are named, and a comparison takes two or more; {JUDGED.listed(root)}. "
+            f"a comparison takes two or more runs, not {len(names)}; {JUDGED.listed(root)}. "
             "Type: python -m evaluate.compare A B"
         )
     folders = [find(name, root) for name in names]

@@ -146,7 +146,7 @@ def _chosen(step: str, run_dir: Path) -> Path:
         raise UserError(f"{checkpoints} holds no checkpoints; nothing was trained there yet")
     found = re.fullmatch(r"step=(\d+|best|last)", step)
     if not found:
-        asked = f"{step} is no checkpoint" if step else "which checkpoint?"
+        asked = f"{step} is no checkpoint" if step else "no checkpoint is named"
         raise UserError(f"{asked}; type step= and one of: {accepted}. Such as step={present[-1]}")
     if not found[1].isdigit():
         return checkpoints / (checkpoints / found[1]).readlink()

@@ -126,7 +126,7 @@ def test_too_few_pictures_end_with_3(runs, command):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "0 runs are named, and a comparison takes two or more"),
+        ([], "a comparison takes two or more runs, not 0"),
         (["a"], "holds a, b. Type: python -m evaluate.compare A B"),
         (["a", "c"], "c is no judged run"),
         (["a", "a"], "a and a are the same run"),
