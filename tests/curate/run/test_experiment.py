@@ -29,7 +29,12 @@ DEMO = {
         *("run.name=demo", "method=locon", "optim.lr=1e-3", "optim.batch_size=32"),
         *("train.samples=7200", "heldout.items=32", "heldout.every=2400", "checkpoint.every=2400"),
     ],
-    "evaluate": ["run.name=demo", "grid.items=64", "samples.clip_captions=48"],
+    "evaluate": [
+        "run.name=demo",
+        "grid.items=64",
+        "samples.clip_captions=48",
+        "retention.items=32",
+    ],
 }
 
 
