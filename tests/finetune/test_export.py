@@ -154,7 +154,7 @@ def test_any_checkpoint_is_exported_by_its_step(
     [
         (["step=250"], r"no checkpoint of step 250; type step= and one of: 8, best, last"),
         (["step=9"], r"no checkpoint of step 9"),
-        ([], r"which checkpoint\?; type step= and one of: 8, best, last\. Such as step=8"),
+        ([], r"no checkpoint is named; type step= and one of: 8, best, last\. Such as step=8"),
         (["250"], r"250 is no checkpoint; type step="),
     ],
 )
