@@ -165,7 +165,7 @@ def _meaning(fit: Metric) -> tuple[str, str]:
         return "warn", f"Captions matter to it, perhaps only a little: fit {value}."
     return (
         "warn",
-        f"Whether captions matter to it cannot be told from so few pictures: fit {value}.",
+        f"Whether captions matter to it is not known from so few pictures: fit {value}.",
     )
 
 

@@ -286,7 +286,7 @@ def _captions(*statuses: str) -> Callable[[Report], list[str]]:
 TRAININGS = {
     "demo": Training(
         "demo, 14,400 samples",
-        "improving, slowing or converged; gate passed or warned; a cost is told where there is one",
+        "improving, slowing or converged; gate passed or warned; a cost is named where there is one",
         ("train.samples=14400",),
         _shared,
         _healthy,

@@ -119,7 +119,7 @@ def shown(results, measured):
         (Metric(0.0, -0.1, 0.1, 60, 40, "val"), "Captions do not matter to it"),
         (Metric(0.12, 0.08, 0.16, 60, 40, "val"), "Captions matter little to it"),
         (Metric(0.2, 0.1, 0.3, 60, 40, "val"), "Captions matter to it, perhaps only a little"),
-        (Metric(0.2, -0.1, 0.5, 60, 40, "val"), "cannot be told from so few pictures"),
+        (Metric(0.2, -0.1, 0.5, 60, 40, "val"), "is not known from so few pictures"),
     ],
 )
 def test_the_section_says_what_the_interval_allows(shown, fit_kept, says):

@@ -19,7 +19,7 @@ def evaluation(make_run, clip_dir):
 
 
 def test_gains_follow_from_losses_with_exchanged_captions(evaluation):
-    """Measured again here, one set at a time, from captions that are encoded anew."""
+    """Measured again here, one set at a time, from captions that are encoded again."""
     found = evaluation()
     val, row = found.caption_losses("val"), 2
     items = found.run.items("val", 34)
