@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from finetune.conditioning import Conditioning
 from finetune.data import keyed_seed
-from finetune.heldout import HeldoutGrid, HeldoutItems, relative
+from finetune.heldout import Cells, HeldoutGrid, HeldoutItems, batches_of_cells, relative
 from finetune.intervals import Array, Estimate, group_means, of_groups
 from finetune.models.interface import LatentDiffusion
 
@@ -189,17 +189,11 @@ def caption_effects(
         float32 [3, M, bins, draws]: own, other, effect; all means over channels and positions.
     """
     shape = (len(exchanged), grid.bins, grid.draws)
-    cells = list(np.ndindex(shape))
     found = np.empty((3, *shape), np.float32)
-    training = unet.training
-    unet.eval()
-    size = max(1, batch_size // 2)
-    for start in range(0, len(cells), size):
-        i, b, r = map(list, zip(*cells[start : start + size], strict=True))
-        found[:, i, b, r] = _pair(model, unet, exchanged, grid, (i, b, r)).cpu().numpy()
+    for cells in batches_of_cells(unet, shape, max(1, batch_size // 2)):
+        found[(slice(None), *cells)] = _pair(model, unet, exchanged, grid, cells).cpu().numpy()
         if progress:
-            progress(2 * len(i))
-    unet.train(training)
+            progress(2 * len(cells[0]))
     return found
 
 
@@ -208,7 +202,7 @@ def _pair(
     unet: nn.Module,
     exchanged: Exchanged,
     grid: HeldoutGrid,
-    cells: tuple[list[int], list[int], list[int]],
+    cells: Cells,
 ) -> Tensor:
     """[3, n] of n cells, given as their items, bins and draws: both captions in one forward pass."""
     i, b, r = cells

@@ -6,7 +6,7 @@ takes 20 to 60 times fewer pictures than comparing means.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -132,19 +132,29 @@ def grid_losses(
     Returns:
         float32 [items, bins, draws].
     """
-    cells = [
-        (i, b, r) for i in range(len(items)) for b in range(grid.bins) for r in range(grid.draws)
-    ]
     losses = np.empty((len(items), grid.bins, grid.draws), np.float32)
+    for cells in batches_of_cells(unet, losses.shape, batch_size):
+        losses[cells] = _cell_losses(model, unet, items, grid, cells).cpu().numpy()
+        if progress:
+            progress(len(cells[0]))
+    return losses
+
+
+Cells = tuple[list[int], list[int], list[int]]  # items, bins and draws
+
+
+def batches_of_cells(unet: nn.Module, shape: tuple[int, ...], batch_size: int) -> Iterator[Cells]:
+    """All cells of a grid of ``shape`` [items, bins, draws], so many at a time.
+
+    ``unet`` is in evaluation mode meanwhile, and in the mode it was in after the last batch.
+    """
+    cells = list(np.ndindex(shape))
     training = unet.training
     unet.eval()
     for start in range(0, len(cells), batch_size):
-        i, b, r = map(list, zip(*(batch := cells[start : start + batch_size]), strict=True))
-        losses[i, b, r] = _cell_losses(model, unet, items, grid, (i, b, r)).cpu().numpy()
-        if progress:
-            progress(len(batch))
+        i, b, r = map(list, zip(*cells[start : start + batch_size], strict=True))
+        yield i, b, r
     unet.train(training)
-    return losses
 
 
 def _cell_losses(
@@ -152,7 +162,7 @@ def _cell_losses(
     unet: nn.Module,
     items: HeldoutItems,
     grid: HeldoutGrid,
-    cells: tuple[list[int], list[int], list[int]],
+    cells: Cells,
 ) -> Tensor:
     """The losses [n] of n cells, given as their items, bins and draws, in one forward pass."""
     i, b, r = cells
