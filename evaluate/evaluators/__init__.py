@@ -15,7 +15,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from curate.run.intervals import changes
 from evaluate.results import NOT_MEASURED, Finding
@@ -182,6 +182,25 @@ def cost(
         yield Finding("cost", "info", text, section)
     else:
         yield Finding("cost", "good", f"{same}: {numbers}.", section)
+
+
+def draw_interval(
+    axes: Any, row: int, metric: Metric, colour: str, *, scale: float = 1.0, marker: str = "o"
+) -> None:
+    """A metric in a row of a figure: a bar from the lower to the upper bound, and its value.
+
+    Args:
+        axes: of matplotlib.
+        row: its height in the figure.
+        metric: measured; a missing bound is the value.
+        colour: of both.
+        scale: what values are multiplied by, 100 for percent.
+        marker: of the value, matplotlib's.
+    """
+    assert metric.value is not None
+    low, high = (metric.value if bound is None else bound for bound in (metric.low, metric.high))
+    axes.plot([scale * low, scale * high], [row, row], color=colour, linewidth=5, alpha=0.35)
+    axes.plot(scale * metric.value, row, marker, color=colour, markersize=8)
 
 
 def instruments(config: MeasureConfig) -> dict[str, str]:

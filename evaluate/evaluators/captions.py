@@ -11,7 +11,7 @@ from markupsafe import Markup
 from curate.decide.config import SMALLEST_JUDGED
 from curate.report import page
 from curate.report.page import Section
-from evaluate.evaluators import Description, Evaluator, cost
+from evaluate.evaluators import Description, Evaluator, cost, draw_interval
 from evaluate.results import BASE_KEPT, Finding, Metric, Results
 
 if TYPE_CHECKING:
@@ -205,16 +205,8 @@ def gains(found: Results) -> Markup:
     ):
         for row, (name, colour) in enumerate(names):
             metric = found.metrics[f"{kind}_{name}"]
-            if metric.value is None or metric.low is None or metric.high is None:
-                continue
-            axes.plot(
-                [100 * metric.low, 100 * metric.high],
-                [row, row],
-                color=colour,
-                linewidth=5,
-                alpha=0.35,
-            )
-            axes.plot(100 * metric.value, row, "o", color=colour, markersize=9)
+            if metric.value is not None:
+                draw_interval(axes, row, metric, colour, scale=100)
         axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
         axes.set_title(title, loc="left")
         axes.set_xlabel("gain, % of the base's loss")

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from curate.report import page
 from curate.report.page import Section
-from evaluate.evaluators import Description, Evaluator
+from evaluate.evaluators import Description, Evaluator, draw_interval
 from evaluate.results import BASE_KEPT, Metric, Results
 
 if TYPE_CHECKING:
@@ -78,10 +78,7 @@ def intervals(measured: dict[str, Metric]) -> Markup:
     """A line for each third, from the lower to the upper bound of its interval."""
     drawing, axes = page.subplots(7.5, 2.2)
     for row, metric in enumerate(reversed(measured.values())):
-        assert metric.value is not None
-        bounds = [metric.value if b is None else b for b in (metric.low, metric.high)]
-        axes.plot([100 * b for b in bounds], [row, row], color=page.BLUE, linewidth=5, alpha=0.35)
-        axes.plot(100 * metric.value, row, "o", color=page.BLUE, markersize=8)
+        draw_interval(axes, row, metric, page.BLUE, scale=100)
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(measured)), list(reversed(measured)))
     axes.set_ylim(-0.6, len(measured) - 0.4)

@@ -13,7 +13,7 @@ from curate.clip.models import label
 from curate.report import page
 from curate.report.page import Section
 from curate.run.intervals import wilson
-from evaluate.evaluators import Description, Evaluator, cost
+from evaluate.evaluators import Description, Evaluator, cost, draw_interval
 from evaluate.measure.blank import is_flat
 from evaluate.measure.features import read_picture
 from evaluate.metrics.clip_score import anchored, clip_anchors, clip_similarity, distinct, retrieved
@@ -222,11 +222,7 @@ def scale(found: Results) -> Markup:
     names = (("clip_kept", "kept", page.VERMILLION), ("clip_base", "base", page.BLUE))
     for row, (name, _, colour) in enumerate(names):
         metric = found.metrics[name]
-        assert metric.value is not None
-        assert metric.low is not None
-        assert metric.high is not None
-        axes.plot([metric.low, metric.high], [row, row], color=colour, linewidth=5, alpha=0.35)
-        axes.plot(metric.value, row, "o", color=colour, markersize=9)
+        draw_interval(axes, row, metric, colour)
         axes.annotate(
             f"{metric.value:.2f}",
             (metric.value, row),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from curate.report import page
 from curate.report.page import Section
 from curate.run.intervals import changes
-from evaluate.evaluators import Description, Evaluator
+from evaluate.evaluators import Description, Evaluator, draw_interval
 from evaluate.results import BASE_KEPT, Finding, Metric, Results, SliceResult
 
 if TYPE_CHECKING:
@@ -134,13 +134,10 @@ def forest(found: Results) -> Markup:
     judged = _judged(found.slices)[:_MOST_DRAWN]
     drawing, axes = page.subplots(7.5, 0.9 + 0.34 * len(judged))
     for row, one in enumerate(reversed(judged)):
-        low, value, high = (
-            100 * (x or 0) for x in (one.change.low, one.change.value, one.change.high)
-        )
         is_worse = (one.difference.low or 0) > 0
         colour = page.VERMILLION if is_worse else page.BLUE
-        axes.plot([low, high], [row, row], color=colour, linewidth=4, alpha=0.35)
-        axes.plot(value, row, "D" if is_worse else "o", color=colour, markersize=7)
+        marker = "D" if is_worse else "o"
+        draw_interval(axes, row, one.change, colour, scale=100, marker=marker)
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
     overall = found.metrics.get("heldout_change", Metric()).value
     if overall is not None:
