@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from curate.run.files import read_json, write_certified
 from curate.run.next_command import run_arguments
+from curate.run.reconsider import Doubt
 from curate.run.schema import UserError
 from finetune.intervals import Estimate
 
@@ -234,19 +235,13 @@ class SliceResult:
 
 
 @dataclass(frozen=True, slots=True)
-class DoubtResult:
-    """A row of ``reconsider.csv``, see ``curate.run.reconsider.Doubt``.
+class DoubtResult(Doubt):
+    """A row of ``reconsider.csv``, and its picture.
 
     Attributes:
-        file: its picture, relative to the report; "" for all but the first ones.
+        file: of the picture, relative to the report; "" for all but the first ones.
     """
 
-    key: str
-    caption: str
-    reason: str
-    caption_gain: float
-    typical_gain: float
-    similarity: float | None
     file: str
 
 
@@ -267,12 +262,10 @@ class RetentionResult:
         points: the base and every checkpoint, in order of training.
         pictures: some neutral prompts, drawn by the base and the kept checkpoint from the same noise; their
             keys are those of the noise.
-        advice: what to type to lose less of it; "" unless a rule of the gate says that too much was lost.
     """
 
     points: tuple[RetentionPoint, ...]
     pictures: tuple[Picture, ...]
-    advice: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,16 @@ from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
 from evaluate.evaluation import Evaluation
 from evaluate.evaluators.captions import captions_hardly_matter
-from evaluate.evaluators.retention import EXPORTED, FORGETTING
 from evaluate.judged_runs import against
 from evaluate.measure.grid import by_bin
 from evaluate.outputs import data_results, headline, items, report, summary
 from evaluate.outputs.glossary import title
 from evaluate.results import (
     NOT_MEASURED,
-    Check,
     CheckpointResult,
     Look,
     Metric,
     Results,
-    RetentionResult,
     Verdict,
 )
 from finetune.curve import HeldoutCurve
@@ -98,7 +95,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
                 "clip": judging_clip.label_of_curation(evaluation.curate_dir),
             },
         },
-        retention=_retention(evaluation, checks),
+        retention=evaluation.retention.result(evaluation.kept) if evaluation.retention else None,
     )
 
 
@@ -174,16 +171,6 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation, metrics: Mapping[str
         step = evaluation.table.steps[evaluation.kept]
         said += f" {advice.export_kept(evaluation.run.run_dir, step)}"
     return said
-
-
-def _retention(evaluation: Evaluation, checks: Sequence[Check]) -> RetentionResult | None:
-    """What became of the base's abilities, with advice where a rule of the gate finds that too much was lost."""
-    if evaluation.retention is None:
-        return None
-    names = (FORGETTING, EXPORTED)
-    lost = any(c.metric in names and c.status in ("warned", "failed") for c in checks)
-    said = advice.keep_more(evaluation.run.config) if lost else ""
-    return evaluation.retention.result(evaluation.kept, said)
 
 
 def write(found: Results, evaluation: Evaluation) -> None:

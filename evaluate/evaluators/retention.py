@@ -84,10 +84,8 @@ def _section(found: Results) -> Markup:
     caption, points = _finding(found), found.retention.points
     rows = [[point.step, point.samples_seen, _shown(point.loss)] for point in points]
     head = ["Step", "Samples seen", "Loss on the base's pictures, against base"]
-    advice = found.retention.advice
     return (
         page.figure(loss_curve(found, points), caption, caption)
-        + (page.paragraph(advice) if advice else Markup(""))
         + page.details("The numbers", page.table(head, rows))
         + page.paragraph(
             "The base draws a picture for each neutral prompt, and every checkpoint's loss is measured on them. "

@@ -127,7 +127,7 @@ class Retention:
         self.grid.store.put_keys(name, items.keys)
         return self.grid.measure(rows, {name: items})[name]
 
-    def result(self, kept: int, advice: str) -> RetentionResult:
+    def result(self, kept: int) -> RetentionResult:
         """What the report draws, for the row that is kept."""
         drawn = {label_of(_step(self.rows[row])): self.drawn(row) for row in sorted({0, kept})}
         files = [
@@ -145,7 +145,6 @@ class Retention:
                 Picture(prompt.key, prompt.caption, named)
                 for prompt, named in zip(self.prompts, files, strict=False)
             ),
-            advice=advice,
         )
 
     # The base's own data

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.run import reconsider as reconsider_list
-from curate.run.reconsider import COLUMNS, Doubt
 from evaluate.measure import reconsider, training_pictures
 from evaluate.metrics.slices import LEAST_GROUPS, Slice
 from evaluate.results import DoubtResult, Metric, Results, SliceResult
@@ -63,5 +62,4 @@ def write_list(found: Results, folder: Path) -> None:
     if found.metrics["pairs_to_reconsider"].value is None:
         path.unlink(missing_ok=True)
         return
-    listed = [Doubt(*(getattr(one, name) for name in COLUMNS)) for one in found.reconsider]
-    reconsider_list.write(path, listed)
+    reconsider_list.write(path, found.reconsider)

@@ -49,7 +49,6 @@ def measured(results: Results) -> Results:
                 RetentionPoint(900, 7200, Metric(reason="not a finite number")),
             ),
             pictures=(Picture("neutral-1", HOSTILE, files),),
-            advice="",
         ),
     )
 
@@ -68,13 +67,6 @@ def test_the_finding_says_what_was_measured(measured: Results):
     assert "the base&#39;s own data" not in said
     data = replace(measured, metrics=measured.metrics | {"retention_data_change": ROSE})
     assert "On 48 pictures of the base&#39;s own data" in section(data)
-
-
-def test_advice_is_shown_where_there_is_some(measured: Results):
-    assert measured.retention is not None
-    told = replace(measured.retention, advice="Type method=lora")
-    assert "Type method=lora" not in section(measured)
-    assert "Type method=lora" in section(replace(measured, retention=told))
 
 
 def test_where_the_base_is_kept_nothing_is_lost(measured: Results):

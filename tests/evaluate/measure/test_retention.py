@@ -147,7 +147,7 @@ def test_the_loss_is_that_of_held_out_pictures(make, model):
 
 def test_a_second_evaluation_draws_and_measures_nothing(make, monkeypatch):
     first = make()
-    before = everything(first), first.result(2, "")
+    before = everything(first), first.result(2)
 
     def never(*_args, **_options):
         raise AssertionError("done again")
@@ -156,7 +156,7 @@ def test_a_second_evaluation_draws_and_measures_nothing(make, monkeypatch):
     monkeypatch.setattr(grid, "grid_losses", never)
     monkeypatch.setattr(caption_losses, "caption_effects", never)
     again = make()
-    assert (everything(again), again.result(2, "")) == before
+    assert (everything(again), again.result(2)) == before
     assert again._run.loaded == 0  # type: ignore[attr-defined]
 
 
@@ -200,22 +200,21 @@ def test_too_few_prompts_are_no_interval(make):
     for metric in everything(found).values():
         assert metric.value is None
         assert metric.reason.startswith("only 31 groups of pictures")
-    assert len(found.result(2, "").pictures) == 8
+    assert len(found.result(2).pictures) == 8
 
 
 def test_the_report_gets_every_checkpoint_and_some_pictures(make):
     found = make()
-    result = found.result(2, "Train less.")
+    result = found.result(2)
     assert [point.step for point in result.points] == [0, 1, 2]
     assert [point.loss for point in result.points] == [found.change(row) for row in (0, 1, 2)]
-    assert result.advice == "Train less."
     assert [picture.caption for picture in result.pictures][:2] == ["chair", "black cat"]
     for picture in result.pictures:
         assert picture.files.keys() == {"base", "step-00000002"}
         for name in picture.files.values():
             assert name.startswith("retention/")
             assert (found._folder / name).is_file()
-    assert found.result(0, "").pictures[0].files.keys() == {"base"}
+    assert found.result(0).pictures[0].files.keys() == {"base"}
 
 
 def test_of_the_bases_data_only_what_was_not_trained_on_is_measured(make, model, tmp_path):
