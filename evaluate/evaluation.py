@@ -14,6 +14,7 @@ from PIL import Image
 from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
+from curate.run import devices
 from curate.run.manifest import Manifest, intact, read_manifest
 from evaluate import precision
 from evaluate.at_once import pictures_at_once
@@ -61,9 +62,7 @@ class Evaluation:
         self.run = load_run(config.run.folder)
         self.curate_dir = self.run.curate_dir
         self.folder = config.run.folder / "evaluate"
-        cuda = config.device == "auto" and torch.cuda.is_available()
-        name = "cpu" if config.device == "auto" else config.device
-        self.device = torch.device("cuda" if cuda else name)
+        self.device = torch.device(devices.chosen(config.device))
         precision.refuse(config.precision, self.device)
         self._on_test: dict[int, SplitLosses | None] = {}
 

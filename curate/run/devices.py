@@ -1,4 +1,4 @@
-"""Whether a GPU is certainly not there, found out without importing torch."""
+"""Which device to compute on, and whether a GPU is certainly not there, found out without importing torch."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def refuse_absent(key: str, device: str) -> None:
         reason = "mps is Apple's GPU"
     if reason:
         raise UserError(f"{key}={device} is not there: {reason}. Type {key}=auto, or {key}=cpu")
+
+
+def chosen(device: str) -> str:
+    """The torch device that a setting means: ``auto`` is CUDA where torch finds it, else the processor."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def has_no_gpu() -> bool:

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import nn
 from tqdm import tqdm
 
 from curate.clip import models as clip_models
@@ -26,17 +24,12 @@ from curate.run.printable import one_line
 from curate.run.schema import UserError
 from evaluate.at_once import pictures_at_once
 from evaluate.drawing import contact_sheet, infotext, sampling
+from evaluate.drawing.origin import Origin
 from evaluate.drawing.prompts import SourcePrompt
 from evaluate.drawing.sample_choice import Choice
 from evaluate.drawing.sampling import Frame, Prompt, Sampler
 from evaluate.sample_config import SampleConfig, check_side
-from finetune import doctor
-from finetune.checkpoint import Checkpoint, list_checkpoints, weights_sha256
 from finetune.data import keyed_seed
-from finetune.export import holds
-from finetune.models import load_model
-from finetune.models.interface import LatentDiffusion
-from finetune.opened_run import load_run
 
 if TYPE_CHECKING:
     from curate.clip.scorer import ClipScorer
@@ -44,7 +37,6 @@ if TYPE_CHECKING:
 LIST = "samples.jsonl"
 BATCH = 8  # pictures drawn at once where that is not said, and fewer of large ones
 BEST_OF = "darkroom-best-of"  # PNG text chunk: seeds and similarities of all that were drawn for it
-_LORA_FILE = "pytorch_lora_weights.safetensors"
 _SEEDS = 2**32  # of candidates, as web interfaces count
 
 
@@ -63,77 +55,6 @@ class Cell:
     candidates: tuple[Prompt, ...]
     mark: str
     path: Path
-
-
-class Origin:
-    """Where U-Nets come from: the checkpoints of a run, or a base model alone."""
-
-    def __init__(self, config: SampleConfig) -> None:
-        cuda = config.device == "auto" and torch.cuda.is_available()
-        name = "cpu" if config.device == "auto" else config.device
-        self.device = torch.device("cuda" if cuda else name)
-        self.run = None if config.model else load_run(config.run.folder)
-        if self.run is None:
-            assert config.model is not None
-            self.model: LatentDiffusion = load_model(config.model, self.device)
-            self.path, self._stored = config.model.path, {}
-        else:
-            self.model, self.path = self.run.model(self.device), self.run.config.model.path
-            self._stored = {c.step: c for c in list_checkpoints(self.run.finetune_dir)}
-            started = next(iter(self._stored.values())).state()["identity"]
-            doctor.refuse_change(
-                self.run.finetune_dir, started, {"weights": self.model.fingerprint()}
-            )
-        self.base_hash = self.model.fingerprint()  # before adapters are attached
-        self._names: dict[Choice, tuple[str, str, dict[str, str]]] = {}
-
-    def stored(self, choice: Choice) -> Checkpoint | None:
-        """The checkpoint; None for the base."""
-        return self._stored[choice.step] if choice.step else None
-
-    def weights(self, choice: Choice) -> str:
-        """A name of the weights for fingerprints."""
-        known = weights_sha256(self.stored(choice))
-        return known if choice.scale == 1 else f"{known} * {choice.scale!r}"
-
-    def unet(self, choice: Choice) -> nn.Module:
-        """The U-Net; the one of the last call is changed by the next one."""
-        if self.run is None:
-            return self.model.unet
-        unet = self.run.unet_at(self.stored(choice), device=self.device)
-        if choice.step and self.run.config.method.scalable:
-            self.run.config.method.rescale(unet, choice.scale)
-        return unet
-
-    def named(self, choice: Choice) -> tuple[str, str, dict[str, str]]:
-        """The model's name, its hash (10 hex digits) and other pairs for the picture's text."""
-        if choice not in self._names:
-            self._names[choice] = self._named(choice)
-        return self._names[choice]
-
-    def _named(self, choice: Choice) -> tuple[str, str, dict[str, str]]:
-        base = Path(self.path).name
-        stored = self.stored(choice)
-        if self.run is None or stored is None:
-            return base, self.base_hash[:10], {}
-        name = self.run.run_dir.name
-        more = {"Darkroom run": name, "Checkpoint": f"step {choice.step}"}
-        if not self.run.config.method.scalable:
-            return f"{name}-step-{choice.step}", weights_sha256(stored)[:10], more
-        more["LoRA scale"] = f"{choice.scale:g}"
-        if choice.scale and (digest := self._lora_hash(stored)):
-            more["Lora hashes"] = f"{re.sub(r'[,:]', '', name)}: {digest}"
-        return base, self.base_hash[:10], more
-
-    def _lora_hash(self, stored: Checkpoint) -> str:
-        """How web interfaces name the export of a checkpoint: SHA-256 behind the header; "" without one."""
-        assert self.run is not None
-        for folder in (self.run.export_dir, self.run.finetune_dir / f"export-{stored.path.name}"):
-            if holds(folder, stored) and (folder / _LORA_FILE).is_file():
-                with (folder / _LORA_FILE).open("rb") as stream:
-                    stream.seek(int.from_bytes(stream.read(8), "little") + 8)
-                    return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
-        return ""
 
 
 class Drawing:
