@@ -95,8 +95,8 @@ def _decidable(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
     if needed <= there:
         return f"More checkpoints would show it: {_longer(config)}"
     return (
-        f"About {needed} groups of held-out pictures would decide it (there are {there}): raise grid.items, and if the run has fewer, curate with a larger split.val "
-        "under another run.name."
+        f"About {needed} groups of held-out pictures would decide it (there are {there}): raise grid.items, and if "
+        "the run has fewer, curate with a larger split.val under another run.name."
     )
 
 

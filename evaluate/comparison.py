@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.decide.config import SMALLEST_JUDGED
+from curate.decide.config import HELD_OUT, SMALLEST_JUDGED
 from curate.run.files import sha256_once, write_certified
 from curate.run.intervals import changes
 from curate.run.provenance import provenance
@@ -24,7 +24,7 @@ from evaluate import evaluators
 from evaluate.evaluators import Description
 from evaluate.evaluators.noise_thirds import THIRDS, third
 from evaluate.judged_runs import comparable
-from evaluate.judged_runs.comparable import HELD_OUT, Shared
+from evaluate.judged_runs.comparable import Shared
 from evaluate.judged_runs.judged import LOSSES, Judged
 from evaluate.metrics.holm import holm, p_value
 from evaluate.results import Metric, rounded

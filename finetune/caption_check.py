@@ -14,7 +14,7 @@ it, by the share of captions that were shuffled:
     99 %     -0.02 [-0.12, 0.08], 0.00 [-0.09, 0.10], -0.01 [-0.12, 0.10]
 
 So a fit in between says nothing that is sure: some captions are wrong, or the base does not know such
-pictures well. Only the first and the last row can be told from each other without knowing the base.
+pictures well. Only the first and the last row differ surely, whatever the base.
 """
 
 from __future__ import annotations
@@ -159,11 +159,14 @@ def judge(found: CaptionCheck | None, reaction: str, curate_dir: Path) -> str:
         few = found.fit.groups < SMALLEST_JUDGED
         why = f"; {SMALLEST_JUDGED} groups are needed" if few else ""
         return (
-            f"warning: whether the base sees a difference between the pictures' captions and others' cannot be "
-            f"told: {_measured(found)}{why}"
+            f"warning: whether the base sees a difference between the pictures' captions and others' is not "
+            f"known: {_measured(found)}{why}"
         )
     if found.finding == "weak":
-        return f"warning: the captions hardly fit, as the base reads them: {_measured(found)}. {_causes(found, curate_dir)}"
+        return (
+            f"warning: the captions hardly fit, as the base reads them: {_measured(found)}. "
+            f"{_causes(found, curate_dir)}"
+        )
     said = (
         "the base sees no difference between the pictures' captions and captions of other pictures: "
         f"{_measured(found)}. {_causes(found, curate_dir)}"
@@ -183,8 +186,8 @@ def _measured(found: CaptionCheck) -> str:
     if found.effect < SMALLEST_EFFECT:
         return f"{text}, and its predictions hardly depend on captions at all"
     return (
-        f"{text}; fit {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], where 0 is captions shuffled at random and "
-        "1 the most that right captions reach"
+        f"{text}; fit {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], where 0 is captions shuffled at random "
+        "and 1 the most that right captions reach"
     )
 
 

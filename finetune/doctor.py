@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from curate.decide.config import HELD_OUT
 from curate.run import devices
 from curate.run.files import read_json
 from curate.run.folder import curate_dir_of
@@ -76,7 +77,7 @@ def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:
         UserError: names what a held-out and a training sample share.
     """
     train = _identifiers(curate_dir, manifest, "train")
-    for side in ("val", "test"):
+    for side in HELD_OUT:
         held_out = _identifiers(curate_dir, manifest, side)
         for column in train.keys() & held_out.keys():
             if shared := sorted(train[column] & held_out[column]):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from curate.decide.config import NOTICEABLE, REMEDY
+from curate.decide.config import HELD_OUT, NOTICEABLE, REMEDY
 from curate.run.manifest import read_funnel
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 from finetune.config import TrainConfig
-
-SIDES = ("val", "test")
 
 
 def examine(config: TrainConfig) -> None:
@@ -39,7 +37,7 @@ def warnings(config: TrainConfig) -> list[str]:
     """A sentence for each held-out side of which at least ``NOTICEABLE`` have a sibling in train."""
     counts = _measured(config)
     found = []
-    for side in SIDES:
+    for side in HELD_OUT:
         looked_at, twins = (
             counts.get(side, {}).get(name, 0) for name in ("looked_at", "with_sibling_in_train")
         )

@@ -9,7 +9,8 @@ from curate.run.schema import check
 
 LARGEST_SHARE = 0.5  # of the data, on a held-out side
 
-SIDES = ("train", "val", "test")  # of the split
+HELD_OUT = ("val", "test")  # sides of the split that are not trained on
+SIDES = ("train", *HELD_OUT)
 SMALLEST_JUDGED = 32
 """Duplicate groups of held-out images that python -m evaluate gives a verdict on."""
 
@@ -49,7 +50,7 @@ class SplitConfig:
     siblings: bool = True
 
     def __post_init__(self) -> None:
-        for side in ("val", "test"):
+        for side in HELD_OUT:
             value = getattr(self, side)
             check(
                 0 <= value < LARGEST_SHARE,

@@ -15,6 +15,7 @@ import pandas as pd
 
 from curate.annotate.embeddings import Embeddings
 from curate.decide import draw
+from curate.decide.config import HELD_OUT
 from curate.decide.siblings import NEAR_CAPTIONS, few_of, read
 
 LOOKED_AT = (
@@ -97,14 +98,14 @@ def measure(ledger: pd.DataFrame, embedded: Embeddings, level: float | None) -> 
         shared=np.take_along_axis(shared, first, 1)[has, 0],
     )
     pairs = pairs.sort_values(["cosine", "key"], ascending=[False, True], ignore_index=True)
-    looked_at = {side: int((sides[held_out] == side).sum()) for side in ("val", "test")}
+    looked_at = {side: int((sides[held_out] == side).sum()) for side in HELD_OUT}
     return Leaks(pairs[COLUMNS], looked_at, level)
 
 
 def _drawn(names: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """Positions of the held-out pictures that are looked at."""
     found = []
-    for side in ("val", "test"):
+    for side in HELD_OUT:
         of_side = np.flatnonzero(sides == side)
         found.append(of_side[draw.drawn(names[of_side], LOOKED_AT, _STREAM)])
     return np.concatenate(found)

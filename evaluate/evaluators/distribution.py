@@ -169,7 +169,7 @@ def _instrument(config: MeasureConfig) -> str:
 
 
 def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
-    """What distance and variety cost, beyond what is noticeable; less variety than the base's is none above real ones'."""
+    """What distance and variety cost, if noticeable; less variety than the base's, above the real ones', is no cost."""
     floor = metrics.get("kid_floor", Metric()).value or 0.0
     yield from cost(
         metrics,

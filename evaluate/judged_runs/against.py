@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.decide.config import HELD_OUT
 from curate.run.folder import curate_dir_of
 from curate.run.manifest import Manifest, read_manifest
 from curate.run.schema import UserError
 from evaluate.judged_runs import comparable
-from evaluate.judged_runs.comparable import GRID, HELD_OUT, Shared
+from evaluate.judged_runs.comparable import GRID, Shared
 from evaluate.judged_runs.judged import Judged, find, open_judged
 from evaluate.measure_config import MeasureConfig
 

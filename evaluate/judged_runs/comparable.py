@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from curate.decide.config import SMALLEST_JUDGED
+from curate.decide.config import HELD_OUT, SMALLEST_JUDGED
 from curate.run.manifest import Manifest
 from curate.run.next_command import COMMANDS, run_arguments
 from curate.run.schema import UserError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from evaluate.judged_runs.judged import Judged
 
-HELD_OUT = ("val", "test")
 GRID = ("bins", "draws", "seed")
 
 _IDENTITY = ("key", "sha256", "duplicate_group")
@@ -41,7 +40,7 @@ _UNITS = {
 
 
 class Measured(Protocol):
-    """A run of which held-out pictures are known: a :class:`evaluate.judged_runs.judged.Judged`, or one that is judged now."""
+    """A run of which held-out pictures are known: ``judged.Judged``, or one that is judged now."""
 
     @property
     def run_dir(self) -> Path:

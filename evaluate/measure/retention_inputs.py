@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from curate.decide.config import SIDES, SMALLEST_JUDGED
+from curate.decide.config import HELD_OUT, SMALLEST_JUDGED
 from curate.run import folder
 from curate.run.folder import curate_dir_of
 from curate.run.manifest import Manifest, read_manifest
@@ -98,7 +98,7 @@ def side_of(manifest: Manifest) -> str:
     Where a part of the base's data was trained on again, pictures of ``val`` are the least likely to be
     among it: the split is decided by hash. If none has enough it is the largest.
     """
-    samples = {side: _samples(manifest, side) for side in (*SIDES[1:], SIDES[0])}
+    samples = {side: _samples(manifest, side) for side in (*HELD_OUT, "train")}
     enough = [side for side, count in samples.items() if count >= SMALLEST_JUDGED]
     return enough[0] if enough else max(samples, key=samples.__getitem__)
 

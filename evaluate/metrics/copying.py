@@ -6,7 +6,8 @@ between real pictures of different groups: 1 is as far apart as two unrelated pi
 
 A model that learns a drawing style comes nearer to the real pictures of all captions. One that copies comes
 nearer to those that it was trained on. So what counts is how much nearer the picture that belongs to the
-caption came, from base to checkpoint, on training less on held-out captions: a difference in differences. Its groups are two independent samples, see ``finetune.intervals.two_sample``.
+caption came, from base to checkpoint, on training less on held-out captions: a difference in differences. Its
+groups are two independent samples, see ``finetune.intervals.two_sample``.
 
 Comparing training captions alone does not work: a base may be nearer to the training pictures by chance.
 """
