@@ -1,0 +1,26 @@
+"""Runs of a retraining that has ended: nothing in them is replaced any more."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from curate.run.files import read_json
+from curate.run.schema import UserError
+
+RECORD = "retrain.json"  # in a run's folder, see ``workflows.retraining.record``
+
+
+def refuse_finished(run_dir: Path, key: str = "run.name") -> None:
+    """Refuse to curate, train or judge in a run that a retraining has finished, since others rely on it.
+
+    Raises:
+        UserError: says what to type instead.
+    """
+    content = read_json(run_dir / RECORD)
+    if content and content.get("outcome"):
+        instead = shlex.quote(f"data.run={run_dir.name}")
+        raise UserError(
+            f"{run_dir} is a finished retraining ({content['outcome']}), which is not changed any more. Type {key}=NEW, "
+            f"for a training on the same shards with {instead} as well"
+        )

@@ -1,0 +1,149 @@
+"""A series: the runs that one experiment was retrained into, which of them is promoted, and what happened.
+
+``<run.root>/<name>-series/`` beside the runs ``<name>-0001``, ``<name>-0002``, …:
+
+``current.json``
+    the promoted run; the only file that says so, replaced whole.
+``history.jsonl``
+    one line for each end of a retraining, promotion by hand and return to an earlier run.
+``heldout_keys.parquet``
+    the pictures that were ever held out, see ``curate.decide.held_out``.
+``inputs.txt``
+    what the last retraining was made from, see ``inputs``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curate.run.files import read_json, write_certified, write_text
+from curate.run.schema import UserError
+from workflows.retraining.record import Record, now, run_name
+
+FOLDER = "-series"  # ends the name of a series' own folder
+EVENTS = ("promoted", "rejected", "undecided", "abandoned", "promoted by hand", "rolled back")
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The promoted run.
+
+    Attributes:
+        run: its name. export: the folder to load, relative to ``run.root``.
+        since: UTC, ISO 8601. event: how it came there, one of ``EVENTS``.
+        previous: the run that was promoted before; "" for none.
+    """
+
+    run: str
+    export: str
+    since: str
+    event: str
+    previous: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the history.
+
+    Attributes:
+        when: UTC, ISO 8601. event: one of ``EVENTS``.
+        run: the one it is about. current: the promoted run afterwards; "" for none.
+        sentence: for a person. summary: as ``Record.summary``.
+    """
+
+    when: str
+    event: str
+    run: str
+    current: str
+    sentence: str
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One by its name below ``run.root``."""
+
+    root: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Of the series itself."""
+        return self.root / f"{self.name}{FOLDER}"
+
+    def run_dir(self, run: str) -> Path:
+        """Of one of its runs."""
+        return self.root / run
+
+    def numbers(self) -> list[int]:
+        """Of the runs whose folders are there, the earliest first."""
+        pattern = re.compile(rf"{re.escape(self.name)}-(\d{{4,}})")
+        found = (pattern.fullmatch(path.name) for path in self.root.glob(f"{self.name}-*"))
+        return sorted(int(match[1]) for match in found if match)
+
+    def records(self) -> list[Record]:
+        """What is known of the runs whose folders are there, the earliest first."""
+        found = (Record.load(self.run_dir(run_name(self.name, n))) for n in self.numbers())
+        return [record for record in found if record]
+
+    def next_number(self) -> int:
+        """One that no run had, nor one that was deleted."""
+        past = [int(entry.run.rpartition("-")[2]) for entry in self.history()]
+        return max([0, *past, *self.numbers()]) + 1
+
+    # The promoted run
+
+    def current(self) -> Current | None:
+        """The promoted run; None where none was promoted yet.
+
+        Raises:
+            UserError: the file that says so is damaged.
+        """
+        path = self.folder / "current.json"
+        if not path.is_file():
+            return None
+        content = read_json(path, sealed=True)
+        if content is None:
+            raise UserError(
+                f"{path} is damaged; type python -m workflows.promote RUN with the run to use, which writes it again"
+            )
+        return Current(**content)
+
+    def point_to(self, current: Current) -> None:
+        """Make a run the promoted one, in one step."""
+        write_certified(self.folder / "current.json", asdict(current))
+
+    # What happened
+
+    def history(self) -> list[Entry]:
+        """All lines, the earliest first; a last line that a killed process left half written is passed over."""
+        path = self.folder / "history.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text("utf-8").split("\n")
+        return [Entry(**json.loads(line)) for line in lines[:-1] if line]
+
+    def add(
+        self, event: str, run: str, sentence: str, summary: dict[str, Any] | None = None
+    ) -> None:
+        """Append to the history; the file is replaced whole."""
+        current = self.current()
+        entry = Entry(now(), event, run, current.run if current else "", sentence, summary or {})
+        lines = [json.dumps(asdict(each), sort_keys=True) for each in [*self.history(), entry]]
+        write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
+
+
+def all_of(root: Path) -> list[Series]:
+    """The series below a folder, by name."""
+    folders = sorted(root.glob(f"*{FOLDER}"))
+    return [Series(root, path.name.removesuffix(FOLDER)) for path in folders if path.is_dir()]
+
+
+def series_of(run_dir: Path) -> Series | None:
+    """The series that a run belongs to; None where no retraining made the run."""
+    record = Record.load(run_dir)
+    return Series(run_dir.parent, record.series) if record else None
