@@ -88,13 +88,9 @@ def why(job: Job) -> Outcome:
     print(
         "\n".join(f"{change.kind:9} {text}" for change, text in zip(job.changes, said, strict=True))
     )
-    sentence = (
-        f"{first}{len(said)} changes would start a retraining"
-        if len(said) > 1
-        else f"{first}{said[0]}"
-    )
+    counted = f"{len(said)} changes would start a retraining" if len(said) > 1 else "".join(said)
     return Outcome(
-        "would_start", sentence, None, _current(job.series.root, job.series.name), None, said
+        "would_start", first + counted, None, _current(job.series.root, job.series.name), None, said
     )
 
 
