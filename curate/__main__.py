@@ -17,13 +17,14 @@ def main(cfg: DictConfig) -> None:
     config = to_dataclass(cfg, CurateConfig)
     from curate import readers
     from curate.clip import availability, models
-    from curate.decide import cut
+    from curate.decide import cut, held_out
     from curate.pipeline import own_part
     from curate.run import devices
 
     devices.refuse_absent("clip.device", config.clip.device)
     models.check(config.clip)
     cut.check(config.filters.clip_similarity, config.clip, config.run.folder)
+    held_out.named_in(config.split)
     if not config.dry_run:
         own_part.check(config)
     source = readers.read(config.dataset)
