@@ -203,7 +203,7 @@ def delete_old(series: Series, keep: int | None, say: Callable[[str], None]) -> 
         while (start := known[run].start_from if run in known else "") and start not in needed:
             needed.add(start)
             run = start
-    oldest = finished[-keep:][0].number if finished else 0
+    oldest = finished[-keep].number if len(finished) >= keep else 0
     for record in records:
         if record.run in needed or record.number >= oldest:
             continue

@@ -99,6 +99,8 @@ def by_hand(team: Team) -> None:
 
 
 def back(team: Team) -> None:
+    if any(entry.event == "rolled back" for entry in team.series.history()):
+        return  # its last act was done; whoever types it again goes the way back
     with locked(team.series.folder, "series"):
         promotion.roll_back(team.series, print)
 
