@@ -323,11 +323,12 @@ def _spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _state(row: dict[Any, Any]) -> State:
-    similarity = row["clip_similarity"]
+    similarity, keeper = row["clip_similarity"], row["duplicate_of"]
+    reason = f"duplicate of {keeper}" if keeper else row["reason"] or row["rule"]
     return State(
         key=row["key"],
         caption=row["caption"],
-        verdict=KEPT if row["kept"] else row["reason"] or row["rule"],
+        verdict=KEPT if row["kept"] else reason,
         split=row["split"],
         similarity=None if pd.isna(similarity) else round(float(similarity), 6),
         sha256=row["sha256"],

@@ -14,7 +14,8 @@ from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 
 _NEEDED = ("key", "caption", "kept")
-_TEXTS = ("key", "source", "caption", "sha256", "reason", "rule", "split", "status")
+_TEXTS = ("key", "source", "caption", "sha256", "reason", "rule", "split", "status", "duplicate_of")
+_NOT_MISSED = ("status", "duplicate_of")  # of columns that a ledger lacks
 _NUMBERS = ("caption_index", "clip_similarity")
 COLUMNS = (*_TEXTS, *_NUMBERS, "kept", "clip_model")
 
@@ -52,7 +53,7 @@ def read(curate_dir: Path) -> Ledger:
 
 def of(table: pd.DataFrame) -> Ledger:
     """From the columns of a ledger, of which only ``key, caption, kept`` have to be there."""
-    missing = tuple(name for name in COLUMNS if name not in table and name != "status")
+    missing = tuple(name for name in COLUMNS if name not in {*table, *_NOT_MISSED})
     pairs = pd.DataFrame({"kept": table["kept"].to_numpy(bool)})
     for name in _TEXTS:
         pairs[name] = _texts(table[name]).to_numpy() if name in table else ""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from curate.decide.rule_runner import DUPLICATE
 from curate.report import page
 from curate.report.diff.results import KEPT, Amount, Difference, RuleCount
+from curate.run.ledger import UNREADABLE
+from curate.run.removals import REASON
 
 _RULES_NAMED = 3  # in one line
 
@@ -40,10 +43,10 @@ def kept(found: Difference) -> str:
 def _input(found: Difference) -> Iterator[str]:
     changes = found.changes
     if changes.added.pairs:
-        yield f"+{changes.added.pairs:,} pairs ({_all(changes.added_kept, changes.added)} kept)"
+        yield f"+{counted(changes.added.pairs, 'pair')} ({_all(changes.added_kept, changes.added)} kept)"
     if changes.gone.pairs:
-        word = "" if changes.added.pairs else " pairs"
-        yield f"−{changes.gone.pairs:,}{word}"
+        count = changes.gone.pairs
+        yield f"−{count:,}" if changes.added.pairs else f"−{counted(count, 'pair')}"
 
 
 def _all(part: Amount, whole: Amount) -> str:
@@ -60,17 +63,25 @@ def _verdicts(found: Difference) -> Iterator[str]:
             dropped[change.now] += change.pairs
         elif change.now == KEPT:
             regained += change.pairs
-    said = [f"{count:,} {_fate(rule)}" for rule, count in dropped.most_common(_RULES_NAMED)]
+    said = [f"{count:,} now {fate(rule)}" for rule, count in dropped.most_common(_RULES_NAMED)]
     said += [f"{regained:,} now kept"] if regained else []
     if rest := sum(dropped.values()) - sum(n for _, n in dropped.most_common(_RULES_NAMED)):
         said.append(f"{rest:,} now dropped by other rules")
-    yield f"{found.changes.verdict.pairs:,} changed verdict ({', '.join(said)})"
+    total = f"{found.changes.verdict.pairs:,}"
+    if len(said) == 1:
+        said = [said[0].removeprefix(f"{total} ")]
+    yield f"{total} changed verdict ({', '.join(said)})"
 
 
-def _fate(rule: str) -> str:
-    """What became of a pair that a rule drops now."""
-    named = {"unreadable": "now unreadable", "removed": "now removed"}
-    return named.get(rule) or f"now dropped for {page.clean(rule, 40)}"
+def fate(rule: str) -> str:
+    """What became of a pair by the rule that dropped it, if one did.
+
+    >>> fate("kept"), fate("clip_similarity"), fate("duplicate")
+    ('kept', 'dropped for clip_similarity', 'dropped as duplicate')
+    """
+    known = {KEPT: KEPT, UNREADABLE: UNREADABLE, REASON: REASON}
+    known[DUPLICATE.name] = f"dropped as {DUPLICATE.name}"
+    return known.get(rule) or f"dropped for {page.clean(rule, 40)}"
 
 
 def _contents(found: Difference) -> Iterator[str]:
@@ -78,18 +89,32 @@ def _contents(found: Difference) -> Iterator[str]:
     if changes.other_rule.pairs:
         yield f"{changes.other_rule.pairs:,} dropped by another rule"
     if count := changes.caption.pairs:
-        yield f"{count:,} {_plural('caption', count)} changed"
-    for amount, what in (
+        yield f"{counted(count, 'caption')} changed"
+    for changed, what in (
         (changes.picture, "replaced"),
         (changes.moved, "moved between splits"),
         (changes.renamed, "renamed"),
     ):
-        if count := amount.pictures:
-            yield f"{count:,} {_plural('picture', count)} {what}"
+        if count := changed.pictures:
+            yield f"{counted(count, 'picture')} {what}"
 
 
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
+def counted(count: int, word: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "pair"), counted(1200, "pair")
+    ('1 pair', '1,200 pairs')
+    """
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def amount(of: Amount) -> str:
+    """Pairs and their pictures.
+
+    >>> amount(Amount(3, 1))
+    '3 pairs of 1 picture'
+    """
+    return f"{counted(of.pairs, 'pair')} of {counted(of.pictures, 'picture')}"
 
 
 def lines(found: Difference) -> Iterator[str]:

@@ -79,7 +79,9 @@ def _overview(found: Difference) -> Markup:
     changes = found.changes
     warned = bool(changes.unheld) or bool(found.notes)
     nothing = not any((changes.added.pairs, changes.gone.pairs)) and not _any_changed(found)
-    word = "Nothing changed" if nothing else f"{signed(found.now.kept - found.before.kept)} kept"
+    word = (
+        "Nothing changed" if nothing else f"{found.now.kept:,} pairs kept, {_more_or_fewer(found)}"
+    )
     kind = "warn" if warned else "info" if nothing else "good"
     said = page.sentence(lines.headline(found))
     body = page.banner(kind, word, f"{said} {page.sentence(lines.kept(found))}")
@@ -88,6 +90,13 @@ def _overview(found: Difference) -> Markup:
     for note in found.notes:
         body += page.paragraph(page.sentence(page.clean(note, 600)), "warning")
     return body + _tiles(found) + _runs(found)
+
+
+def _more_or_fewer(found: Difference) -> str:
+    change = found.now.kept - found.before.kept
+    if not change:
+        return "as many as before"
+    return f"{abs(change):,} {'more' if change > 0 else 'fewer'} than before"
 
 
 def _any_changed(found: Difference) -> bool:
@@ -107,7 +116,13 @@ def _any_changed(found: Difference) -> bool:
 
 def _tiles(found: Difference) -> Markup:
     changes = found.changes
-    turned = _turned(found)
+    kept, dropped = _turned(found)
+    rest = (
+        (changes.caption.pairs, "captions changed"),
+        (changes.picture.pictures, "pictures replaced under their key"),
+        (changes.moved.pictures, "pictures moved between splits"),
+        (changes.renamed.pictures, "pictures renamed"),
+    )
     return page.tiles(
         [
             (
@@ -120,12 +135,9 @@ def _tiles(found: Difference) -> Markup:
             ),
             (
                 f"{changes.verdict.pairs:,}",
-                f"changed verdict: {turned[0]:,} now kept, {turned[1]:,} now dropped",
+                f"changed verdict: {kept:,} now kept, {dropped:,} now dropped",
             ),
-            (f"{changes.caption.pairs:,}", "captions changed"),
-            (f"{changes.picture.pictures:,}", "pictures replaced under their key"),
-            (f"{changes.moved.pictures:,}", "pictures moved between splits"),
-            (f"{changes.renamed.pictures:,}", "pictures renamed"),
+            *((f"{count:,}", label) for count, label in rest if count),
         ]
     )
 
@@ -299,13 +311,10 @@ def _verdicts(found: Difference, cards: _Cards) -> Markup:
     for change in found.verdicts:
         examples = found.examples.get(examples_of(change), ())
         if examples:
-            title = f"{_fate(change.before, 'was')} and {_fate(change.now, 'is')}: {change.pairs:,} pairs"
-            body += page.heading(title[:1].upper() + title[1:]) + cards.sheet(examples)
+            fates = f"Was {lines.fate(change.before)}, is {lines.fate(change.now)}"
+            count = lines.counted(change.pairs, "pair")
+            body += page.heading(f"{fates}: {count}") + cards.sheet(examples)
     return body
-
-
-def _fate(rule: str, verb: str) -> str:
-    return f"{verb} kept" if rule == KEPT else f"{verb} dropped for {rule}"
 
 
 def _one_sided(found: Difference, cards: _Cards, kind: str, side: str) -> Markup:
@@ -314,7 +323,7 @@ def _one_sided(found: Difference, cards: _Cards, kind: str, side: str) -> Markup
         return Markup("")
     verb = "are" if side == "now" else "were"
     said = (
-        f"{amount.pairs:,} pairs of {amount.pictures:,} pictures; {kept.pairs:,} {verb} kept, "
+        f"{lines.amount(amount)}; {kept.pairs:,} {verb} kept, "
         f"{amount.pairs - kept.pairs:,} {verb} dropped or unreadable."
     )
     body = page.paragraph(said)
@@ -327,16 +336,7 @@ def _one_sided(found: Difference, cards: _Cards, kind: str, side: str) -> Markup
 def _captions(found: Difference, cards: _Cards) -> Markup:
     if not (examples := found.examples.get("caption", ())):
         return Markup("")
-    rows = [
-        [
-            cards.picture(example),
-            *(_caption(state) for state in (example.before, example.now)),
-            _verdict(example),
-        ]
-        for example in examples
-    ]
-    said = f"{found.changes.caption.pairs:,} pairs of {found.changes.caption.pictures:,} pictures."
-    return page.paragraph(said) + _rows(["Picture", "Before", "Now", "Verdict"], rows)
+    return page.paragraph(f"{lines.amount(found.changes.caption)}.") + cards.sheet(examples)
 
 
 def _caption(state: State | None) -> Markup:
@@ -391,7 +391,7 @@ def _renamed(found: Difference, cards: _Cards) -> Markup:
     if not (examples := found.examples.get("renamed", ())):
         return Markup("")
     said = (
-        f"{found.changes.renamed.pairs:,} pairs of {found.changes.renamed.pictures:,} pictures have the same bytes and "
+        f"{lines.amount(found.changes.renamed)} have the same bytes and "
         "caption under another key. They count neither as gone nor as added."
     )
     return page.paragraph(said) + cards.sheet(examples)
@@ -439,6 +439,8 @@ class _Cards:
         text = Markup("<b>{}</b> {}").format(
             self._similarity(example), page.quote(state.caption, _CAPTION)
         )
+        if example.before is not None and example.before.caption != state.caption:
+            text += Markup("<br>before: {}").format(page.quote(example.before.caption, _CAPTION))
         text += Markup('<br><span class="subtitle">{} · {}</span>').format(
             _keys(example), Markup(" · ").join(self._facts(example))
         )
