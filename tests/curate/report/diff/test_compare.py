@@ -119,7 +119,9 @@ def test_sources_add_up(random_ledgers):
     for source in compare.sources(found):
         mine = [[row for row in rows if row["source"] == source.source] for rows in (before, now)]
         assert [source.pairs_before, source.pairs_now] == list(map(len, mine))
-        assert [source.kept_before, source.kept_now] == [sum(r["kept"] for r in rows) for rows in mine]
+        assert [source.kept_before, source.kept_now] == [
+            sum(r["kept"] for r in rows) for rows in mine
+        ]
     assert sum(s.added for s in compare.sources(found)) == compare.changes(found).added.pairs
 
 
@@ -189,7 +191,9 @@ def test_rules_of_ledgers_without_them_are_the_reasons_first_words():
 
 
 def test_orders_of_rules_are_merged():
-    merged = compare._merged([["unreadable", "aspect", "removed"], ["unreadable", "language", "clip"]])
+    merged = compare._merged(
+        [["unreadable", "aspect", "removed"], ["unreadable", "language", "clip"]]
+    )
     assert merged == ["unreadable", "aspect", "removed", "language", "clip"]
 
 

@@ -19,7 +19,10 @@ STEPS = (
 
 def frame(*rows):
     return pd.DataFrame(
-        [dict(zip(("key", "caption_index", "caption", "sha256"), row, strict=True)) for row in rows],
+        [
+            dict(zip(("key", "caption_index", "caption", "sha256"), row, strict=True))
+            for row in rows
+        ],
         columns=["key", "caption_index", "caption", "sha256"],
     ).astype({"key": "str", "caption": "str", "sha256": "str", "caption_index": "int64"})
 
