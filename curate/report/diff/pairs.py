@@ -28,9 +28,8 @@ def match(before: pd.DataFrame, now: pd.DataFrame) -> Matches:
     """The pairs of two ledgers matched one to one, whatever the order of the rows.
 
     In this order, each step among the pairs that the earlier ones left: the same picture and caption under the same
-    key; under another key (renamed); the same picture under the same key with another caption; the same caption under
-    the same key with another picture; the same key. Equal ones are taken in the order of their keys, then of
-    ``caption_index``.
+    key; under another key (renamed); the same caption under the same key with another picture; the same key. Equal
+    ones are taken in the order of their keys, then of ``caption_index``.
 
     Args:
         before, now: with ``key, caption_index, caption, sha256`` and no missing values; "" is the hash of a picture
@@ -48,7 +47,6 @@ def match(before: pd.DataFrame, now: pd.DataFrame) -> Matches:
     for codes, needs_picture in (
         ((keys, pictures, captions), False),
         ((pictures, captions), True),
-        ((keys, pictures), False),
         ((keys, captions), False),
         ((keys,), False),
     ):

@@ -11,7 +11,6 @@ from curate.report.diff.pairs import match
 STEPS = (
     lambda row: (row["key"], row["sha256"], row["caption"]),
     lambda row: (row["sha256"], row["caption"]) if row["sha256"] else None,
-    lambda row: (row["key"], row["sha256"]),
     lambda row: (row["key"], row["caption"]),
     lambda row: (row["key"],),
 )

@@ -89,6 +89,9 @@ def test_a_picture_that_was_removed_is_shown_of_neither_run(two_runs):
         ("now", "renamed"),
     } <= found.keys()
     assert red(found["before", "k05"]) == 5
+    write_removals(now, replace(Removals(), keys=frozenset({"renamed"})))  # under its new key alone
+    write_removals(before, Removals())
+    assert shown(before, now)["before", "k09"].why == REMOVED
 
 
 def test_a_damaged_shard_and_one_that_is_gone_show_nothing(two_runs):
