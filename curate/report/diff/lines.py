@@ -12,6 +12,7 @@ from curate.run.ledger import UNREADABLE
 from curate.run.removals import REASON
 
 _RULES_NAMED = 3  # in one line
+_SETTINGS = 12  # on the terminal
 
 
 def headline(found: Difference) -> str:
@@ -124,8 +125,10 @@ def lines(found: Difference) -> Iterator[str]:
     if found.changes.unheld:
         yield f"warning: {unheld(found.changes.unheld)}"
     yield from _table(found)
-    for key, (before, now) in found.settings.items():
+    for key, (before, now) in list(found.settings.items())[:_SETTINGS]:
         yield f"setting {page.clean(key)}: {arrow(shown(before), shown(now))}"
+    if (more := len(found.settings) - _SETTINGS) > 0:
+        yield f"setting {more} more differ"
     yield from (f"note: {note}" for note in found.notes)
 
 
