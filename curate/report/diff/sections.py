@@ -408,6 +408,15 @@ def _outcome(example: Example) -> str:
     return " → ".join(verdicts)
 
 
+def _sides(example: Example) -> list[str]:
+    """The sides whose picture is the one that a pair has now, or had last."""
+    before, now = example.before, example.now
+    if now is None:
+        return ["before"]
+    same = before is not None and before.sha256 == now.sha256 != ""
+    return ["now", "before"] if same else ["now"]
+
+
 class _Cards:
     """Draws examples with their pictures."""
 
@@ -420,18 +429,16 @@ class _Cards:
         return page.sheet(self._card(example) for example in examples)
 
     def picture(self, example: Example, side: str = "") -> Markup:
-        """The picture of one side, by default of the second run, else of the first; or why there is none."""
-        for name in [side] if side else ["now", "before"]:
+        """The picture of one side, by default the one that the pair has now; or why there is none."""
+        why = ""
+        for name in [side] if side else _sides(example):
             state = getattr(example, name)
-            thumb = (
-                _NO_PICTURE if state is None else self._pictures.get((name, state.key), _NO_PICTURE)
-            )
-            if thumb.uri:
+            shown = self._pictures.get((name, state.key), _NO_PICTURE)
+            if shown.uri:
                 alt = page.clean(state.caption, _CAPTION)
-                return Markup('<img src="{}" alt="{}">').format(thumb.uri, alt)
-            if state is not None and (side or name == "before" or example.before is None):
-                return page.paragraph(thumb.why, "note")
-        return Markup("")
+                return Markup('<img src="{}" alt="{}">').format(shown.uri, alt)
+            why = why or shown.why
+        return page.paragraph(why, "note")
 
     def _card(self, example: Example) -> Markup:
         state = example.now or example.before

@@ -1,7 +1,7 @@
 """The page: inert with any caption, small, and the same parts for other pages."""
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
@@ -90,6 +90,16 @@ def test_without_pictures_it_is_a_page_too(found):
     html = sections.render(found, {})
     assert "<img" not in html
     assert "not shown" in html
+
+
+def test_an_earlier_picture_stands_for_no_other_one(found):
+    before = results.State("k", "a cat", "kept", "train", 0.3, "A")
+    earlier = {("before", "k"): pictures.Shown("data:image/webp;base64,earlier")}
+    for now, is_shown in (("A", True), ("B", False), ("", False)):
+        example = results.Example(before, replace(before, verdict="aspect > 3", sha256=now))
+        cards = sections._Cards(found, earlier)
+        assert ("earlier" in cards.sheet([example])) is is_shown
+    assert "earlier" in cards.sheet([results.Example(before, None)])
 
 
 def test_what_did_not_change_has_no_section(two_runs):
