@@ -112,6 +112,11 @@ def _refuse_unfinished(curate_dir: Path) -> None:
         )
 
 
+def folder_of(before: Path, now: Path) -> Path:
+    """Where the comparison of two curations is, given by their folders ``curate``."""
+    return now.parent / STAGE / beside(now.parent, before.parent)
+
+
 def write(before: Path, now: Path, say: Callable[[str], None]) -> Path:
     """Compare two finished curations, write what was found, and return its folder.
 
@@ -128,7 +133,7 @@ def write(before: Path, now: Path, say: Callable[[str], None]) -> Path:
     from curate.report.diff import lines, pictures, results, runs, sections
     from curate.run import parquet
 
-    out = now.parent / STAGE / beside(now.parent, before.parent)
+    out = folder_of(before, now)
     with locked(out.parent, "second run"):
         remove_parts(out.parent)
         found = runs.compare_runs(before, now)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from curate import diff, remove
+from curate.report.diff import pictures, results, sections
 from curate.run import checksums, cli, removals
 from curate.run.locks import locked
 from curate.verify import stage_problems
@@ -89,6 +91,18 @@ def test_the_same_command_gives_the_same_bytes(runs, command):
     (folder / ".report.html.1.part").write_text("of a killed one")
     command(*(folder.parent for folder in runs))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_other_pages_are_made_from_the_stored_comparison(runs, command):
+    command("done", "later")
+    found = results.load(diff.folder_of(*runs) / results.FILE)
+    shown = pictures.pictures(found, *runs)
+    [own] = re.findall(
+        r"<main>(.*)</main>", (diff.folder_of(*runs) / "report.html").read_text(), re.DOTALL
+    )
+    again = sections.sections(found, shown)
+    assert len(again) == own.count("<section")
+    assert all(str(section.body) in own for section in again)
 
 
 def test_a_run_may_be_named_by_its_folders(runs, command):

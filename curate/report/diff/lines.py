@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from curate.decide.config import SIDES
 from curate.decide.rule_runner import DUPLICATE
 from curate.report import page
 from curate.report.diff.results import KEPT, Amount, Difference, RuleCount
@@ -33,8 +34,8 @@ def kept(found: Difference) -> str:
     """
     before, now = found.before, found.now
     sides = [
-        f"{side} {arrow(f'{before.samples.get(side, 0):,}', f'{count:,}')}"
-        for side, count in now.samples.items()
+        f"{side} {arrow(*(f'{run.samples.get(side, 0):,}' for run in (before, now)))}"
+        for side in SIDES
     ]
     change = signed(now.kept - before.kept)
     total = arrow(f"{before.kept:,}", f"{now.kept:,}")

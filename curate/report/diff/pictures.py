@@ -30,11 +30,11 @@ REMOVED = "removed: not shown"
 ABSENT = "in no shard, and its file is not at hand"
 _FULL = "left out: page size limit"
 
-_PLACED = ["shard", "location", "removed"]  # columns that say where a picture is
 _PLACES = ("root", "images_dir", "path")  # keys of a data set that say where its pictures are
 _OPENED_AT_ONCE = ("cifar10", "openmoji", "shards")  # others list or match all files first
 
 Load = Callable[[str], bytes]
+Places = dict[str, dict[str, Any]]  # by key: what the ledger says of where a picture is
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,40 +96,40 @@ def _without_removed(
     return shown
 
 
-def _rows(folder: Path, keys: list[str], removals: list[Removals]) -> pd.DataFrame:
+def _rows(folder: Path, keys: list[str], removals: list[Removals]) -> Places:
     """Where a run's ledger says that pictures are, by key, and whether one of the runs removed them."""
     if not keys:
-        return pd.DataFrame(columns=_PLACED)
+        return {}
     try:
         names = ledger.columns(folder)
         asked = ["key", "sha256", "kept", "shard", "location", "rule", "reason"]
         rows = ledger.read(folder, [*asked, *url_columns(names)], [("key", "in", keys)])
     except FileNotFoundError:
-        return pd.DataFrame(columns=_PLACED)
+        return {}
     rows = rows.sort_values("kept", ascending=False, kind="stable").drop_duplicates("key")
     if "sha256" not in rows:
         rows["sha256"] = ""
     gone = pd.Series(False, index=rows.index)
     for removed in removals:
         gone |= removed.drops(rows).astype(bool)
-    return rows.assign(removed=gone).set_index("key")
+    return rows.assign(removed=gone).set_index("key").to_dict("index")  # type: ignore[return-value]
 
 
 def _of_side(
-    folder: Path, states: dict[str, State], rows: pd.DataFrame, by_bytes: dict[str, Shown]
+    folder: Path, states: dict[str, State], rows: Places, by_bytes: dict[str, Shown]
 ) -> Iterator[tuple[str, Shown]]:
     """The picture of each key; those with the same bytes are read once."""
     sources = _Sources(folder)
     in_tars = _in_tars(folder, states, rows)
     for key, state in states.items():
-        row = rows.loc[key] if key in rows.index else None
-        if row is not None and row["removed"]:
+        row = rows.get(key, {})
+        if row.get("removed"):
             yield key, Shown(why=REMOVED)
             continue
         known = by_bytes.get(state.sha256) if state.sha256 else None
         if known is None:
             data = in_tars.get(key)
-            if data is None and row is not None:
+            if data is None:
                 data = sources.load(_text(row.get("location")), state.sha256)
             known = Shown(why=ABSENT) if data is None else _thumbnail(data)
             if state.sha256 and known.uri:
@@ -151,12 +151,12 @@ def _text(value: Any) -> str:
 # Shards
 
 
-def _in_tars(folder: Path, states: dict[str, State], rows: pd.DataFrame) -> dict[str, bytes]:
+def _in_tars(folder: Path, states: dict[str, State], rows: Places) -> dict[str, bytes]:
     """The bytes of the pictures that are in shards, each tar opened once."""
     asked: dict[str, set[str]] = {}
     for key in states:
-        shard = _text(rows.loc[key].get("shard")) if key in rows.index else ""
-        if shard and not rows.loc[key, "removed"]:
+        row = rows.get(key, {})
+        if (shard := _text(row.get("shard"))) and not row["removed"]:
             asked.setdefault(shard, set()).add(key)
     found = {}
     for shard, keys in sorted(asked.items()):

@@ -432,7 +432,7 @@ class _Cards:
         """The picture of one side, by default the one that the pair has now; or why there is none."""
         why = ""
         for name in [side] if side else _sides(example):
-            state = getattr(example, name)
+            state: State = getattr(example, name)
             shown = self._pictures.get((name, state.key), _NO_PICTURE)
             if shown.uri:
                 alt = page.clean(state.caption, _CAPTION)
