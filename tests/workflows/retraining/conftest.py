@@ -172,7 +172,7 @@ class Team:
 
     def runs(self) -> list[str]:
         """The folders of runs."""
-        return sorted(path.name for path in self.root.iterdir() if path.name != "mine-series")
+        return sorted(path.name for path in self.root.glob("*") if path.name != "mine-series")
 
 
 @pytest.fixture
