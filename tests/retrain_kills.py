@@ -24,7 +24,8 @@ from tests.finetune.conftest import save_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST, ADDED = 80, 8  # pictures
-MOST_KILLS = 5  # of one retraining, before it is left to end
+MOST_KILLS = 4  # of one retraining, before it is left to end
+SHARE = 0.4  # of a retraining's time, within which it is killed; what it has done stays, so that later steps come
 PATIENCE_S = 600
 EXPERIMENT = """
 curate:
@@ -250,11 +251,12 @@ def main(folder: Path, count: int, seed: int) -> dict[str, Any]:
         here.mkdir()
         for number, typed in enumerate(RETRAINED):
             show(folder, FIRST + (ADDED if number else 0))
-            for _ in range(draw.randint(2, MOST_KILLS)):
+            for _ in range(MOST_KILLS if kills.total() < count else 0):
                 alone = who["alone"] <= who["tree"]
-                if step := kill(here, draw.uniform(0.5, took[number]), alone, typed):
+                if step := kill(here, draw.uniform(0.5, SHARE * took[number]), alone, typed):
                     kills[step] += 1
                     who["alone" if alone else "tree"] += 1
+                    print(f"killed {'alone' if alone else 'tree'} in {step}", file=sys.stderr)
             code, times = finished(here, *typed)
             busy += times
             if code:

@@ -182,6 +182,7 @@ def settings_of(experiment: str, handed: Mapping[str, Sequence[str]]) -> Setting
         ]
         _refuse_own(f"{path}, section {section}: ", in_file)
         _refuse_short(section, handed[section])
+    for section in SECTIONS:
         typed = without_rivals([*sections.get(section, []), *prepare(handed[section])])
         try:
             with _hydra():
