@@ -134,7 +134,16 @@ class Settings:
         """Of one command, for one run."""
         experiment = [self.experiment] if self.experiment else []
         where = [f"run.root={root}", f"run.name={run}"]
-        return [*experiment, *self.handed[section], *further, *where]
+        compared = any(key_of(text) == "gate.against" for text in further)
+        handed = [text for text in self.handed[section] if compared or not self._compares(text)]
+        return [*experiment, *handed, *further, *where]
+
+    def _compares(self, text: str) -> bool:
+        """Whether a setting is of a rule against the promoted run, which an evaluation without one refuses."""
+        rules, _, name = key_of(text).rpartition("gate.rules.")
+        known = self.composed["evaluate"].get("gate", {}).get("rules", {})
+        rule = known.get(name.partition(".")[0], {}) if not rules and "gate.rules." in text else {}
+        return rule.get("metric") == "against_change"
 
 
 def programs(launch: str) -> dict[str, list[str]]:

@@ -66,11 +66,20 @@ class Job:
         """Start the run, or go on with one that was interrupted.
 
         The folder appears with all that is known of the run by then, so that no number is lost.
+
+        Raises:
+            UserError: the promoted run, with which this one is to be compared, is gone.
         """
         if self.record.started:
             say(f"going on with {self.record.run}")
             return
+        say(f"{'run':9} {self.run_dir.absolute()}")
         current = self.series.current()
+        if current and not (self.series.root / current.export).is_dir():
+            raise UserError(
+                f"{self.series.root / current.export} is gone, which {self.series.folder / 'current.json'} names. "
+                "Restore it from a backup, or type python -m workflows.promote RUN with another run of the series"
+            )
         start_from = current.run if current and self.config.start_from == "promoted" else ""
         self.record = replace(
             self.record,

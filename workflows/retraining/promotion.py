@@ -188,9 +188,11 @@ def _listed(series: Series) -> str:
 def delete_old(series: Series, keep: int | None, say: Callable[[str], None]) -> None:
     """Delete finished runs but the last ``keep``, the promoted one, the one before it and what these began from.
 
-    A run that was given up goes with the finished ones before it. What was removed from a run after the last
-    one had been curated is handed on first: such a run stays until the next curation.
+    A run that was given up goes with the finished ones before it. A run stays while another training stands on its
+    shards, and until what was removed from it since the last curation is handed on to the next.
     """
+    from curate.pipeline.previous_run import trainings
+
     if keep is None:
         return
     records = [record for record in series.records() if record.outcome]
@@ -207,7 +209,10 @@ def delete_old(series: Series, keep: int | None, say: Callable[[str], None]) -> 
     for record in records:
         if record.run in needed or record.number >= oldest:
             continue
-        if removals.are_handed_on(series, record.run, finished[-1].run):
+        used = [
+            path for path in trainings(series.run_dir(record.run)) if path.parent.name != record.run
+        ]
+        if not used and removals.are_handed_on(series, record.run, finished[-1].run):
             _delete(series, record.run)
             say(f"deleted {series.run_dir(record.run)}: older than the last {keep} (keep={keep})")
 

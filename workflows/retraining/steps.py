@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -51,7 +52,8 @@ def run(command: Sequence[str], lock: int | None, environment: dict[str, str]) -
         )
         signals.pass_on_to(child.pid)
         if lock is not None:
-            add_holder(lock, child.pid, " ".join(command[1:3]))
+            words = [Path(word).name for word in command[:3] if "=" not in word]
+            add_holder(lock, child.pid, " ".join(words))
         code = child.wait()
         _wait_for_group(child.pid)
     if signals.asked:

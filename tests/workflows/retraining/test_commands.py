@@ -73,6 +73,17 @@ def test_what_differs_from_run_to_run_comes_last(write):
     assert bare.files == ()
 
 
+def test_a_rule_against_the_promoted_run_waits_for_one(write):
+    """An evaluation without one refuses its settings, after hours."""
+    key = "gate.rules.not_worse_than_run.threshold=0.02"
+    found = settings_of(
+        write(), {**NONE, "evaluate": [key, "gate.rules.captions_matter.threshold=0"]}
+    )
+    assert key not in found.arguments("evaluate", "r", "n")
+    assert "gate.rules.captions_matter.threshold=0" in found.arguments("evaluate", "r", "n")
+    assert key in found.arguments("evaluate", "r", "n", ["gate.against=x"])
+
+
 def test_a_link_to_an_experiment_stays_one(write, tmp_path):
     write()
     (tmp_path / "latest.yaml").symlink_to("mine.yaml")

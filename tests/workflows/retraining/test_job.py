@@ -254,6 +254,16 @@ def test_inputs_that_cannot_be_read_start_a_retraining_and_say_so(team):
     assert found.changes == ("mine-0001 does not say what it was made from",)
 
 
+def test_a_promoted_run_that_is_gone_is_said_before_hours_are_spent(team):
+    team.retrain()
+    team.series.run_dir("mine-0001").rename(team.root / "elsewhere")
+    with pytest.raises(UserError, match=r"finetune/export is gone, which .*current\.json names"):
+        team.retrain()
+    assert team.runs() == ["elsewhere"]
+    (team.root / "elsewhere").rename(team.series.run_dir("mine-0001"))
+    assert team.retrain().outcome == "nothing_to_do"
+
+
 @pytest.mark.parametrize("name", ["current.json", "history.jsonl"])
 def test_a_damaged_file_of_the_series_stops_before_anything(team, name):
     team.retrain()

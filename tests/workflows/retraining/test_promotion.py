@@ -229,6 +229,15 @@ def test_a_run_stays_until_its_removals_are_handed_on(team):
     assert team.runs() == ["mine-0004"]
 
 
+def test_a_run_stays_while_another_training_stands_on_it(team):
+    several(team, ["failed"] * 2, keep=2)
+    training = team.root / "by-hand" / "finetune"
+    (training / "checkpoints" / "step-00000010").mkdir(parents=True)
+    (training / "config.yaml").write_text("data:\n  run: mine-0001\n")
+    several(team, ["failed"], keep=1)
+    assert team.runs() == ["by-hand", "mine-0001", "mine-0003"]
+
+
 def test_runs_of_others_are_left_alone(team):
     for name in ("other-0001", "mine", "mine-0002x", "mine-12"):
         (team.root / name / "curate").mkdir(parents=True)
