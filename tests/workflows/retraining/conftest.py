@@ -77,7 +77,7 @@ class Commands:
         name = "diff" if "curate.diff" in command else word.get(command[2], "finetune")
         given = dict(text.split("=", 1) for text in command if "=" in text)
         own = {"export": command[3], "diff": command[-1]}
-        run_dir = Path(own[name]) if name in own else self.root / given["run.name"]
+        run_dir = Path(own[name]) if name in own else Path(given["run.root"], given["run.name"])
         self.ran.append(f"{name} {run_dir.name}")
         self.lines.append([*command])
         self.before.get(name, lambda: None)()
