@@ -16,7 +16,7 @@ from curate.run.schema import to_dataclass
 from workflows.retraining import commands, held_out, promotion, removals, unchanged
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.job import Job, opened
-from workflows.retraining.outcome import Outcome, nothing_to_do, reported, why
+from workflows.retraining.outcome import Outcome, nothing_to_do, reported
 
 
 def retrain(job: Job) -> Outcome:
@@ -85,7 +85,7 @@ def start(cfg: DictConfig) -> None:
         settings, series = commands.of_command(config)
         with opened(config, settings, series) as job:
             report.on(series)
-            outcome = why(job) if config.why else retrain(job)
+            outcome = job.why() if config.why else retrain(job)
     report.say(outcome)
     sys.exit(outcome.exit_code(config.fail_on_reject))
 

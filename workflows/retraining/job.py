@@ -28,7 +28,7 @@ from workflows.retraining import (
 from workflows.retraining.commands import Settings, programs
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.inputs import Inputs
-from workflows.retraining.outcome import Outcome
+from workflows.retraining.outcome import Outcome, nothing_to_do
 from workflows.retraining.promotion import Decision
 from workflows.retraining.record import Change, Record, Step, now
 from workflows.retraining.series import Series
@@ -213,6 +213,22 @@ class Job:
             and self.config.json == commands.is_json_typed()
         )
         inputs.refreshed(self.inputs, self.series).save(self.series.folder, quick)
+
+    def why(self) -> Outcome:
+        """What would start a retraining; prints each change."""
+        going_on = [record.run for record in self.series.records() if not record.outcome]
+        if not self.changes and not going_on:
+            return nothing_to_do(self.series.root, self.series.name)
+        said = tuple(change.sentence() for change in self.changes)
+        for change, text in zip(self.changes, said, strict=True):
+            say(f"{change.kind:9} {text}")
+        counted = (
+            f"{len(said)} changes would start a retraining" if len(said) > 1 else "".join(said)
+        )
+        first = f"{going_on[-1]} is unfinished; " if going_on else ""
+        sentence = first + (counted or "nothing changed since the last one that ended")
+        current = self.series.current()
+        return Outcome("would_start", sentence, None, current.run if current else None, None, said)
 
     def outcome(self, word: str, sentence: str) -> Outcome:
         """As it is printed."""

@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curate.run.finished import RECORD
 from curate.run.schema import Busy
 from workflows.retraining import notify, numbered, steps
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.series import Series
-
-if TYPE_CHECKING:
-    from workflows.retraining.job import Job
 
 EXIT_REJECTED, EXIT_UNDECIDED = 1, 3
 
@@ -76,23 +73,6 @@ def nothing_to_do(root: Path, series: str) -> Outcome:
         None,
         _current(root, series),
         _report(root, run),
-    )
-
-
-def why(job: Job) -> Outcome:
-    """What would start a retraining."""
-    going_on = [record.run for record in job.series.records() if not record.outcome]
-    if not job.changes and not going_on:
-        return nothing_to_do(job.series.root, job.series.name)
-    said = tuple(change.sentence() for change in job.changes)
-    first = f"{going_on[-1]} is unfinished; " if going_on else ""
-    print(
-        "\n".join(f"{change.kind:9} {text}" for change, text in zip(job.changes, said, strict=True))
-    )
-    counted = f"{len(said)} changes would start a retraining" if len(said) > 1 else "".join(said)
-    counted = counted or "nothing changed since the last one that ended"
-    return Outcome(
-        "would_start", first + counted, None, _current(job.series.root, job.series.name), None, said
     )
 
 

@@ -27,7 +27,7 @@ from workflows.retraining import commands, inputs, job, steps
 from workflows.retraining.commands import Settings
 from workflows.retraining.config import RetrainConfig, SeriesConfig
 from workflows.retraining.input_files import Root
-from workflows.retraining.outcome import Outcome, why
+from workflows.retraining.outcome import Outcome
 from workflows.retraining.series import Series
 
 JUDGED = results_fixture.__wrapped__()
@@ -159,7 +159,7 @@ class Team:
     def retrain(self, **config: Any) -> Outcome:
         """One start."""
         with self.opened(**config) as found:
-            return why(found) if config.get("why") else retrain.retrain(found)
+            return found.why() if config.get("why") else retrain.retrain(found)
 
     def current(self) -> str | None:
         """The promoted run's name."""
