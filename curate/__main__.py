@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     config = to_dataclass(cfg, CurateConfig)
     from curate import readers
     from curate.clip import availability, models
-    from curate.decide import cut
+    from curate.decide import cut, held_out
     from curate.pipeline import own_part
     from curate.run import devices
     from curate.run.finished import refuse_finished
@@ -27,6 +27,7 @@ def main(cfg: DictConfig) -> None:
     devices.refuse_absent("clip.device", config.clip.device)
     models.check(config.clip)
     cut.check(config.filters.clip_similarity, config.clip, config.run.folder)
+    held_out.named_in(config.split)
     if not config.dry_run:
         own_part.check(config)
     source = readers.read(config.dataset)

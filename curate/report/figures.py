@@ -96,6 +96,8 @@ def lines(funnel: dict[str, Any]) -> list[str]:
     samples = ", ".join(f"{side} {count}" for side, count in funnel["samples"].items())
     found += ["-" * len(head), f"{'kept':<20}{'':>10}{funnel['kept']:>10}   images: {samples}"]
     found += [f"cut: {describe_cut(funnel['cut'])}"]
+    if "held_out_again" in funnel["split"]:
+        found.append(siblings.describe_held_out_again(funnel["split"]["held_out_again"]))
     if "planted" in funnel:
         found.append(describe_planted(funnel["planted"]))
     return found + [f"note: {note}" for note in funnel["notes"]]
