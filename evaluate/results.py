@@ -312,12 +312,15 @@ def label_of(step: int) -> str:
 def points(results: Results) -> list[Point]:
     """What trackers get: the changes of every checkpoint's losses at its step, the metrics at the kept one's."""
     found = [
-        (row.step, {"val_change": row.val.value, "train_probe_change": row.train_probe.value})
+        (
+            row.step,
+            {"checkpoint/val": row.val.value, "checkpoint/train_probe": row.train_probe.value},
+        )
         for row in results.checkpoints
     ]
     if results.retention:
         found += [
-            (row.step, {"retention_change": row.loss.value}) for row in results.retention.points
+            (row.step, {"checkpoint/retention": row.loss.value}) for row in results.retention.points
         ]
     metrics = {name: metric.value for name, metric in results.metrics.items()}
     return sorted([*found, (results.verdict.kept, metrics)], key=itemgetter(0))

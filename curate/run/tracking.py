@@ -231,9 +231,7 @@ class Curves:
         if not more and known.get("points") == self._digest.hexdigest():
             return
         with self._guarded(name):
-            from accelerate import PartialState
-
-            PartialState()  # which accelerate's trackers ask for the rank
+            _settle_rank()
             tracker = _TRACKERS[name](self._folder / name, self._resumes)
             self._identities[name] = tracker.start(self._stage_dir, known.get("identity"))
             self._open[name] = tracker
@@ -312,6 +310,21 @@ def write(tracker: Any, stage_dir: Path, points: Iterable[Point], *, resumes: bo
     found = Curves(stage_dir, chosen(tracker), resumes)
     found.start([*points], more=False)
     found.finish()
+
+
+def _settle_rank() -> None:
+    """Make the state that accelerate's trackers ask for the rank, where a training has not made it.
+
+    Outside of training the first process of a launch works alone: it would wait for the others for ever.
+    """
+    from accelerate import PartialState
+
+    launched = os.environ.pop("LOCAL_RANK", None)
+    try:
+        PartialState()
+    finally:
+        if launched is not None:
+            os.environ["LOCAL_RANK"] = launched
 
 
 def _name(stage_dir: Path) -> str:

@@ -124,6 +124,20 @@ def test_nothing_is_connected_to(stage, shown, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_the_first_process_of_a_launch_waits_for_no_other(stage, shown, monkeypatch, capsys):
+    from accelerate import PartialState
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    write("tensorboard", stage, POINTS)
+    assert PartialState().num_processes == 1
+    assert os.environ["LOCAL_RANK"] == "0"
+    assert shown(stage) == EXPECTED
+    assert capsys.readouterr().err == ""
+
+
 def test_checksums_leave_the_folder_out(stage, shown):
     (stage / "report.json").write_text("{}")
     checksums.write(stage)
