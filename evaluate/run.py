@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.run import checksums
+from curate.run import checksums, tracking
 from curate.run.files import write_text
 from curate.run.manifest import read_funnel
 from curate.run.provenance import provenance, redacted
@@ -50,6 +50,7 @@ def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     metrics = dict(evaluators.measure(evaluation))
     found = conclude(config, evaluation, metrics)
     write(found, evaluation)
+    tracking.write(config.tracker, evaluation.folder, results.points(found))
     announce(found, evaluation.folder, say)
     return gate.exit_code(config.gate, found.gate)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from itertools import repeat
@@ -13,7 +15,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from curate.run import checksums
+from curate.run import checksums, tracking
 from curate.run.files import remove_parts
 from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
@@ -54,6 +56,9 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         if accelerator.is_main_process:
             with checksums.updated(folder, ()):
                 pass  # checkpoints may have been deleted
+            tracking.write(
+                config.tracker, folder, metrics.points(folder / "metrics.jsonl"), resumes=True
+            )
         return
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
@@ -71,7 +76,8 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         run.heldout = _heldout(config, manifest, *splits)
     _resume(run, stored)
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
-    fit(run)
+    with _tracked(run):
+        fit(run)
     if accelerator.is_main_process:
         with checksums.updated(folder, ("export/",)):
             _export_best(config, model, list_checkpoints(folder), accelerator)
@@ -278,6 +284,17 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     if main:
         _cut_metrics(run.folder, last.step)
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
+
+
+@contextmanager
+def _tracked(run: Training) -> Iterator[None]:
+    """Give the trackers what is logged, from the first line of ``metrics.jsonl`` on."""
+    if not run.accelerator.is_main_process:
+        yield
+        return
+    logged = metrics.points(run.folder / "metrics.jsonl")
+    with tracking.curves(run.config.tracker, run.folder, logged) as run.curves:
+        yield
 
 
 def _cut_metrics(folder: Path, step: int) -> None:
