@@ -104,6 +104,11 @@ def _run_of(what: str, root: Path, known: dict[str, Model]) -> str:
         raise UserError(
             f"{path} holds the weights of no training below {root} ({shown}); name another folder of runs with --root"
         )
+    if (root / what / "curate").is_dir():
+        raise UserError(
+            f"{root / what} is a run that was not trained, so it has no model. Name a trained one "
+            f"({', '.join(known) or 'there is none'}), or a picture of it; for a picture whose key is the same, add --key"
+        )
     return ""
 
 
@@ -168,7 +173,7 @@ def _model_lines(
         for source, count in rows["source"].value_counts().items():
             yield _line("", f"{count:,} pairs from {one_line(str(source)) or 'an unnamed source'}")
     if removed := int(pairs.loc[pairs["removed"], "sha256"].nunique()):
-        yield _line("removed", f"{removed:,} of these pictures were removed from a curation since")
+        yield _line("removed", f"{removed:,} of these files were removed from a curation since")
     if without := int(pairs["caption"].isna().sum()):
         yield _line("note", f"of {without:,} pictures no ledger has the caption any more")
     for note in notes:

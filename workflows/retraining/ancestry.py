@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from curate.run import ledger
 from curate.run.files import read_json, sha256_once
 from curate.run.finished import RECORD
-from curate.run.removals import REASON
+from curate.run.removals import REASON, read_removals
 from curate.run.schema import UserError
 from finetune import trained_on
 from workflows.retraining import lineage, run_files, seen
@@ -295,10 +295,9 @@ def _identities(curate_dir: Path) -> pd.DataFrame:
 def _picture(digest: str, text: str, rows: pd.DataFrame, curations: Sequence[Path]) -> Picture:
     """One file, under whatever keys; without a sha256 the key alone is known."""
     keys = sorted(set(rows.loc[rows["sha256"] == digest, "key"])) if digest else [text]
+    listed = {folder.parent.name: read_removals(folder) for folder in curations}
     removed = [
-        folder.parent.name
-        for folder in curations
-        if len(ledger.read(folder, ["key"], [("key", "in", keys), ("rule", "==", REASON)]))
+        run for run, of in listed.items() if of.keys & {*keys} or (digest and digest in of.sha256)
     ]
     return Picture(tuple(keys), (digest,) if digest else (), tuple(removed))
 
@@ -387,8 +386,8 @@ def pairs(model: Model, known: dict[str, Model]) -> tuple[pd.DataFrame, list[str
 
     Returns:
         A row for each pair: ``key, sha256, caption, source, split, shard, run`` (the curation's), ``model``, the
-        one that was given it, which may be one that this model began with, and ``removed``: whether a curation
-        lists it as removed since. Of a picture whose captions no ledger has any more ``caption`` is missing. Then
+        one that was given it, which may be one that this model began with, and ``removed``: whether any curation
+        below the root lists its file as removed. Of a picture whose captions no ledger has any more ``caption`` is missing. Then
         sentences on what is not certain.
     """
     import pandas as pd
@@ -403,12 +402,17 @@ def pairs(model: Model, known: dict[str, Model]) -> tuple[pd.DataFrame, list[str
         notes += [f"{each.name}: {note}"] if note else []
     unknown = [name for name in parents(model, known) if name not in known]
     notes += [f"it began with {name}, of which nothing is known here" for name in unknown]
+    found = pd.concat(tables, ignore_index=True)
+    removed = {
+        digest for path in model.root.glob("*/curate") for digest in read_removals(path).sha256
+    }
+    found["removed"] = found["sha256"].isin(removed)
     columns = ["key", "sha256", "caption", "source", "split", "shard", "run", "model", "removed"]
-    return pd.concat(tables, ignore_index=True)[columns], notes
+    return found[columns], notes
 
 
 def _with_captions(model: Model, given: pd.DataFrame) -> pd.DataFrame:
-    """A row for each caption that the ledgers have of the pictures, with ``caption`` and ``removed``."""
+    """A row for each caption that the ledgers have of the pictures; one without for the others."""
     import pandas as pd
 
     runs = [name for name in given["run"].unique() if name]
@@ -417,15 +421,13 @@ def _with_captions(model: Model, given: pd.DataFrame) -> pd.DataFrame:
     }
     found = [_captions(folder) for folder in sorted(folders)]
     known = pd.concat([_no_captions(), *found], ignore_index=True)
-    merged = given.merge(known, on=["key", "sha256"], how="left", suffixes=("", "_ledger"))
-    merged["removed"] = merged["removed"].eq(True)  # without a caption it is missing
-    return merged
+    return given.merge(known, on=["key", "sha256"], how="left")
 
 
 def _no_captions() -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(columns=["key", "sha256", "caption", "removed"])
+    return pd.DataFrame(columns=["key", "sha256", "caption"])
 
 
 def _captions(curate_dir: Path) -> pd.DataFrame:
@@ -435,5 +437,4 @@ def _captions(curate_dir: Path) -> pd.DataFrame:
     except FileNotFoundError:
         return _no_captions()
     removed = rows["rule"] == REASON if "rule" in rows else rows["kept"] & False
-    rows = rows.assign(removed=removed)[rows["kept"] | removed]
-    return rows[["key", "sha256", "caption", "removed"]]
+    return rows.loc[rows["kept"] | removed, ["key", "sha256", "caption"]]

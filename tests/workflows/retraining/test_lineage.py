@@ -17,7 +17,7 @@ from tests.workflows.retraining.trainings import curate, sha256, train
 from workflows import lineage as command
 from workflows.retraining import ancestry, lineage, seen
 from workflows.retraining.record import Record
-from workflows.retraining.series import Current, Series
+from workflows.retraining.series import Series
 
 FIRST = {f"p{n:02d}": "val" if n % 6 == 0 else "test" if n == 7 else "train" for n in range(20)}
 
@@ -34,17 +34,22 @@ def retrain(series: Series, number: int, sides: dict[str, str], start: str = "")
     return record
 
 
-@pytest.fixture
-def series(tmp_path):
-    """Three runs: the second begins with the first and has more pictures, the third begins with the base."""
-    found = Series(tmp_path / "runs", "mine")
+@pytest.fixture(scope="module")
+def three_runs(tmp_path_factory):
+    """The second begins with the first and has more pictures, the third begins with the base."""
+    found = Series(tmp_path_factory.mktemp("lineage") / "runs", "mine")
     retrain(found, 1, FIRST)
     retrain(found, 2, FIRST | {"p20": "train", "p21": "val"}, start="mine-0001")
-    retrain(found, 3, {key: side for key, side in FIRST.items() if key != "p01"} | {"p20": "train"})
-    found.point_to(
-        Current("mine-0003", "mine-0003/finetune/export", "2026-01-01T00:00:00+00:00", "promoted")
-    )
+    third = {key: side for key, side in FIRST.items() if key != "p01"} | {"p20": "train"}
+    retrain(found, 3, third)
     return found
+
+
+@pytest.fixture
+def series(three_runs, tmp_path):
+    """A copy of them."""
+    shutil.copytree(three_runs.root, tmp_path / "runs")
+    return Series(tmp_path / "runs", "mine")
 
 
 def uses_of(root, text):
@@ -96,6 +101,15 @@ def test_a_removed_picture_still_leads_to_what_saw_it(series):
     pairs, _ = ancestry.pairs(known["mine-0001"], known)
     assert set(pairs.loc[pairs["removed"], "key"]) == {"p02"}
     assert set(pairs.loc[pairs["removed"], "caption"]) == {"a p02", "the p02"}
+
+
+def test_a_removal_from_one_run_is_said_of_the_models_of_all(series):
+    remove(series.run_dir("mine-0003") / "curate", "keys", {"p02"}, "0" * 64)
+    known = ancestry.models(series.root)
+    (picture,) = ancestry.pictures_of("p02", series.root, known)
+    assert picture.removed_from == ("mine-0003",)
+    pairs, _ = ancestry.pairs(known["mine-0001"], known)
+    assert set(pairs.loc[pairs["removed"], "key"]) == {"p02"}
 
 
 def test_a_deleted_run_is_still_known(series):
@@ -347,5 +361,8 @@ def test_what_is_unknown_is_named(series, monkeypatch, capsys, tmp_path):
         run_command(monkeypatch, capsys, tmp_path / "foreign", *root)
     with pytest.raises(UserError, match=r"a table is \.csv"):
         run_command(monkeypatch, capsys, "mine-0001", *root, "--out", "pairs.txt")
+    curate(series.root / "raw", {"p60": "train"})
+    with pytest.raises(UserError, match="is a run that was not trained"):
+        run_command(monkeypatch, capsys, "raw", *root)
     with pytest.raises(UserError, match="remove --out"):
         run_command(monkeypatch, capsys, "p02", *root, "--out", "pairs.csv")
