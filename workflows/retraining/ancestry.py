@@ -165,12 +165,26 @@ def parents(model: Model, known: dict[str, Model]) -> list[str]:
     chain: list[str] = []
     current: Model | None = model
     while current is not None:
-        start = next(filter(None, (_resolved(text, current, known) for text in current.starts)), "")
+        start = _start(current, known)
         if not start or start in chain or start == model.name:
             break
         chain.append(start)
         current = known.get(start)
     return chain
+
+
+def _start(model: Model, known: dict[str, Model]) -> str:
+    """What a model began with, by the bytes of the weights where the training noted these, else by name or folder."""
+    digest = model.identity.get("init")
+    by_bytes = (
+        name
+        for name, other in known.items()
+        for files in other.exports.values()
+        if digest and name != model.name and digest in _weights(files)
+    )
+    by_name = (_resolved(text, model, known) for text in model.starts)
+    unknown = f"weights with the sha256 {digest}" if digest else ""
+    return next(by_bytes, "") or next(filter(None, by_name), unknown)
 
 
 def _resolved(text: str, model: Model, known: dict[str, Model]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -148,6 +149,22 @@ def test_what_an_earlier_model_learned_is_in_the_later_one(series):
     assert set(pairs["key"]) == {"p40", "p31", "p30", "p05"}
 
 
+def test_what_a_model_began_with_is_known_by_its_bytes(series):
+    """The folder that was typed is gone; that of other weights is of no training here."""
+    root = series.root
+    curate(root / "next", {"p31": "train"})
+    weights = hashlib.sha256(b"mine-0001 weights").hexdigest()
+    train(root / "next", start="/gone/finetune/export", init=weights)
+    train(root / "other", start="/gone/finetune/export", init="c" * 64, data_run="next")
+    shutil.rmtree(root / "mine-0001")
+    known = ancestry.models(root)
+    assert ancestry.parents(known["next"], known) == ["mine-0001"]
+    assert uses_of(root, "p02")["next"].through == ("mine-0001",)
+    _, notes = ancestry.pairs(known["other"], known)
+    unknown = f"weights with the sha256 {'c' * 64}"
+    assert notes == [f"it began with {unknown}, of which nothing is known here"]
+
+
 def test_a_training_on_another_runs_curation(series):
     train(series.root / "slow", data_run="mine-0001")
     assert uses_of(series.root, "p02")["slow"].shard.startswith("mine-0001/curate/shards/train/")
@@ -270,8 +287,6 @@ def test_the_file_says_what_the_model_was_made_from(series):
     assert content["given"]["pairs"]["test"] == 1
     assert content["training"]["start_from"] == "mine-0001"
     weights = content["exports"]["finetune/export"]["pytorch_lora_weights.safetensors"]
-    import hashlib
-
     assert weights == hashlib.sha256(b"mine-0002 weights").hexdigest()
 
 

@@ -116,14 +116,19 @@ def train(
     data_run: str | None = None,
     own_table: bool = True,
     steps: tuple[int, ...] = (2, 8),
+    init: str | None = None,
 ) -> Path:
-    """What a training leaves that is looked at here: its table, identity, checkpoints and an export."""
+    """What a training leaves that is looked at here: its table, identity, checkpoints and an export.
+
+    It began with ``start``, whose weights have the sha256 ``init``.
+    """
     curate_dir = (run_dir.with_name(data_run) if data_run else run_dir) / "curate"
     manifest, folder = read_manifest(curate_dir), run_dir / "finetune"
     config = f"data:\n  run: {data_run or 'null'}\nmethod:\n  name: lora\n  rank: 4\n  init: {start or 'null'}\n"
     model = "model:\n  path: stable-diffusion-v1-5/stable-diffusion-v1-5\n  resolution: 512\n"
     write_text(folder / "config.yaml", f"{config}{model}train:\n  samples: 32\n  seed: 0\n")
     identity = {"shards": manifest.digest(), "order": ORDER, "train.seed": 0, "weights": "b" * 64}
+    identity["init"] = init
     if own_table:
         trained_on.write(folder, curate_dir, manifest, manifest.digest())
     for step in steps:
