@@ -22,7 +22,7 @@ FILE = "trained_on.parquet"
 _SHARDS = b"darkroom.shards"  # key of the footer's metadata
 
 
-def table(curate_dir: Path, manifest: Manifest, shards: str) -> pa.Table:
+def table(curate_dir: Path, manifest: Manifest, shards: str, run: str = "") -> pa.Table:
     """A row for each picture of all splits.
 
     Args:
@@ -30,10 +30,10 @@ def table(curate_dir: Path, manifest: Manifest, shards: str) -> pa.Table:
         manifest: its own.
         shards: what stands for the data in the identity of the training's checkpoints, see
             :func:`finetune.doctor.identity`; it is kept in the table's metadata.
+        run: whose curation it is; "" is the training's own, so that equal trainings have equal tables.
 
     Returns:
-        The columns ``key, sha256, source, split, shard, run`` (text; ``run`` has the curation) and ``captions``,
-        their number.
+        The columns ``key, sha256, source, split, shard, run`` (text) and ``captions``, their number.
 
     Raises:
         UserError: a table is damaged; says what to type.
@@ -57,7 +57,7 @@ def table(curate_dir: Path, manifest: Manifest, shards: str) -> pa.Table:
             "source": text("source"),
             "split": [info.split] * count,
             "shard": [info.path] * count,
-            "run": [curate_dir.parent.name] * count,
+            "run": [run] * count,
             "captions": captions,
         }
         parts.append(pa.table(columns).cast(_empty().schema))
@@ -74,7 +74,9 @@ def _empty() -> pa.Table:
 
 def write(finetune_dir: Path, curate_dir: Path, manifest: Manifest, shards: str) -> None:
     """Write the table of a training that is about to start or go on; see :func:`table`."""
-    parquet.write_table(finetune_dir / FILE, table(curate_dir, manifest, shards))
+    run = curate_dir.parent.name
+    other = "" if run == finetune_dir.parent.name else run
+    parquet.write_table(finetune_dir / FILE, table(curate_dir, manifest, shards, other))
 
 
 def read(finetune_dir: Path) -> tuple[pa.Table, str] | None:

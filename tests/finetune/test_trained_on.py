@@ -20,16 +20,17 @@ def curation(tmp_path, random_curation):
     return folder
 
 
-def test_each_picture_has_its_side_and_its_number_of_captions(curation, tmp_path):
-    trained_on.write(tmp_path, curation, read_manifest(curation), "abc")
-    table, shards = trained_on.read(tmp_path)
+def test_each_picture_has_its_side_and_its_number_of_captions(curation):
+    own = curation.parent / "finetune"
+    trained_on.write(own, curation, read_manifest(curation), "abc")
+    table, shards = trained_on.read(own)
     rows = {row["key"]: row for row in table.to_pylist()}
     assert shards == "abc"
     assert len(rows) == table.num_rows == 21
     first = {"key": "train-000", "sha256": f"{0:064x}", "source": "random", "split": "train"}
     assert rows["train-000"] == first | {
         "shard": "shards/train/000000.tar",
-        "run": "mine",
+        "run": "",
         "captions": 1,
     }
     # the thirteenth picture is the first of the second side, and every second has two captions
@@ -37,6 +38,12 @@ def test_each_picture_has_its_side_and_its_number_of_captions(curation, tmp_path
     assert {key: row["split"] for key, row in rows.items()} == {
         key: key.split("-")[0] for key in rows
     }
+
+
+def test_the_curation_of_another_run_is_named(curation):
+    other = curation.parent.with_name("slow") / "finetune"
+    trained_on.write(other, curation, read_manifest(curation), "abc")
+    assert set(trained_on.read(other)[0]["run"].to_pylist()) == {"mine"}
 
 
 def test_it_does_not_follow_what_the_curation_becomes(curation, tmp_path):

@@ -112,12 +112,13 @@ class Model:
         shards = self.identity.get("shards")
         own = trained_on.read(self.run_dir / "finetune")
         if own and own[1] == shards:
-            return own[0].to_pandas(), ""
+            return _named(own[0].to_pandas(), self.name), ""
         manifests = run_files.manifests(self.run_dir)
         if len(manifests) == 1:
             ((folder, manifest),) = manifests.items()
             if manifest.digest() == shards:
-                return trained_on.table(folder, manifest, "").to_pandas(), ""
+                rows = trained_on.table(folder, manifest, "", folder.parent.name)
+                return rows.to_pandas(), ""
         if self.series is not None:
             spans = seen.of(self.series, int(self.name.rpartition("-")[2]))
             if spans is not None:
@@ -129,6 +130,11 @@ class Model:
 
 
 _UNCERTAIN = "the curation was changed after the training, which is of a version that did not write down what it was given"
+
+
+def _named(rows: pd.DataFrame, run: str) -> pd.DataFrame:
+    """A training's own table, in which its own curation has no name."""
+    return rows.assign(run=rows["run"].where(rows["run"] != "", run))
 
 
 def _perhaps(curate_dir: Path) -> pd.DataFrame | None:
