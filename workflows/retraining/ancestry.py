@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run import ledger
+from curate.run import checksums, ledger
 from curate.run.files import read_json, sha256_once
 from curate.run.finished import RECORD
 from curate.run.removals import REASON, read_removals
@@ -75,14 +75,32 @@ class Model:
         listed = self.copy.get("training", {}).get("checkpoints", {})
         return there or {name: known["samples_seen"] for name, known in listed.items()}
 
+    @property
+    def export_names(self) -> list[str]:
+        """The folders of its exports in the run; nothing is hashed for them."""
+        there = [
+            path.relative_to(self.run_dir).as_posix() for path in run_files.exports(self.run_dir)
+        ]
+        return there or list(self.copy.get("exports", {}))
+
     @cached_property
     def exports(self) -> dict[str, dict[str, str]]:
-        """The sha256 of every file of each export, by the export's folder in the run."""
-        there = {
-            folder.relative_to(self.run_dir).as_posix(): run_files.files_of(folder)
-            for folder in run_files.exports(self.run_dir)
-        }
-        return there or self.copy.get("exports", {})
+        """The sha256 of every file of each export as it was written, by the export's folder in the run.
+
+        Gigabytes are hashed only where neither the series nor the training's own list has an export.
+        """
+        known = self.copy.get("exports", {})
+        listed = (checksums.read(self.run_dir / "finetune") or checksums.Listed()).files
+        found = {}
+        for name in self.export_names:
+            inside = name.partition("/")[2] + "/"
+            own = {
+                path.removeprefix(inside): str(entry["sha256"])
+                for path, entry in listed.items()
+                if path.startswith(inside)
+            }
+            found[name] = known.get(name) or own or run_files.files_of(self.run_dir / name)
+        return found
 
     @property
     def starts(self) -> list[str]:
@@ -363,7 +381,7 @@ def _use(model: Model, rows: Sequence[dict[Any, Any]], through: tuple[str, ...])
         shard=f"{first['run']}/curate/{first['shard']}" if first and first["shard"] else "",
         through=through,
         checkpoints=made,
-        exports=tuple(model.exports) if saw else (),
+        exports=tuple(model.export_names) if saw else (),
         is_there=model.is_there,
         note=model.given[1] if first else "",
     )

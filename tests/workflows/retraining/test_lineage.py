@@ -232,6 +232,28 @@ def test_a_checkpoint_made_before_the_picture_was_drawn_did_not_see_it(series):
         assert seen_by == expected, key
 
 
+def test_no_weights_are_hashed_for_a_picture(series, monkeypatch):
+    def refuse(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(ancestry.run_files, "files_of", refuse)
+    assert uses_of(series.root, "p02")["mine-0002"].exports == ("finetune/export",)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_exports_of_no_series_are_known_by_their_bytes(series, listed):
+    from curate.run import checksums
+
+    curate(series.root / "other", {"p30": "train"})
+    finetune_dir = train(series.root / "other")
+    if listed:
+        checksums.write(finetune_dir)
+    digest = hashlib.sha256(b"other weights").hexdigest()
+    files = ancestry.models(series.root)["other"].exports["finetune/export"]
+    assert files["pytorch_lora_weights.safetensors"] == digest
+    assert set(files) == {"pytorch_lora_weights.safetensors", "checkpoint.json"}
+
+
 # What is stored
 
 
