@@ -50,7 +50,11 @@ def table(curate_dir: Path, manifest: Manifest, shards: str, run: str = "") -> p
             found = rows[name] if name in known else pa.array([""] * len(rows))
             return pc.fill_null(found.cast(pa.string()), "")
 
-        captions = pc.list_value_length(rows["captions"]) if "captions" in known else [1] * count
+        captions = (
+            pc.call_function("list_value_length", [rows["captions"]])
+            if "captions" in known
+            else [1] * count
+        )
         columns = {
             "key": text("key"),
             "sha256": text("sha256"),

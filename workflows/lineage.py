@@ -280,11 +280,10 @@ def _use_lines(use: Use) -> Iterator[str]:
         )
     if use.shard:
         yield _line("", f"in {use.shard}")
-    if use.saw_it and use.checkpoints:
-        more = f" and {len(use.checkpoints) - 1} later" if len(use.checkpoints) > 1 else ""
-        yield _line("", f"checkpoints: {use.checkpoints[0]}{more}")
-    elif use.saw_it:
-        yield _line("", "no checkpoint that is there was made after it was drawn")
+    if use.saw_it:
+        first, *later = use.checkpoints or ("none that is there was made after it was drawn",)
+        more = f" and {len(later)} later" if later else ""
+        yield _line("", f"checkpoints: {first}{more}")
     if use.exports:
         yield _line("", f"exports: {', '.join(use.exports)}")
     if use.note:
