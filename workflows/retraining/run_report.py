@@ -121,12 +121,14 @@ def _why(changes: tuple[Change, ...]) -> str:
 
 
 def _in_use(series: Series, record: Record) -> str:
-    """When the page was written, the pointer may be a step ahead of what was decided; it says the pointer's."""
+    """As of the end of this retraining, whether the page is written before the pointer is moved or after."""
+    if record.outcome == "promoted":
+        other = page.clean(record.compared_with, 80) or "the base model"
+        return f"This run, in the place of {other}, when this page was written."
     current = series.current()
     if current is None:
         return "The base model: nothing was promoted yet, when this page was written."
-    which = "This run" if current.run == record.run else page.clean(current.run, 80)
-    return f"{which}, when this page was written."
+    return f"{page.clean(current.run, 80)}, when this page was written."
 
 
 def _tiles(record: Record, shown: Retraining) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,9 @@ def series(tmp_path, results):
     for number in (1, 2):
         record = planted.retrain(found, number)
         run_dir = found.run_dir(record.run)
-        sides = {f"p{n:02d}": "val" if n % 6 == 0 else "train" for n in range(14)}
+        sides = {
+            f"p{n:02d}": "val" if n % 6 == 0 else "train" for n in range(14 + 3 * (number - 1))
+        }
         trainings.curate(run_dir, sides, dropped=("q01", "q02"))
         trainings.train(run_dir)
         found_ = replace(
@@ -49,7 +51,7 @@ def test_the_page_says_what_became_of_it_and_why_it_ran(series, record):
     assert f"Result ✓ promoted {planted.ENDS['promoted']}" in html.unescape(said)
     assert "Compared with mine-0001, which was in use, on the same held-out pictures" in said
     assert "Why it ran 300 pictures are new; train: optim.lr: 1e-4, now 1e-5." in said
-    assert "In use This run, when this page was written." in said
+    assert "In use This run, in the place of mine-0001, when this page was written." in said
     assert "Settings train: optim.lr 1e-4 1e-5" in said
     assert "-6.1 % held-out loss against the base" in said
     assert "40 min of all steps" in said
@@ -77,6 +79,17 @@ def test_its_links_lead_to_files_that_are_there(series, record):
     assert all((path.parent / link).is_file() for link in files)
 
 
+def test_what_changed_in_the_data_is_embedded(series, record):
+    assert "Of 28 pairs 26 are kept." in text_of(run_report.render(series, record))
+    diff = pytest.importorskip("curate.diff")
+    folders = [series.run_dir(run) / "curate" for run in ("mine-0001", record.run)]
+    diff.write(*folders, say=lambda _: None)
+    shown = run_report.render(series, record)
+    assert "Data: what changed" in text_of(shown)
+    assert "+5 pairs (all kept)" in text_of(shown)  # three pictures, two of which have two captions
+    assert 'href="diff/mine-0001/report.html"' in shown
+
+
 def test_a_retraining_that_was_given_up_has_a_page(series, record):
     import shutil
 
@@ -85,6 +98,7 @@ def test_a_retraining_that_was_given_up_has_a_page(series, record):
     given_up = replace(record, outcome="abandoned", sentence="Settings changed.", steps={}, kept=-1)
     said = text_of(run_report.render(series, given_up))
     assert "abandoned Settings changed." in said
+    assert "In use mine-0002, when this page was written." in said
     assert "Evaluation" not in said
 
 
@@ -151,8 +165,8 @@ def test_the_card_tells_data_judgement_and_limits(series, record):
     ]
     assert "It began with the export of mine-0001, not with the base itself." in body
     assert "pipe.load_lora_weights('finetune/export')" in body
-    assert "| clip\\_similarity | 2 | 21 |" in body
-    assert "| CC BY 4.0 | 7 |" in body
+    assert "| clip\\_similarity | 2 | 26 |" in body
+    assert "| CC BY 4.0 | 8 |" in body
     assert "Pictures by: Ann \\*A\\*." in body
     assert "`python -m curate.credits mine-0002`" in body
     assert "rank: 4" in body
