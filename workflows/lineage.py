@@ -98,8 +98,13 @@ def _run_of(what: str, root: Path, known: dict[str, Model]) -> str:
         inside = path.resolve().relative_to(root.resolve()).parts[:1] if _below(path, root) else ()
         if inside and inside[0] in known:
             return inside[0]
-        if found := ancestry.of_export(path, known):
-            return found
+        found = ancestry.of_export(path, known)
+        if len(found) > 1:
+            raise UserError(
+                f"{path} holds weights that the exports of {', '.join(found)} have alike; name one of these runs"
+            )
+        if found:
+            return found[0]
         shown = ", ".join(known) or "none"
         raise UserError(
             f"{path} holds the weights of no training below {root} ({shown}); name another folder of runs with --root"

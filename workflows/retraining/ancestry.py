@@ -199,16 +199,14 @@ def parents(model: Model, known: dict[str, Model]) -> list[str]:
 
 def _start(model: Model, known: dict[str, Model]) -> str:
     """What a model began with, by the bytes of the weights where the training noted these, else by name or folder."""
+    by_name = next(filter(None, (_resolved(text, model, known) for text in model.starts)), "")
     digest = model.identity.get("init")
-    by_bytes = (
-        name
-        for name, other in known.items()
-        for files in other.exports.values()
-        if digest and name != model.name and digest in _weights(files)
-    )
-    by_name = (_resolved(text, model, known) for text in model.starts)
-    unknown = f"weights with the sha256 {digest}" if digest else ""
-    return next(by_bytes, "") or next(filter(None, by_name), unknown)
+    if not digest:
+        return by_name
+    alike = [name for name in _holding({digest}, known) if name != model.name]
+    if by_name in alike:
+        return by_name
+    return alike[0] if alike else by_name or f"weights with the sha256 {digest}"
 
 
 def _resolved(text: str, model: Model, known: dict[str, Model]) -> str:
@@ -220,7 +218,8 @@ def _resolved(text: str, model: Model, known: dict[str, Model]) -> str:
     if inside in known and inside != model.name:
         return inside
     if (folder / "checkpoint.json").is_file():  # an export, of a run that is elsewhere
-        return of_export(folder, known) or text
+        found = of_export(folder, known)
+        return found[0] if len(found) == 1 else text
     return ""
 
 
@@ -230,18 +229,19 @@ def _inside(folder: Path, root: Path) -> str:
     return path.relative_to(root).parts[0] if path.is_relative_to(root) and path != root else ""
 
 
-def of_export(path: Path, known: dict[str, Model]) -> str:
-    """The run whose export a folder or a file of weights is, by the weights' bytes; "" for none of them."""
+def of_export(path: Path, known: dict[str, Model]) -> list[str]:
+    """The runs that have an export with all the weights of a folder or a file, by the files' bytes."""
     files = [path] if path.is_file() else list(run_files.weights_of(path))
-    digests = {sha256_once(file) for file in files}
-    shared = (
-        (len(digests & _weights(files)), name)
+    return _holding({sha256_once(file) for file in files}, known)
+
+
+def _holding(digests: set[str], known: dict[str, Model]) -> list[str]:
+    """The runs that have an export with weights of these digests among its files; none for no digests."""
+    return [
+        name
         for name, model in known.items()
-        for files in model.exports.values()
-    )
-    # A pipeline has parts of the base in it, which several runs share: the most files in common.
-    most, name = max(shared, default=(0, ""))
-    return name if most and most == len(digests) else ""
+        if digests and any(digests <= _weights(files) for files in model.exports.values())
+    ]
 
 
 def _weights(files: dict[str, str]) -> set[str]:
@@ -261,7 +261,7 @@ class Use:
         key, shard: under which, and where, it was given it.
         through: the models that it began with, directly or not, and that were trained on the picture.
         checkpoints: those that were made after the picture was first drawn from the data.
-        exports: its exports, all of which are made from the trained weights.
+        exports: those of such checkpoints.
         is_there: whether the run's folder is.
         note: why this is not certain; "" where it is.
     """
@@ -381,10 +381,18 @@ def _use(model: Model, rows: Sequence[dict[Any, Any]], through: tuple[str, ...])
         shard=f"{first['run']}/curate/{first['shard']}" if first and first["shard"] else "",
         through=through,
         checkpoints=made,
-        exports=tuple(model.export_names) if saw else (),
+        exports=tuple(_exports_of(model, made)) if saw else (),
         is_there=model.is_there,
         note=model.given[1] if first else "",
     )
+
+
+def _exports_of(model: Model, made: Sequence[str]) -> Iterator[str]:
+    """The exports of some checkpoints, and those of which nothing says which checkpoint they are of."""
+    for name in model.export_names:
+        source = read_json(model.run_dir / name / "checkpoint.json") or {}
+        if "step" not in source or f"step-{source['step']:08d}" in made:
+            yield name
 
 
 def _after(model: Model, key: str) -> Iterator[str]:

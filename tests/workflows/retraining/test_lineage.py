@@ -230,6 +230,13 @@ def test_a_checkpoint_made_before_the_picture_was_drawn_did_not_see_it(series):
         seen_by = uses_of(series.root, key)["mine-0001"].checkpoints
         expected = ("step-00000002", "step-00000008") if key in first_two else ("step-00000008",)
         assert seen_by == expected, key
+    early = series.run_dir("mine-0001") / "finetune" / "export-step-00000002"
+    early.mkdir()
+    (early / "checkpoint.json").write_text('{"step": 2}')
+    (late,) = [key for key in keys if key not in first_two][:1]
+    exports = {key: uses_of(series.root, key)["mine-0001"].exports for key in (late, *first_two)}
+    both = ("finetune/export", "finetune/export-step-00000002")
+    assert exports == {late: both[:1]} | dict.fromkeys(first_two, both)
 
 
 def test_no_weights_are_hashed_for_a_picture(series, monkeypatch):
@@ -398,6 +405,10 @@ def test_what_is_unknown_is_named(series, monkeypatch, capsys, tmp_path):
         run_command(monkeypatch, capsys, tmp_path / "foreign", *root)
     with pytest.raises(UserError, match=r"a table is \.csv"):
         run_command(monkeypatch, capsys, "mine-0001", *root, "--out", "pairs.txt")
+    shutil.copytree(series.run_dir("mine-0001"), series.root / "twin")
+    shutil.copytree(series.run_dir("mine-0001") / "finetune/export", tmp_path / "copied")
+    with pytest.raises(UserError, match="the exports of mine-0001, twin have alike; name one"):
+        run_command(monkeypatch, capsys, tmp_path / "copied", *root)
     curate(series.root / "raw", {"p60": "train"})
     with pytest.raises(UserError, match="is a run that was not trained"):
         run_command(monkeypatch, capsys, "raw", *root)
