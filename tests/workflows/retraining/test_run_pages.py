@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from curate import diff
 from evaluate.results import save
 from tests.evaluate.conftest import HOSTILE, results
 from tests.workflows.retraining import planted, trainings
@@ -81,7 +82,6 @@ def test_its_links_lead_to_files_that_are_there(series, record):
 
 def test_what_changed_in_the_data_is_embedded(series, record):
     assert "Of 28 pairs 26 are kept." in text_of(run_report.render(series, record))
-    diff = pytest.importorskip("curate.diff")
     folders = [series.run_dir(run) / "curate" for run in ("mine-0001", record.run)]
     diff.write(*folders, say=lambda _: None)
     shown = run_report.render(series, record)
