@@ -21,7 +21,7 @@ from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
-from finetune import caption_check, checkpoint, doctor, metrics, overview
+from finetune import caption_check, checkpoint, doctor, metrics, overview, trained_on
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.caption_check import CaptionCheck
 from finetune.checkpoint import Checkpoint, list_checkpoints
@@ -69,8 +69,9 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     if not stored or checksums.damaged(folder, (caption_check.FILE,)):
         _check_captions(config, manifest, accelerator, model, splits[0], refuses=not stored)
     if accelerator.is_main_process:
-        with checksums.updated(folder, ("config.yaml",)):
+        with checksums.updated(folder, ("config.yaml", trained_on.FILE)):
             write_config(folder / "config.yaml", config)
+            trained_on.write(folder, config.curate_dir, manifest, identity["shards"])
     run = _assemble(config, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
@@ -110,7 +111,14 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
 
     Damaged checkpoints at the end are deleted, so that training goes on from the one before.
     """
-    remade = ("config.yaml", caption_check.FILE, "export/", "heldout.npz", "metrics.jsonl")
+    remade = (
+        "config.yaml",
+        caption_check.FILE,
+        trained_on.FILE,
+        "export/",
+        "heldout.npz",
+        "metrics.jsonl",
+    )
     names = checksums.damaged(folder, remade)
     for name in names:
         again = "it is kept as far as it can be read" if name in checksums.GROWING else "made again"
