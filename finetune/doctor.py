@@ -11,11 +11,11 @@ from curate.decide.config import HELD_OUT
 from curate.run import devices
 from curate.run.files import read_json
 from curate.run.folder import curate_dir_of
-from curate.run.manifest import Manifest
+from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import leaks
+from finetune import leaks, start
 from finetune.config import OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import GROUP, read_columns
@@ -31,7 +31,11 @@ _FREE = {
 }
 _GROUPS = ("model", "method", "optim", "train", "ema", "heldout")
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
-_ORIGINS = {"shards": "curated data", "weights": "weights of the base model"}
+_ORIGINS = {
+    "shards": "curated data",
+    "weights": "weights of the base model",
+    "init": "weights to start with (method.init)",
+}
 
 
 def examine(config: TrainConfig, manifest: Manifest) -> None:
@@ -39,9 +43,11 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
 
     Raises:
         UserError: the model is not there or not supported, there is nothing to train on or to hold out,
-            a held-out picture is also trained on, or the run was started with other settings.
+            a held-out picture is also trained on, the export to start with does not fit, or the run was
+            started with other settings.
     """
     refuse_unsupported(config.model)
+    start.examine(config)
     if not manifest.shards_of("train"):
         retry = curate_command(config.curate_dir.parent)
         raise UserError(f"{config.curate_dir} has no pairs to train on; type: {retry}")
@@ -52,6 +58,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             "train without a held-out loss"
         )
     refuse_leaks(config.curate_dir, manifest)
+    refuse_leaks_of_start(config, manifest)
     leaks.examine(config)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is not None:  # a damaged one is made again
@@ -87,6 +94,42 @@ def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:
                 )
 
 
+def refuse_leaks_of_start(config: TrainConfig, manifest: Manifest) -> None:
+    """Refuse data that hold out what the weights to start with were trained on; say where that is not known.
+
+    All trainings behind the export count: the one that exported it, the one that that started with, and so on.
+
+    Raises:
+        UserError: names the run that was trained on it, and what both have in common.
+    """
+    folder = start.examined(config)
+    if folder is None:
+        return
+    held_out = {side: _identifiers(config.curate_dir, manifest, side) for side in HELD_OUT}
+    for run_dir in start.ancestors(folder):
+        curation = run_dir and start.curation_of(run_dir)
+        if not curation:
+            start.say(
+                f"note: whether {start.option_of(config)} was trained on pictures that are held out here is not known: "
+                + (
+                    f"the shards of {run_dir.name} are not there any more"
+                    if run_dir
+                    else "not all trainings behind it are there"
+                )
+            )
+            continue
+        train = _identifiers(curation, read_manifest(curation), "train")
+        for side, theirs in held_out.items():
+            for column in train.keys() & theirs.keys():
+                if shared := sorted(train[column] & theirs[column]):
+                    raise UserError(
+                        f"{len(shared)} of the {side} samples of {config.curate_dir.parent.name} were trained on by "
+                        f"{run_dir.name}, which {start.option_of(config)} comes from: {column} {shared[0]} is in both. "
+                        "A held-out loss on them would look better than it is. Curate so that what was held out stays "
+                        "held out, or remove method.init to start with the base"
+                    )
+
+
 def _identifiers(curate_dir: Path, manifest: Manifest, split: str) -> dict[str, set[str]]:
     """For each identifying column of the sidecars, the values in ``split``; absent columns are left out."""
     found: dict[str, set[str]] = {}
@@ -110,6 +153,8 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         del known["train.samples"]
     known["shards"] = manifest.digest()
     known["order"] = ORDER
+    del known["method.init"]  # the weights decide, wherever they are
+    known["init"] = start.digest(config)
     return known
 
 
@@ -146,7 +191,8 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
             continue
         difference = f"with {key}={stored.get(key)}, not {now[key]}"
         if key in _ORIGINS:
-            digests = f"digest {stored.get(key)!s:.12}, now {now[key]!s:.12}"
+            then, today = (each.get(key) or "the base's own" for each in (stored, now))
+            digests = f"digest {then:.12}, now {today:.12}"
             difference = f"from other {_ORIGINS[key]} ({digests})"
         these = shlex.quote(f"data.run={curate_dir_of(folder.parent).parent.name}")
         remedy = "Restore it, or train under another run.name"
@@ -160,6 +206,9 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
                     "Pictures were taken out of the shards for good (python -m curate.remove), so that what was "
                     f"trained with them can neither go on nor be judged; type run.name=NEW {these}"
                 )
+        if key == "init" and now[key] is None:
+            difference = "with weights that method.init named, and it is not typed now"
+            remedy = "Type it as before, or train under another run.name"
         if key == "order":
             difference = "by a version that took the samples in another order, in which this one cannot go on"
             remedy = f"To train from the start, type run.name=NEW {these}"

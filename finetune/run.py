@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from itertools import repeat
@@ -19,7 +20,7 @@ from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
-from finetune import caption_check, checkpoint, doctor, metrics, overview
+from finetune import caption_check, checkpoint, doctor, metrics, overview, start
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.caption_check import CaptionCheck
 from finetune.checkpoint import Checkpoint, list_checkpoints
@@ -60,6 +61,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    _keep_start(config, identity, accelerator, model)
     splits = _encode(config, manifest, accelerator, model)
     if not stored or checksums.damaged(folder, (caption_check.FILE,)):
         _check_captions(config, manifest, accelerator, model, splits[0], refuses=not stored)
@@ -77,6 +79,19 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             _export_best(config, model, list_checkpoints(folder), accelerator)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _keep_start(
+    config: TrainConfig, identity: dict[str, Any], accelerator: Accelerator, model: LatentDiffusion
+) -> None:
+    """Copy what ``method.init`` names into the run's folder; refuses what does not fit, on all processes."""
+    if identity["init"] and start.examined(config):
+        start.warn_of_another_base(config, identity["weights"])
+    if not start.is_kept(config.folder, identity["init"]):
+        main = accelerator.is_main_process
+        with checksums.updated(config.folder, (f"{start.FOLDER}/",)) if main else nullcontext():
+            start.keep(config, model, identity["init"], writes=main)
+    accelerator.wait_for_everyone()
 
 
 def _start(config: TrainConfig) -> Accelerator:
@@ -104,7 +119,10 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
 
     Damaged checkpoints at the end are deleted, so that training goes on from the one before.
     """
-    remade = ("config.yaml", caption_check.FILE, "export/", "heldout.npz", "metrics.jsonl")
+    remade = (
+        *("config.yaml", caption_check.FILE, "export/", "heldout.npz", "metrics.jsonl"),
+        f"{start.FOLDER}/",
+    )
     names = checksums.damaged(folder, remade)
     for name in names:
         again = "it is kept as far as it can be read" if name in checksums.GROWING else "made again"
@@ -223,6 +241,7 @@ def _assemble(
         ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
         batches=batches,
         heldout=None,
+        start=start.stored(config.folder),
         window=Window(torch.zeros((), device=accelerator.device)),
     )
 
@@ -295,7 +314,7 @@ def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:
 
 
 def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
-    """The evaluations up to the last checkpoint; if ``heldout.npz`` is gone, of base and checkpoints.
+    """The evaluations up to the last checkpoint; if ``heldout.npz`` is gone, of base, start and checkpoints.
 
     So it is where an earlier version measured other pictures of the same data. Leaves the trained weights at
     any of the checkpoints.
@@ -311,10 +330,14 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
         why = str(error)
     run.accelerator.print(f"{why}; measured again: the base and {len(stored)} checkpoints")
     curve = HeldoutCurve.of(heldout.val, heldout.train_probe)
-    for row in (None, *(found for found in stored if not found.interrupted)):
+    started = [run.start] if run.start else []
+    for row in (None, *started, *(found for found in stored if not found.interrupted)):
         if row:
             copy_into(run.weights, row.weights())
         val, train_probe = (measure(run, items) for items in (heldout.val, heldout.train_probe))
+        if row is not None and row is run.start:
+            curve.start = (val, train_probe)
+            continue
         at = (row.step, row.samples_seen) if row else (0, 0)
         curve.add(*at, val, train_probe, run.accelerator.mixed_precision)
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged
