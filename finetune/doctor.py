@@ -107,15 +107,16 @@ def refuse_leaks_of_start(config: TrainConfig, manifest: Manifest) -> None:
         return
     held_out = {side: _identifiers(config.curate_dir, manifest, side) for side in HELD_OUT}
     for run_dir in start.ancestors(folder):
-        curation = run_dir and start.curation_of(run_dir)
-        if not curation:
+        curation = start.curation_of(run_dir) if run_dir else None
+        if run_dir is None or curation is None:
+            gone = (
+                f"the shards of {run_dir.name} are not there any more"
+                if run_dir
+                else "not all trainings behind it are there"
+            )
             start.say(
-                f"note: whether {start.option_of(config)} was trained on pictures that are held out here is not known: "
-                + (
-                    f"the shards of {run_dir.name} are not there any more"
-                    if run_dir
-                    else "not all trainings behind it are there"
-                )
+                f"note: whether {start.option_of(config)} was trained on pictures that are held out here is not "
+                f"known: {gone}"
             )
             continue
         train = _identifiers(curation, read_manifest(curation), "train")
