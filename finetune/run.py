@@ -20,7 +20,7 @@ from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
-from finetune import caption_check, checkpoint, doctor, metrics, overview, start
+from finetune import caption_check, checkpoint, doctor, metrics, overview, seen_before, start
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.caption_check import CaptionCheck
 from finetune.checkpoint import Checkpoint, list_checkpoints
@@ -61,7 +61,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
-    _keep_start(config, identity, accelerator, model)
+    _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     splits = _encode(config, manifest, accelerator, model)
     if not stored or checksums.damaged(folder, (caption_check.FILE,)):
         _check_captions(config, manifest, accelerator, model, splits[0], refuses=not stored)
@@ -82,15 +82,23 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
 
 
 def _keep_start(
-    config: TrainConfig, identity: dict[str, Any], accelerator: Accelerator, model: LatentDiffusion
+    config: TrainConfig,
+    manifest: Manifest,
+    identity: dict[str, Any],
+    accelerator: Accelerator,
+    model: LatentDiffusion,
+    has_started: bool,
 ) -> None:
     """Copy what ``method.init`` names into the run's folder; refuses what does not fit, on all processes."""
     if identity["init"] and start.examined(config):
         start.warn_of_another_base(config, identity["weights"])
-    if not start.is_kept(config.folder, identity["init"]):
+    kept = start.is_kept(config.folder, identity["init"])
+    if not kept or (identity["init"] and not has_started):  # of an attempt on other data, perhaps
         main = accelerator.is_main_process
         with checksums.updated(config.folder, (f"{start.FOLDER}/",)) if main else nullcontext():
-            start.keep(config, model, identity["init"], writes=main)
+            known = sorted(start.seen(config.folder)) if has_started else []
+            seen = known or seen_before.examine(config, manifest, silent=True)
+            start.keep(config, model, identity["init"], seen, writes=main)
     accelerator.wait_for_everyone()
 
 
@@ -264,7 +272,8 @@ def _heldout(
 
     def items(split: EncodedSplit, name: str, count: int) -> HeldoutItems:
         shards = manifest.shards_of(name)
-        return items_of(split, count, partial(duplicate_groups, config.curate_dir, shards))
+        groups_of = partial(duplicate_groups, config.curate_dir, shards)
+        return items_of(split, count, groups_of, start.seen(config.folder))
 
     val = items(val_split, "val", settings.items)
     train_probe = items(train_split, "train", len(val))
