@@ -29,6 +29,7 @@ from evaluate.results import (
     Results,
     Verdict,
 )
+from finetune import start
 from finetune.curve import HeldoutCurve
 from finetune.npz import DamagedArrays
 
@@ -91,6 +92,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
             "evaluate": redacted(asdict(config)),
             "finetune": redacted(asdict(evaluation.run.config)),
             "measured": items.digests(evaluation),
+            "start": start.origin_of(evaluation.run.finetune_dir),
             "curate": {
                 **asdict(evaluation.manifest)["fingerprint"],
                 "clip": judging_clip.label_of_curation(evaluation.curate_dir),

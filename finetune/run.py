@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from itertools import repeat
@@ -21,7 +21,16 @@ from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
-from finetune import caption_check, checkpoint, doctor, metrics, overview, trained_on
+from finetune import (
+    caption_check,
+    checkpoint,
+    doctor,
+    metrics,
+    overview,
+    seen_before,
+    start,
+    trained_on,
+)
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.caption_check import CaptionCheck
 from finetune.checkpoint import Checkpoint, list_checkpoints
@@ -65,6 +74,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     splits = _encode(config, manifest, accelerator, model)
     if not stored or checksums.damaged(folder, (caption_check.FILE,)):
         _check_captions(config, manifest, accelerator, model, splits[0], refuses=not stored)
@@ -84,6 +94,27 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             _export_best(config, model, list_checkpoints(folder), accelerator)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _keep_start(
+    config: TrainConfig,
+    manifest: Manifest,
+    identity: dict[str, Any],
+    accelerator: Accelerator,
+    model: LatentDiffusion,
+    has_started: bool,
+) -> None:
+    """Copy what ``method.init`` names into the run's folder; refuses what does not fit, on all processes."""
+    if identity["init"] and start.examined(config):
+        start.warn_of_another_base(config, identity["weights"])
+    kept = start.is_kept(config.folder, identity["init"])
+    if not kept or (identity["init"] and not has_started):  # of an attempt on other data, perhaps
+        main = accelerator.is_main_process
+        with checksums.updated(config.folder, (f"{start.FOLDER}/",)) if main else nullcontext():
+            known = sorted(start.seen(config.folder)) if has_started else []
+            seen = known or seen_before.examine(config, manifest, silent=True)
+            start.keep(config, model, identity["init"], seen, writes=main)
+    accelerator.wait_for_everyone()
 
 
 def _start(config: TrainConfig) -> Accelerator:
@@ -118,6 +149,7 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
         "export/",
         "heldout.npz",
         "metrics.jsonl",
+        f"{start.FOLDER}/",
     )
     names = checksums.damaged(folder, remade)
     for name in names:
@@ -237,6 +269,7 @@ def _assemble(
         ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
         batches=batches,
         heldout=None,
+        start=start.stored(config.folder),
         window=Window(torch.zeros((), device=accelerator.device)),
     )
 
@@ -259,7 +292,8 @@ def _heldout(
 
     def items(split: EncodedSplit, name: str, count: int) -> HeldoutItems:
         shards = manifest.shards_of(name)
-        return items_of(split, count, partial(duplicate_groups, config.curate_dir, shards))
+        groups_of = partial(duplicate_groups, config.curate_dir, shards)
+        return items_of(split, count, groups_of, start.seen(config.folder))
 
     val = items(val_split, "val", settings.items)
     train_probe = items(train_split, "train", len(val))
@@ -320,7 +354,7 @@ def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:
 
 
 def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
-    """The evaluations up to the last checkpoint; if ``heldout.npz`` is gone, of base and checkpoints.
+    """The evaluations up to the last checkpoint; if ``heldout.npz`` is gone, of base, start and checkpoints.
 
     So it is where an earlier version measured other pictures of the same data. Leaves the trained weights at
     any of the checkpoints.
@@ -336,10 +370,14 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
         why = str(error)
     run.accelerator.print(f"{why}; measured again: the base and {len(stored)} checkpoints")
     curve = HeldoutCurve.of(heldout.val, heldout.train_probe)
-    for row in (None, *(found for found in stored if not found.interrupted)):
+    started = [run.start] if run.start else []
+    for row in (None, *started, *(found for found in stored if not found.interrupted)):
         if row:
             copy_into(run.weights, row.weights())
         val, train_probe = (measure(run, items) for items in (heldout.val, heldout.train_probe))
+        if row is not None and row is run.start:
+            curve.start = (val, train_probe)
+            continue
         at = (row.step, row.samples_seen) if row else (0, 0)
         curve.add(*at, val, train_probe, run.accelerator.mixed_precision)
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged

@@ -74,7 +74,11 @@ def _render(
     ]
     model = found.provenance["finetune"]["model"]["path"]
     method = found.provenance["finetune"]["method"]["name"]
-    subtitle = f"{method} fine-tuning of {page.clean(str(model))}, judged on held-out pictures"
+    start = found.provenance.get("start")
+    started = f", started with {page.clean(start['given'])}" if start else ""
+    subtitle = (
+        f"{method} fine-tuning of {page.clean(str(model))}{started}, judged on held-out pictures"
+    )
     return page.render(page.Page(f"Run {page.clean(found.run)}", subtitle, sections))
 
 
@@ -168,4 +172,7 @@ def _provenance(found: Results) -> Markup:
         text = OmegaConf.to_yaml(OmegaConf.create(known[name]))
         what = "Fingerprint of the curation" if name == "curate" else f"Configuration of {name}"
         body += page.details(what, Markup("<pre>{}</pre>").format(text))
+    if start := known.get("start"):
+        text = OmegaConf.to_yaml(OmegaConf.create(start))
+        body += page.details("What training started with", Markup("<pre>{}</pre>").format(text))
     return body
