@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from curate.run.files import read_json, write_certified
 from curate.run.next_command import run_arguments
 from curate.run.reconsider import Doubt
 from curate.run.schema import UserError
+from curate.run.tracking import Point
 from curate.run.typed_json import typed
 from finetune.intervals import Estimate
 
@@ -305,6 +307,23 @@ def label_of(step: int) -> str:
     ('base', 'step-00000450')
     """
     return f"step-{step:08d}" if step else "base"
+
+
+def points(results: Results) -> list[Point]:
+    """What trackers get: the changes of every checkpoint's losses at its step, the metrics at the kept one's."""
+    found = [
+        (
+            row.step,
+            {"checkpoint/val": row.val.value, "checkpoint/train_probe": row.train_probe.value},
+        )
+        for row in results.checkpoints
+    ]
+    if results.retention:
+        found += [
+            (row.step, {"checkpoint/retention": row.loss.value}) for row in results.retention.points
+        ]
+    metrics = {name: metric.value for name, metric in results.metrics.items()}
+    return sorted([*found, (results.verdict.kept, metrics)], key=itemgetter(0))
 
 
 def save(results: Results, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.run import checksums
+from curate.run import checksums, tracking
 from curate.run.files import write_text
 from curate.run.manifest import read_funnel
 from curate.run.provenance import provenance, redacted
@@ -51,6 +51,7 @@ def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     metrics = dict(evaluators.measure(evaluation))
     found = conclude(config, evaluation, metrics)
     write(found, evaluation)
+    tracking.write(config.tracker, evaluation.folder, results.points(found))
     announce(found, evaluation.folder, say)
     return gate.exit_code(config.gate, found.gate)
 
@@ -70,7 +71,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     )
     instruments = evaluators.instruments(config)
     if evaluation.against:
-        instruments |= evaluation.against.instrument()
+        instruments |= evaluation.against.instrument(metrics[against.METRIC].on)
     checks = gate.check_all(config.gate, metrics, word, instruments)
     return Results(
         schema_version=results.SCHEMA_VERSION,

@@ -11,11 +11,11 @@ from curate.decide.config import HELD_OUT
 from curate.run import devices
 from curate.run.files import read_json
 from curate.run.folder import curate_dir_of
-from curate.run.manifest import Manifest, read_manifest
+from curate.run.manifest import Manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import leaks, start
+from finetune import leaks, seen_before, start
 from finetune.config import OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import GROUP, read_columns
@@ -58,7 +58,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             "train without a held-out loss"
         )
     refuse_leaks(config.curate_dir, manifest)
-    refuse_leaks_of_start(config, manifest)
+    seen_before.examine(config, manifest)
     leaks.examine(config)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is not None:  # a damaged one is made again
@@ -92,43 +92,6 @@ def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:
                     f"{len(shared)} of the {side} samples are also trained on: {column} {shared[0]} is "
                     f"on both sides. Curate {curate_dir.parent.name} again under another run.name"
                 )
-
-
-def refuse_leaks_of_start(config: TrainConfig, manifest: Manifest) -> None:
-    """Refuse data that hold out what the weights to start with were trained on; say where that is not known.
-
-    All trainings behind the export count: the one that exported it, the one that that started with, and so on.
-
-    Raises:
-        UserError: names the run that was trained on it, and what both have in common.
-    """
-    folder = start.examined(config)
-    if folder is None:
-        return
-    held_out = {side: _identifiers(config.curate_dir, manifest, side) for side in HELD_OUT}
-    for run_dir in start.ancestors(folder):
-        curation = start.curation_of(run_dir) if run_dir else None
-        if run_dir is None or curation is None:
-            gone = (
-                f"the shards of {run_dir.name} are not there any more"
-                if run_dir
-                else "not all trainings behind it are there"
-            )
-            start.say(
-                f"note: whether {start.option_of(config)} was trained on pictures that are held out here is not "
-                f"known: {gone}"
-            )
-            continue
-        train = _identifiers(curation, read_manifest(curation), "train")
-        for side, theirs in held_out.items():
-            for column in train.keys() & theirs.keys():
-                if shared := sorted(train[column] & theirs[column]):
-                    raise UserError(
-                        f"{len(shared)} of the {side} samples of {config.curate_dir.parent.name} were trained on by "
-                        f"{run_dir.name}, which {start.option_of(config)} comes from: {column} {shared[0]} is in both. "
-                        "A held-out loss on them would look better than it is. Curate so that what was held out stays "
-                        "held out, or remove method.init to start with the base"
-                    )
 
 
 def _identifiers(curate_dir: Path, manifest: Manifest, split: str) -> dict[str, set[str]]:

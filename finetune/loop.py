@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from curate.run import checksums
 from curate.run.signals import StopRequest
+from curate.run.tracking import Curves
 from finetune import checkpoint, metrics
 from finetune.checkpoint import Checkpoint
 from finetune.config import OptimConfig, TrainConfig
@@ -89,6 +90,7 @@ class Training:
         window: for the next line of ``metrics.jsonl``.
         stored: the update of the last checkpoint.
         stop: whether a signal asked to stop.
+        curves: get what ``metrics.jsonl`` gets, in the first process.
     """
 
     config: TrainConfig
@@ -107,6 +109,7 @@ class Training:
     progress: Progress = field(default_factory=Progress)
     stored: int = 0
     stop: StopRequest = field(default_factory=StopRequest)
+    curves: Curves | None = None
 
 
 def fit(run: Training) -> Progress:
@@ -413,7 +416,10 @@ def _log(run: Training, **values: float) -> None:
     if run.accelerator.is_main_process:
         position = {"step": run.progress.step, "samples_seen": run.progress.samples_seen}
         finite = {name: _finite(value) for name, value in values.items()}
-        metrics.append(run.folder / "metrics.jsonl", {**position, **finite})
+        record = {**position, **finite}
+        metrics.append(run.folder / "metrics.jsonl", record)
+        if run.curves:
+            run.curves.add(*metrics.point(record))
 
 
 def _finite(value: float) -> float | None:

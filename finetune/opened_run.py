@@ -106,14 +106,17 @@ class FinetuneRun:
     def items(self, split: str, count: int, device: torch.device | str = "cpu") -> HeldoutItems:
         """At most ``count`` items of ``split``, which :meth:`has` to exist.
 
-        For the same count they are those that training measured.
+        For the same count they are those that training measured. Pictures that the trainings behind a start have
+        seen are not among them, see ``finetune.seen_before``.
         """
-        return items_of(self.encoded(split, device), count, partial(self.groups_of, split))
+        encoded, groups_of = self.encoded(split, device), partial(self.groups_of, split)
+        return items_of(encoded, count, groups_of, start.seen(self.finetune_dir))
 
     def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:
         """The first captions of those items, in the same order."""
         encoded = self.encoded(split, device)
-        indices = choose(encoded, count, partial(self.groups_of, split))
+        without = start.seen(self.finetune_dir)
+        indices = choose(encoded, count, partial(self.groups_of, split), without)
         return [encoded.captions[index] for index in indices.tolist()]
 
     def groups_of(self, split: str, keys: Sequence[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from itertools import repeat
@@ -14,13 +15,22 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from curate.run import checksums
+from curate.run import checksums, tracking
 from curate.run.files import remove_parts
 from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
-from finetune import caption_check, checkpoint, doctor, metrics, overview, start
+from finetune import (
+    caption_check,
+    checkpoint,
+    doctor,
+    metrics,
+    overview,
+    seen_before,
+    start,
+    trained_on,
+)
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.caption_check import CaptionCheck
 from finetune.checkpoint import Checkpoint, list_checkpoints
@@ -55,25 +65,30 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         if accelerator.is_main_process:
             with checksums.updated(folder, ()):
                 pass  # checkpoints may have been deleted
+            tracking.write(
+                config.tracker, folder, metrics.points(folder / "metrics.jsonl"), resumes=True
+            )
         return
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
-    _keep_start(config, identity, accelerator, model)
+    _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     splits = _encode(config, manifest, accelerator, model)
     if not stored or checksums.damaged(folder, (caption_check.FILE,)):
         _check_captions(config, manifest, accelerator, model, splits[0], refuses=not stored)
     if accelerator.is_main_process:
-        with checksums.updated(folder, ("config.yaml",)):
+        with checksums.updated(folder, ("config.yaml", trained_on.FILE)):
             write_config(folder / "config.yaml", config)
+            trained_on.write(folder, config.curate_dir, manifest, identity["shards"])
     run = _assemble(config, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
     _resume(run, stored)
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
-    fit(run)
+    with _tracked(run):
+        fit(run)
     if accelerator.is_main_process:
         with checksums.updated(folder, ("export/",)):
             _export_best(config, model, list_checkpoints(folder), accelerator)
@@ -82,15 +97,23 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
 
 
 def _keep_start(
-    config: TrainConfig, identity: dict[str, Any], accelerator: Accelerator, model: LatentDiffusion
+    config: TrainConfig,
+    manifest: Manifest,
+    identity: dict[str, Any],
+    accelerator: Accelerator,
+    model: LatentDiffusion,
+    has_started: bool,
 ) -> None:
     """Copy what ``method.init`` names into the run's folder; refuses what does not fit, on all processes."""
     if identity["init"] and start.examined(config):
         start.warn_of_another_base(config, identity["weights"])
-    if not start.is_kept(config.folder, identity["init"]):
+    kept = start.is_kept(config.folder, identity["init"])
+    if not kept or (identity["init"] and not has_started):  # of an attempt on other data, perhaps
         main = accelerator.is_main_process
         with checksums.updated(config.folder, (f"{start.FOLDER}/",)) if main else nullcontext():
-            start.keep(config, model, identity["init"], writes=main)
+            known = sorted(start.seen(config.folder)) if has_started else []
+            seen = known or seen_before.examine(config, manifest, silent=True)
+            start.keep(config, model, identity["init"], seen, writes=main)
     accelerator.wait_for_everyone()
 
 
@@ -120,7 +143,12 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
     Damaged checkpoints at the end are deleted, so that training goes on from the one before.
     """
     remade = (
-        *("config.yaml", caption_check.FILE, "export/", "heldout.npz", "metrics.jsonl"),
+        "config.yaml",
+        caption_check.FILE,
+        trained_on.FILE,
+        "export/",
+        "heldout.npz",
+        "metrics.jsonl",
         f"{start.FOLDER}/",
     )
     names = checksums.damaged(folder, remade)
@@ -264,7 +292,8 @@ def _heldout(
 
     def items(split: EncodedSplit, name: str, count: int) -> HeldoutItems:
         shards = manifest.shards_of(name)
-        return items_of(split, count, partial(duplicate_groups, config.curate_dir, shards))
+        groups_of = partial(duplicate_groups, config.curate_dir, shards)
+        return items_of(split, count, groups_of, start.seen(config.folder))
 
     val = items(val_split, "val", settings.items)
     train_probe = items(train_split, "train", len(val))
@@ -297,6 +326,17 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     if main:
         _cut_metrics(run.folder, last.step)
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
+
+
+@contextmanager
+def _tracked(run: Training) -> Iterator[None]:
+    """Give the trackers what is logged, from the first line of ``metrics.jsonl`` on."""
+    if not run.accelerator.is_main_process:
+        yield
+        return
+    logged = metrics.points(run.folder / "metrics.jsonl")
+    with tracking.curves(run.config.tracker, run.folder, logged) as run.curves:
+        yield
 
 
 def _cut_metrics(folder: Path, step: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +146,8 @@ def origin_of(finetune_dir: Path) -> dict[str, Any] | None:
     Returns:
         ``given``: as it was typed. ``folder``: of the export, absolute. ``sha256``: of its weights. ``run``: the
         folder of the run that exported it, or null. ``checkpoint``: what the export says of its checkpoint: step,
-        samples_seen and weights_sha256; null where it says nothing.
+        samples_seen and weights_sha256; null where it says nothing. ``seen``: keys of the held-out pictures that
+        the trainings behind it have seen, see ``finetune.seen_before``.
     """
     state = read_json(finetune_dir / FOLDER / "state.json", sealed=True)
     return None if state is None else state["init"]
@@ -160,13 +161,21 @@ def is_kept(finetune_dir: Path, wanted: str | None) -> bool:
     return found["sha256"] == wanted and not checksums.damaged(place)
 
 
-def keep(config: TrainConfig, model: LatentDiffusion, wanted: str | None, *, writes: bool) -> None:
+def keep(
+    config: TrainConfig,
+    model: LatentDiffusion,
+    wanted: str | None,
+    seen: Sequence[str],
+    *,
+    writes: bool,
+) -> None:
     """Copy the starting weights into the run's folder; where there are none, remove what an earlier start left.
 
     Args:
         config: of the training.
         model: the base, its U-Net prepared.
         wanted: their digest, see :func:`digest`; None where there are none.
+        seen: keys of the held-out pictures that the trainings behind them have seen.
         writes: whether this process does it; the others only check that the weights fit.
 
     Raises:
@@ -192,8 +201,14 @@ def keep(config: TrainConfig, model: LatentDiffusion, wanted: str | None, *, wri
             "sha256": wanted,
             "run": run_dir and str(run_dir),
             "checkpoint": read_json(folder / _ORIGIN),
+            "seen": list(seen),
         }
         checkpoint.save_start(place, weights, init)
+
+
+def seen(finetune_dir: Path) -> frozenset[str]:
+    """Keys of the held-out pictures that no held-out loss of a run counts; none where it started with the base."""
+    return frozenset((origin_of(finetune_dir) or {}).get("seen", ()))
 
 
 def stored(finetune_dir: Path) -> Checkpoint | None:

@@ -63,8 +63,7 @@ def merged(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """All rows of ``old``, and those of ``new`` whose file it does not have: what was held out first stays so."""
     import pandas as pd
 
-    rows = pd.concat([old, new[~new["sha256"].isin(old["sha256"])]])
-    return _as_text(rows.drop_duplicates("sha256"))
+    return _as_text(pd.concat([old, new]).drop_duplicates("sha256"))
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
@@ -91,13 +90,13 @@ def read(path: Path) -> pd.DataFrame:
         FileNotFoundError: there is no such file.
         UserError: it is damaged, or no such table.
     """
-    import pandas as pd
-
     if not path.is_file():
         raise FileNotFoundError(
             f"{KEY}={path}: no such file (looked for {path.resolve()}); type {KEY}=FILE, a table that an earlier "
             f"curation of the series left, or {KEY}=null for the first of a series"
         )
+    import pandas as pd
+
     with parquet.reporting_damage(path, _REMEDY):
         table = pd.read_parquet(path)
     if missing := [name for name in _NEEDED if name not in table]:

@@ -34,7 +34,7 @@ from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.report import curation, figures
-from curate.run import checksums, ledger, memory, provenance
+from curate.run import checksums, ledger, memory, provenance, tracking
 from curate.run.files import remove_parts, sha256_of
 from curate.run.locks import locked
 from curate.run.manifest import Manifest, old_manifest, retire, write_funnel, write_manifest
@@ -101,6 +101,7 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if removals.pending:  # an interrupted removal is complete: these shards are without its images
         write_removals(curate_dir, replace(removals, pending=False))
     checksums.write(curate_dir, known=manifest.sha256_of_shards())
+    tracking.write(config.tracker, curate_dir, [(0, figures.numbers(funnel))])
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 

@@ -44,7 +44,7 @@ def _since_start(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
 
 def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
     """Whether the checkpoint to keep is better than what training started with."""
-    worse = "What training started with is better than the checkpoint to keep: that has more held-out loss"
+    worse = "The checkpoint to keep is worse than what training started with, on held-out pictures"
     same = (
         "The checkpoint to keep is no worse than what training started with, on held-out pictures"
     )

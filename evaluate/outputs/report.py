@@ -59,7 +59,7 @@ def _render(
     """The page with pictures whose longer side has at most so many pixels."""
     sections = [
         Section("Result, trend and costs", "headline", _headline(found)),
-        Section("Checks", "checks", _checks(found)),
+        Section("Checks", "checks", checks(found)),
         Section("Pictures", "pictures", pictures.table(found, folder, real, longest_px)),
         *(
             section
@@ -101,7 +101,8 @@ def _headline(found: Results) -> Markup:
     return body
 
 
-def _checks(found: Results) -> Markup:
+def checks(found: Results) -> Markup:
+    """The gate's rules, each with what was measured."""
     if not found.checks:
         return page.paragraph("The gate has no rules (gate=none).", "note")
     rows = [

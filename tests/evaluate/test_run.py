@@ -91,8 +91,15 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
         samples=SamplesConfig(rows=3, clip_captions=34),
         distribution=DistributionConfig(captions=16, seeds=2),
     )
-    code = run.evaluate_run(asked, lines.append)
+    tracked: list[tuple] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(run.tracking, "write", lambda *given: tracked.append(given))
+        code = run.evaluate_run(asked, lines.append)
     found = results.load(folder / "report.json")
+    assert tracked == [("auto", folder, tracked[0][2])]
+    assert [step for step, _ in tracked[0][2]] == sorted(
+        [*[0, 4, 8, 12, 16] * 2, found.verdict.kept]
+    )
     assert code == {"passed": 0, "warned": 0, "failed": 1, "undecided": 3}[found.gate]
     assert lines[0] == f"verdict {found.verdict.word}"
     assert [line.split()[0] for line in lines[1:3]] == ["result", "trend"]

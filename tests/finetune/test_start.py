@@ -7,12 +7,15 @@ import os
 import shutil
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 import finetune.run
+from curate.run import parquet
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
 from finetune import doctor, start
@@ -243,28 +246,57 @@ def test_a_run_is_not_resumed_with_another_start(started, run_training, make_con
     run_training(config)
 
 
-def test_pictures_that_the_start_was_trained_on_are_not_held_out(
+def test_a_split_that_holds_out_what_the_start_was_trained_on_is_refused(
     make_config, run_training, tmp_path
 ):
     """Two trainings back, in curations of which each is sound by itself."""
-    first = make_config("first", **settings("lora"))
-    run_training(first)
+    run_training(make_config("first", **settings("lora")))
     folder = tmp_path / "newer" / "curate"
     curate(folder, {"train": 6, "val": 12})  # the same pictures, of which others are held out
-    second = make_config(
-        "second", **settings("lora"), **{"data.run": "first", "method.init": "first"}
+    run_training(
+        make_config("second", **settings("lora"), **{"data.run": "first", "method.init": "first"})
     )
-    run_training(second)
     config = make_config(
         "third", **settings("lora"), **{"data.run": "newer", "method.init": "second"}
     )
-    with pytest.raises(
-        UserError, match=r"6 of the val samples of newer were trained on by second, which"
-    ):
+    says = r"6 of the 12 val samples of newer were trained on by second, which method\.init=second"
+    with pytest.raises(UserError, match=says):
         run_training(config)
     (folder / "manifest.json").unlink()
     curate(folder, {"train": 12, "val": 6})
     run_training(config)
+
+
+def test_a_few_that_it_was_trained_on_are_not_measured_with_all_of_their_group(
+    make_config, run_training, capsys, tmp_path
+):
+    """One picture of train-000's bytes, and another one of its group."""
+    run_training(make_config("first", **settings("lora")))
+    folder = tmp_path / "newer" / "curate"
+    curate(folder, {"train": 12, "val": 20})
+    path = next((folder / "shards" / "val").glob("*.parquet"))
+    rows = pd.read_parquet(path)
+    rows.loc[0, "sha256"] = f"{0:064x}"
+    rows.loc[1, "duplicate_group"] = rows.loc[0, "duplicate_group"]
+    parquet.write_table(path, pa.Table.from_pandas(rows, preserve_index=False))
+    left_out = sorted(rows.loc[:1, "key"])
+    config = make_config(
+        "second",
+        **settings("lora"),
+        **{"data.run": "newer", "method.init": "first", "heldout.items": 128},
+    )
+    run_training(config)
+    assert "note: 2 held-out pictures, or near copies of them" in capsys.readouterr().out
+    assert start.origin_of(config.folder)["seen"] == left_out
+    measured = HeldoutCurve.load(config.folder / "heldout.npz").val_keys
+    assert len(measured) == 18
+    assert not set(measured) & set(left_out)
+    run = load_run(config.run.folder)
+    assert run.items("val", 128).keys == measured
+    assert len(run.captions("val", 128)) == 18
+    config.train.samples = 48
+    run_training(config)  # which goes on with the same pictures
+    assert HeldoutCurve.load(config.folder / "heldout.npz").val_keys == measured
 
 
 def test_a_start_whose_training_pictures_are_not_known_is_named(started, run_training, capsys):

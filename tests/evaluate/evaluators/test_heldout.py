@@ -50,7 +50,7 @@ def test_what_a_training_started_with_is_measured_apart(planted):
 @pytest.mark.parametrize(
     ("low", "high", "state", "said"),
     [
-        (0.02, 0.04, "bad", "What training started with is better than the checkpoint to keep"),
+        (0.02, 0.04, "bad", "The checkpoint to keep is worse than what training started with"),
         (-0.04, -0.02, "good", "no worse than what training started with"),
         (None, None, None, ""),
     ],
