@@ -6,7 +6,7 @@ import pytest
 
 from curate.clip.config import ClipConfig
 from curate.clip.load import load_clip
-from workflows.bench import compare, deciding, drawing, memory, scoring, sharding
+from workflows.bench import compare, deciding, drawing, memory, retraining, scoring, sharding
 from workflows.bench.__main__ import main
 from workflows.bench.data import Photographs
 
@@ -41,6 +41,15 @@ def test_deciding(capsys, monkeypatch):
     kept = int(re.search(r"deciding 2,000 pairs, ([\d,]+) kept", printed)[1].replace(",", ""))
     assert 1_000 < kept < 1_900  # a tenth are copies, and the CLIP threshold drops some
     assert re.search(r"reading the annotations +\d", printed)
+
+
+def test_retraining(capsys, monkeypatch):
+    monkeypatch.setattr(retraining, "FILES", 50)
+    monkeypatch.setattr(retraining, "_PER_FOLDER", 20)
+    retraining.run()
+    printed = capsys.readouterr().out
+    assert "nothing to do, 50 files" in printed
+    assert len(re.findall(r" +[\d.]+ s$", printed, re.MULTILINE)) == 3
 
 
 def test_sharding(capsys, monkeypatch):
