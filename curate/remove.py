@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import tarfile
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from curate.pipeline import removed_from_cache
 from curate.pipeline.previous_run import trainings
 from curate.run import checksums, cli, folder, ledger, reconsider
+from curate.run.config import DRY_RUN
 from curate.run.files import (
     HashingWriter,
     atomic_write,
@@ -45,6 +50,7 @@ from curate.run.removals import (
     write_removals,
 )
 from curate.run.schema import UserError
+from curate.run.shared_cache import CACHE
 from curate.run.tar import END_OF_TAR
 
 if TYPE_CHECKING:
@@ -56,8 +62,10 @@ Remove pictures from a finished curation. Only the shards that hold them are rew
 says "removed". The same files under other keys are removed as well, and later curations of this run
 leave them all out. After an interruption, the same command continues.
 
-It does not change annotations/ (measurements and captions), finetune/ and evaluate/ (made from the
-pictures before). Delete these folders and type their commands again."""
+What all runs share of them in <run.root>/.cache goes too: measurements, thumbnails, captions, latents and
+hidden states. The run's own annotations/ stays, as the record of what was measured, and so do finetune/ and
+evaluate/ (made from the pictures before): delete these folders and type their commands again. Other runs
+stay as they are; type this for each of them."""
 
 
 def main() -> None:
@@ -84,17 +92,19 @@ def main() -> None:
     by, path = _list(arguments)
     listed = read_list(path, by) if arguments.table is None else reconsider.read_keys(path)
     trained = trainings(curate_dir.parent)
-    with locked(curate_dir):
+    with locked(curate_dir), removed_from_cache.exclusive(curate_dir):
         found = remove(curate_dir, by, listed, sha256_of(path), arguments.copies)
         missing = sorted(listed - values(identities(curate_dir), by))
     print(
         f"{found['listed']} {by} listed, {found['found']} of them found; removed "
         f"{found['pictures']} pictures with {found['pairs']} pairs"
     )
+    if taken := removed_from_cache.in_words(found["cache"]):
+        print(f"deleted from {removed_from_cache.root_of(curate_dir) / CACHE}: {taken}")
     if missing:
-        others = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         print(
-            f"not in this run: {', '.join(missing[:SHOWN])}{others}; a later curation leaves out "
+            f"not in this run: {', '.join(missing[:SHOWN])}{more}; a later curation leaves out "
             f"pictures with these {by}"
         )
         if by == "keys":
@@ -112,6 +122,8 @@ def main() -> None:
             f"trained on the shards as they were: {', '.join(map(str, trained))}. They can neither resume nor be "
             "judged now; to train without these pictures, train again under another run.name"
         )
+    for line in _left(curate_dir, arguments) if found["pictures"] else ():
+        print(line)
     judged = [path.parent / stage for path in trained for stage in ("evaluate", "compare")]
     if found["pictures"] and (shown := [str(path) for path in judged if path.is_dir()]):
         print(f"their reports and samples may still show them; delete: {', '.join(shown)}")
@@ -119,6 +131,37 @@ def main() -> None:
         print(
             f"{found['copies_left']} near copies remain, in the shards or dropped as duplicates; see them "
             "with python -m curate.explain, or type the same command with --copies"
+        )
+
+
+def _left(curate_dir: Path, arguments: argparse.Namespace) -> Iterator[str]:
+    """What still holds the removed pictures and what was measured of them, and what to type."""
+    run_dir = curate_dir.parent
+    trial, record = run_dir / DRY_RUN, curate_dir / "annotations"
+    if held := [str(folder) for folder in (record, trial) if folder.is_dir()]:
+        yield (
+            f"their measurements and captions are still in the run's own record; to delete them, type: rm -r "
+            f"{shlex.join(held)}. The next curation then measures pictures that no run has in the cache"
+        )
+    for name, how_many in removed_from_cache.other_runs(
+        curate_dir, read_removals(curate_dir)
+    ).items():
+        by, path = next(
+            (option, path)
+            for option in ("keys", "urls", "sha256", "from")
+            if (path := getattr(arguments, option.replace("from", "table"))) is not None
+        )
+        command = [
+            "python",
+            "-m",
+            "curate.remove",
+            str(run_dir.with_name(name)),
+            f"--{by}",
+            str(path),
+        ]
+        yield (
+            f"run {name} holds {how_many}; type: "
+            f"{shlex.join([*command, *(['--copies'] if arguments.copies else [])])}"
         )
 
 
@@ -135,6 +178,9 @@ def remove(
 ) -> dict[str, Any]:
     """Check the shards concerned, record the removal, and carry it out; see ``removals.note``.
 
+    Returns:
+        The record, with what was deleted from the cache as ``cache``, by kind.
+
     Raises:
         UserError: as ``note``, or a shard is damaged: rewritten, it would look intact. Nothing is
             changed or recorded then.
@@ -142,8 +188,7 @@ def remove(
     _, asked = asked_for(identities(curate_dir), by, listed, copies)
     _check(curate_dir, asked)
     record = note(curate_dir, by, listed, list_sha256, copies)
-    carry_out(curate_dir)
-    return record
+    return record | {"cache": carry_out(curate_dir)}
 
 
 def _check(curate_dir: Path, asked: Removals) -> None:
@@ -194,29 +239,31 @@ def _is_readable(table: Path) -> bool:
         return False
 
 
-def carry_out(curate_dir: Path) -> None:
-    """Make shards, ledger, funnel and, last, manifest follow ``removed.json``.
+def carry_out(curate_dir: Path) -> Counter[str]:
+    """Make the cache, shards, ledger, funnel and, last, manifest follow ``removed.json``.
 
-    Each file is replaced whole. The ledger is last but one, so that until then it says which shards are
+    Returns how much went from the cache. Each file is replaced whole. The ledger is last but one, so that until then it says which shards are
     concerned; doing all of it again changes nothing.
     """
     changes = ("shards/", "ledger/", "funnel.json", "manifest.json", "removed.json", "report.html")
     hashes: dict[str, str] = {}
     with checksums.updated(curate_dir, changes, hashes):
-        manifest = _carry_out(curate_dir, read_removals(curate_dir))
+        manifest, taken = _carry_out(curate_dir, read_removals(curate_dir))
         hashes |= manifest.sha256_of_shards()  # most of them as they were
+    return taken
 
 
-def _carry_out(curate_dir: Path, known: Removals) -> Manifest:
+def _carry_out(curate_dir: Path, known: Removals) -> tuple[Manifest, Counter[str]]:
     for part in ("shards", "ledger"):
         remove_parts(curate_dir / part)
     rows = identities(curate_dir)
     goes = rows[known.drops(rows) & rows["kept"]]
     if len(goes):
         (curate_dir / "report.html").unlink(missing_ok=True)  # it may show removed pictures
-    concerned = list(goes.groupby("shard")["key"].agg(set).items())
-    for shard, keys in tqdm(concerned, desc="remove", unit="shard"):
-        _take_out(curate_dir / str(shard), keys)
+    concerned = {str(shard): keys for shard, keys in goes.groupby("shard")["key"].agg(set).items()}
+    taken = removed_from_cache.take_out(curate_dir, known, concerned)
+    for shard, keys in tqdm(concerned.items(), desc="remove", unit="shard"):
+        _take_out(curate_dir / shard, keys)
     for part in ledger.parts(curate_dir):
         _mark(part, known)
     rows = identities(curate_dir)
@@ -224,7 +271,7 @@ def _carry_out(curate_dir: Path, known: Removals) -> Manifest:
     _write_funnel(curate_dir, manifest)
     write_manifest(curate_dir, manifest)
     write_removals(curate_dir, replace(known, pending=False))
-    return manifest
+    return manifest, taken
 
 
 def _take_out(path: Path, keys: set[str]) -> None:
