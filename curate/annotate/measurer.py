@@ -41,7 +41,8 @@ class Fetched:
     Attributes:
         record: its size and format, or all of it where nothing is left to measure.
         data: the encoded image; empty where nothing is left to measure.
-        shared: all that another run has measured of the same bytes, if it has.
+        shared: what other runs have measured of the same bytes; used for an image that this run measures,
+            so that its parts do not depend on what others measured.
     """
 
     record: ImageRecord
@@ -211,9 +212,9 @@ class Measurer:
             width, height, kind = probe(data)
         except UnreadableImage as error:
             return Fetched(ImageRecord(sha256, len(data), error=error.reason))
-        known = next((image for image in (cached, shared) if image), ImageRecord())
-        record = ImageRecord(sha256, len(data), width, height, kind, embedding=known.embedding)
-        return Fetched(record, data, shared if shared and self._is_complete(shared) else None)
+        embedding = cached.embedding if cached else None
+        record = ImageRecord(sha256, len(data), width, height, kind, embedding=embedding)
+        return Fetched(record, data, shared)
 
     def _start_decoding(
         self,
@@ -239,10 +240,13 @@ class Measurer:
             if not (image.data and passed and candidate.key in scorable):
                 records[candidate.key] = image.record
                 continue
-            if image.shared and self._shared:
+            if self._shared and image.shared and self._is_complete(image.shared):
                 records[candidate.key] = image.shared
                 self._shared.images += 1
                 continue
+            if image.shared and image.record.embedding is None:
+                embedding = image.shared.embedding
+                image = replace(image, record=replace(image.record, embedding=embedding))
             sha256 = sha256_of[candidate.key] = image.record.sha256
             if sha256 not in started:
                 started.add(sha256)
