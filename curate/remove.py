@@ -89,7 +89,8 @@ def main() -> None:
     arguments = parser.parse_args()
     curate_dir = folder.curate_dir(arguments.run)
     read_manifest(curate_dir)  # of an unfinished curation nothing can be removed
-    by, path = _list(arguments)
+    option, path = _option(arguments)
+    by = "keys" if arguments.table else option.removeprefix("--")
     listed = read_list(path, by) if arguments.table is None else reconsider.read_keys(path)
     trained = trainings(curate_dir.parent)
     with locked(curate_dir), removed_from_cache.exclusive(curate_dir):
@@ -122,7 +123,7 @@ def main() -> None:
             f"trained on the shards as they were: {', '.join(map(str, trained))}. They can neither resume nor be "
             "judged now; to train without these pictures, train again under another run.name"
         )
-    for line in _left(curate_dir, arguments) if found["pictures"] else ():
+    for line in _left(curate_dir, arguments) if found["found"] else ():
         print(line)
     judged = [path.parent / stage for path in trained for stage in ("evaluate", "compare")]
     if found["pictures"] and (shown := [str(path) for path in judged if path.is_dir()]):
@@ -136,40 +137,24 @@ def main() -> None:
 
 def _left(curate_dir: Path, arguments: argparse.Namespace) -> Iterator[str]:
     """What still holds the removed pictures and what was measured of them, and what to type."""
-    run_dir = curate_dir.parent
+    run_dir, (option, path) = curate_dir.parent, _option(arguments)
     trial, record = run_dir / DRY_RUN, curate_dir / "annotations"
     if held := [str(folder) for folder in (record, trial) if folder.is_dir()]:
         yield (
             f"their measurements and captions are still in the run's own record; to delete them, type: rm -r "
             f"{shlex.join(held)}. The next curation then measures pictures that no run has in the cache"
         )
-    for name, how_many in removed_from_cache.other_runs(
-        curate_dir, read_removals(curate_dir)
-    ).items():
-        by, path = next(
-            (option, path)
-            for option in ("keys", "urls", "sha256", "from")
-            if (path := getattr(arguments, option.replace("from", "table"))) is not None
-        )
-        command = [
-            "python",
-            "-m",
-            "curate.remove",
-            str(run_dir.with_name(name)),
-            f"--{by}",
-            str(path),
-        ]
-        yield (
-            f"run {name} holds {how_many}; type: "
-            f"{shlex.join([*command, *(['--copies'] if arguments.copies else [])])}"
-        )
+    options = [option, str(path), *(["--copies"] if arguments.copies else [])]
+    others = removed_from_cache.other_runs(curate_dir, read_removals(curate_dir))
+    for name, how_many in others.items():
+        other = named(run_dir.with_name(name))
+        yield f"run {name} holds {how_many}; type: python -m curate.remove {other} {shlex.join(options)}"
 
 
-def _list(arguments: argparse.Namespace) -> tuple[str, Path]:
-    """By what pictures are named, and the file that names them."""
-    if arguments.table is not None:
-        return "keys", arguments.table
-    given = {name: getattr(arguments, name) for name in ("keys", "urls", "sha256")}
+def _option(arguments: argparse.Namespace) -> tuple[str, Path]:
+    """The option that names a file, and the file."""
+    given = {f"--{name}": getattr(arguments, name) for name in ("keys", "urls", "sha256")}
+    given["--from"] = arguments.table
     return next((name, path) for name, path in given.items() if path is not None)
 
 

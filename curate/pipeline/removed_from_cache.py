@@ -112,5 +112,5 @@ def _stored(path: Path, keys: Collection[str]) -> Iterator[bytes]:
 def _captions(curate_dir: Path, known: Removals) -> set[str]:
     """The captions that no other picture of the run has."""
     gone = known.drops(identities(curate_dir)).to_numpy()
-    captions = ledger.read(curate_dir, ["caption"])["caption"]
+    captions = ledger.read(curate_dir, ["caption"])["caption"].fillna("")
     return set(captions[gone]) - set(captions[~gone])

@@ -93,6 +93,6 @@ def note(cache_dir: Path, limit_gb: float) -> str:
     if held <= limit_gb:
         return ""
     return (
-        f"note: {cache_dir} holds {held:.1f} GB, more than run.cache_gb={limit_gb:g}; to delete what was not "
+        f"note: {cache_dir} holds {held:.3g} GB, more than run.cache_gb={limit_gb:g}; to delete what was not "
         f"used for longest, type: python -m workflows.prune --root {cache_dir.parent} --keep-gb {limit_gb:g}"
     )
