@@ -124,15 +124,13 @@ class SharedStore(AnnotationCache):
 
     def _index(self, path: Path) -> None:
         with suppress(FileNotFoundError):  # removed meanwhile
-            try:
-                self.add_file(path)
-            except UserError:
-                _discard(path)
+            self.add_file(path)
 
     def _new_rows(self, part: pa.Table) -> tuple[np.ndarray, bool]:
         """Mask (N,): the rows of images that hold anything new; and whether all rows may be taken over."""
         first = part["caption_index"].to_numpy() == 0
-        measured = part["image_embedding"].is_valid().to_numpy()
+        decoded = part["pixels_sha256"].to_numpy() != ""
+        measured = part["image_embedding"].is_valid().to_numpy() & decoded
         scored = part["clip_similarity"].is_valid().to_numpy()
         hashes, captions = (part[name].to_pylist() for name in ("sha256", "caption"))
         new = np.zeros(len(part), bool)
