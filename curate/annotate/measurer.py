@@ -192,7 +192,7 @@ class Measurer:
         fetching = _one_ahead(map(self._start_fetching, batches))
         start_decoding = partial(self._start_decoding, scorable, started)
         decoding = _one_ahead(map(start_decoding, batches, fetching))
-        return map(partial(self._finish, encoded), decoding)
+        return map(partial(self._finish, encoded), _filled(decoding))
 
     def _start_fetching(self, batch: Sequence[Candidate]) -> list[Future[Fetched]]:
         return [self._pool.submit(self._fetch, candidate) for candidate in batch]
@@ -319,6 +319,21 @@ class Measurer:
 
     def _count_tokens(self, captions: Sequence[str]) -> list[int]:
         return self._load_scorer().tokens(list(captions))
+
+
+def _filled(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Join batches of which little is decoded, until ``BATCH`` images are: the model fills up its own batches."""
+    waiting = Batch({}, {}, [])
+    for batch in batches:
+        waiting = Batch(
+            waiting.records | batch.records,
+            waiting.sha256_of | batch.sha256_of,
+            [*waiting.decoding, *batch.decoding],
+        )
+        if len(waiting.decoding) >= BATCH:
+            yield waiting
+            waiting = Batch({}, {}, [])
+    yield waiting
 
 
 def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:

@@ -31,5 +31,5 @@ def hold(model: object, folder: Path) -> None:
 
 
 def _release(model: int) -> None:
-    for stack in _held.pop(model).values():
+    for stack in _held.pop(model, {}).values():
         stack.close()

@@ -15,20 +15,22 @@ from workflows.bench.scoring import MODEL, random_scorer
 if TYPE_CHECKING:
     from curate.readers.source import Source
 
-PICTURES, NEW = 100, 5
+PICTURES, NEW = 160, 8
+BATCH_SIZE = 8  # each batch is filled up, and of 8 pictures a larger one would be filling
 
 
 def run() -> None:
     """Print how many pictures each run scored, rates and ratios."""
-    scorer = random_scorer("fp32")
+    scorer = replace(random_scorer("fp32"), batch_size=BATCH_SIZE)
     drawn = Photographs(PICTURES + NEW, distinct=None).source()
     data = {c.location: drawn.load(c.location) for c in drawn.candidates()}  # drawing takes longer
     source = replace(drawn, load=data.__getitem__)
-    known = list(source.candidates())[:PICTURES]
+    every = (PICTURES + NEW) // NEW  # so that the new ones are among the others
+    known = [c for number, c in enumerate(source.candidates()) if number % every]
     scored: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        earlier = replace(source, candidates=lambda: iter(known), total=PICTURES)
+        earlier = replace(source, candidates=lambda: iter(known), total=len(known))
         scored["the run before"] = _scored(scorer, earlier, root / "before", root / "cache")
 
         def all_of_them() -> None:
@@ -65,6 +67,6 @@ def _scored(scorer: Any, source: Source, folder: Path, cache: Path | None) -> in
     spec = AnnotationSpec("bench", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
     before = scorer.images.items
     shared = (lambda: shared_store(cache, spec, Removals())) if cache else None
-    annotate(source, folder, AnnotateConfig(images_per_part=32), spec, lambda: scorer, shared)
+    annotate(source, folder, AnnotateConfig(), spec, lambda: scorer, shared)
     shutil.rmtree(folder)
     return scorer.images.items - before

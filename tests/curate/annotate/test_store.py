@@ -121,6 +121,25 @@ def test_a_new_run_measures_only_what_is_new(run, make_pictures, tmp_path, count
     assert run("alone", more, shared=False) == parts
 
 
+def test_what_is_new_here_and_there_is_encoded_together(run, make_pictures, tmp_path, monkeypatch):
+    """The model fills up each of its batches: a call for each three new pictures would cost as all of them."""
+    monkeypatch.setattr(measure, "BATCH", 8)
+    pictures = make_pictures(tmp_path / "pictures", 64)
+    source = readers.read(FolderConfig(name="x", reader="folder", root=str(pictures)))
+    known = [c for number, c in enumerate(source.candidates()) if number % 8]
+    run("a", Source.of(known, source.load))
+    real, calls = clip.ClipScorer.encode_pixels, []
+
+    def encode(self, pixels):
+        calls.append(len(pixels))
+        return real(self, pixels)
+
+    monkeypatch.setattr(clip.ClipScorer, "encode_pixels", encode)
+    parts = run("b", pictures, images_per_part=64)
+    assert calls == [8]
+    assert run("alone", pictures, images_per_part=64, shared=False) == parts
+
+
 def test_no_model_is_loaded_where_nothing_is_new(run, make_pictures, tmp_path, monkeypatch):
     pictures = make_pictures(tmp_path / "pictures", 7)
     run("a", pictures)

@@ -20,7 +20,7 @@ from curate.pack.writer import write_shard
 from curate.run.encoded import take_out
 from curate.run.manifest import Manifest, read_manifest, write_manifest
 from curate.run.schema import UserError
-from finetune.cache import encode, encode_shards, load_split
+from finetune.cache import encode, encode_shards, hold, load_split
 from finetune.cache.encode import pictures_at_once, to_square
 from finetune.data import Batches
 from finetune.models import load_model
@@ -367,7 +367,11 @@ def test_a_split_does_not_open_with_entries_missing(model, make_run, tmp_path):
 
 def test_a_split_in_use_is_held_and_counts_as_used(model, make_run, tmp_path):
     curate_dir = make_run("a", range(6))
-    open_run(model, curate_dir)
+    shards = read_manifest(curate_dir).shards_of("train")
+    encode_shards(model, curate_dir, shards, tmp_path / ".cache")
+    assert len(prune(tmp_path / ".cache", 0).busy) == 3
+    hold._release(id(model))
+    load_split(model, shards, tmp_path / ".cache")
     files = sorted((tmp_path / ".cache").rglob("*.[js]*"))
     for path in files:
         os.utime(path, (0, 0))
