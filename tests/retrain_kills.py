@@ -24,6 +24,7 @@ from tests.finetune.conftest import save_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST, ADDED = 80, 8  # pictures
+WORK = "work"  # the folder of the series at work
 MOST_KILLS = 4  # of one retraining, before it is left to end
 SHARE = 0.4  # of a retraining's time, within which it is killed; what it has done stays, so that later steps come
 PATIENCE_S = 600
@@ -152,7 +153,9 @@ def contents(runs: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(runs.rglob("*")):
         name = path.relative_to(runs).as_posix()
-        if path.is_dir() or path.name in (".lock", "config.yaml", "report.html", "checksums.json"):
+        if path.is_dir() or name.startswith(".cache/"):  # what was measured, in parts as it came
+            continue
+        if path.name in (".lock", "config.yaml", "report.html", "checksums.json"):
             continue
         if path.name == "current.json":
             content = json.loads(path.read_bytes())
@@ -189,45 +192,39 @@ def contents(runs: Path) -> dict[str, Any]:
     return found
 
 
-def add_pictures(folder: Path, kept: Path) -> None:
-    """A tenth more."""
-    for path in sorted(kept.iterdir()):
-        target = folder / path.name
-        if not target.exists():
-            os.link(path, target)
-
-
 def make_inputs(folder: Path) -> None:
-    """Pictures, those to be added, a CLIP, a pipeline and the settings."""
-    draw_pictures(folder / "all", FIRST + ADDED)
+    """Pictures without and with those that are added, a CLIP, a pipeline and the settings."""
+    draw_pictures(folder / str(FIRST), FIRST)
+    draw_pictures(folder / str(FIRST + ADDED), FIRST + ADDED)
     save_clip(folder / "clip")
     save_pipeline(folder / "pipeline")
     (folder / "experiment.yaml").write_text(EXPERIMENT)
 
 
-def show(folder: Path, upto: int) -> None:
-    """Let the folder of pictures hold the first ones, in the same files each time."""
-    pictures = folder / "pictures"
-    pictures.mkdir(exist_ok=True)
-    for path in sorted((folder / "all").iterdir()):
-        target = pictures / path.name
-        if int(path.stem) < upto and not target.exists():
-            os.link(path, target)
-        elif int(path.stem) >= upto and target.exists():
-            target.unlink()
+def show(folder: Path, count: int) -> None:
+    """Let the link that the settings name lead to so many pictures; the files themselves stay as they are."""
+    (folder / "link").symlink_to(str(count))
+    (folder / "link").replace(folder / "pictures")
 
 
 def undisturbed(folder: Path) -> tuple[dict[str, Any], list[float], list[int]]:
     """The series that nobody kills: its end, and the seconds and exit codes of its retrainings."""
     took, codes = [], []
-    here = folder / "straight"
+    here = folder / WORK
     here.mkdir()
     for number, typed in enumerate(RETRAINED):
         show(folder, FIRST + (ADDED if number else 0))
         began = time.monotonic()
         codes.append(finished(here, *typed)[0])
         took.append(time.monotonic() - began)
-    return contents(here / "runs"), took, codes
+    return _put_aside(here, "straight"), took, codes
+
+
+def _put_aside(here: Path, name: str) -> dict[str, Any]:
+    """What a series left; its folder makes room for the next one, which has the same paths."""
+    found = contents(here / "runs")
+    here.rename(here.with_name(name))
+    return found
 
 
 def main(folder: Path, count: int, seed: int) -> dict[str, Any]:
@@ -247,7 +244,7 @@ def main(folder: Path, count: int, seed: int) -> dict[str, Any]:
         raise RuntimeError((folder / "straight" / "said").read_text()[-4000:])
     while kills.total() < count:
         rounds += 1
-        here = folder / f"round-{rounds}"
+        here = folder / WORK
         here.mkdir()
         for number, typed in enumerate(RETRAINED):
             show(folder, FIRST + (ADDED if number else 0))
@@ -261,10 +258,12 @@ def main(folder: Path, count: int, seed: int) -> dict[str, Any]:
             busy += times
             if code:
                 raise RuntimeError(f"exit code {code}:\n{(here / 'said').read_text()[-4000:]}")
-        found = contents(here / "runs")
+        found = _put_aside(here, f"round-{rounds}")
         if found != expected:
             odd = sorted(n for n in found.keys() | expected if found.get(n) != expected.get(n))
-            told = [f"{name}: {found.get(name)}, not {expected.get(name)}" for name in odd[:8]]
+            told = [
+                f"{name}: {found.get(name)}, not {expected.get(name)}"[:1000] for name in odd[:8]
+            ]
             raise RuntimeError(
                 f"round {rounds}, seed {seed}, {len(odd)} differ:\n" + "\n".join(told)
             )

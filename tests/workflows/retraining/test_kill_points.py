@@ -17,7 +17,15 @@ from curate.run.locks import locked
 from curate.run.removals import Removals, write_removals
 from tests.workflows.retraining.conftest import Team
 from tests.workflows.retraining.kill_points import killed_at
-from workflows.retraining import held_out, promotion
+from workflows.retraining import (
+    held_out,
+    history_page,
+    lineage,
+    model_card,
+    promotion,
+    run_report,
+    summary,
+)
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 MOST = 500  # writes of a scenario; ends a loop that would not
@@ -129,7 +137,17 @@ SCENARIOS = {
 
 @pytest.fixture(autouse=True)
 def fast(team, monkeypatch):
-    """Without the table of held-out pictures, which is text here, and without waiting for the disk."""
+    """With short texts for the table of held-out pictures and all pages, and without waiting for the disk."""
+
+    def page(place):
+        return lambda series, record=None: write_text(place(series, record), "a page")
+
+    for module in (lineage, model_card, run_report):
+        name = f"{module.__name__.rpartition('.')[2]}.txt"
+        written = page(lambda series, record, name=name: series.run_dir(record.run) / name)
+        monkeypatch.setattr(module, "write", written)
+    monkeypatch.setattr(history_page, "write", page(lambda series, _: series.folder / "page.txt"))
+    monkeypatch.setattr(summary, "of", lambda run_dir: {"run": run_dir.name})
 
     def add(series, run_dir):
         keys = json.loads((run_dir / "curate" / "manifest.json").read_bytes())["keys"]
