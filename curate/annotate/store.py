@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from curate.annotate.cache import AnnotationCache, ImageRecord
@@ -173,7 +172,7 @@ class SharedStore(AnnotationCache):
             _discard(self._parts[place >> 32])
 
 
-def take_out(cache_dir: Path, sha256: Collection[str]) -> int:
+def take_out(cache_dir: Path, sha256: Set[str]) -> int:
     """Take the measurements of pictures out of the store, with their captions; returns how many pictures.
 
     Their rows go from all parts, of every CLIP. Captions that other pictures have, too, stay with these. A
@@ -181,12 +180,12 @@ def take_out(cache_dir: Path, sha256: Collection[str]) -> int:
     Call it under the lock of the cache.
     """
     taken: set[str] = set()
-    wanted = pa.array(sorted(sha256), pa.string())
     folder = cache_dir / ANNOTATIONS
     for path in sorted(folder.glob("*/part-*.parquet")):
         try:
-            found = pc.is_in(read_part(path, ["sha256"])["sha256"], value_set=wanted)
-            if not pc.any(found).as_py():
+            hashes = read_part(path, ["sha256"])["sha256"].to_pylist()
+            goes = np.array([digest in sha256 for digest in hashes], bool)
+            if not goes.any():
                 continue
             part = read_part(path)
         except FileNotFoundError:
@@ -194,8 +193,8 @@ def take_out(cache_dir: Path, sha256: Collection[str]) -> int:
         except UserError:
             _discard(path)
             continue
-        taken |= {*part.filter(found)["sha256"].to_pylist()}
-        _replace(path, part.filter(pc.invert(found)))
+        taken |= sha256 & set(hashes)
+        _replace(path, part.filter(pa.array(~goes)))
     return len(taken)
 
 

@@ -321,11 +321,11 @@ def test_removed_pictures_leave_the_store_and_the_record_stays(
     pictures = make_pictures(tmp_path / "pictures", 12)
     (pictures / "0007.txt").write_text((pictures / "0001.txt").read_text())
     own = run("a", pictures)
-    gone = [sha256_of(pictures / f"{number:04d}.png") for number in (1, 2)]
+    gone = {sha256_of(pictures / f"{number:04d}.png") for number in (1, 2)}
     before = {path.stat().st_mtime_ns for path in parts_of(root)}
     assert store.take_out(root / ".cache", gone) == 2
     assert store.take_out(root / ".cache", gone) == 0
-    assert not set(gone) & set(stored(root))
+    assert not gone & set(stored(root))
     assert len(stored(root)) == 10
     assert {path.stat().st_mtime_ns for path in parts_of(root)} <= before  # no use
     for path in parts_of(root):
@@ -341,7 +341,7 @@ def test_removed_pictures_leave_the_store_and_the_record_stays(
 def test_a_part_of_removed_pictures_alone_goes(run, make_pictures, tmp_path, root):
     pictures = make_pictures(tmp_path / "pictures", 5)
     run("a", pictures)
-    store.take_out(root / ".cache", [sha256_of(path) for path in pictures.glob("*.png")])
+    store.take_out(root / ".cache", {sha256_of(path) for path in pictures.glob("*.png")})
     assert parts_of(root) == []
 
 
@@ -349,7 +349,7 @@ def test_what_was_removed_from_a_run_does_not_come_back_by_it(run, make_pictures
     pictures = make_pictures(tmp_path / "pictures", 12)
     gone = sha256_of(pictures / "0001.png")
     run("a", pictures)
-    store.take_out(root / ".cache", [gone])
+    store.take_out(root / ".cache", {gone})
     run("a", make_pictures(tmp_path / "pictures", 15), removed=[gone], images_per_part=15)
     assert gone not in stored(root)
     assert len(set(stored(root))) == 14
