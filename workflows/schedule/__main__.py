@@ -1,0 +1,41 @@
+"""``python -m workflows.schedule start|stop``: Dagster in the background, its page for this machine only."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from curate.run import cli
+from curate.run.schema import UserError
+from workflows.schedule import server, settings
+
+
+def main() -> None:
+    """Start or stop what ``server`` does."""
+    parser = argparse.ArgumentParser(prog="python -m workflows.schedule", description=HELP)
+    parser.add_argument("do", choices=("start", "stop"))
+    parser.add_argument("--home", type=Path, default=Path("runs/.dagster"))
+    parser.add_argument("--port", type=int, default=3000)
+    given = parser.parse_args()
+    with cli.exit_codes():
+        if given.do == "stop":
+            print(server.stop(given.home))
+            return
+        if importlib.util.find_spec("dagster") is None:
+            raise UserError("Dagster is not installed; type: make schedule, or pip install -e '.[schedule]'")
+        try:
+            scheduled = settings.read()
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        print(f"retrains {', '.join(scheduled.experiments)}: {scheduled.cron} ({scheduled.timezone})")
+        print(server.start(given.home, given.port))
+
+
+HELP = """Start or stop Dagster, which starts retrainings. It reads from the environment what to retrain and when:
+DARKROOM_EXPERIMENT, DARKROOM_CRON, DARKROOM_TIMEZONE, DARKROOM_LOOK_S, DARKROOM_ARGUMENTS, DARKROOM_COMMAND."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
