@@ -20,7 +20,10 @@ def main(cfg: DictConfig) -> None:
     from curate.decide import cut
     from curate.pipeline import own_part
     from curate.run import devices
+    from curate.run.finished import refuse_finished
 
+    if not config.dry_run:
+        refuse_finished(config.run.folder)
     devices.refuse_absent("clip.device", config.clip.device)
     models.check(config.clip)
     cut.check(config.filters.clip_similarity, config.clip, config.run.folder)

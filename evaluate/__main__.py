@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from curate.run import cli as command
 from curate.run.files import remove_parts
+from curate.run.finished import refuse_finished
 from curate.run.folder import curate_dir_of
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, next_arguments
@@ -39,6 +40,7 @@ def main(cfg: DictConfig) -> None:
     ):
         raise UserError("precision=fp16 needs a GPU; type precision=bf16 or precision=no")
     folder.settle(config.run, folder.TRAINED, "evaluate")
+    refuse_finished(config.run.folder)
     with locked(config.run.folder / "finetune", shared=True):
         pass  # a training at work, which may have no checkpoint yet, is said first
     folder.refuse_unknown(config.run.folder, folder.TRAINED)

@@ -6,6 +6,7 @@ takes 20 to 60 times fewer pictures than comparing means.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -84,23 +85,51 @@ class HeldoutItems:
         )
 
 
-def choose(split: EncodedSplit, count: int) -> Tensor:
-    """Indices of the ``count`` samples with the smallest hashed keys, so that added data changes few."""
-    order = sorted(range(len(split)), key=lambda index: keyed_seed("heldout", split.keys[index]))
-    return torch.tensor(order[:count], dtype=torch.int64)
+GroupsOf = Callable[[list[str]], list[str]]
+"""Gives the duplicate groups of keys, see ``finetune.sidecars``."""
+
+_POOL = (
+    1 << 14
+)  # samples among which groups are spread; more would be read from the tables for nothing
 
 
-def items_of(
-    split: EncodedSplit, count: int, groups_of: Callable[[list[str]], list[str]]
-) -> HeldoutItems:
-    """At most ``count`` items of ``split``, chosen by key, with their first captions.
+def choose(split: EncodedSplit, count: int, groups_of: GroupsOf | None = None) -> Tensor:
+    """Indices [at most ``count``] of the samples with the smallest hashed keys, so that added data changes few.
 
     Args:
         split: to choose from.
         count: how many.
-        groups_of: gives the duplicate groups of keys, see ``finetune.sidecars``.
+        groups_of: spreads the choice over groups: the first sample of each comes before the second of any,
+            as a group counts once however many of its samples are measured. A smaller count then gives the
+            first of a larger one's.
     """
-    indices = choose(split, count)
+    order = sorted(range(len(split)), key=lambda index: keyed_seed("heldout", split.keys[index]))
+    if groups_of is not None:
+        pool, rest = order[: max(count, _POOL)], order[max(count, _POOL) :]
+        order = [*spread(pool, groups_of([split.keys[index] for index in pool])), *rest]
+    return torch.tensor(order[:count], dtype=torch.int64)
+
+
+def spread(order: Sequence[int], groups: Sequence[str]) -> list[int]:
+    """The same with the first of each group in front, then the second of each, and so on.
+
+    >>> spread([5, 3, 8, 1], ["a", "a", "a", "b"])
+    [5, 1, 3, 8]
+    """
+    seen: Counter[str] = Counter()
+    ranks = []
+    for group in groups:
+        ranks.append(seen[group])
+        seen[group] += 1
+    places = sorted(
+        range(len(order)), key=lambda place: ranks[place]
+    )  # which keeps equals in order
+    return [order[place] for place in places]
+
+
+def items_of(split: EncodedSplit, count: int, groups_of: GroupsOf) -> HeldoutItems:
+    """At most ``count`` items of ``split``, spread over groups, see :func:`choose`, with their first captions."""
+    indices = choose(split, count, groups_of)
     keys = [split.keys[index] for index in indices.tolist()]
     return HeldoutItems(
         keys=keys,

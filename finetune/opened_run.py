@@ -99,7 +99,8 @@ class FinetuneRun:
     def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:
         """The first captions of those items, in the same order."""
         encoded = self.encoded(split, device)
-        return [encoded.captions[index] for index in choose(encoded, count).tolist()]
+        indices = choose(encoded, count, partial(self.groups_of, split))
+        return [encoded.captions[index] for index in indices.tolist()]
 
     def groups_of(self, split: str, keys: Sequence[str]) -> list[str]:
         """The duplicate groups of keys in a split."""

@@ -165,9 +165,9 @@ def _check_captions(
         return
     found: list[CaptionCheck | None] = [None]
     if accelerator.is_main_process:
-        chosen = choose(split, caption_check.PICTURES)
-        shards = manifest.shards_of("train")
-        items = items_of(split, len(chosen), partial(duplicate_groups, config.curate_dir, shards))
+        groups_of = partial(duplicate_groups, config.curate_dir, manifest.shards_of("train"))
+        chosen = choose(split, caption_check.PICTURES, groups_of)
+        items = items_of(split, len(chosen), groups_of)
         captions = [split.captions[place] for place in chosen.tolist()]
         size = config.heldout.batch_size
         with accelerator.autocast():  # as held-out losses are measured, in as much memory
@@ -297,15 +297,19 @@ def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:
 def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
     """The evaluations up to the last checkpoint; if ``heldout.npz`` is gone, of base and checkpoints.
 
-    Leaves the trained weights at any of them.
+    So it is where an earlier version measured other pictures of the same data. Leaves the trained weights at
+    any of the checkpoints.
     """
-    path = run.folder / "heldout.npz"
-    try:
-        return HeldoutCurve.load(path, up_to=stored[-1].step)
-    except (FileNotFoundError, DamagedArrays) as error:
-        run.accelerator.print(f"{error}; measured again: the base and {len(stored)} checkpoints")
-    heldout = run.heldout
+    path, heldout = run.folder / "heldout.npz", run.heldout
     assert heldout is not None
+    try:
+        found = HeldoutCurve.load(path, up_to=stored[-1].step)
+        if (found.val_keys, found.train_probe_keys) == (heldout.val.keys, heldout.train_probe.keys):
+            return found
+        why = f"{path} is of other pictures, which an earlier version chose"
+    except (FileNotFoundError, DamagedArrays) as error:
+        why = str(error)
+    run.accelerator.print(f"{why}; measured again: the base and {len(stored)} checkpoints")
     curve = HeldoutCurve.of(heldout.val, heldout.train_probe)
     for row in (None, *(found for found in stored if not found.interrupted)):
         if row:

@@ -37,6 +37,7 @@ def start(config: TrainConfig) -> None:
         Busy: another process is at work.
     """
     from curate.run import folder
+    from curate.run.finished import refuse_finished
     from curate.run.manifest import read_manifest
     from finetune import doctor
     from finetune.models import refuse_unsupported
@@ -49,6 +50,7 @@ def start(config: TrainConfig) -> None:
             f"{shlex.quote(f'run.name={config.data.run}-2')} as well"
         )
     folder.settle(config.run, folder.CURATED, "train")
+    refuse_finished(config.run.folder)
     key = "data.run" if config.data.run else "run.name"
     folder.refuse_unknown(config.curate_dir.parent, folder.CURATED, key)
     with locked(config.curate_dir, shared=True):

@@ -26,6 +26,7 @@ SCHEMAS = {
     "train": "finetune.config",
     "evaluate": "evaluate.config",
     "sample": "evaluate.sample_config",
+    "retrain": "workflows.retraining.config",
 }
 """Each section and the module that registers its schema.
 

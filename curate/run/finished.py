@@ -11,7 +11,7 @@ from curate.run.schema import UserError
 RECORD = "retrain.json"  # in a run's folder, see ``workflows.retraining.record``
 
 
-def refuse_finished(run_dir: Path, key: str = "run.name") -> None:
+def refuse_finished(run_dir: Path) -> None:
     """Refuse to curate, train or judge in a run that a retraining has finished, since others rely on it.
 
     Raises:
@@ -19,8 +19,8 @@ def refuse_finished(run_dir: Path, key: str = "run.name") -> None:
     """
     content = read_json(run_dir / RECORD)
     if content and content.get("outcome"):
-        instead = shlex.quote(f"data.run={run_dir.name}")
+        same_shards = shlex.quote(f"data.run={run_dir.name}")
         raise UserError(
-            f"{run_dir} is a finished retraining ({content['outcome']}), which is not changed any more. Type {key}=NEW, "
-            f"for a training on the same shards with {instead} as well"
+            f"{run_dir} is a finished retraining ({content['outcome']}), which is not changed any more. Type another "
+            f"run.name; to train and judge on the same shards: run.name=NEW {same_shards}"
         )

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some network file 
 
 
 @contextmanager
-def locked(folder: Path, option: str = "run.name", *, shared: bool = False) -> Iterator[None]:
+def locked(folder: Path, option: str = "run.name", *, shared: bool = False) -> Iterator[int | None]:
     """Lock ``folder`` against other processes of this program; the system unlocks it when this one ends.
+
+    Yields the lock's file descriptor, or None where nothing is locked. A child process that is given it
+    (``pass_fds``) holds the lock as well, until it ends, whatever becomes of this process; see ``add_holder``.
 
     Args:
         folder: of a stage; it is made, unless the lock is shared.
@@ -39,7 +42,7 @@ def locked(folder: Path, option: str = "run.name", *, shared: bool = False) -> I
         folder.mkdir(parents=True, exist_ok=True)
     file = _open(folder / _FILE, shared)
     if file is None:
-        yield
+        yield None
         return
     try:
         if not _acquire(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
@@ -49,11 +52,18 @@ def locked(folder: Path, option: str = "run.name", *, shared: bool = False) -> I
             )
         _write_line(file, alone=not shared)
         try:
-            yield
+            yield file
         finally:
             _leave(file)
     finally:
         os.close(file)
+
+
+def add_holder(file: int, pid: int, program: str) -> None:
+    """Say that a child process holds the lock, too, for the message of the next one."""
+    known = {"pid": pid, "host": socket.gethostname(), "program": program}
+    with suppress(OSError):  # the disk is full: the lock holds all the same
+        os.write(file, json.dumps(known).encode() + b"\n")
 
 
 def _open(path: Path, shared: bool) -> int | None:

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "accelerate launch finetune/train.py",
     "evaluate": "python -m evaluate",
     "sample": "python -m evaluate.sample",
+    "retrain": "python -m workflows.retrain",
 }
 """How the command of each section is typed."""
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,7 +49,7 @@ def write_config(path: Path, config: Any) -> None:
     """
     content = {**redacted(asdict(config)), "provenance": provenance()}
     if (arguments := typed()) is not None:
-        content["provenance"]["overrides"] = [_redacted_override(text) for text in arguments]
+        content["provenance"]["overrides"] = [redacted_override(text) for text in arguments]
     text = OmegaConf.to_yaml(OmegaConf.create(content))
     write_text(path, f"{text}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n")
 
@@ -87,7 +88,7 @@ def curate_command(run_dir: Path) -> str:
     return f"{shlex.join(['python', '-m', 'curate', *kept])} {run_arguments(run_dir)}"
 
 
-def _redacted_override(text: str) -> str:
+def redacted_override(text: str) -> str:
     """An override without its value, if a name in its key or in a mapping's value says that it is a secret."""
     key, equals, value = text.partition("=")
     names = re.findall(r"\w+", key)
@@ -115,8 +116,13 @@ def provenance() -> dict[str, Any]:
     return {
         "revision": _revision(),
         "python": ".".join(map(str, sys.version_info[:3])),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": versions(PACKAGES),
     }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of those packages that are installed."""
+    return {name: found for name in packages if (found := _version(name))}
 
 
 def _revision() -> str | None:

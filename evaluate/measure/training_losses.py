@@ -1,7 +1,7 @@
 """Losses that training measured already, where they are those that an evaluation would measure.
 
-Training and evaluation measure pictures with the smallest hashed keys at the same noise levels, with the noise
-of the picture's key. So ``finetune/heldout.npz`` has what ``evaluate.measure.grid`` asks for wherever
+Training and evaluation choose pictures alike (``finetune.heldout.choose``) and measure them at the same noise
+levels, with the noise of the picture's key. So ``finetune/heldout.npz`` has what ``evaluate.measure.grid`` asks for wherever
 
 * grid, seed and precision are equal,
 * data and base model are those of the training, and

@@ -7,6 +7,7 @@ import pytest
 from curate.run import checksums
 from curate.run.schema import UserError
 from finetune.checkpoint import list_checkpoints
+from finetune.curve import HeldoutCurve
 from finetune.opened_run import load_run
 from tests.finetune.conftest import digests, losses
 
@@ -67,6 +68,22 @@ def test_a_cut_run_with_damaged_losses_measures_them_again(make_config, run_trai
     flip(config.folder / "heldout.npz", 200)
     run_training(config)
     assert "measured again: the base and 1 checkpoints" in capsys.readouterr().out
+    assert digests(config) == whole
+
+
+def test_losses_of_other_pictures_than_those_chosen_now_are_measured_again(
+    make_config, run_training, capsys
+):
+    config = make_config("cut")
+    run_training(config)
+    whole = digests(config)
+    for path in (config.folder / LAST, config.folder / "export"):
+        path.rename(config.folder.parent / path.name)
+    curve = HeldoutCurve.load(config.folder / "heldout.npz")
+    curve.val_keys = curve.val_keys[::-1]
+    curve.save(config.folder / "heldout.npz")
+    run_training(config)
+    assert "is of other pictures, which an earlier version chose" in capsys.readouterr().out
     assert digests(config) == whole
 
 

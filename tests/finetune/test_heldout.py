@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetune.conditioning import Conditioning
-from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses, relative
+from finetune.heldout import HeldoutGrid, HeldoutItems, choose, grid_losses, relative, spread
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
 
@@ -148,3 +148,46 @@ def test_relative_counts_each_group_once_and_only_the_levels_asked_for():
     nothing = base * np.array([1.0, 1e-6])[None, :, None]
     with pytest.raises(ValueError, match="negligible"):
         relative(nothing, nothing, groups, slice(1, 2))
+
+
+class Keys:
+    """As much of a split as a choice looks at: 300 samples, of which 200 are one group and 100 are alone."""
+
+    keys = tuple(f"key-{i:03d}" for i in range(300))
+
+    def __len__(self):
+        return len(self.keys)
+
+    def groups_of(self, keys):
+        return ["many" if key < "key-200" else key for key in keys]
+
+
+def test_a_choice_is_spread_over_groups():
+    split = Keys()
+    chosen = [split.keys[i] for i in choose(split, 64, split.groups_of).tolist()]
+    assert len(set(split.groups_of(chosen))) == 64
+    by_hash = [split.keys[i] for i in choose(split, 64).tolist()]
+    assert len(set(split.groups_of(by_hash))) < 32  # without it, no verdict
+    everything = choose(split, 1000, split.groups_of).tolist()
+    assert sorted(everything) == list(range(300))
+    assert len({split.groups_of([split.keys[i]])[0] for i in everything[:101]}) == 101
+
+
+def test_a_smaller_choice_begins_a_larger_one():
+    split = Keys()
+    for groups_of in (None, split.groups_of):
+        larger = choose(split, 150, groups_of).tolist()
+        assert choose(split, 40, groups_of).tolist() == larger[:40]
+
+
+def test_spreading_keeps_the_order_within_ranks_against_a_simple_count():
+    draw = np.random.default_rng(0)
+    groups = [f"g{n}" for n in draw.integers(0, 20, 200)]
+    found = spread(range(200), groups)
+    ranks = [groups[:place].count(groups[place]) for place in range(200)]
+    assert found == [place for rank in range(200) for place in range(200) if ranks[place] == rank]
+
+
+def test_samples_without_groups_are_chosen_by_key_alone():
+    split = Keys()
+    assert choose(split, 64, list).tolist() == choose(split, 64).tolist()

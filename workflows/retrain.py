@@ -1,0 +1,94 @@
+"""The command ``python -m workflows.retrain``: curate, fine-tune, judge and promote, once, if anything changed.
+
+Any scheduler only has to start it. The same command again resumes what was interrupted and says "nothing to
+do" where nothing changed; of two at once, one works.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from curate.run import cli
+from curate.run.schema import to_dataclass
+from workflows.retraining import commands, held_out, promotion, removals, unchanged
+from workflows.retraining.config import RetrainConfig
+from workflows.retraining.job import Job, opened
+from workflows.retraining.outcome import Outcome, nothing_to_do, reported, why
+
+
+def retrain(job: Job) -> Outcome:
+    """Five steps, each of which is passed over where it is done already."""
+    if not job.changes:
+        job.remember_inputs()
+        return nothing_to_do(job.series.root, job.series.name)
+    job.begin()
+    for name, do in (("curate", curate), ("finetune", finetune), ("evaluate", evaluate)):
+        do(job)
+        if job.config.until == name:
+            return job.outcome("started", f"{job.record.run} is done up to {name}")
+    decision = decide(job)
+    if decision.outcome == "promoted":
+        promotion.promote(job.series, job.record, "promoted")
+    job.conclude(decision.outcome)
+    return job.outcome(decision.outcome, decision.sentence)
+
+
+def curate(job: Job) -> None:
+    """Score, filter and pack. What was removed stays out; what was held out stays held out."""
+    removals.take_over(job.series, job.run_dir)
+    job.step("curate", "curate", held_out.settings(job.series))
+    held_out.add(job.series, job.run_dir)
+    job.compare_data()
+
+
+def finetune(job: Job) -> None:
+    """Train from the base model, or on from the promoted run."""
+    start = job.record.start_from
+    job.step("finetune", "train", [f"method.init={job.series.run_dir(start)}"] if start else [])
+
+
+def evaluate(job: Job) -> None:
+    """Judge against the base model and, on the same held-out pictures, against the promoted run."""
+    other = job.record.compared_with
+    job.step("evaluate", "evaluate", [f"gate.against={other}"] if other else [], promotion.JUDGED)
+
+
+def decide(job: Job) -> promotion.Decision:
+    """Ask the gate; where another checkpoint is to be kept than the one that is exported, export that."""
+    decision = promotion.decide(promotion.judged(job.run_dir), job.record.compared_with)
+    if decision.export and not (job.run_dir / decision.export).is_dir():
+        job.export(decision.kept)
+    job.note(decision)
+    return decision
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="retrain")
+@cli.polite
+def start(cfg: DictConfig) -> None:
+    """Check all settings, retrain, and tell those who want to know."""
+    config = to_dataclass(cfg, RetrainConfig)
+    with reported(config) as report:
+        settings, series = commands.of_command(config)
+        with opened(config, settings, series) as job:
+            report.on(series)
+            outcome = why(job) if config.why else retrain(job)
+    report.say(outcome)
+    sys.exit(outcome.exit_code(config.fail_on_reject))
+
+
+def main() -> None:
+    """Retrain, unless a quick look shows that nothing changed."""
+    own, handed = commands.split(sys.argv[1:])
+    if found := unchanged.look(sys.argv[1:]):
+        nothing_to_do(found.root, found.series).say(as_json="json=true" in own)
+        return
+    commands.remember(sys.argv[1:], handed)
+    sys.argv[1:] = own
+    cli.run(start, "retrain", start_bare=False)
+
+
+if __name__ == "__main__":
+    main()

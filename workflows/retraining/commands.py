@@ -1,0 +1,233 @@
+"""The commands that a retraining consists of, from an experiment and what was typed beside it.
+
+``curate.``, ``train.`` and ``evaluate.`` in front of a key hand it to that command:
+``train.optim.lr=1e-4``. All else is the retraining's own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.run.overrides import is_override, key_of, value_of
+from workflows.retraining.config import RetrainConfig
+from workflows.retraining.series import Series
+
+SECTIONS = {"curate": "curate", "train": "finetune", "evaluate": "evaluate"}
+"""Sections of an experiment, and the step that each is of."""
+
+PACKAGES = Path(__file__).resolve().parents[2]  # the folder that holds curate/, finetune/, ...
+_OWN = ("run.root", "run.name", "data.run", "gate.against")
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """What was typed, in the retraining's own part and those of the commands.
+
+    >>> split(["experiment=demo", "keep=2", "train.optim.lr=1e-4"])
+    (['experiment=demo', 'keep=2'], {'curate': [], 'train': ['optim.lr=1e-4'], 'evaluate': []})
+    """
+    own: list[str] = []
+    handed: dict[str, list[str]] = {section: [] for section in SECTIONS}
+    for text in arguments:
+        section, dot, rest = text.lstrip("+").partition(".")
+        if is_override(text) and dot and section in SECTIONS and "=" not in section:
+            handed[section].append(rest)
+        else:
+            own.append({"--why": "why=true", "--json": "json=true"}.get(text, text))
+    return own, handed
+
+
+_typed: list[tuple[list[str], dict[str, list[str]]]] = []  # of this process, see remember()
+
+
+def remember(arguments: Sequence[str], handed: dict[str, list[str]]) -> None:
+    """Keep the command line, and the part of it that Hydra does not see."""
+    _typed[:] = [(list(arguments), handed)]
+
+
+def typed() -> list[str]:
+    """The command line as it was typed, without the program."""
+    return list(_typed[0][0]) if _typed else []
+
+
+def of_command(config: RetrainConfig) -> tuple[Settings, Series]:
+    """The settings of the steps and the series that this process's command line is about.
+
+    Raises:
+        UserError: a setting is wrong, or nothing says what is to be retrained.
+    """
+    arguments = typed()
+    handed = _typed[0][1] if _typed else {section: [] for section in SECTIONS}
+    named = [text for text in arguments if is_override(text) and key_of(text) == "experiment"]
+    experiment = named[-1] if named else ""
+    settings = settings_of(experiment, handed)
+    name = config.run.name or series_name(experiment)
+    return settings, Series(config.root, name)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the three commands are set to.
+
+    Attributes:
+        experiment: the argument that names the experiment's file; "" for none.
+        handed: further arguments for each section, as typed.
+        composed: each section's whole configuration, as nested mappings, without what the retraining sets itself.
+        files: the experiment's file, absolute; none where there is no experiment.
+    """
+
+    experiment: str
+    handed: Mapping[str, Sequence[str]]
+    composed: Mapping[str, Mapping[str, Any]]
+    files: tuple[str, ...]
+
+    def flat(self) -> dict[str, str]:
+        """Every setting by section and dotted key, secrets redacted."""
+        from curate.run.provenance import redacted
+
+        return {
+            f"{section}: {key}": str(value)
+            for section, values in self.composed.items()
+            for key, value in _flat(redacted(dict(values)))
+        }
+
+    def arguments(
+        self, section: str, root: str, run: str, further: Sequence[str] = ()
+    ) -> list[str]:
+        """Of one command, for one run."""
+        experiment = [self.experiment] if self.experiment else []
+        where = [f"run.root={root}", f"run.name={run}"]
+        return [*experiment, *self.handed[section], *further, *where]
+
+
+def programs(launch: str) -> dict[str, list[str]]:
+    """What starts each command; the training's with the words ``launch`` in front."""
+    python = [sys.executable, "-m"]
+    train = str(PACKAGES / "finetune" / "train.py")
+    words = shlex.split(launch)
+    return {
+        "curate": [*python, "curate"],
+        "train": [*words, train] if words else [sys.executable, train],
+        "evaluate": [*python, "evaluate"],
+    }
+
+
+def settings_of(experiment: str, handed: Mapping[str, Sequence[str]]) -> Settings:
+    """Compose the settings of all three commands, as these would.
+
+    Args:
+        experiment: the argument ``experiment=...``; "" for none.
+        handed: see :func:`split`.
+
+    Raises:
+        UserError: a setting of any of them is wrong; names the section.
+    """
+    from importlib import import_module
+
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from curate.run import experiment as experiments
+    from curate.run.overrides import prepare, without_rivals
+    from curate.run.refusals import explain
+    from curate.run.schema import UserError, check_given
+
+    path = experiments.find(value_of(experiment)) if experiment else None
+    sections = experiments.read(path) if path else {}
+    composed: dict[str, Mapping[str, Any]] = {}
+    for section in SECTIONS:
+        import_module(experiments.SCHEMAS[section])
+        _refuse_own(section, handed[section])
+        typed = without_rivals([*sections.get(section, []), *prepare(handed[section])])
+        try:
+            with _hydra():
+                cfg = compose(section, typed)
+            check_given(cfg)
+            content = OmegaConf.to_container(cfg, resolve=True)
+        except UserError as error:
+            raise UserError(f"settings of {section}: {error}") from error
+        except (HydraException, OmegaConfBaseException) as error:
+            said = explain(error, typed, section)
+            raise UserError(f"settings of {section}: {said}") from error
+        assert isinstance(content, dict)
+        composed[section] = _without_own({str(key): value for key, value in content.items()})
+    named = value_of(experiment)
+    argument = f"experiment={path.resolve()}" if path and not _is_ours(path) else experiment
+    return Settings(
+        argument if named else "", handed, composed, (str(path.resolve()),) if path else ()
+    )
+
+
+def _hydra() -> AbstractContextManager[Any]:
+    """Hydra on our configuration; inside a command it is at work already."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from curate.run.overrides import CONF
+
+    if GlobalHydra.instance().is_initialized():
+        return nullcontext()
+    return initialize_config_dir(str(CONF), version_base="1.3")
+
+
+def series_name(experiment: str) -> str:
+    """The name of the series where none is typed: the experiment's ``run.name``, or its file's name.
+
+    Raises:
+        UserError: there is no experiment; says what to type.
+    """
+    from curate.run import experiment as experiments
+    from curate.run.schema import UserError
+
+    if not experiment:
+        raise UserError(
+            "what is to be retrained? Type experiment=FILE.yaml, or run.name=NAME and the settings of the commands, "
+            "such as curate.dataset=folder curate.dataset.root=FOLDER train.model=sd15"
+        )
+    path = experiments.find(value_of(experiment))
+    for overrides in experiments.read(path).values():
+        for text in overrides:
+            if key_of(text) == "run.name":
+                return value_of(text)
+    return path.stem
+
+
+def _is_ours(path: Path) -> bool:
+    from curate.run.overrides import CONF
+
+    return path.is_relative_to(CONF)
+
+
+def _refuse_own(section: str, arguments: Sequence[str]) -> None:
+    """Refuse keys that the retraining sets itself."""
+    from curate.run.schema import UserError
+
+    for text in arguments:
+        if (key := key_of(text)) in _OWN:
+            instead = key if key.startswith("run.") else "nothing; the retraining sets it"
+            raise UserError(
+                f"{section}.{text}: the retraining sets {key} for each run itself; type {instead}"
+            )
+
+
+def _without_own(content: dict[str, Any]) -> dict[str, Any]:
+    """Without Hydra's part and what differs from run to run."""
+    found = {key: value for key, value in content.items() if key not in ("hydra", "run", "data")}
+    if isinstance(gate := found.get("gate"), dict):
+        found["gate"] = {key: value for key, value in gate.items() if key != "against"}
+    return found
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

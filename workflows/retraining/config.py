@@ -1,0 +1,97 @@
+"""The schema of ``conf/retrain.yaml``, the settings of ``python -m workflows.retrain``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from curate.run.config import RunFolder
+from curate.run.schema import PATH, UserError, check, register
+
+STEPS = ("curate", "finetune", "evaluate", "promote")
+STARTS = ("base", "promoted")
+FINGERPRINTS = ("stat", "content")
+EVENTS = ("all", "changes")
+
+
+@dataclass
+class SeriesConfig(RunFolder):
+    """Where the series is: its runs are ``<root>/<name>-0001`` and so on.
+
+    ``name`` null takes the experiment's ``run.name``.
+    """
+
+    name: str | None = field(default=None, metadata=PATH)
+
+
+@dataclass
+class NotifyConfig:
+    """Who hears of a retraining's end. A message that cannot be delivered never fails the retraining.
+
+    Attributes:
+        command: started by the shell, with what ``--json`` prints on its standard input and the sentence in
+            ``DARKROOM_SENTENCE``.
+        url: of a webhook, which gets the same as a JSON document by POST.
+        timeout_s: for one try. attempts: at most so many, with growing pauses.
+        on: ``all`` ends, or only ``changes``: a promotion, a rejection, an undecided gate or a failure, but not
+            "nothing to do".
+    """
+
+    command: str | None = field(default=None, metadata=PATH)
+    url: str | None = field(default=None, metadata=PATH)
+    timeout_s: float = 10.0
+    attempts: int = 3
+    on: str = "changes"
+
+    def __post_init__(self) -> None:
+        check(self.timeout_s > 0, "notify.timeout_s", self.timeout_s, "> 0")
+        check(self.attempts > 0, "notify.attempts", self.attempts, "> 0")
+        check(self.on in EVENTS, "notify.on", self.on, ", ".join(EVENTS))
+        if self.url is not None and urlsplit(self.url).scheme not in ("http", "https"):
+            raise UserError(f"notify.url={self.url} is no web address; type notify.url=https://...")
+
+
+@dataclass
+class RetrainConfig:
+    """All of ``python -m workflows.retrain`` but the settings of its steps.
+
+    Attributes:
+        start_from: ``base``, or ``promoted``: train on from the promoted run's export.
+        fingerprint: ``stat`` compares size, times and inode of each file and hashes those that differ;
+            ``content`` hashes all of them.
+        until: the last step to do; the next start goes on from there.
+        launch: the words that start a training, such as ``torchrun --nproc-per-node 2``; "" is this Python.
+        keep: so many finished runs stay beside the promoted one and the one before it; null keeps all.
+        fail_on_reject: whether a rejected run ends in exit code 1.
+        why: only say what would start a retraining. json: print the outcome as JSON, too.
+    """
+
+    run: SeriesConfig = field(default_factory=SeriesConfig)
+    start_from: str = "base"
+    fingerprint: str = "stat"
+    until: str = "promote"
+    launch: str = field(default="", metadata=PATH)
+    keep: int | None = 3
+    fail_on_reject: bool = False
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
+    why: bool = False
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        for name, accepted in (
+            ("start_from", STARTS),
+            ("fingerprint", FINGERPRINTS),
+            ("until", STEPS),
+        ):
+            value = getattr(self, name)
+            check(value in accepted, name, value, ", ".join(accepted))
+        check(self.keep is None or self.keep > 0, "keep", self.keep, "null or > 0")
+
+    @property
+    def root(self) -> Path:
+        """Of all runs."""
+        return Path(self.run.root)
+
+
+register(RetrainConfig, "retrain")

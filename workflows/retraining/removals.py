@@ -1,0 +1,54 @@
+"""Pictures that were removed from any run of a series; later runs leave them out as well."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from curate.run.files import sync
+from curate.run.removals import Removals, read_removals, write_removals
+from workflows.retraining.record import run_name
+from workflows.retraining.series import Series
+
+_SETS = ("keys", "urls", "sha256")
+SETTING = "removed pictures"  # what it is called among the settings that are compared
+
+
+def of_series(series: Series) -> Removals:
+    """All that was ever listed for removal from a run whose folder is there.
+
+    A deleted run hands its removals on, since every run takes over those of all before it.
+
+    Raises:
+        UserError: a list is damaged.
+    """
+    found = [
+        read_removals(series.run_dir(run_name(series.name, number)) / "curate")
+        for number in series.numbers()
+    ]
+    sets = {
+        name: frozenset[str]().union(*(getattr(each, name) for each in found)) for name in _SETS
+    }
+    records = tuple({str(record): record for each in found for record in each.records}.values())
+    return replace(Removals(records=records), **sets)
+
+
+def said(series: Series) -> dict[str, str]:
+    """How many are listed, with a digest of the lists; nothing where none was ever removed."""
+    found = of_series(series)
+    listed = [f"{name} {item}" for name in _SETS for item in sorted(getattr(found, name))]
+    if not listed:
+        return {}
+    digest = hashlib.sha256("\n".join(listed).encode()).hexdigest()
+    return {SETTING: f"{len(listed)} listed (digest {digest:.12})"}
+
+
+def take_over(series: Series, run_dir: Path) -> None:
+    """Write the removals of all runs into a run that is about to be curated."""
+    found, curate_dir = of_series(series), run_dir / "curate"
+    own = read_removals(curate_dir)
+    if any(getattr(found, name) != getattr(own, name) for name in _SETS):
+        curate_dir.mkdir(parents=True, exist_ok=True)
+        write_removals(curate_dir, replace(found, pending=own.pending))
+        sync(curate_dir)
