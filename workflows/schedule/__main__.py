@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
 
 from curate.run import cli
 from curate.run.schema import UserError
-from workflows.schedule import server, settings
+from workflows.schedule import command, server, settings
 
 
 def main() -> None:
@@ -30,7 +31,26 @@ def main() -> None:
         except ValueError as error:
             raise UserError(str(error)) from error
         print(f"retrains {', '.join(scheduled.experiments)}: {scheduled.cron} ({scheduled.timezone})")
+        refuse_wrong(scheduled)
         print(server.start(given.home, given.port))
+
+
+def refuse_wrong(scheduled: settings.Settings) -> None:
+    """Find now what would otherwise be found at the first Sunday.
+
+    Raises:
+        UserError: Dagster does not take the settings, or the command does not.
+    """
+    import dagster
+
+    try:
+        importlib.import_module("workflows.schedule.definitions")
+    except dagster.DagsterError as error:
+        raise UserError(f"Dagster refuses the settings: {error}") from error
+    for experiment in scheduled.experiments:
+        reply = command.retrain(scheduled, experiment, "--why")
+        if reply.code in command.FINAL:
+            raise UserError(reply.sentence)
 
 
 HELP = """Start or stop Dagster, which starts retrainings. It reads from the environment what to retrain and when:

@@ -11,6 +11,7 @@ import dagster as dg
 
 from workflows.schedule import settings as from_environment
 from workflows.schedule.command import DONE, FINAL, Reply, retrain
+from workflows.schedule.launcher import at_work
 from workflows.schedule.settings import Settings, name_of
 
 STEPS = {
@@ -20,6 +21,7 @@ STEPS = {
     "promote": "Replace the promoted run, or say why not.",
 }
 LOOK_S = 600  # of a sensor that is switched on in the UI
+LAST = [*STEPS][-1]
 RETRIES = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL)
 
 
@@ -35,7 +37,8 @@ def step(settings: Settings, experiment: str, name: str, before: str) -> dg.Asse
         output_required=False,
     )
     def run(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        reply = retrain(settings, experiment, f"until={name}")
+        with at_work(context.run_id):
+            reply = retrain(settings, experiment, f"until={name}")
         context.log.info(reply.sentence)
         if reply.code != DONE:
             raise dg.Failure(reply.sentence, facts(reply), allow_retries=reply.code not in FINAL)
@@ -59,7 +62,7 @@ def ask(settings: Settings, experiment: str) -> dg.RunRequest | dg.SkipReason:
     Raises:
         Failure: it could not be said; the tick shows why.
     """
-    reply = retrain(settings, experiment, "--why")
+    reply = retrain(settings, experiment, f"until={LAST}", "--why")  # typed as the last step is
     if reply.outcome in ("nothing_to_do", "busy"):
         return dg.SkipReason(reply.sentence)
     if reply.code != DONE:
@@ -69,7 +72,7 @@ def ask(settings: Settings, experiment: str) -> dg.RunRequest | dg.SkipReason:
 
 def key_of(reply: Reply) -> str:
     """For Dagster to start what is asked for once, and a retraining that did not come to its end once a day."""
-    asked = json.dumps([reply.said.get("run"), reply.said.get("changes")])
+    asked = json.dumps([reply.said.get("current"), reply.said.get("changes")])
     return f"{datetime.now(UTC):%Y-%m-%d} {hashlib.sha256(asked.encode()).hexdigest()[:16]}"
 
 
