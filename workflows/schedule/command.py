@@ -57,6 +57,7 @@ def retrain(settings: Settings, experiment: str, *further: str) -> Reply:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,  # it gets a signal once: from here
     ) as process:
         try:
             for line in process.stdout or ():

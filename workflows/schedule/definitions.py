@@ -22,7 +22,7 @@ STEPS = {
 }
 LOOK_S = 600  # of a sensor that is switched on in the UI
 LAST = [*STEPS][-1]
-RETRIES = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL)
+RETRIES, WAIT_S = 3, 60  # twice as long before each further one
 
 
 def step(settings: Settings, experiment: str, name: str, before: str) -> dg.AssetsDefinition:
@@ -33,15 +33,18 @@ def step(settings: Settings, experiment: str, name: str, before: str) -> dg.Asse
         key_prefix=name_of(experiment),
         deps=[dg.AssetKey([name_of(experiment), before])] if before else [],
         description=STEPS[name],
-        retry_policy=RETRIES,
         output_required=False,
     )
     def run(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         with at_work(context.run_id):
             reply = retrain(settings, experiment, f"until={name}")
         context.log.info(reply.sentence)
+        if reply.code in FINAL:
+            raise dg.Failure(reply.sentence, facts(reply), allow_retries=False)
         if reply.code != DONE:
-            raise dg.Failure(reply.sentence, facts(reply), allow_retries=reply.code not in FINAL)
+            # Not a retry_policy of the asset: by that, Dagster would also go on with what a person has ended.
+            wait_s = WAIT_S * 2**context.retry_number
+            raise dg.RetryRequested(RETRIES, wait_s) from dg.Failure(reply.sentence, facts(reply))
         if reply.outcome != "nothing_to_do":
             yield dg.MaterializeResult(metadata=facts(reply))
 

@@ -21,7 +21,7 @@ HOST = "127.0.0.1"  # whoever reaches the page can start runs
 SETTINGS = Path(__file__).with_name("dagster.yaml")
 CHECKOUT = SETTINGS.parents[2]
 START_S = 120.0
-STOP_S = 90.0  # a training stores a checkpoint meanwhile
+STOP_S = 300.0  # a training stores a checkpoint meanwhile
 _PAUSE_S = 0.2
 
 
@@ -58,11 +58,15 @@ def stop(home: Path) -> str:
     with path.open() as pid_file:
         if _lock(pid_file.fileno()):
             return f"Dagster is not at work in {home}"
-        pid = int(pid_file.read())
-        os.kill(pid, signal.SIGTERM)
-        ended = _until(lambda: _lock(pid_file.fileno()), STOP_S)
-    _kill_group(pid)
-    return f"Dagster (process {pid}) ended" + ("" if ended else ", killed because it did not in time")
+        group = int(pid_file.read())
+        os.kill(group, signal.SIGTERM)
+        _until(lambda: _lock(pid_file.fileno()), STOP_S)
+    # Dagster does not end the processes of its runs. At SIGINT they end the command and wait for it; they put off SIGTERM.
+    _signal(group, signal.SIGINT)
+    if _until(lambda: not _signal(group, 0), STOP_S):
+        return f"Dagster (process {group}) ended"
+    _signal(group, signal.SIGKILL)
+    return f"Dagster (process {group}) did not end within {STOP_S:.0f} s and was killed"
 
 
 def _launch(home: Path, port: int, lock: int) -> subprocess.Popen[bytes]:
@@ -119,11 +123,13 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _kill_group(pid: int) -> None:
+def _signal(group: int, number: int) -> bool:
+    """Send a signal to a group of processes; returns whether there is one left."""
     try:
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(group, number)
     except ProcessLookupError:
-        pass
+        return False
+    return True
 
 
 def _until(true: Callable[[], bool], seconds: float) -> bool:
