@@ -87,7 +87,11 @@ def of(settings: Settings, experiment: str) -> dg.Definitions:
         step(settings, experiment, each, before)
         for before, each in zip(["", *names], names, strict=False)
     ]
-    job = dg.define_asset_job(f"retrain_{name}", dg.AssetSelection.assets(*assets))
+    job = dg.define_asset_job(
+        f"retrain_{name}",
+        dg.AssetSelection.assets(*assets),
+        description="Each step runs `python -m workflows.retrain` up to it; after a failure, only from there.",
+    )
 
     @dg.schedule(
         name=f"at_times_{name}",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -63,7 +64,7 @@ def stop(home: Path) -> str:
         _until(lambda: _lock(pid_file.fileno()), STOP_S)
     # Dagster does not end the processes of its runs. At SIGINT they end the command and wait for it; they put off SIGTERM.
     _signal(group, signal.SIGINT)
-    if _until(lambda: not _signal(group, 0), STOP_S):
+    if _until(lambda: not _is_alive(group), STOP_S):
         return f"Dagster (process {group}) ended"
     _signal(group, signal.SIGKILL)
     return f"Dagster (process {group}) did not end within {STOP_S:.0f} s and was killed"
@@ -130,6 +131,12 @@ def _signal(group: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _is_alive(group: int) -> bool:
+    with suppress(ChildProcessError):
+        os.waitpid(group, os.WNOHANG)  # a child of this process, if it did not start
+    return _signal(group, 0)
 
 
 def _until(true: Callable[[], bool], seconds: float) -> bool:
