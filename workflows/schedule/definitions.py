@@ -36,7 +36,7 @@ def step(settings: Settings, experiment: str, name: str, before: str) -> dg.Asse
         output_required=False,
     )
     def run(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        with at_work(context.run_id):
+        with at_work(context.run.run_id):
             reply = retrain(settings, experiment, f"until={name}")
         context.log.info(reply.sentence)
         if reply.code in FINAL:
