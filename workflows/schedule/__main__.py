@@ -25,12 +25,16 @@ def main() -> None:
             print(server.stop(given.home))
             return
         if importlib.util.find_spec("dagster") is None:
-            raise UserError("Dagster is not installed; type: make schedule, or pip install -e '.[schedule]'")
+            raise UserError(
+                "Dagster is not installed; type: make schedule, or pip install -e '.[schedule]'"
+            )
         try:
             scheduled = settings.read()
         except ValueError as error:
             raise UserError(str(error)) from error
-        print(f"retrains {', '.join(scheduled.experiments)}: {scheduled.cron} ({scheduled.timezone})")
+        print(
+            f"retrains {', '.join(scheduled.experiments)}: {scheduled.cron} ({scheduled.timezone})"
+        )
         refuse_wrong(scheduled)
         print(server.start(given.home, given.port))
 
@@ -41,7 +45,7 @@ def refuse_wrong(scheduled: settings.Settings) -> None:
     Raises:
         UserError: Dagster does not take the settings, or the command does not.
     """
-    import dagster
+    import dagster  # pyright: ignore[reportMissingImports]
 
     try:
         importlib.import_module("workflows.schedule.definitions")

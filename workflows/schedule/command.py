@@ -19,6 +19,8 @@ DONE = 0
 FINAL = (1, 2, 3)
 """Exit codes with which another start would end as well: rejected, wrong settings, undecidable."""
 
+_ERROR = "error: "
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -80,11 +82,10 @@ def reply_of(code: int, lines: list[str]) -> Reply:
     'there is no such experiment'
     """
     said = next((found for line in reversed(lines) if (found := _object(line))), {})
-    errors = [line for line in lines if line.startswith("error: ")]
-    sentence = said.get("sentence") or errors and errors[-1].removeprefix("error: ").strip()
-    return Reply(
-        code, said.get("outcome", ""), sentence or f"the command ended with exit code {code}", said
-    )
+    error = next((line for line in reversed(lines) if line.startswith(_ERROR)), "")
+    sentence = said.get("sentence") or error.removeprefix(_ERROR).strip()
+    outcome = said.get("outcome", "")
+    return Reply(code, outcome, sentence or f"the command ended with exit code {code}", said)
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """What Dagster starts: the steps of each experiment as assets, a schedule and a sensor; the command decides everything."""
 
+# Dagster is an extra.
+# pyright: reportMissingImports=false
+
 # No `from __future__ import annotations`: Dagster reads the types of `context` when a function is defined.
 import hashlib
 import json

@@ -1,5 +1,8 @@
 """Dagster's launcher of runs, which also notices that a run's process is gone, so that the run does not hold the queue."""
 
+# Dagster is an extra.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import fcntl

@@ -47,7 +47,9 @@ def start(home: Path, port: int) -> str:
     if not _answers(url, process):
         stop(home)
         lines = (home / "server.log").read_text("utf-8", errors="replace").splitlines()[-5:]
-        raise UserError(f"Dagster did not start; {home / 'server.log'} ends with: " + " ".join(lines))
+        raise UserError(
+            f"Dagster did not start; {home / 'server.log'} ends with: " + " ".join(lines)
+        )
     return f"{url} (Dagster, process {process.pid}; log: {home / 'server.log'}; end it with: make schedule-stop)"
 
 

@@ -43,7 +43,9 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     """
     look = environment.get("DARKROOM_LOOK_S", "0")
     if not re.fullmatch(r"\d+", look):
-        raise ValueError(f"DARKROOM_LOOK_S={look} is no number of seconds; 600 looks every ten minutes")
+        raise ValueError(
+            f"DARKROOM_LOOK_S={look} is no number of seconds; 600 looks every ten minutes"
+        )
     experiments = shlex.split(environment.get("DARKROOM_EXPERIMENT", "demo"))
     names = [name_of(each) for each in experiments]
     if not names or len({*names}) < len(names):

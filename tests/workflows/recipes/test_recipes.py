@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -38,7 +37,9 @@ def unit(name: str) -> configparser.ConfigParser:
 
 
 def test_all_are_here():
-    names = "Dockerfile crontab darkroom-retrain.service darkroom-retrain.timer github-actions.yaml "
+    names = (
+        "Dockerfile crontab darkroom-retrain.service darkroom-retrain.timer github-actions.yaml "
+    )
     assert [path.name for path in FILES] == sorted([*names.split(), "kubernetes.yaml", "slurm.sh"])
 
 

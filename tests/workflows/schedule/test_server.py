@@ -47,7 +47,9 @@ def test_what_does_not_start_is_ended_and_its_last_words_are_shown(tmp_path, mon
 def test_it_is_started_once_and_ended_with_its_group(tmp_path, monkeypatch):
     """As it would be from a shell in the background, where SIGINT is ignored."""
     program = "import http.server as h, subprocess, sys; subprocess.Popen(sys.argv[2:]); "
-    program += "h.HTTPServer(('127.0.0.1', int(sys.argv[1])), type('', (h.BaseHTTPRequestHandler,), "
+    program += (
+        "h.HTTPServer(('127.0.0.1', int(sys.argv[1])), type('', (h.BaseHTTPRequestHandler,), "
+    )
     program += "{'do_GET': lambda s: (s.send_response(200), s.end_headers())})).serve_forever()"
     port = free_port()
     stand_for_dagster(monkeypatch, [sys.executable, "-c", program, str(port), *SLEEPER])
