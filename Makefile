@@ -6,6 +6,8 @@ STAMP := $(VENV)/.darkroom
 RUNS ?= runs
 # On Linux the default torch brings CUDA; without it: make env TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# make test runs in so many processes, each on one core with 1 to 2 GB of memory; WORKERS=1 runs all in one.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; n = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0); print(min(len(n), 8))')
 # Without these, accelerate guesses and warns, and on a CPU it guesses one thread.
 THREADS := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 16))')
 LAUNCH := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process $(THREADS)
@@ -63,7 +65,7 @@ schedule-stop:  ## end what make schedule started
 	$(BIN)/python -m workflows.schedule stop --home $(RUNS)/.dagster
 
 test: $(STAMP)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile)
 
 test-all: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest

@@ -17,16 +17,18 @@ def main(cfg: DictConfig) -> None:
     config = to_dataclass(cfg, CurateConfig)
     from curate import readers
     from curate.clip import availability, models
-    from curate.decide import cut
+    from curate.decide import cut, held_out
     from curate.pipeline import own_part
-    from curate.run import devices
+    from curate.run import devices, tracking
     from curate.run.finished import refuse_finished
 
     if not config.dry_run:
         refuse_finished(config.run.folder)
     devices.refuse_absent("clip.device", config.clip.device)
     models.check(config.clip)
+    tracking.refuse_absent(config.tracker)
     cut.check(config.filters.clip_similarity, config.clip, config.run.folder)
+    held_out.named_in(config.split)
     if not config.dry_run:
         own_part.check(config)
     source = readers.read(config.dataset)

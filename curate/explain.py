@@ -24,7 +24,7 @@ _WIDTH = 12  # of a line's label
 _HASHES = {"phash": "its hash", "phash_mirrored": "its mirror image's hash"}
 
 # These have lines of their own; the other columns are measures and the source's own.
-_WITH_OWN_LINES = set(ledger.COLUMNS)
+_WITH_OWN_LINES = {*ledger.COLUMNS, ledger.HELD_OUT_BY}
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def _story(
     yield from _duplicates(rows, members)
     if kept:
         in_shard = rows[rows["kept"]].iloc[0]
-        yield _line("split", in_shard["split"])
+        yield _line("split", f"{in_shard['split']}{_why_held_out(in_shard)}")
         yield from _members(curate_dir, first["key"], in_shard["shard"])
     for name in sorted(set(rows.columns) - _WITH_OWN_LINES):
         values = rows[name].dropna().map(_plain).unique()
@@ -178,6 +178,16 @@ def _duplicates(rows: pd.DataFrame, members: pd.DataFrame) -> Iterator[str]:
 
 def _bits(phash: str, other: str) -> int:
     return (int(phash, 16) ^ int(other, 16)).bit_count()
+
+
+def _why_held_out(row: pd.Series) -> str:
+    """Where an earlier curation is the reason, and not the hash; other ledgers lack the column."""
+    by = row.get(ledger.HELD_OUT_BY)
+    if not isinstance(by, str) or not by:
+        return ""
+    if by == row["key"]:
+        return ", as an earlier curation held it out (split.held_out)"
+    return f", as {by} is in its group, which an earlier curation held out (split.held_out)"
 
 
 def _members(curate_dir: Path, key: str, shard: str) -> Iterator[str]:

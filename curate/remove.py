@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,7 @@ def main() -> None:
             "judged now; to train without these pictures, train again under another run.name"
         )
     judged = [path.parent / stage for path in trained for stage in ("evaluate", "compare")]
+    judged += _compared(curate_dir.parent)
     if found["pictures"] and (shown := [str(path) for path in judged if path.is_dir()]):
         print(f"their reports and samples may still show them; delete: {', '.join(shown)}")
     if found["copies_left"]:
@@ -120,6 +122,11 @@ def main() -> None:
             f"{found['copies_left']} near copies remain, in the shards or dropped as duplicates; see them "
             "with python -m curate.explain, or type the same command with --copies"
         )
+
+
+def _compared(run_dir: Path) -> list[Path]:
+    """The folders that python -m curate.diff may have written about a run, in it and in others beside it."""
+    return [run_dir / "diff", *sorted(run_dir.parent.glob(f"*/diff/{glob.escape(run_dir.name)}"))]
 
 
 def _list(arguments: argparse.Namespace) -> tuple[str, Path]:

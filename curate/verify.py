@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXIT_PROBLEMS = 1
 EXIT_CODES = "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 130 interrupted"
-STAGES = ("curate", "finetune", "evaluate", "compare")
+STAGES = ("curate", "diff", "finetune", "evaluate", "compare")
 SHOWN = 3  # keys in one line
 
 _COLUMNS = ["key", "kept", "rule", "reason", "status", "split", "duplicate_group", "shard"]
@@ -88,6 +88,7 @@ def advice(run_dir: Path, stages: Sequence[str]) -> str:
         f"{run_arguments(run_dir)} with its other keys; of an export-step-N: python -m finetune.export "
         f"{shlex.quote(str(run_dir))} step=N",
         "evaluate": f"python -m evaluate {run_arguments(run_dir)}",
+        "diff": f"python -m curate.diff RUN_A {named(run_dir)} with the run that the folder in diff is named after",
         "compare": f"python -m evaluate.compare {named(run_dir)} and the runs that its folders in compare are named after",
     }
     lines = [

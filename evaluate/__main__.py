@@ -31,10 +31,11 @@ def main(cfg: DictConfig) -> None:
     refuse_ignored(cfg)
     for note in renamed(cfg):
         print(note, file=sys.stderr)
-    from curate.run import devices, folder
+    from curate.run import devices, folder, tracking
 
     devices.refuse_absent("device", config.device)
     devices.refuse_absent("clip.device", config.clip.device)
+    tracking.refuse_absent(config.tracker)
     if config.precision == "fp16" and (
         config.device == "cpu" or (config.device == "auto" and devices.has_no_gpu())
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from curate.run import checksums, cli
 from curate.run.files import remove_parts, write_text
+from curate.run.folder import beside
 from curate.run.locks import locked
 from curate.run.overrides import expand_home, is_override, key_of, typed, value_of
 from curate.run.schema import UserError
@@ -38,7 +38,6 @@ _EXIT_CODES = (
     "75 a run is being judged, 130 interrupted"
 )
 _ROOT = "run.root"
-_LONGEST_NAME = 120  # of a folder; file systems take 255 bytes
 
 
 def main() -> None:
@@ -124,24 +123,9 @@ def start(runs: Sequence[Judged], say: Callable[[str], None]) -> int:
 
 
 def folder_of(runs: Sequence[Judged]) -> Path:
-    """Where a comparison goes: ``A/compare/B``, or ``A/compare/B,C``.
-
-    The name of a run below another root than the first one's has a hash behind it, as has a name cut short.
-    """
+    """Where a comparison goes: ``A/compare/B``, or ``A/compare/B,C``; see ``folder.beside``."""
     first = runs[0].run_dir
-    root = first.resolve().parent
-    names = []
-    for run in runs[1:]:
-        real = run.run_dir.resolve()
-        names.append(run.name if real.parent == root else f"{run.name}-{_short(str(real))}")
-    name = ",".join(names)
-    if len(name.encode()) > _LONGEST_NAME:
-        name = f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}-{_short(name)}"
-    return first / STAGE / name
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return first / STAGE / beside(first, *(run.run_dir for run in runs[1:]))
 
 
 def _pictures(

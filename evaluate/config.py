@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING, DictConfig
 
+from curate.run import tracking
 from curate.run.overrides import is_override, key_of, typed
 from curate.run.schema import PATH, UserError, check, register
 from evaluate.measure_config import MeasureConfig, SamplerConfig
@@ -89,9 +91,18 @@ class GateConfig:
 
 @dataclass
 class EvaluateConfig(MeasureConfig):
-    """All of ``python -m evaluate``."""
+    """All of ``python -m evaluate``.
+
+    Attributes:
+        tracker: where the metrics go, see ``curate.run.tracking``.
+    """
 
     gate: GateConfig = MISSING
+    tracker: Any = tracking.AUTO
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tracking.check_names(self.tracker)
 
 
 def renamed(cfg: DictConfig) -> Iterator[str]:

@@ -39,7 +39,7 @@ from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import relative
 from finetune.intervals import Array, estimate
 from finetune.opened_run import load_run
-from finetune.rules import Evidence
+from finetune.rules import Evidence, Row
 from finetune.sidecars import read_columns
 
 if TYPE_CHECKING:
@@ -123,6 +123,11 @@ class Evaluation:
             _scores(table.train_probe, table.train_probe_groups),
             table.groups,
             table.train_probe_groups,
+            start=table.start
+            and (
+                relative(table.start[0], table.val[0], table.groups),
+                relative(table.start[1], table.train_probe[0], table.train_probe_groups),
+            ),
         )
 
     def on_test(self, row: int) -> SplitLosses | None:
@@ -183,7 +188,7 @@ class Evaluation:
         """The duplicate groups of keys in a split."""
         return self.run.groups_of(split, keys)
 
-    def change(self, split: str, row: int, since: int = 0) -> Metric:
+    def change(self, split: str, row: Row, since: Row = 0) -> Metric:
         """Mean paired change of the score on ``val`` or ``train_probe`` from row ``since`` to ``row``."""
         return self.too_few or Metric.of(self.evidence.change(split, row, since), split)
 

@@ -7,15 +7,17 @@ reason; the file never holds NaN. Changes are fractions: -0.06 is 6 % less.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from curate.run.files import read_json, write_certified
 from curate.run.next_command import run_arguments
 from curate.run.reconsider import Doubt
 from curate.run.schema import UserError
+from curate.run.tracking import Point
+from curate.run.typed_json import typed
 from finetune.intervals import Estimate
 
 SCHEMA_VERSION = 4
@@ -307,6 +309,23 @@ def label_of(step: int) -> str:
     return f"step-{step:08d}" if step else "base"
 
 
+def points(results: Results) -> list[Point]:
+    """What trackers get: the changes of every checkpoint's losses at its step, the metrics at the kept one's."""
+    found = [
+        (
+            row.step,
+            {"checkpoint/val": row.val.value, "checkpoint/train_probe": row.train_probe.value},
+        )
+        for row in results.checkpoints
+    ]
+    if results.retention:
+        found += [
+            (row.step, {"checkpoint/retention": row.loss.value}) for row in results.retention.points
+        ]
+    metrics = {name: metric.value for name, metric in results.metrics.items()}
+    return sorted([*found, (results.verdict.kept, metrics)], key=itemgetter(0))
+
+
 def save(results: Results, path: Path) -> None:
     """Write ``report.json``, atomically, with sorted keys."""
     write_certified(path, rounded(asdict(results)))
@@ -333,7 +352,7 @@ def load(path: Path) -> Results:
             f"{path} has schema_version {content.get('schema_version')}, not {SCHEMA_VERSION}; "
             "evaluate the run again"
         )
-    return _typed(Results, content, "report")
+    return typed(Results, content, "report")
 
 
 def rounded(value: Any) -> Any:
@@ -347,28 +366,3 @@ def rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: rounded(item) for name, item in value.items()}
     return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _typed(kind: Any, value: Any, where: str) -> Any:
-    """``value`` from JSON as ``kind``: dataclasses, tuples, dictionaries, optionals and plain values."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, UnionType):
-        (inner,) = (k for k in arguments if k is not type(None))
-        return value if value is None else _typed(inner, value, where)
-    if isinstance(kind, type) and is_dataclass(kind):
-        names = {field.name for field in fields(kind)}
-        if not isinstance(value, dict) or value.keys() != names:
-            odd = sorted(names ^ (value.keys() if isinstance(value, dict) else set()))
-            raise ValueError(f"{where}: missing or unknown keys: {', '.join(odd)}")
-        hints = get_type_hints(kind)
-        return kind(**{n: _typed(hints[n], value[n], f"{where}.{n}") for n in sorted(names)})
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {k: _typed(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    plain: Any = (int, float) if kind is float else origin or kind
-    if not isinstance(value, plain) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{where}: expected {kind.__name__}, got {value!r}")
-    return float(value) if kind is float else value

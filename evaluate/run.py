@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.run import checksums
+from curate.run import checksums, tracking
 from curate.run.files import write_text
 from curate.run.manifest import read_funnel
 from curate.run.provenance import provenance, redacted
@@ -29,6 +29,7 @@ from evaluate.results import (
     Results,
     Verdict,
 )
+from finetune import start
 from finetune.curve import HeldoutCurve
 from finetune.npz import DamagedArrays
 
@@ -50,6 +51,7 @@ def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     metrics = dict(evaluators.measure(evaluation))
     found = conclude(config, evaluation, metrics)
     write(found, evaluation)
+    tracking.write(config.tracker, evaluation.folder, results.points(found))
     announce(found, evaluation.folder, say)
     return gate.exit_code(config.gate, found.gate)
 
@@ -69,7 +71,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     )
     instruments = evaluators.instruments(config)
     if evaluation.against:
-        instruments |= evaluation.against.instrument()
+        instruments |= evaluation.against.instrument(metrics[against.METRIC].on)
     checks = gate.check_all(config.gate, metrics, word, instruments)
     return Results(
         schema_version=results.SCHEMA_VERSION,
@@ -90,6 +92,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
             "evaluate": redacted(asdict(config)),
             "finetune": redacted(asdict(evaluation.run.config)),
             "measured": items.digests(evaluation),
+            "start": start.origin_of(evaluation.run.finetune_dir),
             "curate": {
                 **asdict(evaluation.manifest)["fingerprint"],
                 "clip": judging_clip.label_of_curation(evaluation.curate_dir),

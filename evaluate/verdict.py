@@ -10,7 +10,7 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.run.intervals import changes
 from finetune import rules
 from finetune.intervals import Estimate
-from finetune.rules import NEGLIGIBLE, Evidence, Word
+from finetune.rules import NEGLIGIBLE, START, Evidence, Row, Word
 
 
 def too_few(evidence: Evidence) -> bool:
@@ -25,8 +25,8 @@ def judge(evidence: Evidence) -> Word:
 
 def turned_worse(evidence: Evidence) -> int:
     """The first of the last rows that are all worse on held-out pictures than the best; at least the last."""
-    row = evidence.last
-    while row - 1 > evidence.best and rules.is_worse(evidence, row - 1):
+    row, peak = evidence.last, evidence.peak
+    while row - 1 > (0 if peak == START else peak) and rules.is_worse(evidence, row - 1):
         row -= 1
     return row
 
@@ -57,43 +57,59 @@ def sentence(
             f"Only {val} groups of held-out and {train} of training pictures to compare; a verdict needs at "
             f"least {SMALLEST_JUDGED} of each."
         )
-    total = percent(evidence.change("val", last, 0))
+    total = percent(evidence.change("val", last, evidence.first))
     if not np.isfinite(evidence.val[last]).all():
         found = f"The loss at step {steps[last]:,} is not a number."
     elif word is Word.DIVERGED:
-        train = percent(evidence.change("train_probe", last, 0))
-        found = f"Worse than the base on held-out ({total}) and on training pictures ({train})."
+        val, train = (percent(evidence.change(on, last, 0)) for on in ("val", "train_probe"))
+        found = f"Worse than the base on held-out ({val}) and on training pictures ({train})."
     elif word in (Word.OVERFITTING, Word.REGRESSING):
         found = _lost(evidence, steps, word)
     elif word is Word.NO_EFFECT:
         found = f"Held-out loss changed by {total}, within ±{NEGLIGIBLE:.1%}."
     else:
         found = _recent(evidence, steps)
-    return " ".join([found, *vetoes, _keep(evidence, steps, kept)])
+    return " ".join([*_started(evidence), found, *vetoes, _keep(evidence, steps, kept)])
+
+
+def _started(evidence: Evidence) -> list[str]:
+    """Where training started, if that was not the base."""
+    if evidence.first == 0:
+        return []
+    change = percent(evidence.change("val", START, 0))
+    return [f"Training started with an export, whose held-out loss is {change} against the base."]
+
+
+def _since(steps: Sequence[int], row: Row) -> str:
+    return "that" if row == START else f"step {steps[row]:,}"
 
 
 def _recent(evidence: Evidence, steps: Sequence[int]) -> str:
     since, last = evidence.recent, evidence.last
     progress = percent(evidence.change("val", last, since), "points")
-    found = f"Since step {steps[since]:,} held-out loss changed by {progress}."
+    found = f"Since {_since(steps, since)} held-out loss changed by {progress}."
     if rules.is_worse(evidence, last):
-        lost = percent(evidence.change("val", last, evidence.best), "points")
+        peak = evidence.peak
+        lost = percent(evidence.change("val", last, peak), "points")
+        best = "where it started" if peak == START else f"step {steps[peak]:,}"
         found += (
-            f" At the last step it is worse than at its best, step {steps[evidence.best]:,}, by {lost}; a "
+            f" At the last step it is worse than at its best, {best}, by {lost}; a "
             f"verdict takes {rules.LOOKS} such evaluations in a row."
         )
     return found
 
 
 def _lost(evidence: Evidence, steps: Sequence[int], word: Word) -> str:
-    last, best = evidence.last, evidence.best
+    last, best = evidence.last, evidence.peak
     since = steps[turned_worse(evidence)]
+    named = (
+        "the base" if best == 0 else "where it started" if best == START else _since(steps, best)
+    )
     lost = percent(evidence.change("val", last, best), "points")
     training = "kept improving" if word is Word.OVERFITTING else "did not clearly fall either"
     return (
-        f"Since step {since:,} held-out loss is worse than at its best "
-        f"({f'step {steps[best]:,}' if best else 'the base'}): by {lost} at step {steps[last]:,}, while "
-        f"the loss on training pictures {training}."
+        f"Since step {since:,} held-out loss is worse than at its best ({named}): by {lost} at step "
+        f"{steps[last]:,}, while the loss on training pictures {training}."
     )
 
 

@@ -23,7 +23,7 @@ from curate.run.schema import UserError
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One stored state of a run. Step 0 is never stored: it is the base model.
+    """One stored state of a run. Step 0 is the base model, which is never stored; see also ``finetune.start``.
 
     Attributes:
         step: optimizer updates made. samples_seen: samples they took.
@@ -159,6 +159,18 @@ def save(
         _write_folder(path, tensors, state)
     settle(finetune_dir, keep)
     return list_checkpoints(finetune_dir)[-1]
+
+
+def save_start(path: Path, weights: Mapping[str, Tensor], init: Mapping[str, Any]) -> None:
+    """Store the weights that a training starts with, like a checkpoint without an optimizer.
+
+    Args:
+        path: of the folder; what is there is replaced.
+        weights: by name.
+        init: where they are from, see ``finetune.start.origin_of``.
+    """
+    state = {"step": 0, "samples_seen": 0, "heldout": None, "stopped": None, "init": init}
+    _write_folder(path, {"weights": weights}, state)
 
 
 def settle(finetune_dir: Path, keep: int | None = None) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
+from curate.run import tracking
 from curate.run.config import RunFolder, check_name
 from curate.run.provenance import is_damaged
 from curate.run.schema import PATH, UserError, check, register
@@ -200,7 +202,11 @@ class LogConfig:
 
 @dataclass
 class TrainConfig:
-    """All of ``finetune/train.py``."""
+    """All of ``finetune/train.py``.
+
+    Attributes:
+        tracker: where the curves go, see ``curate.run.tracking``.
+    """
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -213,6 +219,10 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
+    tracker: Any = tracking.AUTO
+
+    def __post_init__(self) -> None:
+        tracking.check_names(self.tracker)
 
     @property
     def folder(self) -> Path:

@@ -23,6 +23,8 @@ class HeldoutCurve:
         val, train_probe: [K] arrays of float32 [N, bins, draws].
         precisions: [K] what each was computed in, one of ``finetune.config.PRECISIONS``; "" where that is not
             known, as earlier versions noted none.
+        start: the two arrays [N, bins, draws] of what training started with, as precise as the first; None where
+            that was the base.
     """
 
     val_keys: list[str]
@@ -34,6 +36,7 @@ class HeldoutCurve:
     val: list[np.ndarray] = field(default_factory=list)
     train_probe: list[np.ndarray] = field(default_factory=list)
     precisions: list[str] = field(default_factory=list)
+    start: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
     def of(cls, val: HeldoutItems, train_probe: HeldoutItems) -> HeldoutCurve:
@@ -65,6 +68,10 @@ class HeldoutCurve:
         """The same for the training pictures."""
         return _mean(self.train_probe[at], self.train_probe[0], self.train_probe_groups)
 
+    def start_heldout(self) -> float | None:
+        """Mean relative held-out loss of what training started with; None where that was the base."""
+        return _mean(self.start[0], self.val[0], self.val_groups) if self.start else None
+
     def objective(self, at: int = -1) -> float:
         """Plain mean of the held-out losses, in the loss's own unit."""
         return float(self.val[at].mean(dtype=np.float64))
@@ -78,7 +85,16 @@ class HeldoutCurve:
                 (self.train_probe, self.train_probe_groups),
             )
         )
-        return Evidence.of(val, train_probe, self.val_groups, self.train_probe_groups)
+        groups = self.val_groups, self.train_probe_groups
+        return Evidence.of(val, train_probe, *groups, start=self._start_scores())
+
+    def _start_scores(self) -> tuple[np.ndarray, np.ndarray] | None:
+        if self.start is None:
+            return None
+        return (
+            relative(self.start[0], self.val[0], self.val_groups),
+            relative(self.start[1], self.train_probe[0], self.train_probe_groups),
+        )
 
     def save(self, path: Path) -> None:
         """Write ``heldout.npz``; the same curve gives the same bytes."""
@@ -93,6 +109,8 @@ class HeldoutCurve:
             "probe": np.stack(self.train_probe),
             "precisions": np.array(self.precisions),
         }
+        if self.start:
+            arrays |= {"start_val": self.start[0], "start_probe": self.start[1]}
         npz.write(path, arrays)
 
     @classmethod
@@ -118,6 +136,7 @@ class HeldoutCurve:
             list(stored["val"][:count]),
             list(stored["probe"][:count]),
             stored["precisions"].tolist()[:count],
+            (stored["start_val"], stored["start_probe"]) if "start_val" in stored else None,
         )
 
 

@@ -15,7 +15,7 @@ from curate.run.manifest import Manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import leaks
+from finetune import leaks, seen_before, start
 from finetune.config import OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import GROUP, read_columns
@@ -31,7 +31,11 @@ _FREE = {
 }
 _GROUPS = ("model", "method", "optim", "train", "ema", "heldout")
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
-_ORIGINS = {"shards": "curated data", "weights": "weights of the base model"}
+_ORIGINS = {
+    "shards": "curated data",
+    "weights": "weights of the base model",
+    "init": "weights to start with (method.init)",
+}
 
 
 def examine(config: TrainConfig, manifest: Manifest) -> None:
@@ -39,9 +43,11 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
 
     Raises:
         UserError: the model is not there or not supported, there is nothing to train on or to hold out,
-            a held-out picture is also trained on, or the run was started with other settings.
+            a held-out picture is also trained on, the export to start with does not fit, or the run was
+            started with other settings.
     """
     refuse_unsupported(config.model)
+    start.examine(config)
     if not manifest.shards_of("train"):
         retry = curate_command(config.curate_dir.parent)
         raise UserError(f"{config.curate_dir} has no pairs to train on; type: {retry}")
@@ -52,6 +58,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             "train without a held-out loss"
         )
     refuse_leaks(config.curate_dir, manifest)
+    seen_before.examine(config, manifest)
     leaks.examine(config)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is not None:  # a damaged one is made again
@@ -110,6 +117,8 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         del known["train.samples"]
     known["shards"] = manifest.digest()
     known["order"] = ORDER
+    del known["method.init"]  # the weights decide, wherever they are
+    known["init"] = start.digest(config)
     return known
 
 
@@ -146,7 +155,8 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
             continue
         difference = f"with {key}={stored.get(key)}, not {now[key]}"
         if key in _ORIGINS:
-            digests = f"digest {stored.get(key)!s:.12}, now {now[key]!s:.12}"
+            then, today = (each.get(key) or "the base's own" for each in (stored, now))
+            digests = f"digest {then:.12}, now {today:.12}"
             difference = f"from other {_ORIGINS[key]} ({digests})"
         these = shlex.quote(f"data.run={curate_dir_of(folder.parent).parent.name}")
         remedy = "Restore it, or train under another run.name"
@@ -160,6 +170,9 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
                     "Pictures were taken out of the shards for good (python -m curate.remove), so that what was "
                     f"trained with them can neither go on nor be judged; type run.name=NEW {these}"
                 )
+        if key == "init" and now[key] is None:
+            difference = "with weights that method.init named, and it is not typed now"
+            remedy = "Type it as before, or train under another run.name"
         if key == "order":
             difference = "by a version that took the samples in another order, in which this one cannot go on"
             remedy = f"To train from the start, type run.name=NEW {these}"

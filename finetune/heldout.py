@@ -7,7 +7,7 @@ takes 20 to 60 times fewer pictures than comparing means.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
@@ -93,7 +93,12 @@ _POOL = (
 )  # samples among which groups are spread; more would be read from the tables for nothing
 
 
-def choose(split: EncodedSplit, count: int, groups_of: GroupsOf | None = None) -> Tensor:
+def choose(
+    split: EncodedSplit,
+    count: int,
+    groups_of: GroupsOf | None = None,
+    without: Set[str] = frozenset(),
+) -> Tensor:
     """Indices [at most ``count``] of the samples with the smallest hashed keys, so that added data changes few.
 
     Args:
@@ -102,8 +107,10 @@ def choose(split: EncodedSplit, count: int, groups_of: GroupsOf | None = None) -
         groups_of: spreads the choice over groups: the first sample of each comes before the second of any,
             as a group counts once however many of its samples are measured. A smaller count then gives the
             first of a larger one's.
+        without: keys that are not chosen.
     """
-    order = sorted(range(len(split)), key=lambda index: keyed_seed("heldout", split.keys[index]))
+    there = [index for index, key in enumerate(split.keys) if key not in without]
+    order = sorted(there, key=lambda index: keyed_seed("heldout", split.keys[index]))
     if groups_of is not None:
         pool, rest = order[: max(count, _POOL)], order[max(count, _POOL) :]
         order = [*spread(pool, groups_of([split.keys[index] for index in pool])), *rest]
@@ -127,9 +134,11 @@ def spread(order: Sequence[int], groups: Sequence[str]) -> list[int]:
     return [order[place] for place in places]
 
 
-def items_of(split: EncodedSplit, count: int, groups_of: GroupsOf) -> HeldoutItems:
+def items_of(
+    split: EncodedSplit, count: int, groups_of: GroupsOf, without: Set[str] = frozenset()
+) -> HeldoutItems:
     """At most ``count`` items of ``split``, spread over groups, see :func:`choose`, with their first captions."""
-    indices = choose(split, count, groups_of)
+    indices = choose(split, count, groups_of, without)
     keys = [split.keys[index] for index in indices.tolist()]
     return HeldoutItems(
         keys=keys,

@@ -18,12 +18,14 @@ from tqdm import tqdm
 
 from curate.run import checksums
 from curate.run.signals import StopRequest
+from curate.run.tracking import Curves
 from finetune import checkpoint, metrics
+from finetune.checkpoint import Checkpoint
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batch, Batches
 from finetune.early_stop import reason_to_stop
-from finetune.ema import Ema, swapped_in
+from finetune.ema import Ema, copy_into, swapped_in
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
@@ -84,9 +86,11 @@ class Training:
         unet: the model's, prepared by ``accelerator``.
         weights: those of its parameters that are trained.
         optimizer: over ``weights``, prepared too.
+        start: what it starts with; None where that is the base, which ``weights`` are of until then.
         window: for the next line of ``metrics.jsonl``.
         stored: the update of the last checkpoint.
         stop: whether a signal asked to stop.
+        curves: get what ``metrics.jsonl`` gets, in the first process.
     """
 
     config: TrainConfig
@@ -101,9 +105,11 @@ class Training:
     batches: Batches
     heldout: Heldout | None
     window: Window
+    start: Checkpoint | None = None
     progress: Progress = field(default_factory=Progress)
     stored: int = 0
     stop: StopRequest = field(default_factory=StopRequest)
+    curves: Curves | None = None
 
 
 def fit(run: Training) -> Progress:
@@ -131,15 +137,51 @@ def fit(run: Training) -> Progress:
 
 
 def catch_up(run: Training) -> None:
-    """Do what is due before the next update: the base model's evaluation, or one that was interrupted."""
-    if not run.heldout:
-        return
-    step, curve = run.progress.step, run.heldout.curve
-    saves, evaluates = due(run.config, step)
-    if step == 0 or (evaluates and curve.steps[-1] < step):
+    """Do what is due before the next update: see :func:`begin`, or an evaluation that was interrupted."""
+    step = run.progress.step
+    if step == 0:
+        begin(run)
+    elif run.heldout:
+        saves, evaluates = due(run.config, step)
+        if evaluates and run.heldout.curve.steps[-1] < step:
+            evaluate(run)
+            if saves or run.progress.stopped:
+                save(run)
+
+
+def begin(run: Training) -> None:
+    """Evaluate the base model, then put what training starts with in its place, and measure that too."""
+    if run.heldout:
         evaluate(run)
-        if saves or run.progress.stopped:
-            save(run)
+    if not run.start:
+        return
+    values = run.start.weights()
+    copy_into(run.weights, values)
+    if run.ema:
+        copy_into(run.ema.shadow, values)
+    if run.heldout:
+        _measure_start(run, run.heldout)
+
+
+def _measure_start(run: Training, heldout: Heldout) -> None:
+    """Note the losses of what training starts with."""
+    curve = heldout.curve
+    curve.start = (measure(run, heldout.val), measure(run, heldout.train_probe))
+    change = curve.start_heldout()
+    assert change is not None
+    _store(run, curve)
+    _log(
+        run,
+        heldout=float(curve.start[0].mean(dtype=np.float64)),
+        heldout_base=curve.objective(0),
+        heldout_relative=change,
+    )
+
+
+def _store(run: Training, curve: HeldoutCurve) -> None:
+    if run.accelerator.is_main_process:
+        with checksums.updated(run.folder, ("heldout.npz", "metrics.jsonl")):
+            curve.save(run.folder / "heldout.npz")
 
 
 def _train(run: Training) -> None:
@@ -290,9 +332,7 @@ def evaluate(run: Training) -> None:
     curve.add(run.progress.step, run.progress.samples_seen, val, train_probe, precision)
     run.progress.heldout = _finite(curve.heldout())
     run.progress.stopped = reason_to_stop(curve, run.config.heldout.patience)
-    if run.accelerator.is_main_process:
-        with checksums.updated(run.folder, ("heldout.npz", "metrics.jsonl")):
-            curve.save(run.folder / "heldout.npz")
+    _store(run, curve)
     _log(
         run,
         heldout=curve.objective(),
@@ -376,7 +416,10 @@ def _log(run: Training, **values: float) -> None:
     if run.accelerator.is_main_process:
         position = {"step": run.progress.step, "samples_seen": run.progress.samples_seen}
         finite = {name: _finite(value) for name, value in values.items()}
-        metrics.append(run.folder / "metrics.jsonl", {**position, **finite})
+        record = {**position, **finite}
+        metrics.append(run.folder / "metrics.jsonl", record)
+        if run.curves:
+            run.curves.add(*metrics.point(record))
 
 
 def _finite(value: float) -> float | None:

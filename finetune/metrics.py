@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.run.files import naming, write_text
+from curate.run.tracking import Point
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -34,6 +35,17 @@ def _record(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def points(path: Path) -> list[Point]:
+    """Step and values of every line, for trackers."""
+    return [point(record) for record in read(path)]
+
+
+def point(record: dict[str, Any]) -> Point:
+    """Of one line; ``samples_seen``, which two lines of a step have, is its step by another measure."""
+    position = ("step", "samples_seen")
+    return record["step"], {name: value for name, value in record.items() if name not in position}
 
 
 def truncate(path: Path, step: int) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from curate.run.manifest import read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
-from finetune import checkpoint
+from finetune import checkpoint, start
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import RunConfig, TrainConfig, refuse_damaged
@@ -51,6 +51,20 @@ class FinetuneRun:
         """
         found = list_checkpoints(self.finetune_dir)
         return [stored for stored in found if not stored.interrupted] or found
+
+    def start(self) -> Checkpoint | None:
+        """What training started with (``method.init``), as a checkpoint of step 0; None where that was the base.
+
+        Raises:
+            UserError: it is not there, or damaged; says what to do.
+        """
+        found = start.stored(self.finetune_dir)
+        if found is None and self.checkpoints()[-1].state()["identity"].get("init"):
+            raise UserError(
+                f"{self.finetune_dir / start.FOLDER}, what this training started with, is damaged or not there; type "
+                "the training command again, which makes it again"
+            )
+        return found
 
     def unfinished(self) -> str:
         """How far a training is that has not ended, such as "step 8 of 40"; "" of one that has."""
@@ -92,14 +106,17 @@ class FinetuneRun:
     def items(self, split: str, count: int, device: torch.device | str = "cpu") -> HeldoutItems:
         """At most ``count`` items of ``split``, which :meth:`has` to exist.
 
-        For the same count they are those that training measured.
+        For the same count they are those that training measured. Pictures that the trainings behind a start have
+        seen are not among them, see ``finetune.seen_before``.
         """
-        return items_of(self.encoded(split, device), count, partial(self.groups_of, split))
+        encoded, groups_of = self.encoded(split, device), partial(self.groups_of, split)
+        return items_of(encoded, count, groups_of, start.seen(self.finetune_dir))
 
     def captions(self, split: str, count: int, device: torch.device | str = "cpu") -> list[str]:
         """The first captions of those items, in the same order."""
         encoded = self.encoded(split, device)
-        indices = choose(encoded, count, partial(self.groups_of, split))
+        without = start.seen(self.finetune_dir)
+        indices = choose(encoded, count, partial(self.groups_of, split), without)
         return [encoded.captions[index] for index in indices.tolist()]
 
     def groups_of(self, split: str, keys: Sequence[str]) -> list[str]:

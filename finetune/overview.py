@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from curate.run.intervals import changes
-from finetune import checkpoint
+from finetune import checkpoint, start
 from finetune.checkpoint import Checkpoint
 from finetune.curve import HeldoutCurve
 from finetune.loop import Training
@@ -28,6 +28,7 @@ def before(run: Training, held_out: int) -> str:
         "train": f"{pictures:,} pictures; {_held_out(run, held_out)}",
         "length": f"{samples:,} samples = {samples / pictures:.3g} passes = {config.steps:,} updates",
         "weights": _weights(run),
+        **_start(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
     }
@@ -45,6 +46,14 @@ def _weights(run: Training) -> str:
     trained = sum(weight.numel() for weight in run.weights.values())
     total = sum(weight.numel() for weight in run.model.unet.parameters())
     return f"{trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}"
+
+
+def _start(run: Training) -> dict[str, str]:
+    """What training starts with, where that is not the base."""
+    found = start.origin_of(run.folder)
+    if found is None:
+        return {}
+    return {"start": f"{found['folder']}, sha256 {found['sha256']:.12}; compared with the base"}
 
 
 def _batch(run: Training) -> str:
@@ -81,7 +90,18 @@ def after(folder: Path, stored: Sequence[Checkpoint]) -> str:
     if best.heldout is not None:
         text += f", held-out loss {_change(folder, best)} against the base model"
         text += "" if best.heldout < 1 else ", which is better than every checkpoint"
+        text += _against_start(folder, best)
     return text + (f"; stopped early: {stopped}" if stopped else "")
+
+
+def _against_start(folder: Path, best: Checkpoint) -> str:
+    """How what training started with does, where that is not the base."""
+    path = folder / "heldout.npz"
+    started = HeldoutCurve.load(path).start_heldout() if path.is_file() else None
+    if started is None or best.heldout is None:
+        return ""
+    which = "better" if best.heldout < started else "no better"
+    return f", {which} than what it started with ({changes(started - 1)[0]} %)"
 
 
 def _change(folder: Path, best: Checkpoint) -> str:

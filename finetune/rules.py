@@ -17,6 +17,10 @@ simulations and stopped in 59 %.
 
 Scores are losses relative to the base model (``finetune.heldout.relative``): the base's mean is 1,
 and a difference of -0.05 means 5 % better than the base.
+
+A training may start with an export instead of the base (``method.init``). What that is better or worse than
+the base is not the training's doing. So trend and symptoms are judged against what it started with, and the
+checkpoint to keep against the base.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -35,6 +39,10 @@ FEWEST_TO_STOP = 2  # groups of each set; one alone has no interval
 SHARE_OF_GAIN = 0.05  # of what the run gained at its best: losing less than this does not count
 LOOKS = 2  # evaluations in a row that have to show that a run got worse
 ERROR = 0.05  # of an interval, shared by the looks at a run
+
+START: Final = "start"
+"""In place of a row: what training started with, where that is not the base."""
+Row = int | Literal["start"]
 
 
 class Word(StrEnum):
@@ -58,6 +66,7 @@ class Evidence:
         val: [K+1, G] on held-out pictures.
         train_probe: [K+1, H] on training pictures.
         val_n, train_probe_n: how many pictures are in these groups; 0 means one in each.
+        start_val, start_train_probe: [G] and [H] of what training started with; None where that was the base.
 
     Raises:
         ValueError: there is no checkpoint, or the two differ in their number.
@@ -67,6 +76,8 @@ class Evidence:
     train_probe: Array
     val_n: int = 0
     train_probe_n: int = 0
+    start_val: Array | None = None
+    start_train_probe: Array | None = None
 
     def __post_init__(self) -> None:
         if len(self.val) != len(self.train_probe) or len(self.val) < 2:
@@ -82,13 +93,19 @@ class Evidence:
         train_probe: Array,
         val_groups: Sequence[str],
         train_probe_groups: Sequence[str],
+        start: tuple[Array, Array] | None = None,
     ) -> Evidence:
-        """From scores by picture, [K+1, N] and [K+1, M], and the group of each picture, [N] and [M]."""
+        """From scores by picture, [K+1, N] and [K+1, M], and the group of each picture, [N] and [M].
+
+        ``start``: those of what training started with, [N] and [M], where that was not the base.
+        """
         return cls(
             group_means(val.T, val_groups).T,
             group_means(train_probe.T, train_probe_groups).T,
             len(val_groups),
             len(train_probe_groups),
+            group_means(start[0], val_groups) if start else None,
+            group_means(start[1], train_probe_groups) if start else None,
         )
 
     @property
@@ -108,43 +125,72 @@ class Evidence:
         return int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
 
     @property
-    def recent(self) -> int:
-        """Row that recent progress is measured from: two checkpoints before the last."""
-        return max(self.last - 2, 0)
+    def first(self) -> Row:
+        """What training started with: the base, row 0, or ``START``."""
+        return 0 if self.start_val is None else START
+
+    @property
+    def peak(self) -> Row:
+        """Where training was at its best, from what it started with: what the last checkpoints are compared with.
+
+        Without a start of its own that is ``best``.
+        """
+        if self.start_val is None:
+            return self.best
+        means = self.val[1:].mean(axis=1, dtype=np.float64)
+        row = int(np.argmin(np.where(np.isfinite(means), means, np.inf))) + 1
+        return START if self._mean(START) <= means[row - 1] or np.isnan(means[row - 1]) else row
+
+    @property
+    def recent(self) -> Row:
+        """What recent progress is measured from: two checkpoints before the last, or what training started with."""
+        return self.last - 2 if self.last > 2 else self.first
 
     @property
     def tolerance(self) -> float:
         """The smallest difference that counts: 5 % of the gain, and at least 0.2 % of the base's loss."""
-        means = self.val.mean(axis=1, dtype=np.float64)
-        return max(SHARE_OF_GAIN * float(means[0] - means[self.best]), NEGLIGIBLE * float(means[0]))
+        gain = self._mean(self.first) - self._mean(self.peak)
+        return max(SHARE_OF_GAIN * gain, NEGLIGIBLE * self._mean(0))
+
+    def _mean(self, row: Row) -> float:
+        return float(self.scores("val", row).mean(dtype=np.float64))
 
     @property
     def corrected(self) -> float:
         """Confidence of each look's interval, so that all looks together err in 5 % of cases."""
         return 1 - ERROR / self.last
 
-    def change(self, split: str, row: int, since: int, confidence: float = 1 - ERROR) -> Estimate:
+    def scores(self, split: str, row: Row) -> Array:
+        """Those by group of a row, or of ``START``, on ``val`` [G] or ``train_probe`` [H]."""
+        if isinstance(row, int):
+            return {"val": self.val, "train_probe": self.train_probe}[split][row]
+        found = {"val": self.start_val, "train_probe": self.start_train_probe}[split]
+        assert found is not None, "training started with the base"
+        return found
+
+    def change(self, split: str, row: Row, since: Row, confidence: float = 1 - ERROR) -> Estimate:
         """Mean paired change of the score from row ``since`` to ``row``; negative is better.
 
         Args:
             split: ``val`` or ``train_probe``.
-            row, since: rows of the evidence.
+            row, since: rows of the evidence, or ``START``.
             confidence: of the interval.
         """
-        scores = {"val": self.val, "train_probe": self.train_probe}[split]
+        difference = self.scores(split, row) - self.scores(split, since)
         n = {"val": self.val_n, "train_probe": self.train_probe_n}[split]
-        return of_groups(scores[row] - scores[since], n or scores.shape[1], confidence)
+        return of_groups(difference, n or len(difference), confidence)
 
 
 def diverged(evidence: Evidence, looks: int = LOOKS) -> bool:
-    """Whether the run is worse than the base on both sets of pictures, or not finite."""
+    """Whether the run is worse than the base, and than it started, on both sets of pictures, or not finite."""
     last = evidence.last
     if not is_finite(evidence):
         return True
     changes = [
-        evidence.change(split, row, 0, evidence.corrected)
+        evidence.change(split, row, since, evidence.corrected)
         for split in ("val", "train_probe")
         for row in range(max(1, last - looks + 1), last + 1)
+        for since in dict.fromkeys((0, evidence.first))
     ]
     return all(change.low > NEGLIGIBLE for change in changes)
 
@@ -159,21 +205,21 @@ def is_finite(evidence: Evidence) -> bool:
 
 def is_worse(evidence: Evidence, row: int) -> bool:
     """Whether a row lost more than the tolerance on held-out pictures since the best one."""
-    change = evidence.change("val", row, evidence.best, evidence.corrected)
+    change = evidence.change("val", row, evidence.peak, evidence.corrected)
     return change.low > 0 and change.value > evidence.tolerance
 
 
 def worse_than_best(evidence: Evidence, looks: int = LOOKS) -> bool:
     """Whether each of the last ``looks`` checkpoints did so; the best one is not among them."""
-    rows = range(evidence.last - looks + 1, evidence.last + 1)
-    return evidence.best < rows[0] and all(is_worse(evidence, row) for row in rows)
+    rows, peak = range(evidence.last - looks + 1, evidence.last + 1), evidence.peak
+    return (0 if peak == START else peak) < rows[0] and all(is_worse(evidence, row) for row in rows)
 
 
 def overfitting(evidence: Evidence, looks: int = LOOKS) -> bool:
     """Whether they did so while training pictures kept improving."""
     return (
         worse_than_best(evidence, looks)
-        and evidence.change("train_probe", evidence.last, evidence.best).high < 0
+        and evidence.change("train_probe", evidence.last, evidence.peak).high < 0
     )
 
 
@@ -205,9 +251,9 @@ def _recovers(e: Evidence) -> bool:
 
 
 def _no_effect(e: Evidence) -> bool:
-    """Like the base at the end; and it was not, for all that is known, better than that at its best."""
-    change = e.change("val", e.last, 0)
-    gained = e.change("val", e.best, 0, e.corrected).high < -NEGLIGIBLE
+    """At the end as it started; and it was not, for all that is known, better than that at its best."""
+    change = e.change("val", e.last, e.first)
+    gained = e.change("val", e.peak, e.first, e.corrected).high < -NEGLIGIBLE
     return change.low > -NEGLIGIBLE and change.high < NEGLIGIBLE and not gained
 
 
@@ -223,8 +269,8 @@ def _converged(e: Evidence) -> bool:
 
 
 def _slowing(e: Evidence) -> bool:
-    """Better than the base; whether the loss still falls, these pictures do not show."""
-    return e.change("val", e.last, 0).high < 0
+    """Better than it started; whether the loss still falls, these pictures do not show."""
+    return e.change("val", e.last, e.first).high < 0
 
 
 # In this order: the first that holds is the word.
@@ -248,10 +294,10 @@ def kept(evidence: Evidence) -> int:
     """Row of the checkpoint to keep: the earliest within one standard error of the best (0: the base).
 
     The one-standard-error rule of Breiman et al. (1984) on paired differences. Of checkpoints whose
-    losses do not clearly differ, the earlier has memorised and forgotten less. Of a run without effect
-    the base is kept.
+    losses do not clearly differ, the earlier has memorised and forgotten less. Of a run without effect that
+    started with the base, the base is kept.
     """
-    if word(evidence) is Word.NO_EFFECT:
+    if evidence.first == 0 and word(evidence) is Word.NO_EFFECT:
         return 0
     best = evidence.best
     for row in range(best):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from itertools import repeat
@@ -13,13 +15,22 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from curate.run import checksums
+from curate.run import checksums, tracking
 from curate.run.files import remove_parts
 from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
 from curate.run.schema import UserError
-from finetune import caption_check, checkpoint, doctor, metrics, overview
+from finetune import (
+    caption_check,
+    checkpoint,
+    doctor,
+    metrics,
+    overview,
+    seen_before,
+    start,
+    trained_on,
+)
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.caption_check import CaptionCheck
 from finetune.checkpoint import Checkpoint, list_checkpoints
@@ -54,29 +65,56 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         if accelerator.is_main_process:
             with checksums.updated(folder, ()):
                 pass  # checkpoints may have been deleted
+            tracking.write(
+                config.tracker, folder, metrics.points(folder / "metrics.jsonl"), resumes=True
+            )
         return
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     splits = _encode(config, manifest, accelerator, model)
     if not stored or checksums.damaged(folder, (caption_check.FILE,)):
         _check_captions(config, manifest, accelerator, model, splits[0], refuses=not stored)
     if accelerator.is_main_process:
-        with checksums.updated(folder, ("config.yaml",)):
+        with checksums.updated(folder, ("config.yaml", trained_on.FILE)):
             write_config(folder / "config.yaml", config)
+            trained_on.write(folder, config.curate_dir, manifest, identity["shards"])
     run = _assemble(config, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
     _resume(run, stored)
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
-    fit(run)
+    with _tracked(run):
+        fit(run)
     if accelerator.is_main_process:
         with checksums.updated(folder, ("export/",)):
             _export_best(config, model, list_checkpoints(folder), accelerator)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _keep_start(
+    config: TrainConfig,
+    manifest: Manifest,
+    identity: dict[str, Any],
+    accelerator: Accelerator,
+    model: LatentDiffusion,
+    has_started: bool,
+) -> None:
+    """Copy what ``method.init`` names into the run's folder; refuses what does not fit, on all processes."""
+    if identity["init"] and start.examined(config):
+        start.warn_of_another_base(config, identity["weights"])
+    kept = start.is_kept(config.folder, identity["init"])
+    if not kept or (identity["init"] and not has_started):  # of an attempt on other data, perhaps
+        main = accelerator.is_main_process
+        with checksums.updated(config.folder, (f"{start.FOLDER}/",)) if main else nullcontext():
+            known = sorted(start.seen(config.folder)) if has_started else []
+            seen = known or seen_before.examine(config, manifest, silent=True)
+            start.keep(config, model, identity["init"], seen, writes=main)
+    accelerator.wait_for_everyone()
 
 
 def _start(config: TrainConfig) -> Accelerator:
@@ -104,7 +142,15 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
 
     Damaged checkpoints at the end are deleted, so that training goes on from the one before.
     """
-    remade = ("config.yaml", caption_check.FILE, "export/", "heldout.npz", "metrics.jsonl")
+    remade = (
+        "config.yaml",
+        caption_check.FILE,
+        trained_on.FILE,
+        "export/",
+        "heldout.npz",
+        "metrics.jsonl",
+        f"{start.FOLDER}/",
+    )
     names = checksums.damaged(folder, remade)
     for name in names:
         again = "it is kept as far as it can be read" if name in checksums.GROWING else "made again"
@@ -223,6 +269,7 @@ def _assemble(
         ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
         batches=batches,
         heldout=None,
+        start=start.stored(config.folder),
         window=Window(torch.zeros((), device=accelerator.device)),
     )
 
@@ -245,7 +292,8 @@ def _heldout(
 
     def items(split: EncodedSplit, name: str, count: int) -> HeldoutItems:
         shards = manifest.shards_of(name)
-        return items_of(split, count, partial(duplicate_groups, config.curate_dir, shards))
+        groups_of = partial(duplicate_groups, config.curate_dir, shards)
+        return items_of(split, count, groups_of, start.seen(config.folder))
 
     val = items(val_split, "val", settings.items)
     train_probe = items(train_split, "train", len(val))
@@ -280,6 +328,17 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
 
 
+@contextmanager
+def _tracked(run: Training) -> Iterator[None]:
+    """Give the trackers what is logged, from the first line of ``metrics.jsonl`` on."""
+    if not run.accelerator.is_main_process:
+        yield
+        return
+    logged = metrics.points(run.folder / "metrics.jsonl")
+    with tracking.curves(run.config.tracker, run.folder, logged) as run.curves:
+        yield
+
+
 def _cut_metrics(folder: Path, step: int) -> None:
     with checksums.updated(folder, ("metrics.jsonl",)):
         metrics.truncate(folder / "metrics.jsonl", step)
@@ -295,7 +354,7 @@ def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:
 
 
 def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
-    """The evaluations up to the last checkpoint; if ``heldout.npz`` is gone, of base and checkpoints.
+    """The evaluations up to the last checkpoint; if ``heldout.npz`` is gone, of base, start and checkpoints.
 
     So it is where an earlier version measured other pictures of the same data. Leaves the trained weights at
     any of the checkpoints.
@@ -311,10 +370,14 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
         why = str(error)
     run.accelerator.print(f"{why}; measured again: the base and {len(stored)} checkpoints")
     curve = HeldoutCurve.of(heldout.val, heldout.train_probe)
-    for row in (None, *(found for found in stored if not found.interrupted)):
+    started = [run.start] if run.start else []
+    for row in (None, *started, *(found for found in stored if not found.interrupted)):
         if row:
             copy_into(run.weights, row.weights())
         val, train_probe = (measure(run, items) for items in (heldout.val, heldout.train_probe))
+        if row is not None and row is run.start:
+            curve.start = (val, train_probe)
+            continue
         at = (row.step, row.samples_seen) if row else (0, 0)
         curve.add(*at, val, train_probe, run.accelerator.mixed_precision)
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged

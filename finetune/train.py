@@ -36,7 +36,7 @@ def start(config: TrainConfig) -> None:
         UserError: as ``doctor.examine`` and ``train``.
         Busy: another process is at work.
     """
-    from curate.run import folder
+    from curate.run import folder, tracking
     from curate.run.finished import refuse_finished
     from curate.run.manifest import read_manifest
     from finetune import doctor
@@ -44,6 +44,7 @@ def start(config: TrainConfig) -> None:
 
     refuse_unsupported(config.model)
     doctor.refuse_precision(config.optim)
+    tracking.refuse_absent(config.tracker)
     if config.data.run and config.run.name is None:
         raise UserError(
             f"data.run={config.data.run} needs a name for the training on it; type "

@@ -51,7 +51,8 @@ from tests.finetune.conftest import save_pipeline
 
 IMAGES = 40
 MOST_KILLS = 4  # of one stage, before it is left to end
-VOLATILE = {".lock", "finetune/checksums.json"}  # which lists metrics.jsonl, in which seconds are
+# Checksums list metrics.jsonl, in which seconds are; trackers note the time.
+VOLATILE = {".lock", "finetune/checksums.json", "tracking"}
 
 
 def curate() -> None:
@@ -153,10 +154,11 @@ def contents(run: Path) -> dict[str, str]:
     """A hash of each file, and where each link leads; of the metrics, what does not depend on the clock."""
     found = {}
     for path in sorted(run.rglob("*")):
-        name = path.relative_to(run).as_posix()
+        inside = path.relative_to(run)
+        name = inside.as_posix()
         if path.is_symlink():
             found[name] = str(path.readlink())
-        elif path.is_file() and VOLATILE.isdisjoint((name, path.name)):
+        elif path.is_file() and VOLATILE.isdisjoint((name, *inside.parts)):
             found[name] = hashlib.sha256(_bytes(path)).hexdigest()
     return found
 

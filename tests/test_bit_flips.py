@@ -60,10 +60,10 @@ class Run:
         commands["explain"] = self.explain
 
     def files(self) -> list[Path]:
-        """All but the locks and the latent caches, which training makes again."""
+        """All but the locks, the latent caches, which training makes again, and what only people look at."""
         found = sorted(path for path in self.folder.rglob("*") if path.is_file())
         inside = [path for path in found if not path.is_symlink() and path.name != ".lock"]
-        return [path for path in inside if "last" not in path.parts and "cache" not in path.parts]
+        return [path for path in inside if {"last", "cache", "tracking"}.isdisjoint(path.parts)]
 
     def results(self) -> dict[Path, str]:
         """The hashes of all files that repeat to the byte."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from curate.filters.duplicates import LARGEST_DISTANCE
-from curate.run.schema import check
+from curate.run.schema import PATH, check
 
 LARGEST_SHARE = 0.5  # of the data, on a held-out side
 
@@ -40,6 +40,8 @@ class SplitConfig:
             photograph, and different photographs differ in about 18 bits.
         siblings: pictures with near captions and near CLIP embeddings, such as crops and the same drawing
             in another colour, are on one side, see ``decide.siblings``. They are no copies: all are kept.
+        held_out: a table of pictures that earlier curations held out, see ``decide.held_out``; they stay on
+            their side, with all that joined their groups, whatever the hash says.
     """
 
     val: float = 0.05
@@ -48,6 +50,7 @@ class SplitConfig:
     seed: int = 0
     hamming_distance: int | None = 4
     siblings: bool = True
+    held_out: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         for side in HELD_OUT:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from curate.decide import neighbours
-from curate.decide.config import SMALLEST_JUDGED, SplitConfig
+from curate.decide.config import HELD_OUT, SMALLEST_JUDGED, SplitConfig
 from curate.decide.looks import numbers
 from curate.run.hashing import GOLDEN, mix
 
@@ -29,7 +29,7 @@ def positions(groups: np.ndarray, seed: int) -> np.ndarray:
         return mix(groups + np.uint64((seed + 1) * GOLDEN % 2**64)) / 2.0**64
 
 
-def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
+def assign(groups: pd.Series, config: SplitConfig, frozen: pd.Series | None = None) -> pd.Series:
     """The side of each image, given its duplicate group; a group is never cut in two.
 
     Groups are placed on a line by their hash. ``val`` is the left end and ``test`` the right end of it,
@@ -38,6 +38,15 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
     until it has that many (at most a tenth of the data, and half of what may be held out); added data may
     then move groups at the edge back to train, and no others. A group with more images than its side
     should have, or than ``LARGEST_HELD_OUT``, stays in train.
+
+    Groups that ``frozen`` has a side for stay there, however large, and the minimum counts them: the ends grow
+    only for what they leave open. A share is of places on the line, so what is frozen at other places is held
+    out on top of it; to take new groups only up to the share would move them when it opens again.
+
+    Args:
+        groups: of N images.
+        config: shares and minimum.
+        frozen: (N,) the side that each image's group is frozen on, "" for none, see ``frozen``.
     """
     hashes = numbers(groups)
     place = positions(hashes, config.seed)
@@ -46,13 +55,15 @@ def assign(groups: pd.Series, config: SplitConfig) -> pd.Series:
     codes, _ = pd.factorize(hashes)
     size = np.bincount(codes)[codes]
     most = max(floor, min(config.val or 1, config.test or 1) * len(groups), 1)
-    may_go = size <= min(most, LARGEST_HELD_OUT)
+    stays = np.full(len(groups), "") if frozen is None else frozen.to_numpy(str)
+    may_go = (stays == "") & (size <= min(most, LARGEST_HELD_OUT))
     ascending = np.sort(place[may_go])
     held_out = Floor(floor, min(config.minimum, SMALLEST_JUDGED), most_floor)
-    in_val = may_go & (place <= _reach(ascending, config.val, held_out))
-    in_test = may_go & (1 - place <= _reach(1 - ascending[::-1], config.test, held_out))
+    left = {side: held_out.beside(codes[stays == side]) for side in HELD_OUT}
+    in_val = may_go & (place <= _reach(ascending, config.val, left["val"]))
+    in_test = may_go & (1 - place <= _reach(1 - ascending[::-1], config.test, left["test"]))
     side = np.where(in_test, "test", np.where(in_val, "val", "train"))
-    return pd.Series(side, index=groups.index, dtype="str")
+    return pd.Series(np.where(stays != "", stays, side), index=groups.index, dtype="str")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +73,12 @@ class Floor:
     images: int
     groups: int
     most: int
+
+    def beside(self, groups: np.ndarray) -> Floor:
+        """What is left of it where these images are there already; ``groups`` (N,) has their groups."""
+        there = len(groups), len(np.unique(groups)), len(groups)
+        wanted = self.images, self.groups, self.most
+        return Floor(*(max(0, want - has) for want, has in zip(wanted, there, strict=True)))
 
     def images_of(self, ascending: np.ndarray) -> int:
         """How many images that is, counted from the side's end; ``ascending`` (N,) has each image's group's place."""

@@ -17,6 +17,7 @@ from curate.clip.heads import load_head
 from curate.decide import duplicates, leaks, siblings, split
 from curate.decide.config import SplitConfig
 from curate.decide.cut import threshold_of
+from curate.decide.frozen import Frozen, HeldOutAgain
 from curate.decide.leaks import Leaks
 from curate.decide.rule_runner import RuleRunner
 from curate.decide.shuffled_captions import Null, shuffled
@@ -25,6 +26,7 @@ from curate.filters.rule import Rule
 from curate.filters.rules import rules
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.run import memory
+from curate.run.ledger import HELD_OUT_BY
 from curate.run.removals import REASON, Removals
 
 # Not in the ledger, or there in other words.
@@ -46,6 +48,7 @@ class Verdicts:
         null: similarities of shuffled captions.
         leaks: siblings that are left across the sides.
         loosened: see ``siblings.Siblings``.
+        held_out_again: what became of the pictures of ``split.held_out``; None where it names no table.
     """
 
     ledger: pd.DataFrame
@@ -55,6 +58,7 @@ class Verdicts:
     null: Null
     leaks: Leaks = field(default_factory=Leaks)
     loosened: int = 0
+    held_out_again: HeldOutAgain | None = None
 
     def separation(self) -> float | None:
         """AUC of the pairs as given against shuffled ones; see `shuffled_captions.Null.separation`."""
@@ -68,6 +72,7 @@ def judge(
     filters: FiltersConfig,
     sides: SplitConfig,
     removals: Removals,
+    held_out: pd.DataFrame | None = None,
 ) -> Verdicts:
     """The verdicts on all pairs of ``parts``.
 
@@ -78,6 +83,7 @@ def judge(
         filters: the rules.
         sides: the shares to hold out.
         removals: what was removed from this run for good; dropped before any rule.
+        held_out: the table that ``sides.held_out`` names, see ``held_out.named_in``; None for none.
 
     Raises:
         UserError: a head cannot be read, or belongs to another CLIP.
@@ -87,7 +93,7 @@ def judge(
     pairs = load_annotations(parts, spec)
     memory.give_back()  # the reading of many small parts leaves as much behind as it returns
     pairs = pairs.assign(**_scores(pairs, embedded, loaded))
-    return decide(pairs, embedded, filters, sides, removals)
+    return decide(pairs, embedded, filters, sides, removals, held_out)
 
 
 def _scores(
@@ -114,6 +120,7 @@ def decide(
     filters: FiltersConfig,
     sides: SplitConfig,
     removals: Removals,
+    held_out: pd.DataFrame | None = None,
 ) -> Verdicts:
     """Apply the rules in order; the first one that drops a pair is its reason.
 
@@ -123,11 +130,13 @@ def decide(
         filters: the rules.
         sides: the shares to hold out.
         removals: what was removed from this run for good; dropped before any rule.
+        held_out: pictures that stay on their side; None for none.
     """
     copies = duplicates.groups(pairs, sides, filters.duplicates, embedded)
     found = siblings.find(pairs, copies, embedded)
     groups = found.groups if sides.siblings else copies
     pairs = pairs.assign(duplicate_group=groups, copy_group=copies)
+    frozen = None if held_out is None else Frozen.find(pairs, held_out)
     null = shuffled(pairs, embedded)
     threshold = threshold_of(
         filters.clip_similarity, null, pairs["clip_similarity"].dropna().to_numpy()
@@ -140,7 +149,9 @@ def decide(
         runner.apply(rule)
     runner.drop_copies(duplicates.copies(runner.left, filters.duplicates, embedded))
     ledger = runner.ledger().drop(columns=list(_INTERNAL))
-    ledger["split"] = _split(runner.left, sides).reindex(ledger.index).fillna("")
+    ledger["split"] = _split(runner.left, sides, frozen).reindex(ledger.index).fillna("")
+    if frozen is not None:
+        ledger[HELD_OUT_BY] = frozen.by(ledger["key"])
     return Verdicts(
         ledger,
         runner.steps,
@@ -149,10 +160,12 @@ def decide(
         null,
         leaks.measure(ledger, embedded, found.level),
         found.loosened if sides.siblings else 0,
+        None if frozen is None else frozen.outcome(ledger),
     )
 
 
-def _split(kept: pd.DataFrame, sides: SplitConfig) -> pd.Series:
+def _split(kept: pd.DataFrame, sides: SplitConfig, frozen: Frozen | None) -> pd.Series:
     """The side of each kept pair; shares are counted in images."""
     images = kept.drop_duplicates("key").set_index("key")["duplicate_group"]
-    return kept["key"].map(split.assign(images, sides))
+    stay = None if frozen is None else frozen.sides(images.index)
+    return kept["key"].map(split.assign(images, sides, stay))

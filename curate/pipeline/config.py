@@ -13,13 +13,18 @@ from curate.decide.config import SplitConfig
 from curate.filters.config import FiltersConfig
 from curate.pack.config import ShardsConfig
 from curate.readers.config import DatasetConfig
+from curate.run import tracking
 from curate.run.config import RunConfig, check_name
 from curate.run.schema import check, entries, register
 
 
 @dataclass
 class CurateConfig:
-    """All of ``python -m curate``."""
+    """All of ``python -m curate``.
+
+    Attributes:
+        tracker: where the funnel's numbers go, see ``curate.run.tracking``.
+    """
 
     run: RunConfig = field(default_factory=RunConfig)
     dataset: DatasetConfig = MISSING
@@ -30,6 +35,7 @@ class CurateConfig:
     shards: ShardsConfig = field(default_factory=ShardsConfig)
     annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
     dry_run: int | None = None  # images to try; prints a forecast for the whole data set
+    tracker: Any = tracking.AUTO
 
     def __post_init__(self) -> None:
         self.heads = {
@@ -39,6 +45,7 @@ class CurateConfig:
         }
         check(self.dry_run is None or self.dry_run > 0, "dry_run", self.dry_run, "null or > 0")
         check_name("run.name", self.run.name or "")
+        tracking.check_names(self.tracker)
 
 
 register(CurateConfig, "curate")

@@ -20,6 +20,9 @@ from curate.annotate.spec import AnnotationSpec
 from curate.annotate.stage import Annotations, annotate
 from curate.clip.load import load_clip
 from curate.clip.models import fingerprint
+from curate.decide import held_out
+from curate.decide.config import SplitConfig
+from curate.decide.frozen import HeldOutAgain
 from curate.decide.stage import Verdicts, judge
 from curate.filters import blocklist
 from curate.filters.config import FiltersConfig
@@ -31,7 +34,7 @@ from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.report import curation, figures
-from curate.run import checksums, ledger, memory, provenance
+from curate.run import checksums, ledger, memory, provenance, tracking
 from curate.run.files import remove_parts, sha256_of
 from curate.run.locks import locked
 from curate.run.manifest import Manifest, old_manifest, retire, write_funnel, write_manifest
@@ -66,11 +69,19 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     # A finished curation's config.yaml describes its shards until they are replaced.
     if old_manifest(curate_dir) is None and not question.stands:
         provenance.write_config(curate_dir / "config.yaml", config)
-    removals = read_removals(curate_dir)
+    removals, once_held_out = read_removals(curate_dir), held_out.named_in(config.split)
     listed = checksums.withdraw(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     annotations = _annotate(config, spec, source, curate_dir)
-    verdicts = judge(annotations.parts, spec, config.heads, config.filters, config.split, removals)
+    verdicts = judge(
+        annotations.parts,
+        spec,
+        config.heads,
+        config.filters,
+        config.split,
+        removals,
+        once_held_out,
+    )
     ledger.check_complete(verdicts.ledger, annotations.pairs)
     funnel = figures.summarise(verdicts, [*source.notes, *notes.of(config, verdicts)])
     _say("\n".join(figures.lines(funnel)))
@@ -90,6 +101,7 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     if removals.pending:  # an interrupted removal is complete: these shards are without its images
         write_removals(curate_dir, replace(removals, pending=False))
     checksums.write(curate_dir, known=manifest.sha256_of_shards())
+    tracking.write(config.tracker, curate_dir, [(0, figures.numbers(funnel))])
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 
@@ -154,7 +166,7 @@ def _write_results(
     before = old_manifest(curate_dir)
     packed = _pack(curate_dir, config, source, verdicts, before_change)
     provenance.write_config(curate_dir / "config.yaml", config)
-    manifest = _manifest(config, funnel, packed)
+    manifest = _manifest(config, funnel, packed, verdicts.held_out_again)
     retire(curate_dir, unless=manifest)
     remove_stale(curate_dir, packed.plans)
     shard_of = {key: planned.path for planned in packed.plans for key in planned.keys}
@@ -197,7 +209,9 @@ def _pack(
         raise
 
 
-def _manifest(config: CurateConfig, funnel: dict[str, Any], packed: Packed) -> Manifest:
+def _manifest(
+    config: CurateConfig, funnel: dict[str, Any], packed: Packed, again: HeldOutAgain | None
+) -> Manifest:
     """What the finished set holds, with fingerprints of scorer, filters, split and heads."""
     counts = ("pairs_in", ledger.KEPT, ledger.DROPPED, ledger.UNREADABLE, "samples")
     heads = {name: sha256_of(Path(head.path)) for name, head in config.heads.items()}
@@ -207,12 +221,19 @@ def _manifest(config: CurateConfig, funnel: dict[str, Any], packed: Packed) -> M
         fingerprint={
             "scorer": fingerprint(config.clip, config.annotate.draft),
             "filters": _digest([asdict(config.filters), _blocked(config.filters)]),
-            "split": _digest(asdict(config.split)),
+            "split": _digest_of_split(config.split, again),
             "heads": _digest(heads),
         },
         image_format=packed.extension,
         part=config.dataset.shard,
     )
+
+
+def _digest_of_split(sides: SplitConfig, again: HeldOutAgain | None) -> str:
+    """Of the settings, and of the rows of ``split.held_out``, whose file may change under its name or move."""
+    settings = asdict(sides)
+    del settings["held_out"]
+    return _digest(settings if again is None else [settings, again.digest])
 
 
 def _blocked(filters: FiltersConfig) -> list[str]:

@@ -8,13 +8,16 @@ from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.decide.config import LARGEST_SHARE, NOTICEABLE, REMEDY, SMALLEST_JUDGED
 from curate.decide.cut import is_called_blind, least_separation
+from curate.decide.frozen import GONE, REPLACED
 from curate.decide.laion import LAION_CLIP
 from curate.decide.leaks import Leaks
+from curate.decide.split import LARGEST_HELD_OUT
 from curate.decide.stage import Verdicts
 from curate.measures.heif import NEEDS_PLUGIN
 from curate.pipeline import own_part
 from curate.pipeline.config import CurateConfig
 from curate.run.ledger import UNREADABLE
+from curate.run.removals import REASON
 
 _EXAMPLES = 2
 
@@ -22,6 +25,12 @@ _LAION = {  # what LAION recommends for each of its sets
     "laion400m": "filters.columns.source_nsfw.reject=[NSFW,UNSURE]",
     "laion5b": "filters=laion_clean",
     "relaion": "filters=laion_clean",
+}
+_LEFT = {  # what became of pictures that were held out; else a rule drops them
+    GONE: "not in the data any more",
+    REPLACED: "replaced by another picture under the same key",
+    REASON: "removed",
+    UNREADABLE: "unreadable",
 }
 _SAFETY = {
     "punsafe",
@@ -44,6 +53,7 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
         *unsafe(config),
         *(few_held_out(groups, kept["duplicate_group"].nunique()) if len(kept) else ()),
         *siblings_across(verdicts.leaks),
+        *held_out_again(verdicts),
     ]
 
 
@@ -118,3 +128,29 @@ def siblings_across(found: Leaks) -> list[str]:
         f"{share:.0%} of the images in val have a sibling in train, near in caption and picture ({examples}), so a "
         f"held-out loss shows less overfitting than there is. {REMEDY}"
     ]
+
+
+def held_out_again(verdicts: Verdicts) -> list[str]:
+    """Notes on pictures of ``split.held_out`` that left, changed sides, or brought many others along."""
+    found, notes = verdicts.held_out_again, []
+    if found is None:
+        return notes
+    if found.left:
+        said = [
+            f"{count} {_LEFT.get(why, f'dropped by {why}')}" for why, count in found.left.items()
+        ]
+        notes.append(
+            f"{sum(found.left.values())} of {found.listed} pictures of split.held_out are held out no more: "
+            f"{', '.join(said)}. What is in their groups is held out all the same"
+        )
+    if found.of_both:
+        notes.append(
+            f"{found.of_both} groups hold pictures of split.held_out that were in val and in test, since new ones "
+            f"joined them: all are in test now, {found.moved} of them from val"
+        )
+    if found.large:
+        notes.append(
+            f"{found.large} groups of more than {LARGEST_HELD_OUT} pictures ({found.in_large} in all) are held out, "
+            "since each holds a picture of split.held_out; by its hash such a group would be in train"
+        )
+    return notes

@@ -21,6 +21,7 @@ from curate.annotate.embeddings import Embeddings
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.stage import Annotations, annotate
 from curate.clip.load import load_clip
+from curate.decide import held_out
 from curate.decide.stage import Verdicts, judge
 from curate.measures.decode import UnreadableImage
 from curate.pack.sample import Sample, encode_sample
@@ -106,6 +107,7 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
         config.filters,
         config.split,
         read_removals(config.run.folder / "curate"),
+        held_out.named_in(config.split),
     )
     frame_bytes = int(verdicts.ledger.memory_usage(deep=True).sum())
     ledger.check_complete(verdicts.ledger, measured.pairs)

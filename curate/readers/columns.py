@@ -11,7 +11,7 @@ from typing import Any
 
 from curate.measures import registry
 from curate.readers.candidate import clean_caption
-from curate.run.ledger import COLUMNS
+from curate.run.ledger import COLUMNS, HELD_OUT_BY
 
 CAPTION_NAMES = ("text", "caption", "captions", "TEXT", "alt", "top_caption", "title")
 """Field names under which data sets publish captions; the first that is present counts."""
@@ -19,6 +19,7 @@ CAPTION_NAMES = ("text", "caption", "captions", "TEXT", "alt", "top_caption", "t
 RESERVED = frozenset(
     (
         *COLUMNS,
+        HELD_OUT_BY,
         "group",  # a source's own would keep unrelated pictures on one side of the split
         *("has_caption", "version", "pixels_sha256", "thumbnail", "error"),
         *("image_embedding", "text_embedding"),

@@ -88,6 +88,18 @@ def _share(part: pd.Series, whole: pd.Series) -> float | None:
     return float(part.sum() / whole.sum()) if whole.any() else None
 
 
+def numbers(funnel: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of the funnel by name, in one level, for trackers."""
+    names = ("pairs_in", "images_in", KEPT, DROPPED, UNREADABLE)
+    return {
+        **{name: funnel[name] for name in names},
+        **{f"images_{side}": count for side, count in funnel["samples"].items()},
+        **{f"dropped_by/{rule['rule']}": rule["dropped"] for rule in funnel["rules"]},
+        "cut": funnel["cut"]["similarity"],
+        **{f"planted/{name}": value for name, value in funnel.get("planted", {}).items()},
+    }
+
+
 def lines(funnel: dict[str, Any]) -> list[str]:
     """The figures as a plain table for the terminal."""
     head = f"{'rule':<20}{'dropped':>10}{'left':>10}"
@@ -96,6 +108,8 @@ def lines(funnel: dict[str, Any]) -> list[str]:
     samples = ", ".join(f"{side} {count}" for side, count in funnel["samples"].items())
     found += ["-" * len(head), f"{'kept':<20}{'':>10}{funnel['kept']:>10}   images: {samples}"]
     found += [f"cut: {describe_cut(funnel['cut'])}"]
+    if "held_out_again" in funnel["split"]:
+        found.append(siblings.describe_held_out_again(funnel["split"]["held_out_again"]))
     if "planted" in funnel:
         found.append(describe_planted(funnel["planted"]))
     return found + [f"note: {note}" for note in funnel["notes"]]

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from curate.measures.decode import UnreadableImage, decode
 from curate.report import page
+from curate.run.removals import REASON
 
 THUMBNAIL_PX = 128
 ROOM_BYTES = 3_500_000  # all thumbnails of a report, which must stay under 5 MB
@@ -21,7 +22,7 @@ def verdict(row: dict[Any, Any]) -> str:
 
 
 class Pictures:
-    """Draws pairs with thumbnails; loads only the images it shows, each once."""
+    """Draws pairs with thumbnails; loads only the images it shows, each once, and none that was removed."""
 
     def __init__(self, load: Callable[[str], bytes], room_bytes: int = ROOM_BYTES) -> None:
         self._load = load
@@ -36,6 +37,8 @@ class Pictures:
 
     def _card(self, row: dict[Any, Any], status: str) -> Markup:
         text = self._text(row, status)
+        if row.get("rule") == REASON:
+            return page.figure(Markup('<p class="note">removed: not shown</p>'), text, "")
         found = self._thumbnail(row["location"])
         if isinstance(found, UnreadableImage):
             return page.figure(Markup("<p>{}</p>").format(page.clean(found.reason)), text, "")

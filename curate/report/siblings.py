@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ def section(verdicts: Verdicts, pictures: Pictures) -> Markup:
     """All of it; a sentence for what was not measured."""
     return (
         _sides(verdicts.ledger)
+        + _held_out_again(verdicts)
         + _groups(verdicts, pictures)
         + page.heading("Siblings left across the split")
         + _leaks(verdicts, pictures)
@@ -35,7 +37,9 @@ def figures(verdicts: Verdicts) -> dict[str, Any]:
     of_siblings = joining(ledger)
     pictures = kept.loc[kept["duplicate_group"].isin(of_siblings.index), "key"].nunique()
     held = kept.groupby("split")["duplicate_group"].nunique()
+    again = verdicts.held_out_again
     return {
+        **({} if again is None else {"held_out_again": asdict(again)}),
         "groups": {side: int(held.get(side, 0)) for side in SIDES},
         "siblings": {
             "groups": len(of_siblings),
@@ -69,6 +73,20 @@ def _sides(ledger: pd.DataFrame) -> Markup:
         "embeddings. It is never divided, and statistics of an evaluation count groups."
     )
     return page.paragraph(text) + counts.table(["side", "images", "groups"], rows)
+
+
+def _held_out_again(verdicts: Verdicts) -> Markup:
+    again = verdicts.held_out_again
+    return Markup() if again is None else page.paragraph(describe_held_out_again(asdict(again)))
+
+
+def describe_held_out_again(found: dict[str, Any]) -> str:
+    """One sentence, from the figures of a ``HeldOutAgain``: how much of ``split.held_out`` is held out again."""
+    sides = ", ".join(f"{side} {count:,}" for side, count in found["sides"].items())
+    return (
+        f"Held out again, by split.held_out: {sum(found['sides'].values()):,} of {found['listed']:,} pictures ({sides}), "
+        f"and {found['joined']:,} more that are in a group with one of its pictures."
+    )
 
 
 def _groups(verdicts: Verdicts, pictures: Pictures) -> Markup:

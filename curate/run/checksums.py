@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curate.run import parquet
+from curate.run import parquet, tracking
 from curate.run.files import contradicts_itself, read_json, sha256_of, sha256_once, write_certified
 
 FILE = "checksums.json"
 VERSION = 1
-LEFT_OUT = ("cache", "sample")  # folders whose files are checked, and made again, by who reads them
+# Folders whose files are checked, and made again, by who reads or writes them.
+LEFT_OUT = ("cache", "sample", tracking.FOLDER)
 GROWING = ("metrics.jsonl",)  # files that get more lines: what was there stays as it was
 
 _THREADS = min(8, os.cpu_count() or 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import sys
@@ -18,6 +19,7 @@ from curate.run.schema import UserError
 
 EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
 _MOST_LISTED = 20
+_LONGEST_NAME = 120  # of a folder; file systems take 255 bytes
 
 
 @dataclass(frozen=True)
@@ -177,3 +179,24 @@ def stage_dir(run: str, kind: Kind) -> Path:
     places = " or ".join(dict.fromkeys(f"{folder}/{stage}" for folder in tried))
     known = f"runs/ holds {', '.join(present)}" if present else "runs/ holds none"
     raise FileNotFoundError(f"{run} is no {kind.word} run: there is no folder {places}; {known}")
+
+
+def beside(run_dir: Path, *others: Path) -> str:
+    """The name of a folder in a run that is about other runs: their names, with a comma between.
+
+    The name of a run below another root has a hash behind it, as has a name cut short.
+    """
+    root = run_dir.resolve().parent
+    names = []
+    for other in others:
+        real = other.resolve()
+        name = other.name or real.name
+        names.append(name if real.parent == root else f"{name}-{_short(str(real))}")
+    name = ",".join(names)
+    if len(name.encode()) > _LONGEST_NAME:
+        name = f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}-{_short(name)}"
+    return name
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -42,6 +42,8 @@ FOREIGN = {
     "seed": "seeds",
     "step": "checkpoints",
     "mixed_precision": "optim.mixed_precision",
+    "report_to": "tracker",
+    "log_with": "tracker",
 }
 """Names of diffusers' scripts, kohya's and img2dataset's, and names cut short; our keys for the same."""
 

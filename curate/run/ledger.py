@@ -45,6 +45,10 @@ COLUMNS = (
 )
 
 
+HELD_OUT_BY = "held_out_by"
+"""Only where ``split.held_out`` named a table: the key of the picture by which a group is held out again, or ""."""
+
+
 def write(folder: Path, ledger: pd.DataFrame) -> None:
     """Write the ledger as ``folder/part-*.parquet`` and remove parts of an earlier, longer one."""
     rest = [name for name in ledger.columns if name not in COLUMNS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from curate.report import page
 from curate.report.page import Section
-from evaluate.evaluators import Description, Evaluator
-from evaluate.results import CheckpointResult, Metric, Results
+from evaluate.evaluators import Description, Evaluator, cost
+from evaluate.results import NOT_ASKED, CheckpointResult, Finding, Metric, Results
+from finetune.rules import NEGLIGIBLE, START
 
 if TYPE_CHECKING:
     from evaluate.evaluation import Evaluation
@@ -22,11 +23,32 @@ _MOST_LINES = 24  # of checkpoints in a panel that each have a line's height
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
     """Changes of the held-out loss."""
-    kept, best, last = evaluation.kept, evaluation.evidence.best, evaluation.evidence.last
+    kept, best, last = evaluation.kept, evaluation.evidence.peak, evaluation.evidence.last
     yield "heldout_change", evaluation.change("val", kept)
     yield "exported_change", evaluation.gain(evaluation.exported)
     yield "heldout_change_last", evaluation.change("val", last)
     yield "heldout_since_best", evaluation.change("val", last, since=best)
+    yield from _since_start(evaluation)
+
+
+def _since_start(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
+    """Where training started with an export: what that is worth, and what training made of it."""
+    names = ("start_change", "heldout_since_start")
+    if evaluation.evidence.first == 0:
+        reason = f"{NOT_ASKED}, training started with the base (method.init=null)"
+        yield from ((name, Metric(reason=reason)) for name in names)
+        return
+    yield names[0], evaluation.change("val", START)
+    yield names[1], evaluation.change("val", evaluation.kept, since=START)
+
+
+def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
+    """Whether the checkpoint to keep is better than what training started with."""
+    worse = "The checkpoint to keep is worse than what training started with, on held-out pictures"
+    same = (
+        "The checkpoint to keep is no worse than what training started with, on held-out pictures"
+    )
+    yield from cost(metrics, "heldout_since_start", "loss", worse, same, margin=NEGLIGIBLE)
 
 
 def sections(found: Results) -> Iterator[Section]:
@@ -87,6 +109,15 @@ def loss_curves(found: Results) -> Markup:
         axes.plot(seen, value, style, color=colour, label=name, marker="o", markersize=3.5)
     _draw_looks(axes, found)
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
+    started = found.metrics.get("start_change", Metric()).value
+    if started is not None:
+        axes.axhline(
+            100 * started,
+            color=page.PURPLE,
+            linewidth=0.9,
+            linestyle="-.",
+            label="held-out, what training started with",
+        )
     _mark(axes, found, points)
     axes.set_xlabel("samples seen")
     axes.set_ylabel("loss against the base, %")
@@ -195,10 +226,20 @@ EVALUATOR = Evaluator(
         ),
         "heldout_since_best": Description(
             "Held-out loss, last against best",
-            "What training beyond the best checkpoint cost, in points of the base model's loss.",
+            "What training beyond the best checkpoint, or beyond what it started with, cost, in points of the base "
+            "model's loss.",
+        ),
+        "start_change": Description(
+            "Held-out loss, start against base",
+            "The same for the export that training started with (method.init).",
+        ),
+        "heldout_since_start": Description(
+            "Held-out loss, kept against start",
+            "What training made of the export that it started with, in points of the base model's loss.",
         ),
     },
     measure=measure,
     sections=sections,
+    findings=findings,
     position=10,
 )

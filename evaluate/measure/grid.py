@@ -28,6 +28,7 @@ from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutGrid, HeldoutItems, counted_bins, grid_losses
 from finetune.intervals import group_means
 from finetune.opened_run import FinetuneRun
+from finetune.rules import START
 
 
 class LossStore:
@@ -121,6 +122,8 @@ class LossTable:
         steps, samples_seen: [K+1] of each row.
         val, train_probe: float32 [K+1, items, bins, draws], on held-out and on training pictures.
         keys, train_probe_keys: of the items. groups, train_probe_groups: their duplicate groups.
+        start: float32 [items, bins, draws] of what training started with, on held-out and on training pictures;
+            None where that was the base.
     """
 
     steps: tuple[int, ...]
@@ -131,6 +134,7 @@ class LossTable:
     train_probe_keys: list[str]
     groups: list[str]
     train_probe_groups: list[str]
+    start: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,9 @@ class Grid:
         self.store.put_keys("val", val.keys)
         self.store.put_keys("train_probe", train_probe.keys)
         rows: list[Checkpoint | None] = [None, *self.run.checkpoints()]
-        losses = self.measure(rows, {"val": val, "train_probe": train_probe})
+        splits = {"val": val, "train_probe": train_probe}
+        losses, start = self.measure(rows, splits), self.run.start()
+        started = self.measure([start], splits) if start else None
         return LossTable(
             steps=tuple(row.step if row else 0 for row in rows),
             samples_seen=tuple(row.samples_seen if row else 0 for row in rows),
@@ -202,6 +208,7 @@ class Grid:
             train_probe_keys=train_probe.keys,
             groups=val.groups,
             train_probe_groups=train_probe.groups,
+            start=(started["val"][0], started["train_probe"][0]) if started else None,
         )
 
     def test(self, stored: Checkpoint) -> SplitLosses | None:
@@ -295,5 +302,7 @@ class Grid:
 
 
 def row_name(split: str, row: Checkpoint | None) -> str:
-    """What a row's losses on a split are stored under."""
+    """What a row's losses on a split are stored under: the base (None) as step 0, what training started with apart."""
+    if row and row.step == 0:
+        return f"{split}/{START}"
     return f"{split}/{row.step if row else 0:08d}"

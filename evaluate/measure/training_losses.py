@@ -42,8 +42,12 @@ class TrainingLosses:
     def of(self, row: Checkpoint | None, split: str) -> dict[str, np.ndarray]:
         """Losses [bins, draws] by the picture's key, of the base (None) or a checkpoint; none if unsure."""
         curve = self._curve if split in SPLITS else None
+        if curve is None:
+            return {}
+        if row and row.step == 0:
+            return self._of_start(curve, split)
         step = row.step if row else 0
-        if curve is None or step not in curve.steps:
+        if step not in curve.steps:
             return {}
         at = curve.steps.index(step)
         if curve.precisions[at] != self.precision:
@@ -56,6 +60,14 @@ class TrainingLosses:
             else (curve.train_probe_keys, curve.train_probe)
         )
         return dict(zip(keys, losses[at], strict=True))
+
+    def _of_start(self, curve: HeldoutCurve, split: str) -> dict[str, np.ndarray]:
+        """Those of what training started with."""
+        if curve.start is None or curve.precisions[0] != self.precision:
+            return {}
+        place = SPLITS.index(split)
+        keys = (curve.val_keys, curve.train_probe_keys)[place]
+        return dict(zip(keys, curve.start[place], strict=True))
 
     @cached_property
     def _curve(self) -> HeldoutCurve | None:

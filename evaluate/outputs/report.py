@@ -59,7 +59,7 @@ def _render(
     """The page with pictures whose longer side has at most so many pixels."""
     sections = [
         Section("Result, trend and costs", "headline", _headline(found)),
-        Section("Checks", "checks", _checks(found)),
+        Section("Checks", "checks", checks(found)),
         Section("Pictures", "pictures", pictures.table(found, folder, real, longest_px)),
         *(
             section
@@ -74,7 +74,11 @@ def _render(
     ]
     model = found.provenance["finetune"]["model"]["path"]
     method = found.provenance["finetune"]["method"]["name"]
-    subtitle = f"{method} fine-tuning of {page.clean(str(model))}, judged on held-out pictures"
+    start = found.provenance.get("start")
+    started = f", started with {page.clean(start['given'])}" if start else ""
+    subtitle = (
+        f"{method} fine-tuning of {page.clean(str(model))}{started}, judged on held-out pictures"
+    )
     return page.render(page.Page(f"Run {page.clean(found.run)}", subtitle, sections))
 
 
@@ -97,7 +101,8 @@ def _headline(found: Results) -> Markup:
     return body
 
 
-def _checks(found: Results) -> Markup:
+def checks(found: Results) -> Markup:
+    """The gate's rules, each with what was measured."""
     if not found.checks:
         return page.paragraph("The gate has no rules (gate=none).", "note")
     rows = [
@@ -167,4 +172,7 @@ def _provenance(found: Results) -> Markup:
         text = OmegaConf.to_yaml(OmegaConf.create(known[name]))
         what = "Fingerprint of the curation" if name == "curate" else f"Configuration of {name}"
         body += page.details(what, Markup("<pre>{}</pre>").format(text))
+    if start := known.get("start"):
+        text = OmegaConf.to_yaml(OmegaConf.create(start))
+        body += page.details("What training started with", Markup("<pre>{}</pre>").format(text))
     return body

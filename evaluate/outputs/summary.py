@@ -15,14 +15,14 @@ from evaluate.results import Results
 def markdown(found: Results) -> str:
     """Result, trend, costs, the gate and the metrics."""
     lines = [
-        f"# {_plain(found.run)}: {found.verdict.word.replace('_', ' ')}",
+        f"# {plain(found.run)}: {found.verdict.word.replace('_', ' ')}",
         "",
         *(
-            f"- **{headline.PARTS[finding.part]}** ({headline.WORDS[finding.state]}): {_plain(finding.text)}"
+            f"- **{headline.PARTS[finding.part]}** ({headline.WORDS[finding.state]}): {plain(finding.text)}"
             for finding in found.findings
         ),
         "",
-        f"Next: {_plain(found.verdict.advice)}",
+        f"Next: {plain(found.verdict.advice)}",
         "",
         f"Gate: **{found.gate}**",
         "",
@@ -31,7 +31,7 @@ def markdown(found: Results) -> str:
     ]
     for check in found.checks:
         cells = (title(check.metric), check.measured, check.rule, check.status)
-        lines.append("| " + " | ".join(map(_plain, cells)) + " |")
+        lines.append("| " + " | ".join(map(plain, cells)) + " |")
     lines += ["", "| metric | value | on | pictures | groups |", "|---|---|---|---|---|"]
     for name in evaluators.descriptions():
         metric = found.metrics.get(name)
@@ -39,11 +39,11 @@ def markdown(found: Results) -> str:
             value = shown(name, metric)
             value += "" if metric.value is not None else f": {metric.reason}"
             cells = (title(name), value, metric.on, str(metric.n or ""), str(metric.groups or ""))
-            lines.append("| " + " | ".join(map(_plain, cells)) + " |")
+            lines.append("| " + " | ".join(map(plain, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown shows unchanged, on one line and in one table cell."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", page.clean(text, 400))
 

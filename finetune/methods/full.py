@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from finetune.methods.interface import Method, register_method
+from curate.run.files import read_json
+from curate.run.schema import UserError
+from finetune.methods.interface import Method, fitting, register_method
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
-    from torch import nn
+    from torch import Tensor, nn
 
     from finetune.models.config import ModelConfig
     from finetune.models.interface import LatentDiffusion
+
+_WEIGHTS = re.compile(
+    r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors"
+)  # in fp32, whole or in parts
+_SCHEDULER = "scheduler/scheduler_config.json"
+_FREE = ("sample_size",)  # of a U-Net's settings: changes nothing that it computes
+_OTHERWISE = "A full training starts with a pipeline of the same architecture as its base; choose model= and method.init alike"
 
 
 @register_method
@@ -36,3 +47,64 @@ class Full(Method):
         from finetune.models import load_pipeline
 
         return load_pipeline(replace(config, path=str(folder), revision=None, variant=None)).unet
+
+    def files(self, folder: Path) -> list[Path]:
+        """The U-Net's weights."""
+        found = sorted((folder / "unet").glob("*.safetensors"))
+        return [path for path in found if _WEIGHTS.fullmatch(path.name)]
+
+    def refuse_to_start(self, folder: Path, option: str) -> None:
+        """The pipeline has to say its architecture; whether it is the base's, :meth:`starting_weights` sees.
+
+        Raises:
+            UserError: it does not.
+        """
+        for path in (folder / "unet" / "config.json", folder / _SCHEDULER):
+            if read_json(path) is None:
+                raise UserError(
+                    f"{option}: {path} is not there, or damaged; copy the pipeline again"
+                )
+
+    def starting_weights(
+        self, model: LatentDiffusion, folder: Path, option: str
+    ) -> dict[str, Tensor]:
+        """The U-Net's weights in the pipeline ``folder``.
+
+        Raises:
+            UserError: the U-Net's architecture, or what it predicts, is not the base's.
+        """
+        from safetensors.torch import load_file
+
+        refuse_other_architecture(folder, model.unet.config, option)
+        theirs = (read_json(folder / _SCHEDULER) or {}).get("prediction_type", "epsilon")
+        if theirs != model.schedule.prediction_type:
+            raise UserError(
+                f"{option} predicts {theirs}, and the base {model.schedule.prediction_type}. {_OTHERWISE}"
+            )
+        found = {name: w for path in self.files(folder) for name, w in load_file(path).items()}
+        return fitting(found, self.trainable(model.unet), option, _OTHERWISE)
+
+
+def refuse_other_architecture(folder: Path, base: Mapping[str, Any], option: str) -> None:
+    """Refuse a pipeline whose U-Net would compute something else with the same weights.
+
+    Args:
+        folder: of the pipeline.
+        base: the settings of the base's U-Net.
+        option: that named the folder.
+
+    Raises:
+        UserError: names a setting that differs.
+    """
+    settings = read_json(folder / "unet" / "config.json") or {}
+    for name, value in settings.items():
+        if name.startswith("_") or name in _FREE or name not in base:
+            continue
+        if _plain(base[name]) != _plain(value):
+            raise UserError(
+                f"{option}: its U-Net has {name}={value}, and that of the base {base[name]}. {_OTHERWISE}"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from omegaconf import MISSING
 
-from curate.run.schema import UserError, register
+from curate.run.schema import PATH, UserError, register
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
-    from torch import nn
+    from torch import Tensor, nn
 
     from finetune.models.config import ModelConfig
     from finetune.models.interface import LatentDiffusion
@@ -25,11 +25,14 @@ class Method(ABC):
 
     Attributes:
         name: of the method; its default names the schema in Hydra, ``_<name>``.
+        init: an export to start with instead of the base model: its folder, or the name of a run, whose
+            ``finetune/export`` is taken. Comparisons stay with the base, see ``finetune.start``.
         scalable: whether :meth:`rescale` works; of the class, not a setting.
     """
 
     scalable: ClassVar[bool] = False
     name: str = MISSING
+    init: str | None = field(default=None, metadata=PATH)
 
     @abstractmethod
     def attach(self, unet: UNet2DConditionModel) -> None:
@@ -87,6 +90,43 @@ class Method(ABC):
             A U-Net on the CPU, fp32, that shares nothing with the one that was stored.
         """
 
+    def files(self, folder: Path) -> list[Path]:
+        """The files of an export that hold what was trained; none where ``folder`` is no export of this method."""
+        return []
+
+    def refuse_to_start(self, folder: Path, option: str) -> None:
+        """Refuse an export that a training with these settings cannot go on from, before anything heavy.
+
+        Args:
+            folder: with :meth:`files`.
+            option: that named it, as it is typed.
+
+        Raises:
+            UserError: the settings differ from those of the export, or the method starts with the base only; says
+                what to type.
+        """
+        raise UserError(
+            f"{option}: a training with method={self.name} starts with the base; remove method.init"
+        )
+
+    def starting_weights(
+        self, model: LatentDiffusion, folder: Path, option: str
+    ) -> dict[str, Tensor]:
+        """What an export holds, by the names of :meth:`trainable`.
+
+        Args:
+            model: the base, its U-Net prepared; is not changed.
+            folder: that :meth:`refuse_to_start` lets pass. option: that named it.
+
+        Returns:
+            fp32, on the CPU, in the order of :meth:`trainable`. With them the U-Net computes what plain diffusers
+            computes with the export.
+
+        Raises:
+            UserError: the export does not fit the model.
+        """
+        raise NotImplementedError(f"{self.name} lets no export pass")
+
 
 def prepare(unet: UNet2DConditionModel, method: Method, seed: int) -> None:
     """Freeze ``unet`` but for what ``method`` trains, in place.
@@ -105,6 +145,28 @@ def prepare(unet: UNet2DConditionModel, method: Method, seed: int) -> None:
     with torch.random.fork_rng(devices=[unet.device] if unet.device.type == "cuda" else []):
         torch.manual_seed(seed)
         method.attach(unet)
+
+
+def fitting(
+    found: dict[str, Tensor], wanted: dict[str, nn.Parameter], option: str, otherwise: str
+) -> dict[str, Tensor]:
+    """The weights of an export in the order of those that are trained, fp32.
+
+    Args:
+        found: of the export. wanted: those that are trained, by the same names.
+        option: that named the export. otherwise: what to do where they do not fit.
+
+    Raises:
+        UserError: a name or a shape differs.
+    """
+    odd = sorted(found.keys() ^ wanted.keys())
+    odd = odd or [name for name, weight in wanted.items() if found[name].shape != weight.shape]
+    if odd:
+        raise UserError(
+            f"{option} does not fit the model: {len(odd)} weights are missing, unknown or of another shape, such "
+            f"as {odd[0]}. {otherwise}"
+        )
+    return {name: found[name].float() for name in wanted}
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.schema import UserError, check
-from finetune.methods.interface import Method, register_method
+from finetune.methods.interface import Method, fitting, register_method
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
     from finetune.models.config import ModelConfig
     from finetune.models.interface import LatentDiffusion
+
+_FILE = "pytorch_lora_weights.safetensors"  # as diffusers names it
+_HEADER_KEY = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY, which imports torch
+_PREFIX = "unet."  # of the weights' names in that file, and of the adapter's settings in its header
+# Settings of an adapter that change what rank and alpha mean.
+_UNKNOWN_SCALE = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
 
 
 @register_method
@@ -113,6 +119,93 @@ class Lora(Method):
         finally:
             logger.disabled = False
         return pipeline.unet
+
+    def files(self, folder: Path) -> list[Path]:
+        """The adapter's."""
+        return [folder / _FILE] if (folder / _FILE).is_file() else []
+
+    def refuse_to_start(self, folder: Path, option: str) -> None:
+        """Rank, alpha and targets have to equal the export's.
+
+        Raises:
+            UserError: they do not, or the file does not say them.
+        """
+        adapter, names = _adapter_of(folder / _FILE, option)
+        rank, alpha = adapter.get("r"), adapter.get("lora_alpha")
+        if not isinstance(rank, int) or not isinstance(alpha, int | float):
+            raise UserError(
+                f"{option}: {folder / _FILE} does not say its rank and alpha in its header, as exports of training "
+                "do, so that its scale is not known. Take the folder of an export, or remove method.init"
+            )
+        if strange := [name for name in _UNKNOWN_SCALE if adapter.get(name)]:
+            raise UserError(
+                f"{option}: {folder / _FILE} was made with {strange[0]}, which is not supported; remove method.init"
+            )
+        if (rank, float(alpha)) != (self.rank, float(self.alpha)):
+            raise UserError(
+                f"{option} is a LoRA of rank {rank} and alpha {alpha:g}, and the settings are method.rank={self.rank} "
+                f"method.alpha={self.alpha:g}. A training goes on with the rank and alpha of what it starts with; type "
+                f"method.rank={rank} method.alpha={alpha:g}"
+            )
+        self._refuse_other_targets(adapter, names, option)
+
+    def _refuse_other_targets(self, adapter: dict[str, Any], names: list[str], option: str) -> None:
+        known = adapter.get("target_modules")
+        if isinstance(known, list) and set(known) == set(self.targets):
+            return
+        modules = {name.partition(".lora_")[0] for name in names}
+        others = {m for m in modules if not any(_is_named(m, target) for target in self.targets)}
+        unused = [t for t in self.targets if not any(_is_named(m, t) for m in modules)]
+        if not others and not unused:
+            return
+        theirs = ",".join(known) if isinstance(known, list) else "..."
+        odd = f"it has {min(others)}" if others else f"it has no module {unused[0]}"
+        raise UserError(
+            f"{option} trained other modules than method.targets=[{','.join(self.targets)}]: {odd}. A training goes "
+            f"on with those of what it starts with; type 'method.targets=[{theirs}]', or the method= that it was "
+            "trained by, such as method=lora or method=locon"
+        )
+
+    def starting_weights(
+        self, model: LatentDiffusion, folder: Path, option: str
+    ) -> dict[str, Tensor]:
+        """The adapter's weights.
+
+        Raises:
+            UserError: they are of another U-Net.
+        """
+        from safetensors.torch import load_file
+
+        stored = load_file(folder / _FILE)
+        wanted = self.trainable(model.unet)
+        # peft inserts the adapter's name, which is "default", behind lora_A and lora_B.
+        names = {f"{_PREFIX}{name.replace('.default.', '.')}": name for name in wanted}
+        found = {names.get(name, name): weight for name, weight in stored.items()}
+        otherwise = "Take a LoRA of this base's architecture, or the base that it was trained on (model=...)"
+        return fitting(found, wanted, option, otherwise)
+
+
+def _adapter_of(path: Path, option: str) -> tuple[dict[str, Any], list[str]]:
+    """The adapter's settings in a LoRA's header, {} where there are none, and the names of its weights."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            names = list(file.keys())
+            content = json.loads((file.metadata() or {}).get(_HEADER_KEY, "{}"))
+    except (SafetensorError, ValueError) as error:
+        raise UserError(
+            f"{option}: {path} cannot be read: {error}. Export it again: python -m finetune.export RUN step=best"
+        ) from error
+    settings = content if isinstance(content, dict) else {}
+    start = len(_PREFIX)
+    found = {name[start:]: value for name, value in settings.items() if name.startswith(_PREFIX)}
+    return found, [name.removeprefix(_PREFIX) for name in names]
+
+
+def _is_named(module: str, target: str) -> bool:
+    """As peft takes the name of a target."""
+    return module == target or module.endswith(f".{target}")
 
 
 def _plain(value: Any) -> Any:

@@ -83,6 +83,7 @@ def hash_files(curate_dir):
         str(path.relative_to(curate_dir)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(curate_dir.rglob("*"))
         if path.is_file()
+        and "tracking" not in path.relative_to(curate_dir).parts
         and path.name not in ("config.yaml", "report.html", "checksums.json", ".lock")
     }
 

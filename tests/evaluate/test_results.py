@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from curate.run.schema import UserError
-from evaluate.results import Metric, Results, load, save
+from evaluate.results import Metric, Results, RetentionPoint, RetentionResult, load, points, save
 from finetune.intervals import Estimate
 
 
@@ -17,6 +17,27 @@ def test_round_trip(results: Results, tmp_path):
     assert load(tmp_path / "report.json") == results
     save(load(tmp_path / "report.json"), tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "report.json").read_bytes()
+
+
+def test_trackers_get_curves_over_checkpoints_and_the_metrics_at_the_kept_one(results: Results):
+    """The fixture's numbers, by step; what was not measured is null, which no tracker shows."""
+    retained = RetentionResult((RetentionPoint(900, 7200, Metric(0.3)),), ())
+    found: dict[str, dict[int, float | None]] = {}
+    for step, values in points(replace(results, retention=retained)):
+        for name, value in values.items():
+            assert step not in found.setdefault(name, {})
+            found[name][step] = value
+    assert found == {
+        "checkpoint/val": {0: 0.0, 450: -0.0612, 900: -0.03},
+        "checkpoint/train_probe": {0: 0.0, 450: -0.07, 900: -0.12},
+        "checkpoint/retention": {900: 0.3},
+        "heldout_change": {450: -0.0612},
+        "exported_change": {450: -0.0612},
+        "clip_base": {450: 0.4},
+        "clip_kept": {450: 0.6},
+        "clip_change": {450: 0.2},
+        "test_change": {450: None},
+    }
 
 
 def test_six_significant_digits(results: Results, tmp_path):

@@ -32,6 +32,7 @@ from evaluate.measure_config import (
     SamplerConfig,
     SamplesConfig,
 )
+from finetune import export
 from finetune.checkpoint import list_checkpoints
 from finetune.config import DataConfig
 from finetune.heldout import relative
@@ -55,6 +56,32 @@ def config(trained, clip_dir: Path, rule: GateRule = BETTER, **grid_changes) -> 
     )
 
 
+def test_a_training_that_started_with_an_export(make_run, clip_dir, monkeypatch, capsys):
+    """Judged against the base; the report says what it started with; any checkpoint is exported."""
+    make_run("first")
+    trained = make_run("second", **{"method.init": "first", "optim.lr": 1e-9})
+    lines: list[str] = []
+    run.evaluate_run(config(trained, clip_dir), lines.append)
+    folder = trained.run.folder / "evaluate"
+    found = results.load(folder / "report.json")
+    assert [c.step for c in found.checkpoints] == [0, 4, 8, 12, 16]
+    started, kept = (found.metrics[name] for name in ("start_change", "heldout_since_start"))
+    assert abs(started.value) > 0.001
+    assert kept.value == pytest.approx(0, abs=1e-4)
+    assert found.verdict.word == "no_effect"
+    assert "Training started with an export, whose held-out loss is" in found.verdict.sentence
+    assert found.provenance["start"]["run"] == str((trained.run.folder.parent / "first").resolve())
+    assert "started with first" in (folder / "report.html").read_text()
+    with np.load(folder / "losses.npz") as stored:
+        assert stored["val/start"].shape == stored["val/00000000"].shape
+    monkeypatch.setattr("sys.argv", ["export", str(trained.run.folder), "step=4"])
+    export.main()
+    assert "export-step-00000004 (loaded again by diffusers" in capsys.readouterr().out
+    (trained.folder / "start" / "state.json").unlink()
+    with pytest.raises(UserError, match="what this training started with, is damaged or not there"):
+        run.evaluate_run(config(trained, clip_dir), lines.append)
+
+
 def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
     trained = make_run()
     folder = trained.run.folder / "evaluate"
@@ -64,8 +91,15 @@ def test_whole(make_run, clip_dir, monkeypatch, tmp_path):
         samples=SamplesConfig(rows=3, clip_captions=34),
         distribution=DistributionConfig(captions=16, seeds=2),
     )
-    code = run.evaluate_run(asked, lines.append)
+    tracked: list[tuple] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(run.tracking, "write", lambda *given: tracked.append(given))
+        code = run.evaluate_run(asked, lines.append)
     found = results.load(folder / "report.json")
+    assert tracked == [("auto", folder, tracked[0][2])]
+    assert [step for step, _ in tracked[0][2]] == sorted(
+        [*[0, 4, 8, 12, 16] * 2, found.verdict.kept]
+    )
     assert code == {"passed": 0, "warned": 0, "failed": 1, "undecided": 3}[found.gate]
     assert lines[0] == f"verdict {found.verdict.word}"
     assert [line.split()[0] for line in lines[1:3]] == ["result", "trend"]

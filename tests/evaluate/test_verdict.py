@@ -49,6 +49,19 @@ def test_a_widening_gap_alone_is_not_overfitting(seed: int):
     assert judge(healthy) is Word.CONVERGED
 
 
+def test_a_training_that_started_with_an_export_says_so():
+    val, train_probe = (scores([1, 0.8], seed=seed)[1] for seed in (0, 999))
+    start = {"start_val": val, "start_train_probe": train_probe}
+    lost = replace(evidence([1, 0.9, 0.95], [1, 0.9, 0.95]), **start)
+    said = sentence(lost, (0, 10, 20), kept(lost))
+    assert said.startswith("Training started with an export, whose held-out loss is -20.")
+    assert "Since step 10 held-out loss is worse than at its best (where it started): by +1" in said
+    better = replace(evidence([1, 0.7], [1, 0.7]), **start)
+    said = sentence(better, (0, 10), kept(better))
+    assert "against the base. Since that held-out loss changed by -" in said
+    assert said.endswith("against the base.")
+
+
 def test_overfitting_a_run_that_never_beat_the_base():
     worse = evidence([1, 1.03, 1.08], [1, 0.9, 0.8])
     assert judge(worse) is Word.OVERFITTING

@@ -188,6 +188,7 @@ def make_config(tmp_path, pipeline_dir):
             checkpoint=CheckpointConfig(every=16),
             log=LogConfig(every=4),
             doctor=DoctorConfig(captions="warn"),  # random weights see nothing in a caption
+            tracker="none",
         )
         for key, value in changes.items():
             OmegaConf.update(holder := OmegaConf.structured(config), key, value)
@@ -253,6 +254,7 @@ def command(config: TrainConfig, *extra: str) -> list[str]:
         f"checkpoint.every={config.checkpoint.every}",
         f"log.every={config.log.every}",
         f"doctor.captions={config.doctor.captions}",
+        f"tracker={config.tracker}",
         *extra,
     ]
 

@@ -18,9 +18,13 @@ from finetune.rules import (
 )
 
 
-def exact(val: list[float], train_probe: list[float]) -> Evidence:
+def exact(
+    val: list[float], train_probe: list[float], start: tuple[float, float] | None = None
+) -> Evidence:
     """Forty groups that all have the same score, so that intervals have no width."""
-    return Evidence(*(np.array(means)[:, None] * np.ones(40) for means in (val, train_probe)))
+    rows = (np.array(means)[:, None] * np.ones(40) for means in (val, train_probe))
+    started = (mean * np.ones(40) for mean in start) if start else (None, None)
+    return Evidence(*rows, 0, 0, *started)
 
 
 def test_tolerance_is_a_twentieth_of_the_gain_and_never_below_the_negligible():
@@ -46,6 +50,49 @@ def test_tolerance_is_a_twentieth_of_the_gain_and_never_below_the_negligible():
 )
 def test_boundaries(val: list[float], train_probe: list[float], expected: str | None):
     assert symptom(exact(val, train_probe)) == expected
+
+
+@pytest.mark.parametrize(
+    ("val", "train_probe", "expected", "judged", "row"),
+    [
+        ([1, 0.8], [1, 0.8], None, Word.NO_EFFECT, 1),  # all of the gain is the export's
+        ([1, 0.801, 0.8, 0.801], [1, 0.8, 0.8, 0.8], None, Word.NO_EFFECT, 2),
+        ([1, 0.79, 0.78, 0.77], [1, 0.79, 0.78, 0.77], None, Word.IMPROVING, 3),
+        ([1, 0.78, 0.7705, 0.77, 0.77], [1, 0.78, 0.77, 0.77, 0.77], None, Word.CONVERGED, 3),
+        ([1, 0.85, 0.86], [1, 0.85, 0.86], "regressing", Word.REGRESSING, 1),
+        ([1, 0.82, 0.84], [1, 0.75, 0.7], "overfitting", Word.OVERFITTING, 1),
+        ([1, 0.77, 0.83, 0.83], [1, 0.77, 0.83, 0.83], "regressing", Word.REGRESSING, 1),
+        ([1, 0.95, 0.99], [1, 0.95, 0.99], "regressing", Word.REGRESSING, 1),
+        ([1, 1.1, 1.2], [1, 1.1, 1.2], "diverged", Word.DIVERGED, 0),
+        ([1, 0.7, np.nan], [1, 0.7, np.nan], "diverged", Word.DIVERGED, 1),
+    ],
+)
+def test_a_training_that_starts_with_an_export_is_judged_against_that(
+    val, train_probe, expected, judged, row
+):
+    """The export has a fifth less loss than the base."""
+    found = exact(val, train_probe, (0.8, 0.8))
+    assert symptom(found) == expected
+    assert (word(found), kept(found)) == (judged, row)
+
+
+@pytest.mark.parametrize(
+    ("val", "expected", "judged"),
+    [
+        ([1, 1.15, 1.1], None, Word.IMPROVING),  # worse than the base, and better than it started
+        ([1, 1.25, 1.3], "diverged", Word.DIVERGED),
+        ([1, 1.15, 1.18, 1.18], "regressing", Word.REGRESSING),
+    ],
+)
+def test_an_export_that_is_worse_than_the_base_is_not_the_training_s_doing(val, expected, judged):
+    found = exact(val, val, (1.2, 1.2))
+    assert (symptom(found), word(found), kept(found)) == (expected, judged, 0)
+
+
+def test_the_tolerance_is_of_the_gain_since_the_start():
+    assert exact([1, 0.7, 0.7], [1, 1, 1], (0.8, 1)).tolerance == pytest.approx(0.005)
+    assert exact([1, 0.79, 0.79], [1, 1, 1], (0.8, 1)).tolerance == pytest.approx(0.002)
+    assert exact([1, 0.9, 0.9], [1, 1, 1], (0.8, 1)).tolerance == pytest.approx(0.002)
 
 
 def test_worse_than_the_best_is_not_yet_overfitting():

@@ -33,6 +33,7 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
         "export",
         "heldout.npz",
         "metrics.jsonl",
+        "trained_on.parquet",
     }
     assert not list(config.folder.rglob("*.part"))
     stored = list_checkpoints(config.folder)

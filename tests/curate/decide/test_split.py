@@ -16,21 +16,27 @@ def groups(count, copies=1):
     return pd.Series([f"{number // copies:016x}" for number in range(count)])
 
 
-def oracle(groups, config):
-    """The side of each image by plain loops over groups in the order of their place."""
+def oracle(groups, config, frozen=None):
+    """The side of each image by plain loops over groups in the order of their place; ``frozen`` is by group."""
+    frozen = frozen or {}
     size = {group: groups.count(group) for group in groups}
     place = {group: place_of(int(group, 16), config.seed) for group in size}
     count = len(groups)
     floor = min(config.minimum, count // 10)
     most = max(floor, min(config.val or 1, config.test or 1) * count, 1)
-    movable = [group for group in size if size[group] <= min(most, 32)]
-    floor = min(floor, sum(size[group] for group in movable) // 2)
-    side = dict.fromkeys(size, "train")
+    movable = [g for g in size if size[g] <= min(most, 32) and g not in frozen]
+    half = sum(size[group] for group in movable) // 2
+    side = dict.fromkeys(size, "train") | {g: at for g, at in frozen.items() if g in size}
     for name, share in (("val", config.val), ("test", config.test)):
         distance = {g: place[g] if name == "val" else 1 - place[g] for g in movable}
-        held_out = 0
-        for group in sorted(movable, key=distance.__getitem__):
-            if share and (distance[group] <= share or held_out < floor):
+        held_out, ordered = 0, sorted(movable, key=distance.__getitem__)
+        there = [size[group] for group in size if frozen.get(group) == name]
+        missing = max(0, min(config.minimum, SMALLEST_JUDGED) - len(there))
+        in_groups = sum(size[group] for group in ordered[:missing])
+        least = max(floor - sum(there), min(in_groups, count // 10 - sum(there)), 0)
+        least = min(least, half)
+        for group in ordered:
+            if share and (distance[group] <= share or held_out < least):
                 side[group] = name  # where both ends meet, test takes it
                 held_out += size[group]
     return [side[group] for group in groups]
@@ -52,6 +58,45 @@ def test_as_the_oracle(seed):
     shares = [draw.choice([0, 0.02, 0.05, 0.2, 0.45]) for _ in range(2)]
     config = SplitConfig(*shares, minimum=draw.choice([0, 4, 32, 128]), seed=draw.randrange(5))
     assert assign(pd.Series(groups, dtype="str"), config).tolist() == oracle(groups, config)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_as_the_oracle_with_frozen_groups(seed):
+    draw = random.Random(1_000 + seed)
+    count = draw.choice([1, 9, 40, 300, 900])
+    kinds = draw.choice([5, count // 2 + 1, 10 * count + 1])
+    groups = [f"{draw.randrange(kinds) * 0x9E3779B97F4A7C15 % 2**64:016x}" for _ in range(count)]
+    shares = [draw.choice([0, 0.02, 0.05, 0.2, 0.45]) for _ in range(2)]
+    config = SplitConfig(*shares, minimum=draw.choice([0, 4, 31]), seed=draw.randrange(5))
+    share = draw.choice([0.02, 0.1, 0.5])
+    names = sorted({*groups})
+    frozen = {g: draw.choice(["val", "test"]) for g in names if draw.random() < share}
+    stays = pd.Series([frozen.get(group, "") for group in groups], dtype="str")
+    found = assign(pd.Series(groups, dtype="str"), config, stays).tolist()
+    assert found == oracle(groups, config, frozen)
+    none = pd.Series([""] * count, dtype="str")
+    assert assign(pd.Series(groups, dtype="str"), config, none).tolist() == oracle(groups, config)
+
+
+def test_the_floor_in_groups_counts_the_frozen_ones():
+    """Two groups of 16 are 32 images, of which the floor wants no more, but 30 groups are missing."""
+    ids = pd.concat([groups(32, copies=16), groups(2_000).str.replace("^0", "f", regex=True)])
+    ids = ids.reset_index(drop=True)
+    config = SplitConfig(val=0.001, test=0.001, minimum=32, seed=3)
+    stays = pd.Series(["val"] * 32 + [""] * 2_000, dtype="str")
+    sides = assign(ids, config, stays)
+    assert ids[sides == "val"].nunique() == SMALLEST_JUDGED
+    assert (sides == "val").sum() == 32 + 30
+    assert ids[sides == "test"].nunique() == SMALLEST_JUDGED
+
+
+def test_a_frozen_group_stays_however_large_and_whatever_the_share():
+    ids = pd.concat([pd.Series([f"{2**40:016x}"] * 200), groups(1_000)], ignore_index=True)
+    stays = pd.Series(["test"] * 200 + [""] * 1_000, dtype="str")
+    for seed in range(10):
+        sides = assign(ids, SplitConfig(val=0.05, test=0, minimum=0, seed=seed), stays)
+        assert set(sides[:200]) == {"test"}
+        assert set(sides[200:]) == {"train", "val"}
 
 
 def test_shares():

@@ -35,12 +35,15 @@ from curate.pipeline.config import CurateConfig
 from curate.readers.coco import CocoConfig
 from curate.readers.folder import FolderConfig
 from curate.readers.folder import reader as folder_reader
-from curate.run import ledger
+from curate.run import checksums, ledger
 from curate.run.config import RunConfig
 from curate.run.locks import locked
-from curate.run.manifest import read_manifest
+from curate.run.manifest import read_funnel, read_manifest
 from curate.run.schema import UserError
 from curate.verify import problems
+from tests.curate.run.test_tracking import shown
+
+__all__ = ["shown"]
 
 
 @pytest.fixture
@@ -83,6 +86,27 @@ def test_a_run_is_complete_and_its_parts_agree(config):
             sample.key for sample in read_shard(curate_dir / shard.path)
         }
     assert (curate_dir / "report.html").stat().st_size > 10_000
+
+
+def test_the_numbers_of_the_funnel_go_to_the_tracker(config, shown):
+    config.tracker = "tensorboard"
+    config.filters.caption.min_words = 3
+    curate_dir = run(config)
+    table = ledger.read(curate_dir)
+    found = {tag.removeprefix("curate/"): curve[0] for tag, curve in shown(curate_dir).items()}
+    cut, images = found.pop("cut"), read_manifest(curate_dir).totals["samples"]
+    assert cut == pytest.approx(read_funnel(curate_dir)["cut"]["similarity"])
+    dropped = table["rule"].value_counts().drop("")
+    assert {name: value for name, value in found.items() if value} == {
+        "pairs_in": 48,
+        "images_in": 48,
+        "kept": table["kept"].sum(),
+        "dropped": dropped.sum(),
+        **{f"images_{side}": count for side, count in images.items()},
+        **{f"dropped_by/{rule}": count for rule, count in dropped.items()},
+    }
+    assert list(problems(curate_dir)) == []
+    assert checksums.unlisted(curate_dir) == []
 
 
 def test_the_manifest_names_the_scorer_of_the_annotations(config):

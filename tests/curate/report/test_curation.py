@@ -344,3 +344,22 @@ def test_the_headline_says_what_was_not_measured(monkeypatch):
     assert "not looked for" in str(headline.banner(made, found))
     unscored = replace(made, ledger=made.ledger.assign(clip_similarity=np.float32("nan")))
     assert "Similarity was not measured" in str(headline.banner(unscored, found))
+
+
+def test_a_removed_picture_is_not_loaded(render):
+    verdicts = make_verdicts()
+    gone = verdicts.ledger["key"].isin(["k0", "k1", "k2"])
+    removed = {
+        "kept": False,
+        "rule": "removed",
+        "reason": "removed",
+        "status": "dropped",
+        "split": "",
+    }
+    verdicts.ledger.loc[gone, list(removed)] = list(removed.values())
+    verdicts.ledger.loc[gone, "clip_similarity"] = np.float32(0.9)  # among the highest
+    loaded = []
+    html = render(verdicts, load=lambda location: loaded.append(location) or picture(location))
+    assert "removed: not shown" in html
+    assert loaded
+    assert {"0", "1", "2"}.isdisjoint(loaded)

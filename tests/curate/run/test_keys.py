@@ -3,7 +3,8 @@
 import pytest
 
 import curate.pipeline.config  # noqa: F401 (these register what the commands register)
-import evaluate.config  # noqa: F401
+import evaluate.config
+import evaluate.sample_config  # noqa: F401
 import finetune.config
 from curate.run import keys
 

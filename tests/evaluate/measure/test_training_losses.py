@@ -61,6 +61,28 @@ def test_losses_are_equal_with_and_without_and_passes_are_saved(trained, counted
     assert reused.keys == measured.keys
 
 
+def test_what_a_training_started_with_is_a_row_of_its_own(
+    make_config, run_training, trained, counted, tmp_path
+):
+    """Not the base's, though both are of step 0."""
+    config = make_config(
+        "second",
+        **{"data.run": "tiny", "method.init": "tiny", "optim.mixed_precision": "no"},
+    )
+    run_training(config)
+    reused, few = counted(config.run.folder, tmp_path)
+    (config.folder / "heldout.npz").unlink()
+    measured, all_of_them = counted(config.run.folder, tmp_path)
+    assert (few, all_of_them) == (4 * 2 * 2 * CELLS, 4 * 2 * 6 * CELLS)
+    for place in (0, 1):
+        np.testing.assert_allclose(reused.start[place], measured.start[place], rtol=1e-5)
+    first, _ = counted(trained, tmp_path)
+    row = first.steps.index(load_run(trained).exported().step)
+    np.testing.assert_allclose(measured.start[0], first.val[row], rtol=1e-5)
+    assert not np.allclose(measured.start[0], measured.val[0], rtol=1e-3)
+    assert first.start is None
+
+
 def test_what_is_not_surely_the_same_is_measured(trained, counted, tmp_path):
     everything = 3 * 2 * 4 * CELLS
     assert counted(trained, tmp_path, items=4)[1] == 0

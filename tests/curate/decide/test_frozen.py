@@ -1,0 +1,182 @@
+"""A picture that was held out is known again, with its group, and what became of the others is counted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from curate.decide.frozen import GONE, REPLACED, Frozen
+from curate.decide.held_out import COLUMNS, digest, merged
+from curate.decide.split import LARGEST_HELD_OUT
+
+FAR = 0xFFFF_0000_FFFF_0000  # 32 bits from 0
+
+
+def sha(number):
+    return f"{number:064x}"
+
+
+def pixels(number):
+    return f"{number:016x}"
+
+
+def picture(key, file, look=0, group="", **changes):
+    """A decoded picture, in a group of its own unless named."""
+    row = {"key": key, "sha256": sha(file), "pixels_sha256": pixels(1000 + file)}
+    row |= {"phash": f"{look:016x}", "duplicate_group": group or f"group of {key}"}
+    return row | {"kept": True, "rule": "", "split": "train"} | changes
+
+
+def listed(key, file, side, phash=None, **changes):
+    row = {"key": key, "sha256": sha(file), "split": side, "pixels_sha256": pixels(1000 + file)}
+    return row | {"phash": "" if phash is None else f"{phash:016x}"} | changes
+
+
+def find(pictures, rows):
+    table = merged(pd.DataFrame(columns=list(COLUMNS), dtype="str"), pd.DataFrame(rows))
+    pairs = pd.DataFrame(pictures)
+    return Frozen.find(pairs, table), pairs
+
+
+def sides(pictures, rows):
+    frozen, _ = find(pictures, rows)
+    return frozen.sides(frozen.pictures.index).to_dict()
+
+
+def outcome(pictures, rows):
+    """After the split has done what it is asked to."""
+    frozen, pairs = find(pictures, rows)
+    stays = frozen.sides(pd.Index(pairs["key"])).to_numpy()
+    pairs["split"] = np.where(stays != "", stays, pairs["split"])
+    pairs.loc[~pairs["kept"], "split"] = ""
+    return frozen.outcome(pairs)
+
+
+@pytest.mark.parametrize("side", ["val", "test"])
+def test_a_picture_is_known_by_its_file_or_its_pixels_whatever_its_key(side):
+    rows = [listed("old name", 1, side), listed("b", 2, side, pixels_sha256="")]
+    again = [picture("new name", 1), picture("b", 2), picture("c", 3)]
+    assert sides(again, rows) == {"new name": side, "b": side, "c": ""}
+    other_file = picture("new name", 9, pixels_sha256=pixels(1001) + "f" * 48)
+    assert sides([other_file], rows) == {"new name": side}
+    assert sides([picture("x", 9)], rows) == {"x": ""}
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "side"),
+    [(0b1111, 0, "val"), (0b11111, 0, ""), (FAR, 0, ""), (0, None, ""), (None, 0, "")],
+)
+def test_the_same_key_counts_only_where_the_picture_looks_the_same(now, then, side):
+    """Saved again, its hash differs in 4 bits at most; another picture, or one that is not known, does not count."""
+    changes = {} if now is not None else {"phash": "", "pixels_sha256": ""}
+    again = [picture("a", 9, now or 0, **changes)]
+    assert sides(again, [listed("a", 1, "val", then)]) == {"a": side}
+
+
+def test_the_whole_group_is_held_out_even_by_a_picture_that_is_dropped():
+    again = [
+        picture("new", 7, group="one"),
+        picture("old", 1, group="one", kept=False, rule="duplicate"),
+        picture("alone", 8),
+    ]
+    frozen, pairs = find(again, [listed("old", 1, "val")])
+    assert frozen.sides(pd.Index(pairs["key"])).tolist() == ["val", "val", ""]
+    assert frozen.by(pairs["key"]).tolist() == ["old", "old", ""]
+
+
+def test_pictures_that_are_not_decoded_freeze_nobody():
+    """Their group is no group."""
+    bare = {"pixels_sha256": "", "phash": "", "kept": False, "rule": "unreadable"}
+    again = [picture("a", 1, **bare), picture("b", 2, **bare), picture("c", 3)]
+    again = [row | ({"duplicate_group": ""} if not row["pixels_sha256"] else {}) for row in again]
+    assert sides(again, [listed("a", 1, "val")]) == {"a": "", "b": "", "c": ""}
+
+
+def test_of_both_sides_test_wins_and_is_counted():
+    again = [
+        picture("a", 1, group="one"),
+        picture("b", 2, group="one"),
+        picture("bridge", 3, group="one"),
+        picture("c", 4, group="two"),
+        picture("d", 5, group="two"),
+    ]
+    rows = [listed("b", 2, "test"), listed("a", 1, "val"), listed("c", 4, "val")]
+    for order in (rows, rows[::-1]):
+        frozen, pairs = find(again, order)
+        assert frozen.sides(pd.Index(pairs["key"])).tolist() == [*["test"] * 3, *["val"] * 2]
+        assert frozen.by(pairs["key"]).tolist() == ["b", "b", "b", "c", "c"]
+    found = outcome(again, rows)
+    assert (found.of_both, found.moved, found.joined) == (1, 1, 2)
+    assert found.sides == {"val": 1, "test": 2}
+    assert found.left == {}
+
+
+def test_every_listed_picture_is_accounted_for():
+    gone, bare = {"kept": False}, {"pixels_sha256": "", "phash": "", "duplicate_group": ""}
+    again = [
+        picture("kept", 1),
+        picture("renamed", 2),
+        picture("saved again", 93, 0b11),
+        picture("copy", 4, **gone, rule="duplicate"),
+        picture("dropped", 5, **gone, rule="clip_similarity"),
+        picture("removed", 6, **gone, rule="removed"),
+        picture("replaced", 97, FAR),
+        picture("unread", 98, **gone, rule="unreadable", **bare),
+        picture("too small", 9, **gone, rule="min_side", **bare),
+        picture("another", 99),
+    ]
+    names = ["kept", "before", "saved again", "copy", "dropped", "removed", "replaced", "unread"]
+    names += ["too small", "gone"]
+    rows = [listed(name, number, "val", 0) for number, name in enumerate(names, 1)]
+    rows[1]["split"] = "test"
+    found = outcome(again, rows)
+    assert found.sides == {"val": 2, "test": 1}
+    assert found.left == {
+        "clip_similarity": 1,
+        "duplicate": 1,
+        "min_side": 1,
+        "removed": 1,
+        "unreadable": 1,
+        REPLACED: 1,
+        GONE: 1,
+    }
+    assert sum(found.sides.values()) + sum(found.left.values()) == found.listed == len(rows)
+    assert found.joined == 0
+    assert found.digest == digest(pd.DataFrame(rows))
+
+
+def test_a_picture_that_is_kept_under_another_key_is_not_gone():
+    again = [
+        picture("one", 1, kept=False, rule="duplicate", group="g"),
+        picture("two", 1, group="g"),
+    ]
+    found = outcome(again, [listed("one", 1, "val")])
+    assert found.sides == {"val": 1, "test": 0}
+    assert found.left == {}
+
+
+def test_a_picture_with_a_kept_caption_is_kept():
+    again = [
+        picture("a", 1, kept=False, rule="caption_words"),
+        picture("a", 1),
+        picture("b", 2, kept=False, rule="caption_words"),
+        picture("b", 2, kept=False, rule="clip_similarity"),
+    ]
+    found = outcome(again, [listed("a", 1, "val"), listed("b", 2, "val")])
+    assert found.sides == {"val": 1, "test": 0}
+    assert found.left == {"caption_words": 1}
+
+
+def test_large_groups_are_counted():
+    again = [picture(f"k{n:02d}", n, group="one") for n in range(LARGEST_HELD_OUT + 1)]
+    again += [picture(f"m{n:02d}", 100 + n, group="two") for n in range(LARGEST_HELD_OUT)]
+    found = outcome(again, [listed("k05", 5, "val"), listed("m05", 105, "val")])
+    assert (found.large, found.in_large) == (1, LARGEST_HELD_OUT + 1)
+    assert found.joined == 2 * LARGEST_HELD_OUT - 1
+
+
+def test_an_empty_table_freezes_nobody():
+    frozen, pairs = find([picture("a", 1)], [listed("a", 1, "val")])
+    none = Frozen.find(pairs, frozen.table.iloc[:0])
+    assert none.sides(pd.Index(["a"])).tolist() == [""]
+    found = none.outcome(pairs)
+    assert (found.listed, found.sides, found.left) == (0, {"val": 0, "test": 0}, {})
