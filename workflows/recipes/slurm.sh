@@ -1,7 +1,7 @@
 #!/bin/bash
 # Retrains once, on one GPU; goes back into the queue before its time ends and resumes there. Start it with: sbatch slurm.sh
 # Change: the lines #SBATCH, /srv/darkroom (on a disk that all nodes see) and my/settings.yaml (your experiment). Every week: see the last lines.
-# Run here: TODO
+# Run here: with Slurm 22.05 on one machine without a GPU, requeued three times before its end, and with a stand-in for the training. Not run: on a cluster.
 #SBATCH --job-name=darkroom-retrain
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=8

@@ -6,6 +6,8 @@ import argparse
 import importlib
 import importlib.util
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from curate.run import cli
@@ -52,9 +54,11 @@ def refuse_wrong(scheduled: settings.Settings) -> None:
     except dagster.DagsterError as error:
         raise UserError(f"Dagster refuses the settings: {error}") from error
     for experiment in scheduled.experiments:
-        reply = command.retrain(scheduled, experiment, "--why")
+        with redirect_stdout(StringIO()):
+            reply = command.retrain(scheduled, experiment, "--why")
         if reply.code in command.FINAL:
             raise UserError(reply.sentence)
+        print(f"{experiment}: {reply.sentence}")
 
 
 HELP = """Start or stop Dagster, which starts retrainings. It reads from the environment what to retrain and when:

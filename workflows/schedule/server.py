@@ -32,18 +32,19 @@ def start(home: Path, port: int) -> str:
     Raises:
         UserError: the port is taken, or Dagster ended; its last lines say why.
     """
-    home = home.resolve()
+    home, url = home.resolve(), f"http://{HOST}:{port}"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / SETTINGS.name).exists():
         shutil.copyfile(SETTINGS, home / SETTINGS.name)
     with (home / "server.pid").open("a+") as pid_file:
         if not _lock(pid_file.fileno()):
-            return f"Dagster is at work already in {home}; end it with: make schedule-stop"
+            pid_file.seek(0)
+            url = pid_file.read().split()[-1]
+            return f"{url} (Dagster is at work already in {home}; end it with: make schedule-stop)"
         _refuse_taken(port)
         process = _launch(home, port, pid_file.fileno())
         pid_file.truncate(0)
-        print(process.pid, file=pid_file, flush=True)
-    url = f"http://{HOST}:{port}"
+        print(process.pid, url, file=pid_file, flush=True)
     if not _answers(url, process):
         stop(home)
         lines = (home / "server.log").read_text("utf-8", errors="replace").splitlines()[-5:]
@@ -61,7 +62,7 @@ def stop(home: Path) -> str:
     with path.open() as pid_file:
         if _lock(pid_file.fileno()):
             return f"Dagster is not at work in {home}"
-        group = int(pid_file.read())
+        group = int(pid_file.read().split()[0])
         os.kill(group, signal.SIGTERM)
         _until(lambda: _lock(pid_file.fileno()), STOP_S)
     # Dagster does not end the processes of its runs. At SIGINT they end the command and wait for it; they put off SIGTERM.

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from curate.run import experiment
 from curate.run.overrides import CONF, is_override, prepare
 from curate.run.schema import to_dataclass
 from workflows.retraining.config import RetrainConfig
@@ -68,6 +69,14 @@ def test_the_command_takes_its_settings(typed):
     own = [word for word in words if not word.startswith("experiment=")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert to_dataclass(compose("retrain", overrides=prepare(own)), RetrainConfig)
+
+
+def test_the_settings_in_kubernetes_are_an_experiment(tmp_path):
+    settings = next(yaml.safe_load_all(text("kubernetes.yaml")))["data"]["mine.yaml"]
+    (tmp_path / "mine.yaml").write_text(settings)
+    for section in ("curate", "train", "evaluate"):
+        given = experiment.apply([f"experiment={tmp_path / 'mine.yaml'}"], section)
+        assert (section == "evaluate") == (not given)
 
 
 def test_each_starts_the_command():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from dataclasses import replace
 
 import pytest
 import yaml
 
+from workflows.schedule import __main__ as command
+from workflows.schedule import server
 from workflows.schedule.server import SETTINGS
 
 dg = pytest.importorskip("dagster", reason="needs the extra schedule: pip install -e '.[schedule]'")
@@ -133,6 +137,43 @@ def test_several_experiments_stand_beside_each_other(stand_in):
     defs = definitions.all_definitions(settings)
     dg.Definitions.validate_loadable(defs)
     assert len(defs.resolve_all_asset_specs()) == 2 * len(STEPS)
+
+
+@pytest.fixture
+def started(stand_in, monkeypatch):
+    """``python -m workflows.schedule start`` with the stand-in, and without a server."""
+    monkeypatch.setenv("DARKROOM_COMMAND", " ".join(stand_in.settings.command))
+    monkeypatch.setattr(sys, "argv", ["schedule", "start"])
+    monkeypatch.setattr(server, "start", lambda *_: "it runs")
+    monkeypatch.delitem(sys.modules, "workflows.schedule.definitions")
+    return command.main
+
+
+def test_the_start_says_what_is_new(started, stand_in, capsys):
+    stand_in.plan(why={"outcome": "nothing_to_do", "sentence": "nothing to do since Sunday"})
+    started()
+    out = capsys.readouterr().out.splitlines()
+    assert out[1:] == ["demo: nothing to do since Sunday", "it runs"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("DARKROOM_EXPERIMENT", "demo", "optim.lr=x is no number"),
+        ("DARKROOM_CRON", "61 * * * *", "61 [*] [*] [*] [*]"),
+        ("DARKROOM_TIMEZONE", "Berlin", "Berlin"),
+        ("DARKROOM_LOOK_S", "often", "DARKROOM_LOOK_S=often"),
+    ],
+)
+def test_wrong_settings_are_refused_at_the_start(
+    started, stand_in, monkeypatch, capsys, variable, value, said
+):
+    stand_in.plan(why={"code": 2, "error": "optim.lr=x is no number"})
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as left:
+        started()
+    assert left.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_a_run_whose_process_is_gone_is_noticed():
