@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hydra
 from omegaconf import DictConfig
 
 from curate.pipeline.config import CurateConfig
 from curate.run import cli
 from curate.run.schema import to_dataclass
+from curate.run.shared_cache import CACHE
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="curate")
@@ -32,7 +35,8 @@ def main(cfg: DictConfig) -> None:
     if not config.dry_run:
         own_part.check(config)
     source = readers.read(config.dataset)
-    if not any((config.run.folder / "curate" / "annotations").glob("part-*.parquet")):
+    measured = Path(config.run.root, CACHE, "annotations"), config.run.folder / "curate/annotations"
+    if not any(any(folder.rglob("part-*.parquet")) for folder in measured):
         availability.check_available(config.clip)  # else all may have been scored
     if config.dry_run:
         from curate.pipeline.trial import run

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import glob
+import shlex
 import tarfile
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from curate.pipeline import removed_from_cache
 from curate.pipeline.previous_run import trainings
 from curate.run import checksums, cli, folder, ledger, reconsider
+from curate.run.config import DRY_RUN
 from curate.run.files import (
     HashingWriter,
     atomic_write,
@@ -46,6 +51,7 @@ from curate.run.removals import (
     write_removals,
 )
 from curate.run.schema import UserError
+from curate.run.shared_cache import CACHE
 from curate.run.tar import END_OF_TAR
 
 if TYPE_CHECKING:
@@ -57,8 +63,10 @@ Remove pictures from a finished curation. Only the shards that hold them are rew
 says "removed". The same files under other keys are removed as well, and later curations of this run
 leave them all out. After an interruption, the same command continues.
 
-It does not change annotations/ (measurements and captions), finetune/ and evaluate/ (made from the
-pictures before). Delete these folders and type their commands again."""
+What all runs share of them in <run.root>/.cache goes too: measurements, thumbnails, captions, latents and
+hidden states. The run's own annotations/ stays, as the record of what was measured, and so do finetune/ and
+evaluate/ (made from the pictures before): delete these folders and type their commands again. Other runs
+stay as they are; type this for each of them."""
 
 
 def main() -> None:
@@ -82,20 +90,23 @@ def main() -> None:
     arguments = parser.parse_args()
     curate_dir = folder.curate_dir(arguments.run)
     read_manifest(curate_dir)  # of an unfinished curation nothing can be removed
-    by, path = _list(arguments)
+    option, path = _option(arguments)
+    by = "keys" if arguments.table else option.removeprefix("--")
     listed = read_list(path, by) if arguments.table is None else reconsider.read_keys(path)
     trained = trainings(curate_dir.parent)
-    with locked(curate_dir):
+    with locked(curate_dir), removed_from_cache.exclusive(curate_dir):
         found = remove(curate_dir, by, listed, sha256_of(path), arguments.copies)
         missing = sorted(listed - values(identities(curate_dir), by))
     print(
         f"{found['listed']} {by} listed, {found['found']} of them found; removed "
         f"{found['pictures']} pictures with {found['pairs']} pairs"
     )
+    if taken := removed_from_cache.in_words(found["cache"]):
+        print(f"deleted from {removed_from_cache.root_of(curate_dir) / CACHE}: {taken}")
     if missing:
-        others = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         print(
-            f"not in this run: {', '.join(missing[:SHOWN])}{others}; a later curation leaves out "
+            f"not in this run: {', '.join(missing[:SHOWN])}{more}; a later curation leaves out "
             f"pictures with these {by}"
         )
         if by == "keys":
@@ -113,6 +124,8 @@ def main() -> None:
             f"trained on the shards as they were: {', '.join(map(str, trained))}. They can neither resume nor be "
             "judged now; to train without these pictures, train again under another run.name"
         )
+    for line in _left(curate_dir, arguments) if found["found"] else ():
+        print(line)
     judged = [path.parent / stage for path in trained for stage in ("evaluate", "compare")]
     judged += _compared(curate_dir.parent)
     if found["pictures"] and (shown := [str(path) for path in judged if path.is_dir()]):
@@ -129,11 +142,26 @@ def _compared(run_dir: Path) -> list[Path]:
     return [run_dir / "diff", *sorted(run_dir.parent.glob(f"*/diff/{glob.escape(run_dir.name)}"))]
 
 
-def _list(arguments: argparse.Namespace) -> tuple[str, Path]:
-    """By what pictures are named, and the file that names them."""
-    if arguments.table is not None:
-        return "keys", arguments.table
-    given = {name: getattr(arguments, name) for name in ("keys", "urls", "sha256")}
+def _left(curate_dir: Path, arguments: argparse.Namespace) -> Iterator[str]:
+    """What still holds the removed pictures and what was measured of them, and what to type."""
+    run_dir, (option, path) = curate_dir.parent, _option(arguments)
+    trial, record = run_dir / DRY_RUN, curate_dir / "annotations"
+    if held := [str(folder) for folder in (record, trial) if folder.is_dir()]:
+        yield (
+            f"their measurements and captions are still in the run's own record; to delete them, type: rm -r "
+            f"{shlex.join(held)}. The next curation then measures pictures that no run has in the cache"
+        )
+    options = [option, str(path), *(["--copies"] if arguments.copies else [])]
+    others = removed_from_cache.other_runs(curate_dir, read_removals(curate_dir))
+    for name, how_many in others.items():
+        other = named(run_dir.with_name(name))
+        yield f"run {name} holds {how_many}; type: python -m curate.remove {other} {shlex.join(options)}"
+
+
+def _option(arguments: argparse.Namespace) -> tuple[str, Path]:
+    """The option that names a file, and the file."""
+    given = {f"--{name}": getattr(arguments, name) for name in ("keys", "urls", "sha256")}
+    given["--from"] = arguments.table
     return next((name, path) for name, path in given.items() if path is not None)
 
 
@@ -142,6 +170,9 @@ def remove(
 ) -> dict[str, Any]:
     """Check the shards concerned, record the removal, and carry it out; see ``removals.note``.
 
+    Returns:
+        The record, with what was deleted from the cache as ``cache``, by kind.
+
     Raises:
         UserError: as ``note``, or a shard is damaged: rewritten, it would look intact. Nothing is
             changed or recorded then.
@@ -149,8 +180,7 @@ def remove(
     _, asked = asked_for(identities(curate_dir), by, listed, copies)
     _check(curate_dir, asked)
     record = note(curate_dir, by, listed, list_sha256, copies)
-    carry_out(curate_dir)
-    return record
+    return record | {"cache": carry_out(curate_dir)}
 
 
 def _check(curate_dir: Path, asked: Removals) -> None:
@@ -201,29 +231,31 @@ def _is_readable(table: Path) -> bool:
         return False
 
 
-def carry_out(curate_dir: Path) -> None:
-    """Make shards, ledger, funnel and, last, manifest follow ``removed.json``.
+def carry_out(curate_dir: Path) -> Counter[str]:
+    """Make the cache, shards, ledger, funnel and, last, manifest follow ``removed.json``.
 
-    Each file is replaced whole. The ledger is last but one, so that until then it says which shards are
+    Returns how much went from the cache. Each file is replaced whole. The ledger is last but one, so that until then it says which shards are
     concerned; doing all of it again changes nothing.
     """
     changes = ("shards/", "ledger/", "funnel.json", "manifest.json", "removed.json", "report.html")
     hashes: dict[str, str] = {}
     with checksums.updated(curate_dir, changes, hashes):
-        manifest = _carry_out(curate_dir, read_removals(curate_dir))
+        manifest, taken = _carry_out(curate_dir, read_removals(curate_dir))
         hashes |= manifest.sha256_of_shards()  # most of them as they were
+    return taken
 
 
-def _carry_out(curate_dir: Path, known: Removals) -> Manifest:
+def _carry_out(curate_dir: Path, known: Removals) -> tuple[Manifest, Counter[str]]:
     for part in ("shards", "ledger"):
         remove_parts(curate_dir / part)
     rows = identities(curate_dir)
     goes = rows[known.drops(rows) & rows["kept"]]
     if len(goes):
         (curate_dir / "report.html").unlink(missing_ok=True)  # it may show removed pictures
-    concerned = list(goes.groupby("shard")["key"].agg(set).items())
-    for shard, keys in tqdm(concerned, desc="remove", unit="shard"):
-        _take_out(curate_dir / str(shard), keys)
+    concerned = {str(shard): keys for shard, keys in goes.groupby("shard")["key"].agg(set).items()}
+    taken = removed_from_cache.take_out(curate_dir, known, concerned)
+    for shard, keys in tqdm(concerned.items(), desc="remove", unit="shard"):
+        _take_out(curate_dir / shard, keys)
     for part in ledger.parts(curate_dir):
         _mark(part, known)
     rows = identities(curate_dir)
@@ -231,7 +263,7 @@ def _carry_out(curate_dir: Path, known: Removals) -> Manifest:
     _write_funnel(curate_dir, manifest)
     write_manifest(curate_dir, manifest)
     write_removals(curate_dir, replace(known, pending=False))
-    return manifest
+    return manifest, taken
 
 
 def _take_out(path: Path, keys: set[str]) -> None:

@@ -14,6 +14,7 @@ import curate.__main__
 import evaluate.__main__
 import evaluate.sample
 import finetune.train
+import workflows.retrain
 from curate.run import cli
 
 HEAVY = {
@@ -31,6 +32,7 @@ COMMANDS = {
     "train": lambda: cli.run(finetune.train.main, "train"),
     "evaluate": lambda: cli.run(evaluate.__main__.main, "evaluate"),
     "sample": lambda: cli.run(evaluate.sample.run, "sample", start_bare=False),
+    "retrain": workflows.retrain.main,
 }
 
 

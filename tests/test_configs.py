@@ -15,6 +15,7 @@ from curate.run.schema import Typed, UserError, _registered, _walk, to_dataclass
 from evaluate.config import EvaluateConfig
 from evaluate.sample_config import SampleConfig
 from finetune.config import TrainConfig
+from workflows.retraining.config import RetrainConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = {
@@ -22,6 +23,7 @@ COMMANDS = {
     "train": (TrainConfig, ("model", "method", "optim")),
     "evaluate": (EvaluateConfig, ("clip", "sampler", "gate")),
     "sample": (SampleConfig, ("clip", "sampler", "model")),
+    "retrain": (RetrainConfig, ()),
 }
 CHOICES = [
     (name, f"{group}={path.stem}")
@@ -30,7 +32,7 @@ CHOICES = [
     for path in sorted((CONF / group).glob("*.yaml"))
 ]
 # A choice that leaves a value to the user is composed with one, and so is a command that leaves a choice.
-CHOSEN = {"curate": ["dataset=folder"], "train": [], "evaluate": [], "sample": []}
+CHOSEN = {name: ["dataset=folder"] if name == "curate" else [] for name in COMMANDS}
 NEEDS = {"clip=custom": ["clip.name=ViT-B-32"]} | {
     f"dataset={path.stem}": ["dataset.path=table.csv"]
     for path in (CONF / "dataset").glob("*.yaml")
@@ -83,7 +85,8 @@ def test_what_is_a_path_or_named_freely():
     for key in (
         *("run.root", "run.name", "model.path", "clip.name", "heads.aesthetic.path"),
         *("dataset.root", "dataset.path", "dataset.images_dir", "dataset.index", "dataset.spool"),
-        *("filters.caption.blocklist", "filters.clip_similarity.made_for"),
+        *("filters.caption.blocklist", "filters.clip_similarity.made_for", "launch"),
+        *("notify.command", "notify.url"),
     ):
         assert special.paths.fullmatch(key), key
     for key in ("dataset.path", "filters.caption.blocklist"):

@@ -18,6 +18,7 @@ START = {
     "train": ["finetune/train.py"],
     "evaluate": ["-m", "evaluate"],
     "sample": ["-m", "evaluate.sample"],
+    "retrain": ["-m", "workflows.retrain"],
 }
 # Words of Hydra, OmegaConf, YAML and Python that say nothing to whoever typed a command.
 FOREIGN_WORDS = (
@@ -167,6 +168,21 @@ CASES = [
     ("evaluate", [], "no trained run; type first: accelerate launch"),
     ("train", ["-m", "run.name=drawings", "optim.lr=1,fast"], "optim.lr must be a number"),
     ("evaluate", ["-m", "run.name=x", "sampler=ddim,ddpm"], "type -m run.name=a,b"),
+    # a retraining
+    ("retrain", ["keep=2"], "Type experiment=FILE.yaml, or run.name=NAME"),
+    ("retrain", ["experiment=dem"], "Type experiment=demo"),
+    ("retrain", ["experiment=demo", "train.samples=100"], "type train.train.samples=100"),
+    ("retrain", ["experiment=demo", "optim.lr=1"], "there is no key optim.lr here"),
+    ("retrain", ["experiment=demo", "train.lr=1"], "did you mean optim.lr=1"),
+    ("retrain", ["experiment=demo", "curate.run.name=x"], "type run.name"),
+    ("retrain", ["experiment=demo", "--fail-on-reject"], "Type fail_on_reject=true"),
+    ("retrain", ["experiment=demo", "start_from=last"], "Type start_from=base"),
+    ("retrain", ["experiment=demo", "fingerprint=hash"], "Type fingerprint=stat"),
+    ("retrain", ["experiment=demo", "keep=0"], "accepted: null or > 0"),
+    ("retrain", ["experiment=demo", "notify.url=hooks.x.org"], "type notify.url=https://"),
+    ("retrain", ["experiment=demo", "launch=torchrum -n 2"], "there is no program torchrum"),
+    ("retrain", ["experiment=demo", "--dry-run"], "is no option"),
+    ("retrain", ["-m", "experiment=demo", "keep=1,2"], "-m does not work with a retraining"),
     # what this machine does not have
     ("curate", [OPENMOJI, "clip.device=cuda"], "Type clip.device=auto"),
     ("evaluate", ["device=cuda:1"], "Type device=auto"),

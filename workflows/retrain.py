@@ -16,13 +16,13 @@ from curate.run.schema import to_dataclass
 from workflows.retraining import commands, held_out, promotion, removals, unchanged
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.job import Job, opened
-from workflows.retraining.outcome import Outcome, nothing_to_do, reported, why
+from workflows.retraining.outcome import Outcome, nothing_to_do, reported
 
 
 def retrain(job: Job) -> Outcome:
     """Five steps, each of which is passed over where it is done already."""
     if not job.changes:
-        job.remember_inputs()
+        job.settle()
         return nothing_to_do(job.series.root, job.series.name)
     job.begin()
     for name, do in (("curate", curate), ("finetune", finetune), ("evaluate", evaluate)):
@@ -30,9 +30,7 @@ def retrain(job: Job) -> Outcome:
         if job.config.until == name:
             return job.outcome("started", f"{job.record.run} is done up to {name}")
     decision = decide(job)
-    if decision.outcome == "promoted":
-        promotion.promote(job.series, job.record, "promoted")
-    job.conclude(decision.outcome)
+    promote(job, decision)
     return job.outcome(decision.outcome, decision.sentence)
 
 
@@ -46,23 +44,36 @@ def curate(job: Job) -> None:
 
 def finetune(job: Job) -> None:
     """Train from the base model, or on from the promoted run."""
-    start = job.record.start_from
-    job.step("finetune", "train", [f"method.init={job.series.run_dir(start)}"] if start else [])
+    start = job.start()
+    job.step("finetune", "train", [f"method.init={start}"] if start else [], left=job.exported)
 
 
 def evaluate(job: Job) -> None:
     """Judge against the base model and, on the same held-out pictures, against the promoted run."""
     other = job.record.compared_with
-    job.step("evaluate", "evaluate", [f"gate.against={other}"] if other else [], promotion.JUDGED)
+    job.step(
+        "evaluate",
+        "evaluate",
+        [f"gate.against={other}"] if other else [],
+        promotion.JUDGED,
+        left=lambda: promotion.judged(job.run_dir),
+    )
 
 
 def decide(job: Job) -> promotion.Decision:
     """Ask the gate; where another checkpoint is to be kept than the one that is exported, export that."""
     decision = promotion.decide(promotion.judged(job.run_dir), job.record.compared_with)
-    if decision.export and not (job.run_dir / decision.export).is_dir():
+    if decision.export not in ("", promotion.EXPORT):
         job.export(decision.kept)
     job.note(decision)
     return decision
+
+
+def promote(job: Job, decision: promotion.Decision) -> None:
+    """Point to the run where the gate lets it pass, and end it either way."""
+    if decision.outcome == "promoted" and not job.series.has_ended(job.record.run, "promoted"):
+        promotion.promote(job.series, job.record, "promoted")
+    job.conclude(decision.outcome)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="retrain")
@@ -74,7 +85,7 @@ def start(cfg: DictConfig) -> None:
         settings, series = commands.of_command(config)
         with opened(config, settings, series) as job:
             report.on(series)
-            outcome = why(job) if config.why else retrain(job)
+            outcome = job.why() if config.why else retrain(job)
     report.say(outcome)
     sys.exit(outcome.exit_code(config.fail_on_reject))
 

@@ -65,9 +65,12 @@ _INDEXED = (
 class AnnotationCache:
     """Finds measurements in parts; the index is in memory, the parts stay on the disk."""
 
+    recognises_candidates = True
+
     def __init__(self, versions: Mapping[str, str]) -> None:
         """``versions`` of the optional measures: what another version measured is not used."""
         self._versions = versions
+        self.used: set[Path] = set()  # the parts in which something was found
         self._parts: list[Path] = []
         self._candidates, self._contents, self._captions = HashIndex(), HashIndex(), HashIndex()
 
@@ -85,7 +88,7 @@ class AnnotationCache:
         The images of a part that is to be read again are found by their content alone.
         """
         first_rows = part["caption_index"].to_numpy() == 0
-        recognised = first_rows & (not is_marked(path))
+        recognised = first_rows & (self.recognises_candidates and not is_marked(path))
         decoded = first_rows & (part["pixels_sha256"].to_numpy() != "")
         scored = part["clip_similarity"].is_valid().to_numpy()
         for index, mask, columns in (
@@ -116,12 +119,17 @@ class AnnotationCache:
             if place is not None:
                 wanted[place >> 32].append(place & _ROW)
         found: dict[str, np.ndarray] = {}
-        for part, rows in wanted.items():
-            columns = ["caption", "text_embedding"]
-            table = read_part(self._parts[part], columns).take(pa.array(rows))
-            stored = zip(*(table[name].to_pylist() for name in columns), strict=True)
-            found |= {caption: _vector(embedding) for caption, embedding in stored if embedding}
+        for number, rows in wanted.items():
+            found |= self._texts_in(number, rows)
         return found
+
+    def _texts_in(self, number: int, rows: list[int]) -> dict[str, np.ndarray]:
+        """The captions at some rows of a part that were scored, with their embeddings."""
+        columns = ["caption", "text_embedding"]
+        table = read_part(self._parts[number], columns).take(pa.array(rows))
+        self.used.add(self._parts[number])
+        stored = zip(*(table[name].to_pylist() for name in columns), strict=True)
+        return {caption: _vector(embedding) for caption, embedding in stored if embedding}
 
     def _record(self, place: int | None, **expected: str) -> ImageRecord | None:
         """The record at ``place``, if its row has the ``expected`` values: two hashes may be equal."""
@@ -131,6 +139,7 @@ class AnnotationCache:
         table = _whole_part(path, path.stat().st_mtime_ns)
         if any(table[name][row].as_py() != value for name, value in expected.items()):
             return None
+        self.used.add(path)
         stored = {name: table[name][row].as_py() for name in STORED}
         versions = head_of(table.schema)["measures"]
         current = [

@@ -22,9 +22,12 @@ from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers.candidate import Candidate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from curate.annotate.spec import AnnotationSpec
+    from curate.annotate.store import SharedStore
     from curate.clip.scorer import ClipScorer
 
 BATCH = 64  # images that are fetched and decoded ahead of the model
@@ -38,10 +41,13 @@ class Fetched:
     Attributes:
         record: its size and format, or all of it where nothing is left to measure.
         data: the encoded image; empty where nothing is left to measure.
+        shared: what other runs have measured of the same bytes; used for an image that this run measures,
+            so that its parts do not depend on what others measured.
     """
 
     record: ImageRecord
     data: bytes = b""
+    shared: ImageRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class Batch:
 
 
 class Measurer:
-    """Measures parts for a spec; what the cache holds is not measured again."""
+    """Measures parts for a spec; what the caches hold is not measured again."""
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class Measurer:
         load: Callable[[str], bytes],
         load_scorer: Callable[[], ClipScorer],
         pool: ThreadPoolExecutor,
+        shared: SharedStore | None = None,
     ) -> None:
         """A measurer.
 
@@ -91,8 +98,9 @@ class Measurer:
             load: the bytes at a candidate's location; called in the threads of ``pool``.
             load_scorer: the CLIP; called often, so it should remember.
             pool: the threads that fetch and decode.
+            shared: what other runs have measured.
         """
-        self.cache = cache
+        self._cache, self._shared = cache, shared
         self._spec = spec
         self._load = load
         self._load_scorer = load_scorer
@@ -123,6 +131,12 @@ class Measurer:
             self._caption_columns([caption for c in chunk for caption in captions_of(c)]),
         )
 
+    def keep(self, path: Path, part: pa.Table) -> None:
+        """Use ``part`` from now on, which was written to ``path``; other runs do as well."""
+        self._cache.add(path, part)
+        if self._shared:
+            self._shared.keep(path, part)
+
     def _records(
         self, chunk: Sequence[Candidate], passing: set[str], progress: Callable[[int], object]
     ) -> dict[str, ImageRecord]:
@@ -141,7 +155,7 @@ class Measurer:
 
         ``scorable`` are the keys of the images with a caption that passes the prefilter.
         """
-        found = [(candidate.key, self.cache.of_candidate(candidate)) for candidate in chunk]
+        found = [(candidate.key, self._cache.of_candidate(candidate)) for candidate in chunk]
         cached = {key: record for key, record in found if record}
         passes = dict(zip(cached, self._passes(list(cached.values())), strict=True))
 
@@ -178,28 +192,29 @@ class Measurer:
         fetching = _one_ahead(map(self._start_fetching, batches))
         start_decoding = partial(self._start_decoding, scorable, started)
         decoding = _one_ahead(map(start_decoding, batches, fetching))
-        return map(partial(self._finish, encoded), decoding)
+        return map(partial(self._finish, encoded), _filled(decoding))
 
     def _start_fetching(self, batch: Sequence[Candidate]) -> list[Future[Fetched]]:
         return [self._pool.submit(self._fetch, candidate) for candidate in batch]
 
     def _fetch(self, candidate: Candidate) -> Fetched:
-        """Read an image and its header; what the cache has of the same bytes is used."""
+        """Read an image and its header; what the caches have of the same bytes is used."""
         try:
             data = self._load(candidate.location)
         except UnreadableImage as error:
             return Fetched(ImageRecord(error=error.reason))
         sha256 = hashlib.sha256(data).hexdigest()
-        cached = self.cache.of_content(sha256)
+        cached = self._cache.of_content(sha256)
         if cached and self._is_complete(cached):
             return Fetched(cached)
+        shared = self._shared.of_content(sha256) if self._shared else None
         try:
             width, height, kind = probe(data)
         except UnreadableImage as error:
             return Fetched(ImageRecord(sha256, len(data), error=error.reason))
         embedding = cached.embedding if cached else None
         record = ImageRecord(sha256, len(data), width, height, kind, embedding=embedding)
-        return Fetched(record, data)
+        return Fetched(record, data, shared)
 
     def _start_decoding(
         self,
@@ -225,6 +240,13 @@ class Measurer:
             if not (image.data and passed and candidate.key in scorable):
                 records[candidate.key] = image.record
                 continue
+            if self._shared and image.shared and self._is_complete(image.shared):
+                records[candidate.key] = image.shared
+                self._shared.images += 1
+                continue
+            if image.shared and image.record.embedding is None:
+                embedding = image.shared.embedding
+                image = replace(image, record=replace(image.record, embedding=embedding))
             sha256 = sha256_of[candidate.key] = image.record.sha256
             if sha256 not in started:
                 started.add(sha256)
@@ -278,7 +300,11 @@ class Measurer:
 
     def _texts(self, captions: list[str]) -> dict[str, np.ndarray]:
         """The embedding (D,) of each caption; those in the cache are not encoded again."""
-        found = self.cache.texts(captions)
+        found = self._cache.texts(captions)
+        if self._shared:
+            others = self._shared.texts(caption for caption in captions if caption not in found)
+            self._shared.texts_found += len(others)
+            found |= others
         new = [caption for caption in captions if caption not in found]
         if new:
             found |= dict(zip(new, self._load_scorer().encode_texts(new), strict=True))
@@ -293,6 +319,21 @@ class Measurer:
 
     def _count_tokens(self, captions: Sequence[str]) -> list[int]:
         return self._load_scorer().tokens(list(captions))
+
+
+def _filled(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Join batches of which little is decoded, until ``BATCH`` images are: the model fills up its own batches."""
+    waiting = Batch({}, {}, [])
+    for batch in batches:
+        waiting = Batch(
+            waiting.records | batch.records,
+            waiting.sha256_of | batch.sha256_of,
+            [*waiting.decoding, *batch.decoding],
+        )
+        if len(waiting.decoding) >= BATCH:
+            yield waiting
+            waiting = Batch({}, {}, [])
+    yield waiting
 
 
 def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:

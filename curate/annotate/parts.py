@@ -15,6 +15,7 @@ from curate.run import parquet
 from curate.run.files import read_json
 from curate.run.schema import UserError
 
+FORMAT = 4  # raise it when a measure changes its meaning: older parts are then measured again
 METADATA = b"darkroom"  # the footer's key of what ``part_head`` gives
 LIST = "parts.json"  # in an annotation folder: the names of the last pass's parts, in order
 

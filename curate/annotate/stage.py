@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -22,8 +23,9 @@ from curate.annotate.cache import AnnotationCache
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.hash_index import HashIndex, name_of, names_of
 from curate.annotate.measurer import Measurer
-from curate.annotate.parts import LIST, METADATA, part_head, read_part
+from curate.annotate.parts import FORMAT, LIST, METADATA, part_head, read_part
 from curate.annotate.spec import AnnotationSpec
+from curate.annotate.store import SharedStore
 from curate.annotate.table import captions_of
 from curate.clip.scorer import ClipScorer
 from curate.measures.unreadable import CANNOT_BE_READ
@@ -33,8 +35,6 @@ from curate.run import parquet
 from curate.run.files import remove_parts, write_certified
 from curate.run.progress import count_done
 from curate.run.schema import UserError
-
-FORMAT = 4  # raise it when a measure changes its meaning: older parts are then measured again
 
 # The rows of pairs that would have been scored, had they passed the prefilter, and what decides it.
 _KEPT_OUT = (
@@ -60,6 +60,7 @@ def annotate(
     config: AnnotateConfig,
     spec: AnnotationSpec,
     load_scorer: Callable[[], ClipScorer],
+    shared: Callable[[], AbstractContextManager[SharedStore]] | None = None,
 ) -> Annotations:
     """Measure all candidates of ``source`` in one pass, a part at a time.
 
@@ -72,6 +73,8 @@ def annotate(
         config: how the pass is cut into parts.
         spec: what to measure.
         load_scorer: the CLIP; called when something needs it, and then often, so it should remember.
+        shared: opens the measurements of other runs; called when the folder lacks something. What they have
+            is used, and what is measured is added to them. The parts are the same as without.
 
     Raises:
         UserError: two images share a key, a larger share of images in a row than
@@ -86,19 +89,23 @@ def annotate(
     with (
         tqdm(total=source.total, desc="annotate", unit="img") as bar,
         ThreadPoolExecutor(config.workers) as pool,
+        ExitStack() as stack,
     ):
-        measurer = cache(
-            lambda: Measurer(_open_cache(folder, spec), spec, source.load, load_scorer, pool)
-        )
+
+        @cache
+        def measurer() -> Measurer:
+            store = stack.enter_context(shared()) if shared else None
+            return Measurer(_open_cache(folder, spec), spec, source.load, load_scorer, pool, store)
+
         for chunk in _chunks(source.candidates(), config.images_per_part):
             _check_keys(chunk, keys)
             path = folder / f"part-{len(paths):05d}-{_digest(chunk, spec)}.parquet"
             if path.is_file() and not part_head(path):
                 tqdm.write(f"annotations/{path.name} is damaged; it is measured again")
             if not _is_done(path, spec):
-                part = measurer().measure(chunk, bar.update)
-                _write(path, part, spec)
-                measurer().cache.add(path, part)
+                part = _with_head(measurer().measure(chunk, bar.update), spec)
+                parquet.write_table(path, part)
+                measurer().keep(path, part)
             else:
                 part = read_part(path, rejects.COLUMNS)
                 count_done(bar, len(chunk))
@@ -176,7 +183,8 @@ def _is_done(path: Path, spec: AnnotationSpec) -> bool:
     return not spec.prefilter.passes(kept_out).any()
 
 
-def _write(path: Path, part: pa.Table, spec: AnnotationSpec) -> None:
+def _with_head(part: pa.Table, spec: AnnotationSpec) -> pa.Table:
+    """The part with what ``part_head`` reads."""
     errors = _counted(part["error"])
     head = {
         "format": FORMAT,
@@ -185,7 +193,7 @@ def _write(path: Path, part: pa.Table, spec: AnnotationSpec) -> None:
         "to_retry": sum(n for error, n in errors.items() if error.startswith(CANNOT_BE_READ)),
         "prefilter": spec.prefilter.digest if part.filter(_KEPT_OUT).num_rows else None,
     }
-    parquet.write_table(path, part.replace_schema_metadata({METADATA: json.dumps(head)}))
+    return part.replace_schema_metadata({METADATA: json.dumps(head)})
 
 
 def _counted(column: pa.ChunkedArray) -> Counter[str]:

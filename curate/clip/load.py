@@ -14,6 +14,7 @@ from curate.clip.check import check_scorer, slowdown
 from curate.clip.config import ClipConfig
 from curate.clip.models import (
     LOCAL,
+    batch_size,
     check,
     check_tag,
     device,
@@ -28,10 +29,6 @@ from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     import torch
-
-
-# Images at a time by default; larger batches are not faster, and one that does not fit is halved.
-_BATCH_SIZE = {"cuda": 512, "mps": 64, "cpu": 32}
 
 
 # Measured times differ by some percent.
@@ -69,7 +66,7 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
         tokenizer=open_clip.get_tokenizer(name),
         device=target,
         dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32),
-        batch_size=config.batch_size or _BATCH_SIZE.get(target.type, _BATCH_SIZE["cpu"]),
+        batch_size=batch_size(config, target.type),
     )
     check_scorer(replace(scorer, texts=Work()))  # a warm-up is not part of the rate
     tqdm.write(f"clip: {scorer.name} on {target}, {dtype}, batches of {scorer.batch_size}")

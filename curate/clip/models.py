@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.clip.config import ClipConfig
+from curate.run.devices import has_no_gpu
 from curate.run.files import read_json, sha256_of
 from curate.run.foreign_code import refuse_code, refuse_pickles
 from curate.run.schema import UserError
@@ -21,6 +22,7 @@ LOCAL = "local-dir:"
 # The first names that open_clip looks for in such a folder; beside others it might take a pickle.
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _PACKAGES = ("open_clip_torch", "torch", "timm", "transformers", "pillow")
+_BATCH_SIZE = {"cuda": 512, "mps": 64, "cpu": 32}
 _PIXELS = "upright-by-header-srgb-on-white"  # how images are decoded, see measures.decode.decode
 
 
@@ -197,6 +199,18 @@ def device(config: ClipConfig) -> str:
             "or install a torch that is built for it"
         )
     return config.device
+
+
+def batch_size(config: ClipConfig, device: str) -> int:
+    """Images or captions at a time on a device; larger batches are not faster, and one that does not fit is halved."""
+    kind = device.partition(":")[0]
+    return config.batch_size or _BATCH_SIZE.get(kind, _BATCH_SIZE["cpu"])
+
+
+def arithmetic(config: ClipConfig) -> str:
+    """What the last digits of an embedding depend on besides the ``fingerprint``, such as ``cpu-32``."""
+    kind = "cpu" if config.device == "auto" and has_no_gpu() else device(config)
+    return f"{kind.partition(':')[0]}-{batch_size(config, kind)}"
 
 
 def precision(config: ClipConfig) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import islice
@@ -18,8 +19,9 @@ from curate.annotate.columns import unknown_columns
 from curate.annotate.reread import read_again
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.stage import Annotations, annotate
+from curate.annotate.store import SharedStore, folder_of, shared_store
 from curate.clip.load import load_clip
-from curate.clip.models import fingerprint
+from curate.clip.models import arithmetic, fingerprint
 from curate.decide import held_out
 from curate.decide.config import SplitConfig
 from curate.decide.frozen import HeldOutAgain
@@ -34,11 +36,11 @@ from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.report import curation, figures
-from curate.run import checksums, ledger, memory, provenance, tracking
+from curate.run import checksums, ledger, memory, provenance, shared_cache, tracking
 from curate.run.files import remove_parts, sha256_of
 from curate.run.locks import locked
 from curate.run.manifest import Manifest, old_manifest, retire, write_funnel, write_manifest
-from curate.run.removals import read_removals, write_removals
+from curate.run.removals import Removals, read_removals, write_removals
 from curate.run.schema import UserError
 
 _FIRST = 1000  # images whose columns are looked at before anything is scored
@@ -72,7 +74,7 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
     removals, once_held_out = read_removals(curate_dir), held_out.named_in(config.split)
     listed = checksums.withdraw(curate_dir)
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
-    annotations = _annotate(config, spec, source, curate_dir)
+    annotations = _annotate(config, spec, source, curate_dir, removals)
     verdicts = judge(
         annotations.parts,
         spec,
@@ -102,16 +104,26 @@ def _run(config: CurateConfig, source: Source, curate_dir: Path) -> None:
         write_removals(curate_dir, replace(removals, pending=False))
     checksums.write(curate_dir, known=manifest.sha256_of_shards())
     tracking.write(config.tracker, curate_dir, [(0, figures.numbers(funnel))])
+    _say(shared_cache.note(_cache_dir(config), config.run.cache_gb))
     _say(f"report: {curate_dir / 'report.html'}\nshards: {curate_dir / 'shards'}")
 
 
 def _annotate(
-    config: CurateConfig, spec: AnnotationSpec, source: Source, curate_dir: Path
+    config: CurateConfig,
+    spec: AnnotationSpec,
+    source: Source,
+    curate_dir: Path,
+    removals: Removals,
 ) -> Annotations:
-    """Measure what is not measured yet; the model is loaded when needed, and let go afterwards."""
+    """Measure what no run has measured; the model is loaded when needed, and let go afterwards."""
     scorer = cache(lambda: load_clip(config.clip))
+
+    def shared() -> AbstractContextManager[SharedStore]:
+        folder = folder_of(_cache_dir(config), spec, arithmetic(config.clip))
+        return shared_store(folder, spec, removals)
+
     annotations = annotate(
-        _watched(source, config), curate_dir / "annotations", config.annotate, spec, scorer
+        _watched(source, config), curate_dir / "annotations", config.annotate, spec, scorer, shared
     )
     if scorer.cache_info().currsize:
         if scorer().images.items:
@@ -119,6 +131,10 @@ def _annotate(
         scorer.cache_clear()
         memory.give_back()  # deciding needs the memory, and not the model
     return annotations
+
+
+def _cache_dir(config: CurateConfig) -> Path:
+    return Path(config.run.root, shared_cache.CACHE)
 
 
 def _watched(source: Source, config: CurateConfig) -> Source:

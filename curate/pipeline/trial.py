@@ -134,7 +134,10 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
 def _measure(
     config: CurateConfig, spec: AnnotationSpec, chosen: Source, folder: Path
 ) -> tuple[Annotations, float, float]:
-    """Annotate in two steps; return the seconds of the warm-up and, after it, the seconds per image."""
+    """Annotate in two steps; return the seconds of the warm-up and, after it, the seconds per image.
+
+    Nothing is taken from the cache that runs share: what was measured before would take no time.
+    """
     scorer = cache(lambda: load_clip(config.clip))
     images = list(chosen.candidates())
     first = images[: min(WARM_UP, -(-len(images) // 10))]

@@ -67,6 +67,10 @@ def _sweep(arguments: list[str], section: str) -> NoReturn:
     """Start the jobs and leave. A launch of several processes would start each of them several times."""
     from curate.run import sweep
 
+    if section == "retrain":
+        raise UserError(
+            "-m does not work with a retraining, since a series promotes one run at a time; type one command for each"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "-m does not work inside a launch of several processes; start one launch for each job "

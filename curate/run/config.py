@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curate.run.schema import PATH, UserError
+from curate.run.schema import PATH, UserError, check
 
 _ROOT = "runs"
 DRY_RUN = "dry_run"
@@ -57,6 +57,12 @@ class RunConfig(RunFolder):
 
     Attributes:
         replace: replace the shards even if a training stands on them.
+        cache_gb: gigabytes of ``<root>/.cache``; a note says so where it holds more.
     """
 
     replace: bool = False
+    cache_gb: float = 100.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.cache_gb >= 0, "run.cache_gb", self.cache_gb, ">= 0")

@@ -17,7 +17,13 @@ def refuse_finished(run_dir: Path) -> None:
     Raises:
         UserError: says what to type instead.
     """
-    content = read_json(run_dir / RECORD)
+    path = run_dir / RECORD
+    content = read_json(path, sealed=True)
+    if content is None and path.is_file():
+        raise UserError(
+            f"{path} is damaged, so that nobody knows whether its retraining has finished. Restore it from a backup, "
+            "or type another run.name"
+        )
     if content and content.get("outcome"):
         same_shards = shlex.quote(f"data.run={run_dir.name}")
         raise UserError(

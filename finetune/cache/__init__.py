@@ -1,7 +1,9 @@
 """Latents and conditioning, encoded once for all runs and kept by what they were made from.
 
-The cache lies in ``<run.root>/.cache``. It only ever grows, any number of trainings may use it at once,
-and what is deleted from it is made again:
+The cache lies in ``<run.root>/.cache``, beside the measurements of curations (``curate.run.shared_cache``).
+Trainings only add to it, any number of them may use it at once, and what is deleted from it is made again:
+``python -m workflows.prune`` deletes what was not used for longest and nobody holds, ``python -m
+curate.remove`` what was made of removed pictures (``curate.run.encoded``).
 
 ``shards/SHA256.json``
     what a shard of this hash holds: keys, captions, hashes of the pictures. With it the shard itself is
@@ -18,11 +20,9 @@ is its name. That reads the packs in use at every start, at more than 1 GB/s for
 remembered would cost less, and would miss all damage after it.
 """
 
+from curate.run.shared_cache import CACHE
 from finetune.cache.encode import encode_shards, load_split, pictures_at_once, remove_former
 from finetune.cache.split import EncodedSplit
-
-CACHE = ".cache"
-"""The cache's folder, in ``run.root``."""
 
 __all__ = [
     "CACHE",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,14 @@ from curate.measures.decode import UnreadableImage, decode
 from curate.pack.buckets import key_hashes
 from curate.pack.sample import Sample, read_shard
 from curate.run.manifest import ShardInfo, intact
+from curate.run.shared_cache import CONDITIONING, LATENTS, LISTINGS, remove_abandoned, touch
+from finetune.cache.hold import hold
 from finetune.cache.listing import Listing, read_listing, write_listing
 from finetune.cache.packs import ENTRIES, Packs, content_hash, hashes, write_pack
 from finetune.cache.split import LATENT, EncodedSplit
 from finetune.models.interface import LatentDiffusion
 
 ENCODE_BATCH = 32  # captions at a time, or pictures of 128 px
-ABANDONED_S = (
-    3600  # the age at which a temporary file, written in seconds, is taken for a killed writer's
-)
 CROP = "centre of the shorter side, bicubic"
 
 
@@ -56,8 +54,10 @@ def encode_shards(
 
     Raises:
         UserError: a shard is not what the manifest says.
+        Busy: the cache is being pruned.
         RuntimeError: a picture cannot be decoded, or its latent is not finite; names shard and key.
     """
+    _hold(model, cache_dir)
     remove_abandoned(cache_dir)
     latents, conditioning = (Packs(folder, check=True) for folder in _folders(model, cache_dir))
     stale = _incomplete(shards, cache_dir, latents, conditioning)
@@ -95,7 +95,10 @@ def load_split(
 
     Raises:
         RuntimeError: some of it was deleted meanwhile.
+        Busy: the cache is being pruned.
     """
+    _hold(model, cache_dir)
+    touch(_listing_path(cache_dir, info) for info in shards)
     listings = [read_listing(_listing_path(cache_dir, info)) for info in shards]
     samples = [
         sample
@@ -132,16 +135,6 @@ def remove_former(cache_dir: Path) -> None:
         tqdm.write(f"{cache_dir} was deleted: latents are kept for all runs now")
 
 
-def remove_abandoned(cache_dir: Path) -> None:
-    """Delete the temporary files of writers that were killed; a younger one may still be written."""
-    for part in cache_dir.rglob(".*.part"):
-        try:
-            if time.time() - part.stat().st_mtime > ABANDONED_S:
-                part.unlink()
-        except FileNotFoundError:  # its writer has just finished, or another training was first
-            continue
-
-
 def to_square(image: Image.Image, resolution: int) -> Image.Image:
     """The shorter side resized to ``resolution`` pixels (bicubic, antialiased), the centre cropped."""
     return ImageOps.fit(image, (resolution, resolution), method=Image.Resampling.BICUBIC)
@@ -151,11 +144,17 @@ def _folders(model: LatentDiffusion, cache_dir: Path) -> tuple[Path, Path]:
     """Where the latents and the conditioning of this model's encoders are."""
     made_by = f"{CROP} {model.resolution} {model.image_fingerprint()}", model.caption_fingerprint()
     names = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in made_by]
-    return cache_dir / "latents" / names[0], cache_dir / "conditioning" / names[1]
+    return cache_dir / LATENTS / names[0], cache_dir / CONDITIONING / names[1]
+
+
+def _hold(model: LatentDiffusion, cache_dir: Path) -> None:
+    """Nothing that this model uses is pruned from now on."""
+    for folder in (*_folders(model, cache_dir), cache_dir / LISTINGS):
+        hold(model, folder)
 
 
 def _listing_path(cache_dir: Path, info: ShardInfo) -> Path:
-    return cache_dir / "shards" / f"{info.sha256}.json"
+    return cache_dir / LISTINGS / f"{info.sha256}.json"
 
 
 def _incomplete(

@@ -1,4 +1,7 @@
-"""What a shard holds, noted beside the cache so that the shard need not be read again."""
+"""What a shard holds, noted beside the cache so that the shard need not be read again.
+
+``curate.run.encoded`` finds a picture in a listing by its hex digits in quotes.
+"""
 
 from __future__ import annotations
 

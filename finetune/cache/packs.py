@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
+from curate.run.encoded import KEYS
 from curate.run.files import atomic_write, sha256_of
+from curate.run.shared_cache import touch
 from finetune.cache.rows import Rows
 
 ENTRIES = 1000  # at most so many in a file
-KEYS = "content_hashes"  # name of the tensor [n, 32] uint8 beside those of the entries
 _HASH = np.dtype("S32")
 
 
@@ -65,8 +66,9 @@ class Packs:
         return [bool((part >= 0).all()) for part in np.split(places, ends[:-1])][: len(groups)]
 
     def rows(self, places: np.ndarray) -> Rows:
-        """The entries at ``places``, mapped from their files."""
+        """The entries at ``places``, mapped from their files, which count as used now."""
         used, numbers = np.unique(self._file[places], return_inverse=True)
+        touch(self._files[number] for number in used)
         tensors = [load_file(self._files[number]) for number in used]
         for found in tensors:
             del found[KEYS]

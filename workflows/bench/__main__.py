@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("scoring", "deciding", "sharding", "memory", "drawing")
+BENCHMARKS = (
+    "scoring",
+    "growing",
+    "deciding",
+    "sharding",
+    "memory",
+    "drawing",
+    "retraining",
+)
 VERDICTS = "verdicts"  # takes hours and arguments of its own, so it runs only where it is named
 
 

@@ -26,7 +26,7 @@ def run() -> None:
 
     source = Photographs(PICTURES).source()
     candidates = list(source.candidates())
-    scorers = {precision: _random_scorer(precision) for precision in ("fp32", "bf16")}
+    scorers = {precision: random_scorer(precision) for precision in ("fp32", "bf16")}
     full = scorers["fp32"]
     pixels = [full.preprocess(_decode(source.load(c.location))) for c in candidates]
     captions = [caption for c in candidates for caption in c.captions]
@@ -65,7 +65,7 @@ def annotated(source: Any, scorer: Any) -> pd.DataFrame:
         return load_annotations(parts, spec)
 
 
-def _random_scorer(precision: str) -> Any:
+def random_scorer(precision: str) -> Any:
     """ViT-B/32 with random weights: as fast as the real one, without a download."""
     import open_clip
     import torch

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curate.run.config import check_name
 from curate.run.overrides import is_override, key_of, value_of
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.series import Series
@@ -22,7 +24,18 @@ SECTIONS = {"curate": "curate", "train": "finetune", "evaluate": "evaluate"}
 """Sections of an experiment, and the step that each is of."""
 
 PACKAGES = Path(__file__).resolve().parents[2]  # the folder that holds curate/, finetune/, ...
-_OWN = ("run.root", "run.name", "data.run", "gate.against")
+_OWN = {
+    "run.root": "type run.root",
+    "run.name": "type run.name",
+    "data.run": "each run trains on its own pictures; remove it",
+    "gate.against": "each run is compared with the promoted one; remove it",
+    "dry_run": "a trial leaves nothing to train on; remove it",
+    "split.held_out": (
+        "what any run held out stays held out. Put your own table into FOLDER/NAME-series/heldout_keys.parquet "
+        "before the first run, and remove it here"
+    ),
+}
+"""Keys that the retraining sets itself, and what to do instead; an experiment names its runs for all commands."""
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -55,6 +68,23 @@ def typed() -> list[str]:
     return list(_typed[0][0]) if _typed else []
 
 
+def is_json_typed() -> bool:
+    """Whether the command line asks for JSON, as the quick look understands it."""
+    return "json=true" in split(typed())[0]
+
+
+def without_secrets(text: str) -> str:
+    """An argument as it may be written down: addresses and commands of messages hold passwords.
+
+    >>> without_secrets("notify.url=https://hooks.example.org/T0/B1/secret")
+    'notify.url=***'
+    """
+    from curate.run.provenance import redacted_override
+
+    is_message = is_override(text) and key_of(text) in ("notify", "notify.url", "notify.command")
+    return f"{text.partition('=')[0]}=***" if is_message else redacted_override(text)
+
+
 def of_command(config: RetrainConfig) -> tuple[Settings, Series]:
     """The settings of the steps and the series that this process's command line is about.
 
@@ -65,8 +95,10 @@ def of_command(config: RetrainConfig) -> tuple[Settings, Series]:
     handed = _typed[0][1] if _typed else {section: [] for section in SECTIONS}
     named = [text for text in arguments if is_override(text) and key_of(text) == "experiment"]
     experiment = named[-1] if named else ""
-    settings = settings_of(experiment, handed)
     name = config.run.name or series_name(experiment)
+    check_name("run.name", name)
+    _refuse_no_program(config.launch)
+    settings = settings_of(experiment, handed)
     return settings, Series(config.root, name)
 
 
@@ -102,7 +134,16 @@ class Settings:
         """Of one command, for one run."""
         experiment = [self.experiment] if self.experiment else []
         where = [f"run.root={root}", f"run.name={run}"]
-        return [*experiment, *self.handed[section], *further, *where]
+        compared = any(key_of(text) == "gate.against" for text in further)
+        handed = [text for text in self.handed[section] if compared or not self._compares(text)]
+        return [*experiment, *handed, *further, *where]
+
+    def _compares(self, text: str) -> bool:
+        """Whether a setting is of a rule against the promoted run, which an evaluation without one refuses."""
+        rules, _, name = key_of(text).rpartition("gate.rules.")
+        known = self.composed["evaluate"].get("gate", {}).get("rules", {})
+        rule = known.get(name.partition(".")[0], {}) if not rules and "gate.rules." in text else {}
+        return rule.get("metric") == "against_change"
 
 
 def programs(launch: str) -> dict[str, list[str]]:
@@ -144,7 +185,13 @@ def settings_of(experiment: str, handed: Mapping[str, Sequence[str]]) -> Setting
     composed: dict[str, Mapping[str, Any]] = {}
     for section in SECTIONS:
         import_module(experiments.SCHEMAS[section])
-        _refuse_own(section, handed[section])
+        _refuse_own(f"{section}.", handed[section])
+        in_file = [
+            text for text in sections.get(section, []) if not key_of(text).startswith("run.")
+        ]
+        _refuse_own(f"{path}, section {section}: ", in_file)
+        _refuse_short(section, handed[section])
+    for section in SECTIONS:
         typed = without_rivals([*sections.get(section, []), *prepare(handed[section])])
         try:
             with _hydra():
@@ -159,9 +206,9 @@ def settings_of(experiment: str, handed: Mapping[str, Sequence[str]]) -> Setting
         assert isinstance(content, dict)
         composed[section] = _without_own({str(key): value for key, value in content.items()})
     named = value_of(experiment)
-    argument = f"experiment={path.resolve()}" if path and not _is_ours(path) else experiment
+    argument = f"experiment={path.absolute()}" if path and not _is_ours(path) else experiment
     return Settings(
-        argument if named else "", handed, composed, (str(path.resolve()),) if path else ()
+        argument if named else "", handed, composed, (str(path.absolute()),) if path else ()
     )
 
 
@@ -205,16 +252,43 @@ def _is_ours(path: Path) -> bool:
     return path.is_relative_to(CONF)
 
 
-def _refuse_own(section: str, arguments: Sequence[str]) -> None:
+def _refuse_own(where: str, arguments: Sequence[str]) -> None:
     """Refuse keys that the retraining sets itself."""
     from curate.run.schema import UserError
 
     for text in arguments:
-        if (key := key_of(text)) in _OWN:
-            instead = key if key.startswith("run.") else "nothing; the retraining sets it"
+        if (instead := _OWN.get(key_of(text))) and value_of(text) != "null":
             raise UserError(
-                f"{section}.{text}: the retraining sets {key} for each run itself; type {instead}"
+                f"{where}{text}: the retraining sets {key_of(text)} for each run itself; {instead}"
             )
+
+
+def _refuse_short(section: str, arguments: Sequence[str]) -> None:
+    """Refuse ``train.samples=...``: in front of the training's own keys ``train.`` stands twice."""
+    from curate.run.keys import groups, keys
+    from curate.run.schema import UserError
+
+    known = {*keys(section), *groups(section)}
+    for text in arguments:
+        if key_of(text) not in known and f"{section}.{key_of(text)}" in known:
+            raise UserError(
+                f"{section}.{text}: {section}. hands a key to that command, whose own begins with {section}. as well; "
+                f"type {section}.{section}.{text}"
+            )
+
+
+def _refuse_no_program(launch: str) -> None:
+    """Refuse words that start no training, before the hours that come before it."""
+    from curate.run.schema import UserError
+
+    try:
+        words = shlex.split(launch)
+    except ValueError as error:
+        raise UserError(f"launch={launch}: a quotation has no end; close it") from error
+    if words and shutil.which(words[0]) is None:
+        raise UserError(
+            f'launch={launch}: there is no program {words[0]}; type its path, or launch="accelerate launch"'
+        )
 
 
 def _without_own(content: dict[str, Any]) -> dict[str, Any]:

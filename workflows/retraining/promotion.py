@@ -10,6 +10,7 @@ from pathlib import Path
 from curate.run import checksums
 from curate.run.schema import UserError
 from evaluate.results import Results, load
+from workflows.retraining import removals
 from workflows.retraining.record import Record, now
 from workflows.retraining.series import Current, Series
 from workflows.retraining.steps import Failed
@@ -38,6 +39,15 @@ class Decision:
     export: str
 
 
+def export_of(step: int) -> str:
+    """Where ``finetune.export`` puts a checkpoint, relative to its run.
+
+    >>> export_of(250)
+    'finetune/export-step-00000250'
+    """
+    return f"{EXPORT}-step-{step:08d}"
+
+
 def judged(run_dir: Path) -> Results | None:
     """What the evaluation of a run found; None where it has not come to its end."""
     folder = run_dir / "evaluate"
@@ -62,7 +72,7 @@ def decide(found: Results | None, compared_with: str) -> Decision:
         )
     kept = found.verdict.kept
     same = kept == found.verdict.exported
-    export = "" if kept == 0 else EXPORT if same else f"{EXPORT}-step-{kept:08d}"
+    export = "" if kept == 0 else EXPORT if same else export_of(kept)
     result = " ".join(each.text for each in found.findings if each.part == "result")
     broken = [check for check in found.checks if check.status in ("failed", "undecided")]
     reasons = "; ".join(
@@ -89,7 +99,31 @@ def promote(series: Series, record: Record, event: str) -> None:
     previous = (
         before.run if before and before.run != record.run else before.previous if before else ""
     )
-    series.point_to(Current(record.run, f"{record.run}/{record.export}", now(), event, previous))
+    _point_to(series, record, event, previous)
+
+
+def _point_to(series: Series, record: Record, event: str, previous: str) -> None:
+    export = f"{record.run}/{record.export}"
+    series.point_to(Current(record.run, export, now(), event, previous))
+
+
+def tell(series: Series, current: Current, record: Record) -> None:
+    """Add the line of the history that says how the promoted run came there."""
+    sentence = {
+        "promoted": record.sentence,
+        "promoted by hand": f"{record.run} was promoted by hand; its retraining ended {record.outcome}.",
+        "rolled back": f"Back from {current.previous} to {record.run}.",
+    }[current.event]
+    series.add(current.event, record.run, sentence, record.summary)
+
+
+def complete(series: Series) -> Current | None:
+    """Add the line to the history that a killed promotion did not come to; returns what it had promoted."""
+    if (current := series.untold()) is None:
+        return None
+    if record := Record.load(series.run_dir(current.run)):
+        tell(series, current, record)
+    return current
 
 
 def by_hand(series: Series, run: str, say: Callable[[str], None]) -> None:
@@ -101,13 +135,24 @@ def by_hand(series: Series, run: str, say: Callable[[str], None]) -> None:
     record = Record.load(series.run_dir(run))
     if record is None or record.kept < 0:
         raise UserError(f"{series.run_dir(run)} is no judged retraining; {_listed(series)}")
+    if not record.outcome:
+        raise UserError(
+            f"{run} has not come to its end; type the same python -m workflows.retrain again, which goes on with it"
+        )
     if not record.export or not (series.run_dir(run) / record.export).is_dir():
         raise UserError(
             f"{run} keeps no checkpoint (the base is better), so there is nothing to promote; {_listed(series)}"
         )
-    promote(series, record, "promoted by hand")
-    sentence = f"{run} was promoted by hand; its retraining ended {record.outcome}."
-    series.add("promoted by hand", run, sentence, record.summary)
+    try:
+        done = complete(series)
+        if done is None or (done.event, done.run) != ("promoted by hand", run):
+            promote(series, record, "promoted by hand")
+    except (
+        UserError
+    ):  # the file that names the promoted run is damaged, and this is the way to mend it
+        known = [entry.current for entry in series.history() if entry.current not in ("", run)]
+        _point_to(series, record, "promoted by hand", known[-1] if known else "")
+    complete(series)
     say(f"promoted {run}: {series.root / run / record.export}")
 
 
@@ -117,19 +162,18 @@ def roll_back(series: Series, say: Callable[[str], None]) -> None:
     Raises:
         UserError: there is none, or its folder is gone.
     """
-    current = series.current()
+    done, current = complete(series), series.current()
     if current is None or not current.previous:
         raise UserError(f"{series.name} has no run that was promoted before; {_listed(series)}")
-    record = Record.load(series.run_dir(current.previous))
-    if record is None or not (series.run_dir(record.run) / record.export).is_dir():
-        raise UserError(f"{series.run_dir(current.previous)} is gone; {_listed(series)}")
-    promote(series, record, "rolled back")
-    series.add(
-        "rolled back", record.run, f"Back from {current.run} to {record.run}.", record.summary
-    )
-    say(
-        f"rolled back from {current.run} to {record.run}: {series.root / record.run / record.export}"
-    )
+    if done is None or done.event != "rolled back":  # else a killed one did it
+        record = Record.load(series.run_dir(current.previous))
+        if record is None or not (series.run_dir(record.run) / record.export).is_dir():
+            raise UserError(f"{series.run_dir(current.previous)} is gone; {_listed(series)}")
+        promote(series, record, "rolled back")
+        complete(series)
+        current = series.current()
+        assert current is not None
+    say(f"rolled back from {current.previous} to {current.run}: {series.root / current.export}")
 
 
 def _listed(series: Series) -> str:
@@ -142,27 +186,40 @@ def _listed(series: Series) -> str:
 
 
 def delete_old(series: Series, keep: int | None, say: Callable[[str], None]) -> None:
-    """Delete finished runs but the last ``keep``, the promoted one, the one before it and what these began from."""
+    """Delete finished runs but the last ``keep``, the promoted one, the one before it and what these began from.
+
+    A run that was given up goes with the finished ones before it. A run stays while another training stands on its
+    shards, and until what was removed from it since the last curation is handed on to the next.
+    """
+    from curate.pipeline.previous_run import trainings
+
     if keep is None:
         return
     records = [record for record in series.records() if record.outcome]
+    finished = [record for record in records if record.outcome != "abandoned"]
     current = series.current()
-    needed = {record.run for record in records[-keep:]}
-    needed |= {current.run, current.previous} if current else set()
     known = {record.run: record for record in records}
+    needed = {record.run for record in finished[-keep:]}
+    needed |= {current.run, current.previous} if current else set()
     for run in list(needed):
         while (start := known[run].start_from if run in known else "") and start not in needed:
             needed.add(start)
             run = start
+    oldest = finished[-keep].number if len(finished) >= keep else 0
     for record in records:
-        if record.run not in needed:
-            _delete(series.run_dir(record.run))
+        if record.run in needed or record.number >= oldest:
+            continue
+        used = [
+            path for path in trainings(series.run_dir(record.run)) if path.parent.name != record.run
+        ]
+        if not used and removals.are_handed_on(series, record.run, finished[-1].run):
+            _delete(series, record.run)
             say(f"deleted {series.run_dir(record.run)}: older than the last {keep} (keep={keep})")
 
 
-def _delete(run_dir: Path) -> None:
+def _delete(series: Series, run: str) -> None:
     """Delete a run; killed meanwhile, what is left is no run any more."""
-    aside = run_dir.with_name(f".{run_dir.name}.deleted.part")
+    aside = series.part(run)
     shutil.rmtree(aside, ignore_errors=True)
-    run_dir.rename(aside)
+    series.run_dir(run).rename(aside)
     shutil.rmtree(aside)

@@ -52,3 +52,9 @@ def take_over(series: Series, run_dir: Path) -> None:
         curate_dir.mkdir(parents=True, exist_ok=True)
         write_removals(curate_dir, replace(found, pending=own.pending))
         sync(curate_dir)
+
+
+def are_handed_on(series: Series, run: str, to: str) -> bool:
+    """Whether all that is listed for removal from a run is listed in a later one as well."""
+    own, later = (read_removals(series.run_dir(each) / "curate") for each in (run, to))
+    return all(getattr(own, name) <= getattr(later, name) for name in _SETS)

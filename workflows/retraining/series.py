@@ -8,24 +8,26 @@
     one line for each end of a retraining, promotion by hand and return to an earlier run.
 ``heldout_keys.parquet``
     the pictures that were ever held out, see ``curate.decide.held_out``.
-``inputs.txt``
-    what the last retraining was made from, see ``inputs``.
+``inputs.json``, ``inputs.tsv``
+    what the last retraining was made from, for the quick look, see ``unchanged``.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curate.run.files import read_json, write_certified, write_text
+from curate.run.files import read_json, remove_parts, write_certified, write_text
 from curate.run.schema import UserError
+from workflows.retraining import numbered
 from workflows.retraining.record import Record, now, run_name
 
 FOLDER = "-series"  # ends the name of a series' own folder
 EVENTS = ("promoted", "rejected", "undecided", "abandoned", "promoted by hand", "rolled back")
+_MOVING = ("promoted", "promoted by hand", "rolled back")  # those that move the pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,7 @@ class Series:
 
     def numbers(self) -> list[int]:
         """Of the runs whose folders are there, the earliest first."""
-        pattern = re.compile(rf"{re.escape(self.name)}-(\d{{4,}})")
-        found = (pattern.fullmatch(path.name) for path in self.root.glob(f"{self.name}-*"))
-        return sorted(int(match[1]) for match in found if match)
+        return list(numbered.folders(self.root, self.name))
 
     def records(self) -> list[Record]:
         """What is known of the runs whose folders are there, the earliest first."""
@@ -94,6 +94,20 @@ class Series:
         """One that no run had, nor one that was deleted."""
         past = [int(entry.run.rpartition("-")[2]) for entry in self.history()]
         return max([0, *past, *self.numbers()]) + 1
+
+    def part(self, run: str) -> Path:
+        """Where a run is while it is made or deleted; what is left there is no run."""
+        return self.root / f".{run}.part"
+
+    def remove_parts(self) -> None:
+        """Delete what killed retrainings left; call it only under the series' lock."""
+        remove_parts(self.folder)
+        for path in numbered.folders(self.root, f".{self.name}", ".part").values():
+            shutil.rmtree(path)
+        for number in self.numbers()[-1:]:
+            for path in self.run_dir(run_name(self.name, number)).glob(".*.part"):
+                if path.is_file():
+                    path.unlink()
 
     # The promoted run
 
@@ -120,12 +134,35 @@ class Series:
     # What happened
 
     def history(self) -> list[Entry]:
-        """All lines, the earliest first; a last line that a killed process left half written is passed over."""
+        """All lines, the earliest first.
+
+        Raises:
+            UserError: a line is damaged.
+        """
         path = self.folder / "history.jsonl"
         if not path.is_file():
             return []
-        lines = path.read_text("utf-8").split("\n")
-        return [Entry(**json.loads(line)) for line in lines[:-1] if line]
+        found = []
+        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+            try:
+                found += [Entry(**json.loads(line))] if line else []
+            except (ValueError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number} is damaged; restore the file from a backup, or delete that line"
+                ) from error
+        return found
+
+    def has_ended(self, run: str, event: str) -> bool:
+        """Whether the history has a line of an event of a run."""
+        return any((entry.run, entry.event) == (run, event) for entry in self.history())
+
+    def untold(self) -> Current | None:
+        """What moved the pointer last, where a killed process left the history without its line."""
+        current = self.current()
+        moves = [(each.event, each.run) for each in self.history() if each.event in _MOVING]
+        if current is None or (moves and moves[-1] == (current.event, current.run)):
+            return None
+        return current
 
     def add(
         self, event: str, run: str, sentence: str, summary: dict[str, Any] | None = None

@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from curate.run.locks import add_holder
 from curate.run.signals import EXIT_INTERRUPTED
@@ -40,40 +43,59 @@ def run(command: Sequence[str], lock: int | None, environment: dict[str, str]) -
         KeyboardInterrupt: a signal asked to end, and the command has ended.
     """
     sys.stdout.flush()
-    child = subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        pass_fds=[] if lock is None else [lock],
-        start_new_session=True,
-    )
-    if lock is not None:
-        add_holder(lock, child.pid, " ".join(command[1:3]))
-    with _passing_on(child.pid) as asked:
+    with _Signals() as signals:
+        child = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            pass_fds=[] if lock is None else [lock],
+            start_new_session=True,
+        )
+        signals.pass_on_to(child.pid)
+        if lock is not None:
+            words = [Path(word).name for word in command[:3] if "=" not in word]
+            add_holder(lock, child.pid, " ".join(words))
         code = child.wait()
         _wait_for_group(child.pid)
-    if asked:
-        raise KeyboardInterrupt(asked[0])
+    if signals.asked:
+        raise KeyboardInterrupt(signals.asked[0])
     if code == EXIT_INTERRUPTED or -code in _SIGNALS:
         raise KeyboardInterrupt("a step was interrupted")
     return code
 
 
-@contextmanager
-def _passing_on(group: int) -> Iterator[list[str]]:
-    """Pass signals on to a process group; yields the names of those that came."""
-    asked: list[str] = []
+class _Signals:
+    """Passes signals on to a process group, those that came before there was one as well."""
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        asked.append(signal.Signals(number).name)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, number)
+    def __init__(self) -> None:
+        self.asked: list[str] = []  # names of those that came
+        self._unsent: deque[int] = deque()
+        self._group = 0
+        self._before: dict[int, Any] = {}
 
-    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> _Signals:
+        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def pass_on_to(self, group: int) -> None:
+        """From now on, to the group that a process leads."""
+        self._group = group
+        self._send()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.asked.append(signal.Signals(number).name)
+        self._unsent.append(number)
+        if self._group:
+            self._send()
+
+    def _send(self) -> None:
+        """Each of them once, also where a signal comes in between."""
+        with suppress(IndexError, ProcessLookupError, PermissionError):
+            while True:
+                os.killpg(self._group, self._unsent.popleft())
 
 
 def _wait_for_group(group: int) -> None:
@@ -85,6 +107,10 @@ def _wait_for_group(group: int) -> None:
                 os.killpg(group, signal.SIGKILL)
             return
         time.sleep(_PAUSE_S)
+        with suppress(
+            ChildProcessError
+        ):  # as the first process of a container, this one inherits them
+            os.waitpid(-group, os.WNOHANG)
 
 
 def _is_alive(group: int) -> bool:

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ["finetune/train.py"],
     "evaluate": ["-m", "evaluate"],
     "sample": ["-m", "evaluate.sample"],
+    "retrain": ["-m", "workflows.retrain"],
 }
 DEMO = {
     "curate": ["run.name=demo", "dataset=openmoji", "dataset.mismatch=0.2"],
@@ -43,6 +44,7 @@ CHOSEN = {
     "train": [],
     "evaluate": [],
     "sample": [],
+    "retrain": [],
 }  # what has to be typed
 
 
@@ -240,7 +242,7 @@ def test_each_command_takes_any_name_as_it_is_typed(name, tmp_path):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_reads_its_section_and_refuses_the_others_mistakes(name, write, tmp_path):
     good = write(
-        "curate: {run.name: c}\ntrain: {run.name: t}\nevaluate: {run.name: e}\nsample: {run.name: s}",
+        "".join(f"{section}: {{run.name: {section[0]}}}\n" for section in COMMANDS),
         "a b.yaml",
     )
     said = start(name, *CHOSEN[name], f"experiment={good}", "--cfg", "job", "--package", "run")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +17,15 @@ from curate.pack.buckets import key_hashes
 from curate.pack.plan import plan
 from curate.pack.sample import read_shard
 from curate.pack.writer import write_shard
+from curate.run.encoded import take_out
 from curate.run.manifest import Manifest, read_manifest, write_manifest
 from curate.run.schema import UserError
-from finetune.cache import encode, encode_shards, load_split
+from finetune.cache import encode, encode_shards, hold, load_split
 from finetune.cache.encode import pictures_at_once, to_square
 from finetune.data import Batches
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
+from workflows.prune import prune
 
 
 @pytest.fixture
@@ -338,7 +342,7 @@ def test_every_flipped_bit_of_the_cache_is_found_and_healed(model, make_run, tmp
     del split
     rng = np.random.default_rng(0)
     for trial in range(60):
-        files = sorted(path for path in (tmp_path / ".cache").rglob("*") if path.is_file())
+        files = sorted((tmp_path / ".cache").rglob("*.[js]*"))  # all but the locks
         path = files[trial % len(files)]
         content = bytearray(path.read_bytes())
         size = len(content) if trial % 2 else min(len(content), 400)  # also in the header
@@ -359,3 +363,42 @@ def test_a_split_does_not_open_with_entries_missing(model, make_run, tmp_path):
     shards = read_manifest(curate_dir).shards_of("train")
     with pytest.raises(RuntimeError, match="has lost files; the same command again"):
         load_split(model, shards, tmp_path / ".cache")
+
+
+def test_a_split_in_use_is_held_and_counts_as_used(model, make_run, tmp_path):
+    curate_dir = make_run("a", range(6))
+    shards = read_manifest(curate_dir).shards_of("train")
+    encode_shards(model, curate_dir, shards, tmp_path / ".cache")
+    assert len(prune(tmp_path / ".cache", 0).busy) == 3
+    hold._release(id(model))
+    load_split(model, shards, tmp_path / ".cache")
+    files = sorted((tmp_path / ".cache").rglob("*.[js]*"))
+    for path in files:
+        os.utime(path, (0, 0))
+    done = prune(tmp_path / ".cache", 0)
+    assert (done.freed, len(done.busy)) == ([], 3)
+    assert {path.parent for path in files} == {
+        Path(line.split()[6].rstrip(":")) for line in done.busy
+    }
+    open_run(model, curate_dir)
+    assert min(path.stat().st_mtime for path in files) > 0
+
+
+def test_removed_pictures_leave_the_cache_and_others_stay(model, make_run, encoded, tmp_path):
+    """Two runs have them; what is taken out is encoded again for the other one, and nothing else."""
+    one, other = make_run("a", range(10), captions={"k3": ["a 3", "a 4"]}), make_run("b", range(12))
+    open_run(model, one)
+    before = latents_by_key(open_run(model, other))
+    encoded()
+    [shard] = read_manifest(one).shards_of("train")
+    sample = next(s for s in read_shard(one / shard.path) if s.key == "k3")
+    gone = hashlib.sha256(sample.image).digest()
+    others = [s for s in read_shard(one / shard.path) if s.key != "k3"]
+    left = {text for s in others for text in s.captions}
+    texts = {hashlib.sha256(text.encode()).digest() for text in set(sample.captions) - left}
+    found = take_out(tmp_path / ".cache", {gone}, texts)
+    assert found == {"latents": 1, "conditioning": 1, "shards": 2}
+    assert not any(gone in path.read_bytes() for path in packs_of(tmp_path))
+    after = latents_by_key(open_run(model, other))
+    assert encoded() == (1, 1)
+    assert all(torch.equal(after[key], before[key]) for key in before)

@@ -6,7 +6,16 @@ import pytest
 
 from curate.clip.config import ClipConfig
 from curate.clip.load import load_clip
-from workflows.bench import compare, deciding, drawing, memory, scoring, sharding
+from workflows.bench import (
+    compare,
+    deciding,
+    drawing,
+    growing,
+    memory,
+    retraining,
+    scoring,
+    sharding,
+)
 from workflows.bench.__main__ import main
 from workflows.bench.data import Photographs
 
@@ -43,6 +52,15 @@ def test_deciding(capsys, monkeypatch):
     assert re.search(r"reading the annotations +\d", printed)
 
 
+def test_retraining(capsys, monkeypatch):
+    monkeypatch.setattr(retraining, "FILES", 50)
+    monkeypatch.setattr(retraining, "_PER_FOLDER", 20)
+    retraining.run()
+    printed = capsys.readouterr().out
+    assert "nothing to do, 50 files" in printed
+    assert len(re.findall(r" +[\d.]+ s$", printed, re.MULTILINE)) == 3
+
+
 def test_sharding(capsys, monkeypatch):
     monkeypatch.setattr(sharding, "PICTURES", 5)
     monkeypatch.setattr(sharding, "PAIRS", 50)
@@ -55,12 +73,28 @@ def test_sharding(capsys, monkeypatch):
 def test_scoring(capsys, monkeypatch):
     built_in = load_clip(ClipConfig(name="local-dir:curate/starter_clip"))
     monkeypatch.setattr(scoring, "PICTURES", 3)
-    monkeypatch.setattr(scoring, "_random_scorer", lambda precision: built_in)
+    monkeypatch.setattr(scoring, "random_scorer", lambda precision: built_in)
     monkeypatch.setattr(scoring, "_start_up", lambda picture: None)
     scoring.run()
     printed = capsys.readouterr().out
     assert "15 pairs" in printed
     assert float(re.search(r"the baseline, fp32: (\S+)", printed)[1]) < 1e-5
+
+
+def test_growing(capsys, monkeypatch):
+    built_in = load_clip(ClipConfig(name="local-dir:curate/starter_clip"))
+    monkeypatch.setattr(growing, "PICTURES", 6)
+    monkeypatch.setattr(growing, "NEW", 2)
+    monkeypatch.setattr(growing, "random_scorer", lambda precision: built_in)
+    growing.run()
+    printed = capsys.readouterr().out
+    assert re.search(r"B 6 of them known +[\d.]+", printed)
+    counts = re.findall(r"  (.*) scored (\d+) pictures", printed)
+    assert counts == [
+        ("the run before", "6"),
+        ("a new run that shares nothing", "8"),
+        ("a new run", "2"),
+    ]
 
 
 def test_drawing(capsys, monkeypatch):

@@ -1,0 +1,239 @@
+"""The measurements that all runs below a ``run.root`` share, in ``<run.root>/.cache/annotations``.
+
+``annotations/CLIP-DEVICE-BATCH/part-NAME.parquet``
+    parts in the form of a run's own. The folder stands for the format, the CLIP, and the device and size of
+    batch that the last digits of an embedding depend on, so that a curation gives the same bytes as without
+    the store.
+
+Pictures are found by the SHA-256 of their bytes and captions by their text, and by nothing else: a key and
+version may be another picture in another data set, or under another file system. So a new run reads each
+picture once, and decodes and scores only what no run has measured.
+
+A part of a run that is new for the most part gets a second name here, a hard link, which takes no room; what
+is new of other parts is written to a file of its own. A file is never changed under its name, so any number
+of curations may read and add at once, and one that ends suddenly leaves nothing that others could take for a
+part. Removals delete files here and write what is left under another name (``take_out``); a run's own parts
+stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from curate.annotate.cache import AnnotationCache, ImageRecord
+from curate.annotate.hash_index import name_of
+from curate.annotate.parts import FORMAT, part_head, read_part
+from curate.annotate.spec import AnnotationSpec
+from curate.measures import registry
+from curate.run import parquet
+from curate.run.locks import locked
+from curate.run.removals import Removals, url_columns
+from curate.run.schema import UserError
+from curate.run.shared_cache import ANNOTATIONS, remove_abandoned, touch
+
+_LEAST_NEW = 0.5  # of a part's rows: from there on it is linked, not copied
+
+
+def folder_of(cache_dir: Path, spec: AnnotationSpec, arithmetic: str) -> Path:
+    """The folder for parts of a CLIP, with ``models.arithmetic``."""
+    known = f"{FORMAT} {spec.clip_model}".encode()
+    return cache_dir / ANNOTATIONS / f"{hashlib.sha256(known).hexdigest()[:16]}-{arithmetic}"
+
+
+@contextmanager
+def shared_store(folder: Path, spec: AnnotationSpec, removals: Removals) -> Iterator[SharedStore]:
+    """Open the parts in ``folder``, and keep them from being pruned until the block ends.
+
+    Args:
+        folder: of ``folder_of``; it is made.
+        spec: what to measure.
+        removals: of the run that measures; nothing of them is added.
+
+    Raises:
+        Busy: the folder is being pruned.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "run.root", shared=True):
+        remove_abandoned(folder)
+        store = SharedStore(folder, spec, removals)
+        try:
+            yield store
+        finally:
+            touch(store.used)
+            if store.images or store.texts_found:
+                tqdm.write(
+                    f"cache: {store.images} images and {store.texts_found} captions were measured before, "
+                    f"see {folder.parent}"
+                )
+
+
+class SharedStore(AnnotationCache):
+    """Finds what any run has measured, and takes over what is new.
+
+    A part that is gone or damaged when it is read counts as missing, the latter with a line.
+
+    Attributes:
+        images, texts_found: how many were used, as the measurer counts them.
+    """
+
+    recognises_candidates = False
+
+    def __init__(self, folder: Path, spec: AnnotationSpec, removals: Removals) -> None:
+        super().__init__(spec.measures)
+        self.images = self.texts_found = 0
+        self._folder, self._removals = folder, removals
+        wanted = {m.name: spec.measures[m.name] for m in registry.image_measures(spec.measures)}
+        complete: list[Path] = []
+        for path, head in _heads(folder):
+            if (head.get("format"), head.get("clip_model")) != (FORMAT, spec.clip_model):
+                _discard(path)
+            elif wanted.items() <= head["measures"].items():
+                complete.append(path)
+            else:
+                self._index(path)
+        self._incomplete = len(self._parts)
+        for path in complete:  # the later ones take precedence
+            self._index(path)
+
+    def keep(self, path: Path, part: pa.Table) -> None:
+        """Take over what is new of ``part``, which was written to ``path`` as it is.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        new, linkable = self._new_rows(part)
+        if not new.any():
+            return
+        name = self._folder / f"part-{uuid.uuid4().hex}.parquet"
+        if not (linkable and new.mean() >= _LEAST_NEW and _link(path, name)):
+            part = part.filter(pa.array(new))
+            parquet.write_table(name, part)
+        self.add(name, part)
+
+    def _index(self, path: Path) -> None:
+        with suppress(FileNotFoundError):  # removed meanwhile
+            self.add_file(path)
+
+    def _new_rows(self, part: pa.Table) -> tuple[np.ndarray, bool]:
+        """Mask (N,): the rows of images that hold anything new; and whether all rows may be taken over."""
+        first = part["caption_index"].to_numpy() == 0
+        decoded = part["pixels_sha256"].to_numpy() != ""
+        measured = part["image_embedding"].is_valid().to_numpy() & decoded
+        scored = part["clip_similarity"].is_valid().to_numpy()
+        hashes, captions = (part[name].to_pylist() for name in ("sha256", "caption"))
+        new = np.zeros(len(part), bool)
+        for row in np.flatnonzero(measured):
+            new[row] = self._lacks_image(hashes[row])
+        for row in np.flatnonzero(scored):
+            new[row] |= self._captions.find(name_of(captions[row])) is None
+        image = np.cumsum(first) - 1
+        of_images = np.zeros(int(first.sum()), bool)
+        np.logical_or.at(of_images, image, new)
+        removed = self._removed(part)
+        return of_images[image] & ~removed, not removed.any()
+
+    def _lacks_image(self, sha256: str) -> bool:
+        place = self._contents.find(name_of(sha256))
+        return place is None or place >> 32 < self._incomplete
+
+    def _removed(self, part: pa.Table) -> np.ndarray:
+        if not (self._removals.keys or self._removals.urls or self._removals.sha256):
+            return np.zeros(len(part), bool)
+        columns = ["key", "sha256", *url_columns(part.column_names)]
+        return self._removals.drops(part.select(columns).to_pandas()).to_numpy(bool)
+
+    def _record(self, place: int | None, **expected: str) -> ImageRecord | None:
+        try:
+            return super()._record(place, **expected)
+        except (FileNotFoundError, UserError) as error:
+            self._lost(place, error)
+        return None
+
+    def _texts_in(self, number: int, rows: list[int]) -> dict[str, np.ndarray]:
+        try:
+            return super()._texts_in(number, rows)
+        except (FileNotFoundError, UserError) as error:
+            self._lost(number << 32, error)
+        return {}
+
+    def _lost(self, place: int | None, error: Exception) -> None:
+        if place is not None and isinstance(error, UserError):
+            _discard(self._parts[place >> 32])
+
+
+def take_out(cache_dir: Path, sha256: Collection[str]) -> int:
+    """Take the measurements of pictures out of the store, with their captions; returns how many pictures.
+
+    Their rows go from all parts, of every CLIP. Captions that other pictures have, too, stay with these. A
+    part that is damaged is deleted. Doing it again changes nothing, so an interrupted one is done again.
+    Call it under the lock of the cache.
+    """
+    taken: set[str] = set()
+    wanted = pa.array(sorted(sha256), pa.string())
+    folder = cache_dir / ANNOTATIONS
+    for path in sorted(folder.glob("*/part-*.parquet")):
+        try:
+            found = pc.is_in(read_part(path, ["sha256"])["sha256"], value_set=wanted)
+            if not pc.any(found).as_py():
+                continue
+            part = read_part(path)
+        except FileNotFoundError:
+            continue
+        except UserError:
+            _discard(path)
+            continue
+        taken |= {*part.filter(found)["sha256"].to_pylist()}
+        _replace(path, part.filter(pc.invert(found)))
+    return len(taken)
+
+
+def _replace(path: Path, part: pa.Table) -> None:
+    """Give up a part for another one, if that holds anything, which was last used when the part was."""
+    if part["image_embedding"].null_count < len(part):
+        name = path.with_name(f"part-{uuid.uuid4().hex}.parquet")
+        used_ns = path.stat().st_mtime_ns
+        parquet.write_table(name, part)
+        os.utime(name, ns=(used_ns, used_ns))
+    path.unlink(missing_ok=True)
+
+
+def _heads(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The parts with what their footers say, which is nothing of a damaged one; checked in threads."""
+
+    def head(path: Path) -> dict[str, Any]:
+        with suppress(FileNotFoundError):  # removed meanwhile
+            return part_head(path)
+        return {}
+
+    paths = sorted(folder.glob("part-*.parquet"))
+    with ThreadPoolExecutor() as pool:
+        yield from zip(paths, pool.map(head, paths), strict=True)
+
+
+def _link(path: Path, name: Path) -> bool:
+    """Whether ``path`` could be given a second name; not every file system has such."""
+    try:
+        os.link(path, name)
+    except OSError:
+        return False
+    return True
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:  # removed meanwhile
+        return
+    tqdm.write(f"{path} is damaged; it was deleted, and what it held is measured again")
