@@ -82,6 +82,9 @@ def _launch(home: Path, port: int, lock: int) -> subprocess.Popen[bytes]:
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
         "PYTHONUNBUFFERED": "1",
+        # To see what is new takes long where all files are hashed (fingerprint=content).
+        "DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS": "3600",
+        "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "3600",
     }
     module = ("-m", "workflows.schedule.definitions")
     with (home / "server.log").open("ab") as log:
