@@ -17,6 +17,7 @@ from tqdm import tqdm
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
 from curate.run import checksums, cli, folder, parquet
 from curate.run.files import read_json, sha256_of
+from curate.run.joined import FOLDER, curations_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
 from curate.run.next_command import named, run_arguments
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 EXIT_PROBLEMS = 1
 EXIT_CODES = "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 130 interrupted"
-STAGES = ("curate", "diff", "finetune", "evaluate", "compare")
+STAGES = ("curate", FOLDER, "diff", "finetune", "evaluate", "compare")
 SHOWN = 3  # keys in one line
 
 _COLUMNS = ["key", "kept", "rule", "reason", "status", "split", "duplicate_group", "shard"]
@@ -51,9 +52,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     run_dir = _run_dir(arguments.run)
-    if (curate_dir := folder.curate_dir_of(run_dir)).parent != run_dir:
-        command = f"python -m curate.verify {named(curate_dir.parent)}"
-        print(f"curate    of this training is {curate_dir}; to check it, type: {command}")
+    for curate_dir in curations_of(folder.curate_dir_of(run_dir)):
+        if curate_dir.parent != run_dir:
+            command = f"python -m curate.verify {named(curate_dir.parent)}"
+            print(f"curate    of this training is {curate_dir}; to check it, type: {command}")
     found = {}
     for stage in STAGES:
         if (run_dir / stage).is_dir():
@@ -82,10 +84,14 @@ def _run_dir(run: str) -> Path:
 
 def advice(run_dir: Path, stages: Sequence[str]) -> str:
     """What to type where there are problems in these stages."""
+    train = (
+        "the command that trained it: accelerate launch finetune/train.py "
+        f"{run_arguments(run_dir)} with its other keys"
+    )
     commands = {
         "curate": curate_command(run_dir),
-        "finetune": "the command that trained it: accelerate launch finetune/train.py "
-        f"{run_arguments(run_dir)} with its other keys; of an export-step-N: python -m finetune.export "
+        FOLDER: train,
+        "finetune": f"{train}; of an export-step-N: python -m finetune.export "
         f"{shlex.quote(str(run_dir))} step=N",
         "evaluate": f"python -m evaluate {run_arguments(run_dir)}",
         "diff": f"python -m curate.diff RUN_A {named(run_dir)} with the run that the folder in diff is named after",

@@ -13,6 +13,7 @@ from curate.run import cli as command
 from curate.run.files import remove_parts
 from curate.run.finished import refuse_finished
 from curate.run.folder import curate_dir_of
+from curate.run.joined import curations_of
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, next_arguments
 from curate.run.schema import UserError, to_dataclass
@@ -75,7 +76,7 @@ def start(config: EvaluateConfig) -> int:
     run_dir = config.run.folder
     with ExitStack() as locks:
         for folder in (
-            curate_dir_of(run_dir),
+            *curations_of(curate_dir_of(run_dir)),
             run_dir / "finetune",
             *retention_inputs.settle(config),
         ):

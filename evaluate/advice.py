@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from curate.decide.config import SMALLEST_JUDGED
+from curate.run.joined import shown
 from curate.run.next_command import COMMANDS, named, run_arguments
 from curate.run.overrides import key_of
 from curate.run.provenance import read_config
@@ -64,10 +65,10 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int, costly: boo
 
 def about_captions(config: TrainConfig) -> str:
     """What to do where captions hardly matter to the model: they are wrong, or it does not know what they say."""
-    curation = config.curate_dir.parent
+    reports = " and ".join(str(curate_dir / "report.html") for curate_dir in config.curations)
     return (
         "Do not use this model: captions hardly matter to it. Either most of them belong to other pictures, or the "
-        f"base does not know what they say. Look at some pairs in {curation / 'curate' / 'report.html'}. If captions "
+        f"base does not know what they say. Look at some pairs in {reports}. If captions "
         "are wrong, correct them at their source, and curate again under another run.name; if they are right, train "
         "from another base (model.path=...)."
     )
@@ -118,10 +119,19 @@ def _another_run(config: TrainConfig, change: str) -> str:
     """
     old = config.run.folder
     new = old.with_name(f"{old.name}-2")
-    curation = shlex.quote(f"data.run={config.curate_dir.parent.name}")
-    replaced = {"run.name", "run.root", "data.run", key_of(change)}
+    data = config.data
+    curation = shlex.quote(
+        f"data.runs={shown(data.runs)}"
+        if data.runs
+        else f"data.run={config.curate_dir.parent.name}"
+    )
+    replaced = {"run.name", "run.root", "data.run", "data.runs", key_of(change)}
     typed = read_config(config.folder / "config.yaml").get("provenance", {}).get("overrides") or []
-    settings = [shlex.quote(text) for text in typed if key_of(text) not in replaced]
+    settings = [
+        shlex.quote(text)
+        for text in typed
+        if key_of(text) not in replaced and not key_of(text).startswith("data.runs.")
+    ]
     return " ".join(["type", COMMANDS["train"], *settings, run_arguments(new), curation, change])
 
 

@@ -15,7 +15,7 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run import devices
-from curate.run.manifest import Manifest, intact, read_manifest
+from curate.run.manifest import Manifest, digest_now, intact, read_manifest
 from evaluate import precision
 from evaluate.at_once import pictures_at_once
 from evaluate.drawing.sampling import Prompt, Sampler
@@ -80,11 +80,11 @@ class Evaluation:
             UserError: names which of the two differs, a held-out shard that is damaged, or what makes the losses of
                 ``gate.against`` another thing than this run's.
         """
+        started = self.run.checkpoints()[-1].state()["identity"]
+        shards = {"shards": digest_now(self.curate_dir, self.manifest)}
+        doctor.refuse_change(self.run.finetune_dir, started, shards)  # first: it needs no model
         for shard in self.manifest.shards_of("val"):  # now, not when the report shows its pictures
             intact(self.curate_dir, shard)
-        started = self.run.checkpoints()[-1].state()["identity"]
-        shards = {"shards": self.manifest.digest()}
-        doctor.refuse_change(self.run.finetune_dir, started, shards)  # first: it needs no model
         weights = {"weights": self.run.model(self.device).fingerprint()}
         doctor.refuse_change(self.run.finetune_dir, started, weights)
         if self.against:

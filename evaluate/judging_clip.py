@@ -9,6 +9,7 @@ from typing import Any
 from curate.clip import availability, models
 from curate.clip.config import ClipConfig
 from curate.run.folder import curate_dir_of
+from curate.run.joined import curations_of
 from curate.run.provenance import curate_command, is_damaged, read_config
 from curate.run.schema import UserError
 
@@ -43,7 +44,7 @@ def _of_curation(clip: ClipConfig, run_dir: Path, instead: str) -> ClipConfig:
     """The model and weights that pairs were scored with; how it computes is this configuration's."""
     found = named_by_curation(curate_dir_of(run_dir))
     if found is None:
-        where = curate_dir_of(run_dir) / "config.yaml"
+        where = curations_of(curate_dir_of(run_dir))[0] / "config.yaml"
         raise UserError(f"clip=curation: {where} does not name a CLIP. {instead}")
     return replace(clip, name=found.name, pretrained=clip.pretrained or found.pretrained)
 
@@ -54,11 +55,12 @@ def named_by_curation(curate_dir: Path) -> ClipConfig | None:
     Raises:
         UserError: the file is damaged.
     """
-    path = curate_dir / "config.yaml"
+    # Several that are trained on together were scored by one CLIP, see finetune.joined.
+    path = curations_of(curate_dir)[0] / "config.yaml"
     if path.is_file() and is_damaged(path):
         raise UserError(
             f"{path} is damaged, or was edited, so the CLIP that scored the pairs is not known; type: "
-            f"{curate_command(curate_dir.parent)}, which writes it again"
+            f"{curate_command(path.parents[1])}, which writes it again"
         )
     known: Any = read_config(path).get("clip")
     if not isinstance(known, dict) or not known.get("name"):

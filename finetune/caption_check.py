@@ -32,7 +32,7 @@ from tqdm import tqdm
 from curate.decide.config import SMALLEST_JUDGED
 from curate.run.files import read_json, write_certified
 from curate.run.intervals import changes
-from curate.run.next_command import named
+from curate.run.joined import curations_of, named_runs
 from curate.run.schema import UserError
 from finetune.caption_gain import Exchanged, caption_effects, fit, gains
 from finetune.heldout import HeldoutGrid, HeldoutItems, relative
@@ -193,10 +193,11 @@ def _measured(found: CaptionCheck) -> str:
 
 def _causes(found: CaptionCheck, curate_dir: Path) -> str:
     keys = " ".join(found.suspects)
+    run, which = named_runs(curations_of(curate_dir))
     return (
         "Either most captions do not belong to their pictures, or this base does not know such captions or "
         "such pictures (another language, another kind of picture). Look at some pairs: python -m curate.explain "
-        f"{named(curate_dir.parent)} {keys}. If captions are wrong, correct them at their source and curate again; a "
+        f"{run} {keys}{which}. If captions are wrong, correct them at their source and curate again; a "
         "stricter cut (filters.clip_similarity.false_keep_rate=0.01) helps only where the curation's report says that "
         "its CLIP can judge these pairs. If they are right, take another base (model.path=...)"
     )

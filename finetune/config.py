@@ -5,6 +5,7 @@ The groups ``model`` and ``method`` have theirs in ``finetune/models`` and ``fin
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from omegaconf import MISSING
 
 from curate.run import tracking
 from curate.run.config import RunFolder, check_name
+from curate.run.joined import FOLDER, shown
 from curate.run.provenance import is_damaged
-from curate.run.schema import PATH, UserError, check, register
+from curate.run.schema import PATH, UserError, check, entries, register
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 
@@ -40,13 +42,25 @@ class DataConfig:
     Attributes:
         run: the name of the run below ``run.root`` whose ``curate/`` holds the shards; null is the
             training's own.
+        runs: in place of it, the names of several with a weight each: how often a picture of one is seen, compared
+            with one of another. A curation's share of the samples is weight × its training pictures, as kohya's
+            num_repeats has it; WebDataset's mixing by probability alone is weight / pictures here. What is held
+            out is not weighted.
     """
 
     run: str | None = field(default=None, metadata=PATH)
+    runs: dict[str, float] = field(default_factory=dict, metadata=entries(float))
 
     def __post_init__(self) -> None:
         if self.run is not None:
             check_name("data.run", self.run)
+        for name, weight in self.runs.items():
+            check_name("data.runs", name)
+            check(0 < weight < math.inf, f"data.runs.{name}", weight, "a weight, > 0")
+        if self.run is not None and self.runs:
+            raise UserError(
+                f"data.run={self.run} and data.runs={shown(self.runs)} are both given; type one of them"
+            )
 
 
 @dataclass
@@ -231,8 +245,16 @@ class TrainConfig:
 
     @property
     def curate_dir(self) -> Path:
-        """``<run.root>/<data.run>/curate``, which holds the shards."""
+        """``<run.root>/<data.run>/curate``, which holds the shards; of several the folder that joins them."""
+        if self.data.runs:
+            return self.run.folder / FOLDER
         return self.run.folder.with_name(self.data.run or self.run.folder.name) / "curate"
+
+    @property
+    def curations(self) -> list[Path]:
+        """The folders ``curate`` of all curations that are trained on."""
+        names = self.data.runs or {self.data.run or self.run.folder.name: 1.0}
+        return [self.run.folder.with_name(name) / "curate" for name in sorted(names)]
 
     @property
     def steps(self) -> int:

@@ -7,8 +7,9 @@ was never interrupted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -48,6 +49,88 @@ class SamplePlan:
         return np.array(
             [self._orders[epoch][offset] for epoch, offset in zip(epochs, offsets, strict=True)]
         )
+
+
+class WeightedPlan:
+    """The same over several sources of pictures, of which each has a weight.
+
+    A round takes ``weight * size`` pictures of a source, where the largest weight counts as 1; fractions are carried
+    over from round to round. So after R rounds a source has given floor(R * weight * size) samples, and its share of
+    all tends to weight * size over the sum of these. Within a round the sources are mixed at random. Each source goes
+    through its own pictures, a permutation for each pass, whatever the others do.
+
+    Args:
+        seed: of all orders.
+        sources: the indices of each source's pictures, by a name that its order is drawn by.
+        weights: of each.
+    """
+
+    def __init__(
+        self, seed: int, sources: Mapping[str, np.ndarray], weights: Mapping[str, float]
+    ) -> None:
+        self.seed, self.sources = seed, dict(sorted(sources.items()))
+        largest = max(Fraction(str(weights[name])) for name in sources)
+        self._each = {
+            name: Fraction(str(weights[name])) / largest * len(places)
+            for name, places in self.sources.items()
+        }
+        self._rounds: dict[int, np.ndarray] = {}
+
+    def __call__(self, start: int, count: int) -> np.ndarray:
+        """Indices of the ``count`` samples from position ``start``, int64."""
+        number, parts, end = self._round_at(start), [], start + count
+        used: dict[int, np.ndarray] = {}
+        while (first := self._start(number)) < end:
+            used[number] = self._rounds[number] if number in self._rounds else self._round(number)
+            parts.append(used[number][max(start - first, 0) : end - first])
+            number += 1
+        self._rounds = used
+        return np.concatenate(parts)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of all samples, by source."""
+        total = sum(self._each.values())
+        return {name: float(each / total) for name, each in self._each.items()}
+
+    def _before(self, name: str, number: int) -> int:
+        """Samples of a source before round ``number``."""
+        return int(number * self._each[name])
+
+    def _start(self, number: int) -> int:
+        return sum(self._before(name, number) for name in self._each)
+
+    def _round_at(self, position: int) -> int:
+        """The round that a position is in."""
+        number = int(position / sum(self._each.values()))
+        while self._start(number + 1) <= position:
+            number += 1
+        return number
+
+    def _round(self, number: int) -> np.ndarray:
+        """Indices of all samples of a round, in order."""
+        found = np.concatenate([self._of_source(name, number) for name in self.sources])
+        mixed = np.random.default_rng(keyed_seed(self.seed, "mix", number)).permutation(len(found))
+        place = np.empty(len(found), np.int64)
+        # Where each source's samples go; among these places they keep their order.
+        start = 0
+        for name in self.sources:
+            count = self._before(name, number + 1) - self._before(name, number)
+            place[start : start + count] = np.sort(mixed[start : start + count])
+            start += count
+        result = np.empty(len(found), np.int64)
+        result[place] = found
+        return result
+
+    def _of_source(self, name: str, number: int) -> np.ndarray:
+        places, seed = self.sources[name], keyed_seed(self.seed, "source", name)
+        serials = np.arange(self._before(name, number), self._before(name, number + 1))
+        passes, offsets = np.divmod(serials, len(places))
+        orders = {
+            int(each): epoch_order(seed, int(each), len(places)) for each in np.unique(passes)
+        }
+        picked = [orders[int(each)][offset] for each, offset in zip(passes, offsets, strict=True)]
+        return places[np.array(picked, np.int64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +193,7 @@ class Batches:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        plan: Callable[[int, int], np.ndarray] | None = None,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
@@ -117,7 +201,7 @@ class Batches:
         self.timesteps = timesteps
         self.seed = seed
         self.share = slice(rank, None, world_size)
-        self.plan = SamplePlan(seed, len(split))
+        self.plan = plan or SamplePlan(seed, len(split))
 
     def __call__(self, number: int) -> Batch:
         """Batch ``number``, counted from zero."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from curate.decide.config import HELD_OUT
-from curate.run import devices
+from curate.run import devices, joined
 from curate.run.files import read_json
 from curate.run.folder import curate_dir_of
-from curate.run.manifest import Manifest
+from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
@@ -48,16 +47,18 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     """
     refuse_unsupported(config.model)
     start.examine(config)
+    where = " and ".join(map(str, config.curations))
     if not manifest.shards_of("train"):
-        retry = curate_command(config.curate_dir.parent)
-        raise UserError(f"{config.curate_dir} has no pairs to train on; type: {retry}")
+        retry = curate_command(config.curations[0].parent)
+        raise UserError(f"{where} has no pairs to train on; type: {retry}")
     if config.heldout.items and not manifest.shards_of("val"):
         raise UserError(
-            f"{config.curate_dir} has {manifest.totals['kept']} pairs, none of them held out; "
+            f"{where} has {manifest.totals['kept']} pairs, none of them held out; "
             "curate again with more pictures or a larger split.val, such as 0.3, or type heldout.items=0 to "
             "train without a held-out loss"
         )
-    refuse_leaks(config.curate_dir, manifest)
+    for curate_dir in config.curations:  # across them, joining refuses it
+        refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
     seen_before.examine(config, manifest)
     leaks.examine(config)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
@@ -119,6 +120,7 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     known["order"] = ORDER
     del known["method.init"]  # the weights decide, wherever they are
     known["init"] = start.digest(config)
+    known["data.runs"] = dict(sorted(config.data.runs.items())) or None  # weights of the curations
     return known
 
 
@@ -158,14 +160,15 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
             then, today = (each.get(key) or "the base's own" for each in (stored, now))
             digests = f"digest {then:.12}, now {today:.12}"
             difference = f"from other {_ORIGINS[key]} ({digests})"
-        these = shlex.quote(f"data.run={curate_dir_of(folder.parent).parent.name}")
+        data = curate_dir_of(folder.parent)
+        these = joined.option(data)
         remedy = "Restore it, or train under another run.name"
         if key == "shards":
             remedy = (
                 "To restore that, curate again with the settings and the input of then and run.replace=true; "
                 f"to train on what is there now, type run.name=NEW {these}"
             )
-            if read_removals(curate_dir_of(folder.parent)).records:
+            if any(read_removals(each).records for each in joined.curations_of(data)):
                 remedy = (
                     "Pictures were taken out of the shards for good (python -m curate.remove), so that what was "
                     f"trained with them can neither go on nor be judged; type run.name=NEW {these}"

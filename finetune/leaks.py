@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from curate.decide.config import HELD_OUT, NOTICEABLE, REMEDY
 from curate.run.manifest import read_funnel
@@ -35,30 +36,36 @@ def examine(config: TrainConfig) -> None:
 
 def warnings(config: TrainConfig) -> list[str]:
     """A sentence for each held-out side of which at least ``NOTICEABLE`` have a sibling in train."""
-    counts = _measured(config)
     found = []
-    for side in HELD_OUT:
-        looked_at, twins = (
-            counts.get(side, {}).get(name, 0) for name in ("looked_at", "with_sibling_in_train")
-        )
-        if looked_at and twins >= NOTICEABLE * looked_at:
-            found.append(
-                f"{twins:,} of {looked_at:,} pictures in {side} have a sibling in train, near in caption "
-                "and picture: the held-out loss shows less overfitting than there is; the pairs are in "
-                f"{config.curate_dir / 'report.html'}. {REMEDY}, and curate again."
+    for curate_dir in config.curations:
+        counts = _measured(curate_dir)
+        for side in HELD_OUT:
+            looked_at, twins = (
+                counts.get(side, {}).get(name, 0) for name in ("looked_at", "with_sibling_in_train")
             )
+            if looked_at and twins >= NOTICEABLE * looked_at:
+                found.append(
+                    f"{twins:,} of {looked_at:,} pictures in {side} have a sibling in train, near in caption "
+                    "and picture: the held-out loss shows less overfitting than there is; the pairs are in "
+                    f"{curate_dir / 'report.html'}. {REMEDY}, and curate again."
+                )
     return found
 
 
 def unmeasured(config: TrainConfig) -> list[str]:
-    """A sentence if the curation did not compare its sides."""
-    if any(side.get("looked_at") for side in _measured(config).values()):
-        return []
-    return [
+    """A sentence for each curation that did not compare its sides, and one where there are several."""
+    found = [
         "whether held-out pictures have near twins among the training pictures was not measured, as the "
-        f"curation has not compared them; to measure it, type: {curate_command(config.curate_dir.parent)}"
+        f"curation has not compared them; to measure it, type: {curate_command(curate_dir.parent)}"
+        for curate_dir in config.curations
+        if not any(side.get("looked_at") for side in _measured(curate_dir).values())
     ]
+    if len(config.curations) > 1:
+        found.append(
+            "near twins across the curations of data.runs were not looked for; equal pictures and duplicate groups were"
+        )
+    return found
 
 
-def _measured(config: TrainConfig) -> dict[str, dict[str, int]]:
-    return read_funnel(config.curate_dir).get("split", {}).get("leaks", {})
+def _measured(curate_dir: Path) -> dict[str, dict[str, int]]:
+    return read_funnel(curate_dir).get("split", {}).get("leaks", {})

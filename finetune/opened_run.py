@@ -31,7 +31,7 @@ class FinetuneRun:
     def __init__(self, run_dir: Path, config: TrainConfig) -> None:
         self.run_dir = run_dir
         self.config = config
-        self.curate_dir = run_dir.with_name(config.data.run or run_dir.name) / "curate"
+        self.curate_dir = config.curate_dir
         self.finetune_dir = run_dir / "finetune"
         self.export_dir = self.finetune_dir / "export"
         self._models: dict[str, LatentDiffusion] = {}

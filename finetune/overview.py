@@ -11,6 +11,7 @@ from curate.run.intervals import changes
 from finetune import checkpoint, start
 from finetune.checkpoint import Checkpoint
 from finetune.curve import HeldoutCurve
+from finetune.data import WeightedPlan
 from finetune.loop import Training
 from finetune.rules import FEWEST_TO_STOP
 
@@ -28,6 +29,7 @@ def before(run: Training, held_out: int) -> str:
         "train": f"{pictures:,} pictures; {_held_out(run, held_out)}",
         "length": f"{samples:,} samples = {samples / pictures:.3g} passes = {config.steps:,} updates",
         "weights": _weights(run),
+        **_curations(run),
         **_start(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
@@ -46,6 +48,18 @@ def _weights(run: Training) -> str:
     trained = sum(weight.numel() for weight in run.weights.values())
     total = sum(weight.numel() for weight in run.model.unet.parameters())
     return f"{trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}"
+
+
+def _curations(run: Training) -> dict[str, str]:
+    """The share that each curation has of the samples, where there are several."""
+    plan = run.batches.plan
+    if not isinstance(plan, WeightedPlan):
+        return {}
+    shown = [
+        f"{name} {share:.3g} % ({len(plan.sources[name]):,} pictures × {run.config.data.runs[name]:g})"
+        for name, share in ((name, 100 * share) for name, share in plan.shares.items())
+    ]
+    return {"data": f"samples of {', '.join(shown)}"}
 
 
 def _start(run: Training) -> dict[str, str]:

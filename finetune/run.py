@@ -25,6 +25,7 @@ from finetune import (
     caption_check,
     checkpoint,
     doctor,
+    joined,
     metrics,
     overview,
     seen_before,
@@ -36,7 +37,7 @@ from finetune.caption_check import CaptionCheck
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
-from finetune.data import Batches
+from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
 from finetune.export import export, holds
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, items_of
@@ -73,6 +74,8 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
+    if config.data.runs and accelerator.is_main_process:
+        joined.keep(config, manifest)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     splits = _encode(config, manifest, accelerator, model)
@@ -82,7 +85,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         with checksums.updated(folder, ("config.yaml", trained_on.FILE)):
             write_config(folder / "config.yaml", config)
             trained_on.write(folder, config.curate_dir, manifest, identity["shards"])
-    run = _assemble(config, identity, accelerator, model, splits)
+    run = _assemble(config, manifest, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
     _resume(run, stored)
@@ -239,6 +242,7 @@ def _store(folder: Path, found: CaptionCheck | None) -> None:
 
 def _assemble(
     config: TrainConfig,
+    manifest: Manifest,
     identity: dict[str, Any],
     accelerator: Accelerator,
     model: LatentDiffusion,
@@ -256,6 +260,7 @@ def _assemble(
         seed=config.train.seed,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        plan=_weighted(config, manifest, splits[0]),
     )
     return Training(
         config=config,
@@ -272,6 +277,12 @@ def _assemble(
         start=start.stored(config.folder),
         window=Window(torch.zeros((), device=accelerator.device)),
     )
+
+
+def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> WeightedPlan | None:
+    """The order of samples of several curations; None where there is one."""
+    sources = joined.sources(config, manifest, split.keys)
+    return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
 
 
 def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.AdamW:

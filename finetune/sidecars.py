@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curate.run.joined import owner_of, path_of
 from curate.run.manifest import ShardInfo
 from curate.run.parquet import reporting_damage
 from curate.run.provenance import curate_command
@@ -25,8 +26,8 @@ def read_columns(curate_dir: Path, shard: ShardInfo, names: Sequence[str]) -> pa
     """
     import pyarrow.parquet as pq
 
-    path = (curate_dir / shard.path).with_suffix(".parquet")
-    with reporting_damage(path, partial(_remedy, path, curate_dir)):
+    path = path_of(curate_dir, shard.path).with_suffix(".parquet")
+    with reporting_damage(path, partial(_remedy, path, owner_of(curate_dir, shard.path))):
         present = set(pq.read_schema(path).names)
         return pq.read_table(path, columns=[name for name in names if name in present])
 

@@ -269,13 +269,11 @@ def warn_of_another_base(config: TrainConfig, base: str) -> None:
 
 def curation_of(run_dir: Path) -> Path | None:
     """The curation that a run was trained on; None if it is not there any more, or another by now."""
-    from curate.run.manifest import read_manifest
+    from curate.run.manifest import digest_now, old_manifest
 
     found = curate_dir_of(run_dir)
-    try:
-        same = read_manifest(found).digest() == identity_of(run_dir).get("shards")
-    except (FileNotFoundError, UserError):
-        return None
+    manifest = old_manifest(found)
+    same = manifest and digest_now(found, manifest) == identity_of(run_dir).get("shards")
     return found if same else None
 
 

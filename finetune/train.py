@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 if not __package__:  # launched by path: this folder must not be where imports are looked up first
@@ -15,6 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from curate.run import cli as command
+from curate.run.joined import shown
 from curate.run.locks import locked
 from curate.run.schema import UserError, to_dataclass
 from finetune.config import TrainConfig
@@ -38,24 +39,28 @@ def start(config: TrainConfig) -> None:
     """
     from curate.run import folder, tracking
     from curate.run.finished import refuse_finished
-    from curate.run.manifest import read_manifest
-    from finetune import doctor
+    from finetune import doctor, joined
     from finetune.models import refuse_unsupported
 
     refuse_unsupported(config.model)
     doctor.refuse_precision(config.optim)
     tracking.refuse_absent(config.tracker)
-    if config.data.run and config.run.name is None:
+    if config.run.name is None and (named := config.data.run or "-".join(config.data.runs)):
+        key, value = (
+            ("data.runs", shown(config.data.runs)) if config.data.runs else ("data.run", named)
+        )
         raise UserError(
-            f"data.run={config.data.run} needs a name for the training on it; type "
-            f"{shlex.quote(f'run.name={config.data.run}-2')} as well"
+            f"{key}={value} needs a name for the training on it; type "
+            f"{shlex.quote(f'run.name={named}-2')} as well"
         )
     folder.settle(config.run, folder.CURATED, "train")
     refuse_finished(config.run.folder)
-    key = "data.run" if config.data.run else "run.name"
-    folder.refuse_unknown(config.curate_dir.parent, folder.CURATED, key)
-    with locked(config.curate_dir, shared=True):
-        manifest = read_manifest(config.curate_dir)
+    key = "data.runs" if config.data.runs else "data.run" if config.data.run else "run.name"
+    with ExitStack() as locks:
+        for curate_dir in config.curations:
+            folder.refuse_unknown(curate_dir.parent, folder.CURATED, key)
+            locks.enter_context(locked(curate_dir, shared=True))
+        manifest = joined.read(config)
         doctor.examine(config, manifest)
         is_first = int(os.environ.get("RANK", "0")) == 0
         with locked(config.folder) if is_first else nullcontext():

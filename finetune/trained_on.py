@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.run import parquet
-from curate.run.manifest import Manifest
+from curate.run.joined import owner_of
+from curate.run.manifest import Manifest, ShardInfo
 from curate.run.schema import UserError
 from finetune.sidecars import read_columns
 
@@ -30,7 +31,8 @@ def table(curate_dir: Path, manifest: Manifest, shards: str, run: str = "") -> p
         manifest: its own.
         shards: what stands for the data in the identity of the training's checkpoints, see
             :func:`finetune.doctor.identity`; it is kept in the table's metadata.
-        run: whose curation it is; "" is the training's own, so that equal trainings have equal tables.
+        run: whose curation it is; "" is the training's own, so that equal trainings have equal tables. Of a
+            folder that joins several (``curate.run.joined``) each picture has the one that it is from.
 
     Returns:
         The columns ``key, sha256, source, split, shard, run`` (text) and ``captions``, their number.
@@ -40,6 +42,10 @@ def table(curate_dir: Path, manifest: Manifest, shards: str, run: str = "") -> p
     """
     import pyarrow as pa
     import pyarrow.compute as pc
+
+    def whose(info: ShardInfo) -> str:
+        owner = owner_of(curate_dir, info.path)
+        return run if owner == curate_dir else owner.parent.name
 
     parts = [_empty()]
     for info in manifest.shards:
@@ -61,7 +67,7 @@ def table(curate_dir: Path, manifest: Manifest, shards: str, run: str = "") -> p
             "source": text("source"),
             "split": [info.split] * count,
             "shard": [info.path] * count,
-            "run": [run] * count,
+            "run": [whose(info)] * count,
             "captions": captions,
         }
         parts.append(pa.table(columns).cast(_empty().schema))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.pipeline.config import CurateConfig
-from curate.run import ledger, provenance
+from curate.run import joined, ledger, provenance
 from curate.run.files import read_json
-from curate.run.manifest import Manifest, old_manifest
+from curate.run.manifest import Manifest, digest_now, old_manifest
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:
@@ -49,18 +49,35 @@ def other_data(curate_dir: Path, config: CurateConfig) -> str:
 
 
 def trainings(run_dir: Path) -> list[Path]:
-    """The folders of the trainings that stand on a run's shards: its own, and those with ``data.run=NAME``.
+    """The folders of the trainings that stand on a run's shards: its own, those with ``data.run`` and ``data.runs``.
 
     One whose shards were replaced or taken away since then has nothing more to lose, and is left out.
     """
     found, manifest = [run_dir / "finetune"], old_manifest(run_dir / "curate")
+    among_others: list[Path] = []
     for path in sorted(run_dir.parent.glob("*/finetune/config.yaml")):
         data = provenance.read_config(path).get("data")
+        if isinstance(data, dict) and run_dir.name in (data.get("runs") or {}):
+            if _stands_with_others(path.parent, manifest):
+                among_others.append(path.parent)
+            continue
         is_named = isinstance(data, dict) and data.get("run") == run_dir.name
         # A damaged configuration names nothing, but the checkpoints know their shards.
         if is_named or (manifest and _shards_of(path.parent) == manifest.digest()):
             found.append(path.parent)
-    return [folder for folder in dict.fromkeys(found) if _stands(folder, manifest)]
+    own = [folder for folder in dict.fromkeys(found) if _stands(folder, manifest)]
+    return [*own, *among_others]
+
+
+def _stands_with_others(training: Path, manifest: Manifest | None) -> bool:
+    """The same as :func:`_stands` for one on the shards of several runs."""
+    if not any((training / "checkpoints").glob("step-*")):
+        return False
+    place = training.with_name(joined.FOLDER)
+    together = old_manifest(place)
+    if manifest is None or together is None:
+        return True
+    return digest_now(place, together) == _shards_of(training)
 
 
 def _stands(training: Path, manifest: Manifest | None) -> bool:

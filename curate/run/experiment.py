@@ -34,7 +34,7 @@ Imports follow the data, evaluate -> finetune -> curate, so that nothing here ma
 the other commands' sections. Each module is loaded by its name, and only to check an experiment.
 """
 
-_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+_KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*")  # the name of a run may be in it
 _FORM = "a section holds keys as they are typed, such as optim.lr: 1e-3 or method: locon"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from curate.run import joined
 from curate.run.config import RunFolder
 from curate.run.next_command import COMMANDS, run_arguments
 from curate.run.overrides import key_of, typed
@@ -117,8 +118,8 @@ def _makes(run_dir: Path, kind: Kind) -> str:
     """The command that makes a run one of a kind."""
     if kind == CURATED:
         return curate_command(run_dir)
-    curation = curate_dir_of(run_dir).parent
-    data = "" if curation == run_dir else f" {shlex.quote(f'data.run={curation.name}')}"
+    curation = curate_dir_of(run_dir)
+    data = "" if curation == run_dir / CURATED.stage else f" {joined.option(curation)}"
     return f"{COMMANDS['train']} {run_arguments(run_dir)}{data}"
 
 
@@ -156,8 +157,13 @@ def curate_dir(run: str) -> Path:
 
 
 def curate_dir_of(run_dir: Path) -> Path:
-    """The curation that a run's training stands on (``data.run``); the run's own where it names none."""
+    """The curation that a run's training stands on (``data.run``); the run's own where it names none.
+
+    Of a training on several (``data.runs``) the folder that joins them, see ``curate.run.joined``.
+    """
     data = read_config(run_dir / TRAINED.stage / "config.yaml").get("data")
+    if isinstance(data, dict) and data.get("runs"):
+        return run_dir / joined.FOLDER
     name = data.get("run") if isinstance(data, dict) else None
     if not name:
         return run_dir / CURATED.stage

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.run.files import read_json, sha256_once, write_certified
+from curate.run.joined import curations_of, owner_of, path_of
 from curate.run.next_command import named
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
@@ -79,13 +80,25 @@ def read_manifest(curate_dir: Path) -> Manifest:
     )
 
 
+def digest_now(curate_dir: Path, manifest: Manifest) -> str:
+    """The digest of a manifest; "changed" where it joins curations of which one has other shards by now."""
+    for curation in curations_of(curate_dir):
+        if curation == curate_dir:
+            continue
+        theirs = old_manifest(curation)
+        ours = {s.sha256 for s in manifest.shards if owner_of(curate_dir, s.path) == curation}
+        if theirs is None or ours != {shard.sha256 for shard in theirs.shards}:
+            return "changed"
+    return manifest.digest()
+
+
 def intact(curate_dir: Path, shard: ShardInfo) -> Path:
     """The path of a shard whose bytes are those that the manifest says.
 
     Raises:
         UserError: they are not, or there is no such file.
     """
-    path, run_dir = curate_dir / shard.path, curate_dir.parent
+    path, run_dir = path_of(curate_dir, shard.path), owner_of(curate_dir, shard.path).parent
     if not path.is_file():
         wrong = "is missing"
     elif sha256_once(path) != shard.sha256:

@@ -81,10 +81,13 @@ def without_rivals(arguments: Sequence[str]) -> list[str]:
 def add_entry(argument: str, special: Typed | None = None) -> str:
     """Spare the user Hydra's ``++`` where a key is inside a mapping whose entries are named freely.
 
-    ``filters.columns.punsafe.maximum=0.5`` => ``++filters.columns.punsafe.maximum=0.5``
+    ``filters.columns.punsafe.maximum=0.5`` => ``++filters.columns.punsafe.maximum=0.5``, and so for the whole
+    mapping, ``data.runs={mine: 1}``
     """
     special = special or Typed.of_registered()
-    return f"++{argument}" if special.entries.fullmatch(argument.partition("=")[0]) else argument
+    key, _, value = argument.partition("=")
+    whole = value.startswith("{") and ":" in value and special.mappings.fullmatch(key)
+    return f"++{argument}" if whole or special.entries.fullmatch(key) else argument
 
 
 def quote_path(argument: str, special: Typed | None = None) -> str:

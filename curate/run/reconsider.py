@@ -14,6 +14,7 @@ from pathlib import Path
 
 from curate.run import folder
 from curate.run.files import write_text
+from curate.run.joined import curations_of
 from curate.run.next_command import named
 from curate.run.printable import from_spreadsheet_cell, spreadsheet_cell
 from curate.run.schema import UserError
@@ -85,7 +86,8 @@ def reasons(curate_dir: Path, keys: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {key: [] for key in keys}
     for path in sorted(curate_dir.parent.parent.glob(f"*/evaluate/{FILE}")):
         run_dir = path.parents[1]
-        if folder.curate_dir_of(run_dir).resolve() != curate_dir.resolve():
+        stands_on = curations_of(folder.curate_dir_of(run_dir))
+        if curate_dir.resolve() not in [each.resolve() for each in stands_on]:
             continue
         try:
             listed = _reasons(path)

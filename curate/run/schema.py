@@ -95,19 +95,20 @@ class Typed:
     Attributes:
         paths: of fields with the metadata ``PATH``.
         lists: those of them that also take a list.
-        entries: of everything inside a mapping with the metadata ``entries``.
+        entries: of everything inside a mapping with the metadata ``entries``. mappings: of these mappings.
         rivals: for each key with the metadata ``replaces`` (not a pattern), the names that it replaces.
     """
 
     paths: re.Pattern[str]
     lists: re.Pattern[str]
     entries: re.Pattern[str]
+    mappings: re.Pattern[str]
     rivals: dict[str, tuple[str, ...]]
 
     @classmethod
     def of_registered(cls) -> Typed:
         """From the schemas that are registered by now, group members included."""
-        paths, lists, inside = [], [], []
+        paths, lists, inside, mappings = [], [], [], []
         rivals: dict[str, tuple[str, ...]] = {}
         for prefix, schema in _registered(ConfigStore.instance().repo):
             for key, hint, known in _walk(schema, prefix):
@@ -115,11 +116,13 @@ class Typed:
                     paths.append(key)
                     lists += [key] if hint is Any else []
                 if _ENTRIES in known.metadata:
-                    inside.append(rf"{key}\.\w+(?:\..+)?")
+                    inside.append(rf"{key}\.[\w-]+(?:\..+)?")
+                    mappings.append(key)
                 if _REPLACES in known.metadata:
                     rivals[key.replace("\\", "")] = known.metadata[_REPLACES]
-        one, more, free = (re.compile("|".join(keys) or r"(?!)") for keys in (paths, lists, inside))
-        return cls(one, more, free, rivals)
+        kinds = (paths, lists, inside, mappings)
+        one, more, free, whole = (re.compile("|".join(keys) or r"(?!)") for keys in kinds)
+        return cls(one, more, free, whole, rivals)
 
 
 def _registered(repo: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, type]]:

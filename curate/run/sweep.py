@@ -94,7 +94,7 @@ def plan(arguments: Sequence[str], section: str) -> list[list[str]]:
     for job, cfg, name in zip(jobs, configs, names, strict=True):
         rest = [text for text in job.arguments if key_of(text) not in ("run.name", "data.run")]
         own = [f"run.name={_in_argument(suffixed(name, job.swept))}"]
-        if section == "train":
+        if section == "train" and not cfg.data.runs:
             own.append(f"data.run={_in_argument(cfg.data.run or name)}")
         commands.append([*rest, *own])
     return commands

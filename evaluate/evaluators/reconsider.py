@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from curate.report import page
 from curate.report.page import Section
-from curate.run.next_command import named
+from curate.run.joined import named_runs
 from curate.run.reconsider import FILE
 from evaluate.evaluators import Description, Evaluator
 from evaluate.results import DoubtResult, Metric, Results
@@ -78,15 +78,16 @@ def _what_to_do(found: Results) -> Markup:
     data = found.provenance["finetune"].get("data") or {}
     root = Path(run["root"])
     table = root / run["name"] / "evaluate" / FILE
-    curated = named(root / (data.get("run") or run["name"]))
+    names = sorted(data.get("runs") or [data.get("run") or run["name"]])
+    curated, which = named_runs(root / name / "curate" for name in names)
     command = f"python -m curate.remove {curated} --from {shlex.quote(str(table))}"
     return page.paragraph(
         Markup(
             "The percentage is the caption gain: how much less the loss is with the caption than with none. All "
             "{} pairs are in {}. Nothing is removed by itself: look at them, delete the rows of the pairs that "
-            "are right, then type <code>{}</code> and train again. python -m curate.explain {} KEY tells all "
+            "are right, then type <code>{}</code>{} and train again. python -m curate.explain {} KEY tells all "
             "that is known of one."
-        ).format(len(found.reconsider), FILE, command, curated),
+        ).format(len(found.reconsider), FILE, command, which, curated),
         "note",
     )
 

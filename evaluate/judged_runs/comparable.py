@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from curate.decide.config import HELD_OUT, SMALLEST_JUDGED
+from curate.run import joined
 from curate.run.manifest import Manifest
 from curate.run.next_command import COMMANDS, run_arguments
 from curate.run.schema import UserError
@@ -317,10 +318,9 @@ def _trained(run: Measured, found: Mapping[str, str], keys: set[str]) -> str:
 
 def _once(runs: Sequence[Measured]) -> str:
     """What to type for runs that hold out the same pictures."""
-    name = runs[0].curate_dir.parent.name
     return (
         "Train both on one curation, which holds the same pictures out of both: "
-        f"{COMMANDS['train']} {shlex.quote(f'data.run={name}')} run.name=NEW, judge that, and compare again"
+        f"{COMMANDS['train']} {joined.option(runs[0].curate_dir)} run.name=NEW, judge that, and compare again"
     )
 
 

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curate.run import checksums
+from curate.run import checksums, joined
 from curate.run.folder import TRAINED, Kind, curate_dir_of
-from curate.run.manifest import Manifest, read_manifest
+from curate.run.manifest import Manifest, digest_now, read_manifest
 from curate.run.next_command import COMMANDS, run_arguments
 from curate.run.schema import UserError
 from evaluate.results import Results, label_of, load
@@ -92,11 +92,11 @@ class Judged:
             UserError: there is another one by now.
         """
         found = read_manifest(self.curate_dir)
-        if found.digest() != self.origin["shards"]:
+        if digest_now(self.curate_dir, found) != self.origin["shards"]:
             raise UserError(
                 f"{self.curate_dir} was curated again, or pictures were removed, after {self.run_dir} was judged, so "
-                "that nothing says which pictures it was trained on. Train again with data.run="
-                f"{self.curate_dir.parent.name} under another run.name, and judge that"
+                "that nothing says which pictures it was trained on. Train again with "
+                f"{joined.option(self.curate_dir)} under another run.name, and judge that"
             )
         return found
 

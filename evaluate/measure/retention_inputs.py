@@ -17,6 +17,7 @@ from pathlib import Path
 from curate.decide.config import HELD_OUT, SMALLEST_JUDGED
 from curate.run import folder
 from curate.run.folder import curate_dir_of
+from curate.run.joined import curations_of
 from curate.run.manifest import Manifest, read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
@@ -81,7 +82,8 @@ def curation_of_base(config: MeasureConfig) -> Path | None:
     folder.refuse_unknown(run_dir, folder.CURATED, "retention.run")
     curate_dir = run_dir / folder.CURATED.stage
     manifest, trained = read_manifest(curate_dir), read_manifest(curate_dir_of(config.run.folder))
-    if manifest.digest() == trained.digest():
+    ours = curations_of(curate_dir_of(config.run.folder))
+    if manifest.digest() == trained.digest() or curate_dir in ours:
         raise UserError(
             f"retention.run={name} holds the pictures that {config.run.name} was trained on, which cannot show "
             "what it lost; give a run that was curated from the base's own data: "

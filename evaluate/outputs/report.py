@@ -67,7 +67,7 @@ def _render(
             for section in (*evaluator.sections(found), *evaluator.pictures(found, folder))
         ),
         Section("All metrics", "metrics", _metrics(found)),
-        Section("Data", "data", _data(funnel)),
+        Section("Data", "data", _data(funnel, found.provenance["finetune"].get("data") or {})),
         Section("Not measured", "not-measured", _not_measured(found)),
         Section("Glossary", "glossary", _glossary()),
         Section("Provenance", "provenance", _provenance(found)),
@@ -131,7 +131,11 @@ def _metrics(found: Results) -> Markup:
     return page.table(["Metric", "Value", "Measured on", "Pictures", "Groups"], rows)
 
 
-def _data(funnel: Mapping[str, Any] | None) -> Markup:
+def _data(funnel: Mapping[str, Any] | None, data: Mapping[str, Any]) -> Markup:
+    if weights := data.get("runs"):
+        rows = [[name, f"{weight:g}"] for name, weight in sorted(weights.items())]
+        said = "Trained on several curations; each has a report of its own. A picture counts as often as its weight."
+        return page.paragraph(said) + page.table(["Curation", "Weight"], rows)
     if funnel is None:
         return page.paragraph("There is no funnel.json in the run's folder curate.", "note")
     samples = funnel["samples"]

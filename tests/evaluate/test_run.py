@@ -23,6 +23,7 @@ from curate.run.schema import UserError, to_dataclass
 from evaluate import evaluators, results, run
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
 from evaluate.drawing import sampling
+from evaluate.judged_runs.judged import open_judged
 from evaluate.measure import grid
 from evaluate.measure_config import (
     CopyingConfig,
@@ -80,6 +81,39 @@ def test_a_training_that_started_with_an_export(make_run, clip_dir, monkeypatch,
     (trained.folder / "start" / "state.json").unlink()
     with pytest.raises(UserError, match="what this training started with, is damaged or not there"):
         run.evaluate_run(config(trained, clip_dir), lines.append)
+
+
+def test_a_training_on_two_curations(make_config, run_training, clip_dir):
+    """Judged on what both hold out; refused once one of them has other shards."""
+    root = Path(make_config("unused").run.root)
+    curate(root / "mine" / "curate", {"train": 20, "val": 20, "test": 18}, max_samples=40)
+    photos = {"train": 24, "val": 20, "test": 18}
+    curate(root / "photos" / "curate", photos, max_samples=40, prefix="p-", seed=200)
+    (root / "both" / "curate").mkdir(parents=True)
+    trained = make_config("both", method="lora", **{"train.samples": 32, "optim.lr": 0.01})
+    (root / "both" / "curate").rmdir()
+    trained.data = DataConfig(runs={"mine": 1, "photos": 0.5})
+    run_training(trained)
+    run.evaluate_run(config(trained, clip_dir), lambda line: None)
+    found = results.load(trained.run.folder / "evaluate" / "report.json")
+    assert found.metrics["heldout_change"].n == 34
+    lines = (trained.run.folder / "evaluate" / "samples.jsonl").read_text().splitlines()
+    keys = [json.loads(line)["key"].startswith("p-") for line in lines]
+    assert len(set(keys)) == 2
+    page = (trained.run.folder / "evaluate" / "report.html").read_text()
+    assert "Trained on several curations" in page
+    judged = open_judged(trained.run.folder)
+    assert judged.manifest.digest() == found.provenance["measured"]["shards"]
+    photos["train"] += 1
+    curate(root / "photos" / "curate", photos, max_samples=40, prefix="p-", seed=200)
+    with pytest.raises(
+        UserError, match=r"other curated data .*'data\.runs=\{mine: 1, photos: 0\.5\}'"
+    ):
+        run.evaluate_run(config(trained, clip_dir), lambda line: None)
+    with pytest.raises(
+        UserError, match=r"was curated again, .*'data\.runs=\{mine: 1, photos: 0\.5\}'"
+    ):
+        judged.manifest  # noqa: B018
 
 
 def test_whole(make_run, clip_dir, monkeypatch, tmp_path):

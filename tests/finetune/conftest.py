@@ -124,12 +124,17 @@ def picture(seed: int, size: int = 16) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def curate(folder: Path, counts: dict[str, int], max_samples: int = 8) -> None:
-    """Write shards, sidecars and manifest of random pictures, in the real format."""
-    rows, pictures, seed = [], {}, 0
+def curate(
+    folder: Path, counts: dict[str, int], max_samples: int = 8, prefix: str = "", seed: int = 0
+) -> None:
+    """Write shards, sidecars and manifest of random pictures, in the real format.
+
+    ``prefix`` begins the keys, and ``seed`` is that of the first picture: both tell curations apart.
+    """
+    rows, pictures = [], {}
     for split, count in counts.items():
         for number in range(count):
-            key = f"{split}-{number:03d}"
+            key = f"{prefix}{split}-{number:03d}"
             data = images.encode(picture(seed), "png", 95)
             pictures[key] = data
             colour, shape = COLOURS[seed % 5], SHAPES[seed % 3]
@@ -205,11 +210,10 @@ def run_training():
     def run(config: TrainConfig) -> None:
         from accelerate.state import AcceleratorState, GradientState
 
-        from curate.run.manifest import read_manifest
-        from finetune import doctor
+        from finetune import doctor, joined
         from finetune.run import train
 
-        manifest = read_manifest(config.curate_dir)
+        manifest = joined.read(config)
         doctor.examine(config, manifest)
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()

@@ -9,7 +9,7 @@ import torch
 from finetune.cache import EncodedSplit
 from finetune.cache.rows import Rows
 from finetune.conditioning import Conditioning
-from finetune.data import Batch, Batches, SamplePlan, epoch_order, keyed_seed
+from finetune.data import Batch, Batches, SamplePlan, WeightedPlan, epoch_order, keyed_seed
 
 
 def split(size: int = 10) -> EncodedSplit:
@@ -142,3 +142,63 @@ def test_keyed_seeds_are_known_numbers():
     assert keyed_seed(0, "batch", 1) == keyed_seed(0, "batch", 1) != keyed_seed(0, "batch", 2)
     assert keyed_seed(1, 23) != keyed_seed(12, 3)
     assert 0 <= keyed_seed("x") < 2**63
+
+
+SOURCES = {"mine": np.arange(7), "photos": np.arange(100, 113), "rare": np.arange(200, 202)}
+WEIGHTS = {"mine": 2.0, "photos": 0.6, "rare": 1.0}
+
+
+def owners(samples: np.ndarray) -> np.ndarray:
+    return np.array(list(SOURCES))[samples // 100]
+
+
+def test_a_source_has_the_share_of_its_weight_times_its_size_at_every_round():
+    """floor(R * weight * size / largest weight) samples after R rounds, by hand for R = 1 ... 40."""
+    plan = WeightedPlan(0, SOURCES, WEIGHTS)
+    each = {"mine": (7, 1), "photos": (39, 10), "rare": (1, 1)}  # 7 * 2/2, 13 * 0.6/2, 2 * 1/2
+    for rounds in range(1, 41):
+        counts = {name: rounds * top // bottom for name, (top, bottom) in each.items()}
+        found = owners(plan(0, sum(counts.values())))
+        assert {name: int((found == name).sum()) for name in SOURCES} == counts
+    total = 7 + 3.9 + 1
+    assert plan.shares == pytest.approx(
+        {"mine": 7 / total, "photos": 3.9 / total, "rare": 1 / total}
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_source_goes_through_permutations_of_its_own(seed: int):
+    found = WeightedPlan(seed, SOURCES, WEIGHTS)(0, 1000)
+    for name, places in SOURCES.items():
+        own = found[owners(found) == name]
+        passes = len(own) // len(places)
+        assert passes > 5
+        orders = own[: passes * len(places)].reshape(passes, -1)
+        assert all(sorted(order) == places.tolist() for order in orders)
+        if len(places) > 2:
+            assert len({tuple(order) for order in orders.tolist()}) > 0.9 * passes
+        alone = WeightedPlan(seed, {name: places}, {name: 3.0})(0, 50)
+        np.testing.assert_array_equal(alone, own[:50])  # whatever the others do
+
+
+def test_a_weighted_plan_can_start_anywhere_and_forgets_the_order_of_typing():
+    whole = WeightedPlan(0, SOURCES, WEIGHTS)(0, 300)
+    plan = WeightedPlan(0, dict(reversed(SOURCES.items())), WEIGHTS)
+    for start, count in ((0, 4), (4, 4), (11, 30), (250, 50), (3, 1), (123, 7)):
+        np.testing.assert_array_equal(plan(start, count), whole[start : start + count])
+    assert not np.array_equal(WeightedPlan(1, SOURCES, WEIGHTS)(0, 300), whole)
+
+
+def test_the_sources_of_a_round_are_mixed():
+    found = owners(WeightedPlan(0, SOURCES, {**WEIGHTS, "photos": 2.0})(0, 20))
+    changes = (found[1:] != found[:-1]).sum()
+    assert 5 < changes < 18  # two blocks would have one
+
+
+def test_batches_follow_a_plan_that_is_given():
+    plan = WeightedPlan(3, {"a": np.array([1, 4]), "b": np.array([7])}, {"a": 1.0, "b": 1.0})
+    made = batches(plan=plan, batch_size=4)
+    keys = [key for number in range(6) for key in made(number).keys]
+    assert keys == [f"k{index}" for index in plan(0, 24)]
+    halves = [batches(plan=plan, rank=rank, world_size=2)(3).keys for rank in (0, 1)]
+    assert sorted([*halves[0], *halves[1]]) == sorted(made(3).keys)

@@ -123,9 +123,12 @@ def test_paths_of_globs_are_quoted_and_lists_are_not():
 
 
 def test_entries_of_mappings_need_no_plus():
-    arguments = ["filters.columns.x.minimum=1", "heads.nsfw.path=a", "filters.columns.x=null"]
+    arguments = [
+        *("filters.columns.x.minimum=1", "heads.nsfw.path=a", "filters.columns.x=null"),
+        *("filters.columns={x: {minimum: 1}}", "heads.a-b.path=a"),
+    ]
     assert [add_entry(a) for a in arguments] == [f"++{a}" for a in arguments]
-    for argument in ("++filters.columns.x.minimum=1", "filters.caption.min_words=3"):
+    for argument in ("++filters.columns.x.minimum=1", "filters.caption.min_words=3", "heads=null"):
         assert add_entry(argument) == argument
 
 

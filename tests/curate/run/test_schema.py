@@ -48,6 +48,7 @@ def dummy(monkeypatch):
         ("dummy.named.mine.share=0.5", "++dummy.named.mine.share=0.5"),
         ("dummy.named.mine=null", "++dummy.named.mine=null"),
         ("dummy.named={}", "dummy.named={}"),
+        ("dummy.named={mine: {share: 0.5}}", "++dummy.named={mine: {share: 0.5}}"),
         ("dummy.plain=a", "dummy.plain=a"),
         ("dummy.placed=a b", "dummy.placed=a b"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from curate.remove import remove
 from curate.run.files import read_json
 from curate.run.schema import UserError
+from finetune import trained_on
 from tests.workflows.retraining import trainings
 from tests.workflows.retraining.trainings import curate, sha256, train
 from workflows import lineage as command
@@ -146,7 +147,12 @@ def test_what_an_earlier_model_learned_is_in_the_later_one(series):
     known = ancestry.models(root)
     assert ancestry.parents(known["last"], known) == ["next", "other"]
     pairs, _ = ancestry.pairs(known["last"], known)
-    assert set(pairs["key"]) == {"p40", "p31", "p30", "p05"}
+    assert set(zip(pairs["key"], pairs["model"], strict=True)) == {
+        ("p40", "last"),
+        ("p31", "next"),  # which held p30 out
+        ("p30", "other"),  # which held p31 out
+        ("p05", "other"),
+    }
 
 
 def test_what_a_model_began_with_is_known_by_its_bytes(series):
@@ -282,13 +288,24 @@ def test_the_series_table_grows_by_what_is_new(series):
 
 
 def test_writing_a_run_again_changes_nothing(series):
+    record = retrain(series, 4, FIRST | {"p50": "train"})
     before = (series.folder / seen.FILE).read_bytes()
-    record = Record.load(series.run_dir("mine-0003"))
     content = lineage.write(series, record).read_bytes()
     assert (series.folder / seen.FILE).read_bytes() == before
     lineage.write(series, Record.load(series.run_dir("mine-0001")))
     assert (series.folder / seen.FILE).read_bytes() == before
     assert lineage.write(series, record).read_bytes() == content
+
+
+def test_the_last_run_written_again_replaces_what_was_there(series):
+    import pyarrow.compute as pc
+
+    record = retrain(series, 4, FIRST | {"p50": "train"})
+    given, _ = trained_on.read(series.run_dir(record.run) / "finetune")
+    seen.add(series, 4, given.filter(pc.field("key") != "p50"))
+    spans, _ = seen.read(series)
+    assert "p50" not in set(spans["key"])
+    assert set(seen.of(series, 4)["key"]) == set(FIRST)
 
 
 def test_a_picture_that_leaves_and_comes_back_has_two_spans(series):
