@@ -20,10 +20,10 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check fix bench verdicts clean
+.PHONY: help env demo schedule schedule-stop test test-all check fix bench verdicts clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "Darkroom needs Python 3.11 or 3.12: make PYTHON=python3.11 ...")'
@@ -42,6 +42,27 @@ demo: $(STAMP)  ## curate OpenMoji, fine-tune the built-in model, judge and expo
 	@echo "curation report    $(RUNS)/demo/curate/report.html"
 	@echo "evaluation report  $(RUNS)/demo/evaluate/report.html"
 	@echo "exported LoRA      $(RUNS)/demo/finetune/export"
+
+$(VENV)/.schedule: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[schedule]'
+	@touch $@
+
+# What is retrained and when; the page is on http://127.0.0.1:PORT. LOOK_S=600 also looks every ten minutes.
+EXPERIMENT ?= demo
+CRON ?= 17 3 * * 0
+TIMEZONE ?= UTC
+LOOK_S ?= 0
+PORT ?= 3000
+schedule: export DARKROOM_EXPERIMENT := $(EXPERIMENT)
+schedule: export DARKROOM_CRON := $(CRON)
+schedule: export DARKROOM_TIMEZONE := $(TIMEZONE)
+schedule: export DARKROOM_LOOK_S := $(LOOK_S)
+schedule: export DARKROOM_ARGUMENTS := 'run.root=$(RUNS)' $(ARGUMENTS)
+schedule: $(VENV)/.schedule  ## retrain by the clock, with Dagster: make schedule EXPERIMENT=FILE CRON="17 3 * * 0"
+	$(BIN)/python -m workflows.schedule start --home $(RUNS)/.dagster --port $(PORT)
+
+schedule-stop:  ## end what make schedule started
+	$(BIN)/python -m workflows.schedule stop --home $(RUNS)/.dagster
 
 test: $(STAMP)  ## all tests but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile)
