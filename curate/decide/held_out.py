@@ -91,13 +91,13 @@ def read(path: Path) -> pd.DataFrame:
         FileNotFoundError: there is no such file.
         UserError: it is damaged, or no such table.
     """
-    import pandas as pd
-
     if not path.is_file():
         raise FileNotFoundError(
             f"{KEY}={path}: no such file (looked for {path.resolve()}); type {KEY}=FILE, a table that an earlier "
             f"curation of the series left, or {KEY}=null for the first of a series"
         )
+    import pandas as pd
+
     with parquet.reporting_damage(path, _REMEDY):
         table = pd.read_parquet(path)
     if missing := [name for name in _NEEDED if name not in table]:

@@ -1,10 +1,13 @@
 """The notes on a curation appear where they should, and only there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from curate.clip.config import ClipConfig
+from curate.decide.frozen import GONE, REPLACED, HeldOutAgain
 from curate.decide.leaks import COLUMNS, Leaks
 from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
@@ -104,3 +107,20 @@ def test_siblings_across_the_split_are_noted(twins, says):
     assert len(found) == says
     assert all("5% of the images in val" in note and "two and second" in note for note in found)
     assert notes.siblings_across(Leaks()) == []
+
+
+def test_what_became_of_the_held_out_pictures_is_noted_where_it_is_not_as_before():
+    plain = verdicts(own=0.9, held_out=32)
+    assert notes.of(config(), plain) == []
+    same = HeldOutAgain("0" * 64, 12, {"val": 7, "test": 5}, joined=3)
+    assert notes.of(config(), replace(plain, held_out_again=same)) == []
+    left = {"duplicate": 2, GONE: 1, "removed": 4, REPLACED: 1, "unreadable": 3}
+    changed = replace(same, listed=23, left=left, of_both=2, moved=3, large=1, in_large=40)
+    lost, both, large = notes.of(config(), replace(plain, held_out_again=changed))
+    assert lost.startswith(
+        "11 of 23 pictures of split.held_out are held out no more: 2 dropped by duplicate, 1 not in the data any "
+        "more, 4 removed, 1 replaced by another picture under the same key, 3 unreadable. "
+    )
+    assert "2 groups hold pictures of split.held_out that were in val and in test" in both
+    assert "all are in test now, 3 of them from val" in both
+    assert large.startswith("1 groups of more than 32 pictures (40 in all) are held out")
