@@ -69,7 +69,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
     )
     instruments = evaluators.instruments(config)
     if evaluation.against:
-        instruments |= evaluation.against.instrument()
+        instruments |= evaluation.against.instrument(metrics[against.METRIC].on)
     checks = gate.check_all(config.gate, metrics, word, instruments)
     return Results(
         schema_version=results.SCHEMA_VERSION,

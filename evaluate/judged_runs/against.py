@@ -21,7 +21,10 @@ METRIC = "against_change"
 
 @dataclass(frozen=True)
 class Against:
-    """The other run, and the held-out pictures that both can be measured on, by split."""
+    """The other run, and the held-out pictures that both can be measured on, by split.
+
+    Pictures on which one of the runs was trained, or on near copies of which, are not among them.
+    """
 
     run: Judged
     pictures: dict[str, Shared]
@@ -34,10 +37,13 @@ class Against:
         """
         comparable.refuse_other_units(self.run.run_dir, self.run.origin, run_dir, origin)
 
-    def instrument(self) -> dict[str, str]:
-        """What the gate says beside a rule on :data:`METRIC`."""
+    def instrument(self, on: str) -> dict[str, str]:
+        """What the gate says beside a rule on :data:`METRIC`, which was measured on a split."""
         step = f"step {self.run.kept:,}" if self.run.kept else "its base"
-        return {METRIC: f"against {self.run.name}, {step}"}
+        left_out = self.pictures[on].left_out if on in self.pictures else {}
+        unfair = left_out.get(comparable.TRAINED_ON)
+        without = f", without {unfair} pictures {comparable.TRAINED_ON}" if unfair else ""
+        return {METRIC: f"against {self.run.name}, {step}{without}"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def opened(name: str | None, config: MeasureConfig) -> Against | None:
 
     Raises:
         UserError: there is no such run, it was not judged or by another grid, no held-out picture is common to
-            both, or one of them was trained on such a picture; says what to type.
+            both, or one of them was trained on so many of these that what is left is no measure; says what to type.
     """
     if name is None:
         return None
@@ -90,5 +96,4 @@ def opened(name: str | None, config: MeasureConfig) -> Against | None:
     )
     pictures = {split: comparable.shared((run, ours), split) for split in HELD_OUT}
     comparable.refuse_nothing_shared((run, ours), pictures["val"])
-    comparable.refuse_trained_on((run, ours), pictures.values())
-    return Against(run, pictures)
+    return Against(run, comparable.without_trained_on((run, ours), pictures))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from evaluate.judged_runs.judged import Judged
 
 GRID = ("bins", "draws", "seed")
+
+TRAINED_ON = "near one that a run was trained on"
+"""Why a picture is left out."""
+
+LARGEST_LEFT_OUT = 0.2
+"""Share of the groups of shared pictures that may be left out because a run was trained on near copies of them. If
+data grow by 10 % and every new picture is near one old group, new pictures join 10 % of the held-out groups, and few
+of these to training pictures; two splits that know nothing of each other have most near copies on several sides."""
 
 _IDENTITY = ("key", "sha256", "duplicate_group")
 _COLUMNS = (*_IDENTITY, "caption")
@@ -87,6 +95,8 @@ class Shared:
         """What a metric is where there are not."""
         count = len(set(self.groups))
         reason = f"only {count} groups of pictures in common; at least {SMALLEST_JUDGED} needed"
+        if unfair := self.left_out.get(TRAINED_ON):
+            reason += f" ({unfair} pictures left out: {TRAINED_ON})"
         return Metric(n=len(self.keys), groups=count, on=on, reason=reason)
 
     def rows(self, losses: np.ndarray, keys: Sequence[str]) -> np.ndarray:
@@ -102,6 +112,16 @@ class Shared:
             return [names[place] for place in kept]
 
         return Shared(take(self.keys), take(self.groups), take(self.captions), self.left_out)
+
+    def without(self, keys: Collection[str]) -> Shared:
+        """Those of the pictures in whose group none is among ``keys``; counts the others as ``TRAINED_ON``."""
+        unfair = {group for key, group in zip(self.keys, self.groups, strict=True) if key in keys}
+        left = {
+            key for key, group in zip(self.keys, self.groups, strict=True) if group not in unfair
+        }
+        gone = len(self.keys) - len(left)
+        found = self.within(left)
+        return replace(found, left_out={**self.left_out, TRAINED_ON: gone}) if gone else found
 
 
 # Settings
@@ -225,6 +245,56 @@ def refuse_trained_on(runs: Sequence[Measured], pictures: Iterable[Shared]) -> N
         UserError: names the run, how many pictures, one of them, and what to type.
     """
     keys = {key for found in pictures for key in found.keys}
+    for run, found in _trained_on(runs, keys):
+        if found:
+            raise UserError(f"{_trained(run, found, keys)}. {_once(runs)}")
+
+
+def without_trained_on(
+    runs: Sequence[Measured], pictures: Mapping[str, Shared]
+) -> dict[str, Shared]:
+    """Leave out the groups of shared held-out pictures on which, or on near copies of which, a run was trained.
+
+    In a series of curations a new picture may join a held-out one to one that an earlier run was trained on. No
+    run is measured on such a picture then; the others are as fair as before. Many of them are a sign of another
+    split.
+
+    Args:
+        runs: two or more.
+        pictures: what they share, by split.
+
+    Raises:
+        UserError: more than ``LARGEST_LEFT_OUT`` of the groups would be left out, or no split has groups enough
+            for a judgement without them; says what ``refuse_trained_on`` does, and which.
+    """
+    keys = {key for found in pictures.values() for key in found.keys}
+    trained = [(run, found) for run, found in _trained_on(runs, keys) if found]
+    if not trained:
+        return dict(pictures)
+    unfair = {key for _, found in trained for key in found}
+    left = {split: found.without(unfair) for split, found in pictures.items()}
+    before, after = (
+        sum(len(set(found.groups)) for found in each.values()) for each in (pictures, left)
+    )
+    share = 1 - after / before
+    if share <= LARGEST_LEFT_OUT and any(found.judged for found in left.values()):
+        return left
+    why = (
+        f"with their groups that is {share:.0%} of all groups, more than the {LARGEST_LEFT_OUT:.0%} that new data may "
+        "join to training pictures, so the two were split differently"
+        if share > LARGEST_LEFT_OUT
+        else f"without their groups {after} are left, and {SMALLEST_JUDGED} on one side are needed"
+    )
+    raise UserError(
+        f"{_trained(*trained[0], keys)}; {why}. {_once(runs)}. Curations of a series hold out the same pictures by "
+        "split.held_out=FILE"
+    )
+
+
+def _trained_on(
+    runs: Sequence[Measured], keys: set[str]
+) -> Iterator[tuple[Measured, dict[str, str]]]:
+    """Each run with those of ``keys`` on which, or on near copies of which, it was trained, and how that shows."""
     relatives = _relatives(runs, keys)
     for run in runs:
         found: dict[str, str] = {}
@@ -232,13 +302,17 @@ def refuse_trained_on(runs: Sequence[Measured], pictures: Iterable[Shared]) -> N
             for name in _IDENTITY:
                 for key in relatives[name].get(str(row[name]), ()):
                     found.setdefault(key, f"{row['key']!r} in {name} {row[name]}")
-        if found:
-            key = min(found)
-            raise UserError(
-                f"{run.run_dir} was trained on {len(found)} of the {len(keys)} held-out pictures in common, or on near "
-                f"copies of them: {key!r} equals its training picture {found[key]}. On these it would look better "
-                f"than it is. {_once(runs)}"
-            )
+        yield run, found
+
+
+def _trained(run: Measured, found: Mapping[str, str], keys: set[str]) -> str:
+    """What is wrong with a run that was trained on some of ``keys``, with one example."""
+    key = min(found)
+    return (
+        f"{run.run_dir} was trained on {len(found)} of the {len(keys)} held-out pictures in common, or on near "
+        f"copies of them: {key!r} equals its training picture {found[key]}. On these it would look better "
+        "than it is"
+    )
 
 
 def _once(runs: Sequence[Measured]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import pyarrow as pa
 from curate.run import checksums, parquet
 from curate.run.manifest import read_manifest
 from evaluate import results
+from evaluate.judged_runs import against
 from evaluate.measure.grid import LossStore
+from evaluate.measure_config import GridConfig, RunConfig
 from evaluate.results import Results, label_of
 from tests.finetune.conftest import curate, picture
 
@@ -115,3 +118,24 @@ def rewrite(curate_dir: Path, split: str, change: Callable[[pd.DataFrame], pd.Da
     path = next((curate_dir / "shards" / split).glob("*.parquet"))
     rows = change(pd.read_parquet(path))
     parquet.write_table(path, pa.Table.from_pandas(rows, preserve_index=False))
+
+
+def opened_against(
+    runs: Planted,
+    name: str | None = "old",
+    of: str = "new",
+    data: str = "data",
+    precision: str = "no",
+    **grid: int,
+) -> against.Against | None:
+    """The run ``name``, as an evaluation of ``of`` opens it, which has no report yet."""
+    if data != of:
+        finetune = runs.root / of / "finetune"
+        finetune.mkdir(parents=True, exist_ok=True)
+        (finetune / "config.yaml").write_text(f"data:\n  run: {data}\n")
+    config = SimpleNamespace(
+        run=RunConfig(str(runs.root), of),
+        grid=GridConfig(**{"bins": 3, "draws": 2, **grid}),
+        precision=precision,
+    )
+    return against.opened(name, config)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -14,10 +13,10 @@ from curate.run.overrides import CONF
 from curate.run.schema import UserError, to_dataclass
 from evaluate import comparison, results, run
 from evaluate.config import EvaluateConfig, GateConfig, GateRule, refuse_ignored
-from evaluate.judged_runs import against
+from evaluate.judged_runs import comparable
 from evaluate.judged_runs.judged import open_judged
 from evaluate.measure_config import GridConfig, RunConfig, SamplerConfig, SamplesConfig
-from tests.evaluate.planted import ORIGIN, Planted, rewrite
+from tests.evaluate.planted import ORIGIN, Planted, opened_against, rewrite
 
 RULE = GateRule(metric="against_change", op="<", threshold=0.01, use="ci_high")
 
@@ -29,53 +28,102 @@ def runs(tmp_path, results) -> Planted:
     return found
 
 
-def opened(runs, name="old", of="new", precision="no", **grid):
-    """As an evaluation of ``of`` opens it, which has no report yet."""
-    finetune = runs.root / of / "finetune"
-    finetune.mkdir(parents=True, exist_ok=True)
-    (finetune / "config.yaml").write_text("data:\n  run: data\n")
-    config = SimpleNamespace(
-        run=RunConfig(str(runs.root), of),
-        grid=GridConfig(**{"bins": 3, "draws": 2, **grid}),
-        precision=precision,
-    )
-    return against.opened(name, config)  # type: ignore[arg-type]
-
-
 def test_none_is_named(runs):
-    assert opened(runs, None) is None
+    assert opened_against(runs, None) is None
 
 
 def test_the_held_out_pictures_of_both(runs):
     runs.run("old", keys={"val": [f"val-{i:03d}" for i in range(35)]})
-    found = opened(runs)
+    found = opened_against(runs)
     assert len(found.pictures["val"].keys) == 35
-    assert found.instrument() == {"against_change": "against old, step 20"}
+    assert found.instrument("val") == {"against_change": "against old, step 20"}
 
 
 def test_what_cannot_be_compared_is_refused(runs):
     runs.run("old")
     with pytest.raises(UserError, match=r"gate\.against=ald is no judged run; .* Did you mean old"):
-        opened(runs, "ald")
+        opened_against(runs, "ald")
     with pytest.raises(UserError) as refused:
-        opened(runs, bins=10, seed=3)
+        opened_against(runs, bins=10, seed=3)
     assert "grid.bins is 3 in old and 10 in new" in str(refused.value)
     assert "python -m evaluate run.name=new" in str(refused.value)
     assert "grid.bins=3 grid.seed=0" in str(refused.value)
     with pytest.raises(UserError, match="precision is no in old and bf16 in new"):
-        opened(runs, precision="bf16")
+        opened_against(runs, precision="bf16")
     with pytest.raises(UserError, match=r"gate\.against=old is the run that is judged"):
-        opened(runs, of="old")
-    second = runs.curate("second")
-    rewrite(second, "train", lambda rows: rows.assign(sha256=[f"{6 + i:064x}" for i in range(6)]))
-    runs.run("leaking", data="second")
-    with pytest.raises(UserError, match="leaking was trained on 6 of the 40 held-out pictures"):
-        opened(runs, "leaking")
+        opened_against(runs, of="old")
+
+
+def trained_on(runs, count, val=40):
+    """A run on another curation, which trains on as many held-out pictures of the first."""
+    second = runs.curate("second", train=20, val=val)
+    files = [f"{20 + i:064x}" for i in range(count)] + ["f" * 64] * (20 - count)
+    rewrite(second, "train", lambda rows: rows.assign(sha256=files, duplicate_group=rows["key"]))
+    held_out = {f"val-{i:03d}": f"{20 + i:064x}" for i in range(val)}
+
+    def same(rows):
+        files = rows["key"].map(held_out)
+        return rows.assign(sha256=files, duplicate_group=rows["key"], caption=rows["key"])
+
+    for folder in (second, runs.root / "data" / "curate"):
+        rewrite(folder, "val", same)
+    return runs.run("leaking", data="second", keys={"val": sorted(held_out)})
+
+
+def test_pictures_near_a_training_picture_are_left_out_and_counted(runs):
+    trained_on(runs, 3)
+    joined = {"val-000": "both", "val-010": "both"}
+    rewrite(
+        runs.root / "data" / "curate",
+        "val",
+        lambda rows: rows.assign(
+            duplicate_group=rows["key"].map(joined).fillna(rows["duplicate_group"])
+        ),
+    )
+    found = opened_against(runs, "leaking")
+    left_out = {"val-000", "val-001", "val-002", "val-010"}  # the last with its group
+    assert set(found.pictures["val"].keys) == {f"val-{i:03d}" for i in range(40)} - left_out
+    assert found.pictures["val"].left_out == {comparable.TRAINED_ON: 4}
+    assert len(found.pictures["val"].captions) == len(found.pictures["val"].groups) == 36
+    why = "against leaking, step 20, without 4 pictures near one that a run was trained on"
+    assert found.instrument("val") == {"against_change": why}
+    assert found.instrument("") == {"against_change": "against leaking, step 20"}
+    few = found.pictures["val"].within([f"val-{i:03d}" for i in range(20)])
+    assert few.too_few("val").reason.endswith(
+        "(4 pictures left out: near one that a run was trained on)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("val", "count", "says"),
+    [
+        (36, 5, "without their groups 31 are left, and 32 on one side are needed"),
+        (60, 13, "with their groups that is 22% of all groups, more than the 20% that new data"),
+    ],
+)
+def test_too_many_near_training_pictures_are_refused(tmp_path, results, val, count, says):
+    runs = Planted(tmp_path, results)
+    runs.curate("data", val=val)
+    trained_on(runs, count, val)
+    with pytest.raises(UserError, match=says) as refused:
+        opened_against(runs, "leaking")
+    said = str(refused.value)
+    assert f"leaking was trained on {count} of the {val} held-out pictures in common" in said
+    assert "'val-000' equals its training picture 'train-" in said
+    assert "accelerate launch finetune/train.py data.run=second run.name=NEW" in said
+    assert "split.held_out=FILE" in said
+
+
+def test_as_many_as_new_data_may_join_are_not_refused(tmp_path, results):
+    runs = Planted(tmp_path, results)
+    runs.curate("data", val=60)
+    trained_on(runs, 12, 60)
+    assert len(opened_against(runs, "leaking").pictures["val"].keys) == 48
 
 
 def test_losses_in_other_units_are_refused(runs):
     runs.run("old")
-    found = opened(runs)
+    found = opened_against(runs)
     found.refuse_other_units(runs.root / "new", ORIGIN)
     with pytest.raises(UserError, match="another VAE or at another"):
         found.refuse_other_units(runs.root / "new", {**ORIGIN, "latents": "x" * 64})
