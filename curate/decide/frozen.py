@@ -140,7 +140,7 @@ class Frozen:
         undecoded = same["phash_now"] == ""  # nothing says that it is another picture
         place = same["place"].where(same["is_near"] | undecoded, order.index(REPLACED))
         ends = place.groupby(same["row"]).min()
-        best = np.minimum(best, self.table.index.map(ends).fillna(len(order) - 1))
+        best = np.minimum(best, ends.reindex(self.table.index).fillna(len(order) - 1))
         return pd.Series(np.array(order, object)[best.astype("int64")], self.table.index)
 
 
@@ -156,14 +156,13 @@ def _fate_of(ledger: pd.DataFrame) -> pd.Series:
 def _ranks(pictures: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
     """The rank (N,) of the side that the table has each picture on; 0 for none."""
     of_row = table["split"].map(_SIDES.index).astype("int64")
-    found = pd.Series(0, pictures.index)
-    for known, values in _identities(pictures, table):
-        ranks = of_row.groupby(values.to_numpy()).max()
-        found = np.maximum(found, known.map(ranks).fillna(0).astype("int64"))
     same = _under_the_key(pictures, table)
     near = same[same["is_near"]]
     by_key = of_row.loc[near["row"]].groupby(near["key"].to_numpy()).max()
-    return np.maximum(found, pictures["key"].map(by_key).fillna(0).astype("int64")).to_numpy()
+    found = [pictures["key"].map(by_key)]
+    for known, values in _identities(pictures, table):
+        found.append(known.map(of_row.groupby(values.to_numpy()).max()))
+    return np.stack([ranks.fillna(0).astype("int64") for ranks in found]).max(axis=0)
 
 
 def _identities(

@@ -91,6 +91,7 @@ class Question:
         self._curate_dir = curate_dir
         self._trainings = trainings(config.run.folder)
         self._answered = config.run.replace
+        self._files = list(_named_files(config))
         before = provenance.read_config(curate_dir / "config.yaml") if self._trainings else {}
         self._settings = list(_changed(before, provenance.redacted(asdict(config))))
 
@@ -169,7 +170,16 @@ class Question:
         said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         if said:
             return f"the input changed (pictures: {said})"
-        return "settings and input are the same, but this version decides or packs in another way"
+        files = "".join(f"{key} has other rows by now, or " for key in self._files)
+        return f"settings and input are the same, but {files}this version decides or packs in another way"
+
+
+def _named_files(config: CurateConfig) -> Iterator[str]:
+    """Keys of files that decide what is in the shards, and may change under their names."""
+    if config.split.held_out is not None:
+        yield "split.held_out"
+    if isinstance(config.filters.caption.blocklist, str):
+        yield "filters.caption.blocklist"
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
