@@ -63,8 +63,7 @@ def merged(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """All rows of ``old``, and those of ``new`` whose file it does not have: what was held out first stays so."""
     import pandas as pd
 
-    rows = pd.concat([old, new[~new["sha256"].isin(old["sha256"])]])
-    return _as_text(rows.drop_duplicates("sha256"))
+    return _as_text(pd.concat([old, new]).drop_duplicates("sha256"))
 
 
 def write(path: Path, table: pd.DataFrame) -> None:

@@ -40,8 +40,8 @@ def assign(groups: pd.Series, config: SplitConfig, frozen: pd.Series | None = No
     should have, or than ``LARGEST_HELD_OUT``, stays in train.
 
     Groups that ``frozen`` has a side for stay there, however large, and the minimum counts them: the ends grow
-    only for what they leave open. Their places count for no other group, so that one of another place is held
-    out beside the share.
+    only for what they leave open. A share is of places on the line, so what is frozen at other places is held
+    out on top of it; to take new groups only up to the share would move them when it opens again.
 
     Args:
         groups: of N images.

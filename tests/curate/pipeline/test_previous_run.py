@@ -9,6 +9,7 @@ import pytest
 from curate import readers
 from curate.annotate.config import AnnotateConfig
 from curate.clip.config import ClipConfig
+from curate.decide.held_out import held_out_table, write
 from curate.filters.caption import CaptionFilterConfig
 from curate.filters.config import FiltersConfig
 from curate.pack import stage as pack
@@ -187,6 +188,19 @@ def test_another_packing_of_the_same_is_asked_about(config, monkeypatch):
     later = lambda *a: [text[::-1] for text in digests(*a)]  # noqa: E731
     monkeypatch.setattr(Samples, "digests", later)
     with pytest.raises(UserError, match="this version decides or packs in another way"):
+        run(config)
+
+
+def test_other_rows_of_the_table_of_held_out_pictures_are_named(config, tmp_path):
+    table = tmp_path / "heldout_keys.parquet"
+    rows = held_out_table(run(config))
+    assert set(rows["split"]) == {"val", "test"}
+    write(table, rows)
+    config.split.held_out = str(table)
+    run(config)
+    train_on(config)
+    write(table, rows.assign(split="test"))
+    with pytest.raises(UserError, match=r"the same, but split\.held_out has other rows by now, or"):
         run(config)
 
 
