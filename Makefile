@@ -20,7 +20,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo schedule schedule-stop test test-all check fix bench verdicts clean
+.PHONY: help env demo retrain-demo schedule schedule-stop test test-all check fix bench verdicts clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ demo: $(STAMP)  ## curate OpenMoji, fine-tune the built-in model, judge and expo
 	@echo "curation report    $(RUNS)/demo/curate/report.html"
 	@echo "evaluation report  $(RUNS)/demo/evaluate/report.html"
 	@echo "exported LoRA      $(RUNS)/demo/finetune/export"
+
+retrain-demo: $(STAMP)  ## retrain a folder of drawings that grows; reject worse settings; go back
+	$(BIN)/python -m workflows.retraining.demo $(RUNS)/retrain-demo
 
 $(VENV)/.schedule: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[schedule]'

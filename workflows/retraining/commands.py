@@ -28,6 +28,7 @@ _OWN = {
     "run.root": "type run.root",
     "run.name": "type run.name",
     "data.run": "each run trains on its own pictures; remove it",
+    "data.runs": "each run trains on its own pictures; remove it",
     "gate.against": "each run is compared with the promoted one; remove it",
     "dry_run": "a trial leaves nothing to train on; remove it",
     "split.held_out": (
@@ -257,9 +258,10 @@ def _refuse_own(where: str, arguments: Sequence[str]) -> None:
     from curate.run.schema import UserError
 
     for text in arguments:
-        if (instead := _OWN.get(key_of(text))) and value_of(text) != "null":
+        key = "data.runs" if key_of(text).startswith("data.runs.") else key_of(text)
+        if (instead := _OWN.get(key)) and value_of(text) != "null":
             raise UserError(
-                f"{where}{text}: the retraining sets {key_of(text)} for each run itself; {instead}"
+                f"{where}{text}: the retraining sets {key} for each run itself; {instead}"
             )
 
 
@@ -292,8 +294,9 @@ def _refuse_no_program(launch: str) -> None:
 
 
 def _without_own(content: dict[str, Any]) -> dict[str, Any]:
-    """Without Hydra's part and what differs from run to run."""
-    found = {key: value for key, value in content.items() if key not in ("hydra", "run", "data")}
+    """Without Hydra's part, what differs from run to run, and who gets the curves."""
+    left_out = ("hydra", "run", "data", "tracker")
+    found = {key: value for key, value in content.items() if key not in left_out}
     if isinstance(gate := found.get("gate"), dict):
         found["gate"] = {key: value for key, value in gate.items() if key != "against"}
     return found

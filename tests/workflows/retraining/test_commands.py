@@ -126,6 +126,11 @@ def test_how_a_training_is_started():
         (["experiment=demo", "curate.run.name=x"], "type run.name"),
         (["experiment=demo", "train.data.run=x"], "each run trains on its own pictures; remove it"),
         (
+            ["experiment=demo", "train.data.runs={a: 1}"],
+            "the retraining sets data.runs for each run",
+        ),
+        (["experiment=demo", "train.data.runs.a=1"], "the retraining sets data.runs for each run"),
+        (
             ["experiment=demo", "evaluate.gate.against=x"],
             "compared with the promoted one; remove it",
         ),
