@@ -43,7 +43,7 @@ evaluate:
   grid.items: 64
   samples.rows: 6
   samples.clip_captions: 32
-  copying.pictures: 24
+  copying.pictures: 32
   retention.items: 16
   distribution.features: "off"
   reconsider.pictures: 0
