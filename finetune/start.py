@@ -20,6 +20,7 @@ from curate.run import checksums
 from curate.run.files import read_json, sha256_once
 from curate.run.folder import TRAINED, curate_dir_of
 from curate.run.schema import UserError
+from finetune import trained_on
 from finetune.config import TrainConfig
 from finetune.methods import METHODS
 
@@ -268,13 +269,19 @@ def warn_of_another_base(config: TrainConfig, base: str) -> None:
 
 
 def curation_of(run_dir: Path) -> Path | None:
-    """The curation that a run was trained on; None if it is not there any more, or another by now."""
+    """The curation that a run was trained on; None if it is not there any more, or another by now.
+
+    What was removed since is missing from it.
+    """
     from curate.run.manifest import digest_now, old_manifest
 
-    found = curate_dir_of(run_dir)
+    found, shards = curate_dir_of(run_dir), str(identity_of(run_dir).get("shards"))
     manifest = old_manifest(found)
-    same = manifest and digest_now(found, manifest) == identity_of(run_dir).get("shards")
-    return found if same else None
+    if manifest is None:
+        return None
+    same = digest_now(found, manifest) == shards
+    is_left = same or trained_on.removed_since(run_dir / TRAINED.stage, found, shards) is not None
+    return found if is_left else None
 
 
 def say(line: str) -> None:

@@ -107,3 +107,37 @@ def read(finetune_dir: Path) -> tuple[pa.Table, str] | None:
     if shards is None:
         raise UserError(f"{path} is no table of a training; {again}")
     return found, shards.decode()
+
+
+def removed_since(finetune_dir: Path, curate_dir: Path, shards: str) -> pa.Table | None:
+    """What was taken out of a curation since a training was given it, as rows of :func:`table`.
+
+    Args:
+        finetune_dir: of the training, which wrote its table. curate_dir: of the curation.
+        shards: what stood for the data then.
+
+    Returns:
+        None where that does not explain the difference: the training wrote no table of these data, or the
+        curation holds a picture, or has one on a side, that it had not then.
+
+    Raises:
+        UserError: a table is damaged.
+    """
+    import pyarrow as pa
+
+    from curate.run.manifest import old_manifest
+
+    given, manifest = read(finetune_dir), old_manifest(curate_dir)
+    if given is None or given[1] != shards or manifest is None:
+        return None
+    then, now = given[0], table(curate_dir, manifest, "")
+    left, before = _places(now), _places(then)
+    if not set(left) <= set(before):
+        return None
+    there = set(left)
+    return then.filter(pa.array([place not in there for place in before], pa.bool_()))
+
+
+def _places(rows: pa.Table) -> list[tuple[str, str, str]]:
+    """Key, file and side of each picture."""
+    return list(zip(*(rows[name].to_pylist() for name in ("key", "sha256", "split")), strict=True))

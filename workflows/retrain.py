@@ -61,10 +61,8 @@ def evaluate(job: Job) -> None:
 
 
 def decide(job: Job) -> promotion.Decision:
-    """Ask the gate; where another checkpoint is to be kept than the one that is exported, export that."""
+    """Ask the gate, whose rules are on what was exported."""
     decision = promotion.decide(promotion.judged(job.run_dir), job.record.compared_with)
-    if decision.export not in ("", promotion.EXPORT):
-        job.export(decision.kept)
     job.note(decision)
     return decision
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curate.decide.config import HELD_OUT
 from curate.run.folder import curate_dir_of
@@ -59,6 +60,10 @@ class _Unmeasured:
     @property
     def manifest(self) -> Manifest:
         return read_manifest(self.curate_dir)
+
+    @property
+    def removed(self) -> Sequence[Mapping[str, Any]]:
+        return ()
 
     def keys(self, split: str) -> list[str]:
         return comparable.held_out(self, split)

@@ -66,6 +66,11 @@ class Measured(Protocol):
         """Of that curation."""
         ...
 
+    @property
+    def removed(self) -> Sequence[Mapping[str, Any]] | None:
+        """Pictures that were taken out of it since, with ``key, sha256, split``."""
+        ...
+
     def keys(self, split: str) -> list[str]:
         """Of the measured pictures of a split."""
         ...
@@ -371,6 +376,10 @@ def _tables(run: Measured, split: str) -> Iterator[pa.Table]:
             for name in _COLUMNS
         ]
         yield pa.table(columns, names=list(_COLUMNS))
+    if split == "train" and (gone := [row for row in run.removed or () if row["split"] == split]):
+        # It is in the weights all the same; its group is not known any more.
+        known = {name: [row.get(name) for row in gone] for name in _COLUMNS}
+        yield pa.table({name: pa.array(values, pa.string()) for name, values in known.items()})
 
 
 def _joined(keys: Sequence[str], groupings: Iterable[Sequence[str]]) -> list[str]:

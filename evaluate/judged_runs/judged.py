@@ -15,7 +15,7 @@ weights, grid and pictures:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -30,7 +30,7 @@ from curate.run.manifest import Manifest, digest_now, read_manifest
 from curate.run.next_command import COMMANDS, run_arguments
 from curate.run.schema import UserError
 from evaluate.results import Results, label_of, load
-from finetune import npz
+from finetune import npz, trained_on
 
 if TYPE_CHECKING:
     from finetune.models.interface import LatentDiffusion
@@ -85,20 +85,33 @@ class Judged:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the curation that it was trained on and judged by.
+        """Of the curation that it was trained on and judged by, without what was removed since, see ``removed``.
 
         Raises:
             FileNotFoundError: it is not there any more.
             UserError: there is another one by now.
         """
         found = read_manifest(self.curate_dir)
-        if digest_now(self.curate_dir, found) != self.origin["shards"]:
+        if self.removed is None:
             raise UserError(
-                f"{self.curate_dir} was curated again, or pictures were removed, after {self.run_dir} was judged, so "
-                "that nothing says which pictures it was trained on. Train again with "
+                f"{self.curate_dir} was curated again after {self.run_dir} was judged, so that nothing says which "
+                "pictures it was trained on. Train again with "
                 f"{joined.option(self.curate_dir)} under another run.name, and judge that"
             )
         return found
+
+    @property
+    def removed(self) -> Sequence[Mapping[str, Any]] | None:
+        """Pictures that were removed since, with ``key, sha256, split``; None if there is another curation."""
+        return self._removed
+
+    @cached_property
+    def _removed(self) -> Sequence[Mapping[str, Any]] | None:
+        shards = self.origin["shards"]
+        if digest_now(self.curate_dir, read_manifest(self.curate_dir)) == shards:
+            return ()
+        gone = trained_on.removed_since(self.run_dir / TRAINED.stage, self.curate_dir, shards)
+        return None if gone is None else gone.select(["key", "sha256", "split"]).to_pylist()
 
     @cached_property
     def origin(self) -> dict[str, str]:

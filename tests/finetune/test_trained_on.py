@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from curate.run import parquet
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
 from finetune import trained_on
@@ -88,3 +89,37 @@ def test_a_training_writes_it_with_the_shards_of_its_checkpoints(make_config, ru
     state = config.folder / "checkpoints" / "last" / "state.json"
     assert shards == json.loads(state.read_text())["identity"]["shards"]
     assert table["split"].to_pylist().count("train") == 12
+
+
+def without(curation, side, *keys):
+    """Take rows out of a side's tables, as a removal does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in (curation / "shards" / side).glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(
+            table.filter(pa.array(k not in keys for k in table["key"].to_pylist())), path
+        )
+
+
+def test_what_was_removed_since_is_known(curation):
+    own = curation.parent / "finetune"
+    trained_on.write(own, curation, read_manifest(curation), "abc")
+    assert trained_on.removed_since(own, curation, "abc").num_rows == 0
+    without(curation, "train", "train-003")
+    without(curation, "val", "val-001")
+    gone = trained_on.removed_since(own, curation, "abc")
+    found = sorted(zip(gone["key"].to_pylist(), gone["split"].to_pylist(), strict=True))
+    assert found == [("train-003", "train"), ("val-001", "val")]
+
+
+def test_another_curation_is_not_taken_for_one_with_less(curation, tmp_path):
+    own = curation.parent / "finetune"
+    assert trained_on.removed_since(own, curation, "abc") is None  # no table
+    without(curation, "train", "train-003")
+    trained_on.write(own, curation, read_manifest(curation), "abc")
+    assert trained_on.removed_since(own, curation, "other") is None  # of other data
+    rows, _ = trained_on.read(own)
+    parquet.write_table(own / trained_on.FILE, rows.slice(1))  # so the curation has one more
+    assert trained_on.removed_since(own, curation, "abc") is None

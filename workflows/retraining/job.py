@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from curate.run.provenance import provenance
 from curate.run.schema import Busy, UserError
 from workflows.retraining import (
     commands,
+    comparison,
     history_page,
     inputs,
     lineage,
@@ -68,7 +69,7 @@ class Job:
         The folder appears with all that is known of the run by then, so that no number is lost.
 
         Raises:
-            UserError: the promoted run, with which this one is to be compared, is gone.
+            UserError: the promoted run is gone, or this one could not be compared with it.
         """
         if self.record.started:
             say(f"going on with {self.record.run}")
@@ -80,6 +81,9 @@ class Job:
                 f"{self.series.root / current.export} is gone, which {self.series.folder / 'current.json'} names. "
                 "Restore it from a backup, or type python -m workflows.promote RUN with another run of the series"
             )
+        compared = current if self.config.compare_with == "promoted" else None
+        if compared:
+            comparison.refuse_other_settings(self.series.run_dir(compared.run), self.settings)
         start_from = current.run if current and self.config.start_from == "promoted" else ""
         self.record = replace(
             self.record,
@@ -89,7 +93,7 @@ class Job:
             changes=self.changes,
             provenance=provenance(),
             start_from=start_from,
-            compared_with=current.run if current else "",
+            compared_with=compared.run if compared else "",
         )
         part = self.series.part(self.record.run)
         shutil.rmtree(part, ignore_errors=True)
@@ -163,15 +167,9 @@ class Job:
             else None
         )
 
-    def export(self, step: int) -> None:
-        """Export a checkpoint beside the one that training exported."""
-        where = [str(self.run_dir), f"step={step}"]
-        command = [sys.executable, "-m", "finetune.export", *where]
-        self.command("export", command, left=lambda: self.exported(promotion.export_of(step)))
-
-    def exported(self, folder: str = promotion.EXPORT) -> Path | None:
-        """An export of the run, as a step leaves it; None where there is none."""
-        path = self.run_dir / folder
+    def exported(self) -> Path | None:
+        """The run's export, as training leaves it; None where there is none."""
+        path = self.run_dir / promotion.EXPORT
         return path if path.is_dir() else None
 
     def note(self, decision: Decision) -> None:
@@ -249,14 +247,17 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
     """Look at what is new while no other retraining of the series is at work.
 
     A run that was interrupted is gone on with if it is judged already, or if its settings, code and packages are
-    as they were; else it is given up, and the next one takes its place. Data that changed meanwhile are the next
-    retraining's.
+    as they were; else it is given up, and the next one takes its place. Data that changed after its curation are
+    the next retraining's.
 
     Raises:
         Busy: another one is at work; names it.
         UserError: a file of the series is damaged.
     """
-    with locked(series.folder, shared=config.why) as lock:
+    if config.why:
+        with locked(series.folder, shared=True):
+            pass  # says who is at work; a look must not keep a retraining from starting
+    with nullcontext() if config.why else locked(series.folder) as lock:
         if not config.why:
             series.remove_parts()
             promotion.complete(series)
@@ -291,13 +292,33 @@ def _take_up(job: Job, found: Record) -> None:
         for change in (inputs.changes(made_from, job.inputs) if made_from else ())
         if change.kind in _GIVEN_UP_FOR
     ]
-    if found.kept >= 0 or (made_from is not None and not differs):
+    current = job.series.current() if job.config.compare_with == "promoted" else None
+    promoted = current.run if current else ""
+    is_judged = found.kept >= 0
+    stands = is_judged or promoted == found.compared_with or not found.start_from
+    if is_judged or (made_from is not None and not differs and stands):
+        if not is_judged and promoted != found.compared_with:  # by hand, meanwhile
+            say(
+                f"{found.run} is compared with {promoted or 'the base'}, which was promoted meanwhile"
+            )
+            steps_left = {n: s for n, s in found.steps.items() if n not in ("diff", "evaluate")}
+            found = replace(found, compared_with=promoted, steps=steps_left)
+            found.save(run_dir)
+        if made_from is not None and "curate" not in found.steps:  # which takes what is there now
+            made_from = job.inputs
+            made_from.save(run_dir)
+            found = replace(found, inputs=made_from.digest(), changes=job.changes or found.changes)
+            found.save(run_dir)
         job.record, job.changes = found, found.changes
         job.inputs = made_from or replace(
             job.inputs, typed=""
         )  # which no quick look takes for its own
         return
-    why = differs[0].sentence() if differs else "nothing says what it was made from"
+    why = "nothing says what it was made from"
+    if differs:
+        why = differs[0].sentence()
+    elif made_from is not None:
+        why = f"it began with {found.start_from}, and {promoted or 'no run'} is promoted by now"
     sentence = f"Given up before it was judged, since something changed: {why}."
     if not job.series.has_ended(found.run, "abandoned"):  # else killed in between
         job.series.add("abandoned", found.run, sentence)

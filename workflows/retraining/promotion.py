@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from curate.run import checksums
-from curate.run.schema import UserError
+from curate.run.locks import locked
+from curate.run.schema import Busy, UserError
 from evaluate.results import Results, load
 from workflows.retraining import removals
 from workflows.retraining.record import Record, now
@@ -39,15 +41,6 @@ class Decision:
     export: str
 
 
-def export_of(step: int) -> str:
-    """Where ``finetune.export`` puts a checkpoint, relative to its run.
-
-    >>> export_of(250)
-    'finetune/export-step-00000250'
-    """
-    return f"{EXPORT}-step-{step:08d}"
-
-
 def judged(run_dir: Path) -> Results | None:
     """What the evaluation of a run found; None where it has not come to its end."""
     folder = run_dir / "evaluate"
@@ -58,6 +51,9 @@ def judged(run_dir: Path) -> Results | None:
 
 def decide(found: Results | None, compared_with: str) -> Decision:
     """Promoted where the gate passed or warned and a checkpoint is kept; the sentence has the figures.
+
+    What is promoted is the run's export, which the gate's rules judge. The checkpoint to keep may be an earlier
+    one, not clearly worse; where the export copies training pictures, the gate has failed.
 
     Args:
         found: by the evaluation; None where it wrote no report.
@@ -71,8 +67,8 @@ def decide(found: Results | None, compared_with: str) -> Decision:
             "the evaluation wrote no report; what it said is above. The same command judges again"
         )
     kept = found.verdict.kept
-    same = kept == found.verdict.exported
-    export = "" if kept == 0 else EXPORT if same else export_of(kept)
+    export = EXPORT if kept else ""
+    on_undecided = found.provenance["evaluate"].get("gate", {}).get("on_undecided", "exit_3")
     result = " ".join(each.text for each in found.findings if each.part == "result")
     broken = [check for check in found.checks if check.status in ("failed", "undecided")]
     reasons = "; ".join(
@@ -82,14 +78,20 @@ def decide(found: Results | None, compared_with: str) -> Decision:
     )
     if found.gate == "failed":
         return Decision("rejected", f"The gate failed ({reasons}). {result}", kept, export)
-    if found.gate == "undecided":
+    if found.gate == "undecided" and on_undecided != "pass":
+        if on_undecided == "fail":
+            said = f"The gate is undecided ({reasons}), and gate.on_undecided=fail. {result}"
+            return Decision("rejected", said, kept, export)
         return Decision("undecided", f"The gate is undecided ({reasons}). {result}", kept, export)
     if kept == 0:
         return Decision("rejected", f"No checkpoint is better than the base. {result}", kept, "")
     against = (
         f" It was compared with {compared_with} on the same pictures." if compared_with else ""
     )
-    warned = " The gate warns." if found.gate == "warned" else ""
+    warned = {
+        "warned": " The gate warns.",
+        "undecided": f" The gate is undecided ({reasons}), and gate.on_undecided=pass.",
+    }.get(found.gate, "")
     return Decision("promoted", f"{result}{against}{warned}", kept, export)
 
 
@@ -212,14 +214,24 @@ def delete_old(series: Series, keep: int | None, say: Callable[[str], None]) -> 
         used = [
             path for path in trainings(series.run_dir(record.run)) if path.parent.name != record.run
         ]
-        if not used and removals.are_handed_on(series, record.run, finished[-1].run):
+        if used or not removals.are_handed_on(series, record.run, finished[-1].run):
+            continue
+        with suppress(Busy):  # a command reads it, or trains on it; the next end deletes it
             _delete(series, record.run)
             say(f"deleted {series.run_dir(record.run)}: older than the last {keep} (keep={keep})")
 
 
 def _delete(series: Series, run: str) -> None:
-    """Delete a run; killed meanwhile, what is left is no run any more."""
-    aside = series.part(run)
+    """Delete a run; killed meanwhile, what is left is no run any more.
+
+    Raises:
+        Busy: another command is at work in it.
+    """
+    aside, run_dir = series.part(run), series.run_dir(run)
     shutil.rmtree(aside, ignore_errors=True)
-    series.run_dir(run).rename(aside)
+    with ExitStack() as locks:
+        for stage in ("curate", "finetune", "evaluate"):
+            if (run_dir / stage).is_dir():
+                locks.enter_context(locked(run_dir / stage))
+        run_dir.rename(aside)
     shutil.rmtree(aside)

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from curate.clip.config import ClipConfig
 from curate.run import overrides
+from curate.run.manifest import read_manifest, write_manifest
 from curate.run.overrides import CONF
 from curate.run.schema import UserError, to_dataclass
 from evaluate import comparison, results, run
@@ -16,6 +17,7 @@ from evaluate.config import EvaluateConfig, GateConfig, GateRule, refuse_ignored
 from evaluate.judged_runs import comparable
 from evaluate.judged_runs.judged import open_judged
 from evaluate.measure_config import GridConfig, RunConfig, SamplerConfig, SamplesConfig
+from finetune import trained_on as trained_on_table
 from tests.evaluate.planted import ORIGIN, Planted, opened_against, rewrite
 
 RULE = GateRule(metric="against_change", op="<", threshold=0.01, use="ci_high")
@@ -188,3 +190,26 @@ def test_a_run_is_judged_against_another(make_run, make_config, run_training, cl
     assert metric.high == pytest.approx(line.difference.high, rel=1e-5)
     assert compared.pairs[0].word == "worse"
     assert "optim.lr" in compared.configuration
+
+
+def test_a_run_of_which_pictures_were_removed_is_compared_on_the_others(runs):
+    runs.run("old", data="data")
+    folder, old = runs.root / "data" / "curate", runs.root / "old" / "finetune"
+    before = read_manifest(folder)
+    old.mkdir(exist_ok=True)
+    (old / "config.yaml").write_text("data:\n  run: data\n")
+    shards = open_judged(runs.root / "old").origin["shards"]
+    trained_on_table.write(old, folder, before, shards)
+    rewrite(folder, "val", lambda rows: rows[rows["key"] != "val-003"])
+    rewrite(folder, "train", lambda rows: rows[rows["key"] != "train-002"])
+    changed = tuple(replace(shard, sha256="f" * 64) for shard in before.shards)
+    write_manifest(folder, replace(before, shards=changed))
+    found = opened_against(runs)
+    assert len(found.pictures["val"].keys) == 39
+    assert [row["key"] for row in open_judged(runs.root / "old").removed] == [
+        "train-002",
+        "val-003",
+    ]
+    (old / trained_on_table.FILE).unlink()
+    with pytest.raises(UserError, match="was curated again after"):
+        opened_against(runs)

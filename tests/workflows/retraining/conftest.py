@@ -73,10 +73,10 @@ class Commands:
     def run(self, command: Sequence[str], lock: int | None, environment: dict[str, str]) -> int:
         """Leave what a command does."""
         assert lock is not None
-        word = {"curate": "curate", "evaluate": "evaluate", "finetune.export": "export"}
+        word = {"curate": "curate", "evaluate": "evaluate"}
         name = "diff" if "curate.diff" in command else word.get(command[2], "finetune")
         given = dict(text.split("=", 1) for text in command if "=" in text)
-        own = {"export": command[3], "diff": command[-1]}
+        own = {"diff": command[-1]}
         run_dir = Path(own[name]) if name in own else Path(given["run.root"], given["run.name"])
         self.ran.append(f"{name} {run_dir.name}")
         self.lines.append([*command])
@@ -111,10 +111,6 @@ class Commands:
         checksums.write(run_dir / "evaluate")
         return EXIT[self.gate]
 
-    def _export(self, run_dir: Path, given: Mapping[str, str]) -> None:
-        step = int(given["step"])
-        write_text(run_dir / "finetune" / f"export-step-{step:08d}" / "weights", f"of step {step}")
-
     def _diff(self, run_dir: Path, given: Mapping[str, str]) -> None:
         pass
 
@@ -126,7 +122,7 @@ class Team:
         self.root, self.pictures, self.code = fake.root, fake.pictures, tmp_path / "code"
         self.commands = fake
         self.series = Series(self.root, "mine")
-        self.lr = 1.0
+        self.lr, self.precision = 1.0, "no"
         self.pictures.mkdir(parents=True)
         self.add(*"abcd")
         self.code.mkdir()
@@ -143,8 +139,8 @@ class Team:
         """As composed from an experiment."""
         composed: dict[str, dict[str, Any]] = {
             "curate": {"dataset": {"reader": "folder", "root": str(self.pictures)}},
-            "train": {"optim": {"lr": self.lr}, "hub": {"token": "not for you"}},
-            "evaluate": {"grid": {"items": 3}},
+            "train": {"optim": {"lr": self.lr}, "hub": {"token": "not for you"}, "model": {}},
+            "evaluate": {"grid": {"items": 3}, "precision": self.precision},
         }
         return Settings("", {name: [] for name in composed}, composed, ())
 

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from curate.run.schema import Busy, UserError
-from workflows.retraining import commands
+from workflows.retraining import commands, promotion
 from workflows.retraining.record import Record
 from workflows.retraining.steps import Failed
 
 
 def given(team, name):
     """The settings of the last command of a kind."""
-    word = {"curate": "curate", "evaluate": "evaluate", "export": "finetune.export"}.get(name)
+    word = {"curate": "curate", "evaluate": "evaluate"}.get(name)
     lines = [
         line
         for line in team.commands.lines
@@ -59,12 +59,11 @@ def test_the_next_one_is_compared_with_the_promoted_and_begins_with_the_base(tea
 
 
 def test_it_begins_with_the_promoted_export_where_asked(team):
-    team.commands.kept = 225
     team.retrain(start_from="promoted")
     assert "method.init" not in given(team, "train")  # nothing was promoted yet
     team.add("e")
     team.retrain(start_from="promoted")
-    start = team.series.run_dir("mine-0001") / "finetune" / "export-step-00000225"
+    start = team.series.run_dir("mine-0001") / "finetune" / "export"
     assert given(team, "train")["method.init"] == str(start)
     assert start.is_dir()
     assert record(team, "mine-0002").start_from == "mine-0001"
@@ -100,13 +99,63 @@ def test_a_gate_that_warns_promotes(team):
     assert team.current() == "mine-0001"
 
 
-def test_another_checkpoint_than_the_exported_is_exported(team):
+def test_what_the_gate_judged_is_promoted_though_an_earlier_checkpoint_would_do(team):
     team.commands.kept = 225
     team.retrain()
-    assert team.commands.ran[-1] == "export mine-0001"
-    assert given(team, "export") == {"step": "225"}
-    assert team.series.current().export == "mine-0001/finetune/export-step-00000225"
+    assert record(team, "mine-0001").kept == 225
+    assert team.series.current().export == "mine-0001/finetune/export"
     assert (team.root / team.series.current().export / "weights").is_file()
+
+
+def test_settings_that_could_not_be_compared_are_refused_before_anything_is_done(team):
+    team.retrain()
+    ran, team.precision = len(team.commands.ran), "bf16"
+    with pytest.raises(
+        UserError,
+        match=r"evaluate\.precision was no for mine-0001 and is bf16: .*compare_with=base",
+    ):
+        team.retrain()
+    assert len(team.commands.ran) == ran
+    found = team.retrain(compare_with="base")
+    assert (found.outcome, found.run) == ("promoted", "mine-0002")
+    assert "gate.against" not in given(team, "evaluate")
+
+
+def test_what_is_promoted_by_hand_meanwhile_is_what_an_open_run_is_compared_with(team):
+    team.retrain()
+    team.add("e")
+    team.retrain()
+    team.add("f")
+    team.retrain(until="evaluate")
+    assert given(team, "evaluate")["gate.against"] == "mine-0002"
+    promotion.roll_back(team.series, print)
+    team.retrain()
+    assert given(team, "evaluate")["gate.against"] == "mine-0001"
+    assert record(team, "mine-0003").compared_with == "mine-0001"
+
+
+def test_an_open_run_that_began_with_what_is_no_longer_promoted_is_given_up(team):
+    team.retrain()
+    team.add("e")
+    team.retrain()
+    team.add("f")
+    team.retrain(start_from="promoted", until="finetune")
+    promotion.roll_back(team.series, print)
+    assert team.retrain(start_from="promoted").run == "mine-0004"
+    assert (
+        "it began with mine-0002, and mine-0001 is promoted by now"
+        in record(team, "mine-0003").sentence
+    )
+
+
+def test_data_that_came_before_the_curation_ended_are_in_its_record(team):
+    team.commands.ends["curate"] = -9
+    with pytest.raises(Failed):
+        team.retrain()
+    team.commands.ends.clear()
+    team.add("e")
+    assert team.retrain().run == "mine-0001"
+    assert team.retrain().outcome == "nothing_to_do"
 
 
 @pytest.mark.parametrize("last", ["curate", "finetune", "evaluate"])
@@ -123,7 +172,7 @@ def test_until_a_step_and_on_from_there(team, last):
     assert team.commands.ran == [f"{step} mine-0001" for step in steps]
 
 
-@pytest.mark.parametrize("step", ["curate", "finetune", "evaluate", "export", "diff"])
+@pytest.mark.parametrize("step", ["curate", "finetune", "evaluate", "diff"])
 @pytest.mark.parametrize(
     ("code", "error"), [(2, UserError), (75, Busy), (70, Failed), (-9, Failed)]
 )

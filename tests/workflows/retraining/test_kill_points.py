@@ -122,7 +122,6 @@ SCENARIOS = {
     "promoted, two older ones deleted": Scenario(several, lambda t: t.retrain(keep=1), 60),
     "rejected": Scenario(ends("failed"), retrain, 25),
     "undecided": Scenario(ends("undecided"), retrain, 25),
-    "another checkpoint exported": Scenario(ends("passed", kept=225), retrain, 25),
     "the base kept": Scenario(ends("passed", kept=0), retrain, 25),
     "given up, and the next": Scenario(given_up, retrain, 30),
     "a picture removed": Scenario(removed, retrain, 25),

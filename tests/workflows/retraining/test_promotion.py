@@ -25,12 +25,12 @@ def decided(compared_with="", *, gate="passed", kept=450, exported=450, checks=(
     [
         ({}, "promoted", "finetune/export"),
         ({"gate": "warned"}, "promoted", "finetune/export"),
-        ({"kept": 225}, "promoted", "finetune/export-step-00000225"),
+        ({"kept": 225}, "promoted", "finetune/export"),
         ({"kept": 0}, "rejected", ""),
         ({"gate": "failed"}, "rejected", "finetune/export"),
         ({"gate": "failed", "kept": 0}, "rejected", ""),
         ({"gate": "undecided"}, "undecided", "finetune/export"),
-        ({"gate": "undecided", "kept": 225}, "undecided", "finetune/export-step-00000225"),
+        ({"gate": "undecided", "kept": 225}, "undecided", "finetune/export"),
     ],
 )
 def test_a_decision_follows_the_gate_and_the_kept_checkpoint(values, outcome, export):
@@ -38,6 +38,15 @@ def test_a_decision_follows_the_gate_and_the_kept_checkpoint(values, outcome, ex
     assert (found.outcome, found.export) == (outcome, export)
     assert found.kept == values.get("kept", 450)
     assert "6.1 % less loss" in found.sentence
+
+
+@pytest.mark.parametrize(("on", "outcome"), [("pass", "promoted"), ("fail", "rejected")])
+def test_an_undecided_gate_is_what_the_settings_make_of_it(on, outcome):
+    told = {**JUDGED.provenance["evaluate"], "gate": {"on_undecided": on}}
+    found = replace(JUDGED, gate="undecided", provenance={**JUDGED.provenance, "evaluate": told})
+    decision = promotion.decide(found, "")
+    assert decision.outcome == outcome
+    assert f"gate.on_undecided={on}" in decision.sentence
 
 
 def test_the_sentence_names_what_broke_and_nothing_else():

@@ -1,0 +1,55 @@
+"""Whether a run could be compared with the promoted one, known before anything is curated or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from curate.run.provenance import read_config
+from curate.run.schema import UserError
+from evaluate.judged_runs.comparable import GRID
+from workflows.retraining import promotion
+from workflows.retraining.commands import Settings
+
+
+def refuse_other_settings(promoted: Path, settings: Settings) -> None:
+    """Refuse settings by which held-out losses would be measured otherwise than those of the promoted run.
+
+    Args:
+        promoted: its folder.
+        settings: of the run to be made.
+
+    Raises:
+        UserError: names each setting with both values, and the way out.
+    """
+    found = [
+        f"{name} was {before} for {promoted.name} and is {now}"
+        for name, before, now in _differing(promoted, settings)
+    ]
+    if found:
+        raise UserError(
+            f"{'; '.join(found)}: the new run could not be compared with the promoted one, {promoted.name}, on the "
+            "same held-out pictures. Set that back, or type compare_with=base, so that this run has to be better than "
+            "the base model only; once it is promoted, remove compare_with=base again"
+        )
+
+
+def _differing(promoted: Path, settings: Settings) -> Iterator[tuple[str, Any, Any]]:
+    judged = promotion.judged(promoted)
+    if judged is None:
+        raise UserError(
+            f"the evaluation of the promoted run in {promoted} is damaged or gone. Restore it from a backup, or "
+            "promote another run by python -m workflows.promote RUN, or type compare_with=base"
+        )
+    before, now = judged.provenance["evaluate"], settings.composed["evaluate"]
+    pairs = [
+        (f"evaluate.grid.{name}", value, now["grid"][name])
+        for name, value in before.get("grid", {}).items()
+        if name in GRID
+    ]
+    pairs.append(("evaluate.precision", before.get("precision", "no"), now["precision"]))
+    was: Mapping[str, Any] = read_config(promoted / "finetune" / "config.yaml").get("model") or {}
+    model = settings.composed["train"]["model"]
+    pairs += [(f"train.model.{name}", value, model.get(name)) for name, value in was.items()]
+    return ((name, one, other) for name, one, other in pairs if one != other)
