@@ -271,6 +271,5 @@ def _named_by(value: Any) -> list[tuple[str, bool]]:
         patterns = list(braceexpand(text)) if "{" in text else [text]
     except ValueError:
         patterns = [text]
-    if len(patterns) == 1 and not _PATTERN.search(text):
-        return []
+    # What is not there yet counts as well: it may come. Where it is a name of something else, nothing ever does.
     return [(str(Path.cwd() / each), bool(_PATTERN.search(each))) for each in patterns]

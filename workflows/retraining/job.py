@@ -309,6 +309,9 @@ def _take_up(job: Job, found: Record) -> None:
             made_from.save(run_dir)
             found = replace(found, inputs=made_from.digest(), changes=job.changes or found.changes)
             found.save(run_dir)
+            if not job.changes:  # what started it is undone: a folder was away, perhaps
+                _give_up(job, found, "what started it is as it was before")
+                return
         job.record, job.changes = found, found.changes
         job.inputs = made_from or replace(
             job.inputs, typed=""
@@ -319,8 +322,14 @@ def _take_up(job: Job, found: Record) -> None:
         why = differs[0].sentence()
     elif made_from is not None:
         why = f"it began with {found.start_from}, and {promoted or 'no run'} is promoted by now"
-    sentence = f"Given up before it was judged, since something changed: {why}."
+    _give_up(job, found, f"something changed: {why}")
+
+
+def _give_up(job: Job, found: Record, why: str) -> None:
+    """End a run that was not judged; the next one gets another number."""
+    sentence = f"Given up before it was judged, since {why}."
     if not job.series.has_ended(found.run, "abandoned"):  # else killed in between
         job.series.add("abandoned", found.run, sentence)
-    replace(found, outcome="abandoned", sentence=sentence, ended=now()).save(run_dir)
+    ended = replace(found, outcome="abandoned", sentence=sentence, ended=now())
+    ended.save(job.series.run_dir(found.run))
     say(f"gave up   {found.run}: {why}")

@@ -162,9 +162,12 @@ def _how_to_load(known: _Facts) -> Iterator[str]:
     if not known.record.export:
         yield "There is nothing to load: the base model is better than every checkpoint."
         return
-    yield f"The weights, of step {known.record.kept:,}, are in `{known.record.export}`, a path from this card's folder."
+    yield (
+        f"The weights, of step {known.record.kept:,}, are in `{known.record.export}`, a path from this card's folder. "
+        "From the folder in which the retraining is started:"
+    )
     yield ""
-    path = known.record.export
+    path = (known.run_dir / known.record.export).as_posix()
     lines = ["from diffusers import DiffusionPipeline", ""]
     if known.is_adapter:
         lines += [

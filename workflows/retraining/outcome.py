@@ -46,7 +46,8 @@ class Outcome:
     def say(self, as_json: bool) -> None:
         """Print it: a sentence, and where asked for a last line of JSON."""
         words = self.outcome.replace("_", " ")
-        print(f"{words:9} {self.sentence}")
+        said = self.sentence.startswith(words)
+        print(self.sentence if said else f"{words:9} {self.sentence}")
         if self.report:
             print(f"report    {self.report}")
         if self.current:

@@ -32,7 +32,8 @@ class Decision:
     Attributes:
         outcome: ``promoted``, ``rejected`` or ``undecided``.
         sentence: why, for a person.
-        kept: step to keep, 0 for the base. export: its folder, relative to the run; "" for the base.
+        kept: step whose weights the export holds, 0 where the base is to be kept.
+        export: its folder, relative to the run; "" for the base.
     """
 
     outcome: str
@@ -66,7 +67,7 @@ def decide(found: Results | None, compared_with: str) -> Decision:
         raise Failed(
             "the evaluation wrote no report; what it said is above. The same command judges again"
         )
-    kept = found.verdict.kept
+    kept = found.verdict.exported if found.verdict.kept else 0
     export = EXPORT if kept else ""
     on_undecided = found.provenance["evaluate"].get("gate", {}).get("on_undecided", "exit_3")
     result = " ".join(each.text for each in found.findings if each.part == "result")
@@ -92,7 +93,12 @@ def decide(found: Results | None, compared_with: str) -> Decision:
         "warned": " The gate warns.",
         "undecided": f" The gate is undecided ({reasons}), and gate.on_undecided=pass.",
     }.get(found.gate, "")
-    return Decision("promoted", f"{result}{against}{warned}", kept, export)
+    other = (
+        f" What is promoted is step {kept:,}, the best, which the gate's rules are on."
+        if kept != found.verdict.kept
+        else ""
+    )
+    return Decision("promoted", f"{result}{against}{warned}{other}", kept, export)
 
 
 def promote(series: Series, record: Record, event: str) -> None:
@@ -168,6 +174,10 @@ def roll_back(series: Series, say: Callable[[str], None]) -> None:
     if current is None or not current.previous:
         raise UserError(f"{series.name} has no run that was promoted before; {_listed(series)}")
     if done is None or done.event != "rolled back":  # else a killed one did it
+        if current.event == "rolled back":
+            raise UserError(
+                f"{current.run} is in use since the last --rollback, which went back from {current.previous}; {_listed(series)}"
+            )
         record = Record.load(series.run_dir(current.previous))
         if record is None or not (series.run_dir(record.run) / record.export).is_dir():
             raise UserError(f"{series.run_dir(current.previous)} is gone; {_listed(series)}")

@@ -76,7 +76,7 @@ class Record:
         steps: by name: ``curate``, ``finetune``, ``evaluate``, ``export``.
         outcome: one of ``OUTCOMES``; "" until then.
         sentence: why it ended so, for a person.
-        kept: step of the checkpoint to keep, 0 for the base; -1 until it is judged.
+        kept: step whose weights the export holds, 0 where the base is to be kept; -1 until it is judged.
         export: folder of that checkpoint's export, relative to the run; "" for none.
         summary: figures for the history, which stay when the run's folder is deleted, see ``summary.of``.
     """

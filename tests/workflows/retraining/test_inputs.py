@@ -167,7 +167,9 @@ def test_a_setting_that_names_a_path_is_looked_at_as_it_is_named(tmp_path, monke
     (tmp_path / "real").mkdir()
     (tmp_path / "latest").symlink_to("real")
     assert paths({"curate": {"dataset": {"root": "latest"}}}) == [(str(tmp_path / "latest"), False)]
-    assert paths({"train": {"model": {"path": "nobody/such"}}}) == []
+    # a name of the hub, or a folder that is not there yet: it is seen as soon as it is
+    absent = (str(tmp_path / "nobody" / "such"), False)
+    assert paths({"train": {"model": {"path": "nobody/such"}}}) == [absent]
     (starter,) = paths({"train": {"model": {"path": "finetune/starter_ldm"}}})
     assert starter == (str(inputs.PACKAGES / "finetune" / "starter_ldm"), False)
     (clip,) = paths({"curate": {"clip": {"name": "local-dir:real"}}})

@@ -102,7 +102,8 @@ def test_a_gate_that_warns_promotes(team):
 def test_what_the_gate_judged_is_promoted_though_an_earlier_checkpoint_would_do(team):
     team.commands.kept = 225
     team.retrain()
-    assert record(team, "mine-0001").kept == 225
+    assert record(team, "mine-0001").kept == 450
+    assert "What is promoted is step 450, the best" in record(team, "mine-0001").sentence
     assert team.series.current().export == "mine-0001/finetune/export"
     assert (team.root / team.series.current().export / "weights").is_file()
 
@@ -146,6 +147,21 @@ def test_an_open_run_that_began_with_what_is_no_longer_promoted_is_given_up(team
         "it began with mine-0002, and mine-0001 is promoted by now"
         in record(team, "mine-0003").sentence
     )
+
+
+def test_a_run_that_something_else_than_lasting_changes_started_is_given_up(team):
+    team.retrain()
+    away = team.pictures.rename(team.pictures.with_name("away"))
+    team.commands.ends["curate"] = 2
+    with pytest.raises(UserError):
+        team.retrain()
+    team.commands.ends.clear()
+    away.rename(team.pictures)
+    found = team.retrain()
+    assert found.outcome == "nothing_to_do"
+    assert record(team, "mine-0002").outcome == "abandoned"
+    team.add("e")
+    assert team.retrain().run == "mine-0003"
 
 
 def test_data_that_came_before_the_curation_ended_are_in_its_record(team):

