@@ -32,6 +32,7 @@ from evaluate.results import (
 from finetune import start
 from finetune.curve import HeldoutCurve
 from finetune.npz import DamagedArrays
+from finetune.rules import Word
 
 
 def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
@@ -157,7 +158,8 @@ def _advice(config: EvaluateConfig, evaluation: Evaluation, metrics: Mapping[str
             "again after that."
         )
     trained = evaluation.run.config
-    if captions_hardly_matter(metrics):
+    # Weights that diverged hear no caption, however right these are.
+    if captions_hardly_matter(metrics) and verdict.judge(evaluation.evidence) != Word.DIVERGED:
         return advice.about_captions(trained)
     costly = any(
         finding.state == "bad" and finding.section in _OF_THE_BASE

@@ -218,5 +218,5 @@ def kept_instead(kept: int, also: Sequence[int] = ()) -> str:
     others = ", ".join(f"{step:,}" for step in also)
     too = f"Copying, too: step {others}. " if also else ""
     if kept:
-        return f"{too}So an earlier checkpoint is kept, which does not surely: step {kept:,}."
+        return f"{too}So an earlier checkpoint is kept, of which that is not shown: step {kept:,}."
     return f"{too}So the base is kept: no earlier checkpoint that was looked at is free of it and better than the base."

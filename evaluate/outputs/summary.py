@@ -11,6 +11,8 @@ from evaluate.outputs import headline
 from evaluate.outputs.glossary import shown, title
 from evaluate.results import Results
 
+_WHOLE = 4000  # signs of a sentence, or of advice with a command to copy
+
 
 def markdown(found: Results) -> str:
     """Result, trend, costs, the gate and the metrics."""
@@ -18,11 +20,11 @@ def markdown(found: Results) -> str:
         f"# {plain(found.run)}: {found.verdict.word.replace('_', ' ')}",
         "",
         *(
-            f"- **{headline.PARTS[finding.part]}** ({headline.WORDS[finding.state]}): {plain(finding.text)}"
+            f"- **{headline.PARTS[finding.part]}** ({headline.WORDS[finding.state]}): {plain(finding.text, _WHOLE)}"
             for finding in found.findings
         ),
         "",
-        f"Next: {plain(found.verdict.advice)}",
+        f"Next: {plain(found.verdict.advice, _WHOLE)}",
         "",
         f"Gate: **{found.gate}**",
         "",
@@ -43,9 +45,9 @@ def markdown(found: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plain(text: str) -> str:
-    """Text that Markdown shows unchanged, on one line and in one table cell."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", page.clean(text, 400))
+def plain(text: str, most: int = 400) -> str:
+    """Text that Markdown shows unchanged, on one line and in one table cell, cut at ``most`` signs."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", page.clean(text, most))
 
 
 def junit(found: Results) -> str:

@@ -108,3 +108,18 @@ def test_another_run_has_the_settings_of_this_one(tmp_path):
     start = "type accelerate launch finetune/train.py model=sd15 optim.warmup=9 run.name=mine-2"
     assert start in said
     assert said.endswith("data.run=mine optim.lr=3.3e-05")
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [(1.5, "Train again with a lower learning rate"), (0.7, "Do not use this model")],
+)
+def test_captions_are_not_blamed_for_weights_that_diverged(end, says):
+    noise = np.random.default_rng(0).normal(0, 0.01, (4, 64))
+    evidence = Evidence(*(np.linspace(1, end, 4)[:, None] + noise for _ in range(2)))
+    trained: Any = SimpleNamespace(
+        unfinished=lambda: None, config=config("constant"), export_dir="export"
+    )
+    judged: Any = SimpleNamespace(run=trained, kept=0, exported=3, vetoes=[], evidence=evidence)
+    asked: Any = SimpleNamespace(grid=SimpleNamespace(items=128))
+    assert says in _advice(asked, judged, {"caption_fit_exported": Metric(0.1, 0.05, 0.15)})

@@ -79,7 +79,9 @@ def test_the_latest_checkpoint_that_does_not_copy_is_kept(draws, judge):
     assert verdict.kept == 8  # rows 4 and 3, steps 16 and 12, copy
     assert "Step 16 copies training pictures" in verdict.sentence
     assert "Copying, too: step 12." in verdict.sentence
-    assert "So an earlier checkpoint is kept, which does not surely: step 8." in verdict.sentence
+    assert (
+        "So an earlier checkpoint is kept, of which that is not shown: step 8." in verdict.sentence
+    )
     assert "Keep step 8: held-out loss" in verdict.sentence
     assert "step=8" in verdict.advice
     assert "python -m finetune.export" in verdict.advice

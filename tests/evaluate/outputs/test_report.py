@@ -338,3 +338,9 @@ def test_where_the_base_is_kept_nothing_it_did_is_a_cost(results: Results, rende
     assert "Cost None: what is kept is the base." in said
     assert said.count(BASE_KEPT) == 1
     assert f"comparisons of a checkpoint to keep ({BASE_KEPT})" in said
+
+
+def test_a_command_in_the_summary_is_whole(results):
+    advice = f"Look at the pictures {'first ' * 150}: python -m finetune.export mine step=75"
+    found = replace(results, verdict=replace(results.verdict, advice=advice))
+    assert "python -m finetune.export mine step=75" in summary.markdown(found)
