@@ -103,10 +103,6 @@ class Judged:
     @property
     def removed(self) -> Sequence[Mapping[str, Any]] | None:
         """Pictures that were removed since, with ``key, sha256, split``; None if there is another curation."""
-        return self._removed
-
-    @cached_property
-    def _removed(self) -> Sequence[Mapping[str, Any]] | None:
         shards = self.origin["shards"]
         if digest_now(self.curate_dir, read_manifest(self.curate_dir)) == shards:
             return ()

@@ -111,7 +111,7 @@ def test_a_training_on_two_curations(make_config, run_training, clip_dir):
     ):
         run.evaluate_run(config(trained, clip_dir), lambda line: None)
     with pytest.raises(
-        UserError, match=r"was curated again, .*'data\.runs=\{mine: 1, photos: 0\.5\}'"
+        UserError, match=r"was curated again after .*'data\.runs=\{mine: 1, photos: 0\.5\}'"
     ):
         judged.manifest  # noqa: B018
 

@@ -304,7 +304,8 @@ def _take_up(job: Job, found: Record) -> None:
             steps_left = {n: s for n, s in found.steps.items() if n not in ("diff", "evaluate")}
             found = replace(found, compared_with=promoted, steps=steps_left)
             found.save(run_dir)
-        if made_from is not None and "curate" not in found.steps:  # which takes what is there now
+        changed = made_from is not None and made_from.digest() != job.inputs.digest()
+        if changed and "curate" not in found.steps:  # which takes what is there now
             made_from = job.inputs
             made_from.save(run_dir)
             found = replace(found, inputs=made_from.digest(), changes=job.changes or found.changes)
