@@ -17,7 +17,7 @@ from curate.run.schema import UserError
 from finetune import leaks, seen_before, start
 from finetune.config import OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
-from finetune.sidecars import GROUP, read_columns
+from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
 _FREE = {
@@ -84,26 +84,15 @@ def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:
     Raises:
         UserError: names what a held-out and a training sample share.
     """
-    train = _identifiers(curate_dir, manifest, "train")
+    train = identifiers(curate_dir, manifest, "train")
     for side in HELD_OUT:
-        held_out = _identifiers(curate_dir, manifest, side)
+        held_out = identifiers(curate_dir, manifest, side)
         for column in train.keys() & held_out.keys():
             if shared := sorted(train[column] & held_out[column]):
                 raise UserError(
                     f"{len(shared)} of the {side} samples are also trained on: {column} {shared[0]} is "
                     f"on both sides. Curate {curate_dir.parent.name} again under another run.name"
                 )
-
-
-def _identifiers(curate_dir: Path, manifest: Manifest, split: str) -> dict[str, set[str]]:
-    """For each identifying column of the sidecars, the values in ``split``; absent columns are left out."""
-    found: dict[str, set[str]] = {}
-    for info in manifest.shards_of(split):
-        table = read_columns(curate_dir, info, ("key", "sha256", GROUP))
-        for name in table.column_names:
-            values = table.column(name).drop_null().to_pylist()
-            found.setdefault(name, set()).update(map(str, values))
-    return found
 
 
 def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:

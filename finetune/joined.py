@@ -16,7 +16,7 @@ from curate.run.joined import FILE, curation_of, owner_of
 from curate.run.manifest import Manifest, ShardInfo, old_manifest, read_manifest, write_manifest
 from curate.run.schema import UserError
 from finetune.config import TrainConfig
-from finetune.sidecars import GROUP, read_columns
+from finetune.sidecars import identifiers, read_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ def _refuse_shared(curations: Mapping[str, Path], manifests: Mapping[str, Manife
         UserError: names both curations and what they share.
     """
     found = {
-        (name, side): _identifiers(curations[name], manifests[name], side)
+        (name, side): identifiers(curations[name], manifests[name], side)
         for name in curations
         for side in _SIDES
     }
@@ -127,15 +127,6 @@ def _refuse_leak(
                 f"{shared[0]} is in both, which would hide overfitting. Curate both data sets as one, which splits them "
                 f"together, or take what {held} holds out from {trained} (python -m curate.remove {trained} --help)"
             )
-
-
-def _identifiers(curate_dir: Path, manifest: Manifest, side: str) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for shard in manifest.shards_of(side):
-        table = read_columns(curate_dir, shard, ("key", "sha256", GROUP))
-        for name in table.column_names:
-            found.setdefault(name, set()).update(map(str, table[name].drop_null().to_pylist()))
-    return found
 
 
 def keep(config: TrainConfig, manifest: Manifest) -> None:

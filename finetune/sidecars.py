@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.run.joined import owner_of, path_of
-from curate.run.manifest import ShardInfo
+from curate.run.manifest import Manifest, ShardInfo
 from curate.run.parquet import reporting_damage
 from curate.run.provenance import curate_command
 
@@ -51,3 +51,14 @@ def duplicate_groups(
             rows = table.filter(pc.field("key").isin(wanted))
             found |= zip(rows["key"].to_pylist(), rows[GROUP].to_pylist(), strict=True)
     return [found.get(key) or key for key in keys]
+
+
+def identifiers(curate_dir: Path, manifest: Manifest, split: str) -> dict[str, set[str]]:
+    """For each identifying column of the sidecars, the values in ``split``; absent columns are left out."""
+    found: dict[str, set[str]] = {}
+    for info in manifest.shards_of(split):
+        table = read_columns(curate_dir, info, ("key", "sha256", GROUP))
+        for name in table.column_names:
+            values = table.column(name).drop_null().to_pylist()
+            found.setdefault(name, set()).update(map(str, values))
+    return found

@@ -73,7 +73,7 @@ class Record:
         provenance: revision of the code, Python and package versions.
         start_from: the run whose export the training began with; "" is the base model.
         compared_with: the run that was promoted then; "" where there was none.
-        steps: by name: ``curate``, ``finetune``, ``evaluate``, ``export``.
+        steps: by name: ``curate``, ``diff``, ``finetune``, ``evaluate``.
         outcome: one of ``OUTCOMES``; "" until then.
         sentence: why it ended so, for a person.
         kept: step whose weights the export holds, 0 where the base is to be kept; -1 until it is judged.

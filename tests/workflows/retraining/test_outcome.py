@@ -1,4 +1,4 @@
-"""How a start ends: what it prints, its exit code, and who is told."""
+"""How a start ends: what it prints, its exit code, and who hears of it."""
 
 import json
 

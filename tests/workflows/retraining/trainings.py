@@ -1,4 +1,4 @@
-"""Curations in the real format, and trainings on them without a model: each is told what it was given."""
+"""Curations in the real format, and trainings on them without a model: each notes what it was given."""
 
 from __future__ import annotations
 
