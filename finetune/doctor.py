@@ -15,7 +15,7 @@ from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
 from finetune import leaks, seen_before, start
-from finetune.config import OptimConfig, TrainConfig
+from finetune.config import ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import identifiers
 
@@ -28,7 +28,9 @@ _FREE = {
     "heldout.batch_size",
     "heldout.patience",
 }
-_GROUPS = ("model", "method", "optim", "train", "ema", "heldout")
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
+_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
+"""Values of keys that trainings of earlier versions did not note."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {
     "shards": "curated data",
@@ -141,6 +143,7 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
     Raises:
         UserError: names the first key that differs.
     """
+    stored = {**_FORMERLY, **stored}
     for key in now:
         if stored.get(key) == now[key]:
             continue
