@@ -26,6 +26,16 @@ REACTIONS = ("refuse", "warn", "off")
 WEIGHTINGS = ("none", "min_snr", "soft_min_snr", "debiased")
 TIMESTEPS = ("stratified", "uniform", "logit_normal")
 
+CHANGEABLE = (
+    *("optim.lr", "optim.beta1", "optim.beta2", "optim.eps", "optim.weight_decay"),
+    *("optim.schedule", "optim.warmup", "optim.max_grad_norm"),
+    *("train.samples", "train.caption_dropout"),
+    *("objective.weighting", "objective.snr_gamma"),
+    *("objective.timesteps", "objective.logit_mean", "objective.logit_std"),
+    *("objective.noise_offset", "objective.input_perturbation"),
+)
+"""What ``resume.allow`` may name: the order of the samples, the weights and what is measured stay as they are."""
+
 
 @dataclass
 class RunConfig(RunFolder):
@@ -266,6 +276,22 @@ class DoctorConfig:
 
 
 @dataclass
+class ResumeConfig:
+    """What may differ when a training goes on.
+
+    Attributes:
+        allow: of ``CHANGEABLE``. Without it a start with another value is refused, since the training would be none
+            that one command can make again. What was changed, and when, is in every later checkpoint's ``state.json``.
+    """
+
+    allow: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for key in self.allow:
+            check(key in CHANGEABLE, "resume.allow", key, "some of " + ", ".join(CHANGEABLE))
+
+
+@dataclass
 class LogConfig:
     """How often ``metrics.jsonl`` gets a line."""
 
@@ -295,6 +321,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
     tracker: Any = tracking.AUTO
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ class Progress:
         None  # of the last evaluation, relative to the base; None: none yet, or not finite
     )
     stopped: str | None = None  # why the run ended early
+    changes: list[dict[str, Any]] = field(default_factory=list)  # see ``doctor.changed``
 
 
 @dataclass

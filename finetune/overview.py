@@ -36,6 +36,7 @@ def before(run: Training, held_out: int) -> str:
         **_objective(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
+        **_changes(run),
     }
     return "\n".join(f"{name:<8}{text}" for name, text in lines.items())
 
@@ -82,6 +83,15 @@ def _objective(run: Training) -> dict[str, str]:
         if value != default[name]
     ]
     return {"loss": ", ".join(said)} if said else {}
+
+
+def _changes(run: Training) -> dict[str, str]:
+    """What was changed on purpose since the training began."""
+    said = [
+        f"{each['key']} from {each['from']} to {each['to']} after {each['samples_seen']:,} samples"
+        for each in run.progress.changes
+    ]
+    return {"changed": "; ".join(said)} if said else {}
 
 
 def _batch(run: Training) -> str:

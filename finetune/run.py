@@ -326,7 +326,8 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
         return
     last = stored[-1]
     state = last.state()
-    run.progress = Progress(last.step, last.samples_seen, last.heldout, state["stopped"])
+    changes = doctor.changed(run.config, state, run.identity)
+    run.progress = Progress(last.step, last.samples_seen, last.heldout, state["stopped"], changes)
     if run.heldout:
         run.heldout.curve = _curve(run, stored)
     copy_into(run.weights, last.weights(ema=False))
