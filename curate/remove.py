@@ -111,7 +111,7 @@ def main() -> None:
         )
         if by == "keys":
             print(
-                "the key of a file: python -m curate.explain "
+                "the key of a file or its name: python -m curate.explain "
                 f"{named(curate_dir.parent)} FILE names it"
             )
     if found["pictures"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,13 @@ def schema(path: Path) -> pa.Schema:
 
     with reporting_damage(path, lambda: _remedy(path.parents[1])):
         return pq.read_schema(path)
+
+
+def why(row: Mapping[str, Any] | pd.Series) -> str:
+    """Why a row is not kept: its reason, and the rule where that does not begin with its name; older ledgers have none."""
+    rule, reason = row.get("rule"), str(row["reason"])
+    known = isinstance(rule, str) and rule and not reason.startswith(rule)
+    return f"{reason} (rule {rule})" if known else reason
 
 
 def _remedy(curate_dir: Path) -> str:
