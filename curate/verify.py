@@ -17,6 +17,7 @@ from tqdm import tqdm
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
 from curate.run import checksums, cli, folder, parquet
 from curate.run.files import read_json, sha256_of
+from curate.run.finished import is_finished, to_mend
 from curate.run.joined import FOLDER, curations_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
@@ -97,11 +98,25 @@ def advice(run_dir: Path, stages: Sequence[str]) -> str:
         "diff": f"python -m curate.diff RUN_A {named(run_dir)} with the run that the folder in diff is named after",
         "compare": f"python -m evaluate.compare {named(run_dir)} and the runs that its folders in compare are named after",
     }
+    if is_finished(run_dir) and (written := _of_retraining(stages)):
+        about = f"{', '.join(written)} in {run_dir}"
+        others = [stage for stage in stages if stage not in written]
+        return "\n".join(
+            [
+                f"of {about}: {to_mend(run_dir, '')}",
+                *(f"of {stage}, type: {commands[stage]}" for stage in others),
+            ]
+        )
     lines = [
         "delete what is damaged (of a shard its tar, of a checkpoint its folder; never removed.json); to "
         "write it again, type:"
     ]
     return "\n".join([*lines, *(f"  {commands[stage]}" for stage in stages)])
+
+
+def _of_retraining(stages: Sequence[str]) -> list[str]:
+    """Those of the stages that no command writes in a run that a retraining has finished."""
+    return [stage for stage in stages if stage in ("curate", "finetune", "evaluate")]
 
 
 def summary(stage_dir: Path) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from curate.run import parquet
 from curate.run.files import remove_parts
+from curate.run.finished import curate_again
 from curate.run.parquet import reporting_damage
-from curate.run.provenance import curate_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +144,7 @@ def why(row: Mapping[str, Any] | pd.Series) -> str:
 
 
 def _remedy(curate_dir: Path) -> str:
-    return f"type: {curate_command(curate_dir.parent)}"
+    return curate_again(curate_dir.parent)
 
 
 def check_complete(ledger: pd.DataFrame, pairs: int) -> None:
