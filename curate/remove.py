@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from curate.pipeline import removed_from_cache
 from curate.pipeline.previous_run import trainings
 from curate.run import checksums, cli, folder, ledger, reconsider
@@ -39,6 +37,7 @@ from curate.run.manifest import (
 )
 from curate.run.next_command import named
 from curate.run.parquet import is_intact, write_table
+from curate.run.progress import Bar
 from curate.run.provenance import curate_command
 from curate.run.removals import (
     REASON,
@@ -275,7 +274,7 @@ def _check(curate_dir: Path, asked: Removals) -> None:
     goes = asked.drops(rows) | read_removals(curate_dir).drops(rows)
     holding = set(rows.loc[~goes, "shard"])  # something, afterwards
     listed = {shard.path: shard for shard in read_manifest(curate_dir).shards}
-    concerned = tqdm(sorted(set(rows.loc[goes, "shard"])), desc="check", unit="shard")
+    concerned = Bar(sorted(set(rows.loc[goes, "shard"])), desc="check", unit="shard")
     damaged = [
         path
         for path in concerned
@@ -342,7 +341,7 @@ def _carry_out(curate_dir: Path, known: Removals) -> tuple[Manifest, Counter[str
         (curate_dir / "report.html").unlink(missing_ok=True)  # it may show removed pictures
     concerned = {str(shard): keys for shard, keys in goes.groupby("shard")["key"].agg(set).items()}
     taken = removed_from_cache.take_out(curate_dir, known, concerned)
-    for shard, keys in tqdm(concerned.items(), desc="remove", unit="shard"):
+    for shard, keys in Bar(concerned.items(), desc="remove", unit="shard"):
         _take_out(curate_dir / shard, keys)
     for part in ledger.parts(curate_dir):
         _mark(part, known)

@@ -12,8 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
 from curate.run import checksums, cli, folder, parquet
 from curate.run.files import read_json, sha256_of
@@ -22,6 +20,7 @@ from curate.run.joined import FOLDER, curations_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
 from curate.run.next_command import named, run_arguments
+from curate.run.progress import Bar
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
@@ -64,7 +63,7 @@ def main() -> None:
             options = (arguments.images,) if stage == "curate" else ()
             found[stage] = 0
             for problem in lines(run_dir / stage, *options):
-                tqdm.write(f"{stage}/{problem}")
+                Bar.write(f"{stage}/{problem}")
                 found[stage] += 1
             print(f"{stage:9} {summary(run_dir / stage)}, {found[stage]} problems")
     if any(found.values()):
@@ -239,7 +238,7 @@ def _shards(
     """Problems of all shards; ``ledger`` is None if it is damaged."""
     of_shard = {} if ledger is None else dict(list(ledger[ledger["kept"]].groupby("shard")))
     holders: dict[str, str] = {}
-    bar = tqdm(manifest.shards, desc="verify", unit="shard")
+    bar = Bar(manifest.shards, desc="verify", unit="shard")
     for shard, found in zip(bar, _hashes(curate_dir, manifest.shards), strict=True):
         rows = None if ledger is None else of_shard.pop(shard.path, ledger[:0])
         yield from _shard(curate_dir, shard, found, rows, images, holders)

@@ -48,7 +48,9 @@ def main() -> None:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", metavar="KEY|FILE|RUN|EXPORT", help="a picture, a run, or an export")
+    parser.add_argument(
+        "what", metavar="KEY|FILE|RUN|EXPORT", help="a picture, a run, or an export"
+    )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="the folder of all runs")
     parser.add_argument(
         "--key", action="store_true", help="it is a picture's key, also if a run has that name"
