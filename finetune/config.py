@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from curate.run import tracking
 from curate.run.config import RunFolder, check_name
+from curate.run.finished import to_mend
 from curate.run.joined import FOLDER, shown
 from curate.run.provenance import is_damaged
 from curate.run.schema import PATH, UserError, check, entries, register
@@ -360,8 +361,8 @@ def refuse_damaged(run_dir: Path) -> None:
     path = run_dir / "finetune" / "config.yaml"
     if path.is_file() and is_damaged(path):
         raise UserError(
-            f"{path} is damaged, or was edited; train with the same command as before, which writes it "
-            "again"
+            f"{path} is damaged, or was edited; "
+            + to_mend(run_dir, "train with the same command as before, which writes it again")
         )
 
 

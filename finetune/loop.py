@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from curate.run import checksums
+from curate.run.progress import Bar
 from curate.run.signals import StopRequest
 from curate.run.tracking import Curves
 from finetune import checkpoint, metrics
@@ -189,7 +189,7 @@ def _store(run: Training, curve: HeldoutCurve) -> None:
 
 def _train(run: Training) -> None:
     config, progress, size = run.config, run.progress, run.config.optim.batch_size
-    with tqdm(
+    with Bar(
         desc="train",
         total=config.steps * size,
         initial=progress.samples_seen,
@@ -359,7 +359,7 @@ def measure(run: Training, items: HeldoutItems) -> np.ndarray:
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     losses = np.zeros((len(items), heldout.grid.bins, heldout.grid.draws), np.float32)
     mine = items.take(share)
-    with tqdm(
+    with Bar(
         desc="held-out",
         total=len(mine) * heldout.grid.bins * heldout.grid.draws,
         leave=False,

@@ -17,6 +17,7 @@ from torch import nn
 
 from curate.run import checksums, tracking
 from curate.run.files import remove_parts
+from curate.run.finished import is_of_retraining
 from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
@@ -407,7 +408,7 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
 def _export_best(
     config: TrainConfig, model: LatentDiffusion, stored: list[Checkpoint], accelerator: Accelerator
 ) -> None:
-    """Export the best checkpoint's weights, and print which one it is and what to type next."""
+    """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
     copy_into(config.method.trainable(model.unet), best.weights())
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
@@ -415,6 +416,7 @@ def _export_best(
     difference = export(config.method, config.model, model, folder, best)
     accelerator.print(
         f"best    {overview.after(config.folder, stored)}\n"
-        f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})\n"
-        f"next    python -m evaluate {next_arguments(config.run.folder)}"
+        f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})"
     )
+    if not is_of_retraining(config.run.folder):
+        accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

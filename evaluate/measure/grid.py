@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from curate.run.progress import Bar
 from curate.run.schema import UserError
 from evaluate.at_once import losses_at_once
 from evaluate.measure.training_losses import TrainingLosses
@@ -105,7 +105,7 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
     try:
         return npz.read(path)
     except npz.DamagedArrays as error:
-        tqdm.write(f"{error}; all losses are measured again")
+        Bar.write(f"{error}; all losses are measured again")
         return {}
 
 
@@ -265,7 +265,7 @@ class Grid:
         )
 
         found: dict[str, list[np.ndarray]] = {split: [] for split in splits}
-        with tqdm(total=missing, unit="loss", desc="loss grid", disable=not missing) as bar:
+        with Bar(total=missing, unit="loss", desc="loss grid", disable=not missing) as bar:
             for (number, split), fingerprint in marks.items():
                 row = rows[number]
                 parts = row, splits[split], known.get((number, split), {}), bar.update
