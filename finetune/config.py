@@ -244,6 +244,30 @@ class HeldoutConfig:
 
 
 @dataclass
+class SamplesConfig:
+    """Pictures that are drawn at every evaluation, to look at while training; see ``finetune.samples``.
+
+    Attributes:
+        captions: of so many held-out pictures; 0 draws none of them.
+        prompts: further ones.
+        steps, guidance_scale: of the sampler, DPM-Solver++. seed: of the noise.
+    """
+
+    captions: int = 4
+    prompts: list[str] = field(default_factory=list)
+    steps: int = 20
+    guidance_scale: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.captions >= 0, "samples.captions", self.captions, ">= 0")
+        check(0 < self.steps <= 1000, "samples.steps", self.steps, "1 ... 1000")
+        scale = self.guidance_scale
+        check(scale >= 0, "samples.guidance_scale", scale, ">= 0")
+        check(all(self.prompts), "samples.prompts", self.prompts, "texts that are not empty")
+
+
+@dataclass
 class CheckpointConfig:
     """When weights and optimizer are stored. The same command resumes from the last checkpoint."""
 
@@ -319,6 +343,7 @@ class TrainConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     heldout: HeldoutConfig = field(default_factory=HeldoutConfig)
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)

@@ -29,6 +29,7 @@ from finetune import (
     joined,
     metrics,
     overview,
+    samples,
     seen_before,
     start,
     trained_on,
@@ -48,6 +49,7 @@ from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
+from finetune.samples import Samples
 from finetune.sidecars import duplicate_groups
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
@@ -68,9 +70,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         if accelerator.is_main_process:
             with checksums.updated(folder, ()):
                 pass  # checkpoints may have been deleted
-            tracking.write(
-                config.tracker, folder, metrics.points(folder / "metrics.jsonl"), resumes=True
-            )
+            tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
@@ -90,6 +90,9 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     run = _assemble(config, manifest, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
+        captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
+        shown = [captions[key] for key in run.heldout.val.keys[: config.samples.captions]]
+        run.samples = Samples(config.folder, model, config.samples, shown)
     _resume(run, stored)
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     with _tracked(run):
@@ -280,6 +283,7 @@ def _assemble(
             model.schedule, config.objective.weighting, config.objective.snr_gamma
         ),
         heldout=None,
+        samples=Samples(config.folder, model, config.samples, ()),
         start=start.stored(config.folder),
         window=Window(torch.zeros((), device=accelerator.device)),
     )
@@ -323,7 +327,7 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     main = run.accelerator.is_main_process
     if not stored:
         if main:
-            _cut_metrics(run.folder, step=-1)
+            _cut(run, step=-1)
         return
     last = stored[-1]
     state = last.state()
@@ -342,7 +346,7 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     run.accelerator.wait_for_everyone()  # all have read heldout.npz before it is written again
     if main:
-        _cut_metrics(run.folder, last.step)
+        _cut(run, last.step)
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
 
 
@@ -352,14 +356,21 @@ def _tracked(run: Training) -> Iterator[None]:
     if not run.accelerator.is_main_process:
         yield
         return
-    logged = metrics.points(run.folder / "metrics.jsonl")
-    with tracking.curves(run.config.tracker, run.folder, logged) as run.curves:
+    with tracking.curves(run.config.tracker, run.folder, _points(run.folder)) as run.curves:
         yield
 
 
-def _cut_metrics(folder: Path, step: int) -> None:
-    with checksums.updated(folder, ("metrics.jsonl",)):
-        metrics.truncate(folder / "metrics.jsonl", step)
+def _points(folder: Path) -> list[tracking.Point]:
+    """What trackers are given, in the order of the updates; pictures come last."""
+    known = [*metrics.points(folder / "metrics.jsonl"), *samples.points(folder)]
+    return sorted(known, key=lambda point: point[0])
+
+
+def _cut(run: Training, step: int) -> None:
+    """Cut what training writes as it goes back to an update."""
+    run.samples.cut(step)
+    with checksums.updated(run.folder, ("metrics.jsonl",)):
+        metrics.truncate(run.folder / "metrics.jsonl", step)
 
 
 def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:

@@ -23,13 +23,14 @@ from curate.run.printable import one_line
 from curate.run.progress import Bar
 from curate.run.schema import UserError
 from evaluate.at_once import pictures_at_once
-from evaluate.drawing import contact_sheet, infotext, sampling
+from evaluate.drawing import infotext
 from evaluate.drawing.origin import Origin
 from evaluate.drawing.prompts import SourcePrompt
 from evaluate.drawing.sample_choice import Choice
-from evaluate.drawing.sampling import Frame, Prompt, Sampler
 from evaluate.sample_config import SampleConfig, check_side
 from finetune.data import keyed_seed
+from finetune.drawing import contact_sheet, sampling
+from finetune.drawing.sampling import Frame, Prompt, Sampler
 
 if TYPE_CHECKING:
     from curate.clip.scorer import ClipScorer

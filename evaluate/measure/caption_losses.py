@@ -17,7 +17,6 @@ import numpy as np
 
 from curate.run.progress import Bar
 from evaluate.measure.grid import Grid, row_name
-from evaluate.precision import computing_in
 from finetune.caption_gain import (
     Exchanged,
     Thinned,
@@ -29,6 +28,7 @@ from finetune.caption_gain import (
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutItems, relative
 from finetune.intervals import Array, Estimate, group_means
+from finetune.precision import computing_in
 
 
 class CaptionLosses:

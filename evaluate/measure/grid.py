@@ -21,13 +21,13 @@ from curate.run.schema import UserError
 from evaluate.at_once import losses_at_once
 from evaluate.measure.training_losses import TrainingLosses
 from evaluate.measure_config import GridConfig
-from evaluate.precision import computing_in, mark
 from finetune import npz
 from finetune.caption_gain import at
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutGrid, HeldoutItems, counted_bins, grid_losses
 from finetune.intervals import group_means
 from finetune.opened_run import FinetuneRun
+from finetune.precision import computing_in, mark
 from finetune.rules import START
 
 

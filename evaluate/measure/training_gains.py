@@ -15,12 +15,12 @@ from curate.run.progress import Bar
 from evaluate.measure.grid import Grid
 from evaluate.measure.parts import read_table
 from evaluate.measure.reconsider import Gains, candidates
-from evaluate.precision import computing_in
 from finetune.cache import EncodedSplit
 from finetune.checkpoint import weights_sha256
 from finetune.data import keyed_seed
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, grid_losses, relative
 from finetune.intervals import Array
+from finetune.precision import computing_in
 
 if TYPE_CHECKING:
     from finetune.checkpoint import Checkpoint

@@ -28,9 +28,9 @@ from torch import nn
 
 from curate.run.files import atomic_write
 from curate.run.progress import Bar
-from evaluate import precision as precisions
-from evaluate.measure_config import SamplerConfig
+from finetune import precision as precisions
 from finetune.data import keyed_seed
+from finetune.drawing.config import SamplerConfig
 from finetune.models.interface import LatentDiffusion
 
 # PNG text chunks: what made the picture, and what its pixels are.
