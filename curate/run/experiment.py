@@ -92,7 +92,7 @@ def read(path: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file is no YAML, or holds anything but sections of keys and values.
     """
-    content = _load(path)
+    content = load(path)
     accepted = ", ".join(f"{name}:" for name in SCHEMAS)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{_shown(path)} has no sections; accepted: {accepted}; {_FORM}")
@@ -105,7 +105,12 @@ def read(path: Path) -> dict[str, list[str]]:
     return {name: _overrides(_place(path, name), values) for name, values in content.items()}
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
+    """The content of a file, of which nothing is checked but that it is YAML.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         return OmegaConf.to_container(OmegaConf.load(path))
     except MarkedYAMLError as error:

@@ -8,6 +8,7 @@ from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -190,6 +191,26 @@ def _inside(group: str, valued: list[str]) -> list[str]:
     """The keys to type for a group that takes no value itself: its name, or the first three."""
     inside = [key for key in valued if key.startswith(f"{group}.")]
     return [f"{group}.name"] if f"{group}.name" in inside else inside[:3]
+
+
+def handed_on(name: str, section: str, near: bool = False) -> list[str]:
+    """The keys of other commands that a retraining hands on and ``name`` may be: ``optim.lr`` => ``train.optim.lr``.
+
+    Args:
+        name: as typed. section: of the command; none but a retraining hands keys on.
+        near: also those that are spelled alike.
+    """
+    if section != "retrain":
+        return []
+    from curate.run.experiment import SCHEMAS  # which imports this module
+
+    found = []
+    for other in ("curate", "train", "evaluate"):
+        import_module(SCHEMAS[other])
+        is_known = name in groups(other) or name in keys(other)
+        names = [name] if is_known else meant(name, other) if near else []
+        found += [f"{other}.{each}" for each in names]
+    return found
 
 
 def owners(key: str, section: str) -> list[str]:
