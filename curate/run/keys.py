@@ -49,6 +49,20 @@ FOREIGN = {
 """Names of diffusers' scripts, kohya's and img2dataset's, and names cut short; our keys for the same."""
 
 
+SCHEMAS = {
+    "curate": "curate.pipeline.config",
+    "train": "finetune.config",
+    "evaluate": "evaluate.config",
+    "sample": "evaluate.sample_config",
+    "retrain": "workflows.retraining.config",
+}
+"""Each section and the module that registers its schema.
+
+Imports follow the data, evaluate -> finetune -> curate, so that nothing here may import what checks
+the other commands' sections. Each module is loaded by its name, and only to check an experiment.
+"""
+
+
 @dataclass(frozen=True)
 class Key:
     """A key of a command.
@@ -202,8 +216,6 @@ def handed_on(name: str, section: str, near: bool = False) -> list[str]:
     """
     if section != "retrain":
         return []
-    from curate.run.experiment import SCHEMAS  # which imports this module
-
     found = []
     for other in ("curate", "train", "evaluate"):
         import_module(SCHEMAS[other])

@@ -197,6 +197,7 @@ def settings_of(experiment: str, handed: Mapping[str, Sequence[str]]) -> Setting
     from omegaconf.errors import OmegaConfBaseException
 
     from curate.run import experiment as experiments
+    from curate.run.keys import SCHEMAS
     from curate.run.overrides import prepare, without_rivals
     from curate.run.refusals import explain
     from curate.run.schema import UserError, check_given
@@ -206,7 +207,7 @@ def settings_of(experiment: str, handed: Mapping[str, Sequence[str]]) -> Setting
     composed: dict[str, Mapping[str, Any]] = {}
     configs: dict[str, DictConfig] = {}
     for section in SECTIONS:
-        import_module(experiments.SCHEMAS[section])
+        import_module(SCHEMAS[section])
         _refuse_own(f"{section}.", handed[section])
         in_file = [
             text for text in sections.get(section, []) if not key_of(text).startswith("run.")

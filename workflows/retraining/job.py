@@ -15,6 +15,7 @@ from curate.run.provenance import provenance
 from curate.run.schema import Busy, UserError
 from workflows.retraining import (
     commands,
+    comparison,
     history_page,
     inputs,
     lineage,
