@@ -454,15 +454,11 @@ def save(run: Training, interrupted: bool = False) -> None:
         state |= {"heldout": None, "interrupted": unlogged}
     if run.accelerator.is_main_process:
         written = f"checkpoints/step-{run.progress.step:08d}/"
-        with checksums.updated(run.folder, (written, "metrics.jsonl")):
-            checkpoint.save(
-                run.folder,
-                state,
-                run.weights,
-                run.ema.shadow if run.ema else None,
-                run.optimizer,
-                run.config.checkpoint.keep,
-            )
+        changes = [written, "metrics.jsonl"]
+        with checksums.updated(run.folder, changes):
+            average = run.ema.shadow if run.ema else None
+            checkpoint.save(run.folder, state, run.weights, average, run.optimizer)
+            changes += checkpoint.settle(run.folder, run.config.kept_states)
     run.stored = run.progress.step
     run.accelerator.wait_for_everyone()
 

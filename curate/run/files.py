@@ -232,6 +232,15 @@ def _sha256_of(identity: Identity) -> str:
     return sha256_of(Path(identity[0]))
 
 
+def remove_folder(path: Path) -> None:
+    """Delete a folder, if it is there. If the process is killed, it is still complete or already gone."""
+    part = path.with_name(f".{path.name}.removed.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if path.exists():
+        path.rename(part)
+        shutil.rmtree(part)
+
+
 def remove_parts(folder: Path) -> None:
     """Delete the temporary files and folders that killed writers left in ``folder`` and below.
 
