@@ -62,7 +62,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     broken = _damaged(folder, accelerator)
     if accelerator.is_main_process:  # what a killed process left
         remove_parts(folder)
-        checkpoint.settle(folder, config.checkpoint.keep)
+        _settle(folder, config.kept_states)
     accelerator.wait_for_everyone()
     stored = list_checkpoints(folder)
     if _is_finished(config, stored) and not broken:
@@ -102,6 +102,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             _export_best(config, model, list_checkpoints(folder), accelerator)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _settle(folder: Path, keep: int | None) -> None:
+    """What was left to do after the last checkpoint, or is due as ``checkpoint.keep`` is another by now."""
+    changes: list[str] = []
+    listed = (folder / checksums.FILE).exists()
+    with checksums.updated(folder, changes) if listed else nullcontext():
+        changes += checkpoint.settle(folder, keep)
 
 
 def _keep_start(
@@ -148,7 +156,10 @@ def _start(config: TrainConfig) -> Accelerator:
 def _damaged(folder: Path, accelerator: Accelerator) -> bool:
     """Whether files that a finished training leaves have to be made again; says which.
 
-    Damaged checkpoints at the end are deleted, so that training goes on from the one before.
+    Damaged checkpoints at the end are set aside, so that training goes on from the one before.
+
+    Raises:
+        UserError: there is none to go on from; on all processes.
     """
     remade = (
         "config.yaml",
@@ -164,10 +175,16 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
         again = "it is kept as far as it can be read" if name in checksums.GROWING else "made again"
         accelerator.print(f"{folder / name} is damaged: {again}")
     accelerator.wait_for_everyone()  # all have looked
+    refused: list[str] = [""]
     if accelerator.is_main_process:
-        for line in checkpoint.drop_damaged_end(folder):
-            accelerator.print(line)
-    accelerator.wait_for_everyone()
+        try:
+            for line in checkpoint.set_aside_damaged(folder):
+                accelerator.print(line)
+        except UserError as error:
+            refused = [str(error)]
+    broadcast_object_list(refused)
+    if refused[0]:
+        raise UserError(refused[0])
     return bool(names)
 
 
@@ -347,6 +364,9 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     run.accelerator.wait_for_everyone()  # all have read heldout.npz before it is written again
     if main:
         _cut(run, last.step)
+        if run.heldout:
+            with checksums.updated(run.folder, ("heldout.npz",)):
+                run.heldout.curve.save(run.folder / "heldout.npz")
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
 
 

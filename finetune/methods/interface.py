@@ -28,9 +28,12 @@ class Method(ABC):
         init: an export to start with instead of the base model: its folder, or the name of a run, whose
             ``finetune/export`` is taken. Comparisons stay with the base, see ``finetune.start``.
         scalable: whether :meth:`rescale` works; of the class, not a setting.
+        kept_states: what ``checkpoint.keep=auto`` means: how many checkpoints keep their optimizer; None: all.
+            Of the class, too.
     """
 
     scalable: ClassVar[bool] = False
+    kept_states: ClassVar[int | None] = None
     name: str = MISSING
     init: str | None = field(default=None, metadata=PATH)
 
