@@ -15,7 +15,7 @@ from evaluate.sample_config import SampleConfig
 from finetune import doctor
 from finetune.checkpoint import Checkpoint, list_checkpoints, weights_sha256
 from finetune.export import holds
-from finetune.methods import kohya
+from finetune.methods.adapters import kohya
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 from finetune.opened_run import load_run

@@ -1,4 +1,4 @@
-"""Training methods, one file each, and what they share; every module is imported, so that the methods register."""
+"""Training methods, one file each; every module of this folder is imported, and registers its method."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from finetune.methods.adapters.peft_layout import PeftAdapter
 from finetune.methods.interface import register_method
-from finetune.methods.peft_layout import PeftAdapter
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

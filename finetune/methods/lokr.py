@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from curate.run.schema import check
+from finetune.methods.adapters.peft_layout import PeftAdapter
 from finetune.methods.interface import register_method
-from finetune.methods.peft_layout import PeftAdapter
 
 
 @register_method

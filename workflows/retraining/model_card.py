@@ -21,7 +21,8 @@ from evaluate.outputs import headline
 from evaluate.outputs.glossary import shown, title
 from evaluate.outputs.summary import plain
 from evaluate.results import NOT_ASKED, Results, load
-from finetune.methods import METHODS, kohya
+from finetune.methods import METHODS
+from finetune.methods.adapters import kohya
 from finetune.models.config import PACKAGES
 from workflows.retraining import lineage, run_files, summary
 from workflows.retraining.record import Record

@@ -21,7 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from finetune.export import ExportMismatch, export
-from finetune.methods import kohya, prepare
+from finetune.methods import prepare
+from finetune.methods.adapters import kohya
 from finetune.methods.dora import Dora
 from finetune.methods.loha import Loha
 from finetune.methods.lokr import Lokr
@@ -198,7 +199,7 @@ def _whole(p: dict, name: str, core: str) -> torch.Tensor:
     if name in p:
         return p[name].contiguous()
     a, b = p[f"{name}_a"], p[f"{name}_b"]
-    return torch.einsum("ijkl,ip,jr->prkl", p[core], a, b) if core in p else a @ b
+    return torch.einsum("ijkl,ip,jr->prkl", p[core], a, b).contiguous() if core in p else a @ b
 
 
 def with_weights(config: ModelConfig, weights: dict) -> UNet2DConditionModel:

@@ -66,7 +66,7 @@ def tensors(unet: nn.Module) -> dict[str, Tensor]:
     from peft import get_peft_model_state_dict
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = {
+    layers: dict[str, Any] = {
         name: layer for name, layer in unet.named_modules() if isinstance(layer, BaseTunerLayer)
     }
     found: dict[str, dict[str, Tensor]] = {name: {} for name in layers}

@@ -6,9 +6,9 @@ diffusers' own converter takes alpha for the rank in places, and leaves out what
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from finetune.methods.kohya import PREFIX
+from finetune.methods.adapters.kohya import PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,7 +23,7 @@ def apply(unet: nn.Module, file: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    modules = {
+    modules: dict[str, Any] = {
         PREFIX + name.replace(".", "_"): module
         for name, module in unet.named_modules()
         if hasattr(module, "weight")

@@ -97,10 +97,10 @@ class Adapter(Method):
         """W + factor * what training added to it."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        for layer in unet.modules():
-            if isinstance(layer, BaseTunerLayer):
-                for name in layer.active_adapters:
-                    layer.set_scale(name, factor)
+        layers: list[Any] = [m for m in unet.modules() if isinstance(m, BaseTunerLayer)]
+        for layer in layers:
+            for name in layer.active_adapters:
+                layer.set_scale(name, factor)
 
     def fewer_weights(self) -> str:
         """Half the rank."""
@@ -109,15 +109,15 @@ class Adapter(Method):
     def save_for_others(
         self, model: LatentDiffusion, config: ModelConfig, folder: Path, name: str
     ) -> None:
-        """Write ``<name>.safetensors`` in kohya's layout, see ``finetune.methods.kohya``."""
-        from finetune.methods import kohya
+        """Write ``<name>.safetensors`` in kohya's layout, see ``finetune.methods.adapters.kohya``."""
+        from finetune.methods.adapters import kohya
 
         said = {"ss_network_dim": str(self.rank), "ss_network_alpha": f"{self.alpha:g}"}
         kohya.write(kohya.path(folder, name), model, config, said | self.header(), name)
 
     def reloaded(self, config: ModelConfig, folder: Path, name: str) -> Iterator[nn.Module]:
         """The base model's U-Net with each of the two files."""
-        from finetune.methods import kohya, kohya_reader
+        from finetune.methods.adapters import kohya, kohya_reader
         from finetune.models import load_pipeline
 
         yield self.load(config, folder)
