@@ -41,7 +41,7 @@ from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import export, holds
+from finetune.export import described, export, holds
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure
 from finetune.methods import prepare
@@ -444,10 +444,11 @@ def _export_best(
     copy_into(config.method.trainable(model.unet), best.weights())
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
-    difference = export(config.method, config.model, model, folder, best)
+    name = config.run.folder.name
+    difference = export(config.method, config.model, model, folder, best, name)
     accelerator.print(
         f"best    {overview.after(config.folder, stored)}\n"
-        f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})"
+        f"{described(config.method, folder, difference)}"
     )
     if not is_of_retraining(config.run.folder):
         accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")
