@@ -70,12 +70,17 @@ class Window:
 
 @dataclass
 class Heldout:
-    """What is measured while training: held-out pictures, as many training pictures, the curve so far."""
+    """What is measured while training: held-out pictures, as many training pictures, the curve so far.
+
+    Attributes:
+        base: the base's losses of ``val`` [N, bins, draws], where they were measured before the loop.
+    """
 
     val: HeldoutItems
     train_probe: HeldoutItems
     grid: HeldoutGrid
     curve: HeldoutCurve
+    base: np.ndarray | None = None
 
 
 @dataclass
@@ -358,9 +363,9 @@ def evaluate(run: Training) -> None:
         draw(run)
         if run.heldout is None:
             return
-        val, train_probe = (
-            measure(run, items) for items in (run.heldout.val, run.heldout.train_probe)
-        )
+        known = run.heldout.base if run.progress.step == 0 else None
+        val = measure(run, run.heldout.val) if known is None else known
+        train_probe = measure(run, run.heldout.train_probe)
     curve = run.heldout.curve
     precision = run.accelerator.mixed_precision
     curve.add(run.progress.step, run.progress.samples_seen, val, train_probe, precision)
