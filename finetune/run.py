@@ -28,7 +28,9 @@ from finetune import (
     caption_check,
     checkpoint,
     doctor,
+    forecast,
     joined,
+    lost_in_encoding,
     metrics,
     overview,
     samples,
@@ -83,6 +85,9 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         joined.keep(config, manifest)
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
+    if accelerator.is_main_process:
+        lost = _look_at(config, manifest, model, bool(stored))
+        accelerator.print(overview.labelled(lost))
     splits = _encode(config, manifest, accelerator, model)
     run = _assemble(config, manifest, identity, accelerator, model, splits)
     if config.heldout.items:
@@ -167,6 +172,7 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
         "config.yaml",
         base_check.FILE,
         caption_check.FILE,
+        lost_in_encoding.FILE,
         trained_on.FILE,
         "export/",
         "heldout.npz",
@@ -198,11 +204,36 @@ def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
     return trained and holds(config.folder / "export", checkpoint.best_of(stored))
 
 
+def _look_at(
+    config: TrainConfig, manifest: Manifest, model: LatentDiffusion, has_started: bool
+) -> dict[str, str]:
+    """What encoding loses and what the training will take on the disk; the former is measured once and stored."""
+    folder, shards = config.folder, manifest.shards_of("train")
+    name = lost_in_encoding.FILE
+    known = has_started and not checksums.damaged(folder, (name,))
+    found = lost_in_encoding.Losses.load(folder / name) if known else None
+    if found is None:
+        found = lost_in_encoding.measure(model, config.curate_dir, shards)
+        with checksums.updated(folder, (name,)):
+            found.save(folder / name)
+    lines = lost_in_encoding.lines(found, model.resolution)
+    if has_started:
+        return lines
+    pictures = sum(shard.samples for split in _sides(config) for shard in manifest.shards_of(split))
+    captions = round(found.all_captions * pictures / found.pictures)
+    return lines | {"disk": forecast.disk(config, model, pictures, captions)}
+
+
+def _sides(config: TrainConfig) -> list[str]:
+    """The splits that are encoded."""
+    return ["train", "val"] if config.heldout.items else ["train"]
+
+
 def _encode(
     config: TrainConfig, manifest: Manifest, accelerator: Accelerator, model: LatentDiffusion
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
-    needed = ["train", "val"] if config.heldout.items else ["train"]
+    needed = _sides(config)
     shards = [shard for split in needed for shard in manifest.shards_of(split)]
     cache_dir = Path(config.run.root, CACHE)
     encode_shards(
