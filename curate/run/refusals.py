@@ -13,7 +13,17 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from curate.run.keys import Key, choices_with, example, groups, handed_on, keys, meant, owners
+from curate.run.keys import (
+    FOREIGN,
+    Key,
+    choices_with,
+    example,
+    groups,
+    handed_on,
+    keys,
+    meant,
+    owners,
+)
 from curate.run.next_command import COMMANDS
 from curate.run.overrides import is_override, key_of, section_of_command, value_of
 
@@ -202,6 +212,8 @@ def _a_group(key: Key, value: str, section: str) -> str:
     fitting.sort(key=lambda k: not k.name.endswith(".name"))
     listed = ", ".join(k.name.rpartition(".")[2] for k in inside)
     first = [*fitting, *inside][0].name
+    if (ours := FOREIGN.get(key.name)) in keys(section):
+        first = ours
     return f"{key.name} takes no value itself; its keys are {listed}. Type {first}={value}"
 
 
