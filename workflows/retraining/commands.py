@@ -302,9 +302,10 @@ def _refuse_short(section: str, arguments: Sequence[str]) -> None:
     from curate.run.keys import groups, keys
     from curate.run.schema import UserError
 
-    known = {*keys(section), *groups(section)}
+    valued = {name for name, key in keys(section).items() if not key.is_group}
+    known = {*valued, *groups(section)}
     for text in arguments:
-        if key_of(text) not in known and f"{section}.{key_of(text)}" in known:
+        if key_of(text) not in known and f"{section}.{key_of(text)}" in valued:
             raise UserError(
                 f"{section}.{text}: {section}. hands a key to that command, whose own begins with {section}. as well; "
                 f"type {section}.{section}.{text}"
