@@ -156,6 +156,8 @@ def contents(runs: Path) -> dict[str, Any]:
         name = path.relative_to(runs).as_posix()
         if path.is_dir() or name.startswith(".cache/"):  # what was measured, in parts as it came
             continue
+        if "/tracking/" in name:  # TensorBoard's files are named by the clock; nothing reads them
+            continue
         if path.name in (".lock", "config.yaml", "report.html", "checksums.json"):
             continue
         if path.name == "current.json":
