@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from finetune.conditioning import Conditioning
+from finetune.crop import Crop
 from finetune.objective import NoiseSchedule
 
 
@@ -54,6 +55,19 @@ class LatentDiffusion(Protocol):
         """All entries that depend on the caption, as the pipeline computes them, fp32."""
         ...
 
+    def picture_entries(self, crops: Sequence[Crop]) -> dict[str, Tensor]:
+        """All entries of the conditioning that depend on the picture's size and crop; often none.
+
+        Args:
+            crops: [B], of the pictures. Where an entry is missing, :meth:`predict` takes that of
+                ``Crop.whole(resolution)``, with which new pictures are drawn.
+
+        Returns:
+            By name [B, ...], fp32, on the CPU. Which names there are does not depend on ``crops``; what they
+            depend on is in :meth:`image_fingerprint`.
+        """
+        ...
+
     def cut_off(self, caption: str) -> str:
         """The end of a caption that the text encoder does not read, as it is too long; "" if it reads all."""
         ...
@@ -65,7 +79,8 @@ class LatentDiffusion(Protocol):
 
         Args:
             prompts: [B]. negative: [B], what the guidance leads away from.
-            clip_skip: which layer of the text encoder counts, from the end; 1 is the last one.
+            clip_skip: which layer of the text encoder counts, from the end; 1 is the one that the model is trained
+                with.
 
         Raises:
             UserError: the text encoder has not that many layers.
