@@ -108,7 +108,8 @@ CASES = [
     ("curate", [FOLDER, "clip=ViT-B-32"], "type clip=custom clip.name=ViT-B-32 clip.pretrained="),
     ("curate", [FOLDER, "filters=laion"], "Type filters=laion"),
     ("curate", [OPENMOJI, "+clip=vit_b32_openai"], "type clip=vit_b32_openai once, without +"),
-    ("train", ["model=sdxl"], "SDXL is not supported"),
+    ("train", ["model=sdxl-base"], "Type model=sdxl"),
+    ("train", ["model=a/my-xl"], "type model.path=a/my-xl model.resolution=1024"),
     ("train", ["model=runwayml/stable-diffusion-v1-5"], "type model.path=runwayml/"),
     ("train", ["method=dora"], "Type method=lora"),
     ("train", ["method=LoRA"], "Type method=lora"),
@@ -191,6 +192,7 @@ CASES = [
     ("evaluate", ["precision=fp32"], "accepted: no, fp16, bf16"),
     ("train", ["optim.mixed_precision=fp16"], "needs a GPU; type optim.mixed_precision=bf16"),
     ("train", ["model=sd15"], "hub cannot be reached. Download it elsewhere and type model.path="),
+    ("train", ["model=sdxl"], "hub cannot be reached. Download it elsewhere and type model.path="),
     ("curate", ["dataset=hub", "dataset.path=a/b"], "hub cannot be reached. Fetch it elsewhere"),
 ]  # fmt: skip
 

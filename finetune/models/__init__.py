@@ -28,11 +28,19 @@ MODELS = {
         "text_encoder": "CLIPTextModel",
         "tokenizer": "CLIPTokenizer",
     },
+    "finetune.models.sdxl": {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+        "tokenizer": "CLIPTokenizer",
+        "tokenizer_2": "CLIPTokenizer",
+    },
 }
 # Where the parts' classes come from; the last one is a folder of diffusers, of safety checkers.
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 _INDEX = "model_index.json"
-# Parts that training does not use. Any other, such as a second text encoder, is a reason to refuse.
+# Parts that training does not use. Any other, such as a motion adapter, is a reason to refuse.
 UNUSED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 
 
@@ -92,8 +100,8 @@ def _module_name(config: ModelConfig, index: dict[str, Any]) -> str:
     )
     raise UserError(
         f"model.path={config.path} is a {name[-1] if own_code else name}, which is not supported; "
-        f"supported: text-to-image pipelines like StableDiffusionPipeline, with {known} "
-        "and no other parts. Type model.path=... with such a pipeline, or model=starter"
+        "supported: text-to-image pipelines like StableDiffusionPipeline and StableDiffusionXLPipeline, with "
+        f"{known}, and no other parts. Type model.path=... with such a pipeline, or model=starter"
     )
 
 
