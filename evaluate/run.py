@@ -15,6 +15,7 @@ from curate.run.manifest import read_funnel
 from curate.run.provenance import provenance, redacted
 from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
+from evaluate.drawing import sampling
 from evaluate.evaluation import Evaluation
 from evaluate.evaluators.captions import captions_hardly_matter
 from evaluate.judged_runs import against
@@ -48,6 +49,7 @@ def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     """
     evaluation = Evaluation(config, against.opened(config.gate.against, config))
     evaluation.refuse_other_origin()
+    sampling.refuse(config.sampler, evaluation.run.model(evaluation.device))
     checksums.withdraw(evaluation.folder)
     metrics = dict(evaluators.measure(evaluation))
     found = conclude(config, evaluation, metrics)
