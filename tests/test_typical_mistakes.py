@@ -152,7 +152,7 @@ CASES = [
     ("curate", [FOLDER, "dataset.root=C:\\Users\\me\\pics"], "dataset.root=/mnt/c/Users/me/pics"),
     ("curate", ["dataset=coco"], "put into data/coco: annotations/captions_train2017.json"),
     ("curate", ["dataset=table"], "dataset.path needs a value"),
-    ("train", ["model.path=x.safetensors"], "is a single file"),
+    ("train", ["model.path=x.safetensors"], "x.safetensors cannot be read"),
     ("train", ["model.path=gone.safetensors"], "does not exist"),
     ("train", ["model.path=sdxl"], "StableDiffusionXLPipeline, which is not supported"),
     # experiments

@@ -11,6 +11,7 @@ from curate.run import hub
 from curate.run.foreign_code import refuse_code, refuse_pickles
 from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
+from finetune.models.original.header import read_header
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +64,15 @@ def load_pipeline(config: ModelConfig) -> DiffusionPipeline:
 
 
 def refuse_unsupported(config: ModelConfig) -> None:
-    """Check a pipeline's parts before anything heavy is imported; of a hub repository, its list of parts.
+    """Check a pipeline before anything heavy is imported: its parts, a hub repository's list, a file's header.
 
     Raises:
         UserError: there is no pipeline at ``model.path``, it has parts that are not supported or run code of
             their own, weights that are pickles, or it is on the hub, which cannot be reached.
     """
+    if config.single_file():
+        _refuse_file(config)
+        return
     index = _index(config)
     parts = MODELS[_module_name(config, index)]
     folder = Path(config.location())
@@ -81,9 +85,34 @@ def refuse_unsupported(config: ModelConfig) -> None:
             refuse_pickles(folder / part, option)
 
 
+def _refuse_file(config: ModelConfig) -> None:
+    """Check a pipeline in one file by its header, or by the settings that are named for it."""
+    if config.config is not None:
+        folder = Path(config.config).expanduser()
+        if not (folder / _INDEX).is_file():
+            raise UserError(
+                f"model.config={config.config} is no folder with a {_INDEX}; give a folder in diffusers' layout, "
+                "whose weights may be missing"
+            )
+        refuse_code(folder, f"model.config={config.config}")
+        _module_name(config, _read(folder / _INDEX))
+        return
+    found = read_header(config.single_file() or Path(), f"model.path={config.path}")
+    if found.prediction_type is None and config.prediction_type is None:
+        raise UserError(
+            f"model.path={config.path} is {found.family.name}, of which some models predict the noise and others v, "
+            "and does not say which. Type model.prediction_type=v_prediction (those of 768 px) or "
+            "model.prediction_type=epsilon (base models, of 512 px)"
+        )
+
+
 def _module(config: ModelConfig) -> Any:
     refuse_unsupported(config)
-    return import_module(_module_name(config, _index(config)))
+    file = config.single_file()
+    if file and config.config is None:
+        return import_module(read_header(file, f"model.path={config.path}").family.module)
+    index = _read(Path(config.config or "").expanduser() / _INDEX) if file else _index(config)
+    return import_module(_module_name(config, index))
 
 
 def _module_name(config: ModelConfig, index: dict[str, Any]) -> str:

@@ -1,4 +1,16 @@
-"""What training, evaluation and exports need of a model, whatever pipeline it comes from."""
+"""What training, evaluation and exports need of a model, whatever pipeline it comes from.
+
+A new kind of pipeline is a module beside this one, with ``load_model`` and ``load_pipeline`` as in ``sdxl.py``, and
+an entry of its parts in ``finetune.models.MODELS``. Stable Diffusion 3 would need these changes elsewhere, too:
+
+- Its network is a transformer in place of ``unet``. ``predict`` gives it ``hidden``, ``pooled`` and the timestep under
+  its own names; methods, ``SwappedUnet`` and the comparison of an export call the network a U-Net and read its settings.
+- Its noise is x_t = (1 - s) x_0 + s eps, with the target eps - x_0. ``NoiseSchedule``'s tables hold 1 - s and s as well
+  as any others, and ``target`` gets another case; but they are made from ``alphas_cumprod``, which its scheduler lacks,
+  and pictures are drawn by a solver of its own.
+- ``encode_images`` takes the VAE's shift off before it scales; latents have 16 channels.
+- A third text encoder, T5: large, not always wanted, and its hidden states have to be within fp16 to be cached.
+"""
 
 from __future__ import annotations
 

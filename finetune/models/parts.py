@@ -15,6 +15,7 @@ from torch import nn
 from curate.clip.scorer import tokenised
 from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
+from finetune.models.original import reader
 from finetune.objective import NoiseSchedule
 
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
@@ -24,10 +25,14 @@ def from_pretrained(kind: type[Kind], config: ModelConfig, **options: Any) -> Ki
     """The pipeline as diffusers loads it, in fp32, on the CPU.
 
     Raises:
-        UserError: the files are not there, or the hub does not answer.
+        UserError: the files are not there or not a pipeline's, or the hub does not answer.
     """
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()  # of reading files; downloads keep theirs
+    if file := config.single_file():
+        pipeline = reader.load(kind, config, file, **options)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
     try:
         pipeline = kind.from_pretrained(
             config.location(),
