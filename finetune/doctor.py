@@ -15,7 +15,7 @@ from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
 from finetune import leaks, seen_before, start
-from finetune.config import OptimConfig, TrainConfig
+from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import identifiers
 
@@ -30,7 +30,9 @@ _FREE = {
     "heldout.batch_size",
     "heldout.patience",
 }
-_GROUPS = ("model", "method", "optim", "train", "ema", "heldout")
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
+_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
+"""Values of keys that trainings of earlier versions did not note."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {
     "shards": "curated data",
@@ -116,7 +118,9 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
 
 
 def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on from a checkpoint of other settings; of a training that has ended, the order is free.
+    """Refuse to go on from a checkpoint of other settings, but for what ``resume.allow`` names.
+
+    Of a training that has ended the order is free, and nothing is changed any more.
 
     Args:
         config: of the training.
@@ -127,9 +131,31 @@ def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, A
         UserError: as :func:`refuse_change`.
     """
     has_ended = last["step"] >= config.steps or last["stopped"] is not None
-    if has_ended:
-        now = {key: value for key, value in now.items() if key != "order"}
+    free = ["order"] if has_ended else config.resume.allow
+    now = {key: value for key, value in now.items() if key not in free}
     refuse_change(config.folder, last["identity"], now)
+
+
+def changed(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings that were changed on purpose since a training began, and after how many samples.
+
+    Args:
+        config: of the training.
+        last: what the last checkpoint's ``state.json`` holds.
+        now: the present identity.
+    """
+    before = {**_FORMERLY, **last["identity"]}
+    found = [
+        {
+            "samples_seen": last["samples_seen"],
+            "key": key,
+            "from": before.get(key),
+            "to": now.get(key),
+        }
+        for key in sorted(config.resume.allow)
+        if before.get(key) != now.get(key)
+    ]
+    return [*last.get("changes", []), *found]
 
 
 def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
@@ -143,6 +169,7 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
     Raises:
         UserError: names the first key that differs.
     """
+    stored = {**_FORMERLY, **stored}
     for key in now:
         if stored.get(key) == now[key]:
             continue
@@ -154,6 +181,11 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
         data = curate_dir_of(folder.parent)
         these = joined.option(data)
         remedy = "Restore it, or train under another run.name"
+        if key in CHANGEABLE:
+            remedy = (
+                f"Restore it, train under another run.name, or, to train on with {now[key]} from here, type "
+                f"resume.allow=[{key}]. A training that has ended is not changed"
+            )
         if key == "shards":
             remedy = (
                 "To restore that, curate again with the settings and the input of then and run.replace=true; "

@@ -49,6 +49,7 @@ class Progress:
         None  # of the last evaluation, relative to the base; None: none yet, or not finite
     )
     stopped: str | None = None  # why the run ended early
+    changes: list[dict[str, Any]] = field(default_factory=list)  # see ``doctor.changed``
 
 
 @dataclass
@@ -86,6 +87,7 @@ class Training:
         unet: the model's, prepared by ``accelerator``.
         weights: those of its parameters that are trained.
         optimizer: over ``weights``, prepared too.
+        loss_weights: by timestep, see ``finetune.objective``; None where all are 1.
         start: what it starts with; None where that is the base, which ``weights`` are of until then.
         window: for the next line of ``metrics.jsonl``.
         stored: the update of the last checkpoint.
@@ -103,6 +105,7 @@ class Training:
     optimizer: Any
     ema: Ema | None
     batches: Batches
+    loss_weights: Tensor | None
     heldout: Heldout | None
     window: Window
     start: Checkpoint | None = None
@@ -262,11 +265,11 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
     on any number of processes and micro-batches.
 
     Returns:
-        The sum of the share's losses, and the norm of the whole batch's gradient before clipping.
+        The sum of the share's losses, unweighted, and the norm of the whole batch's gradient before clipping.
     """
     accelerator, optim = run.accelerator, run.config.optim
     scale = accelerator.num_processes / optim.batch_size  # DDP divides by the number of processes
-    losses = []
+    losses, weights = [], run.loss_weights
     for number, part in enumerate(batch.split(optim.gradient_accumulation), start=1):
         last = number == optim.gradient_accumulation
         with nullcontext() if last else accelerator.no_sync(run.unet):
@@ -277,8 +280,10 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
                 part.noise,
                 part.timesteps,
                 part.conditioning,
+                part.added,
             )
-            accelerator.backward(loss.sum() * scale)
+            weighted = loss if weights is None else loss * weights[part.timesteps]
+            accelerator.backward(weighted.sum() * scale)
         losses.append(loss.detach())
     grad_norm = accelerator.clip_grad_norm_(run.weights.values(), optim.max_grad_norm)
     grad_norm = float(grad_norm)  # type: ignore[arg-type]

@@ -46,6 +46,7 @@ from finetune.methods import prepare
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
+from finetune.objective import loss_weights
 from finetune.sidecars import duplicate_groups
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
@@ -258,6 +259,7 @@ def _assemble(
         caption_dropout=config.train.caption_dropout,
         timesteps=len(model.schedule),
         seed=config.train.seed,
+        objective=config.objective,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         plan=_weighted(config, manifest, splits[0]),
@@ -273,6 +275,9 @@ def _assemble(
         optimizer=optimizer,
         ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
         batches=batches,
+        loss_weights=loss_weights(
+            model.schedule, config.objective.weighting, config.objective.snr_gamma
+        ),
         heldout=None,
         start=start.stored(config.folder),
         window=Window(torch.zeros((), device=accelerator.device)),
@@ -321,7 +326,8 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
         return
     last = stored[-1]
     state = last.state()
-    run.progress = Progress(last.step, last.samples_seen, last.heldout, state["stopped"])
+    changes = doctor.changed(run.config, state, run.identity)
+    run.progress = Progress(last.step, last.samples_seen, last.heldout, state["stopped"], changes)
     if run.heldout:
         run.heldout.curve = _curve(run, stored)
     copy_into(run.weights, last.weights(ema=False))
