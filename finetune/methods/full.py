@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.run.files import read_json
 from curate.run.schema import UserError, check
-from finetune.methods.interface import Method, fitting, register_method
+from finetune.methods.interface import ExportMismatch, Method, fitting, register_method
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -109,7 +109,6 @@ def _save_single_file(pipeline: Any, model: LatentDiffusion, folder: Path, preci
     """Write the pipeline as one file, if programs know its architecture and what it predicts, and read it again."""
     import torch
 
-    from finetune.export import ExportMismatch
     from finetune.models.original import families, writer
 
     family = families.family_of(model.unet.config)
