@@ -67,7 +67,7 @@ def _converted(
                     f"model.path={config.path} lacks {len(lacks)} weights of the {part}, such as {lacks[0]}; copy the "
                     "file again, or type model.config=FOLDER with the settings that are the file's"
                 )
-            module.to(torch.float32)  # only now, as what is lacking cannot be converted
+            module.float()  # only now, as what is lacking cannot be converted
     return pipeline
 
 

@@ -11,12 +11,22 @@ import open_clip
 import pytest
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from diffusers.loaders import single_file_utils as theirs
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
@@ -25,7 +35,7 @@ from finetune import export as exports
 from finetune.methods.full import SINGLE_FILE, Full
 from finetune.models import load_model, refuse_unsupported, sdxl
 from finetune.models.config import ModelConfig
-from finetune.models.original import families, layout, reader, writer
+from finetune.models.original import families, header, layout, reader, writer
 from finetune.models.original.families import FAMILIES, SD1, SD2, SDXL
 from finetune.models.original.header import Header, read_header
 from tests.finetune.conftest import losses
@@ -296,6 +306,94 @@ def test_the_settings_of_a_published_family_are_written_without_the_hub(tmp_path
         assert scheduler.get("rescale_betas_zero_snr", False) == (family is SDXL)
 
 
+def narrow(family, tmp_path, monkeypatch):
+    """A family with fewer channels in every layer, in place of the published one, and random weights of it."""
+    texts = {}
+    for width, (part, text) in zip((64, 80), family.texts.items(), strict=False):
+        sizes = {"hidden_size": width, "intermediate_size": 64, "projection_dim": 48}
+        texts[part] = text | sizes | {"num_attention_heads": 2, "num_hidden_layers": 3}
+    unet = family.unet | {
+        "block_out_channels": [32 * (1 + i) for i in range(len(family.unet["block_out_channels"]))],
+        "cross_attention_dim": sum(text["hidden_size"] for text in texts.values()),
+        "attention_head_dim": 4,
+    }
+    if family is SDXL:
+        unet["projection_class_embeddings_input_dim"] = 6 * 256 + 48
+    vae = family.vae | {"block_out_channels": [32, 32, 32, 32]}
+    found = replace(family, unet=unet, vae=vae, texts=texts)
+    for module, name in ((families, "FAMILIES"), (header, "_TEXTS")):
+        known = getattr(module, name)
+        monkeypatch.setattr(
+            module,
+            name,
+            {n: found if f is family else f for n, f in known.items()}
+            if isinstance(known, dict)
+            else (found,),
+        )
+    for name in ("SD1", "SD2", "SDXL"):
+        if getattr(writer, name) is family:
+            monkeypatch.setattr(writer, name, found)
+    folder = tmp_path / "settings"
+    folder.mkdir()
+    reader.write_settings(folder, Header(found, "epsilon", False), None)
+    torch.manual_seed(0)
+    parts = {
+        "unet": UNet2DConditionModel.from_config(found.unet),
+        "vae": AutoencoderKL.from_config(found.vae),
+        "scheduler": DDPMScheduler.from_pretrained(folder, subfolder="scheduler"),
+    }
+    for part, text in texts.items():
+        kind = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
+        parts[part] = kind(CLIPTextConfig(**text))
+        name = part.replace("text_encoder", "tokenizer")
+        parts[name] = CLIPTokenizer.from_pretrained(folder, subfolder=name)
+    if family is SDXL:
+        return found, StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    options = dict.fromkeys(("safety_checker", "feature_extractor"))
+    return found, StableDiffusionPipeline(**parts, **options, requires_safety_checker=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@torch.no_grad()
+def test_a_file_alone_is_a_pipeline(tmp_path, monkeypatch, family):
+    """Settings, vocabulary and scheduler come from here; values, texts and predictions are the pipeline's."""
+    found, pipe = narrow(family, tmp_path, monkeypatch)
+    path = tmp_path / "alone.safetensors"
+    writer.write(path, pipe, found, found.resolution, torch.float32)
+    config = ModelConfig(path=str(path), resolution=64, prediction_type="epsilon")
+    refuse_unsupported(config)
+    model = load_model(config)
+    assert isinstance(model, sdxl.StableDiffusionXL) == (family is SDXL)
+    ours = weights(model)
+    parts = {n: m for n, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
+    theirs = {f"{part}.{n}": w for part, m in parts.items() for n, w in m.state_dict().items()}
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
+    for module in parts.values():
+        module.eval()
+    hidden, _, *pooled = pipe.encode_prompt(
+        ["a photo, of 2 cats"],
+        device="cpu",
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+    )
+    captions = model.encode_captions(["a photo, of 2 cats"])
+    torch.testing.assert_close(captions["hidden"], hidden)
+    assert captions["hidden"].shape == (1, 77, found.unet["cross_attention_dim"])
+    if family is SDXL:
+        torch.testing.assert_close(captions["pooled"], pooled[0])
+    else:
+        noisy, t = torch.ones(1, 4, 8, 8), torch.tensor([5])
+        torch.testing.assert_close(
+            model.predict(model.unet, noisy, t, captions), pipe.unet(noisy, t, hidden).sample
+        )
+    assert model.vae.config["scaling_factor"] == {SDXL: 0.13025}.get(family, 0.18215)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    torch.testing.assert_close(
+        model.schedule.alphas.double(), (1 - betas).cumprod(0).sqrt(), atol=1e-6, rtol=0
+    )
+
+
 def small(tmp_path, name="x", metadata=None, **tensors) -> ModelConfig:
     """A file with the keys that tell a pipeline, and one value each."""
     found = {
@@ -315,16 +413,16 @@ SD2_TEXT = {
 
 
 def test_the_header_tells_the_pipeline_and_what_it_predicts(tmp_path):
-    def header(**changes):
+    def told(**changes):
         return read_header(Path(small(tmp_path, **changes).path), "x")
 
-    assert header() == Header(SD1, "epsilon", False)
-    assert header(metadata={"modelspec.prediction_type": "v"}).prediction_type == "v_prediction"
-    assert header(**SD2_TEXT) == Header(SD2, None, False)
+    assert told() == Header(SD1, "epsilon", False)
+    assert told(metadata={"modelspec.prediction_type": "v"}).prediction_type == "v_prediction"
+    assert told(**SD2_TEXT) == Header(SD2, None, False)
     xl = {"conditioner.embedders.1.model.ln_final.bias": torch.zeros(1)}
-    assert header(**xl) == Header(SDXL, "epsilon", False)
+    assert told(**xl) == Header(SDXL, "epsilon", False)
     marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
-    assert header(**xl, **marks) == Header(SDXL, "v_prediction", True)
+    assert told(**xl, **marks) == Header(SDXL, "v_prediction", True)
 
 
 @pytest.mark.parametrize(
