@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,51 @@ SIZES = {
 }
 
 
+def blocks_of_latent_diffusion(attends: list[bool], layers: int) -> dict[str, str]:
+    """What is at each place of CompVis' UNetModel, as its constructor puts it together (openaimodel.py).
+
+    Args:
+        attends: whether each level has attention, the finest first. layers: residual blocks of a level.
+    """
+    found, number = {"input_blocks.0.0": "conv"}, 1
+    for level, attention in enumerate(attends):
+        for _ in range(layers):
+            found[f"input_blocks.{number}.0"] = "residual"
+            if attention:
+                found[f"input_blocks.{number}.1"] = "attention"
+            number += 1
+        if level < len(attends) - 1:
+            found[f"input_blocks.{number}.0"] = "down"
+            number += 1
+    found |= {
+        "middle_block.0": "residual",
+        "middle_block.1": "attention",
+        "middle_block.2": "residual",
+    }
+    number = 0
+    for level, attention in reversed(list(enumerate(attends))):
+        for layer in range(layers + 1):
+            parts = ["residual", *(["attention"] if attention else [])]
+            parts += ["up"] if level and layer == layers else []
+            found |= {f"output_blocks.{number}.{i}": part for i, part in enumerate(parts)}
+            number += 1
+    return found
+
+
+def blocks_of_file(names) -> dict[str, str]:
+    """The same of a file, by what the parts of each are called."""
+    kinds = {"in_layers": "residual", "transformer_blocks": "attention", "op": "down", "conv": "up"}
+    found = {"input_blocks.0.0": "conv"}
+    for name in names:
+        at = re.fullmatch(
+            r"model\.diffusion_model\.((?:in|out)put_blocks\.\d+\.\d+|middle_block\.\d+)\.(\w+)\..*",
+            name,
+        )
+        if at and at[2] in kinds:
+            found[at[1]] = kinds[at[2]]
+    return found
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_true_sizes_are_read_back_by_diffusers_key_by_key(family):
     whole = Whole(family)
@@ -81,7 +127,8 @@ def test_true_sizes_are_read_back_by_diffusers_key_by_key(family):
     unet, vae, texts = SIZES[family]
     assert parameters == [unet, vae, *texts]
     file = writer.original(whole, family)
-    assert len(file) == len(set(file))
+    attends = [kind == "CrossAttnDownBlock2D" for kind in family.unet["down_block_types"]]
+    assert blocks_of_file(file) == blocks_of_latent_diffusion(attends, layers=2)
     assert shapes(theirs.convert_ldm_unet_checkpoint(dict(file), whole.unet.config)) == shapes(
         whole.unet.state_dict()
     )
