@@ -104,6 +104,12 @@ def _refuse_file(config: ModelConfig) -> None:
             "and does not say which. Type model.prediction_type=v_prediction (those of 768 px) or "
             "model.prediction_type=epsilon (base models, of 512 px)"
         )
+    side = found.family.side(found.prediction_type or config.prediction_type)
+    if 4 * config.resolution < side:
+        raise UserError(
+            f"model.resolution={config.resolution} is too small: model.path={config.path} is {found.family.name}, trained "
+            f"on {side} px. Type model.resolution={side}"
+        )
 
 
 def _module(config: ModelConfig) -> Any:

@@ -77,7 +77,7 @@ class Family:
         module: that loads them, of ``finetune.models``.
         pipeline: diffusers' class.
         unet: settings of the U-Net; those that are not here are diffusers' defaults.
-        vae: of the VAE. resolution: in pixels, of what it was trained on.
+        vae: of the VAE. sides: in pixels, of what models were trained on, by what they predict.
         scheduler: class and settings.
         texts: settings of each text encoder, by the part's name. pads: what fills up their tokens.
         own: settings of the pipeline itself.
@@ -89,7 +89,7 @@ class Family:
     pipeline: str
     unet: dict[str, Any]
     vae: dict[str, Any]
-    resolution: int
+    sides: dict[str, int]
     scheduler: tuple[str, dict[str, Any]]
     texts: dict[str, dict[str, Any]]
     pads: tuple[str, ...]
@@ -98,6 +98,10 @@ class Family:
     def is_of(self, unet: Mapping[str, Any]) -> bool:
         """Whether a U-Net with these settings computes what this family's do, with the same weights."""
         return all(_plain(unet.get(name)) == value for name, value in self.unet.items())
+
+    def side(self, predicts: str | None) -> int:
+        """In pixels, of the pictures that a model which predicts this was trained on."""
+        return self.sides.get(predicts or "", max(self.sides.values()))
 
 
 _END, _MARK = "<|endoftext|>", "!"
@@ -108,7 +112,7 @@ SD1 = Family(
     pipeline="StableDiffusionPipeline",
     unet=_UNET | {"cross_attention_dim": 768, "attention_head_dim": 8},
     vae=_VAE,
-    resolution=512,
+    sides={"epsilon": 512},
     scheduler=(
         "PNDMScheduler",
         _SCHEDULER | {"skip_prk_steps": True, "set_alpha_to_one": False, "clip_sample": False},
@@ -129,7 +133,7 @@ SD2 = Family(
         "use_linear_projection": True,
     },
     vae=_VAE,
-    resolution=768,
+    sides={"epsilon": 512, "v_prediction": 768},
     scheduler=("DDIMScheduler", _SCHEDULER | {"set_alpha_to_one": False, "clip_sample": False}),
     texts={"text_encoder": _CLIP_H},
     pads=(_MARK,),
@@ -154,7 +158,7 @@ SDXL = Family(
         "projection_class_embeddings_input_dim": 2816,
     },
     vae=_VAE | {"scaling_factor": 0.13025, "force_upcast": True},
-    resolution=1024,
+    sides={"epsilon": 1024},
     scheduler=("EulerDiscreteScheduler", _SCHEDULER | {"timestep_spacing": "leading"}),
     texts={"text_encoder": _CLIP_L, "text_encoder_2": _CLIP_G},
     pads=(_END, _MARK),

@@ -81,12 +81,20 @@ def write_settings(folder: Path, header: Header, prediction_type: str | None) ->
     """
     family = header.family
     scheduler, noise = family.scheduler
-    noise = noise | {"prediction_type": header.prediction_type or prediction_type}
+    predicts = header.prediction_type or prediction_type
+    noise = noise | {"prediction_type": predicts}
+    side = family.side(predicts)
     if header.zero_snr:
         noise["rescale_betas_zero_snr"] = True
     _write(folder / "model_index.json", index_of(family))
-    _write(folder / "unet" / "config.json", _settings("UNet2DConditionModel", family.unet))
-    _write(folder / "vae" / "config.json", _settings("AutoencoderKL", family.vae))
+    _write(
+        folder / "unet" / "config.json",
+        _settings("UNet2DConditionModel", family.unet | {"sample_size": side // 8}),
+    )
+    _write(
+        folder / "vae" / "config.json",
+        _settings("AutoencoderKL", family.vae | {"sample_size": side}),
+    )
     _write(folder / "scheduler" / "scheduler_config.json", _settings(scheduler, noise))
     for (part, text), pad in zip(family.texts.items(), family.pads, strict=True):
         _write(folder / part / "config.json", text)

@@ -406,8 +406,8 @@ def test_a_file_alone_is_a_pipeline(tmp_path, monkeypatch, family):
     """Settings, vocabulary and scheduler come from here; values, texts and predictions are the pipeline's."""
     found, pipe = narrow(family, tmp_path, monkeypatch)
     path = tmp_path / "alone.safetensors"
-    writer.write(path, pipe, found, found.resolution, torch.float32)
-    config = ModelConfig(path=str(path), resolution=64, prediction_type="epsilon")
+    writer.write(path, pipe, found, found.side("epsilon"), torch.float32)
+    config = ModelConfig(path=str(path), resolution=512, prediction_type="epsilon")
     refuse_unsupported(config)
     model = load_model(config)
     assert isinstance(model, sdxl.StableDiffusionXL) == (family is SDXL)
@@ -434,6 +434,9 @@ def test_a_file_alone_is_a_pipeline(tmp_path, monkeypatch, family):
         torch.testing.assert_close(
             model.predict(model.unet, noisy, t, captions), pipe.unet(noisy, t, hidden).sample
         )
+    assert model.unet.config["sample_size"] == {SDXL: 128}.get(
+        family, 64
+    )  # of what is drawn by default
     assert model.vae.config["scaling_factor"] == {SDXL: 0.13025}.get(family, 0.18215)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     torch.testing.assert_close(
@@ -496,6 +499,20 @@ def test_files_that_cannot_be_trained_are_refused_by_their_header(tmp_path, chan
             check(config)
 
 
+def test_a_resolution_that_belongs_to_another_model_is_refused(tmp_path):
+    """model.path= alone leaves the built-in model's 64 px."""
+    config = small(tmp_path)
+    config.resolution = 64
+    with pytest.raises(UserError, match=r"trained on 512 px\. Type model\.resolution=512"):
+        refuse_unsupported(config)
+    config = small(tmp_path, metadata={"modelspec.prediction_type": "v"}, **SD2_TEXT)
+    config.resolution = 128
+    with pytest.raises(UserError, match=r"Type model\.resolution=768"):
+        refuse_unsupported(config)
+    config.resolution = 256
+    refuse_unsupported(config)
+
+
 def test_a_file_that_lacks_weights_is_refused(attending, tmp_path, tiny):
     folder = attending(False)
     tiny(SD1, folder)
@@ -516,7 +533,7 @@ def test_a_file_that_lacks_weights_is_refused(attending, tmp_path, tiny):
         with pytest.raises(UserError, match=said):
             load_model(config)
     # the published settings are not this file's
-    config.config = None
+    config.config, config.resolution = None, 512
     config.prediction_type = "epsilon"
     with pytest.raises(UserError, match=r"type model\.config=FOLDER"):
         load_model(config)
