@@ -15,7 +15,6 @@ from curate.run.manifest import read_funnel
 from curate.run.provenance import provenance, redacted
 from evaluate import advice, evaluators, gate, judging_clip, results, verdict
 from evaluate.config import EvaluateConfig
-from evaluate.drawing import sampling
 from evaluate.evaluation import Evaluation
 from evaluate.evaluators.captions import captions_hardly_matter
 from evaluate.judged_runs import against
@@ -32,6 +31,7 @@ from evaluate.results import (
 )
 from finetune import start
 from finetune.curve import HeldoutCurve
+from finetune.drawing import sampling
 from finetune.npz import DamagedArrays
 from finetune.rules import Word
 
@@ -80,7 +80,9 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
         schema_version=results.SCHEMA_VERSION,
         run=config.run.folder.name,
         verdict=judged,
-        findings=headline.findings(judged, metrics),
+        findings=headline.findings(
+            judged, metrics, checks, evaluation.against.run.name if evaluation.against else ""
+        ),
         gate=gate.decide(checks),
         checks=checks,
         metrics=metrics,

@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from curate.run import tracking
 from curate.run.config import RunFolder, check_name
+from curate.run.finished import to_mend
 from curate.run.joined import FOLDER, shown
 from curate.run.provenance import is_damaged
 from curate.run.schema import PATH, UserError, check, entries, register
@@ -243,6 +244,30 @@ class HeldoutConfig:
 
 
 @dataclass
+class SamplesConfig:
+    """Pictures that are drawn at every evaluation, to look at while training; see ``finetune.samples``.
+
+    Attributes:
+        captions: of so many held-out pictures; 0 draws none of them.
+        prompts: further ones.
+        steps, guidance_scale: of the sampler, DPM-Solver++. seed: of the noise.
+    """
+
+    captions: int = 4
+    prompts: list[str] = field(default_factory=list)
+    steps: int = 20
+    guidance_scale: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.captions >= 0, "samples.captions", self.captions, ">= 0")
+        check(0 < self.steps <= 1000, "samples.steps", self.steps, "1 ... 1000")
+        scale = self.guidance_scale
+        check(scale >= 0, "samples.guidance_scale", scale, ">= 0")
+        check(all(self.prompts), "samples.prompts", self.prompts, "texts that are not empty")
+
+
+@dataclass
 class CheckpointConfig:
     """When weights and optimizer are stored. The same command resumes from the last checkpoint."""
 
@@ -318,6 +343,7 @@ class TrainConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     heldout: HeldoutConfig = field(default_factory=HeldoutConfig)
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
@@ -360,8 +386,8 @@ def refuse_damaged(run_dir: Path) -> None:
     path = run_dir / "finetune" / "config.yaml"
     if path.is_file() and is_damaged(path):
         raise UserError(
-            f"{path} is damaged, or was edited; train with the same command as before, which writes it "
-            "again"
+            f"{path} is damaged, or was edited; "
+            + to_mend(run_dir, "train with the same command as before, which writes it again")
         )
 
 

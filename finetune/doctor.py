@@ -14,7 +14,7 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import leaks, seen_before, start
+from finetune import enough, leaks, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import identifiers
@@ -45,8 +45,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     """Check the configuration against the data and the run's folder, before any model is loaded.
 
     Raises:
-        UserError: the model is not there or not supported, there is nothing to train on or to hold out,
-            a held-out picture is also trained on, the export to start with does not fit, or the run was
+        UserError: the model is not there or not supported, there is nothing to train on or to hold out, or so
+            little that nothing could be judged, a held-out picture is also trained on, the export to start with does not fit, or the run was
             started with other settings.
     """
     refuse_unsupported(config.model)
@@ -63,10 +63,12 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         )
     for curate_dir in config.curations:  # across them, joining refuses it
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
-    seen_before.examine(config, manifest)
+    seen = seen_before.examine(config, manifest)
     leaks.examine(config)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
-    if last is not None:  # a damaged one is made again
+    if last is None:
+        enough.examine(config, manifest, seen)
+    else:  # a damaged one is made again
         refuse_to_resume(config, last, identity(config, manifest))
 
 

@@ -63,6 +63,7 @@ CASES = [
     ("curate", ["run=mine", OPENMOJI], "Type run.name=mine"),
     ("evaluate", ["run=mine"], "Type run.name=mine"),
     ("train", ["name=mine"], "did you mean run.name=mine"),
+    ("train", ["runname=mine"], "did you mean run.name=mine"),
     ("train", ["lr=1e-4"], "did you mean optim.lr=1e-4"),
     ("train", ["batch_size=4"], "did you mean optim.batch_size=4"),
     ("train", ["resolution=512"], "did you mean model.resolution=512"),

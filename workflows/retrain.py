@@ -44,6 +44,7 @@ def curate(job: Job) -> None:
 
 def finetune(job: Job) -> None:
     """Train from the base model, or on from the promoted run."""
+    job.examine_pictures()
     start = job.start()
     job.step("finetune", "train", [f"method.init={start}"] if start else [], left=job.exported)
 

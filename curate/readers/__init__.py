@@ -16,6 +16,7 @@ from curate.readers.registry import READERS
 from curate.readers.scrub import scrub
 from curate.readers.source import Source
 from curate.readers.subset import described, take_subset
+from curate.readers.wording import word
 from curate.run.schema import UserError
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
@@ -38,6 +39,8 @@ def read(config: DatasetConfig) -> Source:
     source = take_subset(whole, config)
     if config.scrub_contacts:
         source = scrub(source)
+    if config.caption or config.trigger:
+        source = word(source, config.caption, config.trigger)
     if next(source.candidates(), None) is None:
         raise UserError("; ".join([_nothing(config, whole), *source.notes]))
     return source

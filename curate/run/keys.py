@@ -165,15 +165,31 @@ def meant(name: str, section: str) -> list[str]:
     last = rest.rpartition(".")[2] or first
     if (ours := FOREIGN.get(last)) in known and (not dot or ours != name):
         return [ours]
+    if written_together := [key for key in (*valued, *tops) if _bare(key) == _bare(name)]:
+        return written_together[:3]
+    if name in known and name not in tops and known[name].is_group:
+        return _inside(name, valued)
     near = get_close_matches(first, [*tops, *(key for key in known if "." not in key)], n=1)
     instead = near[0] + dot + rest if near and first != near[0] else ""
     same = [key for key in valued if key.rpartition(".")[2] == last.replace("-", "_")]
     is_known = instead in known or instead in tops
     if is_known and (dot or not same):
-        return [instead]
+        is_group = instead not in tops and known[instead].is_group
+        return _inside(instead, valued) if is_group else [instead]
     if same:
         return same[:3]
     return get_close_matches(name, [*valued, *tops], n=1, cutoff=0.8)
+
+
+def _bare(key: str) -> str:
+    """A key without what stands between its words: ``run.name``, ``run_name`` and ``runname`` are alike."""
+    return re.sub(r"[._-]", "", key).lower()
+
+
+def _inside(group: str, valued: list[str]) -> list[str]:
+    """The keys to type for a group that takes no value itself: its name, or the first three."""
+    inside = [key for key in valued if key.startswith(f"{group}.")]
+    return [f"{group}.name"] if f"{group}.name" in inside else inside[:3]
 
 
 def owners(key: str, section: str) -> list[str]:

@@ -86,7 +86,7 @@ def opened(name: str | None, config: MeasureConfig) -> Against | None:
     folder = find(name, run_dir.parent, KEY)
     if folder.resolve() == run_dir.resolve():
         raise UserError(f"{KEY}={name} is the run that is judged; type {KEY}= and another run")
-    run, ours = open_judged(folder), _Unmeasured(run_dir)
+    run = open_judged(folder)
     comparable.refuse_other_settings(
         folder,
         {
@@ -99,6 +99,16 @@ def opened(name: str | None, config: MeasureConfig) -> Against | None:
             "precision": config.precision,
         },
     )
-    pictures = {split: comparable.shared((run, ours), split) for split in HELD_OUT}
-    comparable.refuse_nothing_shared((run, ours), pictures["val"])
-    return Against(run, comparable.without_trained_on((run, ours), pictures))
+    return Against(run, pictures_of_both(run, run_dir))
+
+
+def pictures_of_both(run: Judged, run_dir: Path) -> dict[str, Shared]:
+    """The held-out pictures that a judged run and one that may not be trained yet can both be measured on, by split.
+
+    Raises:
+        UserError: there are none, or too few that neither was trained on; says what to type.
+    """
+    ours = _Unmeasured(run_dir)
+    found = {split: comparable.shared((run, ours), split) for split in HELD_OUT}
+    comparable.refuse_nothing_shared((run, ours), found["val"])
+    return comparable.without_trained_on((run, ours), found)

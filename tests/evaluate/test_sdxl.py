@@ -25,10 +25,10 @@ from evaluate.measure_config import (
     ReconsiderConfig,
     RetentionConfig,
     RunConfig,
-    SamplerConfig,
     SamplesConfig,
 )
 from evaluate.sample_config import SampleConfig
+from finetune.drawing.config import SamplerConfig
 from finetune.models import sdxl
 from finetune.opened_run import load_run
 from tests.finetune import conftest

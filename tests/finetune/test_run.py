@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from diffusers.training_utils import compute_snr
 
+from curate.run.finished import RECORD
 from curate.run.schema import UserError
 from finetune.checkpoint import best_of, list_checkpoints
 from finetune.heldout import relative
@@ -59,6 +61,13 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
     run_training(config)
     assert "is complete" in capsys.readouterr().out
     assert digests(config) == before
+
+    (config.run.folder / RECORD).write_text("{}")  # a retraining judges it itself
+    shutil.rmtree(config.folder / "export")
+    run_training(config)
+    out = capsys.readouterr().out
+    assert "\nexport  " in out
+    assert "python -m evaluate" not in out
 
 
 def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_training, capsys):

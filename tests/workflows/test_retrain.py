@@ -12,7 +12,7 @@ from curate.run import provenance
 from curate.run.locks import locked
 from tests.workflows.retraining.conftest import Commands
 from workflows import retrain
-from workflows.retraining import commands, inputs, steps, unchanged
+from workflows.retraining import commands, comparison, inputs, steps, unchanged
 from workflows.retraining.input_files import Root
 from workflows.retraining.record import Record
 
@@ -39,6 +39,7 @@ def folder(tmp_path, monkeypatch):
 def fake(folder, monkeypatch):
     found = Commands(folder / "runs", folder / "pictures")
     monkeypatch.setattr(steps, "run", found.run)
+    monkeypatch.setattr(comparison, "examine_pictures", lambda promoted, run_dir: "")
     monkeypatch.setattr(provenance, "_revision", lambda: "1234")
     code = Root("code", str(folder / "code"), "the code", (".py",))
     monkeypatch.setattr(inputs, "_code", lambda: iter([code]))

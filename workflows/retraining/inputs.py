@@ -134,9 +134,9 @@ def gather(
 
 
 def _progress(hashes: Iterable[str], total: int) -> Iterable[str]:
-    from tqdm import tqdm
+    from curate.run.progress import Bar
 
-    return tqdm(hashes, desc="inputs", total=total, unit="file", disable=total < _MANY)
+    return Bar(hashes, desc="inputs", total=total, unit="file", disable=total < _MANY)
 
 
 def refreshed(known: Inputs, series: Series) -> Inputs:

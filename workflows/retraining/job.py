@@ -157,6 +157,14 @@ class Job:
             runs = [str(self.series.run_dir(run)) for run in (other, self.record.run)]
             self.command("diff", [sys.executable, "-m", "curate.diff", *runs])
 
+    def examine_pictures(self) -> None:
+        """Say or refuse, before hours of training, that the run could not be compared with the promoted one."""
+        other = self.record.compared_with
+        if not other or "finetune" in self.record.steps:
+            return
+        if warning := comparison.examine_pictures(self.series.run_dir(other), self.run_dir):
+            say(warning)
+
     def start(self) -> Path | None:
         """The export that the training begins with; None for the base model."""
         run = self.record.start_from

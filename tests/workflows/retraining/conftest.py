@@ -23,7 +23,7 @@ from evaluate import results
 from evaluate.results import Check
 from tests.evaluate.conftest import results as results_fixture
 from workflows import retrain
-from workflows.retraining import commands, inputs, job, steps
+from workflows.retraining import commands, comparison, inputs, job, steps
 from workflows.retraining.commands import Settings
 from workflows.retraining.config import RetrainConfig, SeriesConfig
 from workflows.retraining.input_files import Root
@@ -175,6 +175,8 @@ class Team:
 def team(tmp_path, monkeypatch) -> Team:
     fake = Commands(tmp_path / "runs", tmp_path / "pictures")
     monkeypatch.setattr(steps, "run", fake.run)
+    # fake evaluations leave no losses of pictures
+    monkeypatch.setattr(comparison, "examine_pictures", lambda promoted, run_dir: "")
     monkeypatch.setattr(provenance, "_revision", lambda: "1234")
     packages = {name: f"{number}.0" for number, name in enumerate(provenance.PACKAGES)}
     monkeypatch.setattr(provenance, "_version", packages.get)

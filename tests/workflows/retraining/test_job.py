@@ -95,7 +95,9 @@ def test_what_is_not_promoted_leaves_the_pointer_as_it_is(team, gate, kept, outc
 
 def test_a_gate_that_warns_promotes(team):
     team.commands.gate = "warned"
-    assert team.retrain().sentence.endswith("The gate warns.")
+    assert team.retrain().sentence.endswith(
+        "The gate warns (a_rule: -6.1 %, has to be upper bound < 0 %)."
+    )
     assert team.current() == "mine-0001"
 
 

@@ -13,10 +13,10 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 
 from curate.run.schema import UserError
-from evaluate.drawing.sampling import SCHEDULERS, Frame, Prompt, Sampler, texts_of, write
 from evaluate.evaluators.flat_pictures import is_flat
-from evaluate.measure_config import SAMPLERS, SamplerConfig
 from finetune.config import ModelConfig
+from finetune.drawing.config import SAMPLERS, SamplerConfig
+from finetune.drawing.sampling import SCHEDULERS, Frame, Prompt, Sampler, texts_of, write
 from finetune.models import load_model
 from finetune.prediction_types import PREDICTION_TYPES
 
