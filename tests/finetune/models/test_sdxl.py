@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, StableDiffusionXLPipeline
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
@@ -24,6 +29,8 @@ from finetune.caption_gain import Exchanged, without_caption
 from finetune.conditioning import Conditioning
 from finetune.crop import Crop
 from finetune.data import Batches
+from finetune.drawing.config import SamplerConfig
+from finetune.drawing.sampling import Frame, Prompt, Sampler
 from finetune.export import export
 from finetune.heldout import items_of
 from finetune.methods import METHODS, prepare
@@ -262,6 +269,32 @@ def test_latents_are_those_that_the_pipeline_starts_from(xl_dir, monkeypatch, se
         pixels, torch.tensor([0]), 1, 1, torch.float32, "cpu", add_noise=False
     )
     torch.testing.assert_close(model.encode_images(pixels), theirs)
+
+
+def test_a_picture_starts_from_another_as_in_diffusers(xl_dir):
+    model = load(xl_dir)
+    start = Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 48, 3), np.uint8))
+    settings = SamplerConfig("ddim", steps=4, guidance_scale=3.0)
+    sampler = Sampler(model, settings, 0, 2, Frame(48, 32, start=start, strength=0.6))
+    prompt = Prompt("k", "a dot", seed=5, negative="red")
+    ours = np.asarray(sampler.draw(model.unet, [prompt])[0], int)
+    pipe = StableDiffusionXLImg2ImgPipeline.from_pretrained(xl_dir)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = DDIMScheduler.from_config(
+        pipe.scheduler.config, timestep_spacing="trailing", clip_sample=False
+    )
+    theirs = pipe(
+        "a dot",
+        negative_prompt="red",
+        image=start,
+        strength=0.6,
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(5),
+        output_type="np",
+    ).images[0]
+    assert ours.shape == (32, 48, 3)
+    assert abs(ours - (theirs * 255).round()).max() <= 1
 
 
 def test_each_part_is_in_the_fingerprints(xl_dir, tmp_path):
