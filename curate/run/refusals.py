@@ -89,7 +89,7 @@ def _pipeline_advice(choice: str) -> str:
     if "/" in choice or "." in choice:
         side = 1024 if "xl" in choice.lower() else 512
         return f"A pipeline of your own is a path: type {shlex.quote(f'model.path={choice}')} model.resolution={side}"
-    return ""
+    return "Type model=sdxl" if "xl" in choice.lower() else ""
 
 
 def _clip_advice(choice: str) -> str:
