@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.decide.config import HELD_OUT
-from curate.run import devices, joined
+from curate.run import devices, joined, tracking
 from curate.run.files import read_json
 from curate.run.folder import curate_dir_of
 from curate.run.manifest import Manifest, read_manifest
@@ -70,6 +70,17 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         enough.examine(config, manifest, seen)
     else:  # a damaged one is made again
         refuse_to_resume(config, last, identity(config, manifest))
+
+
+def examine_settings(config: TrainConfig) -> None:
+    """Check what can be known from the settings alone, before there is anything to train on.
+
+    Raises:
+        UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
+    """
+    refuse_unsupported(config.model)
+    refuse_precision(config.optim)
+    tracking.refuse_absent(config.tracker)
 
 
 def refuse_precision(optim: OptimConfig) -> None:

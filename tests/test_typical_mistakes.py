@@ -174,7 +174,7 @@ CASES = [
     ("retrain", ["keep=2"], "Type experiment=FILE.yaml, or run.name=NAME"),
     ("retrain", ["experiment=dem"], "Type experiment=demo"),
     ("retrain", ["experiment=demo", "train.samples=100"], "type train.train.samples=100"),
-    ("retrain", ["experiment=demo", "optim.lr=1"], "there is no key optim.lr here"),
+    ("retrain", ["experiment=demo", "optim.lr=1"], "type train.optim.lr=1"),
     ("retrain", ["experiment=demo", "train.lr=1"], "did you mean optim.lr=1"),
     ("retrain", ["experiment=demo", "curate.run.name=x"], "type run.name"),
     ("retrain", ["experiment=demo", "--fail-on-reject"], "Type fail_on_reject=true"),

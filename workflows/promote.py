@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
@@ -77,11 +78,25 @@ def found_run(root: Path, run: str) -> Path:
 
     Raises:
         FileNotFoundError: there is none.
+        UserError: it is a series; names its last run that can be promoted.
     """
     for path in (Path(run).expanduser(), root / run):
-        if path.is_dir():
+        if path.is_dir() and not path.name.endswith(FOLDER):
             return path if path.name else path.resolve()
+    for series in all_of(root):
+        if series.name == Path(run).name.removesuffix(FOLDER):
+            raise UserError(f"{run} is a series, and a run of it is promoted; {_runs_of(series)}")
     raise FileNotFoundError(f"there is no run {run}, neither that folder nor {root / run}")
+
+
+def _runs_of(series: Series) -> str:
+    """What to type for the last run of a series that can be promoted."""
+    known = [record.run for record in series.records() if record.outcome and record.export]
+    below = "" if series.root == Path("runs") else f" --root {shlex.quote(str(series.root))}"
+    listed = "python -m workflows.history lists all"
+    if not known:
+        return f"none has come to its end with a checkpoint to promote; {listed}"
+    return f"type python -m workflows.promote {shlex.quote(known[-1])}{below}, the last that can be; {listed}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from curate.run import cli
+from curate.run import cli, overrides
 from curate.run.schema import to_dataclass
 from workflows.retraining import commands, held_out, promotion, removals, unchanged
 from workflows.retraining.config import RetrainConfig
@@ -38,6 +38,8 @@ def curate(job: Job) -> None:
     """Score, filter and pack. What was removed stays out; what was held out stays held out."""
     removals.take_over(job.series, job.run_dir)
     job.step("curate", "curate", held_out.settings(job.series))
+    while job.removed_meanwhile():
+        job.step("curate", "curate", held_out.settings(job.series))
     held_out.add(job.series, job.run_dir)
     job.compare_data()
 
@@ -63,9 +65,7 @@ def evaluate(job: Job) -> None:
 
 def decide(job: Job) -> promotion.Decision:
     """Ask the gate, whose rules are on what was exported."""
-    decision = promotion.decide(promotion.judged(job.run_dir), job.record.compared_with)
-    job.note(decision)
-    return decision
+    return job.note(promotion.decide(promotion.judged(job.run_dir), job.record.compared_with))
 
 
 def promote(job: Job, decision: promotion.Decision) -> None:
@@ -80,6 +80,7 @@ def promote(job: Job, decision: promotion.Decision) -> None:
 def start(cfg: DictConfig) -> None:
     """Check all settings, retrain, and tell those who want to know."""
     config = to_dataclass(cfg, RetrainConfig)
+    overrides.remember(commands.typed(), "retrain")  # those for its commands, too
     with reported(config) as report:
         settings, series = commands.of_command(config)
         with opened(config, settings, series) as job:
@@ -97,7 +98,7 @@ def main() -> None:
         return
     commands.remember(sys.argv[1:], handed)
     sys.argv[1:] = own
-    cli.run(start, "retrain", start_bare=False)
+    cli.run(start, "retrain", start_bare=False, flags=tuple(commands.FLAGS))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from importlib import import_module
 
 from curate.readers.config import DatasetConfig
 from curate.readers.presence import refuse_absent
-from curate.readers.registry import READERS
+from curate.readers.registry import READERS, READS, Reads
 from curate.readers.scrub import scrub
 from curate.readers.source import Source
 from curate.readers.subset import described, take_subset
@@ -44,6 +44,15 @@ def read(config: DatasetConfig) -> Source:
     if next(source.candidates(), None) is None:
         raise UserError("; ".join([_nothing(config, whole), *source.notes]))
     return source
+
+
+def reads(config: DatasetConfig) -> Reads:
+    """What says whether the data set's reader opens a file, by the reader's own rule.
+
+    Raises:
+        UserError, FileNotFoundError: as :func:`read`.
+    """
+    return READS[config.reader](config) if config.reader in READS else lambda path: True
 
 
 def _nothing(config: DatasetConfig, whole: Source) -> str:

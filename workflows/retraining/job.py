@@ -22,6 +22,7 @@ from workflows.retraining import (
     model_card,
     promotion,
     removals,
+    request,
     run_report,
     steps,
     summary,
@@ -31,7 +32,7 @@ from workflows.retraining.config import RetrainConfig
 from workflows.retraining.inputs import Inputs
 from workflows.retraining.outcome import Outcome, nothing_to_do
 from workflows.retraining.promotion import Decision
-from workflows.retraining.record import Change, Record, Step, now
+from workflows.retraining.record import Change, Record, Step, now, run_name
 from workflows.retraining.series import Series
 from workflows.retraining.unchanged import digest_of
 
@@ -67,23 +68,15 @@ class Job:
         """Start the run, or go on with one that was interrupted.
 
         The folder appears with all that is known of the run by then, so that no number is lost.
-
-        Raises:
-            UserError: the promoted run is gone, or this one could not be compared with it.
         """
         if self.record.started:
             say(f"going on with {self.record.run}")
+            if self.record.kept < 0:  # else no command is left to read it
+                self.settings.keep(self.run_dir)
             return
         say(f"{'run':9} {self.run_dir.absolute()}")
         current = self.series.current()
-        if current and not (self.series.root / current.export).is_dir():
-            raise UserError(
-                f"{self.series.root / current.export} is gone, which {self.series.folder / 'current.json'} names. "
-                "Restore it from a backup, or type python -m workflows.promote RUN with another run of the series"
-            )
-        compared = current if self.config.compare_with == "promoted" else None
-        if compared:
-            comparison.refuse_other_settings(self.series.run_dir(compared.run), self.settings)
+        compared = request.compared_with(self.config, current)
         start_from = current.run if current and self.config.start_from == "promoted" else ""
         self.record = replace(
             self.record,
@@ -98,6 +91,7 @@ class Job:
         part = self.series.part(self.record.run)
         shutil.rmtree(part, ignore_errors=True)
         self.inputs.save(part)
+        self.settings.keep(part)
         self.record.save(part)
         part.rename(self.run_dir)
         sync(self.series.root)
@@ -151,6 +145,30 @@ class Job:
         self.record = self.record.with_step(name, Step(started, now(), code))
         self.record.save(self.run_dir)
 
+    def removed_meanwhile(self) -> bool:
+        """Whether pictures were removed from other runs since this start looked; the run is then to be curated again.
+
+        Nothing is trained on it yet. In each order that a kill may leave, the next start gives the run up or
+        curates it again.
+        """
+        done = {*self.record.steps} & {"finetune", "evaluate"} or self.record.kept >= 0
+        listed = removals.said(self.series)
+        before = self.inputs.settings.get(removals.SETTING)
+        if done or listed.get(removals.SETTING) == before:
+            return False
+        say(
+            f"removed   pictures of other runs, meanwhile; {self.record.run} is curated without them"
+        )
+        steps_left = {n: s for n, s in self.record.steps.items() if n not in ("curate", "diff")}
+        self.record = replace(self.record, steps=steps_left)
+        self.record.save(self.run_dir)
+        removals.take_over(self.series, self.run_dir)
+        self.inputs = replace(self.inputs, settings={**self.inputs.settings, **listed})
+        self.inputs.save(self.run_dir)
+        self.record = replace(self.record, inputs=self.inputs.digest())
+        self.record.save(self.run_dir)
+        return True
+
     def compare_data(self) -> None:
         """Say what changed in the data since the run that was promoted then."""
         if other := self.record.compared_with:
@@ -180,8 +198,12 @@ class Job:
         path = self.run_dir / promotion.EXPORT
         return path if path.is_dir() else None
 
-    def note(self, decision: Decision) -> None:
-        """Note what becomes of the run; it has not ended yet."""
+    def note(self, decision: Decision) -> Decision:
+        """Note what becomes of the run, which has not ended yet; returns it with what was removed meanwhile."""
+        if count := removals.still_trained_on(self.series, self.run_dir):
+            said = f"{count} {'was' if count == 1 else 'were'} removed from other runs meanwhile"
+            more = f"Of the pictures that it was trained on, {said}; the next start trains without."
+            decision = replace(decision, sentence=f"{decision.sentence} {more}")
         self.record = replace(
             self.record,
             sentence=decision.sentence,
@@ -190,6 +212,7 @@ class Job:
             summary=summary.of(self.run_dir),
         )
         self.record.save(self.run_dir)
+        return decision
 
     def conclude(self, outcome: str) -> None:
         """End the run: its line in the history and, last, its record, after which nothing in it changes."""
@@ -262,7 +285,10 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
         Busy: another one is at work; names it.
         UserError: a file of the series is damaged.
     """
-    if config.why:
+    is_checked = not series.folder.is_dir()
+    if is_checked:  # so that nothing is made, not even the series' folder
+        _refuse(config, settings, series)
+    elif config.why:
         with locked(series.folder, shared=True):
             pass  # says who is at work; a look must not keep a retraining from starting
     with nullcontext() if config.why else locked(series.folder) as lock:
@@ -272,7 +298,11 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
         series.current()  # refuses a damaged one
         records = series.records()
         ended = [record for record in records if record.outcome in _ENDED]
+        open_runs = [record for record in records if not record.outcome]
         before = Inputs.load(series.run_dir(ended[-1].run)) if ended else None
+        if before is None and not open_runs and not is_checked:  # else all files are read first
+            _refuse(config, settings, series)
+            is_checked = True
         typed, content = digest_of(commands.typed()), config.fingerprint == "content"
         now_there = inputs.gather(typed, settings, config.start_from, series, before, content)
         changes = inputs.changes(before, now_there)
@@ -280,10 +310,23 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
             changes = (Change("first", f"{ended[-1].run} does not say what it was made from"),)
         next_run = Record(series.name, series.next_number())
         job = Job(config, settings, series, lock, now_there, changes, next_run)
-        open_runs = [record for record in records if not record.outcome]
+        going_on = open_runs[-1] if open_runs and not _fault(job, open_runs[-1]) else None
+        if (changes or going_on) and not is_checked:
+            _refuse(config, settings, series, going_on)
         if open_runs and not config.why:
             _take_up(job, open_runs[-1])
         yield job
+
+
+def _refuse(
+    config: RetrainConfig, settings: Settings, series: Series, going_on: Record | None = None
+) -> None:
+    """Refuse what a command would; a run that is gone on with needs nothing for the steps that it has done."""
+    if going_on is None:
+        request.refuse_incomparable(config, settings, series)
+        request.examine(config, settings, series, run_name(series.name, series.next_number()))
+    elif going_on.kept < 0:  # else only its end is left
+        request.examine(config, settings, series, going_on.run, going_on.steps)
 
 
 def say(text: str) -> None:
@@ -291,47 +334,51 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def _promoted(job: Job) -> str:
+    """The run that the next one has to be as good as; "" for none."""
+    current = request.compared_with(job.config, job.series.current())
+    return current.run if current else ""
+
+
+def _fault(job: Job, found: Record) -> str:
+    """Why an interrupted run cannot be gone on with; "" where it can."""
+    if found.kept >= 0:  # it is judged
+        return ""
+    made_from = Inputs.load(job.series.run_dir(found.run))
+    if made_from is None:
+        return "nothing says what it was made from"
+    for change in inputs.changes(made_from, job.inputs):
+        if change.kind in _GIVEN_UP_FOR:
+            return change.sentence()
+    promoted = _promoted(job)
+    if promoted != found.compared_with and found.start_from:
+        return f"it began with {found.start_from}, and {promoted or 'no run'} is promoted by now"
+    return ""
+
+
 def _take_up(job: Job, found: Record) -> None:
     """Go on with an interrupted run, or give it up."""
-    run_dir = job.series.run_dir(found.run)
-    made_from = Inputs.load(run_dir)
-    differs = [
-        change
-        for change in (inputs.changes(made_from, job.inputs) if made_from else ())
-        if change.kind in _GIVEN_UP_FOR
-    ]
-    current = job.series.current() if job.config.compare_with == "promoted" else None
-    promoted = current.run if current else ""
-    is_judged = found.kept >= 0
-    stands = is_judged or promoted == found.compared_with or not found.start_from
-    if is_judged or (made_from is not None and not differs and stands):
-        if not is_judged and promoted != found.compared_with:  # by hand, meanwhile
-            say(
-                f"{found.run} is compared with {promoted or 'the base'}, which was promoted meanwhile"
-            )
-            steps_left = {n: s for n, s in found.steps.items() if n not in ("diff", "evaluate")}
-            found = replace(found, compared_with=promoted, steps=steps_left)
-            found.save(run_dir)
-        changed = made_from is not None and made_from.digest() != job.inputs.digest()
-        if changed and "curate" not in found.steps:  # which takes what is there now
-            made_from = job.inputs
-            made_from.save(run_dir)
-            found = replace(found, inputs=made_from.digest(), changes=job.changes or found.changes)
-            found.save(run_dir)
-            if not job.changes:  # what started it is undone: a folder was away, perhaps
-                _give_up(job, found, "what started it is as it was before")
-                return
-        job.record, job.changes = found, found.changes
-        job.inputs = made_from or replace(
-            job.inputs, typed=""
-        )  # which no quick look takes for its own
+    if why := _fault(job, found):
+        _give_up(job, found, f"something changed: {why}")
         return
-    why = "nothing says what it was made from"
-    if differs:
-        why = differs[0].sentence()
-    elif made_from is not None:
-        why = f"it began with {found.start_from}, and {promoted or 'no run'} is promoted by now"
-    _give_up(job, found, f"something changed: {why}")
+    run_dir, promoted = job.series.run_dir(found.run), _promoted(job)
+    made_from = Inputs.load(run_dir)
+    if found.kept < 0 and promoted != found.compared_with:  # by hand, meanwhile
+        say(f"{found.run} is compared with {promoted or 'the base'}, which was promoted meanwhile")
+        steps_left = {n: s for n, s in found.steps.items() if n not in ("diff", "evaluate")}
+        found = replace(found, compared_with=promoted, steps=steps_left)
+        found.save(run_dir)
+    changed = made_from is not None and made_from.digest() != job.inputs.digest()
+    if changed and "curate" not in found.steps:  # which takes what is there now
+        made_from = job.inputs
+        made_from.save(run_dir)
+        found = replace(found, inputs=made_from.digest(), changes=job.changes or found.changes)
+        found.save(run_dir)
+        if not job.changes:  # what started it is undone: a folder was away, perhaps
+            _give_up(job, found, "what started it is as it was before")
+            return
+    job.record, job.changes = found, found.changes
+    job.inputs = made_from or replace(job.inputs, typed="")  # which no quick look takes for its own
 
 
 def _give_up(job: Job, found: Record, why: str) -> None:

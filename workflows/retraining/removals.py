@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from curate.run.files import sync
-from curate.run.removals import Removals, read_removals, write_removals
+from curate.run.removals import Removals, identities, read_removals, write_removals
 from workflows.retraining.record import run_name
 from workflows.retraining.series import Series
 
@@ -52,6 +52,16 @@ def take_over(series: Series, run_dir: Path) -> None:
         curate_dir.mkdir(parents=True, exist_ok=True)
         write_removals(curate_dir, replace(found, pending=own.pending))
         sync(curate_dir)
+
+
+def still_trained_on(series: Series, run_dir: Path) -> int:
+    """How many pictures a run was trained on that were removed from others since it was curated."""
+    found, own = of_series(series), read_removals(run_dir / "curate")
+    if all(getattr(found, name) <= getattr(own, name) for name in _SETS):
+        return 0
+    rows = identities(run_dir / "curate")
+    trained_on = rows[rows["kept"] & (rows["split"] == "train")]
+    return int(trained_on.loc[found.drops(trained_on), "key"].nunique())
 
 
 def are_handed_on(series: Series, run: str, to: str) -> bool:

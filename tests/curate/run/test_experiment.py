@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 import curate.pipeline.config  # noqa: F401 (registers what a command registers)
 from curate.run import cli as command
 from curate.run import experiment
+from curate.run.keys import SCHEMAS
 from curate.run.overrides import CONF
 from curate.run.schema import UserError
 
@@ -82,7 +83,7 @@ def test_the_demo_is_what_it_always_was(section):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("experiment/*.yaml")))
-@pytest.mark.parametrize("section", experiment.SCHEMAS)
+@pytest.mark.parametrize("section", SCHEMAS)
 def test_every_experiment_composes(section, name):
     applied(section, f"experiment={name}")
 
@@ -195,7 +196,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("section", experiment.SCHEMAS)
+@pytest.mark.parametrize("section", SCHEMAS)
 @pytest.mark.parametrize("text", BAD)
 def test_a_mistake_anywhere_in_the_file_is_refused_by_each_command(write, section, text):
     path = write(text)
@@ -288,6 +289,6 @@ def test_a_section_may_leave_the_data_set_to_the_command_line(write):
     path = write("curate: {split.val: 0.2, dataset.limit: 3}")
     assert applied("curate", f"experiment={path}")["dataset"]["limit"] == 3
     bad = write("curate: {split.val: 2, dataset.limit: 3}")
-    for section in experiment.SCHEMAS:
+    for section in SCHEMAS:
         with pytest.raises(UserError, match=r"section curate: split\.val=2"):
             experiment.apply([f"experiment={bad}"], section)
