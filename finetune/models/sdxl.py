@@ -88,7 +88,7 @@ class StableDiffusionXL:
 
         Layers are counted from the last but one, which the U-Net was trained with; no layer norm follows.
         """
-        states = []
+        states, pooled = [], None
         both = ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
         for _, encoder in both:
             parts.refuse_layer(clip_skip, encoder.config.num_hidden_layers - 1)
@@ -96,7 +96,9 @@ class StableDiffusionXL:
             ids = parts.tokens(tokenizer, captions).input_ids.to(self.device)
             found = encoder(ids, output_hidden_states=True)
             states.append(found.hidden_states[-clip_skip - 1])
-        hidden, pooled = torch.cat(states, dim=-1), found.text_embeds
+            pooled = found.get("text_embeds")  # which the second one has
+        hidden = torch.cat(states, dim=-1)
+        assert pooled is not None
         if self.zeros_for_empty:
             given = torch.tensor([caption != "" for caption in captions], device=self.device)
             # Not a product: that of zero and what is not finite is not zero.

@@ -130,7 +130,7 @@ def tokenizer(pad: str) -> CLIPTokenizer:
     vocabulary = {word: number for number, word in enumerate([*words, _START, _END])}
     return CLIPTokenizer(
         vocab=vocabulary,
-        merges=merges,
+        merges=merges,  # type: ignore[arg-type]  # pairs, as the class itself reads them from a file
         model_max_length=_TOKENS,
         bos_token=_START,
         eos_token=_END,
