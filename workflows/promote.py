@@ -9,11 +9,12 @@ from pathlib import Path
 from curate.run import cli, folder
 from curate.run.locks import locked
 from curate.run.schema import UserError
-from workflows.retraining import history_page, promotion
+from workflows.retraining import history_page, promotion, registry
 from workflows.retraining.series import FOLDER, Series, all_of, series_of
 
 _DOES = """Promote a judged run of python -m workflows.retrain, whatever its gate said, or go back to the run that
-was promoted before. FOLDER/SERIES-series/current.json then names it; nothing else changes."""
+was promoted before. FOLDER/SERIES-series/current.json then names it, and so does the model registry of the last retraining, if it has
+one (registry.mlflow.url); nothing else changes."""
 
 
 def main() -> None:
@@ -45,6 +46,7 @@ def main() -> None:
         with locked(series.folder, "series"):
             promotion.roll_back(series, print)
             history_page.write(series)
+            registry.follow_again(series, print)
         return
     run_dir = found_run(given.root, given.run)
     series = series_of(run_dir)
@@ -55,6 +57,7 @@ def main() -> None:
     with locked(series.folder, "series"):
         promotion.by_hand(series, run_dir.name, print)
         history_page.write(series)
+        registry.follow_again(series, print)
 
 
 def named(root: Path, name: str) -> Series:

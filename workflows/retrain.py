@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from curate.run import cli, overrides
 from curate.run.schema import to_dataclass
-from workflows.retraining import commands, held_out, promotion, removals, unchanged
+from workflows.retraining import commands, held_out, promotion, registry, removals, unchanged
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.job import Job, opened
 from workflows.retraining.outcome import Outcome, nothing_to_do, reported
@@ -83,6 +83,7 @@ def start(cfg: DictConfig) -> None:
     overrides.remember(commands.typed(), "retrain")  # those for its commands, too
     with reported(config) as report:
         settings, series = commands.of_command(config)
+        registry.target(config.registry.mlflow, series)  # refuses a wrong one
         with opened(config, settings, series) as job:
             report.on(series)
             outcome = job.why() if config.why else retrain(job)

@@ -10,9 +10,10 @@ import pytest
 
 from curate.run import experiment, provenance
 from curate.run.locks import locked
+from tests.workflows.retraining import fake_mlflow
 from tests.workflows.retraining.conftest import Commands
 from workflows import retrain
-from workflows.retraining import commands, comparison, inputs, steps, unchanged
+from workflows.retraining import commands, comparison, inputs, steps, tries, unchanged
 from workflows.retraining.input_files import Root
 from workflows.retraining.record import Record
 
@@ -314,6 +315,29 @@ def test_messages_keep_their_secrets(run, folder):
     assert Record.load(folder / "runs" / "mine-0001").arguments[1] == "notify.url=***"
 
 
+def test_a_registry_follows_also_where_nothing_else_is_to_do(run, folder, monkeypatch):
+    """The quick look is no reason to leave it behind; the login that was typed lies in no file."""
+    monkeypatch.setattr(tries, "PAUSE_S", 0.001)
+    with fake_mlflow.served() as server:
+        server.status = 503
+        server.login = "me:geheim"
+        url = server.url.replace("//", "//me:geheim@")
+        mine = ("experiment=mine.yaml", f"registry.mlflow.url={url}", "registry.mlflow.model=ours")
+        code, _, err = run(*mine)
+        assert (code, server.champion("ours")) == (0, None)
+        assert "does not show mine-0001 as ours@champion: HTTP 503" in err
+        server.status = 0
+        assert run(*mine, "--json")[1]["outcome"] == "nothing_to_do"
+        assert server.champion("ours") == "mine-0001"
+        asked = len(server.asked)
+        with monkeypatch.context() as patch:
+            patch.setattr(retrain, "start", None)  # the quick look is enough
+            assert run(*mine)[0] == 0
+        assert len(server.asked) == asked
+    for path in (folder / "runs").rglob("*"):
+        assert path.is_dir() or b"geheim" not in path.read_bytes(), path
+
+
 def test_a_folder_of_runs_elsewhere_of_any_name(run, folder):
     where = "run.root=~odd/[a] (b), c"
     code, said, _ = run("experiment=mine.yaml", where, "run.name=it's", "--json")
@@ -342,6 +366,9 @@ def test_a_folder_of_runs_elsewhere_of_any_name(run, folder):
         (["demo"], "'demo' has no key; type experiment=demo"),
         (["experiment=mine.yaml", "train.optim.lr=x"], "settings of train: optim.lr must be"),
         (["experiment=mine.yaml", "train.samples=3"], "type train.train.samples=3"),
+        (["experiment=mine.yaml", "registry.mlflow.url=h:5000"], "type registry.mlflow.url=http"),
+        (["experiment=mine.yaml", "registry.mlflow.model=x"], "or set MLFLOW_TRACKING_URI"),
+        (["experiment=mine.yaml", "registry.url=x"], "registry.mlflow.url"),
         (["experiment=mine.yaml", "run.name=a/b"], "Type run.root=a run.name=b"),
         (["experiment=mine.yaml", "launch=torchrum -n 2"], "there is no program torchrum"),
         (["-m", "experiment=mine.yaml", "keep=1,2"], "-m does not work with a retraining"),

@@ -50,6 +50,10 @@ _OWN = {
 """Keys that the retraining sets itself, and what to do instead; an experiment names its runs for all commands."""
 
 
+_SECRET = ("notify", "notify.url", "notify.command")
+_SECRET += ("registry", "registry.mlflow", "registry.mlflow.url")
+
+
 def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     """What was typed, in the retraining's own part and those of the commands.
 
@@ -86,15 +90,15 @@ def is_json_typed() -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """An argument as it may be written down: addresses and commands of messages hold passwords.
+    """An argument as it may be written down: addresses and commands hold passwords.
 
     >>> without_secrets("notify.url=https://hooks.example.org/T0/B1/secret")
     'notify.url=***'
     """
     from curate.run.provenance import redacted_override
 
-    is_message = is_override(text) and key_of(text) in ("notify", "notify.url", "notify.command")
-    return f"{text.partition('=')[0]}=***" if is_message else redacted_override(text)
+    is_secret = is_override(text) and key_of(text) in _SECRET
+    return f"{text.partition('=')[0]}=***" if is_secret else redacted_override(text)
 
 
 def of_command(config: RetrainConfig) -> tuple[Settings, Series]:

@@ -21,6 +21,7 @@ from workflows.retraining import (
     lineage,
     model_card,
     promotion,
+    registry,
     removals,
     request,
     run_report,
@@ -231,6 +232,10 @@ class Job:
         history_page.write(self.series)
         promotion.delete_old(self.series, self.config.keep, say)
         self.remember_inputs()
+        registry.follow(self.series, self._registry(), say)
+
+    def _registry(self) -> registry.Target | None:
+        return registry.target(self.config.registry.mlflow, self.series)
 
     def remember_inputs(self) -> None:
         """Let the next start's quick look know what this one was made from, where that look is enough."""
@@ -246,11 +251,14 @@ class Job:
     def why(self) -> Outcome:
         """What would start a retraining; prints each change."""
         going_on = [record.run for record in self.series.records() if not record.outcome]
-        if not self.changes and not going_on:
+        behind = registry.behind(self.series, self._registry())
+        if not self.changes and not going_on and not behind:
             return nothing_to_do(self.series.root, self.series.name)
-        said = tuple(change.sentence() for change in self.changes)
-        for change, text in zip(self.changes, said, strict=True):
-            say(f"{change.kind:9} {text}")
+        found = [(change.kind, change.sentence()) for change in self.changes]
+        found += [("registry", behind)] if behind else []
+        for kind, text in found:
+            say(f"{kind:9} {text}")
+        said = tuple(text for _, text in found)
         counted = (
             f"{len(said)} changes would start a retraining" if len(said) > 1 else "".join(said)
         )

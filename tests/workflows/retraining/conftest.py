@@ -95,7 +95,10 @@ class Commands:
 
     def _finetune(self, run_dir: Path, given: Mapping[str, str]) -> None:
         text = (run_dir / "curate" / "manifest.json").read_text()
-        write_text(run_dir / "finetune" / "export" / "weights", text + given.get("method.init", ""))
+        write_text(
+            run_dir / "finetune" / "export" / "weights.safetensors",
+            text + given.get("method.init", ""),
+        )
 
     def _evaluate(self, run_dir: Path, given: Mapping[str, str]) -> int:
         found = replace(

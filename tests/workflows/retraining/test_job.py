@@ -107,7 +107,7 @@ def test_what_the_gate_judged_is_promoted_though_an_earlier_checkpoint_would_do(
     assert record(team, "mine-0001").kept == 450
     assert "What is promoted is step 450, the best" in record(team, "mine-0001").sentence
     assert team.series.current().export == "mine-0001/finetune/export"
-    assert (team.root / team.series.current().export / "weights").is_file()
+    assert (team.root / team.series.current().export / "weights.safetensors").is_file()
 
 
 def test_settings_that_could_not_be_compared_are_refused_before_anything_is_done(team):
