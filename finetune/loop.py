@@ -8,18 +8,20 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from curate.run import checksums
 from curate.run.progress import Bar
 from curate.run.signals import StopRequest
 from curate.run.tracking import Curves
-from finetune import checkpoint, metrics
+from finetune import checkpoint, forecast, metrics
 from finetune.checkpoint import Checkpoint
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
@@ -30,6 +32,8 @@ from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
 from finetune.samples import Samples
+
+_TIMED = 10  # updates before the rest is forecast; the first ones take longer
 
 
 class NonFiniteLoss(RuntimeError):
@@ -69,12 +73,21 @@ class Window:
 
 @dataclass
 class Heldout:
-    """What is measured while training: held-out pictures, as many training pictures, the curve so far."""
+    """What is measured while training: held-out pictures, as many training pictures, the curve so far.
+
+    Attributes:
+        base: the base's losses of ``val`` [N, bins, draws], where they were measured before the loop.
+        seconds: that a picture took in the last measurement; 0 before. drawing: that the pictures of the last
+            evaluation took to be drawn.
+    """
 
     val: HeldoutItems
     train_probe: HeldoutItems
     grid: HeldoutGrid
     curve: HeldoutCurve
+    base: np.ndarray | None = None
+    seconds: float = 0.0
+    drawing: float = 0.0
 
 
 @dataclass
@@ -201,6 +214,7 @@ def _train(run: Training) -> None:
         disable=not run.accelerator.is_main_process,
     ) as bar:
         run.unet.train()
+        seconds: list[float] = []
         while progress.step < config.steps and progress.stopped is None:
             started = time.perf_counter()
             batch = run.batches(progress.step).to(run.accelerator.device)
@@ -214,8 +228,11 @@ def _train(run: Training) -> None:
                 run.ema.update(run.weights, progress.step)
             run.window.loss += loss
             run.window.steps += 1
-            run.window.seconds += time.perf_counter() - started
+            seconds.append(time.perf_counter() - started)
+            run.window.seconds += seconds[-1]
             bar.update(size)
+            if len(seconds) == _TIMED and run.accelerator.is_main_process:
+                Bar.write(f"time    {_time_left(run, median(seconds))}")
 
             saves, evaluates = due(config, progress.step)
             if evaluates or _crossed(config.log.every, progress.step, size):
@@ -228,6 +245,16 @@ def _train(run: Training) -> None:
             if saves or progress.stopped:
                 save(run)
             refuse_to_go_on(run)
+
+
+def _time_left(run: Training, update_s: float) -> str:
+    """How long the rest will take, from the seconds of an update so far and of the last evaluation."""
+    left = range(run.progress.step + 1, run.config.steps + 1)
+    if run.heldout is None:
+        return forecast.time_left(len(left), update_s, 0, 0.0)
+    heldout, evaluations = run.heldout, sum(due(run.config, step)[1] for step in left)
+    measuring = (len(heldout.val) + len(heldout.train_probe)) * heldout.seconds
+    return forecast.time_left(len(left), update_s, evaluations, measuring + heldout.drawing)
 
 
 def due(config: TrainConfig, step: int) -> tuple[bool, bool]:
@@ -299,16 +326,36 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
 
 
 def refuse_non_finite(run: Training, batch: Batch, losses: Tensor, grad_norm: float) -> None:
-    """Raise before the optimizer sees NaN. In fp16 the gradient may overflow: the scaler skips that step."""
-    if math.isfinite(grad_norm) and bool(losses.isfinite().all()):
+    """Raise, on all processes, before the optimizer sees NaN.
+
+    The gradient is the mean over the processes, so it says on all of them that one has NaN; only the losses
+    say which. In fp16 the gradient may overflow: the scaler skips that step.
+
+    Args:
+        run: the training.
+        batch: this process's share, ``losses`` [n] those of its samples.
+        grad_norm: of the whole batch.
+
+    Raises:
+        NonFiniteLoss: names the samples whose loss is not finite, whichever process they are on; all samples of the
+            update where only the gradient is not.
+    """
+    finite, processes = losses.isfinite(), run.accelerator.num_processes
+    signs = torch.stack([~finite.all(), losses.new_tensor(not math.isfinite(grad_norm)) > 0])
+    total: Any = run.accelerator.reduce(signs.float(), "sum")
+    bad, overflown = total.tolist()
+    if not bad and (not overflown or run.accelerator.scaler is not None):
         return
-    if run.accelerator.scaler is not None and bool(losses.isfinite().all()):
-        return
-    finite = losses.isfinite().tolist()
-    keys = [key for key, ok in zip(batch.keys, finite, strict=True) if not ok] or batch.keys
+    spoilt = [key for key, ok in zip(batch.keys, finite.tolist(), strict=True) if not ok]
+    mine = run.accelerator.process_index, losses.mean().item(), spoilt, batch.keys
+    found: list[Any] = gather_object([mine])
+    found = [each for each in found if each[2]] or found
+    keys = [key for _, _, spoilt, share in found for key in spoilt or share]
+    ranks = ", ".join(str(rank) for rank, *_ in found)
+    where = f" on process {ranks} of 0 to {processes - 1}" if bad and processes > 1 else ""
     raise NonFiniteLoss(
-        f"update {run.progress.step + 1} (after {run.progress.samples_seen} samples): loss "
-        f"{losses.mean().item()}, gradient norm {grad_norm}; samples {', '.join(keys[:8])}"
+        f"update {run.progress.step + 1} (after {run.progress.samples_seen} samples){where}: loss "
+        f"{found[0][1]}, gradient norm {grad_norm}; samples {', '.join(keys[:8])}"
         f"{' ...' if len(keys) > 8 else ''}. The last checkpoint is unharmed; a lower optim.lr may help"
     )
 
@@ -334,12 +381,14 @@ def evaluate(run: Training) -> None:
     """Draw pictures from the weights that would be exported, measure them, and decide whether to stop."""
     exported = run.ema.shadow if run.ema else run.weights
     with swapped_in(exported, run.weights):
+        started = time.perf_counter()
         draw(run)
         if run.heldout is None:
             return
-        val, train_probe = (
-            measure(run, items) for items in (run.heldout.val, run.heldout.train_probe)
-        )
+        run.heldout.drawing = time.perf_counter() - started
+        known = run.heldout.base if run.progress.step == 0 else None
+        val = measure(run, run.heldout.val) if known is None else known
+        train_probe = measure(run, run.heldout.train_probe)
     curve = run.heldout.curve
     precision = run.accelerator.mixed_precision
     curve.add(run.progress.step, run.progress.samples_seen, val, train_probe, precision)
@@ -388,6 +437,7 @@ def measure(run: Training, items: HeldoutItems) -> np.ndarray:
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     losses = np.zeros((len(items), heldout.grid.bins, heldout.grid.draws), np.float32)
     mine = items.take(share)
+    started = time.perf_counter()
     with Bar(
         desc="held-out",
         total=len(mine) * heldout.grid.bins * heldout.grid.draws,
@@ -405,6 +455,7 @@ def measure(run: Training, items: HeldoutItems) -> np.ndarray:
         with suppress(Interrupted):  # the other processes have to hear of it first
             losses[share] = grid_losses(run.model, unet, mine, heldout.grid, size, after_batch)
     refuse_to_go_on(run)
+    heldout.seconds = (time.perf_counter() - started) / len(items)
     total = accelerator.reduce(torch.from_numpy(losses).to(accelerator.device), "sum")
     return total.cpu().numpy()  # type: ignore[union-attr]
 
@@ -433,15 +484,11 @@ def save(run: Training, interrupted: bool = False) -> None:
         state |= {"heldout": None, "interrupted": unlogged}
     if run.accelerator.is_main_process:
         written = f"checkpoints/step-{run.progress.step:08d}/"
-        with checksums.updated(run.folder, (written, "metrics.jsonl")):
-            checkpoint.save(
-                run.folder,
-                state,
-                run.weights,
-                run.ema.shadow if run.ema else None,
-                run.optimizer,
-                run.config.checkpoint.keep,
-            )
+        changes = [written, "metrics.jsonl"]
+        with checksums.updated(run.folder, changes):
+            average = run.ema.shadow if run.ema else None
+            checkpoint.save(run.folder, state, run.weights, average, run.optimizer)
+            changes += checkpoint.settle(run.folder, run.config.kept_states)
     run.stored = run.progress.step
     run.accelerator.wait_for_everyone()
 

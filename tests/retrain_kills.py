@@ -54,6 +54,7 @@ train:
   checkpoint.every: 16
   log.every: 4
   doctor.captions: warn
+  doctor.base: "off"
 evaluate:
   sampler: ddim
   sampler.steps: 2

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.files import read_json
 from curate.run.schema import UserError, check
@@ -39,6 +39,7 @@ class Full(Method):
             Stable Diffusion 1, 2 and XL have one.
     """
 
+    kept_states: ClassVar[int | None] = 2  # one more than resuming needs: the last may be damaged
     name: str = "full"
     original_layout: str = "fp16"
 
