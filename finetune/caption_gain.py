@@ -136,7 +136,7 @@ class Exchanged:
         partner = partners(items.keys, captions, items.groups)
         places = np.flatnonzero(partner >= 0)
         own = at(items, places)
-        other = items.conditioning.take(partner[places].tolist())
+        other = own.conditioning.with_captions_of(items.conditioning.take(partner[places].tolist()))
         return cls(places, own, replace(own, conditioning=other))
 
     def __len__(self) -> int:

@@ -96,11 +96,10 @@ def no_choice(group: str, choice: str, options: Sequence[str]) -> str:
 
 
 def _pipeline_advice(choice: str) -> str:
-    if "xl" in choice.lower():
-        return "SDXL is not supported; of Stable Diffusion, versions 1 and 2 are. Type model=sd15"
     if "/" in choice or "." in choice:
-        return f"A pipeline of your own is a path: type {shlex.quote(f'model.path={choice}')} model.resolution=512"
-    return ""
+        side = 1024 if "xl" in choice.lower() else 512
+        return f"A pipeline of your own is a path: type {shlex.quote(f'model.path={choice}')} model.resolution={side}"
+    return "Type model=sdxl" if "xl" in choice.lower() else ""
 
 
 def _clip_advice(choice: str) -> str:
