@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run import checksums, cli, folder
+from curate.run import checksums, cli, folder, provenance
 from curate.run.files import naming, read_json, replace_folder, sha256_of, write_json
 from curate.run.locks import locked
 from curate.run.schema import UserError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from finetune.checkpoint import Checkpoint
+    from finetune.config import TrainConfig
     from finetune.models.interface import LatentDiffusion
     from finetune.opened_run import FinetuneRun
 
@@ -43,6 +44,7 @@ def export(
     folder: Path,
     source: Checkpoint | None = None,
     name: str = "model",
+    trigger: str = "",
 ) -> float:
     """Write the trained weights of ``model``'s U-Net to ``folder``; what is there stays until then.
 
@@ -52,7 +54,7 @@ def export(
         model: with the weights to export in place.
         folder: is replaced only after the comparison.
         source: the checkpoint that the weights are of, for :func:`holds`.
-        name: of the model, for the file that other programs load.
+        name: of the model, for the file that other programs load. trigger: the word in front of all captions.
 
     Returns:
         The largest absolute difference between the U-Net's outputs in memory and after reloading, over all
@@ -69,7 +71,7 @@ def export(
     try:
         with naming(folder), os_errors():
             method.save(model, part)
-            method.save_for_others(model, config, part, name)
+            method.save_for_others(model, config, part, name, trigger)
             if source:
                 write_json(part / SOURCE, _identity(source))
         difference = max(
@@ -121,6 +123,15 @@ def _compare(model: LatentDiffusion, reloaded: nn.Module) -> float:
     return difference
 
 
+def trigger_of(config: TrainConfig) -> str:
+    """The words that ``dataset.trigger`` put in front of the captions of a training, with commas; "" for none."""
+    found = [
+        provenance.read_config(each / "config.yaml").get("dataset") for each in config.curations
+    ]
+    words = [each.get("trigger") for each in found if isinstance(each, dict)]
+    return ", ".join(dict.fromkeys(word for word in words if word))
+
+
 def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float]:
     """Export one checkpoint of a run.
 
@@ -142,7 +153,8 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     copy_into(config.method.trainable(model.unet), stored.weights())
     target = run.finetune_dir / f"export-{stored.path.name}"
     name = f"{run.run_dir.name}-{stored.path.name}"
-    difference = export(config.method, config.model, model, target, stored, name)
+    word = trigger_of(config)
+    difference = export(config.method, config.model, model, target, stored, name, word)
     # Only now, so that an export that fails takes the list of the other files from nobody.
     with checksums.updated(run.finetune_dir, (f"{target.name}/",)):
         pass

@@ -46,7 +46,7 @@ from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import described, export, holds
+from finetune.export import described, export, holds, trigger_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, grid_losses, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure
 from finetune.methods import prepare
@@ -519,7 +519,8 @@ def _export_best(
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
     name = config.run.folder.name
-    difference = export(config.method, config.model, model, folder, best, name)
+    word = trigger_of(config)
+    difference = export(config.method, config.model, model, folder, best, name, word)
     accelerator.print(
         f"best    {overview.after(config.folder, stored)}\n"
         f"{described(config.method, folder, difference)}"

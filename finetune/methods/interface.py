@@ -111,7 +111,12 @@ class Method(ABC):
         return _FP32 * sum(weight.numel() for weight in self.trainable(model.unet).values())
 
     def save_for_others(
-        self, model: LatentDiffusion, config: ModelConfig, folder: Path, name: str
+        self,
+        model: LatentDiffusion,
+        config: ModelConfig,
+        folder: Path,
+        name: str,
+        trigger: str = "",
     ) -> None:
         """Write the weights for programs that do not read what :meth:`save` wrote, beside it; by default nothing.
 
@@ -120,6 +125,7 @@ class Method(ABC):
             config: of the base model.
             folder: written by :meth:`save`.
             name: of the model, for a file and its header.
+            trigger: the word in front of all captions, for the header; "" for none.
         """
         return
 

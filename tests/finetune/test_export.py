@@ -14,7 +14,7 @@ from safetensors import safe_open
 from curate.run.schema import UserError
 from finetune import export as command
 from finetune.checkpoint import list_checkpoints
-from finetune.export import ExportMismatch, export
+from finetune.export import ExportMismatch, export, trigger_of
 from finetune.methods import prepare
 from finetune.methods.full import Full
 from finetune.methods.lora import Lora
@@ -177,3 +177,11 @@ def test_another_base_model_than_the_trained_one_is_refused(make_config, run_tra
     with pytest.raises(UserError, match="started from other weights of the base model"):
         command.export_checkpoint(run, stored)
     assert not (config.folder / "export-step-00000004").exists()
+
+
+def test_the_trigger_word_is_that_of_the_curations(make_config):
+    config = make_config()
+    assert trigger_of(config) == ""
+    path = config.curate_dir / "config.yaml"
+    path.write_text("dataset: {name: mine, trigger: ohwx}\n")
+    assert trigger_of(config) == "ohwx"

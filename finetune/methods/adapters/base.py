@@ -111,12 +111,19 @@ class Adapter(Method):
         return 2 * super().export_bytes(model)
 
     def save_for_others(
-        self, model: LatentDiffusion, config: ModelConfig, folder: Path, name: str
+        self,
+        model: LatentDiffusion,
+        config: ModelConfig,
+        folder: Path,
+        name: str,
+        trigger: str = "",
     ) -> None:
         """Write ``<name>.safetensors`` in kohya's layout, see ``finetune.methods.adapters.kohya``."""
         from finetune.methods.adapters import kohya
 
         said = {"ss_network_dim": str(self.rank), "ss_network_alpha": f"{self.alpha:g}"}
+        if trigger:
+            said["modelspec.trigger_phrase"] = trigger
         kohya.write(kohya.path(folder, name), model, config, said | self.header(), name)
 
     def reloaded(self, config: ModelConfig, folder: Path, name: str) -> Iterator[nn.Module]:

@@ -319,6 +319,13 @@ def test_the_header_says_what_readers_ask_for(base, tmp_path):
         assert opened.get_tensor("lora_unet_mid_block_resnets_0_conv1.lora_down.weight").dim() == 4
 
 
+def test_the_header_has_the_trigger_word(base, tmp_path):
+    method = METHODS["locon"]
+    export(method, base, trained(base, method), tmp_path / "export", name="mine", trigger="ohwx")
+    with safe_open(tmp_path / "export" / "mine.safetensors", "pt") as opened:
+        assert opened.metadata()["modelspec.trigger_phrase"] == "ohwx"
+
+
 @pytest.mark.parametrize(
     ("sides", "text", "predicts", "family", "version"),
     [
