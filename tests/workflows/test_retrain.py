@@ -161,9 +161,48 @@ def test_a_folder_of_runs_elsewhere_of_any_name(run, folder):
     )
 
 
+SEVERAL = EXPERIMENT.replace(" dataset.root: pictures,", "").replace(
+    "retrain: {",
+    "retrain: {datasets: {own: {curate: {dataset.root: pictures}}, "
+    "photos: {weight: 0.3, curate: {dataset.root: photos}}}, ",
+)
+
+
+def test_several_data_sets_from_an_experiment(run, fake, folder, monkeypatch):
+    """Promoted, nothing to do by the quick look, a weight that is typed, a picture that is new."""
+    (folder / "mine.yaml").write_text(SEVERAL)
+    (folder / "photos").mkdir()
+    (folder / "photos" / "p.png").write_text("p")
+    mine = ("experiment=mine.yaml", "--json")
+    assert run(*mine)[1]["current"] == "mine-0001"
+    assert fake.ran[:2] == ["curate mine-0001-own", "curate mine-0001-photos"]
+    assert {"dataset.root='photos'", "run.name=mine-0001-photos"} < {*fake.lines[1]}
+    assert "data.runs={mine-0001-own: 1.0, mine-0001-photos: 0.3}" in fake.lines[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain, "start", None)  # the quick look is enough
+        assert run(*mine)[1]["outcome"] == "nothing_to_do"
+    typed = (*mine, "datasets.photos.weight=0.5", "datasets.photos.curate.split.val=0.1", "--why")
+    assert run(*typed)[1]["changes"] == [
+        "curate photos: split.val: 0.05, now 0.1",
+        "datasets.photos.weight: 0.3, now 0.5",
+    ]
+    (folder / "photos" / "q.png").write_text("q")
+    assert unchanged.look(mine) is None
+    code, said, _ = run(*mine)
+    assert (code, said["current"]) == (0, "mine-0002")
+    assert said["changes"] == [f"photos: {folder}/photos/q.png: new"]
+    assert run(*mine)[1]["outcome"] == "nothing_to_do"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["experiment=mine.yaml", "datasets.photos.weight=0"], "weight=0 is out of range"),
+        (["experiment=mine.yaml", "datasets.photos-2024.weight=1"], "Type datasets.photos_2024"),
+        (
+            ["experiment=mine.yaml", "datasets.photos.curate.split.val=0"],
+            "there is no data set photos",
+        ),
         (["experiment=mine.yaml", "keep=0"], "keep=0 is out of range; accepted: null or > 0"),
         (["experiment=mine.yaml", "start_from=last"], "accepted: base, promoted"),
         (["experiment=mine.yaml", "until=export"], "accepted: curate, finetune, evaluate, promote"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from curate.run.schema import Busy, UserError
 from workflows.retraining import (
     commands,
     comparison,
+    curations,
     history_page,
     inputs,
     lineage,
@@ -23,11 +24,13 @@ from workflows.retraining import (
     promotion,
     removals,
     run_report,
+    several,
     steps,
     summary,
 )
 from workflows.retraining.commands import Settings, programs
 from workflows.retraining.config import RetrainConfig
+from workflows.retraining.curations import Curation
 from workflows.retraining.inputs import Inputs
 from workflows.retraining.outcome import Outcome, nothing_to_do
 from workflows.retraining.promotion import Decision
@@ -63,6 +66,11 @@ class Job:
         """Of the run."""
         return self.series.run_dir(self.record.run)
 
+    @property
+    def curations(self) -> list[Curation]:
+        """Of the run, one for each data set."""
+        return self.record.curations(self.series.root)
+
     def begin(self) -> None:
         """Start the run, or go on with one that was interrupted.
 
@@ -85,6 +93,8 @@ class Job:
         if compared:
             comparison.refuse_other_settings(self.series.run_dir(compared.run), self.settings)
         start_from = current.run if current and self.config.start_from == "promoted" else ""
+        datasets = dict(self.settings.weights)
+        self._refuse_taken(curations.of(self.run_dir, datasets))
         self.record = replace(
             self.record,
             arguments=tuple(map(commands.without_secrets, commands.typed())),
@@ -94,6 +104,7 @@ class Job:
             provenance=provenance(),
             start_from=start_from,
             compared_with=compared.run if compared else "",
+            datasets=datasets,
         )
         part = self.series.part(self.record.run)
         shutil.rmtree(part, ignore_errors=True)
@@ -102,6 +113,15 @@ class Job:
         part.rename(self.run_dir)
         sync(self.series.root)
 
+    def _refuse_taken(self, found: Sequence[Curation]) -> None:
+        """Refuse folders of data sets that are there before their run: what a deleted run left, or somebody's own."""
+        there = [each.run_dir for each in found if each.dataset and each.run_dir.exists()]
+        if there:
+            raise UserError(
+                f"{there[0]} is there already, where {self.record.run} would curate a data set; delete it if it was left by a "
+                "run that you deleted, else rename it"
+            )
+
     def step(
         self,
         name: str,
@@ -109,6 +129,7 @@ class Job:
         further: Sequence[str] = (),
         ok: tuple[int, ...] = (0,),
         left: Callable[[], object] | None = None,
+        run: str = "",
     ) -> None:
         """Run a step's command unless that is done.
 
@@ -118,14 +139,16 @@ class Job:
             further: settings beside those.
             ok: exit codes of a command that came to its end.
             left: what it left, None where that is missing or damaged, and then it is not done.
+            run: that the command is about, if not the job's own.
 
         Raises:
             UserError, Busy: the command said so. Failed: it ended otherwise.
         """
         arguments = self.settings.arguments(
-            section, str(self.series.root), self.record.run, further
+            section, str(self.series.root), run or self.record.run, further
         )
-        self.command(name, [*programs(self.config.launch)[section], *arguments], ok, left)
+        program = programs(self.config.launch)[several.command_of(section)]
+        self.command(name, [*program, *arguments], ok, left)
 
     def command(
         self,
@@ -151,11 +174,19 @@ class Job:
         self.record = self.record.with_step(name, Step(started, now(), code))
         self.record.save(self.run_dir)
 
+    def forget(self, names: Collection[str]) -> None:
+        """Note that some steps are to be done again."""
+        self.record = self.record.without_steps(names)
+        self.record.save(self.run_dir)
+
     def compare_data(self) -> None:
-        """Say what changed in the data since the run that was promoted then."""
-        if other := self.record.compared_with:
-            runs = [str(self.series.run_dir(run)) for run in (other, self.record.run)]
-            self.command("diff", [sys.executable, "-m", "curate.diff", *runs])
+        """Say what changed in each data set since the run that was promoted then."""
+        if not (other := self.record.compared_with):
+            return
+        before = self.series.curations().get(other, [])
+        for now_, then in curations.pairs(self.curations, before):
+            runs = [str(each.run_dir) for each in (then, now_)]
+            self.command(now_.diff, [sys.executable, "-m", "curate.diff", *runs])
 
     def start(self) -> Path | None:
         """The export that the training begins with; None for the base model."""
@@ -210,7 +241,8 @@ class Job:
             and self.config.notify.on != "all"
             and self.config.json == commands.is_json_typed()
         )
-        inputs.refreshed(self.inputs, self.series).save(self.series.folder, quick)
+        now_there = inputs.refreshed(self.inputs, self.series, self.settings.weights)
+        now_there.save(self.series.folder, quick)
 
     def why(self) -> Outcome:
         """What would start a retraining; prints each change."""
@@ -274,7 +306,7 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
         job = Job(config, settings, series, lock, now_there, changes, next_run)
         open_runs = [record for record in records if not record.outcome]
         if open_runs and not config.why:
-            _take_up(job, open_runs[-1])
+            _take_up(job, open_runs[-1], before)
         yield job
 
 
@@ -283,8 +315,13 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def _take_up(job: Job, found: Record) -> None:
-    """Go on with an interrupted run, or give it up."""
+def _take_up(job: Job, found: Record, before: Inputs | None) -> None:
+    """Go on with an interrupted run, or give it up.
+
+    Args:
+        job: at work. found: the run's record.
+        before: what the last retraining that ended was made from.
+    """
     run_dir = job.series.run_dir(found.run)
     made_from = Inputs.load(run_dir)
     differs = [
@@ -301,16 +338,19 @@ def _take_up(job: Job, found: Record) -> None:
             say(
                 f"{found.run} is compared with {promoted or 'the base'}, which was promoted meanwhile"
             )
-            steps_left = {n: s for n, s in found.steps.items() if n not in ("diff", "evaluate")}
-            found = replace(found, compared_with=promoted, steps=steps_left)
+            outdated = {"evaluate", *(each.diff for each in found.curations(job.series.root))}
+            found = replace(found.without_steps(outdated), compared_with=promoted)
             found.save(run_dir)
+        curated = found.curations(job.series.root)
+        done = {each.kind for each in curated if each.step in found.steps}
         changed = made_from is not None and made_from.digest() != job.inputs.digest()
-        if changed and "curate" not in found.steps:  # which takes what is there now
-            made_from = job.inputs
+        if made_from and changed and len(done) < len(curated):  # the others take what is there now
+            made_from = inputs.taken(made_from, job.inputs, done) if done else job.inputs
+            changes = inputs.changes(before, made_from) if done else job.changes
             made_from.save(run_dir)
-            found = replace(found, inputs=made_from.digest(), changes=job.changes or found.changes)
+            found = replace(found, inputs=made_from.digest(), changes=changes or found.changes)
             found.save(run_dir)
-            if not job.changes:  # what started it is undone: a folder was away, perhaps
+            if not changes:  # what started it is undone: a folder was away, perhaps
                 _give_up(job, found, "what started it is as it was before")
                 return
         job.record, job.changes = found, found.changes

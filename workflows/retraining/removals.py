@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from curate.run.files import sync
 from curate.run.removals import Removals, read_removals, write_removals
-from workflows.retraining.record import run_name
 from workflows.retraining.series import Series
 
 _SETS = ("keys", "urls", "sha256")
@@ -24,9 +24,12 @@ def of_series(series: Series) -> Removals:
         UserError: a list is damaged.
     """
     found = [
-        read_removals(series.run_dir(run_name(series.name, number)) / "curate")
-        for number in series.numbers()
+        read_removals(curation.folder) for each in series.curations().values() for curation in each
     ]
+    return _together(found)
+
+
+def _together(found: Sequence[Removals]) -> Removals:
     sets = {
         name: frozenset[str]().union(*(getattr(each, name) for each in found)) for name in _SETS
     }
@@ -56,5 +59,8 @@ def take_over(series: Series, run_dir: Path) -> None:
 
 def are_handed_on(series: Series, run: str, to: str) -> bool:
     """Whether all that is listed for removal from a run is listed in a later one as well."""
-    own, later = (read_removals(series.run_dir(each) / "curate") for each in (run, to))
+    own, later = (
+        _together([read_removals(curation.folder) for curation in series.curations()[each]])
+        for each in (run, to)
+    )
     return all(getattr(own, name) <= getattr(later, name) for name in _SETS)
