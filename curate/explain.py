@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run import cli, folder, ledger, reconsider
+from curate.run import cli, folder, ledger, named_pictures, reconsider
 from curate.run.manifest import read_funnel
 from curate.run.next_command import named
 from curate.run.printable import one_line
@@ -33,7 +34,10 @@ def main() -> None:
         "explain", "What became of a pair: kept, dropped by which rule, or unreadable."
     )
     parser.add_argument(
-        "keys", metavar="KEY", nargs="+", help="as the ledger, shards and reports say"
+        "keys",
+        metavar="KEY|FILE",
+        nargs="+",
+        help="a key as the ledger, shards and reports say, a picture's file or its name, or a sha256",
     )
     arguments = parser.parse_args()
     curate_dir = folder.curate_dir(arguments.run)
@@ -42,24 +46,39 @@ def main() -> None:
         print(story, end="\n\n")
 
 
-def explain(curate_dir: Path, keys: list[str]) -> Iterator[str]:
-    """One text for each key that the ledger has.
+def explain(curate_dir: Path, named: list[str]) -> Iterator[str]:
+    """One text for each picture that is named by its key or its file (see ``named_pictures``) and that the ledger has.
 
     Raises:
-        UserError: it lacks some of the keys; raised after the others' texts, with similar keys.
+        UserError: it lacks some of them; raised after the others' texts, with similar keys.
         FileNotFoundError: the run has no ledger.
     """
-    rows = ledger.read(curate_dir, filters=[("key", "in", keys)])
+    rows = ledger.read(curate_dir, filters=[("key", "in", named)])
+    keys, unknown = _keys(curate_dir, named, set(rows["key"]))
+    if not set(keys) <= set(rows["key"]):
+        rows = ledger.read(curate_dir, filters=[("key", "in", keys)])
     present = set(rows["key"])
     cut = read_funnel(curate_dir).get("cut", {})
     groups = sorted(set(rows["duplicate_group"]) - {""})
     members = _group_members(curate_dir, groups) if groups else rows[:0]
     doubts = reconsider.reasons(curate_dir, present)
-    for key in filter(present.__contains__, keys):
+    for key in keys:
         story = _story(curate_dir, rows[rows["key"] == key], members, cut)
         yield "\n".join([*story, *(_line("reconsider", doubt) for doubt in doubts[key])])
-    if unknown := [key for key in keys if key not in present]:
+    if unknown:
         raise UserError(_unknown(curate_dir, unknown))
+
+
+def _keys(curate_dir: Path, named: list[str], present: set[str]) -> tuple[list[str], list[str]]:
+    """The keys of what is named, each once, and the texts that name nothing; ``present`` are those known as keys."""
+    keys, unknown = [], []
+    for text in named:
+        found = [text]
+        if text not in present:
+            found = named_pictures.find(text, partial(ledger.read, curate_dir))["key"].tolist()
+        keys += found
+        unknown += [] if found else [text]
+    return list(dict.fromkeys(keys)), unknown
 
 
 def _group_members(curate_dir: Path, groups: list[str]) -> pd.DataFrame:
@@ -83,17 +102,13 @@ def _unknown(curate_dir: Path, keys: list[str]) -> str:
     known = rows["key"].tolist()
     near = [key for key in known if key.startswith(keys[0])]
     near = near or get_close_matches(keys[0], known, NEAR_KEYS)
-    if "file_name" in rows:
-        near = rows.loc[rows["file_name"].map(_is_called(keys[0])), "key"].tolist() or near
+    if "file_name" in rows:  # of a file in another folder
+        same = rows["file_name"].map(lambda name: Path(str(name)).name == Path(keys[0]).name)
+        near = rows.loc[same, "key"].tolist() or near
     shown = ", ".join(near[:NEAR_KEYS])
     hint = f"near ones: {shown}" if near else f"it begins with: {', '.join(known[:3])}"
     others = f"; nor {', '.join(map(repr, keys[1:]))}" if keys[1:] else ""
-    return f"the ledger of {curate_dir.parent} has no key {keys[0]!r}; {hint}{others}"
-
-
-def _is_called(name: str) -> Callable[[object], bool]:
-    """Whether a file has this name, with or without its folder and its suffix."""
-    return lambda file: name in (file, Path(str(file)).name, Path(str(file)).stem)
+    return f"the ledger of {curate_dir.parent} has no key and no file {keys[0]!r}; {hint}{others}"
 
 
 def _story(
@@ -132,7 +147,7 @@ def _caption(row: pd.Series, cut: dict[str, Any]) -> Iterator[str]:
 
     yield _line(
         f"caption {row['caption_index']}",
-        f"{row['caption']!r}: {row['reason'] or 'kept'}{_rule(row)}",
+        f"{row['caption']!r}: {ledger.why(row) or 'kept'}",
     )
     similarity, least = row["clip_similarity"], cut.get("similarity")
     if similarity != similarity:
@@ -143,13 +158,6 @@ def _caption(row: pd.Series, cut: dict[str, Any]) -> Iterator[str]:
         side = "at or above" if similarity >= np.float32(least) else "below"
         against = f"{side} the cut {least:.4f} ({cut['by']})"
     yield _line("", f"similarity {similarity:.4f} by {row['clip_model']}, {against}")
-
-
-def _rule(row: pd.Series) -> str:
-    """The rule, where its reason does not begin with its name; older ledgers have none."""
-    rule = row.get("rule")
-    known = isinstance(rule, str) and rule and not row["reason"].startswith(rule)
-    return f" (rule {rule})" if known else ""
 
 
 def _duplicates(rows: pd.DataFrame, members: pd.DataFrame) -> Iterator[str]:

@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from curate.pipeline import removed_from_cache
 from curate.pipeline.previous_run import trainings
 from curate.run import checksums, cli, folder, ledger, reconsider
@@ -26,6 +24,7 @@ from curate.run.files import (
     sha256_of,
     write_certified,
 )
+from curate.run.finished import is_finished, to_mend
 from curate.run.locks import locked
 from curate.run.manifest import (
     Manifest,
@@ -38,6 +37,7 @@ from curate.run.manifest import (
 )
 from curate.run.next_command import named
 from curate.run.parquet import is_intact, write_table
+from curate.run.progress import Bar
 from curate.run.provenance import curate_command
 from curate.run.removals import (
     REASON,
@@ -51,6 +51,7 @@ from curate.run.removals import (
     write_removals,
 )
 from curate.run.schema import UserError
+from curate.run.seen_by import seen_by
 from curate.run.shared_cache import CACHE
 from curate.run.tar import END_OF_TAR
 
@@ -66,11 +67,38 @@ leave them all out. After an interruption, the same command continues.
 What all runs share of them in <run.root>/.cache goes too: measurements, thumbnails, captions, latents and
 hidden states. The run's own annotations/ stays, as the record of what was measured, and so do finetune/ and
 evaluate/ (made from the pictures before): delete these folders and type their commands again. Other runs
-stay as they are; type this for each of them."""
+stay as they are; type this for each of them. It says which trainings were given the pictures; --dry-run
+says that, and changes nothing."""
 
 
 def main() -> None:
     """Record the removal, then carry it out."""
+    arguments = _parser().parse_args()
+    curate_dir = folder.curate_dir(arguments.run)
+    read_manifest(curate_dir)  # of an unfinished curation nothing can be removed
+    option, path = _option(arguments)
+    by = "keys" if arguments.table else option.removeprefix("--")
+    listed = read_list(path, by) if arguments.table is None else reconsider.read_keys(path)
+    trained = trainings(curate_dir.parent)
+    if arguments.dry_run:
+        print("\n".join(_would(curate_dir, by, listed, arguments.copies, trained)))
+        return
+    with locked(curate_dir), removed_from_cache.exclusive(curate_dir):
+        files = _files(curate_dir, by, listed, arguments.copies)
+        found = remove(curate_dir, by, listed, sha256_of(path), arguments.copies)
+        missing = sorted(listed - values(identities(curate_dir), by))
+    lines = [
+        *_done(curate_dir, by, found),
+        *_not_here(curate_dir, by, missing),
+        *_seen_by(curate_dir, files),
+        *([_of_trainings(curate_dir, trained, "now")] if found["pictures"] and trained else ()),
+        *(_left(curate_dir, arguments) if found["found"] else ()),
+        *_may_show(curate_dir, trained, found),
+    ]
+    print("\n".join(lines))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = folder.parser("remove", _DESCRIPTION)
     given = parser.add_mutually_exclusive_group(required=True)
     for name, what in (("keys", "a key"), ("urls", "an address"), ("sha256", "a file's hash")):
@@ -87,54 +115,110 @@ def main() -> None:
         action="store_true",
         help="also all near copies; otherwise a copy that was dropped may be kept by the next curation",
     )
-    arguments = parser.parse_args()
-    curate_dir = folder.curate_dir(arguments.run)
-    read_manifest(curate_dir)  # of an unfinished curation nothing can be removed
-    option, path = _option(arguments)
-    by = "keys" if arguments.table else option.removeprefix("--")
-    listed = read_list(path, by) if arguments.table is None else reconsider.read_keys(path)
-    trained = trainings(curate_dir.parent)
-    with locked(curate_dir), removed_from_cache.exclusive(curate_dir):
-        found = remove(curate_dir, by, listed, sha256_of(path), arguments.copies)
-        missing = sorted(listed - values(identities(curate_dir), by))
-    print(
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what would be removed, and which trainings were given it",
+    )
+    return parser
+
+
+def _done(curate_dir: Path, by: str, found: dict[str, Any]) -> Iterator[str]:
+    """What was removed and deleted."""
+    yield (
         f"{found['listed']} {by} listed, {found['found']} of them found; removed "
         f"{found['pictures']} pictures with {found['pairs']} pairs"
     )
     if taken := removed_from_cache.in_words(found["cache"]):
-        print(f"deleted from {removed_from_cache.root_of(curate_dir) / CACHE}: {taken}")
-    if missing:
-        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        print(
-            f"not in this run: {', '.join(missing[:SHOWN])}{more}; a later curation leaves out "
-            f"pictures with these {by}"
-        )
-        if by == "keys":
-            print(
-                "the key of a file: python -m curate.explain "
-                f"{named(curate_dir.parent)} FILE names it"
-            )
+        yield f"deleted from {removed_from_cache.root_of(curate_dir) / CACHE}: {taken}"
     if found["pictures"]:
-        print(
-            f"{curate_dir / 'report.html'} was deleted, as it may show them; to write it again, type: "
-            f"{curate_command(curate_dir.parent)}"
+        again = f"; to write it again, type: {curate_command(curate_dir.parent)}"
+        again = "" if is_finished(curate_dir.parent) else again
+        yield f"{curate_dir / 'report.html'} was deleted, as it may show them{again}"
+
+
+def _not_here(curate_dir: Path, by: str, missing: list[str]) -> Iterator[str]:
+    """What of the list the run does not have."""
+    if not missing:
+        return
+    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+    yield (
+        f"not in this run: {', '.join(missing[:SHOWN])}{more}; a later curation leaves out "
+        f"pictures with these {by}"
+    )
+    if by == "keys":
+        yield (
+            "the key of a file or its name: python -m curate.explain "
+            f"{named(curate_dir.parent)} FILE names it"
         )
-    if found["pictures"] and trained:
-        print(
-            f"trained on the shards as they were: {', '.join(map(str, trained))}. They can neither resume nor be "
-            "judged now; to train without these pictures, train again under another run.name"
-        )
-    for line in _left(curate_dir, arguments) if found["found"] else ():
-        print(line)
-    judged = [path.parent / stage for path in trained for stage in ("evaluate", "compare")]
+
+
+def _may_show(curate_dir: Path, trained: list[Path], found: dict[str, Any]) -> Iterator[str]:
+    """What may still show the removed pictures."""
+    judged = [path.parent / stage for path in trained for stage in _pages(path.parent)]
     judged += _compared(curate_dir.parent)
-    if found["pictures"] and (shown := [str(path) for path in judged if path.is_dir()]):
-        print(f"their reports and samples may still show them; delete: {', '.join(shown)}")
+    if found["pictures"] and (shown := [str(path) for path in judged if path.exists()]):
+        yield f"their reports and samples may still show them; delete: {', '.join(shown)}"
     if found["copies_left"]:
-        print(
+        yield (
             f"{found['copies_left']} near copies remain, in the shards or dropped as duplicates; see them "
             "with python -m curate.explain, or type the same command with --copies"
         )
+
+
+def _files(curate_dir: Path, by: str, listed: set[str], copies: bool) -> set[str]:
+    """The sha256 of the files that a list names in a run, also of those that a rule dropped."""
+    _, asked = asked_for(identities(curate_dir), by, listed, copies)
+    return set(asked.sha256)
+
+
+def _would(
+    curate_dir: Path, by: str, listed: set[str], copies: bool, trained: list[Path]
+) -> Iterator[str]:
+    """What a removal would do, in lines."""
+    rows = identities(curate_dir)
+    _, asked = asked_for(rows, by, listed, copies)
+    goes = rows[asked.drops(rows) & rows["kept"]]
+    yield (
+        f"would remove {goes['key'].nunique()} pictures with {len(goes)} pairs from {curate_dir.parent}; nothing was "
+        "changed"
+    )
+    yield from _seen_by(curate_dir, set(asked.sha256))
+    if len(goes) and trained:
+        yield _of_trainings(curate_dir, trained, "then")
+
+
+def _seen_by(curate_dir: Path, files: set[str]) -> Iterator[str]:
+    """Which trainings below the same root learned from these files, or were judged by them."""
+    found = seen_by(curate_dir.parents[1], files) if files else {}
+    for what, sides in (("trained on them", ("train",)), ("judged by them", ("val", "test"))):
+        counts = {path: sum(each.get(side, 0) for side in sides) for path, each in found.items()}
+        if said := [f"{path} ({count})" for path, count in counts.items() if count]:
+            yield f"{what}: {', '.join(said)}"
+    if any("train" in each for each in found.values()):
+        yield (
+            "a model does not forget them by a removal; which checkpoints and exports were made with one of them, "
+            "python -m workflows.lineage KEY says"
+        )
+
+
+def _of_trainings(curate_dir: Path, trained: list[Path], when: str) -> str:
+    """What becomes of trainings on the shards as they were."""
+    again = "to train without these pictures, train again under another run.name"
+    if is_finished(curate_dir.parent):
+        again = "the next python -m workflows.retrain leaves these pictures out"
+    return (
+        f"trained on the shards as they were: {', '.join(map(str, trained))}. {when.capitalize()} they can neither go on "
+        "nor be judged again. What was judged can still be compared (evaluate.compare, gate.against) on the other "
+        f"pictures, and checkpoints still be exported and drawn from; {again}"
+    )
+
+
+def _pages(run_dir: Path) -> tuple[str, ...]:
+    """What shows pictures in a judged run; of a finished retraining the figures stay, which the next is compared with."""
+    if is_finished(run_dir):
+        return ("evaluate/samples", "evaluate/sample", "evaluate/report.html", "compare")
+    return ("evaluate", "compare")
 
 
 def _compared(run_dir: Path) -> list[Path]:
@@ -190,17 +274,20 @@ def _check(curate_dir: Path, asked: Removals) -> None:
     goes = asked.drops(rows) | read_removals(curate_dir).drops(rows)
     holding = set(rows.loc[~goes, "shard"])  # something, afterwards
     listed = {shard.path: shard for shard in read_manifest(curate_dir).shards}
-    concerned = tqdm(sorted(set(rows.loc[goes, "shard"])), desc="check", unit="shard")
+    concerned = Bar(sorted(set(rows.loc[goes, "shard"])), desc="check", unit="shard")
     damaged = [
         path
         for path in concerned
         if not _is_whole(curate_dir / path, listed.get(path), path in holding)
     ]
     if damaged:
+        run_dir = curate_dir.parent
+        mend = to_mend(
+            run_dir,
+            f"delete each such tar, write it again by {curate_command(run_dir)}; then type this again",
+        )
         raise UserError(
-            f"{', '.join(damaged)}: damaged, not what the manifest of {curate_dir.parent} says; nothing "
-            "was changed. Delete each such tar, write it again by "
-            f"{curate_command(curate_dir.parent)}; then type this again"
+            f"{', '.join(damaged)}: damaged, not what the manifest of {run_dir} says; nothing was changed: {mend}"
         )
 
 
@@ -254,7 +341,7 @@ def _carry_out(curate_dir: Path, known: Removals) -> tuple[Manifest, Counter[str
         (curate_dir / "report.html").unlink(missing_ok=True)  # it may show removed pictures
     concerned = {str(shard): keys for shard, keys in goes.groupby("shard")["key"].agg(set).items()}
     taken = removed_from_cache.take_out(curate_dir, known, concerned)
-    for shard, keys in tqdm(concerned.items(), desc="remove", unit="shard"):
+    for shard, keys in Bar(concerned.items(), desc="remove", unit="shard"):
         _take_out(curate_dir / shard, keys)
     for part in ledger.parts(curate_dir):
         _mark(part, known)

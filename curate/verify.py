@@ -12,15 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
 from curate.run import checksums, cli, folder, parquet
 from curate.run.files import read_json, sha256_of
+from curate.run.finished import is_finished, to_mend
 from curate.run.joined import FOLDER, curations_of
 from curate.run.ledger import check_complete, parts, read_part
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
 from curate.run.next_command import named, run_arguments
+from curate.run.progress import Bar
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
@@ -63,7 +63,7 @@ def main() -> None:
             options = (arguments.images,) if stage == "curate" else ()
             found[stage] = 0
             for problem in lines(run_dir / stage, *options):
-                tqdm.write(f"{stage}/{problem}")
+                Bar.write(f"{stage}/{problem}")
                 found[stage] += 1
             print(f"{stage:9} {summary(run_dir / stage)}, {found[stage]} problems")
     if any(found.values()):
@@ -97,11 +97,25 @@ def advice(run_dir: Path, stages: Sequence[str]) -> str:
         "diff": f"python -m curate.diff RUN_A {named(run_dir)} with the run that the folder in diff is named after",
         "compare": f"python -m evaluate.compare {named(run_dir)} and the runs that its folders in compare are named after",
     }
+    if is_finished(run_dir) and (written := _of_retraining(stages)):
+        about = f"{', '.join(written)} in {run_dir}"
+        others = [stage for stage in stages if stage not in written]
+        return "\n".join(
+            [
+                f"of {about}: {to_mend(run_dir, '')}",
+                *(f"of {stage}, type: {commands[stage]}" for stage in others),
+            ]
+        )
     lines = [
         "delete what is damaged (of a shard its tar, of a checkpoint its folder; never removed.json); to "
         "write it again, type:"
     ]
     return "\n".join([*lines, *(f"  {commands[stage]}" for stage in stages)])
+
+
+def _of_retraining(stages: Sequence[str]) -> list[str]:
+    """Those of the stages that no command writes in a run that a retraining has finished."""
+    return [stage for stage in stages if stage in ("curate", "finetune", "evaluate")]
 
 
 def summary(stage_dir: Path) -> str:
@@ -224,7 +238,7 @@ def _shards(
     """Problems of all shards; ``ledger`` is None if it is damaged."""
     of_shard = {} if ledger is None else dict(list(ledger[ledger["kept"]].groupby("shard")))
     holders: dict[str, str] = {}
-    bar = tqdm(manifest.shards, desc="verify", unit="shard")
+    bar = Bar(manifest.shards, desc="verify", unit="shard")
     for shard, found in zip(bar, _hashes(curate_dir, manifest.shards), strict=True):
         rows = None if ledger is None else of_shard.pop(shard.path, ledger[:0])
         yield from _shard(curate_dir, shard, found, rows, images, holders)

@@ -16,7 +16,7 @@ from curate.run.folder import curate_dir_of
 from curate.run.joined import curations_of
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, next_arguments
-from curate.run.schema import UserError, to_dataclass
+from curate.run.schema import to_dataclass
 from evaluate.config import EvaluateConfig, refuse_ignored, renamed
 from evaluate.measure import retention_inputs
 from finetune.config import refuse_damaged
@@ -32,15 +32,10 @@ def main(cfg: DictConfig) -> None:
     refuse_ignored(cfg)
     for note in renamed(cfg):
         print(note, file=sys.stderr)
-    from curate.run import devices, folder, tracking
+    from curate.run import folder
+    from evaluate import request
 
-    devices.refuse_absent("device", config.device)
-    devices.refuse_absent("clip.device", config.clip.device)
-    tracking.refuse_absent(config.tracker)
-    if config.precision == "fp16" and (
-        config.device == "cpu" or (config.device == "auto" and devices.has_no_gpu())
-    ):
-        raise UserError("precision=fp16 needs a GPU; type precision=bf16 or precision=no")
+    request.examine(config)
     folder.settle(config.run, folder.TRAINED, "evaluate")
     refuse_finished(config.run.folder)
     with locked(config.run.folder / "finetune", shared=True):
@@ -56,13 +51,11 @@ def main(cfg: DictConfig) -> None:
     retention_inputs.settle(config)
     from evaluate import judging_clip
     from evaluate.judged_runs import against
-    from evaluate.measure import features
 
     against.opened(config.gate.against, config)  # refuses before anything heavy is imported
 
     needed = config.samples.clip_captions > 0
     config.clip = judging_clip.settle(config.clip, config.run.folder, needed)
-    features.refuse_absent(config.distribution)
     sys.exit(start(config))
 
 

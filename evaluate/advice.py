@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from curate.decide.config import SMALLEST_JUDGED
+from curate.run.finished import is_of_retraining
 from curate.run.joined import shown
 from curate.run.next_command import COMMANDS, named, run_arguments
 from curate.run.overrides import key_of
@@ -69,7 +70,7 @@ def about_captions(config: TrainConfig) -> str:
     return (
         "Do not use this model: captions hardly matter to it. Either most of them belong to other pictures, or the "
         f"base does not know what they say. Look at some pairs in {reports}. If captions "
-        "are wrong, correct them at their source, and curate again under another run.name; if they are right, train "
+        f"are wrong, correct them at their source, and {_curate_again(config)}; if they are right, train "
         "from another base (model.path=...)."
     )
 
@@ -91,19 +92,32 @@ def _decidable(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
     if grid_items < SMALLEST_JUDGED:
         return f"Raise grid.items to {SMALLEST_JUDGED} or more."
     if evidence.train_probe.shape[1] < SMALLEST_JUDGED:
-        return "Add pictures to the data set and curate it under another run.name."
+        return f"Add pictures to the data set and {_curate_again(config)}."
     needed, there = groups_needed(evidence), evidence.val.shape[1]
     if needed <= there:
         return f"More checkpoints would show it: {_longer(config)}"
     return (
         f"About {needed} groups of held-out pictures would decide it (there are {there}): raise grid.items, and if "
-        "the run has fewer, curate with a larger split.val under another run.name."
+        f"the run has fewer, raise split.val and {_curate_again(config)}."
     )
+
+
+def _curate_again(config: TrainConfig) -> str:
+    if is_of_retraining(config.run.folder):
+        return f"type the same {COMMANDS['retrain']} again"
+    return "curate again under another run.name"
+
+
+def _retrain_with(change: str) -> str:
+    """A run of a series is not changed once it has ended: the next one takes another setting."""
+    return f"type the same {COMMANDS['retrain']} with train.{change}"
 
 
 def _longer(config: TrainConfig) -> str:
     """With a constant rate the same run can go on; a schedule that ends needs another run."""
     samples = f"train.samples={2 * config.train.samples}"
+    if is_of_retraining(config.run.folder):
+        return _retrain_with(samples)
     if config.optim.schedule == "constant":
         return f"type the same training command with {samples}"
     return (
@@ -118,6 +132,8 @@ def _another_run(config: TrainConfig, change: str) -> str:
     A run that has checkpoints keeps its configuration.
     """
     old = config.run.folder
+    if is_of_retraining(old):
+        return _retrain_with(change)
     new = old.with_name(f"{old.name}-2")
     data = config.data
     curation = shlex.quote(

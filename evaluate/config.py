@@ -11,8 +11,9 @@ from omegaconf import MISSING, DictConfig
 from curate.run import tracking
 from curate.run.overrides import is_override, key_of, typed
 from curate.run.schema import PATH, UserError, check, register
-from evaluate.measure_config import MeasureConfig, SamplerConfig
+from evaluate.measure_config import MeasureConfig
 from evaluate.outputs.glossary import glossary
+from finetune.drawing.config import SamplerConfig
 from finetune.rules import Word
 
 OPERATORS = ("<", "<=", ">", ">=", "in", "not_in")

@@ -8,9 +8,10 @@ from typing import Any
 
 from curate.clip import availability, models
 from curate.clip.config import ClipConfig
+from curate.run.finished import curate_again
 from curate.run.folder import curate_dir_of
 from curate.run.joined import curations_of
-from curate.run.provenance import curate_command, is_damaged, read_config
+from curate.run.provenance import is_damaged, read_config
 from curate.run.schema import UserError
 
 CURATION = "curation"  # clip.name of clip=curation
@@ -59,8 +60,8 @@ def named_by_curation(curate_dir: Path) -> ClipConfig | None:
     path = curations_of(curate_dir)[0] / "config.yaml"
     if path.is_file() and is_damaged(path):
         raise UserError(
-            f"{path} is damaged, or was edited, so the CLIP that scored the pairs is not known; type: "
-            f"{curate_command(path.parents[1])}, which writes it again"
+            f"{path} is damaged, or was edited, so the CLIP that scored the pairs is not known; "
+            f"{curate_again(path.parents[1])}"
         )
     known: Any = read_config(path).get("clip")
     if not isinstance(known, dict) or not known.get("name"):

@@ -12,10 +12,9 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.run.config import check_name
 from curate.run.schema import PATH, UserError, check
 from finetune.config import PRECISIONS, RunConfig
+from finetune.drawing.config import SamplerConfig
 
-SAMPLERS = ("dpm_solver++", "unipc", "euler", "euler_ancestral", "ddim", "ddpm")
 FEATURES = ("clip", "vae", "timm", "off")
-SPACINGS = ("leading", "trailing", "linspace")
 
 
 @dataclass
@@ -40,29 +39,6 @@ class GridConfig:
             check(getattr(self, name) > 0, f"grid.{name}", getattr(self, name), "> 0")
         size = self.batch_size
         check(size is None or size > 0, "grid.batch_size", size, "null or > 0")
-
-
-@dataclass
-class SamplerConfig:
-    """How a picture is drawn: the solver, its steps, and classifier-free guidance.
-
-    Attributes:
-        name: a key of ``evaluate.drawing.sampling.SCHEDULERS``.
-        timestep_spacing: which noise levels the steps visit; ``trailing`` starts from pure noise
-            (Lin et al. 2024, table 2).
-    """
-
-    name: str = MISSING
-    steps: int = 20
-    guidance_scale: float = 5.0
-    timestep_spacing: str = "trailing"
-
-    def __post_init__(self) -> None:
-        check(self.name in SAMPLERS, "sampler.name", self.name, ", ".join(SAMPLERS))
-        spacing = self.timestep_spacing
-        check(spacing in SPACINGS, "sampler.timestep_spacing", spacing, ", ".join(SPACINGS))
-        check(0 < self.steps <= 1000, "sampler.steps", self.steps, "1 ... 1000")
-        check(self.guidance_scale >= 0, "sampler.guidance_scale", self.guidance_scale, ">= 0")
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.run.files import read_json, write_certified
+from curate.run.finished import to_mend
 from curate.run.next_command import run_arguments
 from curate.run.reconsider import Doubt
 from curate.run.schema import UserError
@@ -339,18 +340,15 @@ def load(path: Path) -> Results:
         UserError: it is of another schema version, or damaged.
         ValueError: a key is missing, unknown or of the wrong type; names it.
     """
+    run_dir = path.parent.parent
+    again = to_mend(run_dir, f"type: python -m evaluate {run_arguments(run_dir)}")
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; type: python -m evaluate {run_arguments(path.parent.parent)}"
-        )
+        raise FileNotFoundError(f"{path} does not exist; {again}")
     if (content := read_json(path)) is None:
-        raise UserError(
-            f"{path} is damaged; type: python -m evaluate {run_arguments(path.parent.parent)}"
-        )
+        raise UserError(f"{path} is damaged; {again}")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema_version {content.get('schema_version')}, not {SCHEMA_VERSION}; "
-            "evaluate the run again"
+            f"{path} has schema_version {content.get('schema_version')}, not {SCHEMA_VERSION}; {again}"
         )
     return typed(Results, content, "report")
 

@@ -78,7 +78,9 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
         schema_version=results.SCHEMA_VERSION,
         run=config.run.folder.name,
         verdict=judged,
-        findings=headline.findings(judged, metrics),
+        findings=headline.findings(
+            judged, metrics, checks, evaluation.against.run.name if evaluation.against else ""
+        ),
         gate=gate.decide(checks),
         checks=checks,
         metrics=metrics,

@@ -11,8 +11,8 @@ from omegaconf import MISSING
 
 from curate.clip.config import ClipConfig
 from curate.run.schema import PATH, UserError, check, register
-from evaluate.measure_config import SamplerConfig
 from finetune.config import RunConfig
+from finetune.drawing.config import SamplerConfig
 from finetune.models.config import ModelConfig
 
 DEFAULT_STRENGTH = 0.6

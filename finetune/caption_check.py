@@ -27,12 +27,12 @@ from typing import Any, Literal
 
 import numpy as np
 from torch import nn
-from tqdm import tqdm
 
 from curate.decide.config import SMALLEST_JUDGED
 from curate.run.files import read_json, write_certified
 from curate.run.intervals import changes
 from curate.run.joined import curations_of, named_runs
+from curate.run.progress import Bar
 from curate.run.schema import UserError
 from finetune.caption_gain import Exchanged, caption_effects, fit, gains
 from finetune.heldout import HeldoutGrid, HeldoutItems, relative
@@ -125,7 +125,7 @@ def measure(
     if not len(exchanged):
         return None
     total = 2 * len(exchanged) * GRID.bins * GRID.draws
-    with tqdm(total=total, unit="loss", desc="captions", leave=False) as bar:
+    with Bar(total=total, unit="loss", desc="captions", leave=False) as bar:
         own, other, effect = caption_effects(model, unet, exchanged, GRID, batch_size, bar.update)
     groups = exchanged.own.groups
     gain = gains(other, own, own, groups)

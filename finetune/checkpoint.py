@@ -18,6 +18,7 @@ from torch import Tensor
 
 from curate.run import checksums
 from curate.run.files import naming, read_json, replace_folder, sha256_once, write_certified
+from curate.run.finished import to_mend
 from curate.run.schema import UserError
 
 
@@ -76,10 +77,12 @@ class Checkpoint:
 
 def damaged(path: Path, name: str) -> UserError:
     """The error of a checkpoint in the folder ``path``, one of whose files is damaged."""
+    otherwise = (
+        f"delete the folder {path}: the others stand for themselves; then train with the same command as before, which "
+        "goes on from the last one and exports the best"
+    )
     return UserError(
-        f"{path / name} is damaged, not what training wrote. Delete the folder {path}: the others stand "
-        "for themselves; then train with the same command as before, which goes on from the last one "
-        "and exports the best"
+        f"{path / name} is damaged, not what training wrote; {to_mend(path.parents[2], otherwise)}"
     )
 
 

@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from curate.run import tracking
 from curate.run.config import RunFolder, check_name
+from curate.run.finished import to_mend
 from curate.run.joined import FOLDER, shown
 from curate.run.provenance import is_damaged
 from curate.run.schema import PATH, UserError, check, entries, register
@@ -23,6 +24,18 @@ from finetune.models.config import ModelConfig
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
 REACTIONS = ("refuse", "warn", "off")
+WEIGHTINGS = ("none", "min_snr", "soft_min_snr", "debiased")
+TIMESTEPS = ("stratified", "uniform", "logit_normal")
+
+CHANGEABLE = (
+    *("optim.lr", "optim.beta1", "optim.beta2", "optim.eps", "optim.weight_decay"),
+    *("optim.schedule", "optim.warmup", "optim.max_grad_norm"),
+    *("train.samples", "train.caption_dropout"),
+    *("objective.weighting", "objective.snr_gamma"),
+    *("objective.timesteps", "objective.logit_mean", "objective.logit_std"),
+    *("objective.noise_offset", "objective.input_perturbation"),
+)
+"""What ``resume.allow`` may name: the order of the samples, the weights and what is measured stay as they are."""
 
 
 @dataclass
@@ -133,6 +146,65 @@ class TrainingConfig:
 
 
 @dataclass
+class ObjectiveConfig:
+    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted.
+
+    Attributes:
+        weighting: of the loss by noise level, see ``finetune.objective.loss_weights``.
+        snr_gamma: of ``min_snr`` and ``soft_min_snr``; 5 is the paper's.
+        timesteps: ``stratified`` over a batch, which is uniform for each sample; ``uniform``, each sample's drawn
+            for itself; ``logit_normal``, stratified too, t / T = sigmoid(mean + std z) with z standard normal
+            (Esser et al. 2024, eq. 19).
+        logit_mean, logit_std: of ``logit_normal``.
+        noise_offset: times one more normal number for each sample and channel is added to the noise, so that a
+            picture's mean can be learnt (Guttenberg 2023); 0 adds none.
+        input_perturbation: times more normal noise is added to the input, and not to the target (Ning et al.
+            2023, gamma of eq. 9); 0 adds none.
+    """
+
+    weighting: str = "none"
+    snr_gamma: float = 5.0
+    timesteps: str = "stratified"
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    noise_offset: float = 0.0
+    input_perturbation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, accepted in (("weighting", WEIGHTINGS), ("timesteps", TIMESTEPS)):
+            value = getattr(self, name)
+            check(value in accepted, f"objective.{name}", value, ", ".join(accepted))
+        for name in ("snr_gamma", "logit_std"):
+            value = getattr(self, name)
+            check(0 < value < math.inf, f"objective.{name}", value, "> 0")
+        check(
+            math.isfinite(self.logit_mean),
+            "objective.logit_mean",
+            self.logit_mean,
+            "a finite number",
+        )
+        for name in ("noise_offset", "input_perturbation"):
+            value = getattr(self, name)
+            check(0 <= value <= 1, f"objective.{name}", value, "0 ... 1")
+        self._refuse_without_effect()
+
+    def _refuse_without_effect(self) -> None:
+        """Refuse a value that another setting leaves unread."""
+        default = type(self)
+        for name, setting, readers in (
+            ("snr_gamma", "weighting", ("min_snr", "soft_min_snr")),
+            ("logit_mean", "timesteps", ("logit_normal",)),
+            ("logit_std", "timesteps", ("logit_normal",)),
+        ):
+            value, chosen = getattr(self, name), getattr(self, setting)
+            if value != getattr(default, name) and chosen not in readers:
+                raise UserError(
+                    f"objective.{name}={value:g} has no effect with objective.{setting}={chosen}; "
+                    f"type objective.{setting}={readers[0]}, or remove it"
+                )
+
+
+@dataclass
 class EmaConfig:
     """Exponential moving average of the trained weights; if there is one, it is evaluated and exported."""
 
@@ -172,6 +244,30 @@ class HeldoutConfig:
 
 
 @dataclass
+class SamplesConfig:
+    """Pictures that are drawn at every evaluation, to look at while training; see ``finetune.samples``.
+
+    Attributes:
+        captions: of so many held-out pictures; 0 draws none of them.
+        prompts: further ones.
+        steps, guidance_scale: of the sampler, DPM-Solver++. seed: of the noise.
+    """
+
+    captions: int = 4
+    prompts: list[str] = field(default_factory=list)
+    steps: int = 20
+    guidance_scale: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.captions >= 0, "samples.captions", self.captions, ">= 0")
+        check(0 < self.steps <= 1000, "samples.steps", self.steps, "1 ... 1000")
+        scale = self.guidance_scale
+        check(scale >= 0, "samples.guidance_scale", scale, ">= 0")
+        check(all(self.prompts), "samples.prompts", self.prompts, "texts that are not empty")
+
+
+@dataclass
 class CheckpointConfig:
     """When weights and optimizer are stored. The same command resumes from the last checkpoint."""
 
@@ -205,6 +301,22 @@ class DoctorConfig:
 
 
 @dataclass
+class ResumeConfig:
+    """What may differ when a training goes on.
+
+    Attributes:
+        allow: of ``CHANGEABLE``. Without it a start with another value is refused, since the training would be none
+            that one command can make again. What was changed, and when, is in every later checkpoint's ``state.json``.
+    """
+
+    allow: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for key in self.allow:
+            check(key in CHANGEABLE, "resume.allow", key, "some of " + ", ".join(CHANGEABLE))
+
+
+@dataclass
 class LogConfig:
     """How often ``metrics.jsonl`` gets a line."""
 
@@ -228,11 +340,14 @@ class TrainConfig:
     method: Method = MISSING
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainingConfig = field(default_factory=TrainingConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     heldout: HeldoutConfig = field(default_factory=HeldoutConfig)
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
     tracker: Any = tracking.AUTO
 
     def __post_init__(self) -> None:
@@ -271,8 +386,8 @@ def refuse_damaged(run_dir: Path) -> None:
     path = run_dir / "finetune" / "config.yaml"
     if path.is_file() and is_damaged(path):
         raise UserError(
-            f"{path} is damaged, or was edited; train with the same command as before, which writes it "
-            "again"
+            f"{path} is damaged, or was edited; "
+            + to_mend(run_dir, "train with the same command as before, which writes it again")
         )
 
 

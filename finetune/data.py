@@ -17,6 +17,7 @@ from torch import Tensor
 
 from finetune.cache import EncodedSplit
 from finetune.conditioning import Conditioning
+from finetune.config import ObjectiveConfig
 
 
 def keyed_seed(*parts: object) -> int:
@@ -139,9 +140,10 @@ class Batch:
 
     Attributes:
         keys: the shards' keys of the samples.
-        latents: clean [B, C, h, w], fp32. noise: like it.
+        latents: clean [B, C, h, w], fp32. noise: like it, what the target is made of.
         timesteps: [B] int64.
         conditioning: of the captions, or of the empty one; fp32.
+        added: the noise that the latents get, where that is another.
     """
 
     keys: list[str]
@@ -149,6 +151,7 @@ class Batch:
     noise: Tensor
     timesteps: Tensor
     conditioning: Conditioning
+    added: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -158,6 +161,7 @@ class Batch:
             self.noise.to(device),
             self.timesteps.to(device),
             self.conditioning.to(device),
+            None if self.added is None else self.added.to(device),
         )
 
     def split(self, pieces: int) -> Iterator[Batch]:
@@ -171,6 +175,7 @@ class Batch:
                 self.noise[part],
                 self.timesteps[part],
                 self.conditioning.take(part),
+                None if self.added is None else self.added[part],
             )
 
 
@@ -178,8 +183,8 @@ class Batches:
     """The share that one of ``world_size`` processes has of each of the run's batches, by number.
 
     Randomness is drawn for the whole batch from one CPU generator, keyed by seed and batch number, and
-    then shared out. Timesteps are stratified over the batch, and a sample's stratum is as random as its
-    place in the order: each sample's timestep is uniform, and the batch mean varies less (Kingma et al.
+    then shared out. Timesteps are by default stratified over the batch, and a sample's stratum is as random
+    as its place in the order: each sample's timestep is uniform, and the batch mean varies less (Kingma et al.
     2021, appendix I.1).
     """
 
@@ -191,6 +196,7 @@ class Batches:
         caption_dropout: float,
         timesteps: int,
         seed: int,
+        objective: ObjectiveConfig | None = None,
         rank: int = 0,
         world_size: int = 1,
         plan: Callable[[int, int], np.ndarray] | None = None,
@@ -200,6 +206,7 @@ class Batches:
         self.caption_dropout = caption_dropout
         self.timesteps = timesteps
         self.seed = seed
+        self.objective = objective or ObjectiveConfig()
         self.share = slice(rank, None, world_size)
         self.plan = plan or SamplePlan(seed, len(split))
 
@@ -207,11 +214,10 @@ class Batches:
         """Batch ``number``, counted from zero."""
         size = self.batch_size
         generator = torch.Generator().manual_seed(keyed_seed(self.seed, "batch", number))
-        strata = torch.arange(size) + torch.rand(size, generator=generator, dtype=torch.float64)
-        timesteps = (strata * self.timesteps / size).long().clamp_(max=self.timesteps - 1)
+        timesteps = self._timesteps(generator)
         which_caption = torch.rand(size, generator=generator)[self.share]
         dropped = (torch.rand(size, generator=generator) < self.caption_dropout)[self.share]
-        noise = torch.randn((size, *self.split.latent_shape), generator=generator)
+        noise, added = self._noise(generator)
         indices = torch.from_numpy(self.plan(number * size, size)[self.share])
         return Batch(
             keys=[self.split.keys[index] for index in indices],
@@ -219,4 +225,26 @@ class Batches:
             noise=noise[self.share],
             timesteps=timesteps[self.share],
             conditioning=self.split.conditioning_of(indices, which_caption, dropped),
+            added=None if added is None else added[self.share],
         )
+
+    def _timesteps(self, generator: torch.Generator) -> Tensor:
+        """Of the whole batch, int64; a share u of the way through a distribution for each sample."""
+        chosen, size = self.objective, self.batch_size
+        share = torch.rand(size, generator=generator, dtype=torch.float64)
+        if chosen.timesteps != "uniform":
+            share = (torch.arange(size) + share) / size
+        if chosen.timesteps == "logit_normal":
+            share = torch.sigmoid(chosen.logit_mean + chosen.logit_std * torch.special.ndtri(share))
+        return (share * self.timesteps).long().clamp_(max=self.timesteps - 1)
+
+    def _noise(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Of the whole batch: what the target is made of, and what is added to the latents where that is another."""
+        chosen, shape = self.objective, (self.batch_size, *self.split.latent_shape)
+        noise = torch.randn(shape, generator=generator)
+        if chosen.noise_offset:
+            offset = torch.randn((*shape[:2], 1, 1), generator=generator)
+            noise = noise + chosen.noise_offset * offset
+        if not chosen.input_perturbation:
+            return noise, None
+        return noise, noise + chosen.input_perturbation * torch.randn(shape, generator=generator)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from curate.decide.config import HELD_OUT
-from curate.run import devices, joined
+from curate.run import devices, joined, tracking
 from curate.run.files import read_json
 from curate.run.folder import curate_dir_of
 from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import leaks, seen_before, start
-from finetune.config import OptimConfig, TrainConfig
+from finetune import enough, leaks, seen_before, start
+from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import identifiers
 
@@ -28,7 +28,9 @@ _FREE = {
     "heldout.batch_size",
     "heldout.patience",
 }
-_GROUPS = ("model", "method", "optim", "train", "ema", "heldout")
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
+_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
+"""Values of keys that trainings of earlier versions did not note."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {
     "shards": "curated data",
@@ -41,8 +43,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     """Check the configuration against the data and the run's folder, before any model is loaded.
 
     Raises:
-        UserError: the model is not there or not supported, there is nothing to train on or to hold out,
-            a held-out picture is also trained on, the export to start with does not fit, or the run was
+        UserError: the model is not there or not supported, there is nothing to train on or to hold out, or so
+            little that nothing could be judged, a held-out picture is also trained on, the export to start with does not fit, or the run was
             started with other settings.
     """
     refuse_unsupported(config.model)
@@ -59,11 +61,24 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         )
     for curate_dir in config.curations:  # across them, joining refuses it
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
-    seen_before.examine(config, manifest)
+    seen = seen_before.examine(config, manifest)
     leaks.examine(config)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
-    if last is not None:  # a damaged one is made again
+    if last is None:
+        enough.examine(config, manifest, seen)
+    else:  # a damaged one is made again
         refuse_to_resume(config, last, identity(config, manifest))
+
+
+def examine_settings(config: TrainConfig) -> None:
+    """Check what can be known from the settings alone, before there is anything to train on.
+
+    Raises:
+        UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
+    """
+    refuse_unsupported(config.model)
+    refuse_precision(config.optim)
+    tracking.refuse_absent(config.tracker)
 
 
 def refuse_precision(optim: OptimConfig) -> None:
@@ -114,7 +129,9 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
 
 
 def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on from a checkpoint of other settings; of a training that has ended, the order is free.
+    """Refuse to go on from a checkpoint of other settings, but for what ``resume.allow`` names.
+
+    Of a training that has ended the order is free, and nothing is changed any more.
 
     Args:
         config: of the training.
@@ -125,9 +142,31 @@ def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, A
         UserError: as :func:`refuse_change`.
     """
     has_ended = last["step"] >= config.steps or last["stopped"] is not None
-    if has_ended:
-        now = {key: value for key, value in now.items() if key != "order"}
+    free = ["order"] if has_ended else config.resume.allow
+    now = {key: value for key, value in now.items() if key not in free}
     refuse_change(config.folder, last["identity"], now)
+
+
+def changed(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings that were changed on purpose since a training began, and after how many samples.
+
+    Args:
+        config: of the training.
+        last: what the last checkpoint's ``state.json`` holds.
+        now: the present identity.
+    """
+    before = {**_FORMERLY, **last["identity"]}
+    found = [
+        {
+            "samples_seen": last["samples_seen"],
+            "key": key,
+            "from": before.get(key),
+            "to": now.get(key),
+        }
+        for key in sorted(config.resume.allow)
+        if before.get(key) != now.get(key)
+    ]
+    return [*last.get("changes", []), *found]
 
 
 def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
@@ -141,6 +180,7 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
     Raises:
         UserError: names the first key that differs.
     """
+    stored = {**_FORMERLY, **stored}
     for key in now:
         if stored.get(key) == now[key]:
             continue
@@ -152,6 +192,11 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
         data = curate_dir_of(folder.parent)
         these = joined.option(data)
         remedy = "Restore it, or train under another run.name"
+        if key in CHANGEABLE:
+            remedy = (
+                f"Restore it, train under another run.name, or, to train on with {now[key]} from here, type "
+                f"resume.allow=[{key}]. A training that has ended is not changed"
+            )
         if key == "shards":
             remedy = (
                 "To restore that, curate again with the settings and the input of then and run.replace=true; "

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from curate.run import checksums
+from curate.run.progress import Bar
 from curate.run.signals import StopRequest
 from curate.run.tracking import Curves
 from finetune import checkpoint, metrics
@@ -29,6 +29,7 @@ from finetune.ema import Ema, copy_into, swapped_in
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
+from finetune.samples import Samples
 
 
 class NonFiniteLoss(RuntimeError):
@@ -49,6 +50,7 @@ class Progress:
         None  # of the last evaluation, relative to the base; None: none yet, or not finite
     )
     stopped: str | None = None  # why the run ended early
+    changes: list[dict[str, Any]] = field(default_factory=list)  # see ``doctor.changed``
 
 
 @dataclass
@@ -86,6 +88,8 @@ class Training:
         unet: the model's, prepared by ``accelerator``.
         weights: those of its parameters that are trained.
         optimizer: over ``weights``, prepared too.
+        loss_weights: by timestep, see ``finetune.objective``; None where all are 1.
+        samples: draws pictures at every evaluation.
         start: what it starts with; None where that is the base, which ``weights`` are of until then.
         window: for the next line of ``metrics.jsonl``.
         stored: the update of the last checkpoint.
@@ -103,7 +107,9 @@ class Training:
     optimizer: Any
     ema: Ema | None
     batches: Batches
+    loss_weights: Tensor | None
     heldout: Heldout | None
+    samples: Samples
     window: Window
     start: Checkpoint | None = None
     progress: Progress = field(default_factory=Progress)
@@ -141,26 +147,27 @@ def catch_up(run: Training) -> None:
     step = run.progress.step
     if step == 0:
         begin(run)
-    elif run.heldout:
-        saves, evaluates = due(run.config, step)
-        if evaluates and run.heldout.curve.steps[-1] < step:
-            evaluate(run)
-            if saves or run.progress.stopped:
-                save(run)
+        return
+    saves, evaluates = due(run.config, step)
+    if not evaluates or (run.heldout and run.heldout.curve.steps[-1] == step):
+        return
+    evaluate(run)
+    show(run)
+    if run.heldout and (saves or run.progress.stopped):
+        save(run)
 
 
 def begin(run: Training) -> None:
     """Evaluate the base model, then put what training starts with in its place, and measure that too."""
-    if run.heldout:
-        evaluate(run)
-    if not run.start:
-        return
-    values = run.start.weights()
-    copy_into(run.weights, values)
-    if run.ema:
-        copy_into(run.ema.shadow, values)
-    if run.heldout:
-        _measure_start(run, run.heldout)
+    evaluate(run)
+    if run.start:
+        values = run.start.weights()
+        copy_into(run.weights, values)
+        if run.ema:
+            copy_into(run.ema.shadow, values)
+        if run.heldout:
+            _measure_start(run, run.heldout)
+    show(run)
 
 
 def _measure_start(run: Training, heldout: Heldout) -> None:
@@ -186,7 +193,7 @@ def _store(run: Training, curve: HeldoutCurve) -> None:
 
 def _train(run: Training) -> None:
     config, progress, size = run.config, run.progress, run.config.optim.batch_size
-    with tqdm(
+    with Bar(
         desc="train",
         total=config.steps * size,
         initial=progress.samples_seen,
@@ -214,8 +221,9 @@ def _train(run: Training) -> None:
             if evaluates or _crossed(config.log.every, progress.step, size):
                 mean = _log_window(run, lr, grad_norm)
                 bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-            if evaluates and run.heldout:
+            if evaluates:
                 evaluate(run)
+                show(run)
                 run.unet.train()
             if saves or progress.stopped:
                 save(run)
@@ -262,11 +270,11 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
     on any number of processes and micro-batches.
 
     Returns:
-        The sum of the share's losses, and the norm of the whole batch's gradient before clipping.
+        The sum of the share's losses, unweighted, and the norm of the whole batch's gradient before clipping.
     """
     accelerator, optim = run.accelerator, run.config.optim
     scale = accelerator.num_processes / optim.batch_size  # DDP divides by the number of processes
-    losses = []
+    losses, weights = [], run.loss_weights
     for number, part in enumerate(batch.split(optim.gradient_accumulation), start=1):
         last = number == optim.gradient_accumulation
         with nullcontext() if last else accelerator.no_sync(run.unet):
@@ -277,8 +285,10 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
                 part.noise,
                 part.timesteps,
                 part.conditioning,
+                part.added,
             )
-            accelerator.backward(loss.sum() * scale)
+            weighted = loss if weights is None else loss * weights[part.timesteps]
+            accelerator.backward(weighted.sum() * scale)
         losses.append(loss.detach())
     grad_norm = accelerator.clip_grad_norm_(run.weights.values(), optim.max_grad_norm)
     grad_norm = float(grad_norm)  # type: ignore[arg-type]
@@ -321,13 +331,16 @@ def learning_rate(optim: OptimConfig, samples_seen: int, total: int) -> float:
 
 
 def evaluate(run: Training) -> None:
-    """Measure the weights that would be exported, log their losses, and decide whether to stop."""
-    heldout = run.heldout
-    assert heldout is not None
+    """Draw pictures from the weights that would be exported, measure them, and decide whether to stop."""
     exported = run.ema.shadow if run.ema else run.weights
     with swapped_in(exported, run.weights):
-        val, train_probe = (measure(run, items) for items in (heldout.val, heldout.train_probe))
-    curve = heldout.curve
+        draw(run)
+        if run.heldout is None:
+            return
+        val, train_probe = (
+            measure(run, items) for items in (run.heldout.val, run.heldout.train_probe)
+        )
+    curve = run.heldout.curve
     precision = run.accelerator.mixed_precision
     curve.add(run.progress.step, run.progress.samples_seen, val, train_probe, precision)
     run.progress.heldout = _finite(curve.heldout())
@@ -343,6 +356,27 @@ def evaluate(run: Training) -> None:
     )
 
 
+def draw(run: Training) -> None:
+    """Draw the pictures of this update, in the first process.
+
+    Raises:
+        Interrupted: a signal asked to stop.
+    """
+    accelerator, step = run.accelerator, run.progress.step
+    if accelerator.is_main_process:
+        unet = accelerator.unwrap_model(run.unet)
+        identity = [run.identity, run.progress.changes]
+        run.samples.draw(step, identity, unet, lambda: run.stop.made is None)
+    refuse_to_go_on(run)
+
+
+def show(run: Training) -> None:
+    """Give the trackers the pictures of this update, behind all other values of it."""
+    step, pictures = run.samples.point(run.progress.step)
+    if run.curves and pictures:
+        run.curves.add(step, pictures)
+
+
 def measure(run: Training, items: HeldoutItems) -> np.ndarray:
     """Grid losses [N, bins, draws] of ``items``, each process doing its share.
 
@@ -354,7 +388,7 @@ def measure(run: Training, items: HeldoutItems) -> np.ndarray:
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     losses = np.zeros((len(items), heldout.grid.bins, heldout.grid.draws), np.float32)
     mine = items.take(share)
-    with tqdm(
+    with Bar(
         desc="held-out",
         total=len(mine) * heldout.grid.bins * heldout.grid.draws,
         leave=False,

@@ -1,4 +1,4 @@
-"""The noise schedule, the network's target and the one loss that training and held-out evaluation share.
+"""The noise schedule, the network's target, the one loss that training and held-out evaluation share, and its weights.
 
 Everything up to the network's input is fp32: in bf16 a schedule of 1,000 steps has only 192 distinct
 noise levels, and the first ones add no noise at all.
@@ -51,6 +51,11 @@ class NoiseSchedule:
     def __len__(self) -> int:
         return len(self.alphas)
 
+    @property
+    def snr(self) -> Tensor:
+        """Signal-to-noise ratio alpha_t^2 / sigma_t^2, fp32 [T]; 0 at a step without signal."""
+        return (self.alphas.double() / self.sigmas.double()).square().float()
+
     def to(self, device: torch.device) -> NoiseSchedule:
         """The same schedule with its tables on ``device``."""
         return NoiseSchedule(self.alphas.to(device), self.sigmas.to(device), self.prediction_type)
@@ -71,6 +76,37 @@ class NoiseSchedule:
         return alpha * noise - sigma * latents
 
 
+def loss_weights(schedule: NoiseSchedule, weighting: str, gamma: float) -> Tensor | None:
+    """What a sample's loss is multiplied by in training, by timestep; None where all weigh the same.
+
+    A weighting says how much the error of the clean latents x_0 counts at a signal-to-noise ratio S, so that it means
+    the same for every target: an error of eps is S times that of x_0, one of v is S + 1 times (Hang et al. 2023,
+    sec. 3.4; Salimans & Ho 2022, sec. 4).
+
+    - ``min_snr``: min(S, gamma) (Hang et al. 2023, eq. 8). For eps this is min(S, gamma) / S, for v
+      min(S, gamma) / (S + 1).
+    - ``soft_min_snr``: S gamma / (S + gamma) (Crowson et al. 2024, eq. 9).
+    - ``debiased``: sqrt(S), for eps 1 / sqrt(S) (Yu et al. 2024, eq. 14).
+
+    Args:
+        schedule: of T steps.
+        weighting: one of ``WEIGHTINGS``. gamma: of the first two.
+
+    Returns:
+        fp32 [T], on the schedule's device; not normalised, as in diffusers and kohya.
+    """
+    if weighting == "none":
+        return None
+    snr = schedule.snr.double()
+    of_clean = {
+        "min_snr": snr.clamp(max=gamma),
+        "soft_min_snr": snr * gamma / (snr + gamma),
+        "debiased": snr.sqrt(),
+    }[weighting]
+    in_units = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+    return (of_clean / in_units[schedule.prediction_type]).float()
+
+
 def denoising_loss(
     predict: Callable[[Tensor, Tensor, Conditioning], Tensor],
     schedule: NoiseSchedule,
@@ -78,6 +114,7 @@ def denoising_loss(
     noise: Tensor,
     timesteps: Tensor,
     conditioning: Conditioning,
+    added: Tensor | None = None,
 ) -> Tensor:
     """Unweighted squared error of the network's prediction, one value a sample.
 
@@ -89,11 +126,13 @@ def denoising_loss(
         noise: standard normal, like ``latents``.
         timesteps: [B] int64 in [0, T).
         conditioning: of the B samples.
+        added: the noise that the latents get, where it is not the one that the target is made of; see
+            ``objective.input_perturbation``.
 
     Returns:
         fp32 [B], the mean over channels and positions.
     """
-    noisy = schedule.add_noise(latents, noise, timesteps)
+    noisy = schedule.add_noise(latents, noise if added is None else added, timesteps)
     predicted = predict(noisy, timesteps, conditioning)
     target = schedule.target(latents, noise, timesteps)
     return (predicted.float() - target).square().mean(dim=(1, 2, 3))

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from curate.run.finished import to_mend
 from curate.run.manifest import read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
@@ -61,8 +62,8 @@ class FinetuneRun:
         found = start.stored(self.finetune_dir)
         if found is None and self.checkpoints()[-1].state()["identity"].get("init"):
             raise UserError(
-                f"{self.finetune_dir / start.FOLDER}, what this training started with, is damaged or not there; type "
-                "the training command again, which makes it again"
+                f"{self.finetune_dir / start.FOLDER}, what this training started with, is damaged or not there; "
+                + to_mend(self.run_dir, "type the training command again, which makes it again")
             )
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from curate.run.intervals import changes
 from finetune import checkpoint, start
 from finetune.checkpoint import Checkpoint
+from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
 from finetune.loop import Training
@@ -31,8 +33,10 @@ def before(run: Training, held_out: int) -> str:
         "weights": _weights(run),
         **_curations(run),
         **_start(run),
+        **_objective(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
+        **_changes(run),
     }
     return "\n".join(f"{name:<8}{text}" for name, text in lines.items())
 
@@ -68,6 +72,26 @@ def _start(run: Training) -> dict[str, str]:
     if found is None:
         return {}
     return {"start": f"{found['folder']}, sha256 {found['sha256']:.12}; compared with the base"}
+
+
+def _objective(run: Training) -> dict[str, str]:
+    """What of ``objective`` is not at its default."""
+    default = asdict(ObjectiveConfig())
+    said = [
+        f"{name}={value}"
+        for name, value in asdict(run.config.objective).items()
+        if value != default[name]
+    ]
+    return {"loss": ", ".join(said)} if said else {}
+
+
+def _changes(run: Training) -> dict[str, str]:
+    """What was changed on purpose since the training began."""
+    said = [
+        f"{each['key']} from {each['from']} to {each['to']} after {each['samples_seen']:,} samples"
+        for each in run.progress.changes
+    ]
+    return {"changed": "; ".join(said)} if said else {}
 
 
 def _batch(run: Training) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 
 from curate.run import checksums, tracking
 from curate.run.files import remove_parts
+from curate.run.finished import is_of_retraining
 from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
@@ -28,6 +29,7 @@ from finetune import (
     joined,
     metrics,
     overview,
+    samples,
     seen_before,
     start,
     trained_on,
@@ -46,6 +48,8 @@ from finetune.methods import prepare
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
+from finetune.objective import loss_weights
+from finetune.samples import Samples
 from finetune.sidecars import duplicate_groups
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
@@ -66,9 +70,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         if accelerator.is_main_process:
             with checksums.updated(folder, ()):
                 pass  # checkpoints may have been deleted
-            tracking.write(
-                config.tracker, folder, metrics.points(folder / "metrics.jsonl"), resumes=True
-            )
+            tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
     model = load_model(config.model, accelerator.device)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
@@ -88,6 +90,9 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     run = _assemble(config, manifest, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
+        captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
+        shown = [captions[key] for key in run.heldout.val.keys[: config.samples.captions]]
+        run.samples = Samples(config.folder, model, config.samples, shown)
     _resume(run, stored)
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     with _tracked(run):
@@ -258,6 +263,7 @@ def _assemble(
         caption_dropout=config.train.caption_dropout,
         timesteps=len(model.schedule),
         seed=config.train.seed,
+        objective=config.objective,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         plan=_weighted(config, manifest, splits[0]),
@@ -273,7 +279,11 @@ def _assemble(
         optimizer=optimizer,
         ema=Ema(weights, config.ema.decay) if config.ema.decay else None,
         batches=batches,
+        loss_weights=loss_weights(
+            model.schedule, config.objective.weighting, config.objective.snr_gamma
+        ),
         heldout=None,
+        samples=Samples(config.folder, model, config.samples, ()),
         start=start.stored(config.folder),
         window=Window(torch.zeros((), device=accelerator.device)),
     )
@@ -317,11 +327,12 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     main = run.accelerator.is_main_process
     if not stored:
         if main:
-            _cut_metrics(run.folder, step=-1)
+            _cut(run, step=-1)
         return
     last = stored[-1]
     state = last.state()
-    run.progress = Progress(last.step, last.samples_seen, last.heldout, state["stopped"])
+    changes = doctor.changed(run.config, state, run.identity)
+    run.progress = Progress(last.step, last.samples_seen, last.heldout, state["stopped"], changes)
     if run.heldout:
         run.heldout.curve = _curve(run, stored)
     copy_into(run.weights, last.weights(ema=False))
@@ -335,7 +346,7 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     run.accelerator.wait_for_everyone()  # all have read heldout.npz before it is written again
     if main:
-        _cut_metrics(run.folder, last.step)
+        _cut(run, last.step)
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
 
 
@@ -345,14 +356,21 @@ def _tracked(run: Training) -> Iterator[None]:
     if not run.accelerator.is_main_process:
         yield
         return
-    logged = metrics.points(run.folder / "metrics.jsonl")
-    with tracking.curves(run.config.tracker, run.folder, logged) as run.curves:
+    with tracking.curves(run.config.tracker, run.folder, _points(run.folder)) as run.curves:
         yield
 
 
-def _cut_metrics(folder: Path, step: int) -> None:
-    with checksums.updated(folder, ("metrics.jsonl",)):
-        metrics.truncate(folder / "metrics.jsonl", step)
+def _points(folder: Path) -> list[tracking.Point]:
+    """What trackers are given, in the order of the updates; pictures come last."""
+    known = [*metrics.points(folder / "metrics.jsonl"), *samples.points(folder)]
+    return sorted(known, key=lambda point: point[0])
+
+
+def _cut(run: Training, step: int) -> None:
+    """Cut what training writes as it goes back to an update."""
+    run.samples.cut(step)
+    with checksums.updated(run.folder, ("metrics.jsonl",)):
+        metrics.truncate(run.folder / "metrics.jsonl", step)
 
 
 def _restored(unlogged: dict[str, Any], accelerator: Accelerator) -> Window:
@@ -401,7 +419,7 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
 def _export_best(
     config: TrainConfig, model: LatentDiffusion, stored: list[Checkpoint], accelerator: Accelerator
 ) -> None:
-    """Export the best checkpoint's weights, and print which one it is and what to type next."""
+    """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
     copy_into(config.method.trainable(model.unet), best.weights())
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
@@ -409,6 +427,7 @@ def _export_best(
     difference = export(config.method, config.model, model, folder, best)
     accelerator.print(
         f"best    {overview.after(config.folder, stored)}\n"
-        f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})\n"
-        f"next    python -m evaluate {next_arguments(config.run.folder)}"
+        f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})"
     )
+    if not is_of_retraining(config.run.folder):
+        accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

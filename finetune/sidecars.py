@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curate.run.finished import to_mend
 from curate.run.joined import owner_of, path_of
 from curate.run.manifest import Manifest, ShardInfo
 from curate.run.parquet import reporting_damage
@@ -33,7 +34,8 @@ def read_columns(curate_dir: Path, shard: ShardInfo, names: Sequence[str]) -> pa
 
 
 def _remedy(path: Path, curate_dir: Path) -> str:
-    return f"delete it and type: {curate_command(curate_dir.parent)}"
+    run_dir = curate_dir.parent
+    return to_mend(run_dir, f"delete it and type: {curate_command(run_dir)}")
 
 
 def duplicate_groups(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.run import checksums
 from curate.run.files import read_json, sha256_once
+from curate.run.finished import to_mend
 from curate.run.folder import TRAINED, curate_dir_of
 from curate.run.schema import UserError
 from finetune import trained_on
@@ -89,12 +90,12 @@ def examine(config: TrainConfig) -> None:
     """
     if (folder := examined(config)) is None:
         return
-    option = option_of(config)
+    option, run_dir = option_of(config), folder.parent.parent
+    again = f"delete {folder} and type the training command of {run_dir.name} again, which makes it again"
     for path in config.method.files(folder):
         if not checksums.is_intact(folder.parent, path.relative_to(folder.parent).as_posix()):
             raise UserError(
-                f"{option}: {path} is damaged, not what training wrote. Delete {folder} and type the training command "
-                f"of {folder.parent.parent.name} again, which makes it again"
+                f"{option}: {path} is damaged, not what training wrote; {to_mend(run_dir, again)}"
             )
     config.method.refuse_to_start(folder, option)
 

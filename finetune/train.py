@@ -37,14 +37,11 @@ def start(config: TrainConfig) -> None:
         UserError: as ``doctor.examine`` and ``train``.
         Busy: another process is at work.
     """
-    from curate.run import folder, tracking
+    from curate.run import folder
     from curate.run.finished import refuse_finished
     from finetune import doctor, joined
-    from finetune.models import refuse_unsupported
 
-    refuse_unsupported(config.model)
-    doctor.refuse_precision(config.optim)
-    tracking.refuse_absent(config.tracker)
+    doctor.examine_settings(config)
     if config.run.name is None and (named := config.data.run or "-".join(config.data.runs)):
         key, value = (
             ("data.runs", shown(config.data.runs)) if config.data.runs else ("data.run", named)

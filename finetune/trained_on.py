@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.run import parquet
+from curate.run.finished import to_mend
 from curate.run.joined import owner_of
 from curate.run.manifest import Manifest, ShardInfo
 from curate.run.schema import UserError
+from curate.run.seen_by import TABLE
 from finetune.sidecars import read_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FILE = "trained_on.parquet"
+FILE = TABLE
 _SHARDS = b"darkroom.shards"  # key of the footer's metadata
 
 
@@ -100,7 +102,10 @@ def read(finetune_dir: Path) -> tuple[pa.Table, str] | None:
     path = finetune_dir / FILE
     if not path.is_file():
         return None
-    again = "train with the same command as before, which writes it again while its data are as they were"
+    again = to_mend(
+        finetune_dir.parent,
+        "train with the same command as before, which writes it again while its data are as they were",
+    )
     with parquet.reporting_damage(path, again):
         found = pq.read_table(path)
     shards = (found.schema.metadata or {}).get(_SHARDS)

@@ -32,7 +32,7 @@ from curate.run import provenance
 from curate.run.config import RunConfig
 from evaluate.__main__ import start as judge
 from evaluate.config import EvaluateConfig, GateConfig
-from evaluate.measure_config import GridConfig, SamplerConfig, SamplesConfig
+from evaluate.measure_config import GridConfig, SamplesConfig
 from finetune.config import (
     CheckpointConfig,
     EmaConfig,
@@ -43,6 +43,7 @@ from finetune.config import (
     TrainingConfig,
 )
 from finetune.config import RunConfig as TrainedRun
+from finetune.drawing.config import SamplerConfig
 from finetune.methods import METHODS
 from finetune.models.config import ModelConfig
 from finetune.train import start as train

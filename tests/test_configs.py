@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
 from curate.pipeline.config import CurateConfig
-from curate.run.experiment import SCHEMAS
 from curate.run.help import help_of
+from curate.run.keys import SCHEMAS
 from curate.run.overrides import add_entry
 from curate.run.schema import Typed, UserError, _registered, _walk, to_dataclass
 from evaluate.config import EvaluateConfig

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import cli
+from curate.run.finished import is_of_retraining
 from curate.run.printable import one_line
 from curate.run.schema import UserError
 
@@ -24,10 +25,12 @@ What a model was made from, and what a picture was used for.
 
   python -m workflows.lineage mine-0003                      a run: every pair that it and the models that it
                                                              began with were trained on, and what was held out
+                                                             (--out pairs.csv writes all of them)
   python -m workflows.lineage runs/mine-0003/finetune/export an export's folder, or a copy of it anywhere: its run is
                                                              found by the sha256 of the weights
-  python -m workflows.lineage 1F34E                          a key, a sha256 or a picture's file: every training,
-                                                             checkpoint and export that was given it
+  python -m workflows.lineage 1F34E                          a key, a sha256, a picture's file or its name: every
+                                                             training, checkpoint and export that was given it, or
+                                                             why none was
 
 It looks at all trainings below the root, those of no series too, at deleted runs of series, and finds pictures that
 were removed since (python -m curate.remove)."""
@@ -46,7 +49,9 @@ def main() -> None:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", metavar="KEY|RUN|EXPORT", help="a picture, a run, or an export")
+    parser.add_argument(
+        "what", metavar="KEY|FILE|RUN|EXPORT", help="a picture, a run, or an export"
+    )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="the folder of all runs")
     parser.add_argument(
         "--key", action="store_true", help="it is a picture's key, also if a run has that name"
@@ -76,7 +81,7 @@ def main() -> None:
         raise UserError(
             f"--out is for the pairs of a model, and {given.what} is a picture; remove --out"
         )
-    _of_picture(_identity_of(given.what), given.root, known, as_json=given.json)
+    _of_picture(given.what, given.root, known, as_json=given.json)
 
 
 def _run_of(what: str, root: Path, known: dict[str, Model]) -> str:
@@ -109,7 +114,7 @@ def _run_of(what: str, root: Path, known: dict[str, Model]) -> str:
         raise UserError(
             f"{path} holds the weights of no training below {root} ({shown}); name another folder of runs with --root"
         )
-    if (root / what / "curate").is_dir():
+    if (root / what / "curate").is_dir() or is_of_retraining(root / what):
         raise UserError(
             f"{root / what} is a run that was not trained, so it has no model. Name a trained one "
             f"({', '.join(known) or 'there is none'}), or a picture of it; for a picture whose key is the same, add --key"
@@ -119,14 +124,6 @@ def _run_of(what: str, root: Path, known: dict[str, Model]) -> str:
 
 def _below(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve()) and path.resolve() != root.resolve()
-
-
-def _identity_of(what: str) -> str:
-    """A key or a sha256 as it is; of a picture's file its sha256."""
-    from curate.run.files import sha256_of
-
-    path = Path(what).expanduser()
-    return sha256_of(path) if path.is_file() else what
 
 
 # From a model to its pictures
@@ -183,6 +180,7 @@ def _model_lines(
         yield _line("note", f"of {without:,} pictures no ledger has the caption any more")
     for note in notes:
         yield _line("note", note)
+    yield _line("pairs", f"{len(pairs):,}; to write them as a table, add --out pairs.csv")
 
 
 def _counts(rows: pd.DataFrame) -> Iterator[str]:
@@ -233,7 +231,7 @@ def _of_picture(text: str, root: Path, known: dict[str, Model], *, as_json: bool
         print(json.dumps({"asked": text, "pictures": content}, indent=2))
         return
     if len(found) > 1:
-        print(f"{one_line(text)} is the key of {len(found)} different files\n")
+        print(f"{one_line(text)} names {len(found)} different files\n")
     blocks = [
         "\n".join(_picture_lines(picture, uses, len(known))) for picture, uses in found.items()
     ]
@@ -249,11 +247,16 @@ def _picture_lines(picture: Picture, uses: list[Use], trainings: int) -> Iterato
     yield _line("picture", f"{keys}, sha256 {', '.join(picture.sha256) or 'unknown'}")
     if picture.removed_from:
         yield _line("removed", f"from {', '.join(picture.removed_from)}")
+    for reason, runs in picture.dropped.items():
+        yield _line("dropped", f"{one_line(reason)} ({', '.join(runs)})")
     for use in uses:
         yield from _use_lines(use)
     saw = [use.run for use in uses if use.saw_it]
     others = trainings - len(uses)
     rest = f"; {others} more have nothing to do with it" if others else ""
+    if not uses:
+        yield _line("in all", f"no model saw it: none of {trainings} trainings was given it")
+        return
     yield _line(
         "in all",
         f"{len(saw)} of {trainings} trainings were, or may have been, given it to learn from{rest}",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from curate.run import cli, folder
 from curate.run.locks import locked
 from curate.run.schema import UserError
-from workflows.retraining import history_page, promotion
+from workflows.retraining import history_page, promotion, registry
 from workflows.retraining.series import FOLDER, Series, all_of, series_of
 
 _DOES = """Promote a judged run of python -m workflows.retrain, whatever its gate said, or go back to the run that
-was promoted before. FOLDER/SERIES-series/current.json then names it; nothing else changes."""
+was promoted before. FOLDER/SERIES-series/current.json then names it, and so does the model registry of the last retraining, if it has
+one (registry.mlflow.url); nothing else changes."""
 
 
 def main() -> None:
@@ -44,6 +46,7 @@ def main() -> None:
         with locked(series.folder, "series"):
             promotion.roll_back(series, print)
             history_page.write(series)
+            registry.follow_again(series, print)
         return
     run_dir = found_run(given.root, given.run)
     series = series_of(run_dir)
@@ -54,6 +57,7 @@ def main() -> None:
     with locked(series.folder, "series"):
         promotion.by_hand(series, run_dir.name, print)
         history_page.write(series)
+        registry.follow_again(series, print)
 
 
 def named(root: Path, name: str) -> Series:
@@ -77,11 +81,25 @@ def found_run(root: Path, run: str) -> Path:
 
     Raises:
         FileNotFoundError: there is none.
+        UserError: it is a series; names its last run that can be promoted.
     """
     for path in (Path(run).expanduser(), root / run):
-        if path.is_dir():
+        if path.is_dir() and not path.name.endswith(FOLDER):
             return path if path.name else path.resolve()
+    for series in all_of(root):
+        if series.name == Path(run).name.removesuffix(FOLDER):
+            raise UserError(f"{run} is a series, and a run of it is promoted; {_runs_of(series)}")
     raise FileNotFoundError(f"there is no run {run}, neither that folder nor {root / run}")
+
+
+def _runs_of(series: Series) -> str:
+    """What to type for the last run of a series that can be promoted."""
+    known = [record.run for record in series.records() if record.outcome and record.export]
+    below = "" if series.root == Path("runs") else f" --root {shlex.quote(str(series.root))}"
+    listed = "python -m workflows.history lists all"
+    if not known:
+        return f"none has come to its end with a checkpoint to promote; {listed}"
+    return f"type python -m workflows.promote {shlex.quote(known[-1])}{below}, the last that can be; {listed}"
 
 
 if __name__ == "__main__":

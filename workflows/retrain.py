@@ -11,9 +11,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from curate.run import cli
+from curate.run import cli, overrides
 from curate.run.schema import to_dataclass
-from workflows.retraining import apart, commands, held_out, promotion, removals, unchanged
+from workflows.retraining import apart, commands, held_out, promotion, registry, removals, unchanged
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.job import Job, opened
 from workflows.retraining.outcome import Outcome, nothing_to_do, reported
@@ -40,12 +40,14 @@ def curate(job: Job) -> None:
         removals.take_over(job.series, each.run_dir)
         settings = held_out.settings(job.series)
         job.step(each.step, each.step, settings, run=each.run_dir.name)
-        held_out.add(job.series, each.run_dir)
+        if not job.removed_meanwhile():  # else it is its turn again
+            held_out.add(job.series, each.run_dir)
     job.compare_data()
 
 
 def finetune(job: Job) -> None:
     """Train from the base model, or on from the promoted run; on several data sets by their weights."""
+    job.examine_pictures()
     start = job.start()
     init = [f"method.init={start}"] if start else []
     job.step("finetune", "train", [*job.record.data(), *init], left=job.exported)
@@ -65,9 +67,7 @@ def evaluate(job: Job) -> None:
 
 def decide(job: Job) -> promotion.Decision:
     """Ask the gate, whose rules are on what was exported."""
-    decision = promotion.decide(promotion.judged(job.run_dir), job.record.compared_with)
-    job.note(decision)
-    return decision
+    return job.note(promotion.decide(promotion.judged(job.run_dir), job.record.compared_with))
 
 
 def promote(job: Job, decision: promotion.Decision) -> None:
@@ -82,8 +82,10 @@ def promote(job: Job, decision: promotion.Decision) -> None:
 def start(cfg: DictConfig) -> None:
     """Check all settings, retrain, and tell those who want to know."""
     config = to_dataclass(cfg, RetrainConfig)
+    overrides.remember(commands.typed(), "retrain")  # those for its commands, too
     with reported(config) as report:
         settings, series = commands.of_command(config)
+        registry.target(config.registry.mlflow, series)  # refuses a wrong one
         with opened(config, settings, series) as job:
             report.on(series)
             outcome = job.why() if config.why else retrain(job)
@@ -99,7 +101,7 @@ def main() -> None:
         return
     commands.remember(sys.argv[1:], handed)
     sys.argv[1:] = own
-    cli.run(start, "retrain", start_bare=False)
+    cli.run(start, "retrain", start_bare=False, flags=tuple(commands.FLAGS))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from curate.annotate import rejects
 from curate.annotate.cache import AnnotationCache
@@ -33,7 +32,7 @@ from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run import parquet
 from curate.run.files import remove_parts, write_certified
-from curate.run.progress import count_done
+from curate.run.progress import Bar, count_done
 from curate.run.schema import UserError
 
 # The rows of pairs that would have been scored, had they passed the prefilter, and what decides it.
@@ -87,7 +86,7 @@ def annotate(
     keys, pairs = HashIndex(), 0
     counted = rejects.Rejects(config.max_reject_rate)
     with (
-        tqdm(total=source.total, desc="annotate", unit="img") as bar,
+        Bar(total=source.total, desc="annotate", unit="img") as bar,
         ThreadPoolExecutor(config.workers) as pool,
         ExitStack() as stack,
     ):
@@ -101,7 +100,7 @@ def annotate(
             _check_keys(chunk, keys)
             path = folder / f"part-{len(paths):05d}-{_digest(chunk, spec)}.parquet"
             if path.is_file() and not part_head(path):
-                tqdm.write(f"annotations/{path.name} is damaged; it is measured again")
+                Bar.write(f"annotations/{path.name} is damaged; it is measured again")
             if not _is_done(path, spec):
                 part = _with_head(measurer().measure(chunk, bar.update), spec)
                 parquet.write_table(path, part)

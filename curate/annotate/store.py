@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from curate.annotate.cache import AnnotationCache, ImageRecord
 from curate.annotate.hash_index import name_of
@@ -38,6 +37,7 @@ from curate.annotate.spec import AnnotationSpec
 from curate.measures import registry
 from curate.run import parquet
 from curate.run.locks import locked
+from curate.run.progress import Bar
 from curate.run.removals import Removals, url_columns
 from curate.run.schema import UserError
 from curate.run.shared_cache import ANNOTATIONS, remove_abandoned, touch
@@ -72,7 +72,7 @@ def shared_store(folder: Path, spec: AnnotationSpec, removals: Removals) -> Iter
         finally:
             touch(store.used)
             if store.images or store.texts_found:
-                tqdm.write(
+                Bar.write(
                     f"cache: {store.images} images and {store.texts_found} captions were measured before, "
                     f"see {folder.parent}"
                 )
@@ -235,4 +235,4 @@ def _discard(path: Path) -> None:
         path.unlink()
     except FileNotFoundError:  # removed meanwhile
         return
-    tqdm.write(f"{path} is damaged; it was deleted, and what it held is measured again")
+    Bar.write(f"{path} is damaged; it was deleted, and what it held is measured again")

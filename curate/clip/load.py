@@ -7,7 +7,6 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from tqdm import tqdm
 
 from curate.clip.availability import WITHOUT_HUB, check_available
 from curate.clip.check import check_scorer, slowdown
@@ -25,6 +24,7 @@ from curate.clip.models import (
     weights_file,
 )
 from curate.clip.scorer import ClipScorer, Work
+from curate.run.progress import Bar
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipS
         batch_size=batch_size(config, target.type),
     )
     check_scorer(replace(scorer, texts=Work()))  # a warm-up is not part of the rate
-    tqdm.write(f"clip: {scorer.name} on {target}, {dtype}, batches of {scorer.batch_size}")
+    Bar.write(f"clip: {scorer.name} on {target}, {dtype}, batches of {scorer.batch_size}")
     if target.type == "cpu" and dtype != "fp32" and (times := slowdown(scorer.dtype)) > _NO_GAIN:
-        tqdm.write(
+        Bar.write(
             f"clip: on this processor a linear layer in {dtype} takes {times:.1f} times as long as in "
             "fp32; clip.precision=fp32 may be faster"
         )

@@ -9,7 +9,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from tqdm import tqdm
+
+from curate.run.progress import Bar
 
 if TYPE_CHECKING:
     import torch
@@ -156,7 +157,7 @@ class ClipScorer:
             torch.cuda.empty_cache()
         half = (size + 1) // 2
         self.batch_size = min(self.batch_size, half)
-        tqdm.write(f"clip: out of memory on {self.device}; continuing in batches of {half}")
+        Bar.write(f"clip: out of memory on {self.device}; continuing in batches of {half}")
         return np.concatenate([self._encode(encode, part, work) for part in batch.split(half)])
 
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:

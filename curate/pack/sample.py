@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curate.run.finished import to_mend
 from curate.run.provenance import curate_command
 from curate.run.tar import header
 
@@ -58,14 +59,15 @@ def _members_by_key(path: Path) -> Iterator[dict[str, Any]]:
     """
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
+    run_dir = _run_dir(path)
     with path.open("rb") as stream:
         try:
             for files in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
                 yield {name: files[name] for name in files if name not in _ADDED}
         except tarfile.ReadError as error:
             raise ValueError(
-                f"{path} is damaged ({error.args[0]}); delete it and type: "
-                f"{curate_command(_run_dir(path))}"
+                f"{path} is damaged ({error.args[0]}); "
+                + to_mend(run_dir, f"delete it and type: {curate_command(run_dir)}")
             ) from error
 
 

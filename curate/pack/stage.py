@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from curate.pack.config import ShardsConfig
 from curate.pack.images import extension_of, image_source, images
@@ -17,7 +16,7 @@ from curate.pack.plan import Plan, is_written, plan
 from curate.pack.samples import Samples
 from curate.pack.writer import write_shard
 from curate.run.manifest import ShardInfo
-from curate.run.progress import count_done
+from curate.run.progress import Bar, count_done
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def write_shards(
     found: list[ShardInfo] = []
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(kept), desc="shards", unit="img") as bar,
+        Bar(total=len(kept), desc="shards", unit="img") as bar,
     ):
         for planned, wanted in zip(plans, kept.digests(plans, settings), strict=True):
             info = is_written(curate_dir, planned, wanted)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
-from curate.decide.config import LARGEST_SHARE, NOTICEABLE, REMEDY, SMALLEST_JUDGED
+from curate.decide.config import NOTICEABLE, REMEDY
 from curate.decide.cut import is_called_blind, least_separation
+from curate.decide.enough import too_few
 from curate.decide.frozen import GONE, REPLACED
 from curate.decide.laion import LAION_CLIP
 from curate.decide.leaks import Leaks
@@ -97,20 +96,8 @@ def unsafe(config: CurateConfig) -> list[str]:
 
 
 def few_held_out(groups: int, kept: int) -> list[str]:
-    """A note if fewer groups are held out than an evaluation needs for a verdict.
-
-    Args:
-        groups: of kept images in ``val``.
-        kept: groups of kept images in all splits.
-    """
-    if groups >= SMALLEST_JUDGED:
-        return []
-    share = math.ceil(120 * SMALLEST_JUDGED / max(kept, 1)) / 100  # with a margin of a fifth
-    more = f", or hold out more: split.val={share:.2g}" if share < LARGEST_SHARE else ""
-    return [
-        f"held out for judging: {groups} groups of images, but python -m evaluate needs {SMALLEST_JUDGED} for "
-        f"a verdict; add images{more}"
-    ]
+    """A note if fewer groups are held out than an evaluation needs for a verdict, see ``decide.enough``."""
+    return [note] if (note := too_few(groups, kept)) else []
 
 
 def siblings_across(found: Leaks) -> list[str]:

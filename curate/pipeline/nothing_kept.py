@@ -115,7 +115,9 @@ def _where_captions_are(dataset: DatasetConfig) -> str:
     said = f"conf/dataset/{dataset.reader}.yaml says where captions are looked for"
     if dataset.layout:
         said = f"what is read: {dataset.layout} ({said})"
-    return f"{said}; name their column: dataset.{key}=..." if key else said
+    if key:
+        said = f"{said}; name their column: dataset.{key}=..."
+    return f'{said}. Where there are none, dataset.caption="a photo of ..." is the caption of all'
 
 
 def _kept_shards(config: CurateConfig, curate_dir: Path) -> Iterator[str]:

@@ -15,8 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from curate.annotate.embeddings import Embeddings
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.stage import Annotations, annotate
@@ -36,6 +34,7 @@ from curate.run.config import DRY_RUN
 from curate.run.files import remove_parts, replace_folder
 from curate.run.locks import locked
 from curate.run.overrides import key_of, typed
+from curate.run.progress import Bar
 from curate.run.removals import read_removals
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; see getrusage(2) of either
@@ -81,7 +80,7 @@ def choose(source: Source, count: int) -> tuple[Source, Count]:
 
     def ranked() -> Iterator[tuple[bytes, int, Candidate]]:
         nonlocal images, pairs
-        for candidate in tqdm(source.candidates(), total=source.total, desc="count", unit="img"):
+        for candidate in Bar(source.candidates(), total=source.total, desc="count", unit="img"):
             yield _rank(candidate.key), images, candidate
             images += 1
             pairs += max(1, len(candidate.captions))

@@ -12,10 +12,11 @@ from importlib import import_module
 
 from curate.readers.config import DatasetConfig
 from curate.readers.presence import refuse_absent
-from curate.readers.registry import READERS
+from curate.readers.registry import READERS, READS, Reads
 from curate.readers.scrub import scrub
 from curate.readers.source import Source
 from curate.readers.subset import described, take_subset
+from curate.readers.wording import word
 from curate.run.schema import UserError
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
@@ -38,9 +39,20 @@ def read(config: DatasetConfig) -> Source:
     source = take_subset(whole, config)
     if config.scrub_contacts:
         source = scrub(source)
+    if config.caption or config.trigger:
+        source = word(source, config.caption, config.trigger)
     if next(source.candidates(), None) is None:
         raise UserError("; ".join([_nothing(config, whole), *source.notes]))
     return source
+
+
+def reads(config: DatasetConfig) -> Reads:
+    """What says whether the data set's reader opens a file, by the reader's own rule.
+
+    Raises:
+        UserError, FileNotFoundError: as :func:`read`.
+    """
+    return READS[config.reader](config) if config.reader in READS else lambda path: True
 
 
 def _nothing(config: DatasetConfig, whole: Source) -> str:

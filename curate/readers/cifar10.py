@@ -16,8 +16,8 @@ from omegaconf import MISSING
 
 from curate.readers.candidate import Candidate, clean_caption, key_of
 from curate.readers.config import DatasetConfig
-from curate.readers.files import version_of
-from curate.readers.registry import register_reader
+from curate.readers.files import among, version_of
+from curate.readers.registry import Reads, register_reader
 from curate.readers.source import Source
 from curate.run.schema import PATH, UserError, check
 
@@ -56,7 +56,15 @@ class Cifar10Config(DatasetConfig):
         check(bool(sound), "dataset.splits", self.splits, "null or some of [train,test]")
 
 
-@register_reader("cifar10", Cifar10Config)
+def reads(config: Cifar10Config) -> Reads:
+    """The published files, packed or not."""
+    root = Path(config.root)
+    names = [_META, *(name for names in _FILES.values() for name in names)]
+    unpacked = [folder / name for folder in (root / _FOLDER, root) for name in names]
+    return among([root, root / _ARCHIVE, *unpacked])
+
+
+@register_reader("cifar10", Cifar10Config, reads)
 def read(config: Cifar10Config) -> Source:
     """List the images, the five training files before the test file, each with one caption.
 

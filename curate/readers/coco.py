@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,11 @@ from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import captions_in
 from curate.readers.config import DatasetConfig
 from curate.readers.counted_notes import CountedNotes
-from curate.readers.files import loader, version_of
+from curate.readers.files import among, is_image, loader, version_of
 from curate.readers.json_object import json_object
 from curate.readers.matching.claims import Row
 from curate.readers.matching.paths import local_path
-from curate.readers.registry import register_reader
+from curate.readers.registry import Reads, register_reader
 from curate.readers.source import Source
 from curate.run.schema import PATH, UserError
 
@@ -40,7 +41,17 @@ class CocoConfig(DatasetConfig):
     splits: list[str] | None = None
 
 
-@register_reader("coco", CocoConfig)
+def reads(config: CocoConfig) -> Reads:
+    """The caption files, and the images in the folders of their splits."""
+    root, paths = _find(config)
+    is_caption_file = among(paths)
+    folders = tuple(os.path.abspath(root / _split_of(path)) + os.sep for path in paths)  # noqa: PTH100 (which would keep ..)
+    return lambda path: (
+        is_caption_file(path) or (is_image(path) and os.path.normpath(path).startswith(folders))
+    )
+
+
+@register_reader("coco", CocoConfig, reads)
 def read(config: CocoConfig) -> Source:
     """List every image of every caption file, each with all its captions in the file's order.
 

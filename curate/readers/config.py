@@ -20,6 +20,8 @@ class DatasetConfig:
         limit: at most this many images, the first ones; for trials.
         sample: this share of the images, chosen by hash of their keys.
         scrub_contacts: remove URLs, e-mail addresses and telephone numbers from captions.
+        caption: of images without one; null leaves them to the rule that drops such images.
+        trigger: a word that is put in front of every caption that does not have it; null puts none.
         shard: ``i/n``, the i-th of n parts by hash of the keys, 0 <= i < n, for n machines.
         layout: what lies at the data set's place; said where nothing does, see ``presence``.
     """
@@ -29,6 +31,8 @@ class DatasetConfig:
     limit: int | None = None
     sample: float | None = None
     scrub_contacts: bool = False
+    caption: str | None = None
+    trigger: str | None = None
     shard: str | None = None
     layout: str = ""
 
@@ -36,6 +40,9 @@ class DatasetConfig:
         check(self.limit is None or self.limit > 0, "dataset.limit", self.limit, "null or > 0")
         share = self.sample
         check(share is None or 0 < share <= 1, "dataset.sample", share, "null or a share up to 1")
+        for name in ("caption", "trigger"):
+            value = getattr(self, name)
+            check(value is None or value.strip() != "", f"dataset.{name}", value, "null or a text")
         part = re.fullmatch(r"(\d+)/(\d+)", self.shard or "0/1")
         sound = bool(part) and int(part[1]) < int(part[2])
         check(sound, "dataset.shard", self.shard, "null or i/n with 0 <= i < n, such as 0/4")

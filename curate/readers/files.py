@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
@@ -49,6 +49,18 @@ def files_below(root: Path) -> Iterator[Path]:
 def relative_files(root: Path) -> list[str]:
     """The paths of `files_below`, relative to ``root``."""
     return [path.relative_to(root).as_posix() for path in files_below(root)]
+
+
+def is_image(path: str) -> bool:
+    """Whether a file has an image's suffix, and no reader passes over it as hidden."""
+    name = os.path.basename(path)  # noqa: PTH119 (of a text)
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def among(paths: Iterable[Path]) -> Callable[[str], bool]:
+    """Whether an absolute path is one of ``paths``, links unresolved."""
+    known = {os.path.abspath(path) for path in paths}  # noqa: PTH100 (which would keep ..)
+    return lambda path: os.path.normpath(path) in known
 
 
 def images_below(root: Path) -> list[str]:

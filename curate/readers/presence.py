@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 from curate.readers.config import DatasetConfig
-from curate.run.overrides import key_of, typed
+from curate.run.next_command import COMMANDS
+from curate.run.overrides import key_of, section_of_command, typed
 
 _PLACES = {"root": "FOLDER", "path": "FILE", "images_dir": "FOLDER"}  # keys of readers for them
 
@@ -40,7 +41,9 @@ def _is_absent(place: str, empty: bool) -> bool:
 
 
 def _retyped(config: DatasetConfig, key: str) -> str:
-    """The command line up to another value of a key."""
-    given = [text for text in typed() or [] if key_of(text) != f"dataset.{key}"]
-    given = given or [f"dataset={config.name}"]
-    return f"{shlex.join(['python', '-m', 'curate', *given])} dataset.{key}"
+    """The command line up to another value of a key; of a retraining, its own."""
+    handed_on = section_of_command() == "retrain"
+    name = f"curate.dataset.{key}" if handed_on else f"dataset.{key}"
+    given = [text for text in typed() or [] if text[:2] != "--" and key_of(text) != name]
+    command = COMMANDS["retrain" if handed_on else "curate"]
+    return " ".join([command, shlex.join(given or [f"dataset={config.name}"]), name])

@@ -17,9 +17,9 @@ from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.candidate import Candidate, clean_caption, key_of
 from curate.readers.config import DatasetConfig
 from curate.readers.counted_notes import CountedNotes
-from curate.readers.files import loader, version_of
+from curate.readers.files import among, is_image, loader, version_of
 from curate.readers.matching.claims import Row
-from curate.readers.registry import register_reader
+from curate.readers.registry import Reads, register_reader
 from curate.readers.source import Source
 from curate.run.schema import PATH, UserError, check
 
@@ -50,7 +50,13 @@ class VisualGenomeConfig(DatasetConfig):
         check(0 <= share <= 1, "dataset.min_region_share", share, "a share, 0 ... 1")
 
 
-@register_reader("visual_genome", VisualGenomeConfig)
+def reads(config: VisualGenomeConfig) -> Reads:
+    """The two files, and images: some unpack them into folders of other names."""
+    is_list = among(Path(config.root, name) for name in (IMAGES, REGIONS))
+    return lambda path: is_list(path) or is_image(path)
+
+
+@register_reader("visual_genome", VisualGenomeConfig, reads)
 def read(config: VisualGenomeConfig) -> Source:
     """Read the list of images; the regions, 5.4 million in a gigabyte, are streamed in each pass.
 

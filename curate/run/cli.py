@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NoReturn
@@ -32,7 +32,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def run(main: Callable[[], Any], section: str = "", start_bare: bool = True) -> None:
+def run(
+    main: Callable[[], Any],
+    section: str = "",
+    start_bare: bool = True,
+    flags: Sequence[str] = (),
+) -> None:
     """Run a ``@hydra.main`` function as a command; see ``polite`` for how it ends.
 
     Args:
@@ -41,6 +46,7 @@ def run(main: Callable[[], Any], section: str = "", start_bare: bool = True) -> 
             without experiments and help.
         start_bare: whether the command does something without arguments; if not, it prints its help
             as an error.
+        flags: that it has beside Hydra's options; they are taken out of the command line before.
     """
     arguments = sys.argv[1:]
     # Two spinning thread pools starve each other.
@@ -55,7 +61,7 @@ def run(main: Callable[[], Any], section: str = "", start_bare: bool = True) -> 
             print(help_of(section), file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
         if section:
-            mistakes.refuse(arguments, section)
+            mistakes.refuse(arguments, section, flags)
         if section and is_multirun(arguments):
             _sweep(arguments, section)
         remember(arguments, section)

@@ -15,9 +15,8 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from tqdm import tqdm
-
 from curate.run.files import atomic_write
+from curate.run.progress import Bar
 from curate.run.shared_cache import CONDITIONING, LATENTS, LISTINGS
 
 KEYS = "content_hashes"
@@ -83,7 +82,7 @@ def _rewrite(path: Path, wanted: Collection[bytes]) -> int:
         return 0
     except (SafetensorError, KeyError):  # KeyError: numpy lacks a type of its tensors
         path.unlink(missing_ok=True)
-        tqdm.write(f"{path} cannot be read; it was deleted, and what it held is encoded again")
+        Bar.write(f"{path} cannot be read; it was deleted, and what it held is encoded again")
         return 0
     if not goes.all():
         left = save({name: np.ascontiguousarray(rows[~goes]) for name, rows in tensors.items()})

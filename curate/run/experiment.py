@@ -17,23 +17,10 @@ from yaml import MarkedYAMLError, YAMLError
 
 from curate.run import datasets
 from curate.run.help import choices
-from curate.run.keys import groups
+from curate.run.keys import SCHEMAS, groups
 from curate.run.overrides import CONF, expand_home, is_override, key_of, quoted
 from curate.run.refusals import explain
 from curate.run.schema import Typed, UserError, check_given
-
-SCHEMAS = {
-    "curate": "curate.pipeline.config",
-    "train": "finetune.config",
-    "evaluate": "evaluate.config",
-    "sample": "evaluate.sample_config",
-    "retrain": "workflows.retraining.config",
-}
-"""Each section and the module that registers its schema.
-
-Imports follow the data, evaluate -> finetune -> curate, so that nothing here may import what checks
-the other commands' sections. Each module is loaded by its name, and only to check an experiment.
-"""
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*")  # the name of a run may be in it
 _FORM = "a section holds keys as they are typed, such as optim.lr: 1e-3 or method: locon"
@@ -97,7 +84,7 @@ def read(path: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file is no YAML, or holds anything but sections of keys and values.
     """
-    content = _load(path)
+    content = load(path)
     accepted = ", ".join(f"{name}:" for name in SCHEMAS)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{_shown(path)} has no sections; accepted: {accepted}; {_FORM}")
@@ -121,7 +108,12 @@ def read(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
+    """The content of a file, of which nothing is checked but that it is YAML.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         return OmegaConf.to_container(OmegaConf.load(path))
     except MarkedYAMLError as error:

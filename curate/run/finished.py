@@ -7,9 +7,44 @@ from pathlib import Path
 
 from curate.run.datasets import retraining_of
 from curate.run.files import read_json
+from curate.run.next_command import COMMANDS
+from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 
 RECORD = "retrain.json"  # in a run's folder, see ``workflows.retraining.record``
+
+
+def is_of_retraining(run_dir: Path) -> bool:
+    """Whether a retraining made the run: it then types the next command itself, and a new run takes other settings."""
+    return (run_dir / RECORD).is_file()
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether :func:`refuse_finished` refuses: a retraining has finished it, or nobody knows whether it has."""
+    path = run_dir / RECORD
+    content = read_json(path, sealed=True)
+    return path.is_file() and (content is None or bool(content.get("outcome")))
+
+
+def to_mend(run_dir: Path, otherwise: str) -> str:
+    """What to do about a damaged or missing file of a run.
+
+    Args:
+        run_dir: of the run.
+        otherwise: that of a run in which commands may write the file again, such as "type: ...".
+    """
+    if not is_finished(run_dir):
+        return otherwise
+    return (
+        f"restore it from a backup, since {run_dir} is a finished retraining, in which no command writes it again. "
+        "Without a backup, promote another run of the series (python -m workflows.promote RUN), or make a new one: "
+        f"{COMMANDS['retrain']} as before with another setting, such as train.train.seed=1"
+    )
+
+
+def curate_again(run_dir: Path) -> str:
+    """The same for what the run's curation writes."""
+    return to_mend(run_dir, f"type: {curate_command(run_dir)}")
 
 
 def refuse_finished(run_dir: Path) -> None:

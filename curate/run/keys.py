@@ -8,6 +8,7 @@ from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -44,8 +45,44 @@ FOREIGN = {
     "mixed_precision": "optim.mixed_precision",
     "report_to": "tracker",
     "log_with": "tracker",
+    "unet_lr": "optim.lr",
+    "lr_warmup_steps": "optim.warmup",
+    "max_train_steps": "train.samples",
+    "max_train_epochs": "train.samples",
+    "num_train_epochs": "train.samples",
+    "caption_dropout_rate": "train.caption_dropout",
+    "min_snr_gamma": "objective.snr_gamma",
+    "ip_noise_gamma": "objective.input_perturbation",
+    "network_weights": "method.init",
+    "ema_decay": "ema.decay",
+    "save_every_n_steps": "checkpoint.every",
+    "checkpointing_steps": "checkpoint.every",
+    "checkpoints_total_limit": "checkpoint.keep",
+    "sample_prompts": "samples.prompts",
+    "validation_prompt": "samples.prompts",
+    "sample_every_n_steps": "heldout.every",
+    "validation_split": "split.val",
+    "train_data_dir": "dataset.root",
+    "instance_data_dir": "dataset.root",
+    "class_tokens": "dataset.caption",
+    "instance_prompt": "dataset.caption",
+    "trigger_word": "dataset.trigger",
 }
 """Names of diffusers' scripts, kohya's and img2dataset's, and names cut short; our keys for the same."""
+
+
+SCHEMAS = {
+    "curate": "curate.pipeline.config",
+    "train": "finetune.config",
+    "evaluate": "evaluate.config",
+    "sample": "evaluate.sample_config",
+    "retrain": "workflows.retraining.config",
+}
+"""Each section and the module that registers its schema.
+
+Imports follow the data, evaluate -> finetune -> curate, so that nothing here may import what checks
+the other commands' sections. Each module is loaded by its name, and only to check an experiment.
+"""
 
 
 @dataclass(frozen=True)
@@ -165,15 +202,49 @@ def meant(name: str, section: str) -> list[str]:
     last = rest.rpartition(".")[2] or first
     if (ours := FOREIGN.get(last)) in known and (not dot or ours != name):
         return [ours]
+    if written_together := [key for key in (*valued, *tops) if _bare(key) == _bare(name)]:
+        return written_together[:3]
+    if name in known and name not in tops and known[name].is_group:
+        return _inside(name, valued)
     near = get_close_matches(first, [*tops, *(key for key in known if "." not in key)], n=1)
     instead = near[0] + dot + rest if near and first != near[0] else ""
     same = [key for key in valued if key.rpartition(".")[2] == last.replace("-", "_")]
     is_known = instead in known or instead in tops
     if is_known and (dot or not same):
-        return [instead]
+        is_group = instead not in tops and known[instead].is_group
+        return _inside(instead, valued) if is_group else [instead]
     if same:
         return same[:3]
     return get_close_matches(name, [*valued, *tops], n=1, cutoff=0.8)
+
+
+def _bare(key: str) -> str:
+    """A key without what stands between its words: ``run.name``, ``run_name`` and ``runname`` are alike."""
+    return re.sub(r"[._-]", "", key).lower()
+
+
+def _inside(group: str, valued: list[str]) -> list[str]:
+    """The keys to type for a group that takes no value itself: its name, or the first three."""
+    inside = [key for key in valued if key.startswith(f"{group}.")]
+    return [f"{group}.name"] if f"{group}.name" in inside else inside[:3]
+
+
+def handed_on(name: str, section: str, near: bool = False) -> list[str]:
+    """The keys of other commands that a retraining hands on and ``name`` may be: ``optim.lr`` => ``train.optim.lr``.
+
+    Args:
+        name: as typed. section: of the command; none but a retraining hands keys on.
+        near: also those that are spelled alike.
+    """
+    if section != "retrain":
+        return []
+    found = []
+    for other in ("curate", "train", "evaluate"):
+        import_module(SCHEMAS[other])
+        is_known = name in groups(other) or name in keys(other)
+        names = [name] if is_known else meant(name, other) if near else []
+        found += [f"{other}.{each}" for each in names]
+    return found
 
 
 def owners(key: str, section: str) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import parquet
 from curate.run.files import remove_parts
+from curate.run.finished import curate_again
 from curate.run.parquet import reporting_damage
-from curate.run.provenance import curate_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,8 +136,15 @@ def schema(path: Path) -> pa.Schema:
         return pq.read_schema(path)
 
 
+def why(row: Mapping[str, Any] | pd.Series) -> str:
+    """Why a row is not kept: its reason, and the rule where that does not begin with its name; older ledgers have none."""
+    rule, reason = row.get("rule"), str(row["reason"])
+    known = isinstance(rule, str) and rule and not reason.startswith(rule)
+    return f"{reason} (rule {rule})" if known else reason
+
+
 def _remedy(curate_dir: Path) -> str:
-    return f"type: {curate_command(curate_dir.parent)}"
+    return curate_again(curate_dir.parent)
 
 
 def check_complete(ledger: pd.DataFrame, pairs: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.run.files import read_json, sha256_once, write_certified
+from curate.run.finished import curate_again, to_mend
 from curate.run.joined import curations_of, owner_of, path_of
 from curate.run.next_command import named
 from curate.run.provenance import curate_command
@@ -65,12 +66,12 @@ def read_manifest(curate_dir: Path) -> Manifest:
     """
     path = curate_dir / "manifest.json"
     if not path.is_file():
-        retry = curate_command(curate_dir.parent)
-        raise FileNotFoundError(f"{curate_dir} holds no finished curation; type: {retry}")
+        retry = curate_again(curate_dir.parent)
+        raise FileNotFoundError(f"{curate_dir} holds no finished curation; {retry}")
     content = read_json(path)
     if content is None or content.get("version") != VERSION:
         wrong = f"has version {content.get('version')}, not {VERSION}" if content else "is damaged"
-        raise UserError(f"{path} {wrong}; type: {curate_command(curate_dir.parent)}")
+        raise UserError(f"{path} {wrong}; {curate_again(curate_dir.parent)}")
     return Manifest(
         shards=tuple(ShardInfo(**shard) for shard in content["shards"]),
         totals=content["totals"],
@@ -107,7 +108,7 @@ def intact(curate_dir: Path, shard: ShardInfo) -> Path:
         return path
     raise UserError(
         f"{path} {wrong}. To see what else is, type: python -m curate.verify {named(run_dir)}; "
-        f"then delete the damaged tars and type: {curate_command(run_dir)}"
+        f"then {to_mend(run_dir, f'delete the damaged tars and type: {curate_command(run_dir)}')}"
     )
 
 
@@ -132,7 +133,7 @@ def read_funnel(curate_dir: Path) -> dict[str, Any]:
     """
     path = curate_dir / "funnel.json"
     if (content := read_json(path)) is None and path.is_file():
-        raise UserError(f"{path} is damaged; type: {curate_command(curate_dir.parent)}")
+        raise UserError(f"{path} is damaged; {curate_again(curate_dir.parent)}")
     return content or {}
 
 

@@ -6,27 +6,37 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from curate.run.help import choices
-from curate.run.keys import example, groups, keys, meant
-from curate.run.overrides import is_override, key_of, value_of
+from curate.run.keys import example, groups, handed_on, keys, meant
+from curate.run.overrides import CONF, is_override, key_of, value_of
 from curate.run.refusals import length
 from curate.run.schema import Typed, UserError
 
 _FORM = "settings are typed key=value, as in run.name=mine"
 _KEY = re.compile(r"(\+{0,2}|~)[A-Za-z_][\w.\-/@:]*")
+_ALIKE = 0.75  # of the letters of two names
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
 
 
-def refuse(arguments: Sequence[str], section: str) -> None:
+def refuse(arguments: Sequence[str], section: str, flags: Sequence[str] = ()) -> None:
     """Refuse what is neither an option of Hydra's nor a setting.
+
+    Args:
+        arguments: of the command line, without the command's own flags.
+        section: of the command.
+        flags: that the command has beside Hydra's options, such as ``--why``.
 
     Raises:
         UserError: names the argument, and what was probably meant.
     """
     options, words = _split(arguments)
     for option in options:
+        name = option.lstrip("-").partition("=")[0]
+        if near := get_close_matches(name, [flag.lstrip("-") for flag in flags], 1, _ALIKE):
+            raise UserError(f"{option} is no option; type --{near[0]}")
         raise UserError(_no_option(option, arguments, section))
     for place, word in enumerate(words):
         if not is_override(word) or not _KEY.fullmatch(word.partition("=")[0]):
@@ -87,7 +97,7 @@ def _to_type(name: str, value: str, section: str) -> str:
     if name in {*groups(section), *keys(section)} and not _is_group_of_keys(name, section):
         found = [name]
     else:
-        found = meant(name, section)
+        found = handed_on(name, section) or meant(name, section)
     if not found:
         return "See --help for the keys"
     settings = [f"{key}={value or example(section, key) or '...'}" for key in found]
@@ -117,15 +127,27 @@ def _no_setting(words: Sequence[str], place: int, section: str) -> str:
     if word in keys(section) or word in groups(section):
         bare = after if after and not is_override(after) else ""
         return f"{word} has no value; {_FORM}. {_to_type(word, bare, section)}"
-    for group in groups(section):
-        if word in choices(group, section=section):
-            return f"{word!r} has no key; type {group}={word}"
+    if meaning := _bare_value(word, section):
+        return f"{word!r} has no key; type {shlex.quote(meaning)}"
     if section == "curate" and Path(word).expanduser().exists():
         return f"{word!r} has no key; type dataset=folder {shlex.quote(f'dataset.root={word}')}"
     if section != "curate" and re.fullmatch(r"[\w./-]+", word):
         name = os.path.basename(word.rstrip("/"))  # noqa: PTH119 (of a text)
         return f"{word!r} has no key; {_FORM}. Type run.name={name}"
     return f"{word!r} has no key; {_FORM}. See --help for the keys and choices"
+
+
+def _bare_value(word: str, section: str) -> str:
+    """The setting of which a word is the value: an experiment, or a choice of a group; "" where it is none."""
+    if word.endswith((".yaml", ".yml")) or (section == "retrain" and word in _experiments()):
+        return f"experiment={word}"
+    chosen = (group for group in groups(section) if word in choices(group, section=section))
+    return next((f"{group}={word}" for group in chosen), "")
+
+
+def _experiments() -> set[str]:
+    """The names of the experiments that come with the commands."""
+    return {path.stem for path in (CONF / "experiment").glob("*.yaml")}
 
 
 def _around_equals(words: Sequence[str], place: int) -> str:

@@ -13,7 +13,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from curate.run.keys import Key, choices_with, example, groups, keys, meant, owners
+from curate.run.keys import Key, choices_with, example, groups, handed_on, keys, meant, owners
 from curate.run.next_command import COMMANDS
 from curate.run.overrides import is_override, key_of, section_of_command, value_of
 
@@ -125,6 +125,9 @@ def unknown_key(
     text = f"there is no key {name}"
     if said := length(name, value, typed) if section == "train" else "":
         return f"{text}; {said}"
+    if found := handed_on(name, section):
+        listed = " or ".join(shlex.quote(f"{key}={value}") for key in found)
+        return f"{text} of the retraining itself; type {listed}"
     if name == "step" and section == "evaluate":
         return f"{text}; all checkpoints are judged. To export one, type python -m finetune.export RUN step={value}"
     above, _, last = name.rpartition(".")
@@ -139,6 +142,9 @@ def unknown_key(
             f"{text} with this {above}; it belongs to {having}. Remove it, or choose one of these"
         )
     if found := meant(name, section) if section else []:
+        listed = " or ".join(shlex.quote(f"{key}={value}") for key in found)
+        return f"{text}; did you mean {listed}"
+    if found := handed_on(name, section, near=True) if "." in name else []:
         listed = " or ".join(shlex.quote(f"{key}={value}") for key in found)
         return f"{text}; did you mean {listed}"
     if others := owners(name, section) if section else []:

@@ -29,7 +29,7 @@ AUTO, NONE = "auto", "none"
 PROJECT = "darkroom"  # in W&B; in MLflow the experiment
 
 Point = tuple[int, Mapping[str, Any]]
-"""A step, 0 where a stage has none, and values by name; those that are no numbers are left out."""
+"""A step, 0 where a stage has none, and values by name: numbers, and the paths of PNGs; others are left out."""
 
 _NOT_IN_NAMES = re.compile(r"[^\w./ -]")  # of MLflow's metrics
 
@@ -68,6 +68,12 @@ class _Tracker:
     def caught_up(self) -> None:
         """All that the stage's files hold is written, so that what an earlier start wrote may go."""
 
+    def pictures(self, files: Mapping[str, Path], step: int) -> None:
+        """Write pictures at a step."""
+        from PIL import Image
+
+        self.tracker.log_images({name: [Image.open(path)] for name, path in files.items()}, step)
+
     def finish(self) -> None:
         """All is written."""
         self.tracker.finish()
@@ -75,6 +81,13 @@ class _Tracker:
 
 class _TensorBoard(_Tracker):
     install = '"darkroom[tracking]"'
+
+    def pictures(self, files: Mapping[str, Path], step: int) -> None:
+        import numpy as np
+        from PIL import Image
+
+        arrays = {n: np.asarray(Image.open(f).convert("RGB"))[None] for n, f in files.items()}
+        self.tracker.log_images(arrays, step, dataformats="NHWC")
 
     def start(self, stage_dir: Path, identity: str | None) -> None:
         from accelerate.tracking import TensorBoardTracker
@@ -140,6 +153,10 @@ class _Mlflow(_Tracker):
         self.tracker.start()
         self._former = identity
         return self.tracker.tracker.info.run_id
+
+    def pictures(self, files: Mapping[str, Path], step: int) -> None:
+        for name, path in files.items():
+            self.tracker.log_artifact(str(path), f"{name}/step-{step:08d}")
 
     def caught_up(self) -> None:
         if self._former:
@@ -245,15 +262,24 @@ class Curves:
     def _log(self, name: str, step: int, values: Mapping[str, Any]) -> None:
         if name not in self._open or self._open[name].has(step):
             return
+        named = self._named(values)
+        numbers = {
+            name: value
+            for name, value in named.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        files = {name: value for name, value in named.items() if isinstance(value, Path)}
         with self._guarded(name):
-            self._open[name].tracker.log(self._named(values), step=step)
+            if numbers or not files:
+                self._open[name].tracker.log(numbers, step=step)
+            if files:
+                self._open[name].pictures(files, step)
 
-    def _named(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """The numbers among them, under ``<stage>/<name>``."""
+    def _named(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same under ``<stage>/<name>``."""
         return {
             f"{self._stage_dir.name}/{_NOT_IN_NAMES.sub('_', name)}": value
             for name, value in values.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
         }
 
     def _note(self, name: str, points: str | None) -> None:
@@ -339,4 +365,9 @@ def _digest(points: Iterable[Point]) -> Any:
 
 
 def _line(point: Point) -> bytes:
-    return json.dumps(point, sort_keys=True).encode() + b"\n"
+    return json.dumps(point, sort_keys=True, default=_picture).encode() + b"\n"
+
+
+def _picture(path: Path) -> str:
+    """What stands for a picture in the digest of points: its bytes, wherever the run lies."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,1 +1,1 @@
-"""Drawing pictures: samplers, prompts, what a PNG says of itself, contact sheets."""
+"""Pictures on demand: which, from which weights, and what a PNG says of itself."""

@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from curate.clip import models as clip_models
 from curate.measures.decode import decode
 from curate.measures.unreadable import UnreadableImage
 from curate.run.files import sha256_of, write_text
 from curate.run.printable import one_line
+from curate.run.progress import Bar
 from curate.run.schema import UserError
 from evaluate.at_once import pictures_at_once
-from evaluate.drawing import contact_sheet, infotext, sampling
+from evaluate.drawing import infotext
 from evaluate.drawing.origin import Origin
 from evaluate.drawing.prompts import SourcePrompt
 from evaluate.drawing.sample_choice import Choice
-from evaluate.drawing.sampling import Frame, Prompt, Sampler
 from evaluate.sample_config import SampleConfig, check_side
 from finetune.data import keyed_seed
+from finetune.drawing import contact_sheet, sampling
+from finetune.drawing.sampling import Frame, Prompt, Sampler
 
 if TYPE_CHECKING:
     from curate.clip.scorer import ClipScorer
@@ -121,7 +122,7 @@ class Drawing:
             return
         again = "" if len(missing) == count else f", {count - len(missing)} are there already"
         say(f"sample  draws {len(missing)} pictures{again}")
-        with tqdm(total=len(missing) * self.config.best_of, unit="picture") as bar:
+        with Bar(total=len(missing) * self.config.best_of, unit="picture") as bar:
             for choice in self.choices:
                 for cell, pictures in self._drawn([c for c in missing if c.choice == choice], bar):
                     self._store(cell, pictures)

@@ -64,6 +64,13 @@ class Description:
         return f"{metric.value:.3g}"
 
 
+@dataclass(frozen=True, slots=True)
+class FindingOn(Finding):
+    """A finding and the metric that it speaks of, so that it can be held against the gate's rules on that."""
+
+    metric: str = ""
+
+
 def _no_sections(_: Results) -> Iterable[Section]:
     return ()
 
@@ -174,9 +181,9 @@ def cost(
     possibly = max(sign * bound for bound in bounds)
     numbers = text.shown(metric)
     if surely > margin:
-        yield Finding("cost", "bad", f"{worse}: {numbers}.", section)
+        yield FindingOn("cost", "bad", f"{worse}: {numbers}.", section, name)
     elif likely > margin:
-        yield Finding("cost", "warn", f"{worse}, perhaps: {numbers}.", section)
+        yield FindingOn("cost", "warn", f"{worse}, perhaps: {numbers}.", section, name)
     elif possibly > margin:
         text = f"{same}, as far as so few pictures show: {numbers}."
         yield Finding("cost", "info", text, section)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from curate.run.intervals import changes
-from evaluate.evaluators import Description, Evaluator
+from evaluate.evaluators import Description, Evaluator, FindingOn
 from evaluate.results import NOT_ASKED, Finding, Metric
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from evaluate.evaluation import Evaluation
     from evaluate.judged_runs.against import Against
+
+OTHER = "the run compared with"
+"""Stands for the other run's name in what is found, until ``headline.findings`` knows it."""
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Metric]]:
@@ -64,15 +67,15 @@ def _findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
         state, words = "good", "is lower than"
     elif found.low > 0:
         state, words = "bad", "is higher than"
-    text = f"Its loss {words} that of the run which gate.against names: {value} points [{low}, {high}]."
-    yield Finding("result", state, text, "metrics")
+    text = f"Its loss {words} that of {OTHER}: {value} points [{low}, {high}]."
+    yield FindingOn("result", state, text, "metrics", "against_change")
 
 
 EVALUATOR = Evaluator(
     metrics={
         "against_change": Description(
             "Against another run, held-out loss",
-            "The kept checkpoint of this run minus that of the run which gate.against names, on the held-out "
+            "The kept checkpoint of this run minus that of the run compared with (gate.against), on the held-out "
             "pictures that both measured and none was trained on, in units of the loss of that run's base.",
         )
     },

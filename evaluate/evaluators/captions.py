@@ -11,7 +11,7 @@ from markupsafe import Markup
 from curate.decide.config import SMALLEST_JUDGED
 from curate.report import page
 from curate.report.page import Section
-from evaluate.evaluators import Description, Evaluator, cost, draw_interval
+from evaluate.evaluators import Description, Evaluator, FindingOn, cost, draw_interval
 from evaluate.results import BASE_KEPT, Finding, Metric, Results
 
 if TYPE_CHECKING:
@@ -185,7 +185,8 @@ def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
     """Whether captions matter to the kept checkpoint, and whether it memorised some."""
     if (fit := metrics.get("caption_fit_kept", Metric())).value is not None:
         state, text = _meaning(fit)
-        yield Finding("cost", state, text.replace("to it", "to the kept checkpoint", 1), "captions")
+        said = text.replace("to it", "to the kept checkpoint", 1)
+        yield FindingOn("cost", state, said, "captions", "caption_fit_kept")
     yield from _memorised(metrics)
 
 

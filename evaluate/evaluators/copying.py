@@ -11,7 +11,7 @@ from markupsafe import Markup
 from curate.report import page
 from curate.report.page import Section
 from curate.run.intervals import wilson
-from evaluate.evaluators import Description, Evaluator, cost
+from evaluate.evaluators import Description, Evaluator, FindingOn, cost
 from evaluate.metrics.copying import MARGIN
 from evaluate.results import CopiedPair, CopyingLook, CopyingResult, Finding, Metric, Results
 
@@ -67,7 +67,7 @@ def findings(metrics: Mapping[str, Metric]) -> Iterator[Finding]:
     exported = metrics.get("copying_exported", Metric())
     if exported.low is not None and exported.low > MARGIN:
         text = f"The exported checkpoint copies training pictures: {nearer(exported)}."
-        yield Finding("cost", "bad", text, "copying")
+        yield FindingOn("cost", "bad", text, "copying", "copying_exported")
 
 
 def sections(found: Results) -> Iterator[Section]:

@@ -21,9 +21,9 @@ from evaluate.results import BASE_KEPT, Metric, Results
 from finetune.intervals import Array, Estimate, estimate, group_means
 
 if TYPE_CHECKING:
-    from evaluate.drawing.sampling import Prompt
     from evaluate.evaluation import Evaluation
     from evaluate.measure_config import MeasureConfig
+    from finetune.drawing.sampling import Prompt
 
 MIN_CAPTIONS = 16  # of different groups
 LEAST_GAP = 1e-3  # of similarity, between right and wrong captions; less is rounding

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from curate.run import checksums, joined
+from curate.run.finished import to_mend
 from curate.run.folder import TRAINED, Kind, curate_dir_of
 from curate.run.manifest import Manifest, digest_now, read_manifest
 from curate.run.next_command import COMMANDS, run_arguments
@@ -196,7 +197,7 @@ def open_judged(run_dir: Path) -> Judged:
     Raises:
         UserError: it has not finished, is damaged, or is of another version; says what to type.
     """
-    again = f"type: {COMMANDS['evaluate']} {run_arguments(run_dir)}"
+    again = to_mend(run_dir, f"type: {COMMANDS['evaluate']} {run_arguments(run_dir)}")
     folder = run_dir / JUDGED.stage
     if checksums.read(folder) is None:
         raise UserError(f"the evaluation in {folder} has not finished; {again}")

@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
+from curate.run.progress import Bar
 from evaluate.measure.grid import Grid, row_name
-from evaluate.precision import computing_in
 from finetune.caption_gain import (
     Exchanged,
     Thinned,
@@ -29,6 +28,7 @@ from finetune.caption_gain import (
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutItems, relative
 from finetune.intervals import Array, Estimate, group_means
+from finetune.precision import computing_in
 
 
 class CaptionLosses:
@@ -102,7 +102,7 @@ class CaptionLosses:
         def compute() -> np.ndarray:
             unet = grid.run.unet_at(stored, device=grid.device)
             total = 2 * len(exchanged) * grid.grid.bins
-            size, bar = grid.batch_size, tqdm(total=total, unit="loss", desc="captions")
+            size, bar = grid.batch_size, Bar(total=total, unit="loss", desc="captions")
             with bar, computing_in(grid.precision, unet):
                 return caption_effects(grid.model, unet, exchanged, grid.grid, size, bar.update)
 

@@ -15,19 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from curate.run.progress import Bar
 from curate.run.schema import UserError
 from evaluate.at_once import losses_at_once
 from evaluate.measure.training_losses import TrainingLosses
 from evaluate.measure_config import GridConfig
-from evaluate.precision import computing_in, mark
 from finetune import npz
 from finetune.caption_gain import at
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutGrid, HeldoutItems, counted_bins, grid_losses
 from finetune.intervals import group_means
 from finetune.opened_run import FinetuneRun
+from finetune.precision import computing_in, mark
 from finetune.rules import START
 
 
@@ -105,7 +105,7 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
     try:
         return npz.read(path)
     except npz.DamagedArrays as error:
-        tqdm.write(f"{error}; all losses are measured again")
+        Bar.write(f"{error}; all losses are measured again")
         return {}
 
 
@@ -265,7 +265,7 @@ class Grid:
         )
 
         found: dict[str, list[np.ndarray]] = {split: [] for split in splits}
-        with tqdm(total=missing, unit="loss", desc="loss grid", disable=not missing) as bar:
+        with Bar(total=missing, unit="loss", desc="loss grid", disable=not missing) as bar:
             for (number, split), fingerprint in marks.items():
                 row = rows[number]
                 parts = row, splits[split], known.get((number, split), {}), bar.update

@@ -68,6 +68,21 @@ def _lines(path: Path) -> list[str]:
     return [prompt for line in lines if (prompt := " ".join(line.split()))]
 
 
+def run_of_base(config: MeasureConfig) -> Path | None:
+    """The folder ``curate`` of ``retention.run``, whatever it holds; None where no run is given.
+
+    Raises:
+        UserError: there is no such curated run.
+        FileNotFoundError: its curation has not finished.
+    """
+    if config.retention.run is None:
+        return None
+    run_dir = Path(config.run.root, config.retention.run)
+    folder.refuse_unknown(run_dir, folder.CURATED, "retention.run")
+    read_manifest(run_dir / folder.CURATED.stage)
+    return run_dir / folder.CURATED.stage
+
+
 def curation_of_base(config: MeasureConfig) -> Path | None:
     """The folder ``curate`` of ``retention.run``; None where no run is given.
 
@@ -75,12 +90,9 @@ def curation_of_base(config: MeasureConfig) -> Path | None:
         UserError: there is no such curated run, or its shards are those that were trained on.
         FileNotFoundError: its curation has not finished.
     """
-    name = config.retention.run
-    if name is None:
+    name, curate_dir = config.retention.run, run_of_base(config)
+    if curate_dir is None:
         return None
-    run_dir = config.run.folder.with_name(name)
-    folder.refuse_unknown(run_dir, folder.CURATED, "retention.run")
-    curate_dir = run_dir / folder.CURATED.stage
     manifest, trained = read_manifest(curate_dir), read_manifest(curate_dir_of(config.run.folder))
     ours = curations_of(curate_dir_of(config.run.folder))
     if manifest.digest() == trained.digest() or curate_dir in ours:

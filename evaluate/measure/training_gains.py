@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from curate.run.manifest import read_manifest
+from curate.run.progress import Bar
 from evaluate.measure.grid import Grid
 from evaluate.measure.parts import read_table
 from evaluate.measure.reconsider import Gains, candidates
-from evaluate.precision import computing_in
 from finetune.cache import EncodedSplit
 from finetune.checkpoint import weights_sha256
 from finetune.data import keyed_seed
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, grid_losses, relative
 from finetune.intervals import Array
+from finetune.precision import computing_in
 
 if TYPE_CHECKING:
     from finetune.checkpoint import Checkpoint
@@ -100,7 +100,7 @@ def _losses(
     names = {name: f"reconsider_{name}/{step:08d}" for name in items}
     missing = [name for name in items if not grid.store.has(names[name], marks[name])]
     total = sum(len(items[name]) for name in missing) * len(LEVELS)
-    with tqdm(total=total, unit="loss", desc="captions", disable=not missing) as bar:
+    with Bar(total=total, unit="loss", desc="captions", disable=not missing) as bar:
 
         def compute(each: HeldoutItems) -> np.ndarray:
             unet = grid.run.unet_at(row, device=grid.device)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
 from curate.report import page
 from curate.run.intervals import changes
 from evaluate import evaluators
+from evaluate.evaluators.against import OTHER
 from evaluate.outputs.glossary import short, title
 from evaluate.results import (
     BASE_KEPT,
     NOT_ASKED,
     NOT_MEASURED,
+    Check,
     CheckpointResult,
     Finding,
     Metric,
@@ -37,12 +40,41 @@ _TRENDS = {
 SPLITS = {"test": "test", "val": "held-out"}
 
 
-def findings(verdict: Verdict, metrics: Mapping[str, Metric]) -> tuple[Finding, ...]:
-    """Result, trend and costs; a base that is kept has none that is good news."""
-    costs = sorted(evaluators.findings(metrics), key=lambda finding: _URGENCY[finding.state])
+def findings(
+    verdict: Verdict,
+    metrics: Mapping[str, Metric],
+    checks: Sequence[Check] = (),
+    against: str = "",
+) -> tuple[Finding, ...]:
+    """Result, trend and costs; a base that is kept has none that is good news.
+
+    Args:
+        verdict: on the run.
+        metrics: of all evaluators.
+        checks: of the gate: what got worse and is within what all its rules on that metric allow, says so.
+        against: the run that ``gate.against`` names; "" for none.
+    """
+    found = [_beside_the_gate(each, verdict, checks) for each in evaluators.findings(metrics)]
+    if against:
+        found = [replace(each, text=each.text.replace(OTHER, against)) for each in found]
+    costs = sorted(found, key=lambda finding: _URGENCY[finding.state])
     if verdict.kept == 0:
         costs = [finding for finding in costs if finding.state in ("bad", "warn")]
     return (_result(verdict, metrics), _trend(verdict), *costs)
+
+
+def _beside_the_gate(found: Finding, verdict: Verdict, checks: Sequence[Check]) -> Finding:
+    """A finding as it is stored; one that is bad, though every rule of the gate on it is met, is so much milder."""
+    metric = found.metric if isinstance(found, evaluators.FindingOn) else ""
+    names = {metric}
+    if verdict.kept == verdict.exported:  # then a rule on the export is on the kept checkpoint
+        names.add(f"{metric.removesuffix('_kept')}_exported")
+    rules = [check for check in checks if check.metric in names]
+    state, text = found.state, found.text
+    if rules and state in ("bad", "warn") and all(rule.status == "passed" for rule in rules):
+        allowed = " and ".join(dict.fromkeys(rule.rule for rule in rules))
+        state, text = "warn", f"{text} That is within what the gate allows: {allowed}."
+    return Finding(found.part, state, text, found.section)
 
 
 _URGENCY = {"bad": 0, "warn": 1, "info": 2, "good": 3}

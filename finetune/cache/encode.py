@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from tqdm import tqdm
 
 from curate.measures.decode import UnreadableImage, decode
 from curate.pack.buckets import key_hashes
 from curate.pack.sample import Sample, read_shard
 from curate.run.manifest import ShardInfo, intact
+from curate.run.progress import Bar
 from curate.run.shared_cache import CONDITIONING, LATENTS, LISTINGS, remove_abandoned, touch
 from finetune.cache.hold import hold
 from finetune.cache.listing import Listing, read_listing, write_listing
@@ -65,7 +65,7 @@ def encode_shards(
     pictures = _Encoder(latents, lambda items: _encode_pictures(model, items), size)
     captions = _Encoder(conditioning, lambda items: _encode_captions(model, items), ENCODE_BATCH)
     total = sum(info.samples for info in stale)
-    with tqdm(total=total, desc="encode", unit="img", disable=not (progress and stale)) as bar:
+    with Bar(total=total, desc="encode", unit="img", disable=not (progress and stale)) as bar:
         for info in stale:
             shard = intact(curate_dir, info)
             listing = Listing([], [], [])
@@ -132,7 +132,7 @@ def remove_former(cache_dir: Path) -> None:
     """Delete a cache of versions that kept latents by shard, in ``<run>/finetune/cache``, and say so."""
     if cache_dir.is_dir():
         shutil.rmtree(cache_dir)
-        tqdm.write(f"{cache_dir} was deleted: latents are kept for all runs now")
+        Bar.write(f"{cache_dir} was deleted: latents are kept for all runs now")
 
 
 def to_square(image: Image.Image, resolution: int) -> Image.Image:

@@ -10,9 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from curate.run.files import atomic_write
+from curate.run.progress import Bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def read_listing(path: Path) -> Listing | None:
     except FileNotFoundError:
         return None
     if hashlib.sha256(body).hexdigest().encode() != first:
-        tqdm.write(f"{path} is damaged; the shard is read again")
+        Bar.write(f"{path} is damaged; the shard is read again")
         return None
     content = json.loads(body)
     return Listing(

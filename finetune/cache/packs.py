@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
-from tqdm import tqdm
 
 from curate.run.encoded import KEYS
 from curate.run.files import atomic_write, sha256_of
+from curate.run.progress import Bar
 from curate.run.shared_cache import touch
 from finetune.cache.rows import Rows
 
@@ -100,7 +100,7 @@ class Packs:
         if not new:
             return False
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            sound = list(tqdm(pool.map(_is_sound, new), "check", len(new), unit="file", delay=5))
+            sound = list(Bar(pool.map(_is_sound, new), "check", len(new), unit="file", delay=5))
         self._trusted |= {path for path, good in zip(new, sound, strict=True) if good}
         damaged = {path for path, good in zip(new, sound, strict=True) if not good}
         for path in damaged:
@@ -146,4 +146,4 @@ def _discard(path: Path) -> None:
         path.unlink()
     except FileNotFoundError:  # another training was first
         return
-    tqdm.write(f"{path} is damaged; it was deleted, and what it held is encoded again")
+    Bar.write(f"{path} is damaged; it was deleted, and what it held is encoded again")

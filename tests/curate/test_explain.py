@@ -1,5 +1,6 @@
 """One pair's story: every verdict, every number that led to it."""
 
+import hashlib
 import tarfile
 
 import pandas as pd
@@ -82,10 +83,29 @@ def test_a_similarity_of_exactly_the_cut_is_not_below_it(finished):
 def test_a_typo_is_offered_what_it_may_have_meant(finished):
     stories = explain(finished, ["k007", "k00", "§"])
     assert next(stories).startswith("k00 from drawn")
-    with pytest.raises(UserError, match=r"no key 'k007'; near ones: .*k07.*; nor '§'"):
+    with pytest.raises(UserError, match=r"no key and no file 'k007'; near ones: .*k07.*; nor '§'"):
         next(stories)
-    with pytest.raises(UserError, match="no key '§'; it begins with: k00, k01, k02"):
+    with pytest.raises(UserError, match="no key and no file '§'; it begins with: k00, k01, k02"):
         list(explain(finished, ["§"]))
+
+
+def test_a_picture_is_found_by_its_file(finished, tmp_path):
+    """By its name, with more or fewer folders, also where the file is gone; by its bytes where it is there."""
+    file = tmp_path / "elsewhere" / "another-name.png"
+    file.parent.mkdir()
+    file.write_bytes(b"bytes")
+    for part in (finished / "ledger").glob("part-*.parquet"):
+        rows = pd.read_parquet(part)
+        rows["file_name"] = "cats/" + rows["key"] + ".png"
+        rows.loc[rows["key"] == "k03", "sha256"] = hashlib.sha256(b"bytes").hexdigest()
+        rows.to_parquet(part, index=False)
+    expected = story(finished, "k03")
+    assert "clip_similarity < 0.29" in expected
+    for name in ("k03.png", "cats/k03.png", "/gone/cats/k03.png", str(file), "k03"):
+        assert story(finished, name) == expected
+    assert list(explain(finished, ["k03.png", "k03", "k05"])) == [expected, story(finished, "k05")]
+    with pytest.raises(UserError, match=r"no key and no file 'dogs/k03.png'; near ones: k03"):
+        story(finished, "dogs/k03.png")
 
 
 def test_another_captions_row_may_be_the_copy(finished):

@@ -9,15 +9,20 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from curate import remove
 from curate.pack.sample import read_shard
 from curate.run import checksums, reconsider
+from curate.run.files import write_certified
+from curate.run.finished import RECORD
 from curate.run.manifest import read_manifest
+from curate.run.parquet import write_table
 from curate.run.reconsider import Doubt
 from curate.run.removals import Removals, read_list, read_removals
 from curate.run.schema import UserError
+from curate.run.seen_by import TABLE
 from curate.verify import problems
 
 EMPTIED = "shards/val/000000.tar"
@@ -325,7 +330,10 @@ def test_the_command(finished, tmp_path):
         stage.mkdir()
     done = run("--keys", str(tmp_path / "keys"))
     assert done.returncode == 0, done.stderr
-    assert f"trained on the shards as they were: {trained}. They can neither" in done.stdout
+    said = (
+        f"trained on the shards as they were: {trained}. Now they can neither go on nor be judged"
+    )
+    assert said in done.stdout
     assert f"may still show them; delete: {shown[0]}, {shown[1]}" in done.stdout
     assert "1 keys listed, 1 of them found; removed 1 pictures with 1 pairs" in done.stdout
     [record] = read_removals(finished).records
@@ -345,6 +353,69 @@ def test_the_command(finished, tmp_path):
     unfinished = run("--keys", str(tmp_path / "keys"))
     assert unfinished.returncode == 2
     assert "no finished curation" in unfinished.stderr
+
+
+def test_what_was_given_to_trainings_is_said_before_and_after(
+    finished, tmp_path, monkeypatch, capsys
+):
+    """Of one on these shards, of one that an earlier removal left behind, and of one on another curation."""
+    digests_of = {key: hashlib.sha256(key.encode()).hexdigest() for key in ("k02", "k03", "k11")}
+    for part in (finished / "ledger").glob("*.parquet"):
+        rows = pd.read_parquet(part)
+        rows["sha256"] = [digests_of.get(key, "") for key in rows["key"]]
+        rows.to_parquet(part, index=False)
+    sides = {
+        "one": {"k02": "train", "k11": "val", "k12": "train"},
+        "two": {"k11": "train", "k03": "train"},
+        "three": {"k12": "train"},
+    }
+    for run, of in sides.items():
+        folder = finished.parents[1] / run / "finetune"
+        folder.mkdir(parents=True)
+        table = pd.DataFrame({"sha256": [digests_of.get(k, "") for k in of], "split": of.values()})
+        write_table(folder / TABLE, pa.Table.from_pandas(table, preserve_index=False))
+    path = tmp_path / "keys"
+    path.write_text("k02\nk11\nk03\n")
+    one, two = (finished.parents[1] / run / "finetune" for run in ("one", "two"))
+    said = (
+        f"trained on them: {one} (1), {two} (2)\njudged by them: {one} (1)\na model does not forget"
+    )
+    before = digests(finished)
+    argv = ["remove", str(finished.parent), "--keys", str(path)]
+    monkeypatch.setattr(sys, "argv", [*argv, "--dry-run"])
+    remove.main()
+    out = capsys.readouterr().out
+    assert out.startswith(
+        f"would remove 2 pictures with 2 pairs from {finished.parent}; nothing was"
+    )
+    assert said in out
+    assert digests(finished) == before
+    assert not (finished / "removed.json").exists()
+    monkeypatch.setattr(sys, "argv", argv)
+    remove.main()
+    out = capsys.readouterr().out
+    assert "removed 2 pictures with 2 pairs" in out
+    assert said in out
+
+
+def test_a_run_of_a_series_is_not_sent_to_commands_that_refuse_it(
+    finished, tmp_path, monkeypatch, capsys
+):
+    write_certified(finished.parent / RECORD, {"outcome": "promoted"})
+    (finished.parent / "finetune" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    samples_dir = finished.parent / "evaluate" / "samples"
+    samples_dir.mkdir(parents=True)
+    path = tmp_path / "keys"
+    path.write_text("k02\n")
+    monkeypatch.setattr(sys, "argv", ["remove", str(finished.parent), "--keys", str(path)])
+    remove.main()
+    out = capsys.readouterr().out
+    assert "report.html was deleted, as it may show them\n" in out
+    assert "the next python -m workflows.retrain leaves these pictures out" in out
+    assert "run.name" not in out
+    assert (
+        f"delete: {samples_dir}\n" in out
+    )  # and not the figures that the next run is compared with
 
 
 def test_a_ledger_of_an_earlier_version_has_no_rule_and_gets_none(finished):

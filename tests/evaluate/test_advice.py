@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from curate.run.finished import RECORD
 from evaluate.advice import about_captions, advise, keep_more
 from evaluate.results import Metric
 from evaluate.run import _advice
@@ -16,6 +17,7 @@ from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from finetune.methods.full import Full
 from finetune.methods.lora import Lora
 from finetune.rules import Evidence, Word
+from workflows.retraining.commands import split
 
 
 def config(schedule):
@@ -58,6 +60,23 @@ def test_another_run_reads_the_shards_that_this_one_read(improving):
     trained.data.run = "the others'"
     said = advise(improving, trained, 128)
     assert said.endswith("""run.name=mine-2 'data.run=the others'"'"'' train.samples=40000""")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_run_of_a_retraining_gets_what_its_command_takes(improving, schedule, tmp_path):
+    """The run itself refuses to be trained again; each setting stands behind the section that takes it."""
+    trained = replace(config(schedule), run=RunConfig(str(tmp_path), "mine-0001"))
+    (tmp_path / "mine-0001").mkdir()
+    (tmp_path / "mine-0001" / RECORD).write_text("{}")
+    said = advise(improving, trained, 128)
+    assert said.endswith("type the same python -m workflows.retrain with train.train.samples=40000")
+    assert keep_more(trained).endswith("workflows.retrain with train.optim.lr=3.3e-05")
+    own, handed = split(said.split(" with ")[1].split())
+    assert (own, handed["train"]) == ([], ["train.samples=40000"])
+    few = Evidence(np.ones((3, 4)), np.ones((3, 20)))
+    for text in (about_captions(trained), advise(few, trained, 128)):
+        assert "type the same python -m workflows.retrain again" in text
+        assert "run.name" not in text
 
 
 def test_too_few_pictures_are_not_blamed_on_the_grid():

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from curate.run.schema import UserError
-from evaluate import precision
-from evaluate.drawing.sampling import Prompt, Sampler
 from evaluate.evaluation import Evaluation
 from evaluate.measure.grid import Grid, LossStore
-from evaluate.measure_config import GridConfig, MeasureConfig, SamplerConfig
+from evaluate.measure_config import GridConfig, MeasureConfig
+from finetune import precision
+from finetune.drawing.config import SamplerConfig
+from finetune.drawing.sampling import Prompt, Sampler
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
 from finetune.opened_run import load_run

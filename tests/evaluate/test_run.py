@@ -22,7 +22,6 @@ from curate.run.provenance import write_config
 from curate.run.schema import UserError, to_dataclass
 from evaluate import evaluators, results, run
 from evaluate.config import EvaluateConfig, GateConfig, GateRule
-from evaluate.drawing import sampling
 from evaluate.judged_runs.judged import open_judged
 from evaluate.measure import grid
 from evaluate.measure_config import (
@@ -30,12 +29,13 @@ from evaluate.measure_config import (
     DistributionConfig,
     GridConfig,
     RunConfig,
-    SamplerConfig,
     SamplesConfig,
 )
 from finetune import export
 from finetune.checkpoint import list_checkpoints
 from finetune.config import DataConfig
+from finetune.drawing import sampling
+from finetune.drawing.config import SamplerConfig
 from finetune.heldout import relative
 from finetune.models.sd import StableDiffusion
 from tests.finetune.conftest import curate

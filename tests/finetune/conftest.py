@@ -29,6 +29,7 @@ from finetune.config import (
     LogConfig,
     OptimConfig,
     RunConfig,
+    SamplesConfig,
     TrainConfig,
     TrainingConfig,
 )
@@ -190,6 +191,7 @@ def make_config(tmp_path, pipeline_dir):
             train=TrainingConfig(samples=32),
             ema=EmaConfig(decay=0.9),
             heldout=HeldoutConfig(every=16, items=4, bins=3, draws=2, batch_size=8),
+            samples=SamplesConfig(captions=0),
             checkpoint=CheckpointConfig(every=16),
             log=LogConfig(every=4),
             doctor=DoctorConfig(captions="warn"),  # random weights see nothing in a caption
@@ -255,6 +257,7 @@ def command(config: TrainConfig, *extra: str) -> list[str]:
             f"heldout.{name}={getattr(config.heldout, name)}"
             for name in ("every", "items", "bins", "draws", "batch_size")
         ),
+        f"samples.captions={config.samples.captions}",
         f"checkpoint.every={config.checkpoint.every}",
         f"log.every={config.log.every}",
         f"doctor.captions={config.doctor.captions}",

@@ -92,7 +92,7 @@ def test_an_earlier_checkpoint_is_refused_by_its_reader(trained, run_training, c
     flip(first.path / "ema.safetensors")
     run_training(trained)  # does not read it
     with pytest.raises(
-        UserError, match=rf"ema.safetensors is damaged.*Delete the folder {first.path}"
+        UserError, match=rf"ema.safetensors is damaged.*delete the folder {first.path}"
     ):
         first.weights()
     (first.path / "ema.safetensors").unlink()
@@ -100,7 +100,7 @@ def test_an_earlier_checkpoint_is_refused_by_its_reader(trained, run_training, c
         first.weights()
     assert first.weights(ema=False)
     flip(first.path / "state.json")
-    with pytest.raises(UserError, match="Delete the folder"):
+    with pytest.raises(UserError, match="delete the folder"):
         list_checkpoints(trained.folder)
 
 

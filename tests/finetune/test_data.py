@@ -9,16 +9,19 @@ import torch
 from finetune.cache import EncodedSplit
 from finetune.cache.rows import Rows
 from finetune.conditioning import Conditioning
+from finetune.config import ObjectiveConfig
 from finetune.data import Batch, Batches, SamplePlan, WeightedPlan, epoch_order, keyed_seed
 
 
-def split(size: int = 10) -> EncodedSplit:
+def split(size: int = 10, shape: tuple[int, int, int] = (1, 1, 1)) -> EncodedSplit:
     """Sample i has the latent i and i % 3 + 1 captions, caption c of it the hidden state 100 i + c."""
     captions = [100 * i + c for i in range(size) for c in range(i % 3 + 1)]
     return EncodedSplit(
         keys=[f"k{i}" for i in range(size)],
         captions=[f"caption {i}" for i in range(size)],
-        latents=in_files("latent", torch.arange(size).float().reshape(-1, 1, 1, 1)),
+        latents=in_files(
+            "latent", torch.arange(size).float().reshape(-1, 1, 1, 1).expand(-1, *shape)
+        ),
         conditioning=in_files("hidden", torch.tensor(captions).reshape(-1, 1, 1).half()),
         offsets=np.cumsum([0, *(i % 3 + 1 for i in range(size))]),
         empty=hidden(torch.full((1, 1, 1), -1.0)),
@@ -127,6 +130,64 @@ def test_timesteps_are_stratified_over_the_batch_and_uniform_for_each_sample():
     counts = torch.histc(mine.float(), bins=4, min=0, max=1000)
     expected = len(mine) / 4
     assert ((counts - expected).abs() < 4 * expected**0.5).all()
+
+
+def drawn(count: int, name: str = "timesteps", **settings) -> torch.Tensor:
+    made = batches(batch_size=8, objective=ObjectiveConfig(**settings))
+    return torch.stack([getattr(made(number), name) for number in range(count)])
+
+
+def test_uniform_timesteps_are_drawn_each_for_itself():
+    """The variance of a batch's mean is that of one sample over 8; stratified, it is 64 times smaller again."""
+    timesteps = drawn(2_000, timesteps="uniform").double()
+    assert timesteps.mean().item() == pytest.approx(499.5, abs=4 * 289 / 16_000**0.5)
+    expected = 1000**2 / 12 / 8
+    assert timesteps.mean(dim=1).var().item() == pytest.approx(expected, rel=4 * (2 / 2_000) ** 0.5)
+    assert drawn(2_000).double().mean(dim=1).var().item() < expected / 32
+
+
+def test_logit_normal_timesteps_follow_their_law():
+    """The share of timesteps below t is the normal distribution at (logit(t / T) - mean) / std."""
+    from scipy.stats import norm
+
+    timesteps = drawn(1_000, timesteps="logit_normal", logit_mean=-0.5, logit_std=0.8).flatten()
+    assert timesteps.min() >= 0
+    assert timesteps.max() <= 999
+    for t in (100, 300, 500, 800):
+        expected = norm.cdf((np.log(t / (1000 - t)) + 0.5) / 0.8)
+        assert (timesteps < t).double().mean().item() == pytest.approx(expected, abs=0.01)
+
+
+def test_an_offset_gives_each_channel_a_mean_of_its_own():
+    """One number of variance 0.3^2 more for each sample and channel; the noise around it is as without."""
+    plain = torch.cat([wide_batches()(number).noise for number in range(200)])
+    offset = torch.cat([wide_batches(noise_offset=0.3)(number).noise for number in range(200)])
+    added = offset - plain
+    torch.testing.assert_close(added, added[:, :, :1, :1].expand_as(added), atol=1e-5, rtol=0)
+    assert added[:, :, 0, 0].std().item() == pytest.approx(0.3, rel=0.1)
+    correlation = torch.corrcoef(added[:, :, 0, 0].T)[0, 1].item()
+    assert abs(correlation) < 4 / len(added) ** 0.5  # between the channels
+
+
+def test_a_perturbed_input_leaves_the_target_as_it_is():
+    plain, perturbed = wide_batches()(3), wide_batches(input_perturbation=0.1)(3)
+    assert plain.added is None
+    assert torch.equal(plain.noise, perturbed.noise)
+    more = torch.cat(
+        [
+            batch.added - batch.noise
+            for batch in map(wide_batches(input_perturbation=0.1), range(200))
+        ]
+    )
+    assert more.std().item() == pytest.approx(0.1, rel=0.05)
+    assert next(perturbed.split(2)).added.shape == (2, 2, 3, 3)
+
+
+def wide_batches(**settings) -> Batches:
+    """Of latents with two channels of 3 x 3."""
+    made = batches(objective=ObjectiveConfig(**settings))
+    made.split = split(shape=(2, 3, 3))
+    return made
 
 
 def test_micro_batches_cover_the_batch_in_equal_parts():

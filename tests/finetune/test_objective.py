@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.training_utils import compute_snr
 
 from finetune.conditioning import Conditioning
-from finetune.objective import NoiseSchedule, denoising_loss
+from finetune.objective import NoiseSchedule, denoising_loss, loss_weights
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -98,3 +99,74 @@ def test_a_sampler_with_a_perfect_denoiser_recovers_the_picture(prediction_type)
 def test_an_unknown_prediction_type_is_refused():
     with pytest.raises(ValueError, match=r"model\.prediction_type='sample'.*epsilon, v_prediction"):
         schedule("sample")
+
+
+def error_of_clean(prediction_type: str, name: str, gamma: float) -> torch.Tensor:
+    """The weight that a weighting gives an error of the clean latents, by measuring what an error costs."""
+    ours = schedule(prediction_type)
+    weights = loss_weights(ours, name, gamma)
+    assert weights is not None
+    steps = torch.arange(1000)
+    wide = torch.zeros(1000, 1, 1, 1, dtype=torch.float64)
+    off = wide + 0.01
+    alpha, sigma = (table.double().reshape(-1, 1, 1, 1) for table in (ours.alphas, ours.sigmas))
+    # Someone who takes the clean latents for 0.01 more than they are takes the noise for as much less.
+    target = ours.target(wide, wide, steps).double()
+    believed = ours.target(off, -alpha * off / sigma, steps).double()
+    cost = (believed - target).square().flatten() * weights.double()
+    return cost / 0.01**2
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_weighting_means_the_same_for_every_target(prediction_type):
+    """Weights times the square error of the target are the published weight times that of the clean latents."""
+    snr = compute_snr(DDPMScheduler(**BETAS), torch.arange(1000)).double()
+    expected = {
+        "min_snr": snr.clamp(max=5),
+        "soft_min_snr": 1 / (1 / snr + 1 / 5),
+        "debiased": snr**0.5,
+    }
+    for name, value in expected.items():
+        found = error_of_clean(prediction_type, name, 5.0)
+        torch.testing.assert_close(found, value, rtol=1e-3, atol=0)
+
+
+def test_min_snr_is_what_diffusers_scripts_multiply_by():
+    """As train_text_to_image.py weighs: min(snr, gamma) / snr, and / (snr + 1) for v."""
+    snr = compute_snr(DDPMScheduler(**BETAS), torch.arange(1000))
+    capped = torch.minimum(snr, torch.full_like(snr, 5.0))
+    ours = {
+        kind: loss_weights(schedule(kind), "min_snr", 5.0) for kind in ("epsilon", "v_prediction")
+    }
+    torch.testing.assert_close(ours["epsilon"], capped / snr, rtol=1e-3, atol=0)
+    torch.testing.assert_close(ours["v_prediction"], capped / (snr + 1), rtol=1e-3, atol=0)
+
+
+def test_v_with_debiasing_stays_finite_without_signal():
+    """At a signal-to-noise ratio of 0 nothing is known of the clean latents, and v is minus these."""
+    tables = torch.tensor([0.8, 0.0]), torch.tensor([0.6, 1.0])
+    ours = NoiseSchedule(*tables, "v_prediction")
+    for name in ("min_snr", "soft_min_snr", "debiased"):
+        weights = loss_weights(ours, name, 5.0)
+        assert weights is not None
+        assert weights[1] == 0
+        assert weights[0] > 0
+
+
+def test_no_weighting_has_no_weights():
+    assert loss_weights(schedule("epsilon"), "none", 5.0) is None
+
+
+def test_perturbed_input_has_the_target_of_the_noise_alone(batch):
+    latents, noise, timesteps = batch
+    ours, added = schedule("epsilon"), noise + 0.5
+    seen = []
+
+    def zero(noisy, t, conditioning):
+        seen.append(noisy)
+        return torch.zeros_like(noisy)
+
+    nothing = Conditioning({"hidden": torch.zeros(5, 2, 2)})
+    loss = denoising_loss(zero, ours, latents, noise, timesteps, nothing, added)
+    torch.testing.assert_close(loss, noise.square().mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(seen[0], ours.add_noise(latents, added, timesteps))

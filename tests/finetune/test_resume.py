@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from curate.run.schema import UserError
 from finetune import checkpoint
 from finetune.checkpoint import list_checkpoints
+from finetune.config import ResumeConfig
 from tests.finetune.conftest import command, digests, losses, start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,3 +136,42 @@ def test_a_longer_run_that_is_cut_is_not_complete(make_config, run_training, mon
     direct = make_config("direct", **{"train.samples": 48})
     run_training(direct)
     assert digests(config) == digests(direct)
+
+
+def test_a_rate_is_changed_on_purpose_and_recorded(make_config, run_training, capsys):
+    """As many samples at the new rate from the same state, so the weights differ from there on only."""
+    config = make_config(**{"train.samples": 32})
+    run_training(config)
+    first = list_checkpoints(config.folder)[-1].weights(ema=False)
+    config.train.samples, config.optim.lr = 64, 1e-5
+    with pytest.raises(
+        UserError, match=r"optim\.lr=0\.001, not 1e-05.*type resume\.allow=\[optim\.lr\]"
+    ):
+        run_training(config)
+    config.resume.allow = ["optim.lr"]
+    run_training(config)
+    assert "changed optim.lr from 0.001 to 1e-05 after 32 samples" in capsys.readouterr().out
+    assert {each["lr"] for each in losses(config) if each["step"] > 8 and "lr" in each} == {1e-5}
+    stored = list_checkpoints(config.folder)[-1]
+    change = {"samples_seen": 32, "key": "optim.lr", "from": 1e-3, "to": 1e-5}
+    assert stored.state()["changes"] == [change]
+    last = stored.weights(ema=False)
+    moved = max((last[name] - first[name]).abs().max().item() for name in first)
+    assert 0 < moved < 8 * 1e-5 * 1.5  # 8 updates; AdamW moves a weight by about the rate
+
+    config.resume.allow = []
+    run_training(config)  # which is the same command without it
+    assert list_checkpoints(config.folder)[-1].state()["changes"] == [change]
+
+
+def test_nothing_is_changed_in_a_training_that_has_ended(make_config, run_training):
+    config = make_config()
+    run_training(config)
+    config.optim.lr, config.resume.allow = 1e-5, ["optim.lr"]
+    with pytest.raises(UserError, match="A training that has ended is not changed"):
+        run_training(config)
+
+
+def test_only_some_settings_may_be_changed():
+    with pytest.raises(UserError, match=r"resume\.allow=optim\.batch_size.*some of optim\.lr"):
+        ResumeConfig(allow=["optim.batch_size"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers.training_utils import compute_snr
 
+from curate.run.finished import RECORD
 from curate.run.schema import UserError
 from finetune.checkpoint import best_of, list_checkpoints
 from finetune.heldout import relative
@@ -58,6 +61,13 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
     run_training(config)
     assert "is complete" in capsys.readouterr().out
     assert digests(config) == before
+
+    (config.run.folder / RECORD).write_text("{}")  # a retraining judges it itself
+    shutil.rmtree(config.folder / "export")
+    run_training(config)
+    out = capsys.readouterr().out
+    assert "\nexport  " in out
+    assert "python -m evaluate" not in out
 
 
 def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_training, capsys):
@@ -203,6 +213,52 @@ def test_accumulation_changes_nothing_but_rounding(make_config, run_training):
         run_training(config)
     for ours, theirs in zip(losses(whole), losses(pieces), strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4)
+
+
+def test_a_weighting_scales_the_gradient_and_no_loss_that_is_logged(make_config, run_training):
+    """With one sample a batch, the first gradient is that of the loss times the weight of its timestep."""
+    from finetune.data import keyed_seed
+
+    changes = {"optim.batch_size": 1, "train.samples": 4, "log.every": 1, "heldout.items": 0}
+    changes |= {"checkpoint.every": 4, "train.caption_dropout": 0.0, "ema.decay": None}
+    plain = make_config("plain", **changes)
+    weighted = make_config(
+        "weighted", **changes, **{"objective.weighting": "min_snr", "objective.snr_gamma": 0.001}
+    )
+    for config in (plain, weighted):
+        run_training(config)
+    generator = torch.Generator().manual_seed(keyed_seed(plain.train.seed, "batch", 0))
+    timestep = int(1000 * torch.rand(1, generator=generator, dtype=torch.float64).item())
+    snr = compute_snr(load_run(plain.run.folder).model().scheduler, torch.tensor([timestep])).item()
+    without, first = losses(plain)[0], losses(weighted)[0]
+    assert first["loss"] == without["loss"]
+    assert first["grad_norm"] == pytest.approx(
+        without["grad_norm"] * min(snr, 0.001) / (snr + 1), rel=1e-3
+    )
+    assert min(snr, 0.001) / (snr + 1) < 0.5
+
+
+def test_a_run_of_another_objective_is_not_gone_on_with(make_config, run_training):
+    config = make_config(**{"train.samples": 16})
+    run_training(config)
+    config.objective.noise_offset = 0.1
+    config.train.samples = 32
+    with pytest.raises(UserError, match=r"with objective\.noise_offset=0\.0, not 0\.1"):
+        run_training(config)
+
+
+def test_a_run_that_notes_no_objective_yet_goes_on(make_config, run_training):
+    """As those of earlier versions."""
+    config = make_config(**{"train.samples": 16})
+    run_training(config)
+    for path in config.folder.glob("checkpoints/step-*/state.json"):
+        state = json.loads(path.read_text())
+        kept = {k: v for k, v in state["identity"].items() if not k.startswith("objective.")}
+        assert kept != state["identity"]
+        path.write_text(json.dumps(state | {"identity": kept}))
+    config.train.samples = 32
+    run_training(config)
+    assert list_checkpoints(config.folder)[-1].samples_seen == 32
 
 
 def test_memorising_four_pictures_is_noticed(make_config, run_training):

@@ -55,6 +55,11 @@ def test_below_another_root(run, team, tmp_path, monkeypatch):
     ("arguments", "says"),
     [
         (["mine-0009"], "there is no run mine-0009, neither that folder nor runs/mine-0009"),
+        (
+            ["mine"],
+            "mine is a series, and a run of it is promoted; type python -m workflows.promote mine-0002, the",
+        ),
+        (["runs/mine-series"], "python -m workflows.history lists all"),
         (["pictures"], "pictures is no run of a retraining; the runs are called NAME-0001"),
         (["--rollback", "ours"], "ours is no series; runs holds mine. A series is made by"),
         (["--rollback", "x", "--root", "no"], "no holds none. A series is made by"),

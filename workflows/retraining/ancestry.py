@@ -7,13 +7,13 @@ that is missing, the ledger says which pictures may have been in it, and the ans
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run import checksums, ledger
+from curate.run import checksums, ledger, named_pictures
 from curate.run.files import read_json, sha256_once
 from curate.run.finished import RECORD
 from curate.run.removals import REASON, read_removals
@@ -296,49 +296,72 @@ class Picture:
     Attributes:
         keys, sha256: all under which any training or ledger below the root has it.
         removed_from: runs whose curation lists it as removed.
+        dropped: why curations did not keep it, and which, by their runs; removals are not among them.
     """
 
     keys: tuple[str, ...]
     sha256: tuple[str, ...]
     removed_from: tuple[str, ...]
+    dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
 def pictures_of(text: str, root: Path, known: dict[str, Model]) -> list[Picture]:
-    """The pictures that a key or a sha256 stands for: several where runs use one key for different files.
+    """The pictures that a text names, see ``named_pictures``: several where runs use one key for different files.
 
     Raises:
         UserError: no training and no ledger has it; says what was looked at.
     """
     import pandas as pd
 
-    tables = [model.given[0][["key", "sha256"]] for model in known.values()]
     curations = sorted(path.parent for path in root.glob("*/curate/ledger"))
-    tables += [_identities(folder) for folder in curations]
-    rows = (
-        pd.concat(tables).drop_duplicates() if tables else pd.DataFrame(columns=["key", "sha256"])
-    )
-    named = rows[(rows["key"] == text) | (rows["sha256"] == text.lower())]
+
+    @cache
+    def rows(columns: tuple[str, ...]) -> pd.DataFrame:
+        tables = [model.given[0][[*named_pictures.IDENTITY]] for model in known.values()]
+        tables += [ledger.read(folder, columns) for folder in curations]
+        return pd.concat([pd.DataFrame(columns=[*columns]), *tables]).drop_duplicates()
+
+    named = named_pictures.find(text, rows)
     if named.empty:
         raise UserError(
-            f"no training below {root} was given a picture with the key or sha256 {text!r}, and no ledger has it; "
-            f"looked at {len(known)} trainings and {len(curations)} ledgers. The key of a file: python -m "
-            "curate.explain RUN FILE names it; name another folder of runs with --root"
+            f"no training below {root} was given a picture with the key, sha256 or file {text!r}, and no ledger has it; "
+            f"looked at {len(known)} trainings and {len(curations)} ledgers. Name another folder of runs with --root"
         )
-    return [_picture(digest, text, rows, curations) for digest in sorted(set(named["sha256"]))]
+    all_of = rows(named_pictures.IDENTITY)
+    found = {digest: {*all_of.loc[all_of["sha256"] == digest, "key"]} for digest in named["sha256"]}
+    files = [(digest, keys) for digest, keys in sorted(found.items()) if digest]
+    read = {key for _, keys in files for key in keys}
+    unread = {*named.loc[named["sha256"] == "", "key"]} - read  # of these the key alone is known
+    files += [("", {key}) for key in sorted(unread)]
+    return [_picture(digest, sorted(keys), curations) for digest, keys in files]
 
 
-def _identities(curate_dir: Path) -> pd.DataFrame:
-    return ledger.read(curate_dir, ["key", "sha256"])
-
-
-def _picture(digest: str, text: str, rows: pd.DataFrame, curations: Sequence[Path]) -> Picture:
-    """One file, under whatever keys; without a sha256 the key alone is known."""
-    keys = sorted(set(rows.loc[rows["sha256"] == digest, "key"])) if digest else [text]
+def _picture(digest: str, keys: list[str], curations: Sequence[Path]) -> Picture:
+    """One file, under whatever keys."""
     listed = {folder.parent.name: read_removals(folder) for folder in curations}
     removed = [
         run for run, of in listed.items() if of.keys & {*keys} or (digest and digest in of.sha256)
     ]
-    return Picture(tuple(keys), (digest,) if digest else (), tuple(removed))
+    dropped: dict[str, tuple[str, ...]] = {}
+    for folder in curations:
+        for reason in _why_dropped(folder, digest, keys):
+            dropped[reason] = (*dropped.get(reason, ()), folder.parent.name)
+    return Picture(tuple(keys), (digest,) if digest else (), tuple(removed), dropped)
+
+
+def _why_dropped(curate_dir: Path, digest: str, keys: list[str]) -> list[str]:
+    """Why a curation kept none of a picture's captions; nothing where it kept one, removed it or does not have it."""
+    columns = ["key", "kept", "rule", "reason", "duplicate_of"]
+    same = [[("key", "in", keys), ("sha256", "==", "")]]  # dropped before its bytes were read
+    same += [[("sha256", "==", digest)]] if digest else []
+    rows = ledger.read(curate_dir, columns, same)
+    if rows["kept"].any() or (rows["reason"] == REASON).any():
+        return []
+    found = [
+        ledger.why(row) + (f", a copy of {row['duplicate_of']}" if row.get("duplicate_of") else "")
+        for _, row in rows.iterrows()
+    ]
+    return list(dict.fromkeys(found))
 
 
 def uses(picture: Picture, known: dict[str, Model]) -> list[Use]:

@@ -24,27 +24,37 @@ _KNOWN_BY = ("sha256", "duplicate_group")  # as finetune.joined compares two cur
 
 
 def in_turn(job: Job) -> Iterator[Curation]:
-    """Each curation of a run and, of several, again those that train on what another one held out after them.
+    """Each curation of a run, all of them again where pictures were removed meanwhile, and those that overlap.
 
     Raises:
         UserError: two data sets have equal keys; says which. The next start curates them again.
     """
-    yield from job.curations
+    waiting, rounds = job.curations, len(job.curations)
+    while waiting:
+        each, *waiting = waiting
+        yield each
+        if each.step not in job.record.steps:
+            waiting = job.curations
+        elif not waiting and rounds:
+            rounds -= 1
+            waiting = _again(job)
+
+
+def _again(job: Job) -> list[Curation]:
+    """Of several, those that train on what another one held out after them; they are forgotten."""
     if len(job.curations) == 1 or "finetune" in job.record.steps:
-        return
-    for _ in job.curations:
-        rows = [_identities(each) for each in job.curations]
-        try:
-            refuse_equal_keys(job.curations, rows)
-        except UserError:
-            job.forget([each.step for each in job.curations])
-            raise
-        again = overlapping(job.curations, rows)
-        if not again:
-            return
+        return []
+    rows = [_identities(each) for each in job.curations]
+    try:
+        refuse_equal_keys(job.curations, rows)
+    except UserError:
+        job.forget([each.step for each in job.curations])
+        raise
+    found = overlapping(job.curations, rows)
+    if found:
         print("again     what one data set holds out leaves the others", flush=True)
-        job.forget([each.step for each in again])
-        yield from again
+        job.forget([each.step for each in found])
+    return found
 
 
 def _identities(curation: Curation) -> pd.DataFrame:

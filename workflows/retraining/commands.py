@@ -14,16 +14,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curate.run.config import check_name
+from curate.run.files import write_text
 from curate.run.overrides import is_override, key_of, value_of
 from workflows.retraining import several
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.series import Series
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 SECTIONS = {"curate": "curate", "train": "finetune", "evaluate": "evaluate"}
 """Sections of an experiment, and the step that each is of."""
+
+FLAGS = {"--why": "why=true", "--json": "json=true"}
+"""What is typed as an option, and the setting that it stands for."""
+
+EXPERIMENT = "experiment.yaml"
+"""In a run's folder: the experiment's settings as they were when the run began."""
 
 PACKAGES = Path(__file__).resolve().parents[2]  # the folder that holds curate/, finetune/, ...
 _OWN = {
@@ -43,6 +53,10 @@ _OWN = {
 """Keys that the retraining sets itself, and what to do instead; an experiment names its runs for all commands."""
 
 
+_SECRET = ("notify", "notify.url", "notify.command")
+_SECRET += ("registry", "registry.mlflow", "registry.mlflow.url")
+
+
 def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     """What was typed, in the retraining's own part and those of the commands.
 
@@ -59,7 +73,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
         if is_override(text) and dot and section in SECTIONS and "=" not in section:
             handed[section].append(rest)
         else:
-            own.append({"--why": "why=true", "--json": "json=true"}.get(text, text))
+            own.append(FLAGS.get(text, text))
     return own, handed
 
 
@@ -84,15 +98,15 @@ def is_json_typed() -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """An argument as it may be written down: addresses and commands of messages hold passwords.
+    """An argument as it may be written down: addresses and commands hold passwords.
 
     >>> without_secrets("notify.url=https://hooks.example.org/T0/B1/secret")
     'notify.url=***'
     """
     from curate.run.provenance import redacted_override
 
-    is_message = is_override(text) and key_of(text) in ("notify", "notify.url", "notify.command")
-    return f"{text.partition('=')[0]}=***" if is_message else redacted_override(text)
+    is_secret = is_override(text) and key_of(text) in _SECRET
+    return f"{text.partition('=')[0]}=***" if is_secret else redacted_override(text)
 
 
 def of_command(config: RetrainConfig) -> tuple[Settings, Series]:
@@ -120,10 +134,11 @@ class Settings:
     """What the three commands are set to.
 
     Attributes:
-        experiment: the argument that names the experiment's file; "" for none.
+        experiment: what its file holds for these commands, as YAML; "" for none.
         handed: further arguments for each section, as typed.
         composed: each section's whole configuration, as nested mappings, without what the retraining sets itself.
         files: the experiment's file, absolute; none where there is no experiment.
+        configs: each section's whole configuration, with its types.
         weights: of several data sets, each of which has a section of its own, see ``several.section_of``, in place of
             ``curate``.
     """
@@ -132,7 +147,13 @@ class Settings:
     handed: Mapping[str, Sequence[str]]
     composed: Mapping[str, Mapping[str, Any]]
     files: tuple[str, ...]
+    configs: Mapping[str, DictConfig] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def curations(self) -> list[str]:
+        """The sections of curations: one for each data set."""
+        return [name for name in self.composed if several.command_of(name) == "curate"]
 
     def flat(self) -> dict[str, str]:
         """Every setting by section and dotted key, secrets redacted."""
@@ -149,11 +170,18 @@ class Settings:
         self, section: str, root: str, run: str, further: Sequence[str] = ()
     ) -> list[str]:
         """Of one command, for one run."""
-        experiment = [self.experiment] if self.experiment else []
+        file = Path(root, run, EXPERIMENT).absolute()
+        experiment = [f"experiment={file}"] if self.experiment else []
         where = [f"run.root={root}", f"run.name={run}"]
         compared = any(key_of(text) == "gate.against" for text in further)
         handed = [text for text in self.handed[section] if compared or not self._compares(text)]
         return [*experiment, *handed, *further, *where]
+
+    def keep(self, run_dir: Path) -> None:
+        """Write the experiment into a run's folder, for its commands: its own file may change while they run."""
+        path = run_dir / EXPERIMENT
+        if self.experiment and not (path.is_file() and path.read_text("utf-8") == self.experiment):
+            write_text(path, self.experiment)
 
     def _compares(self, text: str) -> bool:
         """Whether a setting is of a rule against the promoted run, which an evaluation without one refuses."""
@@ -196,15 +224,17 @@ def settings_of(
     from omegaconf.errors import OmegaConfBaseException
 
     from curate.run import experiment as experiments
+    from curate.run.keys import SCHEMAS
     from curate.run.overrides import prepare, without_rivals
     from curate.run.refusals import explain
     from curate.run.schema import UserError, check_given
 
     path = experiments.find(value_of(experiment)) if experiment else None
-    sections = experiments.read(path) if path else {}
+    sections, content = _read(path) if path else ({}, "")
     composed: dict[str, Mapping[str, Any]] = {}
+    configs: dict[str, DictConfig] = {}
     for section in SECTIONS:
-        import_module(experiments.SCHEMAS[section])
+        import_module(SCHEMAS[section])
         _refuse_own(f"{section}.", handed[section])
         in_file = [
             text for text in sections.get(section, []) if not key_of(text).startswith("run.")
@@ -224,24 +254,33 @@ def settings_of(
             with _hydra():
                 cfg = compose(command, typed)
             check_given(cfg)
-            content = OmegaConf.to_container(cfg, resolve=True)
+            values = OmegaConf.to_container(cfg, resolve=True)
         except UserError as error:
             raise UserError(f"settings of {section}: {error}") from error
         except (HydraException, OmegaConfBaseException) as error:
             said = explain(error, typed, command)
             raise UserError(f"settings of {section}: {said}") from error
-        assert isinstance(content, dict)
-        composed[section] = _without_own({str(key): value for key, value in content.items()})
+        assert isinstance(values, dict)
+        composed[section] = _without_own({str(key): value for key, value in values.items()})
+        configs[section] = cfg
     several.refuse_alike(composed)
-    named = value_of(experiment)
-    argument = f"experiment={path.absolute()}" if path and not _is_ours(path) else experiment
-    return Settings(
-        argument if named else "",
-        {**handed, **datasets},
-        composed,
-        (str(path.absolute()),) if path else (),
-        dict(weights or {}),
-    )
+    files = (str(path.absolute()),) if path else ()
+    handed = {**handed, **datasets}
+    return Settings(content, handed, composed, files, configs, dict(weights or {}))
+
+
+def _read(path: Path) -> tuple[dict[str, list[str]], str]:
+    """The overrides of each section of an experiment, and the sections of the commands as YAML: of one state of it."""
+    from omegaconf import OmegaConf
+
+    from curate.run import experiment as experiments
+
+    while True:
+        before = path.read_bytes()
+        sections, content = experiments.read(path), experiments.load(path)
+        if path.read_bytes() == before:
+            kept = {name: values for name, values in content.items() if name in SECTIONS}
+            return sections, OmegaConf.to_yaml(OmegaConf.create(kept)) if kept else ""
 
 
 def _hydra() -> AbstractContextManager[Any]:
@@ -278,12 +317,6 @@ def series_name(experiment: str) -> str:
     return path.stem
 
 
-def _is_ours(path: Path) -> bool:
-    from curate.run.overrides import CONF
-
-    return path.is_relative_to(CONF)
-
-
 def _refuse_own(where: str, arguments: Sequence[str]) -> None:
     """Refuse keys that the retraining sets itself."""
     from curate.run.schema import UserError
@@ -313,9 +346,11 @@ def _refuse_short(section: str, arguments: Sequence[str], shown: str = "") -> No
     from curate.run.keys import groups, keys
     from curate.run.schema import UserError
 
-    known = {*keys(section), *groups(section)}
+    known, chosen = keys(section), groups(section)
     for text in arguments:
-        if key_of(text) not in known and f"{section}.{key_of(text)}" in known:
+        name, holds_keys = key_of(text), value_of(text).startswith("{")
+        takes_it = name in chosen or (name in known and (holds_keys or not known[name].is_group))
+        if not takes_it and f"{section}.{name}" in known:
             before = shown or section
             raise UserError(
                 f"{before}.{text}: {before}. hands a key to that command, whose own begins with {section}. as well; "

@@ -1,4 +1,4 @@
-"""Whether a run could be compared with the promoted one, known before anything is curated or trained."""
+"""Whether a run could be compared with the promoted one, known before it is curated or, of its pictures, trained."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from curate.decide.config import SMALLEST_JUDGED
 from curate.run.provenance import read_config
 from curate.run.schema import UserError
+from evaluate.judged_runs import against
 from evaluate.judged_runs.comparable import GRID
-from workflows.retraining import promotion
+from evaluate.judged_runs.judged import open_judged
+from workflows.retraining import promotion, run_files
 from workflows.retraining.commands import Settings
 
 
@@ -33,6 +36,30 @@ def refuse_other_settings(promoted: Path, settings: Settings) -> None:
             "same held-out pictures. Set that back, or type compare_with=base, so that this run has to be better than "
             "the base model only; once it is promoted, remove compare_with=base again"
         )
+
+
+def examine_pictures(promoted: Path, run_dir: Path) -> str:
+    """Whether a curated run holds out enough of what the promoted one was judged by, known before it is trained.
+
+    Args:
+        promoted: the promoted run's folder. run_dir: of the run to be trained.
+
+    Returns:
+        A warning where the gate can only be undecided; else "".
+
+    Raises:
+        UserError: they could not be compared at all, as the evaluation would say after the training.
+    """
+    several = run_files.curate_dirs(run_dir) if run_files.weights(run_dir) else ()
+    found = against.pictures_of_both(open_judged(promoted), run_dir, several)
+    if any(each.judged for each in found.values()):
+        return ""
+    counts = " and ".join(f"{len(set(each.groups))} in {split}" for split, each in found.items())
+    return (
+        f"warning: {promoted.name} was measured on too few of the pictures that {run_dir.name} holds out: groups in "
+        f"common are {counts}, and {SMALLEST_JUDGED} on one side are needed. The gate can only be undecided; to be "
+        "compared with the base model alone, stop this, and type the same with compare_with=base"
+    )
 
 
 def _differing(promoted: Path, settings: Settings) -> Iterator[tuple[str, Any, Any]]:

@@ -53,11 +53,12 @@ class NotifyConfig:
         check(self.timeout_s > 0, "notify.timeout_s", self.timeout_s, "> 0")
         check(self.attempts > 0, "notify.attempts", self.attempts, "> 0")
         check(self.on in EVENTS, "notify.on", self.on, ", ".join(EVENTS))
-        if self.url is not None and not _is_web_address(self.url):
+        if self.url is not None and not is_web_address(self.url):
             raise UserError(f"notify.url={self.url} is no web address; type notify.url=https://...")
 
 
-def _is_web_address(url: str) -> bool:
+def is_web_address(url: str) -> bool:
+    """Whether it names a host by http or https."""
     try:
         found = urlsplit(url)
     except ValueError:
@@ -96,6 +97,31 @@ class DatasetConfig:
 
 
 @dataclass
+class MlflowConfig:
+    """MLflow's model registry; off unless ``url`` or ``model`` is set.
+
+    A user and a password in the address are used and written nowhere. Else those in ``MLFLOW_TRACKING_USERNAME``
+    and ``MLFLOW_TRACKING_PASSWORD`` count, or ``MLFLOW_TRACKING_TOKEN``.
+
+    Attributes:
+        url: of the server; null takes ``MLFLOW_REGISTRY_URI``, else ``MLFLOW_TRACKING_URI``.
+        model: name of the registered model; null takes the series' name.
+        alias: that points to the promoted run's version.
+    """
+
+    url: str | None = field(default=None, metadata=PATH)
+    model: str | None = field(default=None, metadata=PATH)
+    alias: str = "champion"
+
+
+@dataclass
+class RegistryConfig:
+    """Which model registry follows the promoted run. One that cannot be reached never fails a promotion."""
+
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)
+
+
+@dataclass
 class RetrainConfig:
     """All of ``python -m workflows.retrain`` but the settings of its steps.
 
@@ -123,6 +149,7 @@ class RetrainConfig:
     keep: int | None = 3
     fail_on_reject: bool = False
     notify: NotifyConfig = field(default_factory=NotifyConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
     why: bool = False
     json: bool = False
 

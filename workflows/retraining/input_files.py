@@ -10,7 +10,7 @@ import errno
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,10 @@ def _stat(found: os.stat_result) -> Stat:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Files with their stats and content hashes, by kind and path."""
+    """Files with their stats and content hashes, by kind and path.
+
+    Those without a hash are there, but nothing is made from them: only the quick look sees that they change.
+    """
 
     stats: dict[tuple[str, str], Stat]
     hashes: dict[tuple[str, str], str]
@@ -129,8 +132,8 @@ class Listing:
     def save(self, path: Path) -> None:
         """Write as lines of kind, size, mtime, ctime, inode, sha256 and path, divided by tabs."""
         lines = [
-            "\t".join([kind, *map(str, self.stats[kind, name]), sha, _escaped(name)])
-            for (kind, name), sha in sorted(self.hashes.items())
+            "\t".join([kind, *map(str, stat), self.hashes.get((kind, name), ""), _escaped(name)])
+            for (kind, name), stat in sorted(self.stats.items())
         ]
         text = "".join(f"{line}\n" for line in lines)
         with atomic_write(path) as stream:
@@ -145,7 +148,8 @@ class Listing:
             for line in path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]:
                 kind, size, mtime, ctime, inode, sha, name = line.split("\t", 6)
                 place = kind, _unescaped(name)
-                stats[place], hashes[place] = (int(size), int(mtime), int(ctime), int(inode)), sha
+                stats[place] = int(size), int(mtime), int(ctime), int(inode)
+                hashes |= {place: sha} if sha else {}
         except (OSError, ValueError):
             return None
         return cls(stats, hashes)
@@ -169,6 +173,7 @@ def hashed(
     stats: dict[tuple[str, str], Stat],
     before: Listing | None,
     watched: Callable[[Iterable[str], int], Iterable[str]] = lambda paths, _: paths,
+    unused: Collection[tuple[str, str]] = (),
 ) -> Listing:
     """The same files with their content hashes.
 
@@ -176,14 +181,21 @@ def hashed(
         stats: see :func:`listed`.
         before: an earlier listing; files whose stats equal its keep its hash. None hashes all.
         watched: passes the hashes through and shows progress, given how many there will be.
+        unused: files that nothing is made from, which are not read.
     """
-    known = before.stats if before else {}
-    unknown = [place for place, stat in stats.items() if known.get(place) != stat]
-    found = {place: before.hashes[place] for place in stats.keys() - set(unknown)} if before else {}
+    known = before or Listing({}, {})
+    used = {place: stat for place, stat in stats.items() if place not in unused}
+    found = {
+        place: known.hashes[place]
+        for place, stat in used.items()
+        if known.stats.get(place) == stat and place in known.hashes
+    }
+    unknown = [place for place in used if place not in found]
     with ThreadPoolExecutor(_THREADS) as pool:
         hashes = watched(pool.map(_sha256, (path for _, path in unknown)), len(unknown))
         found |= {place: sha for place, sha in zip(unknown, hashes, strict=True) if sha}
-    return Listing({place: stats[place] for place in found}, found)
+    gone = used.keys() - found.keys()
+    return Listing({place: stat for place, stat in stats.items() if place not in gone}, found)
 
 
 def _sha256(path: str) -> str:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def gather(
     known = provenance()
     removed = _removals(series, settings.weights)
     roots = (*_code(), *_settings_files(settings), *removed, *_paths(settings))
-    stats = input_files.listed(roots, str(series.root))
+    stats, unused = _listed(roots, settings, str(series.root))
     earlier = before.files if before and not content else None
     return Inputs(
         typed,
@@ -132,14 +132,50 @@ def gather(
         },
         known["revision"] or "",
         roots,
-        input_files.hashed(stats, earlier, _progress),
+        input_files.hashed(stats, earlier, _progress, unused),
     )
 
 
-def _progress(hashes: Iterable[str], total: int) -> Iterable[str]:
-    from tqdm import tqdm
+def _listed(
+    roots: Iterable[Root], settings: Settings, without: str
+) -> tuple[dict[_Place, input_files.Stat], set[_Place]]:
+    """All files below the roots, and those that lie beside the data only: no reader opens them."""
+    beginnings = {section: f"{section}: dataset." for section in settings.curations}
+    is_data = {root: root.label.startswith((*beginnings.values(),)) for root in roots}
+    others = input_files.listed([root for root in roots if not is_data[root]], without)
+    found, unused = dict(others), set[_Place]()
+    for section, beginning in beginnings.items():
+        own = [root for root in roots if root.label.startswith(beginning)]
+        data, reads = input_files.listed(own, without), _reads(settings, section)
+        unused |= {place for place in data if place not in others and not reads(place[1])}
+        found |= data
+    return found, unused
 
-    return tqdm(hashes, desc="inputs", total=total, unit="file", disable=total < _MANY)
+
+def _reads(settings: Settings, section: str) -> Callable[[str], bool]:
+    """What says whether a data set's reader opens a file; all count where it cannot say."""
+    if (cfg := settings.configs.get(section)) is None:
+        return lambda path: True
+    from omegaconf.errors import OmegaConfBaseException
+
+    from curate import readers
+    from curate.pipeline.config import CurateConfig
+    from curate.run.schema import UserError, to_dataclass
+
+    try:
+        return readers.reads(to_dataclass(cfg, CurateConfig).dataset)
+    except (
+        UserError,
+        OSError,
+        OmegaConfBaseException,
+    ):  # which the curation says, if it comes to that
+        return lambda path: True
+
+
+def _progress(hashes: Iterable[str], total: int) -> Iterable[str]:
+    from curate.run.progress import Bar
+
+    return Bar(hashes, desc="inputs", total=total, unit="file", disable=total < _MANY)
 
 
 def refreshed(known: Inputs, series: Series, datasets: Iterable[str] = ()) -> Inputs:
@@ -258,12 +294,8 @@ def _data_packages(settings: Settings) -> dict[str, str]:
     """Versions of the packages that a data set is drawn from."""
     from curate.run.provenance import versions
 
-    curated = [
-        values
-        for section, values in settings.composed.items()
-        if several.command_of(section) == "curate"
-    ]
-    is_drawn = any(values["dataset"].get("reader") == "openmoji" for values in curated)
+    data = [settings.composed[section]["dataset"] for section in settings.curations]
+    is_drawn = any(each.get("reader") == "openmoji" for each in data)
     return versions(_DRAWN_FROM) if is_drawn else {}
 
 

@@ -22,7 +22,9 @@ from workflows.retraining import (
     lineage,
     model_card,
     promotion,
+    registry,
     removals,
+    request,
     run_report,
     several,
     steps,
@@ -34,7 +36,7 @@ from workflows.retraining.curations import Curation
 from workflows.retraining.inputs import Inputs
 from workflows.retraining.outcome import Outcome, nothing_to_do
 from workflows.retraining.promotion import Decision
-from workflows.retraining.record import Change, Record, Step, now
+from workflows.retraining.record import Change, Record, Step, now, run_name
 from workflows.retraining.series import Series
 from workflows.retraining.unchanged import digest_of
 
@@ -75,23 +77,15 @@ class Job:
         """Start the run, or go on with one that was interrupted.
 
         The folder appears with all that is known of the run by then, so that no number is lost.
-
-        Raises:
-            UserError: the promoted run is gone, or this one could not be compared with it.
         """
         if self.record.started:
             say(f"going on with {self.record.run}")
+            if self.record.kept < 0:  # else no command is left to read it
+                self._keep_settings()
             return
         say(f"{'run':9} {self.run_dir.absolute()}")
         current = self.series.current()
-        if current and not (self.series.root / current.export).is_dir():
-            raise UserError(
-                f"{self.series.root / current.export} is gone, which {self.series.folder / 'current.json'} names. "
-                "Restore it from a backup, or type python -m workflows.promote RUN with another run of the series"
-            )
-        compared = current if self.config.compare_with == "promoted" else None
-        if compared:
-            comparison.refuse_other_settings(self.series.run_dir(compared.run), self.settings)
+        compared = request.compared_with(self.config, current)
         start_from = current.run if current and self.config.start_from == "promoted" else ""
         datasets = dict(self.settings.weights)
         self._refuse_taken(curations.of(self.run_dir, datasets))
@@ -109,9 +103,16 @@ class Job:
         part = self.series.part(self.record.run)
         shutil.rmtree(part, ignore_errors=True)
         self.inputs.save(part)
+        self.settings.keep(part)
         self.record.save(part)
         part.rename(self.run_dir)
         sync(self.series.root)
+        self._keep_settings()
+
+    def _keep_settings(self) -> None:
+        """For the commands of the run, in each folder that one of them takes for its own."""
+        for run_dir in (self.run_dir, *(each.run_dir for each in self.curations if each.dataset)):
+            self.settings.keep(run_dir)
 
     def _refuse_taken(self, found: Sequence[Curation]) -> None:
         """Refuse folders of data sets that are there before their run: what a deleted run left, or somebody's own."""
@@ -179,6 +180,29 @@ class Job:
         self.record = self.record.without_steps(names)
         self.record.save(self.run_dir)
 
+    def removed_meanwhile(self) -> bool:
+        """Whether pictures were removed from other runs since this start looked; the run is then to be curated again.
+
+        Nothing is trained on it yet. In each order that a kill may leave, the next start gives the run up or
+        curates it again.
+        """
+        done = {*self.record.steps} & {"finetune", "evaluate"} or self.record.kept >= 0
+        listed = removals.said(self.series)
+        before = self.inputs.settings.get(removals.SETTING)
+        if done or listed.get(removals.SETTING) == before:
+            return False
+        say(
+            f"removed   pictures of other runs, meanwhile; {self.record.run} is curated without them"
+        )
+        self.forget([name for each in self.curations for name in (each.step, each.diff)])
+        for each in self.curations:
+            removals.take_over(self.series, each.run_dir)
+        self.inputs = replace(self.inputs, settings={**self.inputs.settings, **listed})
+        self.inputs.save(self.run_dir)
+        self.record = replace(self.record, inputs=self.inputs.digest())
+        self.record.save(self.run_dir)
+        return True
+
     def compare_data(self) -> None:
         """Say what changed in each data set since the run that was promoted then."""
         if not (other := self.record.compared_with):
@@ -187,6 +211,14 @@ class Job:
         for now_, then in curations.pairs(self.curations, before):
             runs = [str(each.run_dir) for each in (then, now_)]
             self.command(now_.diff, [sys.executable, "-m", "curate.diff", *runs])
+
+    def examine_pictures(self) -> None:
+        """Say or refuse, before hours of training, that the run could not be compared with the promoted one."""
+        other = self.record.compared_with
+        if not other or "finetune" in self.record.steps:
+            return
+        if warning := comparison.examine_pictures(self.series.run_dir(other), self.run_dir):
+            say(warning)
 
     def start(self) -> Path | None:
         """The export that the training begins with; None for the base model."""
@@ -203,8 +235,12 @@ class Job:
         path = self.run_dir / promotion.EXPORT
         return path if path.is_dir() else None
 
-    def note(self, decision: Decision) -> None:
-        """Note what becomes of the run; it has not ended yet."""
+    def note(self, decision: Decision) -> Decision:
+        """Note what becomes of the run, which has not ended yet; returns it with what was removed meanwhile."""
+        if count := removals.still_trained_on(self.series, self.curations):
+            said = f"{count} {'was' if count == 1 else 'were'} removed from other runs meanwhile"
+            more = f"Of the pictures that it was trained on, {said}; the next start trains without."
+            decision = replace(decision, sentence=f"{decision.sentence} {more}")
         self.record = replace(
             self.record,
             sentence=decision.sentence,
@@ -213,6 +249,7 @@ class Job:
             summary=summary.of(self.run_dir),
         )
         self.record.save(self.run_dir)
+        return decision
 
     def conclude(self, outcome: str) -> None:
         """End the run: its line in the history and, last, its record, after which nothing in it changes."""
@@ -231,6 +268,10 @@ class Job:
         history_page.write(self.series)
         promotion.delete_old(self.series, self.config.keep, say)
         self.remember_inputs()
+        registry.follow(self.series, self._registry(), say)
+
+    def _registry(self) -> registry.Target | None:
+        return registry.target(self.config.registry.mlflow, self.series)
 
     def remember_inputs(self) -> None:
         """Let the next start's quick look know what this one was made from, where that look is enough."""
@@ -247,11 +288,14 @@ class Job:
     def why(self) -> Outcome:
         """What would start a retraining; prints each change."""
         going_on = [record.run for record in self.series.records() if not record.outcome]
-        if not self.changes and not going_on:
+        behind = registry.behind(self.series, self._registry())
+        if not self.changes and not going_on and not behind:
             return nothing_to_do(self.series.root, self.series.name)
-        said = tuple(change.sentence() for change in self.changes)
-        for change, text in zip(self.changes, said, strict=True):
-            say(f"{change.kind:9} {text}")
+        found = [(change.kind, change.sentence()) for change in self.changes]
+        found += [("registry", behind)] if behind else []
+        for kind, text in found:
+            say(f"{kind:9} {text}")
+        said = tuple(text for _, text in found)
         counted = (
             f"{len(said)} changes would start a retraining" if len(said) > 1 else "".join(said)
         )
@@ -286,7 +330,10 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
         Busy: another one is at work; names it.
         UserError: a file of the series is damaged.
     """
-    if config.why:
+    is_checked = not series.folder.is_dir()
+    if is_checked:  # so that nothing is made, not even the series' folder
+        _refuse(config, settings, series)
+    elif config.why:
         with locked(series.folder, shared=True):
             pass  # says who is at work; a look must not keep a retraining from starting
     with nullcontext() if config.why else locked(series.folder) as lock:
@@ -296,7 +343,11 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
         series.current()  # refuses a damaged one
         records = series.records()
         ended = [record for record in records if record.outcome in _ENDED]
+        open_runs = [record for record in records if not record.outcome]
         before = Inputs.load(series.run_dir(ended[-1].run)) if ended else None
+        if before is None and not open_runs and not is_checked:  # else all files are read first
+            _refuse(config, settings, series)
+            is_checked = True
         typed, content = digest_of(commands.typed()), config.fingerprint == "content"
         now_there = inputs.gather(typed, settings, config.start_from, series, before, content)
         changes = inputs.changes(before, now_there)
@@ -304,15 +355,50 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
             changes = (Change("first", f"{ended[-1].run} does not say what it was made from"),)
         next_run = Record(series.name, series.next_number())
         job = Job(config, settings, series, lock, now_there, changes, next_run)
-        open_runs = [record for record in records if not record.outcome]
+        going_on = open_runs[-1] if open_runs and not _fault(job, open_runs[-1]) else None
+        if (changes or going_on) and not is_checked:
+            _refuse(config, settings, series, going_on)
         if open_runs and not config.why:
             _take_up(job, open_runs[-1], before)
         yield job
 
 
+def _refuse(
+    config: RetrainConfig, settings: Settings, series: Series, going_on: Record | None = None
+) -> None:
+    """Refuse what a command would; a run that is gone on with needs nothing for the steps that it has done."""
+    if going_on is None:
+        request.refuse_incomparable(config, settings, series)
+        request.examine(config, settings, series, run_name(series.name, series.next_number()))
+    elif going_on.kept < 0:  # else only its end is left
+        request.examine(config, settings, series, going_on.run, going_on.steps)
+
+
 def say(text: str) -> None:
     """Print a line for the user, before what a step prints."""
     print(text, flush=True)
+
+
+def _promoted(job: Job) -> str:
+    """The run that the next one has to be as good as; "" for none."""
+    current = request.compared_with(job.config, job.series.current())
+    return current.run if current else ""
+
+
+def _fault(job: Job, found: Record) -> str:
+    """Why an interrupted run cannot be gone on with; "" where it can."""
+    if found.kept >= 0:  # it is judged
+        return ""
+    made_from = Inputs.load(job.series.run_dir(found.run))
+    if made_from is None:
+        return "nothing says what it was made from"
+    for change in inputs.changes(made_from, job.inputs):
+        if change.kind in _GIVEN_UP_FOR:
+            return change.sentence()
+    promoted = _promoted(job)
+    if promoted != found.compared_with and found.start_from:
+        return f"it began with {found.start_from}, and {promoted or 'no run'} is promoted by now"
+    return ""
 
 
 def _take_up(job: Job, found: Record, before: Inputs | None) -> None:
@@ -322,48 +408,30 @@ def _take_up(job: Job, found: Record, before: Inputs | None) -> None:
         job: at work. found: the run's record.
         before: what the last retraining that ended was made from.
     """
-    run_dir = job.series.run_dir(found.run)
-    made_from = Inputs.load(run_dir)
-    differs = [
-        change
-        for change in (inputs.changes(made_from, job.inputs) if made_from else ())
-        if change.kind in _GIVEN_UP_FOR
-    ]
-    current = job.series.current() if job.config.compare_with == "promoted" else None
-    promoted = current.run if current else ""
-    is_judged = found.kept >= 0
-    stands = is_judged or promoted == found.compared_with or not found.start_from
-    if is_judged or (made_from is not None and not differs and stands):
-        if not is_judged and promoted != found.compared_with:  # by hand, meanwhile
-            say(
-                f"{found.run} is compared with {promoted or 'the base'}, which was promoted meanwhile"
-            )
-            outdated = {"evaluate", *(each.diff for each in found.curations(job.series.root))}
-            found = replace(found.without_steps(outdated), compared_with=promoted)
-            found.save(run_dir)
-        curated = found.curations(job.series.root)
-        done = {each.kind for each in curated if each.step in found.steps}
-        changed = made_from is not None and made_from.digest() != job.inputs.digest()
-        if made_from and changed and len(done) < len(curated):  # the others take what is there now
-            made_from = inputs.taken(made_from, job.inputs, done) if done else job.inputs
-            changes = inputs.changes(before, made_from) if done else job.changes
-            made_from.save(run_dir)
-            found = replace(found, inputs=made_from.digest(), changes=changes or found.changes)
-            found.save(run_dir)
-            if not changes:  # what started it is undone: a folder was away, perhaps
-                _give_up(job, found, "what started it is as it was before")
-                return
-        job.record, job.changes = found, found.changes
-        job.inputs = made_from or replace(
-            job.inputs, typed=""
-        )  # which no quick look takes for its own
+    if why := _fault(job, found):
+        _give_up(job, found, f"something changed: {why}")
         return
-    why = "nothing says what it was made from"
-    if differs:
-        why = differs[0].sentence()
-    elif made_from is not None:
-        why = f"it began with {found.start_from}, and {promoted or 'no run'} is promoted by now"
-    _give_up(job, found, f"something changed: {why}")
+    run_dir, promoted = job.series.run_dir(found.run), _promoted(job)
+    made_from = Inputs.load(run_dir)
+    curated = found.curations(job.series.root)
+    if found.kept < 0 and promoted != found.compared_with:  # by hand, meanwhile
+        say(f"{found.run} is compared with {promoted or 'the base'}, which was promoted meanwhile")
+        outdated = {"evaluate", *(each.diff for each in curated)}
+        found = replace(found.without_steps(outdated), compared_with=promoted)
+        found.save(run_dir)
+    done = {each.kind for each in curated if each.step in found.steps}
+    changed = made_from is not None and made_from.digest() != job.inputs.digest()
+    if made_from and changed and len(done) < len(curated):  # the others take what is there now
+        made_from = inputs.taken(made_from, job.inputs, done) if done else job.inputs
+        changes = inputs.changes(before, made_from) if done else job.changes
+        made_from.save(run_dir)
+        found = replace(found, inputs=made_from.digest(), changes=changes or found.changes)
+        found.save(run_dir)
+        if not changes:  # what started it is undone: a folder was away, perhaps
+            _give_up(job, found, "what started it is as it was before")
+            return
+    job.record, job.changes = found, found.changes
+    job.inputs = made_from or replace(job.inputs, typed="")  # which no quick look takes for its own
 
 
 def _give_up(job: Job, found: Record, why: str) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
@@ -16,8 +15,8 @@ from urllib.request import Request, urlopen
 
 from curate.run.printable import printable
 from workflows.retraining.config import NotifyConfig
+from workflows.retraining.tries import tried
 
-_PAUSE_S = 2.0  # after the first try; doubled after each
 _CHANGES = ("promoted", "rejected", "undecided", "failed")
 
 
@@ -41,14 +40,8 @@ def tell(config: NotifyConfig, outcome: dict[str, Any], say: Callable[[str], Non
 def _tried(
     key: str, config: NotifyConfig, once: Callable[[], str], say: Callable[[str], None]
 ) -> None:
-    """Try until it works or the attempts are used up; ``once`` returns what went wrong, or ""."""
-    problem = ""
-    for attempt in range(config.attempts):
-        if attempt:
-            time.sleep(_PAUSE_S * 2 ** (attempt - 1))
-        if not (problem := once()):
-            return
-    say(f"warning: {key} was not delivered in {config.attempts} tries: {problem}")
+    if problem := tried(config.attempts, once):
+        say(f"warning: {key} was not delivered in {config.attempts} tries: {problem}")
 
 
 def _run(config: NotifyConfig, sentence: str, text: str) -> str:

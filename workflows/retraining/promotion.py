@@ -71,11 +71,11 @@ def decide(found: Results | None, compared_with: str) -> Decision:
     export = EXPORT if kept else ""
     on_undecided = found.provenance["evaluate"].get("gate", {}).get("on_undecided", "exit_3")
     result = " ".join(each.text for each in found.findings if each.part == "result")
-    broken = [check for check in found.checks if check.status in ("failed", "undecided")]
+    of_gate = ("warned", "skipped") if found.gate == "warned" else (found.gate,)
     reasons = "; ".join(
         f"{check.name}: {check.measured}, has to be {check.rule}"
-        for check in broken
-        if check.status == found.gate
+        for check in found.checks
+        if check.status in of_gate and found.gate != "passed"
     )
     if found.gate == "failed":
         return Decision("rejected", f"The gate failed ({reasons}). {result}", kept, export)
@@ -90,7 +90,7 @@ def decide(found: Results | None, compared_with: str) -> Decision:
         f" It was compared with {compared_with} on the same pictures." if compared_with else ""
     )
     warned = {
-        "warned": " The gate warns.",
+        "warned": f" The gate warns ({reasons}).",
         "undecided": f" The gate is undecided ({reasons}), and gate.on_undecided=pass.",
     }.get(found.gate, "")
     other = (

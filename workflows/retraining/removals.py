@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from curate.run.files import sync
-from curate.run.removals import Removals, read_removals, write_removals
+from curate.run.removals import Removals, identities, read_removals, write_removals
+from workflows.retraining.curations import Curation
 from workflows.retraining.series import Series
 
 _SETS = ("keys", "urls", "sha256")
@@ -55,6 +56,19 @@ def take_over(series: Series, run_dir: Path) -> None:
         curate_dir.mkdir(parents=True, exist_ok=True)
         write_removals(curate_dir, replace(found, pending=own.pending))
         sync(curate_dir)
+
+
+def still_trained_on(series: Series, curations: Iterable[Curation]) -> int:
+    """How many pictures of a run's curations it was trained on that were removed from other runs since."""
+    found, keys = of_series(series), set[str]()
+    for curation in curations:
+        own = read_removals(curation.folder)
+        if all(getattr(found, name) <= getattr(own, name) for name in _SETS):
+            continue
+        rows = identities(curation.folder)
+        trained_on = rows[rows["kept"] & (rows["split"] == "train")]
+        keys.update(trained_on.loc[found.drops(trained_on), "key"])
+    return len(keys)
 
 
 def are_handed_on(series: Series, run: str, to: str) -> bool:

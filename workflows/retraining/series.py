@@ -8,6 +8,8 @@
     one line for each end of a retraining, promotion by hand and return to an earlier run.
 ``heldout_keys.parquet``
     the pictures that were ever held out, see ``curate.decide.held_out``.
+``registry.json``
+    the model registry that follows the promoted run, and what it is known to show, see ``registry``.
 ``inputs.json``, ``inputs.tsv``
     what the last retraining was made from, for the quick look, see ``unchanged``.
 """

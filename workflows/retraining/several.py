@@ -33,6 +33,11 @@ def command_of(section: str) -> str:
     return section.partition(" ")[0]
 
 
+def dataset_of(section: str) -> str:
+    """The data set that a section is of; "" where that is the only one, or the section of another command."""
+    return section.partition(" ")[2]
+
+
 def shown(section: str) -> str:
     """What stands in front of a key of a section where it is typed.
 
@@ -74,7 +79,7 @@ def parts(
         UserError: settings for a data set that is not listed, or settings for all that say what one of them reads.
     """
     for section in handed:
-        name = section.partition(" ")[2]
+        name = dataset_of(section)
         if name and name not in weights:
             listed = ", ".join(weights) or "none is"
             raise UserError(
@@ -137,5 +142,5 @@ def _curated(
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The data sets' names and their curations' configurations."""
     for section, values in composed.items():
-        if name := section.partition(" ")[2]:
+        if name := dataset_of(section):
             yield name, values

@@ -47,7 +47,8 @@ def look(arguments: Sequence[str]) -> Unchanged | None:
             head = json.loads(path.read_bytes())
             known = head["typed"] == given and head["cwd"] == cwd and head["quick"]
             series = path.parent.name.removesuffix("-series")
-            if known and _has_ended(root, series) and _is_same(head, root):
+            ended = known and _has_ended(root, series) and _is_registered(path.parent)
+            if ended and _is_same(head, root):
                 return Unchanged(root, series)
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -62,6 +63,15 @@ def _has_ended(root: Path, series: str) -> bool:
     records = [path / "retrain.json" for path in numbered.folders(root, series).values()]
     last = next((path for path in reversed(records) if path.is_file()), None)
     return last is not None and bool(json.loads(last.read_bytes())["outcome"])
+
+
+def _is_registered(folder: Path) -> bool:
+    """Whether the model registry, where there is one, is known to show the promoted run; see ``registry``."""
+    path, pointer = folder / "registry.json", folder / "current.json"
+    if not path.exists():
+        return True
+    export = json.loads(pointer.read_bytes())["export"] if pointer.exists() else ""
+    return not contradicts_itself(path) and json.loads(path.read_bytes())["export"] == export
 
 
 def _is_same(head: dict[str, Any], root: Path) -> bool:

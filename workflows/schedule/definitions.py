@@ -25,6 +25,11 @@ STEPS = {
 }
 LOOK_S = 600  # of a sensor that is switched on in the UI
 LAST = [*STEPS][-1]
+UNFINISHED = [
+    status
+    for status in dg.DagsterRunStatus
+    if status.value not in ("SUCCESS", "FAILURE", "CANCELED")
+]
 RETRIES, WAIT_S = 3, 60  # twice as long before each further one
 
 
@@ -62,18 +67,30 @@ def facts(reply: Reply) -> dict[str, Any]:
     return {"exit code": reply.code, **shown}
 
 
-def ask(settings: Settings, experiment: str) -> dg.RunRequest | dg.SkipReason:
+def ask(
+    settings: Settings, experiment: str, instance: dg.DagsterInstance
+) -> dg.RunRequest | dg.SkipReason:
     """Whether a retraining would start, in the command's words.
+
+    One that Dagster has begun or waits to begin is enough: between its steps the command says that it would go on.
 
     Raises:
         Failure: it could not be said; the tick shows why.
     """
+    filters = dg.RunsFilter(job_name=job_name(experiment), statuses=UNFINISHED)
+    if begun := instance.get_runs(filters, limit=1):
+        return dg.SkipReason(f"run {begun[0].run_id} is {begun[0].status.value.lower()}")
     reply = retrain(settings, experiment, f"until={LAST}", "--why")  # typed as the last step is
     if reply.outcome in ("nothing_to_do", "busy"):
         return dg.SkipReason(reply.sentence)
     if reply.code != DONE:
         raise dg.Failure(reply.sentence)
     return dg.RunRequest(run_key=key_of(reply))
+
+
+def job_name(experiment: str) -> str:
+    """Of its retrainings."""
+    return f"retrain_{name_of(experiment)}"
 
 
 def key_of(reply: Reply) -> str:
@@ -91,7 +108,7 @@ def of(settings: Settings, experiment: str) -> dg.Definitions:
         for before, each in zip(["", *names], names, strict=False)
     ]
     job = dg.define_asset_job(
-        f"retrain_{name}",
+        job_name(experiment),
         dg.AssetSelection.assets(*assets),
         description="Each step runs `python -m workflows.retrain` up to it; after a failure, only from there.",
     )
@@ -105,7 +122,7 @@ def of(settings: Settings, experiment: str) -> dg.Definitions:
         description="Retrains at fixed times, if there is something new.",
     )
     def at_times(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        return ask(settings, experiment)
+        return ask(settings, experiment, context.instance)
 
     looks = dg.DefaultSensorStatus.RUNNING if settings.look_s else dg.DefaultSensorStatus.STOPPED
 
@@ -117,7 +134,7 @@ def of(settings: Settings, experiment: str) -> dg.Definitions:
         description="Retrains as soon as there is something new.",
     )
     def when_new(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        return ask(settings, experiment)
+        return ask(settings, experiment, context.instance)
 
     return dg.Definitions(assets=assets, jobs=[job], schedules=[at_times], sensors=[when_new])
 

@@ -213,13 +213,13 @@ def _render_chunk(job: tuple[list[str], int]) -> np.ndarray:
 
 def render_all(drawings: list[Drawing], size_px: int, workers: int) -> Pictures:
     """Render every drawing on `workers` processes, in order."""
-    from tqdm import tqdm
+    from curate.run.progress import Bar
 
     svgs = [drawing.svg for drawing in drawings]
     jobs = [(svgs[start : start + 64], size_px) for start in range(0, len(svgs), 64)]
     # Not fork: forked workers would keep the work folder's lock after their parent is killed.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        parts = list(tqdm(pool.map(_render_chunk, jobs), total=len(jobs), desc="rendering"))
+        parts = list(Bar(pool.map(_render_chunk, jobs), total=len(jobs), desc="rendering"))
     return Pictures(
         np.concatenate(parts),
         np.array([drawing.caption for drawing in drawings]),

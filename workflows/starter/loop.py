@@ -130,7 +130,7 @@ def train(task: Task, recipe: Recipe, folder: Path, inputs: Mapping[str, str]) -
     Raises:
         UserError: the checkpoint has another recipe or inputs; see `checkpoint.check_resumable`.
     """
-    from tqdm import tqdm
+    from curate.run.progress import Bar
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / checkpoint.NAME
@@ -141,7 +141,7 @@ def train(task: Task, recipe: Recipe, folder: Path, inputs: Mapping[str, str]) -
     log = folder / "metrics.jsonl"
     _cut_log(log, state.step)
     device = next(task.model.parameters()).device
-    bar = tqdm(total=recipe.steps, initial=state.step, desc=folder.name, mininterval=20, ncols=100)
+    bar = Bar(total=recipe.steps, initial=state.step, desc=folder.name, mininterval=20, ncols=100)
     losses: list[float] = []
     while state.step < recipe.steps:
         generator = torch.Generator(device).manual_seed(recipe.seed * 10**9 + state.step)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from curate.readers.config import DatasetConfig
-from curate.readers.registry import register_reader
+from curate.readers.files import among
+from curate.readers.registry import Reads, register_reader
 from curate.readers.source import Source
 from curate.readers.text_encoding import check_encoding
 from curate.run.schema import PATH
@@ -30,7 +31,14 @@ class FolderConfig(DatasetConfig):
         check_encoding(self.encoding)
 
 
-@register_reader("folder", FolderConfig)
+def reads(config: FolderConfig) -> Reads:
+    """Pictures, the caption files that belong to one, and metadata tables; see ``reader.files_read``."""
+    from curate.readers.folder import reader
+
+    return among(reader.files_read(config))
+
+
+@register_reader("folder", FolderConfig, reads)
 def read(config: FolderConfig) -> Source:
     """Open the folder, see ``reader.read``."""
     from curate.readers.folder import reader

@@ -104,13 +104,10 @@ def read(
     caption_files = CaptionFiles(TextDecoder(encoding, lambda: _samples(root, excluded)))
     for folder, subfolders, files in _folders(root, excluded):
         links |= {folder / name for name in subfolders if (folder / name).is_symlink()}
-        captions = [name for name in files if name.lower().endswith(CAPTION_SUFFIXES)]
-        images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
-        images += _without_suffix(folder, set(files).difference(captions, images), captions, images)
+        captions, beside = _listed(folder, files)
         texts.update(map(folder.joinpath, captions))
-        others.update(map(folder.joinpath, set(files).difference(captions, images)))
-        beside = _beside(images, captions)
-        for image in images:
+        others.update(map(folder.joinpath, set(files).difference(captions, beside)))
+        for image in beside:
             paths = [folder / caption for caption, _ in beside[image]]
             caption_files.respelled.update(folder / name for name, alike in beside[image] if alike)
             path = (folder / image).relative_to(root).as_posix()
@@ -133,6 +130,24 @@ def read(
         for what, paths in found.items()
         if paths
     ]
+
+
+def files_read(root: Path, excluded: Collection[Path] = ()) -> Iterator[Path]:
+    """The images that `read` lists, and the caption files that belong to one."""
+    for folder, _, files in _folders(root, excluded):
+        for image, captions in _listed(folder, files)[1].items():
+            yield folder / image
+            yield from (folder / caption for caption, _ in captions)
+
+
+def _listed(
+    folder: Path, files: Collection[str]
+) -> tuple[list[str], dict[str, list[tuple[str, bool]]]]:
+    """The caption files of a folder, and its images with those of each, see `_beside`."""
+    captions = [name for name in files if name.lower().endswith(CAPTION_SUFFIXES)]
+    images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+    images += _without_suffix(folder, set(files).difference(captions, images), captions, images)
+    return captions, _beside(images, captions)
 
 
 def _folders(root: Path, excluded: Collection[Path]) -> Iterator[tuple[Path, list[str], list[str]]]:

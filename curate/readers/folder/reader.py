@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from curate.readers.candidate import Candidate, key_of
@@ -65,6 +66,21 @@ def read(config: FolderConfig) -> Source:
             )
         )
     return Source.of(candidates, loader(root), notes)
+
+
+def files_read(config: FolderConfig) -> Iterator[Path]:
+    """The files that `read` opens or lists as images; no caption is read for it.
+
+    Raises:
+        UserError: a table cannot be used.
+    """
+    root = Path(config.root)
+    tables = _tables(root)
+    found = list(caption_files.files_read(root, [table.parent for table in tables]))
+    for table in tables:
+        rows, _ = _from_table(root, table, config.encoding)
+        found += [table, *(root / name for name, _, _ in rows)]
+    yield from (path for path in found if encodable(path.name) == path.name)
 
 
 def _rows_and_notes(root: Path, encoding: str | None) -> tuple[list[Row], list[str]]:

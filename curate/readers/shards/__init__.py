@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from curate.readers.config import DatasetConfig
-from curate.readers.registry import register_reader
+from curate.readers.files import among
+from curate.readers.registry import Reads, register_reader
 from curate.readers.source import Source
 from curate.readers.text_encoding import check_encoding
 from curate.run.schema import PATH, check
@@ -41,7 +42,15 @@ class ShardsConfig(DatasetConfig):
         check(sound, "dataset.path", self.path, "a folder, a .tar, a pattern, or a list of them")
 
 
-@register_reader("shards", ShardsConfig)
+def reads(config: ShardsConfig) -> Reads:
+    """The tars, and img2dataset's parquet beside each."""
+    from curate.readers.shards.paths import expand, list_beside
+
+    shards = expand(config.path)[0].values()
+    return among([*shards, *map(list_beside, shards)])
+
+
+@register_reader("shards", ShardsConfig, reads)
 def read(config: ShardsConfig) -> Source:
     """Open the shards, see ``reader.read``."""
     from curate.readers.shards import reader

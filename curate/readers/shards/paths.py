@@ -106,6 +106,12 @@ def stem_of(path: Path) -> Path:
     )
 
 
+def list_beside(path: Path) -> Path:
+    """img2dataset's list of the pairs of a tar, which may not be there."""
+    stem = stem_of(path)
+    return stem.with_name(f"{stem.name}.parquet")
+
+
 def _base(item: str) -> Path:
     """The folder that names are relative to."""
     path = Path(item)

@@ -41,7 +41,7 @@ from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import version_of
 from curate.readers.shards import ShardsConfig
-from curate.readers.shards.paths import expand, stem_of
+from curate.readers.shards.paths import expand, list_beside
 from curate.readers.shards.plain_tars import PlainTars
 from curate.readers.shards.sample import TEXT_KINDS, Sample, Texts
 from curate.readers.source import Source
@@ -134,8 +134,7 @@ class ShardReader:
                 )
         if not times:
             self._notes.add("shards without a sample", str(path))
-        stem = stem_of(path)
-        yield from self._without_image(name, stem.with_name(f"{stem.name}.parquet"), times)
+        yield from self._without_image(name, list_beside(path), times)
 
     def _unique_in_tar(self, name: str, key: str, time: int) -> str:
         """``c..2`` for the second sample with key ``c``; no member's name gives such a key."""

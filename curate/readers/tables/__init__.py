@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from curate.readers.config import DatasetConfig
-from curate.readers.registry import register_reader
+from curate.readers.files import among
+from curate.readers.registry import Reads, register_reader
 from curate.readers.source import Source
 from curate.readers.text_encoding import check_encoding
 from curate.run.schema import PATH, check, entries
@@ -66,7 +68,22 @@ class TableConfig(DatasetConfig):
         check(sound, "dataset.caption_columns", captions, "null or names")
 
 
-@register_reader("table", TableConfig)
+def reads(config: TableConfig) -> Reads:
+    """The tables, those beside them, and below ``images_dir`` pictures and what img2dataset writes."""
+    from curate.readers.tables import files, images, neighbours
+
+    tables = files.find(config.path, config.file_type, [])
+    is_table = among(table.path for table in [*tables, *neighbours.tables_beside(config, tables)])
+    folder = os.path.abspath(config.images_dir or os.devnull)  # noqa: PTH100 (which would keep ..)
+
+    def is_read(path: str) -> bool:
+        inside = os.path.normpath(path).startswith(f"{folder}{os.sep}")
+        return is_table(path) or (inside and images.is_indexed(path))
+
+    return is_read
+
+
+@register_reader("table", TableConfig, reads)
 def read(config: TableConfig) -> Source:
     """Open the table, see ``reader.read``."""
     from curate.readers.tables import reader

@@ -37,6 +37,11 @@ _NOTED = ("key", "url", "caption", "uid", "sha256")  # columns of img2dataset's 
 _INDEXED = (".tar", ".parquet", ".json", *IMAGE_SUFFIXES)
 
 
+def is_indexed(path: str) -> bool:
+    """Whether the index depends on what is in a file of this name."""
+    return path.lower().endswith(_INDEXED)
+
+
 class Images:
     """The pictures below ``root``: which belongs to which row, and their bytes.
 
@@ -137,9 +142,9 @@ class Images:
         digest = hashlib.sha256()
         for folder, names in self._files():
             for name in names:
-                is_read = name.lower().endswith(_INDEXED)
-                version = version_of(f"{self.root}/{folder}{name}") if is_read else ""
-                digest.update(os.fsencode(f"{self.root}/{folder}{name}\0{version}\n"))
+                path = f"{self.root}/{folder}{name}"
+                version = version_of(path) if is_indexed(name) else ""
+                digest.update(os.fsencode(f"{path}\0{version}\n"))
         return digest.hexdigest()
 
     def _pictures(self) -> Iterator[Noted]:

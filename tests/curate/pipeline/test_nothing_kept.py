@@ -112,6 +112,7 @@ def test_pictures_without_captions_say_where_captions_are_looked_for(config, tmp
     said = refused(config, dataset=folder)
     assert "no_caption" in said
     assert "conf/dataset/folder.yaml says where captions are looked for" in said
+    assert 'dataset.caption="a photo of ..."' in said
     assert "caption_column" not in said
 
 

@@ -4,15 +4,16 @@ import os
 import resource
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import curate.pipeline.config  # noqa: F401 (registers what a command registers)
 from curate.run import cli as command
 from curate.run import experiment
+from curate.run.keys import SCHEMAS
 from curate.run.overrides import CONF
 from curate.run.schema import UserError
 
@@ -50,6 +51,7 @@ CHOSEN = {
 
 def composed(section, overrides):
     overrides = [*CHOSEN[section], *overrides]
+    import_module(SCHEMAS[section])  # registers what the command registers
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose(section, overrides))
 
@@ -82,7 +84,7 @@ def test_the_demo_is_what_it_always_was(section):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("experiment/*.yaml")))
-@pytest.mark.parametrize("section", experiment.SCHEMAS)
+@pytest.mark.parametrize("section", SCHEMAS)
 def test_every_experiment_composes(section, name):
     applied(section, f"experiment={name}")
 
@@ -195,7 +197,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("section", experiment.SCHEMAS)
+@pytest.mark.parametrize("section", SCHEMAS)
 @pytest.mark.parametrize("text", BAD)
 def test_a_mistake_anywhere_in_the_file_is_refused_by_each_command(write, section, text):
     path = write(text)
@@ -288,6 +290,6 @@ def test_a_section_may_leave_the_data_set_to_the_command_line(write):
     path = write("curate: {split.val: 0.2, dataset.limit: 3}")
     assert applied("curate", f"experiment={path}")["dataset"]["limit"] == 3
     bad = write("curate: {split.val: 2, dataset.limit: 3}")
-    for section in experiment.SCHEMAS:
+    for section in SCHEMAS:
         with pytest.raises(UserError, match=r"section curate: split\.val=2"):
             experiment.apply([f"experiment={bad}"], section)

@@ -6,6 +6,7 @@ import curate.pipeline.config  # noqa: F401 (these register what the commands re
 import evaluate.config
 import evaluate.sample_config  # noqa: F401
 import finetune.config
+import workflows.retraining.config  # noqa: F401
 from curate.run import keys
 
 
@@ -31,11 +32,29 @@ def test_every_key_of_a_schema_and_of_all_choices_is_known():
         ("train", "learning_rate", "optim.lr"),
         ("curate", "datset.root", "dataset.root"),
         ("curate", "dry-run", "dry_run"),
+        ("train", "runname", "run.name"),
+        ("retrain", "runname", "run.name"),
+        ("train", "run-name", "run.name"),
+        ("evaluate", "rn", "run.name"),
+        ("evaluate", "run", "run.name"),
+        ("curate", "splitval", "split.val"),
+        ("curate", "dataset_root", "dataset.root"),
+        ("retrain", "notify_command", "notify.command"),
+        ("evaluate", "gridd", "grid.items"),
         ("evaluate", "steps", "sampler.steps"),
     ],
 )
 def test_a_name_means_the_key_that_is_likest(section, name, means):
     assert keys.meant(name, section)[0] == means
+
+
+@pytest.mark.parametrize("section", ["curate", "train", "evaluate", "sample", "retrain"])
+def test_no_suggestion_is_a_group_that_takes_no_value(section):
+    known, tops = keys.keys(section), keys.groups(section)
+    for key in known:
+        for name in (key.replace(".", ""), key.replace(".", "_"), key[:-1], f"{key}s"):
+            for found in keys.meant(name, section):
+                assert found in tops or not known[found].is_group, (name, found)
 
 
 def test_a_name_like_no_key_means_none():

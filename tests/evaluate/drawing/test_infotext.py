@@ -6,7 +6,7 @@ import pytest
 
 from evaluate.drawing import infotext
 from evaluate.drawing.infotext import Infotext, values_of
-from evaluate.measure_config import SAMPLERS, SPACINGS
+from finetune.drawing.config import SAMPLERS, SPACINGS
 
 # AUTOMATIC1111's documentation of the form.
 THEIRS = """girl with an artist's beret, by Alphonse Mucha, ((eyeshadow)), [a:b:0.5]

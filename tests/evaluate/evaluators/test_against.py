@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,11 @@ from evaluate.judged_runs.against import Against
 from evaluate.judged_runs.comparable import Shared
 from evaluate.measure.grid import SplitLosses
 from evaluate.outputs import headline
-from evaluate.results import Metric
+from evaluate.results import Check, Metric
+from tests.evaluate.conftest import results
 from tests.evaluate.planted import table
+
+JUDGED = results.__wrapped__()
 
 VAL, TEST = ([f"{split}-{i:03d}" for i in range(40)] for split in ("val", "test"))
 
@@ -87,15 +91,32 @@ def test_too_few_in_common():
 @pytest.mark.parametrize(
     ("metric", "state", "words"),
     [
-        (Metric(-0.02, -0.03, -0.01), "good", "is lower than that of the run"),
-        (Metric(0.02, 0.01, 0.03), "bad", "is higher than that of the run"),
+        (Metric(-0.02, -0.03, -0.01), "good", "is lower than that of mine-0001: "),
+        (Metric(0.02, 0.01, 0.03), "bad", "is higher than that of mine-0001: "),
         (Metric(0.0, -0.01, 0.01), "info", "does not show as different"),
     ],
 )
 def test_the_headline_says_it(metric, state, words):
-    (found,) = against.EVALUATOR.findings({"against_change": metric})
+    found = headline.findings(JUDGED.verdict, {"against_change": metric}, against="mine-0001")[-1]
     assert (found.part, found.state) == ("result", state)
     assert words in found.text
+
+
+RULE = Check("not_worse_than_run", "against_change", "upper bound < +1.0 %", "+0.6 %", "passed", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "allowed"),
+    [("passed", "warn", True), ("failed", "bad", False), ("undecided", "bad", False)],
+)
+def test_worse_within_the_gates_margin_is_said_as_allowed(status, state, allowed):
+    metrics = {"against_change": Metric(0.006, 0.003, 0.009)}
+    checks = [replace(RULE, status=status), replace(RULE, metric="clip_change", status="failed")]
+    found = headline.findings(JUDGED.verdict, metrics, checks, "mine-0001")[-1]
+    said = "That is within what the gate allows: upper bound < +1.0 %."
+    assert found.state == state
+    assert found.text.endswith(said) is allowed
+    assert "is higher than that of mine-0001: +0.6 points [+0.3, +0.9]." in found.text
 
 
 def test_the_headline_is_silent_where_it_was_not_asked():

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluate.drawing.sampling import Prompt
 from evaluate.evaluators import distribution
 from evaluate.measure.features import unit
 from evaluate.measure_config import DistributionConfig
 from evaluate.outputs import headline
 from evaluate.results import Metric
+from finetune.drawing.sampling import Prompt
 
 COUNT, WIDTH = 48, 32
 

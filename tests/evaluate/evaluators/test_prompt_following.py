@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from curate.clip.config import ClipConfig
-from evaluate.drawing.sampling import Prompt
 from evaluate.evaluators import prompt_following
 from evaluate.evaluators.prompt_following import NAMES, RETRIEVAL, Embedded, compare
 from evaluate.measure.features import Features, unit
 from evaluate.measure.grid import LossStore
+from finetune.drawing.sampling import Prompt
 from finetune.intervals import Estimate
 
 COUNT, WIDTH = 24, 64

@@ -16,8 +16,9 @@ from evaluate import comparison, results, run
 from evaluate.config import EvaluateConfig, GateConfig, GateRule, refuse_ignored
 from evaluate.judged_runs import comparable
 from evaluate.judged_runs.judged import open_judged
-from evaluate.measure_config import GridConfig, RunConfig, SamplerConfig, SamplesConfig
+from evaluate.measure_config import GridConfig, RunConfig, SamplesConfig
 from finetune import trained_on as trained_on_table
+from finetune.drawing.config import SamplerConfig
 from tests.evaluate.planted import ORIGIN, Planted, opened_against, rewrite
 
 RULE = GateRule(metric="against_change", op="<", threshold=0.01, use="ci_high")

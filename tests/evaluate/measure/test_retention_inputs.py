@@ -14,7 +14,8 @@ from curate.clip.config import ClipConfig
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
 from evaluate.measure import retention_inputs
-from evaluate.measure_config import MeasureConfig, RetentionConfig, RunConfig, SamplerConfig
+from evaluate.measure_config import MeasureConfig, RetentionConfig, RunConfig
+from finetune.drawing.config import SamplerConfig
 from tests.finetune.conftest import curate
 
 ROOT = Path(__file__).resolve().parents[3]

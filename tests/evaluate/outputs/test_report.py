@@ -144,6 +144,20 @@ def test_a_cost_is_what_its_interval_shows(results: Results, change, state):
     assert shown("clip_change", metrics["clip_change"]) in cost.text
 
 
+@pytest.mark.parametrize(("exported", "allowed"), [(450, True), (900, False)])
+def test_a_rule_on_the_export_is_on_the_kept_checkpoint_where_they_are_one(
+    results: Results, exported, allowed
+):
+    """Other weights are exported than kept: a rule on the export says nothing of the kept ones."""
+    name = "retention_loss_change"
+    rule = Check("a", f"{name}_exported", "lower bound <= +60 %", "+52 %", "passed", "")
+    verdict = replace(results.verdict, exported=exported)
+    metrics = results.metrics | {name: Metric(0.52, 0.44, 0.6, 48, 48)}
+    cost = next(f for f in findings(verdict, metrics, [rule]) if f.section == "retention")
+    assert cost.state == ("warn" if allowed else "bad")
+    assert ("within what the gate allows: lower bound <= +60 %" in cost.text) is allowed
+
+
 def test_costs_are_alike_on_page_terminal_and_summary(results: Results, render, tmp_path):
     bad = results.metrics | {"clip_change": Metric(-0.2, -0.3, -0.1, 64, 64, "val")}
     found = replace(results, metrics=bad, findings=findings(results.verdict, bad), gate="warned")

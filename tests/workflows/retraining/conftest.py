@@ -24,7 +24,7 @@ from evaluate import results
 from evaluate.results import Check
 from tests.evaluate.conftest import results as results_fixture
 from workflows import retrain
-from workflows.retraining import commands, inputs, job, several, steps
+from workflows.retraining import commands, comparison, inputs, job, several, steps
 from workflows.retraining.commands import Settings
 from workflows.retraining.config import RetrainConfig, SeriesConfig
 from workflows.retraining.input_files import Root
@@ -116,7 +116,10 @@ class Commands:
         weights = yaml.safe_load(given.get("data.runs", "{}")) or {run_dir.name: 1}
         folders = [run_dir.with_name(name) / "curate" for name in weights]
         text = "".join((folder / "manifest.json").read_text() for folder in folders)
-        write_text(run_dir / "finetune" / "export" / "weights", text + given.get("method.init", ""))
+        write_text(
+            run_dir / "finetune" / "export" / "weights.safetensors",
+            text + given.get("method.init", ""),
+        )
 
     def _evaluate(self, run_dir: Path, given: Mapping[str, str]) -> int:
         found = replace(
@@ -184,7 +187,7 @@ class Team:
             name: [f"dataset.root={folders[name]}"] if name in folders and self.weights else []
             for name in composed
         }
-        return Settings("", handed, composed, (), self.weights)
+        return Settings("", handed, composed, (), weights=self.weights)
 
     @contextmanager
     def opened(self, **config: Any):
@@ -217,6 +220,8 @@ class Team:
 def team(tmp_path, monkeypatch) -> Team:
     fake = Commands(tmp_path / "runs", tmp_path / "pictures")
     monkeypatch.setattr(steps, "run", fake.run)
+    # fake evaluations leave no losses of pictures
+    monkeypatch.setattr(comparison, "examine_pictures", lambda promoted, run_dir: "")
     monkeypatch.setattr(provenance, "_revision", lambda: "1234")
     packages = {name: f"{number}.0" for number, name in enumerate(provenance.PACKAGES)}
     monkeypatch.setattr(provenance, "_version", packages.get)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from curate.run import experiment
 from curate.run.schema import UserError
 from workflows.retraining import commands
 from workflows.retraining.commands import programs, series_name, settings_of, split
@@ -66,11 +67,47 @@ def test_settings_are_composed_as_the_commands_would(write):
 def test_what_differs_from_run_to_run_comes_last(write):
     found = settings_of(write(), {**NONE, "train": ["optim.lr=0.25"]})
     assert found.arguments("train", "runs", "mine-0003", ["method.init=x"]) == [
-        f"experiment={Path.cwd()}/mine.yaml", "optim.lr=0.25", "method.init=x", "run.root=runs", "run.name=mine-0003",
+        f"experiment={Path.cwd()}/runs/mine-0003/experiment.yaml", "optim.lr=0.25", "method.init=x", "run.root=runs", "run.name=mine-0003",
     ]  # fmt: skip
     bare = settings_of("", {**NONE, "curate": ["dataset=folder", "dataset.root=x"]})
     assert bare.arguments("evaluate", "r", "n") == ["run.root=r", "run.name=n"]
     assert bare.files == ()
+
+
+def test_a_run_keeps_the_experiment_as_it_was(write, tmp_path):
+    """Of the commands only, and with every value as YAML read it; the retraining's own may hold secrets."""
+    text = EXPERIMENT + "\nsample: {seed: 3}\n"
+    text = text.replace(
+        "pictures}", """'1e-4', filters: none, run.cache_gb: 1e-5, split.seed: 7}"""
+    )
+    found = settings_of(write(text), NONE)
+    write("train: {optim.lr: 9}")
+    found.keep(tmp_path)
+    sections, before = experiment.read(tmp_path / "experiment.yaml"), tmp_path / "before.yaml"
+    before.write_text(text)
+    asked = experiment.read(before)
+    assert sections == {name: asked[name] for name in ("curate", "train", "evaluate")}
+    assert "dataset.root='1e-4'" in sections["curate"]
+    stamp = (tmp_path / "experiment.yaml").stat()
+    found.keep(tmp_path)
+    assert (tmp_path / "experiment.yaml").stat() == stamp
+    settings_of("", {**NONE, "curate": ["dataset=folder"]}).keep(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_experiment_that_is_written_while_it_is_read_is_read_again(write, tmp_path, monkeypatch):
+    argument, real = write(), experiment.read
+
+    def read(path):
+        monkeypatch.setattr(experiment, "read", real)
+        found = real(path)
+        write(EXPERIMENT.replace("0.5", "0.25"))
+        return found
+
+    monkeypatch.setattr(experiment, "read", read)
+    found = settings_of(argument, NONE)
+    assert found.flat()["train: optim.lr"] == "0.25"
+    assert "optim.lr: 0.25" in found.experiment
 
 
 def test_a_rule_against_the_promoted_run_waits_for_one(write):
@@ -275,6 +312,10 @@ def test_a_name_that_is_no_folder_is_refused(write):
         ("notify.url=https://x/geheim", "notify.url=***"),
         ("+notify.command=mail -p geheim", "+notify.command=***"),
         ("notify={url: geheim}", "notify=***"),
+        ("registry.mlflow.url=http://me:geheim@h", "registry.mlflow.url=***"),
+        ("+registry={mlflow: {url: geheim}}", "+registry=***"),
+        ("registry.mlflow={url: geheim}", "registry.mlflow=***"),
+        ("registry.mlflow.model=x", "registry.mlflow.model=x"),
         ("hub.token=geheim", "hub.token=***"),
         ("notify.timeout_s=3", "notify.timeout_s=3"),
         ("train.optim.lr=3", "train.optim.lr=3"),

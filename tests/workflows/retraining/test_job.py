@@ -95,7 +95,9 @@ def test_what_is_not_promoted_leaves_the_pointer_as_it_is(team, gate, kept, outc
 
 def test_a_gate_that_warns_promotes(team):
     team.commands.gate = "warned"
-    assert team.retrain().sentence.endswith("The gate warns.")
+    assert team.retrain().sentence.endswith(
+        "The gate warns (a_rule: -6.1 %, has to be upper bound < 0 %)."
+    )
     assert team.current() == "mine-0001"
 
 
@@ -105,7 +107,7 @@ def test_what_the_gate_judged_is_promoted_though_an_earlier_checkpoint_would_do(
     assert record(team, "mine-0001").kept == 450
     assert "What is promoted is step 450, the best" in record(team, "mine-0001").sentence
     assert team.series.current().export == "mine-0001/finetune/export"
-    assert (team.root / team.series.current().export / "weights").is_file()
+    assert (team.root / team.series.current().export / "weights.safetensors").is_file()
 
 
 def test_settings_that_could_not_be_compared_are_refused_before_anything_is_done(team):

@@ -463,10 +463,66 @@ def test_a_picture_by_its_key_its_hash_and_its_file(series, monkeypatch, capsys,
     ]
 
 
+def test_a_removed_picture_is_found_by_the_name_of_its_file(series, monkeypatch, capsys, tmp_path):
+    """Its file is deleted, as one that had to be removed is; a name takes the place of the bytes."""
+    root = ("--root", series.root)
+    for run in ("mine-0001", "mine-0002", "mine-0003"):
+        remove(series.run_dir(run) / "curate", "keys", {"p02"}, "0" * 64)
+    expected = run_command(monkeypatch, capsys, "p02", *root)
+    assert "removed   from mine-0001, mine-0002, mine-0003" in expected
+    assert "mine-0002 (promoted): trained on it" in expected
+    for name in ("p02.png", "cats/p02.png", tmp_path / "cats" / "p02.png"):
+        assert run_command(monkeypatch, capsys, name, *root) == expected
+
+
+def test_a_dropped_picture_says_that_no_model_saw_it_and_why(series, monkeypatch, capsys, tmp_path):
+    root = ("--root", series.root)
+    file = tmp_path / "cats" / "q01.png"
+    expected = run_command(monkeypatch, capsys, "q01", *root)
+    runs = "mine-0001, mine-0002, mine-0003"
+    assert f"\ndropped   clip_similarity < 0.2 ({runs})\n" in expected
+    assert expected.endswith("in all    no model saw it: none of 3 trainings was given it\n")
+    assert run_command(monkeypatch, capsys, "q01.png", *root) == expected
+    file.parent.mkdir()
+    file.write_bytes(trainings.picture("q01"))
+    assert run_command(monkeypatch, capsys, file, *root) == expected
+    file.write_bytes(b"another picture by now")
+    with pytest.raises(UserError, match="one of that name has the key q01, and its bytes"):
+        run_command(monkeypatch, capsys, file, *root)
+    (picture,) = json.loads(run_command(monkeypatch, capsys, "q01", *root, "--json"))["pictures"]
+    assert picture["dropped"] == {"clip_similarity < 0.2": runs.split(", ")}
+
+
+def test_what_one_curation_dropped_and_another_kept(series, monkeypatch, capsys):
+    curate(series.root / "strict", {"p60": "train"}, dropped=("p02",))
+    said = run_command(monkeypatch, capsys, "p02", "--root", series.root)
+    assert "dropped   clip_similarity < 0.2 (strict)" in said
+    assert "in all    3 of 3 trainings" in said
+
+
+def test_a_picture_that_one_curation_never_read_is_no_other_one(series, monkeypatch, capsys):
+    """A rule on captions dropped it before its bytes were read, and another run has the bytes."""
+    folder = curate(series.root / "strict", {"p60": "train"}, dropped=("p02",))
+    for part in (folder / "ledger").glob("*.parquet"):
+        rows = pd.read_parquet(part)
+        rows.loc[rows["key"] == "p02", "sha256"] = ""
+        rows.to_parquet(part, index=False)
+    said = run_command(monkeypatch, capsys, "p02", "--root", series.root)
+    assert f"picture   p02, sha256 {sha256('p02')}" in said
+    assert "dropped   clip_similarity < 0.2 (strict)" in said
+    assert "different files" not in said
+
+
+def test_how_to_write_the_pairs_is_said(series, monkeypatch, capsys):
+    said = run_command(monkeypatch, capsys, "mine-0001", "--root", series.root)
+    count = sum(len(trainings.captions(key)) for key in FIRST)
+    assert f"pairs     {count}; to write them as a table, add --out pairs.csv" in said
+
+
 def test_what_is_unknown_is_named(series, monkeypatch, capsys, tmp_path):
     root = ("--root", series.root)
     with pytest.raises(
-        UserError, match=r"key or sha256 'nobody'.* looked at 3 trainings and 3 ledgers"
+        UserError, match=r"key, sha256 or file 'nobody'.* looked at 3 trainings and 3 ledgers"
     ):
         run_command(monkeypatch, capsys, "nobody", *root)
     (tmp_path / "foreign").mkdir()

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from curate.run.schema import UserError
-from workflows.retraining import notify
+from workflows.retraining import notify, tries
 from workflows.retraining.config import NotifyConfig
 from workflows.retraining.outcome import Outcome
 
@@ -17,7 +17,7 @@ PROMOTED = Outcome("promoted", "“Better” by 3 %.", "mine-0002", "mine-0002")
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    monkeypatch.setattr(notify, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(tries, "PAUSE_S", 0.001)
 
 
 @pytest.fixture

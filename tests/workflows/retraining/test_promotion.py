@@ -60,6 +60,9 @@ def test_the_sentence_names_what_broke_and_nothing_else():
     assert decided(gate="undecided", checks=checks).sentence.startswith(
         "The gate is undecided (of_undecided: 3 %, has to be < 0 %). Step"
     )
+    assert decided(gate="warned", checks=checks).sentence.endswith(
+        "The gate warns (of_warned: 3 %, has to be < 0 %)."
+    )
     assert "compared with x-0001" in decided("x-0001").sentence
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from curate.run.removals import Removals, read_removals, write_removals
+from curate.run.removals import Removals, identities, read_removals, write_removals
 from curate.run.schema import UserError
 from workflows.retraining import removals
+from workflows.retraining.record import Record
 
 
 def remove(team, run, **values):
@@ -56,6 +57,67 @@ def test_a_removal_starts_a_retraining_without_the_picture_and_then_no_more(team
     assert read_removals(team.series.run_dir("mine-0002") / "curate").keys == {"a"}
     for _ in range(2):
         assert team.retrain().outcome == "nothing_to_do"
+
+
+def test_a_removal_during_the_curation_is_taken_over_before_anything_is_trained(team):
+    team.retrain()
+    team.add("e")
+    team.commands.before["diff"] = lambda: pytest.fail("compared before it was curated again")
+
+    def meanwhile():
+        team.commands.before.clear()
+        remove(team, "mine-0001", keys={"b"})
+
+    team.commands.before["curate"] = meanwhile
+    found = team.retrain()
+    assert found.run == "mine-0002"
+    ran = [word for word in team.commands.ran if word.endswith("mine-0002")]
+    assert ran == [
+        f"{step} mine-0002" for step in ("curate", "curate", "diff", "finetune", "evaluate")
+    ]
+    table = identities(team.series.run_dir("mine-0002") / "curate")
+    assert sorted(table["key"]) == ["a", "c", "d", "e"]
+    assert "removed" not in found.sentence
+    assert team.retrain().outcome == "nothing_to_do"
+
+
+@pytest.mark.parametrize(("key", "says"), [("b", True), ("a", False)])
+def test_a_removal_during_the_training_is_said_with_the_promotion(team, key, says):
+    """``b`` is trained on; ``a`` is held out."""
+    team.retrain()
+    team.add("e")
+    team.commands.before["finetune"] = lambda: remove(team, "mine-0001", keys={key})
+    found = team.retrain()
+    assert (found.outcome, found.run) == ("promoted", "mine-0002")
+    said = "Of the pictures that it was trained on, 1 was removed from other runs meanwhile"
+    assert (said in found.sentence) == says
+    assert (said in team.series.history()[-1].sentence) == says
+    team.commands.before.clear()
+    assert team.retrain().run == "mine-0003"
+
+
+@pytest.mark.parametrize("stop", [3, 4])  # when it is to be curated again, and when that is noted
+def test_a_run_that_is_killed_while_it_takes_a_removal_over_is_never_trained_on_it(
+    team, monkeypatch, stop
+):
+    real, saved = Record.save, []
+
+    def save(record, run_dir):
+        saved.append(record.steps)
+        if len(saved) == stop:
+            raise KeyboardInterrupt
+        real(record, run_dir)
+
+    team.commands.before["curate"] = lambda: remove(team, "mine-0090", keys={"b"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            team.retrain()
+    assert [*saved[1]] == ["curate"]  # then without
+    assert saved[-1] == {}
+    team.commands.before.clear()
+    run = team.retrain().run
+    assert "b" not in set(identities(team.series.run_dir(run) / "curate")["key"])
 
 
 def test_a_damaged_list_stops_all(team):

@@ -158,6 +158,48 @@ def test_a_picture_removed_from_any_stays_out_of_all(both):
     assert both.retrain().outcome == "nothing_to_do"
 
 
+def remove(team, run, *keys):
+    folder = team.root / run / "curate"
+    write_removals(folder, Removals(keys=frozenset(keys)))
+
+
+@pytest.mark.parametrize("at", ["own", "photos"])
+def test_a_removal_during_a_curation_is_taken_over_by_all(both, at):
+    """Also by one that was made before; nothing is compared or trained until then."""
+    both.retrain()
+    both.add("o", to="photos")
+    both.commands.ran.clear()
+
+    def meanwhile():
+        if both.commands.ran[-1].endswith(at):
+            both.commands.before.clear()
+            remove(both, "mine-0001-own", "b")
+
+    both.commands.before["curate"] = meanwhile
+    found = both.retrain()
+    curated = ["curate mine-0002-own", "curate mine-0002-photos"]
+    assert both.commands.ran == [
+        *curated[: 1 if at == "own" else 2], *curated, "diff mine-0002-own", "diff mine-0002-photos",
+        "finetune mine-0002", "evaluate mine-0002",
+    ]  # fmt: skip
+    assert list(sides(both, "mine-0002-own")) == [*"acd"]
+    assert "removed" not in found.sentence
+    assert both.retrain().outcome == "nothing_to_do"
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"), [("bl", "2 were removed"), ("b", "1 was removed"), ("ak", "")]
+)
+def test_a_removal_during_the_training_is_said_of_all_data_sets_together(both, keys, says):
+    """``a`` and ``k`` are held out."""
+    both.retrain()
+    both.add("o", to="photos")
+    both.commands.before["finetune"] = lambda: remove(both, "mine-0001-photos", *keys)
+    said = both.retrain().sentence
+    assert says in said
+    assert ("removed" in said) == bool(says)
+
+
 def test_a_copy_is_held_out_of_all_whichever_holds_it_out(both):
     """xy of own is trained on until photos, curated after it, holds out its copy yx."""
     both.add("wxy", "xy", to="own")

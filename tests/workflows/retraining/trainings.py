@@ -108,6 +108,7 @@ def _pair(key: str, index: int, caption: str, split: str, shard: str) -> dict:
         "shard": shard,
         "duplicate_group": key,
         "copy_group": key,
+        "file_name": f"cats/{key}.png",
         "licence": "CC BY 4.0" if key[-1] in "13579" else "",
         "author": "Ann *A*" if key[-1] in "13579" else "",
     }

@@ -84,7 +84,7 @@ def test_not_for_ever(stand_in):
 @pytest.fixture
 def automation(stand_in):
     defs = definitions.all_definitions(stand_in.settings)
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         schedule = defs.resolve_schedule_def("at_times_photos")
         sensor = defs.resolve_sensor_def("when_new_photos")
         yield lambda: [
@@ -116,6 +116,34 @@ def test_ticks_ask_once_for_the_same(stand_in, automation):
         keys.append([tick.run_requests[0].run_key for tick in automation()])
     assert keys[0] == keys[1]
     assert len({key for _, key in keys}) == 3
+
+
+# Only a code server can create a queued run.
+CREATED = [status for status in dg.DagsterRunStatus if status.value != "QUEUED"]
+
+
+@pytest.mark.parametrize("status", CREATED)
+def test_a_run_that_dagster_has_begun_or_queued_is_enough(stand_in, status):
+    """Between two steps of it nobody is at work, and the command would say that it goes on."""
+    stand_in.plan(why={"outcome": "would_start", "changes": ["data: 3 files"]})
+    defs = definitions.all_definitions(stand_in.settings)
+    has_ended = status.value in ("SUCCESS", "FAILURE", "CANCELED")
+    with dg.instance_for_test() as instance:
+        job = defs.resolve_job_def("retrain_photos")
+        begun = instance.create_run_for_job(job, status=status)
+        for tick in (
+            defs.resolve_schedule_def("at_times_photos").evaluate_tick(
+                dg.build_schedule_context(instance)
+            ),
+            defs.resolve_sensor_def("when_new_photos").evaluate_tick(
+                dg.build_sensor_context(instance, definitions=defs)
+            ),
+        ):
+            assert len(tick.run_requests or []) == has_ended
+            if not has_ended:
+                assert tick.skip_message == f"run {begun.run_id} is {status.value.lower()}"
+    assert len(stand_in.notes) == 2 * has_ended
+    assert dg.DagsterRunStatus.QUEUED in definitions.UNFINISHED
 
 
 def test_a_tick_fails_where_the_settings_are_wrong(stand_in, automation):
@@ -177,7 +205,7 @@ def test_wrong_settings_are_refused_at_the_start(
 
 
 def test_a_run_whose_process_is_gone_is_noticed():
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         one = instance.create_run_for_job(definitions.defs.resolve_job_def("retrain_demo"))
     watch = launcher.WatchedRunLauncher()
     health = lambda: watch.check_run_worker_health(one).status.value  # noqa: E731

@@ -25,12 +25,12 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import nn
-from tqdm import tqdm
 
 from curate.run.files import atomic_write
-from evaluate import precision as precisions
-from evaluate.measure_config import SamplerConfig
+from curate.run.progress import Bar
+from finetune import precision as precisions
 from finetune.data import keyed_seed
+from finetune.drawing.config import SamplerConfig
 from finetune.models.interface import LatentDiffusion
 
 # PNG text chunks: what made the picture, and what its pixels are.
@@ -169,7 +169,7 @@ class Sampler:
         marks = [self.fingerprint(prompt, weights) for prompt in prompts]
         missing = [i for i, path in enumerate(paths) if mark_of(path) != marks[i]]
         network = unet() if missing else None
-        with tqdm(total=len(missing), unit="picture", desc=folder.name, disable=not missing) as bar:
+        with Bar(total=len(missing), unit="picture", desc=folder.name, disable=not missing) as bar:
             for start in range(0, len(missing), self.batch_size):
                 batch = missing[start : start + self.batch_size]
                 assert network is not None
@@ -227,7 +227,7 @@ def texts_of(path: Path) -> dict[str, str]:
     except (OSError, SyntaxError, ValueError) as error:
         if getattr(error, "errno", None) is not None:
             raise
-    tqdm.write(f"{path} is damaged; drawn again")
+    Bar.write(f"{path} is damaged; drawn again")
     return {}
 
 

@@ -12,10 +12,10 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 
-from evaluate.drawing.sampling import SCHEDULERS, Frame, Prompt, Sampler, texts_of, write
 from evaluate.evaluators.flat_pictures import is_flat
-from evaluate.measure_config import SAMPLERS, SamplerConfig
 from finetune.config import ModelConfig
+from finetune.drawing.config import SAMPLERS, SamplerConfig
+from finetune.drawing.sampling import SCHEDULERS, Frame, Prompt, Sampler, texts_of, write
 from finetune.models import load_model
 
 PROMPTS = [Prompt(f"k{i}", caption) for i, caption in enumerate(("a dot", "a bar", "red", ""))]

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from evaluate.drawing import contact_sheet
+from finetune.drawing import contact_sheet
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 

@@ -1,0 +1,1 @@
+"""Drawing pictures: samplers, contact sheets."""
