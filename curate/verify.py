@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXIT_PROBLEMS = 1
-EXIT_CODES = "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 130 interrupted"
+EXIT_CODES = (
+    "exit codes: 0 all is well, 1 problems were found, 2 wrong input, 70 the program failed, "
+    "130 interrupted"
+)
 STAGES = ("curate", FOLDER, "diff", "finetune", "evaluate", "compare")
 SHOWN = 3  # keys in one line
 

@@ -35,7 +35,7 @@ reference; each of the others is compared with it, picture by picture. No model 
 writes runs/A/compare/B/report.html and compare.json"""
 _EXIT_CODES = (
     "exit codes: 0 compared, 2 the runs cannot be compared, 3 too few pictures in common to decide, "
-    "75 a run is being judged, 130 interrupted"
+    "70 the program failed, 75 a run is being judged, 130 interrupted"
 )
 _ROOT = "run.root"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from curate.run import checksums
-from curate.run.files import naming, read_json, replace_folder, sha256_once, write_certified
+from curate.run.files import (
+    naming,
+    read_json,
+    remove_folder,
+    replace_folder,
+    sha256_once,
+    write_certified,
+)
 from curate.run.finished import to_mend
 from curate.run.schema import UserError
+
+_OPTIMIZER = "state.safetensors"
+_ASIDE = "damaged-"  # begins the name of a checkpoint that is made again
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +39,9 @@ class Checkpoint:
 
     Attributes:
         step: optimizer updates made. samples_seen: samples they took.
-        path: folder with ``weights.safetensors``, ``state.safetensors``, their ``checksums.json``,
-            ``state.json``, which has a checksum in itself, and, where an average is kept,
-            ``ema.safetensors``.
+        path: folder with ``weights.safetensors``, ``state.safetensors`` (of the optimizer), their
+            ``checksums.json``, ``state.json``, which has a checksum in itself, and, where an average is kept,
+            ``ema.safetensors``. Of an older one only what is evaluated and exported may be left, see :func:`settle`.
         heldout: mean relative held-out loss of the weights to export; None without held-out pairs, or
             where it was not finite.
         interrupted: it is there because a signal stopped the run, only for resuming; the next
@@ -62,6 +73,8 @@ class Checkpoint:
         Raises:
             UserError: that is not what training wrote; says what to do.
         """
+        if _lacks_checksums(self.path):
+            raise damaged(self.path, checksums.FILE)
         if not checksums.is_intact(self.path, name):
             raise damaged(self.path, name)
         return self.path / name
@@ -93,22 +106,72 @@ def _state(path: Path) -> dict[str, Any]:
     return content
 
 
-def drop_damaged_end(finetune_dir: Path) -> list[str]:
-    """Delete the last checkpoint as long as it is damaged: training makes it again from the one before.
+def set_aside_damaged(finetune_dir: Path) -> list[str]:
+    """Rename the last checkpoint as long as it is damaged: training makes it again from the one before.
+
+    What is renamed stays until its replacement, or a later checkpoint, is there; see :func:`settle`.
 
     Returns:
         A line for each of them.
+
+    Raises:
+        UserError: no checkpoint is left to go on from; all are as they were.
     """
-    lines = []
-    for path in sorted((finetune_dir / "checkpoints").glob("step-*"), reverse=True):
-        names = checksums.damaged(path)
-        if read_json(path / "state.json") is None:
-            names.append("state.json")
-        if not names:
-            break
-        remove_folder(path)
-        lines.append(f"{path} was damaged ({', '.join(names)}); it is made again")
-    return lines
+    folder, broken = finetune_dir / "checkpoints", dict[Path, str]()
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        if found := _problems(path):
+            broken[path] = "; ".join(found)
+            continue
+        if not (path / _OPTIMIZER).exists():
+            broken[path] = f"without {_OPTIMIZER}, which checkpoint.keep limits to the newest"
+            raise _nothing_to_go_on_from(folder, broken)
+        for damaged_one in broken:
+            _link(folder / "last", path.name)
+            remove_folder(aside := damaged_one.with_name(_ASIDE + damaged_one.name))
+            damaged_one.rename(aside)
+        return [
+            f"{damaged_one} is damaged ({why}); training goes on from {path.name} and makes it again, and until "
+            f"then it is called {_ASIDE}{damaged_one.name}"
+            for damaged_one, why in broken.items()
+        ]
+    if broken:
+        raise _nothing_to_go_on_from(folder, broken)
+    return []
+
+
+def _nothing_to_go_on_from(folder: Path, broken: Mapping[Path, str]) -> UserError:
+    each = ". ".join(f"{path.name}: {why}" for path, why in broken.items())
+    return UserError(
+        f"training cannot go on from any checkpoint in {folder}. {each}. Restore one of them from a copy and type the "
+        f"same command again; or, to train from the start, type first: rm -r {shlex.quote(str(folder))}"
+    )
+
+
+def _problems(path: Path) -> list[str]:
+    """What is wrong with a checkpoint's files, as far as they are meant to be there."""
+    found = []
+    if read_json(path / "state.json") is None:
+        found.append(f"state.json: {'damaged' if (path / 'state.json').exists() else 'missing'}")
+    if _lacks_checksums(path):
+        return [*found, f"{checksums.FILE}: missing"]
+    if (path / checksums.FILE).exists():
+        return [*found, *checksums.problems(path)]
+    for name in ("weights.safetensors", _OPTIMIZER):  # of a release that listed none
+        try:
+            with safe_open(path / name, framework="pt"):
+                pass
+        except FileNotFoundError:
+            found.append(f"{name}: missing")
+        except SafetensorError as error:
+            found.append(f"{name}: damaged ({error})")
+    return found
+
+
+def _lacks_checksums(path: Path) -> bool:
+    """Whether a checkpoint has lost its ``checksums.json``. The release that wrote the first sealed its state, too."""
+    if (path / checksums.FILE).exists():
+        return False
+    return read_json(path / "state.json", sealed=True) is not None
 
 
 def list_checkpoints(finetune_dir: Path) -> list[Checkpoint]:
@@ -137,9 +200,8 @@ def save(
     weights: Mapping[str, Tensor],
     ema: Mapping[str, Tensor] | None,
     optimizer: torch.optim.Optimizer,
-    keep: int | None = None,
 ) -> Checkpoint:
-    """Store a checkpoint, and let links and retention follow, see :func:`settle`.
+    """Store a checkpoint; afterwards call :func:`settle`.
 
     Args:
         finetune_dir: the run's ``finetune`` folder.
@@ -148,7 +210,6 @@ def save(
         weights: the trained weights by name; the order is the optimizer's.
         ema: their average, if there is one.
         optimizer: over exactly these weights.
-        keep: so many of the newest stay, and the best; None keeps all.
 
     Raises:
         OSError: the disk is full or refuses; nothing is left of this checkpoint, and the others are
@@ -160,7 +221,6 @@ def save(
     else:
         tensors = {"weights": weights, "ema": ema, "state": optimizer_tensors(weights, optimizer)}
         _write_folder(path, tensors, state)
-    settle(finetune_dir, keep)
     return list_checkpoints(finetune_dir)[-1]
 
 
@@ -176,22 +236,56 @@ def save_start(path: Path, weights: Mapping[str, Tensor], init: Mapping[str, Any
     _write_folder(path, {"weights": weights}, state)
 
 
-def settle(finetune_dir: Path, keep: int | None = None) -> None:
-    """Point the links ``best`` and ``last`` at their checkpoints, then delete those that are not kept.
+def settle(finetune_dir: Path, keep: int | None = None) -> list[str]:
+    """Point the links ``best`` and ``last`` at their checkpoints, then delete what is not kept.
 
+    That is a checkpoint of an interruption that another one follows; a damaged one that was made again; and,
+    of all but the newest ``keep``, what only resuming needs. Weights to evaluate stay, of every checkpoint.
     If the process is killed after a checkpoint was stored and before this, the next start does it.
+
+    Args:
+        finetune_dir: the run's ``finetune`` folder.
+        keep: so many of the newest keep their optimizer; None: all.
+
+    Returns:
+        What the paths of changed files in ``finetune_dir`` begin with.
     """
     folder, checkpoints = finetune_dir / "checkpoints", list_checkpoints(finetune_dir)
     if not checkpoints:
-        return
+        return []
     best, last = best_of(checkpoints), checkpoints[-1]
     _link(folder / "last", last.path.name)
     _link(folder / "best", best.path.name)
     regular = [found for found in checkpoints if not found.interrupted]
-    dropped = [found for found in checkpoints if found.interrupted and found != last]
-    dropped += [found for found in regular[:-keep] if found != best] if keep else []
-    for old in dropped:
-        remove_folder(old.path)
+    for old in checkpoints:
+        if old.interrupted and old != last:
+            remove_folder(old.path)
+    for aside in folder.glob(f"{_ASIDE}step-*"):
+        if aside.name.removeprefix(_ASIDE) <= last.path.name:
+            remove_folder(aside)
+    stripped = [old.path for old in regular[:-keep] if _strip(old.path)] if keep else []
+    return [f"{path.relative_to(finetune_dir).as_posix()}/" for path in stripped]
+
+
+def _strip(path: Path) -> bool:
+    """Leave of a checkpoint what is evaluated and exported: the average or, without one, the weights.
+
+    Killed in between, it is done again: what is deleted is taken out of ``checksums.json`` before.
+
+    Returns:
+        Whether anything was there to delete.
+    """
+    listed = checksums.read(path)
+    if listed is None and (path / checksums.FILE).exists():
+        return False  # damaged: it stays as it is
+    names = {file.name for file in path.iterdir()} if listed is None else listed.files.keys()
+    spare = {_OPTIMIZER, *(["weights.safetensors"] if "ema.safetensors" in names else [])}
+    there = [path / name for name in sorted(spare) if (path / name).exists()]
+    if there:
+        checksums.forget(path, spare)
+        for file in there:
+            file.unlink()
+    return bool(there)
 
 
 def _write_folder(
@@ -254,15 +348,6 @@ def restore_optimizer(
         state.setdefault(index[name], {})[quantity] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def remove_folder(path: Path) -> None:
-    """Delete a folder, if it is there. If the process is killed, it is still complete or already gone."""
-    part = path.with_name(f".{path.name}.removed.part")
-    shutil.rmtree(part, ignore_errors=True)
-    if path.exists():
-        path.rename(part)
-        shutil.rmtree(part)
 
 
 def _link(link: Path, target: str) -> None:

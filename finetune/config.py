@@ -26,6 +26,7 @@ PRECISIONS = ("no", "fp16", "bf16")
 REACTIONS = ("refuse", "warn", "off")
 WEIGHTINGS = ("none", "min_snr", "soft_min_snr", "debiased")
 TIMESTEPS = ("stratified", "uniform", "logit_normal")
+AUTO = "auto"
 
 CHANGEABLE = (
     *("optim.lr", "optim.beta1", "optim.beta2", "optim.eps", "optim.weight_decay"),
@@ -269,14 +270,23 @@ class SamplesConfig:
 
 @dataclass
 class CheckpointConfig:
-    """When weights and optimizer are stored. The same command resumes from the last checkpoint."""
+    """When weights and optimizer are stored. The same command resumes from the last checkpoint.
 
-    every: int = 2_000  # samples
-    keep: int | None = None  # so many of the newest stay, and always the best; null keeps all
+    Attributes:
+        every: samples between checkpoints.
+        keep: so many of the newest keep the optimizer's state and, where there is an average, the weights beside it:
+            what only resuming needs. The weights that are evaluated stay, of all. null: everything stays; auto:
+            as the method says, see ``methods.interface.Method``.
+    """
+
+    every: int = 2_000
+    keep: Any = AUTO
 
     def __post_init__(self) -> None:
         check(self.every > 0, "checkpoint.every", self.every, "> 0")
-        check(self.keep is None or self.keep > 0, "checkpoint.keep", self.keep, "null or > 0")
+        number = type(self.keep) is int and self.keep > 0
+        known = number or self.keep in (None, AUTO)
+        check(known, "checkpoint.keep", self.keep, f"{AUTO}, null, or a whole number > 0")
 
 
 @dataclass
@@ -370,6 +380,12 @@ class TrainConfig:
         """The folders ``curate`` of all curations that are trained on."""
         names = self.data.runs or {self.data.run or self.run.folder.name: 1.0}
         return [self.run.folder.with_name(name) / "curate" for name in sorted(names)]
+
+    @property
+    def kept_states(self) -> int | None:
+        """How many checkpoints keep their optimizer; None: all."""
+        keep = self.checkpoint.keep
+        return self.method.kept_states if keep == AUTO else keep
 
     @property
     def steps(self) -> int:

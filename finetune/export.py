@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 _DOES = """Export the weights of any checkpoint of a training, proven by loading them again.
 
 Training exports the best checkpoint to RUN/finetune/export. This writes another one beside it, to
-RUN/finetune/export-step-00000250: a LoRA that load_lora_weights loads or, of method=full, a whole
-pipeline for from_pretrained. Averaged weights are taken where training kept an average."""
+RUN/finetune/export-step-00000250: of method=full a whole pipeline for from_pretrained, else an adapter
+in two layouts: diffusers' for load_lora_weights (of lokr and loha peft's), and kohya's, which ComfyUI
+and AUTOMATIC1111 load, in RUN-step-00000250.safetensors. Averaged weights are taken where training
+kept an average."""
 
 SOURCE = "checkpoint.json"  # in an export: which checkpoint's weights these are
 TOLERANCE = 1e-4  # of the largest output; the same fp32 weights differ by rounding only
@@ -44,6 +46,7 @@ def export(
     model: LatentDiffusion,
     folder: Path,
     source: Checkpoint | None = None,
+    name: str = "model",
 ) -> float:
     """Write the trained weights of ``model``'s U-Net to ``folder``; what is there stays until then.
 
@@ -53,9 +56,11 @@ def export(
         model: with the weights to export in place.
         folder: is replaced only after the comparison.
         source: the checkpoint that the weights are of, for :func:`holds`.
+        name: of the model, for the file that other programs load.
 
     Returns:
-        The largest absolute difference between the U-Net's outputs in memory and after reloading.
+        The largest absolute difference between the U-Net's outputs in memory and after reloading, over all
+        ``method.readers``.
 
     Raises:
         ExportMismatch: the difference is beyond rounding; ``folder`` is as it was.
@@ -68,13 +73,23 @@ def export(
     try:
         with naming(folder), os_errors():
             method.save(model, part)
+            method.save_for_others(model, config, part, name)
             if source:
                 write_json(part / SOURCE, _identity(source))
-        difference = _compare(model, method.load(config, part).to(model.device))
+        difference = max(
+            _compare(model, unet.to(model.device)) for unet in method.reloaded(config, part, name)
+        )
         replace_folder(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return difference
+
+
+def described(method: Method, folder: Path, difference: float) -> str:
+    """What a command prints of an export: where it is, and what :func:`export` returned."""
+    return (
+        f"export  {folder} (loaded again by {method.readers}: largest difference {difference:.1e})"
+    )
 
 
 def holds(folder: Path, source: Checkpoint) -> bool:
@@ -130,7 +145,8 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     prepare(model.unet, config.method, config.train.seed)
     copy_into(config.method.trainable(model.unet), stored.weights())
     target = run.finetune_dir / f"export-{stored.path.name}"
-    difference = export(config.method, config.model, model, target, stored)
+    name = f"{run.run_dir.name}-{stored.path.name}"
+    difference = export(config.method, config.model, model, target, stored, name)
     # Only now, so that an export that fails takes the list of the other files from nobody.
     with checksums.updated(run.finetune_dir, (f"{target.name}/",)):
         pass
@@ -174,7 +190,7 @@ def main() -> None:
             checkpoint for checkpoint in run.checkpoints() if checkpoint.path.name == path.name
         )
         target, difference = export_checkpoint(run, stored)
-    print(f"export  {target} (loaded again by diffusers: largest difference {difference:.1e})")
+    print(described(run.config.method, target, difference))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from curate.run import checksums
@@ -299,16 +300,36 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
 
 
 def refuse_non_finite(run: Training, batch: Batch, losses: Tensor, grad_norm: float) -> None:
-    """Raise before the optimizer sees NaN. In fp16 the gradient may overflow: the scaler skips that step."""
-    if math.isfinite(grad_norm) and bool(losses.isfinite().all()):
+    """Raise, on all processes, before the optimizer sees NaN.
+
+    The gradient is the mean over the processes, so it says on all of them that one has NaN; only the losses
+    say which. In fp16 the gradient may overflow: the scaler skips that step.
+
+    Args:
+        run: the training.
+        batch: this process's share, ``losses`` [n] those of its samples.
+        grad_norm: of the whole batch.
+
+    Raises:
+        NonFiniteLoss: names the samples whose loss is not finite, whichever process they are on; all samples of the
+            update where only the gradient is not.
+    """
+    finite, processes = losses.isfinite(), run.accelerator.num_processes
+    signs = torch.stack([~finite.all(), losses.new_tensor(not math.isfinite(grad_norm)) > 0])
+    total: Any = run.accelerator.reduce(signs.float(), "sum")
+    bad, overflown = total.tolist()
+    if not bad and (not overflown or run.accelerator.scaler is not None):
         return
-    if run.accelerator.scaler is not None and bool(losses.isfinite().all()):
-        return
-    finite = losses.isfinite().tolist()
-    keys = [key for key, ok in zip(batch.keys, finite, strict=True) if not ok] or batch.keys
+    spoilt = [key for key, ok in zip(batch.keys, finite.tolist(), strict=True) if not ok]
+    mine = run.accelerator.process_index, losses.mean().item(), spoilt, batch.keys
+    found: list[Any] = gather_object([mine])
+    found = [each for each in found if each[2]] or found
+    keys = [key for _, _, spoilt, share in found for key in spoilt or share]
+    ranks = ", ".join(str(rank) for rank, *_ in found)
+    where = f" on process {ranks} of 0 to {processes - 1}" if bad and processes > 1 else ""
     raise NonFiniteLoss(
-        f"update {run.progress.step + 1} (after {run.progress.samples_seen} samples): loss "
-        f"{losses.mean().item()}, gradient norm {grad_norm}; samples {', '.join(keys[:8])}"
+        f"update {run.progress.step + 1} (after {run.progress.samples_seen} samples){where}: loss "
+        f"{found[0][1]}, gradient norm {grad_norm}; samples {', '.join(keys[:8])}"
         f"{' ...' if len(keys) > 8 else ''}. The last checkpoint is unharmed; a lower optim.lr may help"
     )
 
@@ -433,15 +454,11 @@ def save(run: Training, interrupted: bool = False) -> None:
         state |= {"heldout": None, "interrupted": unlogged}
     if run.accelerator.is_main_process:
         written = f"checkpoints/step-{run.progress.step:08d}/"
-        with checksums.updated(run.folder, (written, "metrics.jsonl")):
-            checkpoint.save(
-                run.folder,
-                state,
-                run.weights,
-                run.ema.shadow if run.ema else None,
-                run.optimizer,
-                run.config.checkpoint.keep,
-            )
+        changes = [written, "metrics.jsonl"]
+        with checksums.updated(run.folder, changes):
+            average = run.ema.shadow if run.ema else None
+            checkpoint.save(run.folder, state, run.weights, average, run.optimizer)
+            changes += checkpoint.settle(run.folder, run.config.kept_states)
     run.stored = run.progress.step
     run.accelerator.wait_for_everyone()
 

@@ -41,7 +41,7 @@ from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import export, holds
+from finetune.export import described, export, holds
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure
 from finetune.methods import prepare
@@ -62,7 +62,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     broken = _damaged(folder, accelerator)
     if accelerator.is_main_process:  # what a killed process left
         remove_parts(folder)
-        checkpoint.settle(folder, config.checkpoint.keep)
+        _settle(folder, config.kept_states)
     accelerator.wait_for_everyone()
     stored = list_checkpoints(folder)
     if _is_finished(config, stored) and not broken:
@@ -102,6 +102,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             _export_best(config, model, list_checkpoints(folder), accelerator)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _settle(folder: Path, keep: int | None) -> None:
+    """What was left to do after the last checkpoint, or is due as ``checkpoint.keep`` is another by now."""
+    changes: list[str] = []
+    listed = (folder / checksums.FILE).exists()
+    with checksums.updated(folder, changes) if listed else nullcontext():
+        changes += checkpoint.settle(folder, keep)
 
 
 def _keep_start(
@@ -148,7 +156,10 @@ def _start(config: TrainConfig) -> Accelerator:
 def _damaged(folder: Path, accelerator: Accelerator) -> bool:
     """Whether files that a finished training leaves have to be made again; says which.
 
-    Damaged checkpoints at the end are deleted, so that training goes on from the one before.
+    Damaged checkpoints at the end are set aside, so that training goes on from the one before.
+
+    Raises:
+        UserError: there is none to go on from; on all processes.
     """
     remade = (
         "config.yaml",
@@ -164,10 +175,16 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
         again = "it is kept as far as it can be read" if name in checksums.GROWING else "made again"
         accelerator.print(f"{folder / name} is damaged: {again}")
     accelerator.wait_for_everyone()  # all have looked
+    refused: list[str] = [""]
     if accelerator.is_main_process:
-        for line in checkpoint.drop_damaged_end(folder):
-            accelerator.print(line)
-    accelerator.wait_for_everyone()
+        try:
+            for line in checkpoint.set_aside_damaged(folder):
+                accelerator.print(line)
+        except UserError as error:
+            refused = [str(error)]
+    broadcast_object_list(refused)
+    if refused[0]:
+        raise UserError(refused[0])
     return bool(names)
 
 
@@ -347,6 +364,9 @@ def _resume(run: Training, stored: list[Checkpoint]) -> None:
     run.accelerator.wait_for_everyone()  # all have read heldout.npz before it is written again
     if main:
         _cut(run, last.step)
+        if run.heldout:
+            with checksums.updated(run.folder, ("heldout.npz",)):
+                run.heldout.curve.save(run.folder / "heldout.npz")
     run.accelerator.print(f"resuming after {last.samples_seen} samples, at {last.path}")
 
 
@@ -424,10 +444,11 @@ def _export_best(
     copy_into(config.method.trainable(model.unet), best.weights())
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
-    difference = export(config.method, config.model, model, folder, best)
+    name = config.run.folder.name
+    difference = export(config.method, config.model, model, folder, best, name)
     accelerator.print(
         f"best    {overview.after(config.folder, stored)}\n"
-        f"export  {folder} (loaded again by diffusers: largest difference {difference:.1e})"
+        f"{described(config.method, folder, difference)}"
     )
     if not is_of_retraining(config.run.folder):
         accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

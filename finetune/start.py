@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import checksums
-from curate.run.files import read_json, sha256_once
+from curate.run.files import read_json, remove_folder, sha256_once
 from curate.run.finished import to_mend
 from curate.run.folder import TRAINED, curate_dir_of
 from curate.run.schema import UserError
@@ -188,7 +188,7 @@ def keep(
     place = config.folder / FOLDER
     if wanted is None:
         if writes:
-            checkpoint.remove_folder(place)
+            remove_folder(place)
         return
     folder = folder_of(config)
     assert folder is not None

@@ -70,7 +70,7 @@ def curate() -> None:
 
 
 def finetune() -> None:
-    """Ten updates, five evaluations, three checkpoints of which two stay, an export."""
+    """Ten updates, five evaluations, three checkpoints of which two keep the optimizer, an export."""
     train(
         TrainConfig(
             run=TrainedRun(name="killed"),

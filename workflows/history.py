@@ -22,7 +22,7 @@ _DOES = """\
 The retrainings of a series: what is in use, and of each one its data, what its evaluation found and what became
 of it. Prints a table and writes the page <root>/<series>-series/history.html with the same and its figures."""
 
-_EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
+_EXIT_CODES = "exit codes: 0 done, 2 wrong input, 70 the program failed, 130 interrupted"
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ What a model was made from, and what a picture was used for.
 It looks at all trainings below the root, those of no series too, at deleted runs of series, and finds pictures that
 were removed since (python -m curate.remove)."""
 
-_EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
+_EXIT_CODES = "exit codes: 0 done, 2 wrong input, 70 the program failed, 130 interrupted"
 _WIDTH = 9  # of a line's label
 _FORMATS = (".csv", ".jsonl", ".parquet")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")

@@ -22,7 +22,10 @@ annotations/ has as well (a hard link): they take no room in the cache, and are 
 
 Without --keep-gb it only says what there is."""
 
-_EXIT_CODES = "exit codes: 0 done, 2 wrong input, 75 more is left, as running commands use it, 130 interrupted"
+_EXIT_CODES = (
+    "exit codes: 0 done, 2 wrong input, 70 the program failed, 75 more is left, as running commands "
+    "use it, 130 interrupted"
+)
 
 
 @dataclass

@@ -95,13 +95,14 @@ def start(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Retrain, unless a quick look shows that nothing changed."""
-    own, handed = commands.split(sys.argv[1:])
-    if found := unchanged.look(sys.argv[1:]):
-        nothing_to_do(found.root, found.series).say(as_json="json=true" in own)
-        return
-    commands.remember(sys.argv[1:], handed)
-    sys.argv[1:] = own
-    cli.run(start, "retrain", start_bare=False, flags=tuple(commands.FLAGS))
+    with cli.exit_codes():
+        own, handed = commands.split(sys.argv[1:])
+        if found := unchanged.look(sys.argv[1:]):
+            nothing_to_do(found.root, found.series).say(as_json="json=true" in own)
+            return
+        commands.remember(sys.argv[1:], handed)
+        sys.argv[1:] = own
+        cli.run(start, "retrain", start_bare=False, flags=tuple(commands.FLAGS))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,14 @@ def withdraw(folder: Path) -> Listed:
     return listed
 
 
+def forget(folder: Path, names: Collection[str]) -> None:
+    """Take files out of ``checksums.json``, before they are deleted. Without a sound one nothing happens."""
+    content = read_json(folder / FILE, sealed=True)
+    if content is not None and not content["files"].keys().isdisjoint(names):
+        left = {name: entry for name, entry in content["files"].items() if name not in names}
+        write_certified(folder / FILE, {**content, "files": left})
+
+
 @contextmanager
 def updated(
     folder: Path, changes: Sequence[str], known: Mapping[str, str] | None = None
@@ -65,7 +73,7 @@ def updated(
     Args:
         folder: of a stage.
         changes: paths, or what they begin with. What is listed of other files stays, unread, so that
-            damage done to them meanwhile does not become right.
+            damage done to them meanwhile does not become right. The block may add to a list.
         known: hashes of changed files that need not be computed again; the block may add to them.
     """
     listed = withdraw(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -25,6 +26,7 @@ from curate.run.signals import EXIT_INTERRUPTED, interruptible
 EXIT_GATE_FAILED = 1
 EXIT_USER_ERROR = UserError.exit_code
 EXIT_UNDECIDABLE = 3
+EXIT_FAILED = 70  # EX_SOFTWARE: the program itself, or a step that it started, failed
 EXIT_BUSY = Busy.exit_code
 EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell says it of cat
 
@@ -89,8 +91,8 @@ def polite(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """End a command's own function by the exit codes of this module, before Hydra sees the exception.
 
     The user's mistakes print one paragraph and exit 2, another process at work in the same folder 75.
-    Any other exception is the program's own and keeps its traceback. Ctrl-C, SIGTERM and SIGUSR1 exit
-    130: the same command again resumes.
+    Any other exception is the program's own: it prints its traceback and exits 70, not Python's 1, which is the
+    gate's. Ctrl-C, SIGTERM and SIGUSR1 exit 130: the same command again resumes.
     """
 
     @wraps(main)
@@ -116,12 +118,14 @@ def exit_codes() -> Iterator[None]:
         _leave(explain(error))  # before OSError, which Hydra's missing choices are as well
     except OSError as error:
         if not (said := explain_refusal(error)):
-            raise
+            _fail()
         _leave(said)
     except KeyboardInterrupt as interrupted:
         said = ": ".join(["interrupted", *map(str, interrupted.args)])
         print(f"\n{said}; the same command again resumes", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception:
+        _fail()
 
 
 def explain_refusal(error: OSError) -> str:
@@ -141,6 +145,12 @@ def explain_refusal(error: OSError) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
         return str(error)  # raised here with what to type, or by the system with the path
     return ""
+
+
+def _fail() -> NoReturn:
+    """End with the traceback of the exception that is being handled."""
+    traceback.print_exc()
+    sys.exit(EXIT_FAILED)
 
 
 def _leave(message: str, code: int = EXIT_USER_ERROR) -> NoReturn:

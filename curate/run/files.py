@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -58,8 +59,10 @@ def naming(path: Path) -> Iterator[None]:
 def replace_folder(part: Path, folder: Path) -> None:
     """Give the finished folder ``part`` the name ``folder``; what had that name goes afterwards.
 
-    Killed in between, the old folder is under another name until ``remove_parts`` gives it back.
+    Others may read its files as the umask says, whoever wrote them. Killed in between, the old folder is under
+    another name until ``remove_parts`` gives it back.
     """
+    give_usual_permissions(part)
     sync_tree(part)
     aside = folder.with_name(f".{folder.name}{_REPLACED}")
     shutil.rmtree(aside, ignore_errors=True)
@@ -68,6 +71,23 @@ def replace_folder(part: Path, folder: Path) -> None:
     part.rename(folder)
     sync(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def give_usual_permissions(folder: Path) -> None:
+    """Give the files of a folder the permissions of one that is simply opened, as the umask says.
+
+    Those that safetensors writes, for diffusers as well, come from a temporary file that only its owner may read.
+    """
+    probe = (
+        folder / f".{os.getpid()}.part"
+    )  # asking for the umask would change it for other threads
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in folder.rglob("*"):
+        found = path.lstat().st_mode
+        if stat.S_ISREG(found) and stat.S_IMODE(found) != mode:
+            path.chmod(mode)
 
 
 def sync_tree(folder: Path) -> None:
@@ -210,6 +230,15 @@ def sha256_once(path: Path) -> str:
 @lru_cache(maxsize=4096)
 def _sha256_of(identity: Identity) -> str:
     return sha256_of(Path(identity[0]))
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder, if it is there. If the process is killed, it is still complete or already gone."""
+    part = path.with_name(f".{path.name}.removed.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if path.exists():
+        path.rename(part)
+        shutil.rmtree(part)
 
 
 def remove_parts(folder: Path) -> None:

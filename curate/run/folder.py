@@ -18,7 +18,7 @@ from curate.run.overrides import key_of, typed
 from curate.run.provenance import curate_command, read_config
 from curate.run.schema import UserError
 
-EXIT_CODES = "exit codes: 0 done, 2 wrong input, 130 interrupted"
+EXIT_CODES = "exit codes: 0 done, 2 wrong input, 70 the program failed, 130 interrupted"
 _MOST_LISTED = 20
 _LONGEST_NAME = 120  # of a folder; file systems take 255 bytes
 

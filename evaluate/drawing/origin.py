@@ -15,11 +15,10 @@ from evaluate.sample_config import SampleConfig
 from finetune import doctor
 from finetune.checkpoint import Checkpoint, list_checkpoints, weights_sha256
 from finetune.export import holds
+from finetune.methods.adapters import kohya
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 from finetune.opened_run import load_run
-
-_LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 class Origin:
@@ -76,16 +75,21 @@ class Origin:
         if not self.run.config.method.scalable:
             return f"{name}-step-{choice.step}", weights_sha256(stored)[:10], more
         more["LoRA scale"] = f"{choice.scale:g}"
-        if choice.scale and (digest := self._lora_hash(stored)):
-            more["Lora hashes"] = f"{re.sub(r'[,:]', '', name)}: {digest}"
+        if choice.scale and (file := self._lora_file(stored)):
+            more["Lora hashes"] = f"{re.sub(r'[,:]', '', file.stem)}: {_lora_hash(file)}"
         return base, self.base_hash[:10], more
 
-    def _lora_hash(self, stored: Checkpoint) -> str:
-        """How web interfaces name the export of a checkpoint: SHA-256 behind the header; "" without one."""
+    def _lora_file(self, stored: Checkpoint) -> Path | None:
+        """The file of the export of a checkpoint that web interfaces load; None without one."""
         assert self.run is not None
         for folder in (self.run.export_dir, self.run.finetune_dir / f"export-{stored.path.name}"):
-            if holds(folder, stored) and (folder / _LORA_FILE).is_file():
-                with (folder / _LORA_FILE).open("rb") as stream:
-                    stream.seek(int.from_bytes(stream.read(8), "little") + 8)
-                    return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
-        return ""
+            if holds(folder, stored) and (file := kohya.file_of(folder)):
+                return file
+        return None
+
+
+def _lora_hash(file: Path) -> str:
+    """How web interfaces name a file: SHA-256 of what is behind the header."""
+    with file.open("rb") as stream:
+        stream.seek(int.from_bytes(stream.read(8), "little") + 8)
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]

@@ -33,7 +33,7 @@ parts
 """
 _EXIT_CODES = (
     "exit codes: 0 all judgements right, 1 one is wrong, 2 wrong input, 3 some could not be judged, "
-    "130 interrupted"
+    "70 the program failed, 130 interrupted"
 )
 _WIDTH = max(map(len, PARTS))
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.files import read_json
 from curate.run.schema import UserError
@@ -32,6 +32,7 @@ _OTHERWISE = "A full training starts with a pipeline of the same architecture as
 class Full(Method):
     """Every weight of the U-Net."""
 
+    kept_states: ClassVar[int | None] = 2  # one more than resuming needs: the last may be damaged
     name: str = "full"
 
     def attach(self, unet: UNet2DConditionModel) -> None:

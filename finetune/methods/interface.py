@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -28,9 +29,14 @@ class Method(ABC):
         init: an export to start with instead of the base model: its folder, or the name of a run, whose
             ``finetune/export`` is taken. Comparisons stay with the base, see ``finetune.start``.
         scalable: whether :meth:`rescale` works; of the class, not a setting.
+        kept_states: what ``checkpoint.keep=auto`` means: how many checkpoints keep their optimizer; None: all.
+            Of the class, too.
+        readers: who reads an export for :meth:`reloaded`, as a message says it; of the class.
     """
 
     scalable: ClassVar[bool] = False
+    kept_states: ClassVar[int | None] = None
+    readers: ClassVar[str] = "diffusers"
     name: str = MISSING
     init: str | None = field(default=None, metadata=PATH)
 
@@ -89,6 +95,37 @@ class Method(ABC):
         Returns:
             A U-Net on the CPU, fp32, that shares nothing with the one that was stored.
         """
+
+    def save_for_others(
+        self, model: LatentDiffusion, config: ModelConfig, folder: Path, name: str
+    ) -> None:
+        """Write the weights for programs that do not read what :meth:`save` wrote, beside it; by default nothing.
+
+        Args:
+            model: as for :meth:`save`.
+            config: of the base model.
+            folder: written by :meth:`save`.
+            name: of the model, for a file and its header.
+        """
+        return
+
+    def reloaded(self, config: ModelConfig, folder: Path, name: str) -> Iterator[nn.Module]:
+        """The U-Net as each of :attr:`readers` reads it from ``folder``, one after the other.
+
+        Args:
+            config: of the base model.
+            folder: written by :meth:`save` and :meth:`save_for_others`.
+            name: that the latter got.
+        """
+        yield self.load(config, folder)
+
+    def python(self, base: str, folder: str) -> list[str]:
+        """Lines of Python that make ``pipe``, a pipeline with the weights in ``folder``, without Darkroom."""
+        return [
+            "from diffusers import DiffusionPipeline",
+            "",
+            f"pipe = DiffusionPipeline.from_pretrained({folder!r})",
+        ]
 
     def files(self, folder: Path) -> list[Path]:
         """The files of an export that hold what was trained; none where ``folder`` is no export of this method."""

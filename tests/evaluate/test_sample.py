@@ -155,7 +155,7 @@ def test_the_hash_of_the_exported_lora_is_the_one_of_web_interfaces(draw, traine
     import hashlib
 
     [record], _ = draw("prompt=a dot")
-    path = trained / "lora" / "finetune" / "export" / "pytorch_lora_weights.safetensors"
+    path = trained / "lora" / "finetune" / "export" / "lora.safetensors"
     content = path.read_bytes()
     header = int.from_bytes(content[:8], "little")
     values = infotext.read(sampling.texts_of(record["path"])["parameters"]).values

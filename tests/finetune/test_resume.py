@@ -47,7 +47,7 @@ def test_a_run_cut_at_any_write_resumes_to_the_same_bytes(
     assert digests(config) == whole_run[1]
 
 
-@pytest.mark.parametrize("moment", ["_link", "remove_folder"])
+@pytest.mark.parametrize("moment", ["_link", "_strip"])
 def test_links_and_retention_follow_after_a_kill_behind_the_last_checkpoint(
     make_config, run_training, monkeypatch, moment
 ):
@@ -65,7 +65,10 @@ def test_links_and_retention_follow_after_a_kill_behind_the_last_checkpoint(
         with pytest.raises(Killed):
             run_training(config)
     run_training(config)
-    assert [c.step for c in list_checkpoints(config.folder)] == [12]
+    has_optimizer = {
+        c.step: (c.path / "state.safetensors").exists() for c in list_checkpoints(config.folder)
+    }
+    assert has_optimizer == {4: False, 8: False, 12: True}
     for name in ("best", "last"):
         link = config.folder / "checkpoints" / name
         assert link.readlink().name == "step-00000012"

@@ -88,8 +88,8 @@ def test_a_signal_at_any_moment_changes_no_byte_in_the_end(
     ("name", "number", "damaged", "from_step"),
     [
         ("update", 6, ["step-00000006"], 4),
-        ("update", 6, ["step-00000006", "step-00000004"], 0),
-        ("measure", 6, ["step-00000004"], 0),  # interrupted in the evaluation before a checkpoint
+        ("update", 9, ["step-00000009", "step-00000008"], 4),
+        ("measure", 8, ["step-00000006"], 4),  # interrupted in an evaluation without a checkpoint
         ("measure", 11, ["step-00000010"], 8),
     ],
 )

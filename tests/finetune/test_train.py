@@ -83,6 +83,8 @@ def test_mistakes_end_in_one_paragraph(tmp_path, arguments, message):
         "objective.snr_gamma=0",
         "objective.noise_offset=-0.1",
         "checkpoint.keep=0",
+        "checkpoint.keep=all",
+        "checkpoint.keep=true",
         "log.every=0",
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from curate.run import cli
+
 BENCHMARKS = (
     "scoring",
     "growing",
@@ -19,12 +21,15 @@ VERDICTS = "verdicts"  # takes hours and arguments of its own, so it runs only w
 
 def main(names: list[str]) -> int:
     """Run the benchmarks named on the command line."""
+    with cli.exit_codes():
+        return _run(names)
+
+
+def _run(names: list[str]) -> int:
     if names and names[0] == VERDICTS:
-        from curate.run import cli
         from workflows.bench import verdicts
 
-        with cli.exit_codes():
-            return verdicts.run(names[1:])
+        return verdicts.run(names[1:])
     unknown = set(names) - set(BENCHMARKS)
     if unknown:
         sys.stderr.write(

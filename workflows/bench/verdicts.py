@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from curate.run import cli
 from curate.run.files import write_text
 from workflows.bench.compare import say
 from workflows.bench.planted import ROWS, Found, Planting
@@ -102,4 +103,5 @@ def _line(cells: Sequence[str]) -> str:
 __all__ = ["COLUMNS", "Found", "collected", "run", "table"]
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    with cli.exit_codes():
+        sys.exit(run(sys.argv[1:]))

@@ -102,7 +102,7 @@ class Demo:
         found = self._dropped([c.key for c in self._added if captions[c.key] != c.captions[0]])
         print(f"{found} of {WRONG} wrong captions were curated away")
         if found < FOUND:
-            raise SystemExit(f"expected at least {FOUND}")
+            raise RuntimeError(f"expected at least {FOUND}")
 
     def worse(self) -> None:
         """A setting that makes the model worse."""
@@ -116,7 +116,7 @@ class Demo:
         self._command("workflows.promote", "--rollback", "drawings", "--root", str(self._runs))
         current = json.loads((self._runs / "drawings-series" / "current.json").read_bytes())
         if current["run"] != "drawings-0001":
-            raise SystemExit(f"expected drawings-0001 to be in use, not {current['run']}")
+            raise RuntimeError(f"expected drawings-0001 to be in use, not {current['run']}")
         self._command("workflows.history", "drawings", "--root", str(self._runs))
 
     @property
@@ -156,7 +156,7 @@ class Demo:
                 lines.append(line)
                 print(line, end="", flush=True)
         if child.returncode:
-            raise SystemExit(f"it ended with exit code {child.returncode}")
+            raise RuntimeError(f"it ended with exit code {child.returncode}")
         return "".join(lines)
 
 
@@ -164,7 +164,7 @@ def _expect(said: dict[str, Any], outcome: str, **values: str) -> None:
     """Stop where the outcome is another one."""
     expected = {"outcome": outcome, **values}
     if differing := {name: said[name] for name, value in expected.items() if said[name] != value}:
-        raise SystemExit(f"expected {expected}, found {differing}: {said['sentence']}")
+        raise RuntimeError(f"expected {expected}, found {differing}: {said['sentence']}")
 
 
 def _say(text: str) -> None:

@@ -267,6 +267,7 @@ class Job:
         """What follows an end, and follows it at the next start where that one was killed."""
         history_page.write(self.series)
         promotion.delete_old(self.series, self.config.keep, say)
+        promotion.delete_unchosen(self.series, say)
         self.remember_inputs()
         registry.follow(self.series, self._registry(), say)
 

@@ -21,6 +21,8 @@ from evaluate.outputs import headline
 from evaluate.outputs.glossary import shown, title
 from evaluate.outputs.summary import plain
 from evaluate.results import NOT_ASKED, Results, load
+from finetune.methods import METHODS
+from finetune.methods.adapters import kohya
 from finetune.models.config import PACKAGES
 from workflows.retraining import lineage, run_files, summary
 from workflows.retraining.record import Record
@@ -168,20 +170,16 @@ def _how_to_load(known: _Facts) -> Iterator[str]:
     )
     yield ""
     path = (known.run_dir / known.record.export).as_posix()
-    lines = ["from diffusers import DiffusionPipeline", ""]
-    if known.is_adapter:
-        lines += [
-            f"pipe = DiffusionPipeline.from_pretrained({known.base!r})",
-            f"pipe.load_lora_weights({path!r})",
-        ]
-    else:
-        lines += [f"pipe = DiffusionPipeline.from_pretrained({path!r})"]
+    kind = METHODS.get(known.method, METHODS["lora" if known.is_adapter else "full"])
     yield from [
         "```python",
-        *lines,
+        *kind().python(known.base, path),
         'pipe("a lighthouse at dusk").images[0].save("lighthouse.png")',
         "```",
     ]
+    if file := kohya.file_of(known.run_dir / known.record.export):
+        yield ""
+        yield f"ComfyUI, AUTOMATIC1111 and their kin load `{plain(file.name)}` in that folder."
 
 
 # Data

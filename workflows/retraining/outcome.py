@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from curate.run.cli import EXIT_FAILED
 from curate.run.finished import RECORD
 from curate.run.schema import Busy
 from workflows.retraining import notify, numbered, steps
@@ -119,7 +120,7 @@ def reported(config: RetrainConfig) -> Iterator[Report]:
     except steps.Failed as error:
         print(f"error: {error}", file=sys.stderr)
         report.failed("failed", error)
-        sys.exit(steps.EXIT_FAILED)
+        sys.exit(EXIT_FAILED)
     except Exception as error:
         report.failed("failed", error)
         raise

@@ -12,6 +12,7 @@ from curate.run import checksums
 from curate.run.locks import locked
 from curate.run.schema import Busy, UserError
 from evaluate.results import Results, load
+from finetune import prune
 from workflows.retraining import removals
 from workflows.retraining.record import Record, now
 from workflows.retraining.series import Current, Series
@@ -233,6 +234,23 @@ def delete_old(series: Series, keep: int | None, say: Callable[[str], None]) -> 
         with suppress(Busy):  # a command reads it, or trains on it; the next end deletes it
             _delete(series, record)
             say(f"deleted {series.run_dir(record.run)}: older than the last {keep} (keep={keep})")
+
+
+def delete_unchosen(series: Series, say: Callable[[str], None]) -> None:
+    """Delete the checkpoints of finished runs that no verdict chose, as ``checkpoint.keep`` says."""
+    for record in series.records():
+        run_dir = series.run_dir(record.run)
+        if not record.outcome or (keep := prune.kept_states(run_dir)) is None:
+            continue
+        with suppress(Busy, UserError):  # a command reads it; or it was given up before its verdict
+            found = prune.unchosen(run_dir, prune.chosen_steps(run_dir), keep)
+            with locked(run_dir / "finetune"):
+                prune.delete(run_dir, found)
+            if found:
+                say(
+                    f"deleted {len(found)} checkpoints of {run_dir} that the verdict did not choose "
+                    f"(checkpoint.keep={keep})"
+                )
 
 
 def _delete(series: Series, record: Record) -> None:

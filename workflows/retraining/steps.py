@@ -17,7 +17,6 @@ from typing import Any
 from curate.run.locks import add_holder
 from curate.run.signals import EXIT_INTERRUPTED
 
-EXIT_FAILED = 70  # EX_SOFTWARE: a step failed, and the same command resumes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PAUSE_S = 0.1
 _PATIENCE_S = 600  # for processes that a launcher left behind, which store a checkpoint

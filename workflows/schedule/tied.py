@@ -12,6 +12,7 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1  # of prctl(2); it survives exec
+_NOT_STARTED = 127  # as shells have it
 
 
 def main() -> None:
@@ -21,7 +22,11 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != int(parent):  # it died before it could be asked for
             sys.exit(128 + signal.SIGTERM)
-    os.execvp(command[0], command)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:  # Python's own code for it, 1, would say that a run was rejected
+        print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
+        sys.exit(_NOT_STARTED)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from curate.run.files import atomic_write, write_json
+from curate.run.files import atomic_write, give_usual_permissions, write_json
 from workflows.starter.tokenizer import load_tokenizer, write_tokenizer
 
 PACKAGES = Path(__file__).resolve().parents[2]
@@ -52,6 +52,7 @@ def export_pipeline(
     )
     pipeline.save_pretrained(part, safe_serialization=True)
     _clean_configs(part)
+    give_usual_permissions(part)
     if (folder / CARD).exists():
         shutil.copyfile(folder / CARD, part / CARD)
     shutil.rmtree(old, ignore_errors=True)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.run.cli import exit_codes
 from workflows.starter.export import LDM_FOLDER
 
 if TYPE_CHECKING:
@@ -91,4 +92,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_codes():
+        main()

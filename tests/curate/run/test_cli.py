@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -221,20 +223,48 @@ def test_a_message_of_our_own_about_a_file_is_said_as_it_is(capsys):
     assert capsys.readouterr().err == "error: no such run; type this\n"
 
 
-def test_a_broken_disk_keeps_its_traceback():
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        RuntimeError("a bug"),
+        AssertionError("a bug"),
+        MemoryError(),
+    ],
+)
+def test_the_programs_own_errors_keep_their_traceback_and_leave_with_70(capsys, error):
+    """Python's own code for them is 1, which is the gate's."""
+
     def broken():
-        raise OSError(errno.EIO, "Input/output error")
+        raise error
 
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(SystemExit) as leaving:
         command.run(broken)
+    assert leaving.value.code == command.EXIT_FAILED == 70
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "in broken" in said
+    assert str(error) in said
 
 
-def test_the_programs_own_errors_keep_their_traceback():
-    def broken():
-        raise RuntimeError("a bug")
-
-    with pytest.raises(RuntimeError, match="a bug"):
-        command.run(broken)
+def test_a_command_that_breaks_inside_hydra_leaves_with_70(tmp_path):
+    (tmp_path / "main.yaml").write_text("name: x\n")
+    (tmp_path / "broken.py").write_text(
+        "import hydra\n"
+        "from curate.run import cli\n"
+        "@hydra.main(version_base='1.3', config_path='.', config_name='main')\n"
+        "@cli.polite\n"
+        "def main(cfg):\n"
+        "    raise ZeroDivisionError(cfg.name)\n"
+        "cli.run(main)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(command.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "broken.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 70
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.strip().endswith("ZeroDivisionError: x")
 
 
 def test_interruption_leaves_with_130(capsys):

@@ -154,3 +154,18 @@ def test_one_of_two_folders_is_always_there(tmp_path, monkeypatch, renames):
     remove_parts(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert (folder / "a.txt").read_text() == ("new" if renames == 2 else "old")
+
+
+def test_a_folder_gets_the_permissions_that_the_umask_leaves(tmp_path):
+    """Also where a library made a file that only its owner may read."""
+    part = tmp_path / ".made.part"
+    (part / "inside").mkdir(parents=True)
+    os.close(os.open(part / "inside" / "private", os.O_CREAT, 0o600))
+    (part / "link").symlink_to("inside")
+    before = os.umask(0o027)
+    try:
+        replace_folder(part, tmp_path / "made")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "made/inside/private").stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["inside", "link"]

@@ -67,7 +67,7 @@ def test_foreign_names_mean_keys_that_exist():
 
 
 def test_choices_of_a_key_and_examples():
-    assert keys.choices_with("method", "rank") == ["locon", "lora"]
+    assert keys.choices_with("method", "rank") == ["dora", "locon", "loha", "lokr", "lora"]
     assert "coco" in keys.choices_with("dataset", "root")
     assert keys.example("curate", "dry_run") == "500"
     assert keys.example("train", "optim.lr") == "1e-4"

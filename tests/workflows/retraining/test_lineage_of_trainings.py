@@ -24,6 +24,12 @@ def test_a_picture_of_the_first_is_in_the_second(make_config, run_training):
     assert uses["first"].side == uses["second"].side == "train"
     assert uses["second"].through == ("first",)
     assert uses["first"].exports == uses["second"].exports == ("finetune/export",)
+    for number, file in enumerate(
+        (first.folder / "export").glob("*.safetensors")
+    ):  # either, anywhere
+        copy = shutil.copy(file, root / f"copy-{number}.safetensors")
+        assert ancestry.of_export(Path(copy), known) == ["first"]
+    assert number == 1
     shutil.move(root / "first", root / "renamed")  # what was typed leads nowhere
     known = ancestry.models(root)
     assert ancestry.parents(known["second"], known) == ["renamed"]

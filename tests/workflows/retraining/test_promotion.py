@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from curate.run.files import write_certified
 from curate.run.removals import Removals, write_removals
 from curate.run.schema import UserError
 from evaluate import results
 from evaluate.results import Check
+from tests.workflows.retraining import conftest
 from tests.workflows.retraining.conftest import JUDGED
 from workflows.retraining import promotion
 from workflows.retraining.steps import Failed
@@ -257,3 +259,24 @@ def test_runs_of_others_are_left_alone(team):
         (team.root / name / "curate").mkdir(parents=True)
     several(team, ["failed"] * 3, keep=1)
     assert team.runs() == ["mine", "mine-0002x", "mine-0003", "mine-12", "other-0001"]
+
+
+@pytest.mark.parametrize(("keep", "left"), [("auto", "1345"), ("1", "135"), ("null", "12345")])
+def test_checkpoints_that_no_verdict_chose_go_with_the_end(team, monkeypatch, keep, left):
+    """Steps 100 to 500, of which the first is exported and the third kept; two of them are the newest."""
+
+    def plant():
+        finetune_dir = team.series.run_dir(team.runs()[-1]) / "finetune"
+        for number in range(1, 6):
+            folder = finetune_dir / "checkpoints" / f"step-{number:06d}00"
+            write_certified(folder / "state.json", {"step": 100 * number, "samples_seen": number})
+        text = f"checkpoint: {{keep: {keep}}}\nmethod: {{name: full}}\n"
+        (finetune_dir / "config.yaml").write_text(text)
+
+    verdict = replace(JUDGED.verdict, kept=300, exported=100, last=500)
+    monkeypatch.setattr(conftest, "JUDGED", replace(JUDGED, verdict=verdict))
+    team.commands.before["evaluate"] = plant
+    team.commands.kept, team.commands.exported = 300, 100
+    team.retrain()
+    folders = sorted((team.series.run_dir("mine-0001") / "finetune/checkpoints").glob("step-*"))
+    assert "".join(folder.name[-3] for folder in folders) == left

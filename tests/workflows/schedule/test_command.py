@@ -9,6 +9,7 @@ import time
 import pytest
 
 from workflows.schedule.command import CHECKOUT, reply_of, retrain
+from workflows.schedule.settings import Settings
 
 PARENT = """
 import sys
@@ -42,6 +43,14 @@ def test_the_last_answer_counts():
     lines = ['{"outcome": "started"}\n', '{"loss": 1}\n', '{"outcome": "promoted"}\n', "bye\n"]
     assert reply_of(0, lines).outcome == "promoted"
     assert reply_of(-9, ["nothing"]).sentence == "the command ended with exit code -9"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a program is between")
+def test_a_command_that_cannot_be_started_is_not_a_rejection(stand_in):
+    missing = Settings(("mine",), "", "UTC", 0, (), ("/nowhere/python",))
+    reply = retrain(missing, "mine")
+    assert reply.code == 127
+    assert reply.sentence == "/nowhere/python: No such file or directory"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

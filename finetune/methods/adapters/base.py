@@ -1,0 +1,227 @@
+"""What all adapters share: weights beside frozen ones, exported in two layouts, scaled, started from an export."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from curate.run.schema import UserError, check
+from finetune.methods.interface import Method, fitting
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+    from torch import Tensor, nn
+
+    from finetune.models.config import ModelConfig
+    from finetune.models.interface import LatentDiffusion
+
+_NAME = "default"  # that peft gives an adapter, as a part of its weights' names
+_PARAMETER = re.compile(r"\.(lora|lokr|hada)_.*")  # behind a module's name
+# Settings of an adapter that change what rank and alpha mean.
+_UNKNOWN_SCALE = ("use_rslora", "rank_pattern", "alpha_pattern")
+
+
+@dataclass
+class Adapter(Method):
+    """A frozen U-Net with small trained weights beside those of some modules.
+
+    Attributes:
+        rank: of what is added to a weight.
+        alpha: its scale; ``alpha == rank`` is a scale of one.
+        targets: suffixes of the names of the U-Net's modules that get an adapter.
+        noun: what it is called in messages; of the class, as the two below.
+        settings: peft's name of each key ``method.*`` that decides what the stored weights mean.
+        fixed: settings of peft that have no key.
+    """
+
+    scalable: ClassVar[bool] = True
+    noun: ClassVar[str] = "adapter"
+    settings: ClassVar[dict[str, str]] = {"rank": "r", "alpha": "alpha"}
+    fixed: ClassVar[dict[str, Any]] = {}
+    rank: int = 16
+    alpha: float = 16.0
+    targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
+
+    def __post_init__(self) -> None:
+        check(self.rank > 0, "method.rank", self.rank, "> 0")
+        check(self.alpha > 0, "method.alpha", self.alpha, "> 0")
+        check(len(self.targets) > 0, "method.targets", self.targets, "at least one module name")
+
+    @staticmethod
+    @abstractmethod
+    def kind() -> type:
+        """The class of peft's configuration."""
+
+    @abstractmethod
+    def header(self) -> dict[str, str]:
+        """What the file in kohya's layout says of the method: ``ss_network_module`` and ``ss_network_args``."""
+
+    @abstractmethod
+    def stored(self, folder: Path, option: str) -> tuple[dict[str, Any], list[str]]:
+        """What an export says of itself.
+
+        Args:
+            folder: with :meth:`files`. option: that named it.
+
+        Returns:
+            peft's settings, {} where it says none, and the names of its weights, as peft has them.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+
+    @abstractmethod
+    def tensors(self, folder: Path) -> dict[str, Tensor]:
+        """The weights of an export, by peft's names without that of the adapter."""
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        """The first forward pass is the base model's.
+
+        Raises:
+            UserError: the U-Net has no modules of the names ``targets``, or such that take no adapter.
+        """
+        chosen = {theirs: getattr(self, ours) for ours, theirs in self.settings.items()}
+        adapter = self.kind()(target_modules=list(self.targets), **chosen, **self.fixed)
+        try:
+            unet.add_adapter(adapter)
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"method.targets={list(self.targets)} does not fit the model: {error}"
+            ) from error
+
+    def rescale(self, unet: nn.Module, factor: float) -> None:
+        """W + factor * what training added to it."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers: list[Any] = [m for m in unet.modules() if isinstance(m, BaseTunerLayer)]
+        for layer in layers:
+            for name in layer.active_adapters:
+                layer.set_scale(name, factor)
+
+    def fewer_weights(self) -> str:
+        """Half the rank."""
+        return f"method.rank={max(self.rank // 2, 1)}"
+
+    def save_for_others(
+        self, model: LatentDiffusion, config: ModelConfig, folder: Path, name: str
+    ) -> None:
+        """Write ``<name>.safetensors`` in kohya's layout, see ``finetune.methods.adapters.kohya``."""
+        from finetune.methods.adapters import kohya
+
+        said = {"ss_network_dim": str(self.rank), "ss_network_alpha": f"{self.alpha:g}"}
+        kohya.write(kohya.path(folder, name), model, config, said | self.header(), name)
+
+    def reloaded(self, config: ModelConfig, folder: Path, name: str) -> Iterator[nn.Module]:
+        """The base model's U-Net with each of the two files."""
+        from finetune.methods.adapters import kohya, kohya_reader
+        from finetune.models import load_pipeline
+
+        yield self.load(config, folder)
+        unet = load_pipeline(config).unet
+        kohya_reader.apply(unet, kohya.path(folder, name))
+        yield unet
+
+    def refuse_to_start(self, folder: Path, option: str) -> None:
+        """Rank, alpha, targets and the like have to equal the export's.
+
+        Raises:
+            UserError: they do not, or the export does not say them.
+        """
+        adapter, names = self.stored(folder, option)
+        where = self.files(folder)[0]
+        theirs = {ours: adapter.get(peft) for ours, peft in self.settings.items()}
+        if not isinstance(theirs["rank"], int) or not isinstance(theirs["alpha"], int | float):
+            raise UserError(
+                f"{option}: {where} does not say its rank and alpha in its header, as exports of training "
+                "do, so that its scale is not known. Take the folder of an export, or remove method.init"
+            )
+        if strange := [name for name in _UNKNOWN_SCALE if adapter.get(name)]:
+            raise UserError(
+                f"{option}: {where} was made with {strange[0]}, which is not supported; remove method.init"
+            )
+        ours = {name: getattr(self, name) for name in self.settings}
+        if theirs != ours:
+            raise UserError(
+                f"{option} is a {self.noun} of {_said(theirs)}, and the settings are {_typed(ours)}. A training goes "
+                f"on with the {_said(dict.fromkeys(ours, ''))} of what it starts with; type {_typed(theirs)}"
+            )
+        self._refuse_other_targets(adapter, names, option)
+
+    def _refuse_other_targets(self, adapter: dict[str, Any], names: list[str], option: str) -> None:
+        known = adapter.get("target_modules")
+        if isinstance(known, list) and set(known) == set(self.targets):
+            return
+        modules = {_PARAMETER.sub("", name) for name in names}
+        others = {m for m in modules if not any(_is_named(m, target) for target in self.targets)}
+        unused = [t for t in self.targets if not any(_is_named(m, t) for m in modules)]
+        if not others and not unused:
+            return
+        theirs = ",".join(known) if isinstance(known, list) else "..."
+        odd = f"it has {min(others)}" if others else f"it has no module {unused[0]}"
+        raise UserError(
+            f"{option} trained other modules than method.targets=[{','.join(self.targets)}]: {odd}. A training goes "
+            f"on with those of what it starts with; type 'method.targets=[{theirs}]', or the method= that it was "
+            "trained by, such as method=lora or method=locon"
+        )
+
+    def starting_weights(
+        self, model: LatentDiffusion, folder: Path, option: str
+    ) -> dict[str, Tensor]:
+        """The adapter's weights.
+
+        Raises:
+            UserError: they are of another U-Net.
+        """
+        wanted = self.trainable(model.unet)
+        names = {plain_name(name): name for name in wanted}
+        found = {names.get(name, name): weight for name, weight in self.tensors(folder).items()}
+        otherwise = f"Take a {self.noun} of this base's architecture, or the base that it was trained on (model=...)"
+        return fitting(found, wanted, option, otherwise)
+
+
+def plain_name(name: str) -> str:
+    """The name of an adapter's weight without the name of the adapter, as peft stores it.
+
+    >>> plain_name("conv.lora_A.default.weight"), plain_name("conv.lokr_w1.default")
+    ('conv.lora_A.weight', 'conv.lokr_w1')
+    >>> plain_name("conv.lora_magnitude_vector.default.weight")
+    'conv.lora_magnitude_vector'
+    """
+    parts = [part for part in name.split(".") if part != _NAME]
+    return ".".join(parts).replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+
+
+def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """peft's settings as JSON has them, sets in order."""
+    return {
+        name: sorted(value) if isinstance(value, set) else getattr(value, "value", value)
+        for name, value in settings.items()
+    }
+
+
+def _said(values: dict[str, Any]) -> str:
+    """
+    >>> _said({"rank": 4, "alpha": 2.0, "factor": -1}), _said({"rank": "", "alpha": ""})
+    ('rank 4, alpha 2 and factor -1', 'rank and alpha')
+    """
+    words = [f"{name} {_plain(value)}".rstrip() for name, value in values.items()]
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _typed(values: dict[str, Any]) -> str:
+    return " ".join(f"method.{name}={_plain(value)}" for name, value in values.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool | None):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _is_named(module: str, target: str) -> bool:
+    """As peft takes the name of a target."""
+    return module == target or module.endswith(f".{target}")
