@@ -239,7 +239,7 @@ def test_each_data_set_has_the_settings_of_all_and_its_own(write):
     assert (flat["datasets.own.weight"], flat["datasets.photos.weight"]) == ("1.0", "0.3")
     assert not [key for key in flat if key.startswith("curate:")]
     assert found.arguments("curate photos", "runs", "mine-0003-photos") == [
-        f"experiment={Path.cwd()}/mine.yaml", "dataset.root='others'", "split.val=0.1", "split.test=0.3",
+        f"experiment={Path.cwd()}/runs/mine-0003-photos/experiment.yaml", "dataset.root='others'", "split.val=0.1", "split.test=0.3",
         "run.root=runs", "run.name=mine-0003-photos",
     ]  # fmt: skip
     assert "dataset.root" not in str(found.arguments("train", "runs", "mine-0003"))

@@ -538,5 +538,9 @@ def test_what_is_unknown_is_named(series, monkeypatch, capsys, tmp_path):
     curate(series.root / "raw", {"p60": "train"})
     with pytest.raises(UserError, match="is a run that was not trained"):
         run_command(monkeypatch, capsys, "raw", *root)
+    of_two = Record("two", 1, datasets={"own": 1.0, "photos": 1.0})
+    of_two.save(series.run_dir("two-0001"))  # whose curations are in runs of their own
+    with pytest.raises(UserError, match="two-0001 is a run that was not trained"):
+        run_command(monkeypatch, capsys, "two-0001", *root)
     with pytest.raises(UserError, match="remove --out"):
         run_command(monkeypatch, capsys, "p02", *root, "--out", "pairs.csv")
