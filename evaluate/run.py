@@ -31,6 +31,7 @@ from evaluate.results import (
 )
 from finetune import start
 from finetune.curve import HeldoutCurve
+from finetune.drawing import sampling
 from finetune.npz import DamagedArrays
 from finetune.rules import Word
 
@@ -48,6 +49,7 @@ def evaluate_run(config: EvaluateConfig, say: Callable[[str], None]) -> int:
     """
     evaluation = Evaluation(config, against.opened(config.gate.against, config))
     evaluation.refuse_other_origin()
+    sampling.refuse(config.sampler, evaluation.run.model(evaluation.device))
     checksums.withdraw(evaluation.folder)
     metrics = dict(evaluators.measure(evaluation))
     found = conclude(config, evaluation, metrics)

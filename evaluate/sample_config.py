@@ -34,7 +34,7 @@ class SampleConfig:
         model: a base model without a run, instead of ``run``.
         seeds: a list, or how many, from 0.
         width, height: in pixels; null is the model's resolution.
-        clip_skip: which layer of the text encoder counts, from the end; 1 is the last one.
+        clip_skip: which layer of the text encoder counts, from the end; 1 is the one that is trained with.
         image: to start from. strength: the share of the noise that it gets.
         best_of: pictures drawn for each seed, of which the one most similar to its prompt is kept.
         batch_size: pictures drawn at once; null is 8, and fewer above 256 px, see ``evaluate.at_once``.

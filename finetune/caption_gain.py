@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from finetune.conditioning import Conditioning
 from finetune.data import keyed_seed
 from finetune.heldout import Cells, HeldoutGrid, HeldoutItems, batches_of_cells, relative
-from finetune.intervals import Array, Estimate, group_means, of_groups
+from finetune.intervals import Array, Estimate, ratio
 from finetune.models.interface import LatentDiffusion
 
 
@@ -136,7 +136,7 @@ class Exchanged:
         partner = partners(items.keys, captions, items.groups)
         places = np.flatnonzero(partner >= 0)
         own = at(items, places)
-        other = items.conditioning.take(partner[places].tolist())
+        other = own.conditioning.with_captions_of(items.conditioning.take(partner[places].tolist()))
         return cls(places, own, replace(own, conditioning=other))
 
     def __len__(self) -> int:
@@ -245,18 +245,8 @@ def gains(
 def fit(gain: Array, effect: Array, groups: Sequence[str]) -> Estimate:
     """Mean gain divided by mean effect, with its interval over groups.
 
-    The interval is Student's t of the ratio's linearisation (the delta method): each group's influence
-    on the ratio is (gain - ratio effect) / mean effect.
-
     Args:
         gain, effect: [M], in the same unit.
         groups: [M], the duplicate groups of the items.
-
-    >>> ratio = fit(np.array([1.0, 3.0]), np.array([2.0, 6.0]), ["a", "b"])
-    >>> (ratio.value, ratio.low, ratio.high)
-    (0.5, 0.5, 0.5)
     """
-    g, e = group_means(gain, groups), group_means(effect, groups)
-    mean = e.mean()
-    ratio = g.mean() / mean if mean else np.nan
-    return of_groups(ratio + (g - ratio * e) / (mean or np.nan), len(gain))
+    return ratio(gain, effect, groups)

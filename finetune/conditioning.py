@@ -15,12 +15,15 @@ class Conditioning:
 
     Attributes:
         tensors: by name, such as ``hidden``, the text encoder's hidden states [B, L, D].
+        of_picture: the names of those that depend on the picture alone, such as its size; the others depend on
+            the caption alone.
 
     Raises:
         ValueError: there is no tensor, or they are of different numbers of samples.
     """
 
     tensors: dict[str, Tensor]
+    of_picture: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if len({len(tensor) for tensor in self.tensors.values()}) != 1:
@@ -73,12 +76,16 @@ class Conditioning:
             rows = mask.reshape(-1, *[1] * (tensor.ndim - 1))
             return torch.where(rows, instead.to(tensor), tensor)
 
-        return Conditioning(
-            {
-                name: dropped(tensor, empty[name]) if name in empty.tensors else tensor
-                for name, tensor in self.tensors.items()
-            }
-        )
+        tensors = {
+            name: dropped(tensor, empty[name]) if name in empty.tensors else tensor
+            for name, tensor in self.tensors.items()
+        }
+        return Conditioning(tensors, self.of_picture)
+
+    def with_captions_of(self, other: Conditioning) -> Conditioning:
+        """These pictures with the captions of ``other``'s samples, which are as many."""
+        kept = {name: self[name] for name in self.of_picture}
+        return Conditioning(other.tensors | kept, self.of_picture)
 
     @classmethod
     def cat(cls, parts: Sequence[Conditioning]) -> Conditioning:
@@ -90,7 +97,9 @@ class Conditioning:
         names = parts[0].tensors.keys()
         if odd := {name for part in parts for name in part.tensors.keys() ^ names}:
             raise ValueError(f"only some of the samples have {', '.join(sorted(odd))}")
-        return cls({name: torch.cat([part[name] for part in parts]) for name in names})
+        tensors = {name: torch.cat([part[name] for part in parts]) for name in names}
+        return cls(tensors, parts[0].of_picture)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
-        return Conditioning({name: change(tensor) for name, tensor in self.tensors.items()})
+        tensors = {name: change(tensor) for name, tensor in self.tensors.items()}
+        return Conditioning(tensors, self.of_picture)

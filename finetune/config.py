@@ -296,16 +296,19 @@ class DoctorConfig:
     Attributes:
         captions: where the base sees no difference between its pictures' captions and others', see
             ``finetune.caption_check``; ``off`` does not measure it.
+        base: where the base predicts worse than nothing at some noise level, see ``finetune.base_check``; ``off``
+            does not look.
         leaks: where many held-out pictures have a near twin among the training pictures, see
             ``finetune.leaks``. By default a warning: exact and near copies are refused anyway, and siblings
             make a held-out loss too optimistic, not meaningless. ``off`` does not look.
     """
 
     captions: str = "refuse"
+    base: str = "refuse"
     leaks: str = "warn"
 
     def __post_init__(self) -> None:
-        for name in ("captions", "leaks"):
+        for name in ("captions", "base", "leaks"):
             value = getattr(self, name)
             check(value in REACTIONS, f"doctor.{name}", value, ", ".join(REACTIONS))
 

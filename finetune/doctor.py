@@ -21,6 +21,8 @@ from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
 _FREE = {
+    "model.config",  # the weights and what they compute decide
+    "method.original_layout",
     "optim.gradient_accumulation",
     "optim.gradient_checkpointing",
     "optim.mixed_precision",

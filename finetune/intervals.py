@@ -78,6 +78,30 @@ def of_groups(means: Array, n: int, confidence: float = 0.95) -> Estimate:
     return Estimate(value, value - half, value + half, n, count)
 
 
+def ratio(
+    numerator: Array, denominator: Array, groups: Sequence[str], confidence: float = 0.95
+) -> Estimate:
+    """Mean of one value divided by the mean of another of the same pictures, with its interval over groups.
+
+    The interval is Student's t of the ratio's linearisation (the delta method): each group's influence on
+    the ratio is (numerator - ratio denominator) / mean denominator.
+
+    Args:
+        numerator, denominator: [N], of each picture.
+        groups: [N], the duplicate group of each.
+        confidence: of the interval.
+
+    >>> found = ratio(np.array([1.0, 3.0]), np.array([2.0, 6.0]), ["a", "b"])
+    >>> (found.value, found.low, found.high)
+    (0.5, 0.5, 0.5)
+    """
+    above, below = group_means(numerator, groups), group_means(denominator, groups)
+    mean = below.mean()
+    value = above.mean() / mean if mean else np.nan
+    means = value + (above - value * below) / (mean or np.nan)
+    return of_groups(means, len(numerator), confidence)
+
+
 def two_sample(
     a: Array,
     groups_a: Sequence[str],

@@ -8,6 +8,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from curate.run import checksums
 from curate.run.progress import Bar
 from curate.run.signals import StopRequest
 from curate.run.tracking import Curves
-from finetune import checkpoint, metrics
+from finetune import checkpoint, forecast, metrics
 from finetune.checkpoint import Checkpoint
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
@@ -31,6 +32,8 @@ from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
 from finetune.samples import Samples
+
+_TIMED = 10  # updates before the rest is forecast; the first ones take longer
 
 
 class NonFiniteLoss(RuntimeError):
@@ -70,12 +73,21 @@ class Window:
 
 @dataclass
 class Heldout:
-    """What is measured while training: held-out pictures, as many training pictures, the curve so far."""
+    """What is measured while training: held-out pictures, as many training pictures, the curve so far.
+
+    Attributes:
+        base: the base's losses of ``val`` [N, bins, draws], where they were measured before the loop.
+        seconds: that a picture took in the last measurement; 0 before. drawing: that the pictures of the last
+            evaluation took to be drawn.
+    """
 
     val: HeldoutItems
     train_probe: HeldoutItems
     grid: HeldoutGrid
     curve: HeldoutCurve
+    base: np.ndarray | None = None
+    seconds: float = 0.0
+    drawing: float = 0.0
 
 
 @dataclass
@@ -202,6 +214,7 @@ def _train(run: Training) -> None:
         disable=not run.accelerator.is_main_process,
     ) as bar:
         run.unet.train()
+        seconds: list[float] = []
         while progress.step < config.steps and progress.stopped is None:
             started = time.perf_counter()
             batch = run.batches(progress.step).to(run.accelerator.device)
@@ -215,8 +228,11 @@ def _train(run: Training) -> None:
                 run.ema.update(run.weights, progress.step)
             run.window.loss += loss
             run.window.steps += 1
-            run.window.seconds += time.perf_counter() - started
+            seconds.append(time.perf_counter() - started)
+            run.window.seconds += seconds[-1]
             bar.update(size)
+            if len(seconds) == _TIMED and run.accelerator.is_main_process:
+                Bar.write(f"time    {_time_left(run, median(seconds))}")
 
             saves, evaluates = due(config, progress.step)
             if evaluates or _crossed(config.log.every, progress.step, size):
@@ -229,6 +245,16 @@ def _train(run: Training) -> None:
             if saves or progress.stopped:
                 save(run)
             refuse_to_go_on(run)
+
+
+def _time_left(run: Training, update_s: float) -> str:
+    """How long the rest will take, from the seconds of an update so far and of the last evaluation."""
+    left = range(run.progress.step + 1, run.config.steps + 1)
+    if run.heldout is None:
+        return forecast.time_left(len(left), update_s, 0, 0.0)
+    heldout, evaluations = run.heldout, sum(due(run.config, step)[1] for step in left)
+    measuring = (len(heldout.val) + len(heldout.train_probe)) * heldout.seconds
+    return forecast.time_left(len(left), update_s, evaluations, measuring + heldout.drawing)
 
 
 def due(config: TrainConfig, step: int) -> tuple[bool, bool]:
@@ -355,12 +381,14 @@ def evaluate(run: Training) -> None:
     """Draw pictures from the weights that would be exported, measure them, and decide whether to stop."""
     exported = run.ema.shadow if run.ema else run.weights
     with swapped_in(exported, run.weights):
+        started = time.perf_counter()
         draw(run)
         if run.heldout is None:
             return
-        val, train_probe = (
-            measure(run, items) for items in (run.heldout.val, run.heldout.train_probe)
-        )
+        run.heldout.drawing = time.perf_counter() - started
+        known = run.heldout.base if run.progress.step == 0 else None
+        val = measure(run, run.heldout.val) if known is None else known
+        train_probe = measure(run, run.heldout.train_probe)
     curve = run.heldout.curve
     precision = run.accelerator.mixed_precision
     curve.add(run.progress.step, run.progress.samples_seen, val, train_probe, precision)
@@ -409,6 +437,7 @@ def measure(run: Training, items: HeldoutItems) -> np.ndarray:
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     losses = np.zeros((len(items), heldout.grid.bins, heldout.grid.draws), np.float32)
     mine = items.take(share)
+    started = time.perf_counter()
     with Bar(
         desc="held-out",
         total=len(mine) * heldout.grid.bins * heldout.grid.draws,
@@ -426,6 +455,7 @@ def measure(run: Training, items: HeldoutItems) -> np.ndarray:
         with suppress(Interrupted):  # the other processes have to hear of it first
             losses[share] = grid_losses(run.model, unet, mine, heldout.grid, size, after_batch)
     refuse_to_go_on(run)
+    heldout.seconds = (time.perf_counter() - started) / len(items)
     total = accelerator.reduce(torch.from_numpy(losses).to(accelerator.device), "sum")
     return total.cpu().numpy()  # type: ignore[union-attr]
 

@@ -69,9 +69,11 @@ class NoiseSchedule:
         return alpha * latents + sigma * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network should predict: eps, or v = alpha eps - sigma x_0 (Salimans & Ho 2022, app. D)."""
+        """What the network should predict: eps, x_0, or v = alpha eps - sigma x_0 (Salimans & Ho 2022, app. D)."""
         if self.prediction_type == "epsilon":
             return noise
+        if self.prediction_type == "sample":
+            return latents
         alpha, sigma = self._at(timesteps)
         return alpha * noise - sigma * latents
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from curate.run.intervals import changes
-from finetune import checkpoint, start
+from finetune import checkpoint, forecast, start
 from finetune.checkpoint import Checkpoint
 from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
@@ -19,7 +19,7 @@ from finetune.rules import FEWEST_TO_STOP
 
 
 def before(run: Training, held_out: int) -> str:
-    """Pictures, length, weights, batch and device, in a line each.
+    """Pictures, length, weights, batch, device and memory, in a line each.
 
     Args:
         run: put together and not started.
@@ -36,8 +36,14 @@ def before(run: Training, held_out: int) -> str:
         **_objective(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
+        "memory": _memory(run),
         **_changes(run),
     }
+    return labelled(lines)
+
+
+def labelled(lines: Mapping[str, str]) -> str:
+    """A line each, behind its name."""
     return "\n".join(f"{name:<8}{text}" for name, text in lines.items())
 
 
@@ -96,17 +102,34 @@ def _changes(run: Training) -> dict[str, str]:
 
 def _batch(run: Training) -> str:
     optim, processes = run.config.optim, run.accelerator.num_processes
-    micro = optim.batch_size // (optim.gradient_accumulation * processes)
     return (
-        f"{optim.batch_size} = {micro} at a time × {optim.gradient_accumulation} accumulated × "
+        f"{optim.batch_size} = {_micro_batch(run)} at a time × {optim.gradient_accumulation} accumulated × "
         f"{processes} process{'es' if processes > 1 else ''}"
     )
+
+
+def _micro_batch(run: Training) -> int:
+    """Samples of which a process computes the loss at a time."""
+    optim = run.config.optim
+    return optim.batch_size // (optim.gradient_accumulation * run.accelerator.num_processes)
 
 
 def _device(run: Training) -> str:
     device = run.accelerator.device
     return (
         f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    )
+
+
+def _memory(run: Training) -> str:
+    model, unet = run.model, run.accelerator.unwrap_model(run.unet)
+    return forecast.memory(
+        model,
+        run.weights,
+        forecast.activation_bytes(model, unet, run.batches(0)),
+        _micro_batch(run),
+        averaged=run.ema is not None,
+        processes=run.accelerator.num_processes,
     )
 
 

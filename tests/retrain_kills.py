@@ -54,6 +54,7 @@ train:
   checkpoint.every: 16
   log.every: 4
   doctor.captions: warn
+  doctor.base: "off"
 evaluate:
   sampler: ddim
   sampler.steps: 2
@@ -154,6 +155,8 @@ def contents(runs: Path) -> dict[str, Any]:
     for path in sorted(runs.rglob("*")):
         name = path.relative_to(runs).as_posix()
         if path.is_dir() or name.startswith(".cache/"):  # what was measured, in parts as it came
+            continue
+        if "/tracking/" in name:  # TensorBoard's files are named by the clock; nothing reads them
             continue
         if path.name in (".lock", "config.yaml", "report.html", "checksums.json"):
             continue

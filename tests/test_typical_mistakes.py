@@ -109,7 +109,8 @@ CASES = [
     ("curate", [FOLDER, "clip=ViT-B-32"], "type clip=custom clip.name=ViT-B-32 clip.pretrained="),
     ("curate", [FOLDER, "filters=laion"], "Type filters=laion"),
     ("curate", [OPENMOJI, "+clip=vit_b32_openai"], "type clip=vit_b32_openai once, without +"),
-    ("train", ["model=sdxl"], "SDXL is not supported"),
+    ("train", ["model=sdxl-base"], "Type model=sdxl"),
+    ("train", ["model=a/my-xl"], "type model.path=a/my-xl model.resolution=1024"),
     ("train", ["model=runwayml/stable-diffusion-v1-5"], "type model.path=runwayml/"),
     ("train", ["method=dorra"], "Type method=dora"),
     ("train", ["method=LoRA"], "Type method=lora"),
@@ -152,7 +153,7 @@ CASES = [
     ("curate", [FOLDER, "dataset.root=C:\\Users\\me\\pics"], "dataset.root=/mnt/c/Users/me/pics"),
     ("curate", ["dataset=coco"], "put into data/coco: annotations/captions_train2017.json"),
     ("curate", ["dataset=table"], "dataset.path needs a value"),
-    ("train", ["model.path=x.safetensors"], "is a single file"),
+    ("train", ["model.path=x.safetensors"], "x.safetensors cannot be read"),
     ("train", ["model.path=gone.safetensors"], "does not exist"),
     ("train", ["model.path=sdxl"], "StableDiffusionXLPipeline, which is not supported"),
     # experiments
@@ -192,6 +193,7 @@ CASES = [
     ("evaluate", ["precision=fp32"], "accepted: no, fp16, bf16"),
     ("train", ["optim.mixed_precision=fp16"], "needs a GPU; type optim.mixed_precision=bf16"),
     ("train", ["model=sd15"], "hub cannot be reached. Download it elsewhere and type model.path="),
+    ("train", ["model=sdxl"], "hub cannot be reached. Download it elsewhere and type model.path="),
     ("curate", ["dataset=hub", "dataset.path=a/b"], "hub cannot be reached. Fetch it elsewhere"),
 ]  # fmt: skip
 

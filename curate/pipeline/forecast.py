@@ -12,6 +12,7 @@ from pathlib import Path
 from curate.decide.shuffled_captions import MAX_PAIRS
 from curate.decide.stage import Verdicts
 from curate.run.intervals import wilson
+from curate.run.units import duration, size
 
 COPIES = 2.5
 """Memory of judging and packing as a multiple of the annotations' frame.
@@ -104,19 +105,19 @@ def _costs(trial: Trial, whole: Count, folder: Path) -> Iterator[str]:
     measuring = trial.image_s * whole.images
     packing = trial.kept_s * trial.kept_images * scale
     yield (
-        f"time: {_duration(trial.start_s)} until the first pairs are scored, then "
-        f"{1 / trial.image_s:,.1f} images/s: {_duration(measuring)}; packing {_duration(packing)}; "
-        f"total {_duration(trial.start_s + measuring + packing)}"
+        f"time: {duration(trial.start_s)} until the first pairs are scored, then "
+        f"{1 / trial.image_s:,.1f} images/s: {duration(measuring)}; packing {duration(packing)}; "
+        f"total {duration(trial.start_s + measuring + packing)}"
     )
     written = (trial.shard_bytes + trial.annotation_bytes) * scale
     free = shutil.disk_usage(folder).free
     yield (
-        f"disk: shards {_size(trial.shard_bytes * scale)}, annotations "
-        f"{_size(trial.annotation_bytes * scale)}; {_size(free)} free"
+        f"disk: shards {size(trial.shard_bytes * scale)}, annotations "
+        f"{size(trial.annotation_bytes * scale)}; {size(free)} free"
         f"{'' if written < free else ', NOT ENOUGH: choose another disk with run.root=FOLDER'}; "
-        f"images to read {_size(trial.source_bytes * scale)}"
+        f"images to read {size(trial.source_bytes * scale)}"
     )
-    yield f"memory: about {_size(peak_bytes(trial, whole))} at the peak{_gpu()}"
+    yield f"memory: about {size(peak_bytes(trial, whole))} at the peak{_gpu()}"
 
 
 def peak_bytes(trial: Trial, whole: Count) -> float:
@@ -135,34 +136,4 @@ def _gpu() -> str:
 
     if not torch.cuda.is_available() or not torch.cuda.max_memory_allocated():
         return ""
-    return f", and {_size(torch.cuda.max_memory_allocated())} on the GPU"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as text, in at most two units.
-
-    >>> _duration(0.4), _duration(75), _duration(7_300), _duration(400_000)
-    ('0.4 s', '1 min 15 s', '2 h 1 min', '4 d 15 h')
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    left, units = round(seconds), (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
-    found = []
-    for name, length in units:
-        if left >= length or (found and name != "d"):
-            found.append(f"{left // length} {name}")
-            left %= length
-    return " ".join(found[:2])
-
-
-def _size(count: float) -> str:
-    """Bytes as text, in decimal units.
-
-    >>> _size(999), _size(1_500_000), _size(2.5e12)
-    ('999 B', '1.5 MB', '2.5 TB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    return f", and {size(torch.cuda.max_memory_allocated())} on the GPU"

@@ -67,6 +67,7 @@ FOREIGN = {
     "class_tokens": "dataset.caption",
     "instance_prompt": "dataset.caption",
     "trigger_word": "dataset.trigger",
+    "samples": "train.samples",  # which is a group, too
 }
 """Names of diffusers' scripts, kohya's and img2dataset's, and names cut short; our keys for the same."""
 

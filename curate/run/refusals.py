@@ -13,7 +13,17 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from curate.run.keys import Key, choices_with, example, groups, handed_on, keys, meant, owners
+from curate.run.keys import (
+    FOREIGN,
+    Key,
+    choices_with,
+    example,
+    groups,
+    handed_on,
+    keys,
+    meant,
+    owners,
+)
 from curate.run.next_command import COMMANDS
 from curate.run.overrides import is_override, key_of, section_of_command, value_of
 
@@ -86,11 +96,10 @@ def no_choice(group: str, choice: str, options: Sequence[str]) -> str:
 
 
 def _pipeline_advice(choice: str) -> str:
-    if "xl" in choice.lower():
-        return "SDXL is not supported; of Stable Diffusion, versions 1 and 2 are. Type model=sd15"
     if "/" in choice or "." in choice:
-        return f"A pipeline of your own is a path: type {shlex.quote(f'model.path={choice}')} model.resolution=512"
-    return ""
+        side = 1024 if "xl" in choice.lower() else 512
+        return f"A pipeline of your own is a path: type {shlex.quote(f'model.path={choice}')} model.resolution={side}"
+    return "Type model=sdxl" if "xl" in choice.lower() else ""
 
 
 def _clip_advice(choice: str) -> str:
@@ -202,6 +211,8 @@ def _a_group(key: Key, value: str, section: str) -> str:
     fitting.sort(key=lambda k: not k.name.endswith(".name"))
     listed = ", ".join(k.name.rpartition(".")[2] for k in inside)
     first = [*fitting, *inside][0].name
+    if (ours := FOREIGN.get(key.name)) in keys(section):
+        first = ours
     return f"{key.name} takes no value itself; its keys are {listed}. Type {first}={value}"
 
 

@@ -24,6 +24,7 @@ from finetune.cache.hold import hold
 from finetune.cache.listing import Listing, read_listing, write_listing
 from finetune.cache.packs import ENTRIES, Packs, content_hash, hashes, write_pack
 from finetune.cache.split import LATENT, EncodedSplit
+from finetune.crop import Crop
 from finetune.models.interface import LatentDiffusion
 
 ENCODE_BATCH = 32  # captions at a time, or pictures of 128 px
@@ -225,11 +226,12 @@ class _Encoder:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """Pixels [side, side, 3] uint8, and where they are from."""
+    """Pixels [side, side, 3] uint8, where they are from, and what they are of the picture."""
 
     shard: Path
     key: str
     pixels: np.ndarray
+    crop: Crop
 
 
 def _picture(model: LatentDiffusion, shard: Path, sample: Sample) -> _Picture:
@@ -239,7 +241,8 @@ def _picture(model: LatentDiffusion, shard: Path, sample: Sample) -> _Picture:
         raise RuntimeError(
             f"{shard}: the picture of {sample.key} is unreadable: {error}"
         ) from error
-    return _Picture(shard, sample.key, np.asarray(to_square(image, model.resolution)))
+    pixels = np.asarray(to_square(image, model.resolution))
+    return _Picture(shard, sample.key, pixels, Crop.square(image.size, model.resolution))
 
 
 def _encode_pictures(model: LatentDiffusion, pictures: Sequence[_Picture]) -> dict[str, Tensor]:
@@ -251,7 +254,7 @@ def _encode_pictures(model: LatentDiffusion, pictures: Sequence[_Picture]) -> di
         raise RuntimeError(
             f"{wrong.shard}: the latent of {wrong.key} is not finite; is the VAE intact?"
         )
-    return {LATENT: latents}
+    return {LATENT: latents, **model.picture_entries([picture.crop for picture in pictures])}
 
 
 def _encode_captions(model: LatentDiffusion, captions: Iterable[str]) -> dict[str, Tensor]:

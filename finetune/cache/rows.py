@@ -27,15 +27,22 @@ class Rows:
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def names(self) -> list[str]:
+        """Of the tensors; none where there are no files."""
+        return list(self.files[0]) if self.files else []
+
     def shape(self, name: str) -> torch.Size:
         """Of one row of the tensor ``name``."""
         return self.files[0][name].shape[1:]
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """Copies of some rows, by name."""
+    def take(
+        self, rows: Sequence[int] | np.ndarray, names: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Copies of some rows, by name; of all tensors, or of those with some ``names``."""
         rows = np.asarray(rows, np.int64)
         places = list(zip(self.file[rows].tolist(), self.row[rows].tolist(), strict=True))
         return {
             name: torch.stack([self.files[file][name][row] for file, row in places])
-            for name in self.files[0]
+            for name in (self.names if names is None else names)
         }

@@ -37,7 +37,7 @@ class EncodedSplit:
         Args:
             keys: N.
             captions: N, the first of each sample.
-            latents: N rows ``latent`` [C, h, w] fp32.
+            latents: N rows ``latent`` [C, h, w] fp32, and what else depends on the picture, fp32.
             conditioning: one row for each caption of each sample, fp16. Hidden states have magnitudes
                 up to tens, which fp16 holds to three digits, in half the space.
             offsets: [N + 1]; the captions of sample i are rows ``offsets[i]`` up to ``offsets[i + 1]``.
@@ -45,6 +45,7 @@ class EncodedSplit:
         """
         self.keys, self.captions, self.empty = list(keys), list(captions), empty
         self._latents, self._conditioning, self._offsets = latents, conditioning, offsets
+        self._of_picture = [name for name in latents.names if name != LATENT]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -56,12 +57,12 @@ class EncodedSplit:
 
     def latents_of(self, indices: Tensor) -> Tensor:
         """[B, C, h, w] fp32."""
-        return self._latents.take(indices.numpy())[LATENT]
+        return self._latents.take(indices.numpy(), [LATENT])[LATENT]
 
     def conditioning_of(
         self, indices: Tensor, which: Tensor | None = None, dropped: Tensor | None = None
     ) -> Conditioning:
-        """That of one caption for each of ``indices``, fp32.
+        """That of the pictures and of one caption for each of ``indices``, fp32.
 
         Args:
             indices: [B].
@@ -72,5 +73,7 @@ class EncodedSplit:
         rows, ends = self._offsets[indices.numpy()], self._offsets[indices.numpy() + 1]
         if which is not None:
             rows = rows + (which.double().numpy() * (ends - rows)).astype(np.int64)
-        conditioning = Conditioning(self._conditioning.take(rows)).float()
+        pictures = self._latents.take(indices.numpy(), self._of_picture)
+        tensors = self._conditioning.take(rows) | pictures
+        conditioning = Conditioning(tensors, frozenset(self._of_picture)).float()
         return conditioning if dropped is None else conditioning.drop(dropped, self.empty)

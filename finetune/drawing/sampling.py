@@ -28,6 +28,7 @@ from torch import nn
 
 from curate.run.files import atomic_write
 from curate.run.progress import Bar
+from curate.run.schema import UserError
 from finetune import precision as precisions
 from finetune.data import keyed_seed
 from finetune.drawing.config import SamplerConfig
@@ -47,6 +48,19 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ddim": (DDIMScheduler, {"clip_sample": False}),
     "ddpm": (DDPMScheduler, {"clip_sample": False}),
 }
+
+
+def refuse(config: SamplerConfig, model: LatentDiffusion) -> None:
+    """Refuse diffusers' solver for a model that predicts the clean latents, which it does not sample with.
+
+    Raises:
+        UserError: says what to type.
+    """
+    if config.name == "euler_ancestral" and model.schedule.prediction_type == "sample":
+        raise UserError(
+            "sampler=euler_ancestral does not work with this model, whose prediction_type is sample; type "
+            "sampler=euler, or another one"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +85,7 @@ class Frame:
 
     Attributes:
         width, height: in pixels; None is the model's resolution.
-        clip_skip: which layer of the text encoder counts, from the end; 1 is the last one.
+        clip_skip: which layer of the text encoder counts, from the end; 1 is the one that is trained with.
         start: the picture to start from, of that size; None starts from noise.
         strength: the share of the noise that the start gets.
     """
@@ -103,6 +117,7 @@ class Sampler:
         self.model, self.config, self.seed, self.batch_size = model, config, seed, batch_size
         self.precision = precision
         self.frame = frame or Frame()
+        refuse(config, model)
         kind, options = SCHEDULERS[config.name]
         self.scheduler = kind.from_config(
             model.scheduler.config,

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight of the U-Net is trained, and the export is a whole pipeline."""
+"""Full fine-tuning: every weight of the U-Net is trained, and the export is a whole pipeline, in two layouts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.files import read_json
-from curate.run.schema import UserError
-from finetune.methods.interface import Method, fitting, register_method
+from curate.run.schema import UserError, check
+from finetune.methods.interface import ExportMismatch, Method, fitting, register_method
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -23,6 +23,8 @@ _WEIGHTS = re.compile(
     r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors"
 )  # in fp32, whole or in parts
 _SCHEDULER = "scheduler/scheduler_config.json"
+SINGLE_FILE = "original.safetensors"  # in an export: the whole pipeline in one file
+_PRECISIONS = ("fp16", "fp32", "no")
 _FREE = ("sample_size",)  # of a U-Net's settings: changes nothing that it computes
 _OTHERWISE = "A full training starts with a pipeline of the same architecture as its base; choose model= and method.init alike"
 
@@ -30,24 +32,42 @@ _OTHERWISE = "A full training starts with a pipeline of the same architecture as
 @register_method
 @dataclass
 class Full(Method):
-    """Every weight of the U-Net."""
+    """Every weight of the U-Net.
+
+    Attributes:
+        original_layout: precision of the export's second layout, one file for web interfaces; ``no`` leaves it out. Only
+            Stable Diffusion 1, 2 and XL have one.
+    """
 
     kept_states: ClassVar[int | None] = 2  # one more than resuming needs: the last may be damaged
     name: str = "full"
+    original_layout: str = "fp16"
+
+    def __post_init__(self) -> None:
+        known = self.original_layout in _PRECISIONS
+        check(known, "method.original_layout", self.original_layout, ", ".join(_PRECISIONS))
 
     def attach(self, unet: UNet2DConditionModel) -> None:
         """Unfreeze everything; there is nothing to initialise."""
         unet.requires_grad_(True)
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
-        """Write a pipeline folder, which ``from_pretrained`` loads."""
-        model.pipeline().save_pretrained(folder, safe_serialization=True)
+        """Write a pipeline folder, which ``from_pretrained`` loads, and ``original.safetensors`` in it.
+
+        Raises:
+            ExportMismatch: a weight in that file is not the one in memory.
+        """
+        pipeline = model.pipeline()
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        if self.original_layout != "no":
+            _save_single_file(pipeline, model, folder, self.original_layout)
 
     def load(self, config: ModelConfig, folder: Path) -> nn.Module:
         """The U-Net of the pipeline in ``folder``."""
         from finetune.models import load_pipeline
 
-        return load_pipeline(replace(config, path=str(folder), revision=None, variant=None)).unet
+        folders = {"path": str(folder), "revision": None, "variant": None, "config": None}
+        return load_pipeline(replace(config, **folders)).unet
 
     def files(self, folder: Path) -> list[Path]:
         """The U-Net's weights."""
@@ -84,6 +104,26 @@ class Full(Method):
             )
         found = {name: w for path in self.files(folder) for name, w in load_file(path).items()}
         return fitting(found, self.trainable(model.unet), option, _OTHERWISE)
+
+
+def _save_single_file(pipeline: Any, model: LatentDiffusion, folder: Path, precision: str) -> None:
+    """Write the pipeline as one file, if programs know its architecture and what it predicts, and read it again."""
+    import torch
+
+    from finetune.models.original import families, writer
+
+    family = families.family_of(model.unet.config)
+    if family is None or model.schedule.prediction_type not in writer.PREDICTIONS:
+        return
+    dtype = {"fp16": torch.float16, "fp32": torch.float32}[precision]
+    try:
+        writer.write(folder / SINGLE_FILE, pipeline, family, model.resolution, dtype)
+    except ValueError as error:
+        raise ExportMismatch(f"{SINGLE_FILE}: {error}; type method.original_layout=fp32") from error
+    if wrong := writer.differing(folder / SINGLE_FILE, pipeline, folder, dtype):
+        raise ExportMismatch(
+            f"{SINGLE_FILE} holds other values for {len(wrong)} weights, such as {wrong[0]}"
+        )
 
 
 def refuse_other_architecture(folder: Path, base: Mapping[str, Any], option: str) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from finetune.models.interface import LatentDiffusion
 
 
+class ExportMismatch(RuntimeError):
+    """What was written does not compute what is in memory."""
+
+
 @dataclass
 class Method(ABC):
     """A way to train a U-Net. Subclasses are dataclasses whose fields are the keys ``method.*``.
@@ -82,6 +86,9 @@ class Method(ABC):
         Args:
             model: with a prepared U-Net that holds the weights to store.
             folder: does not exist yet.
+
+        Raises:
+            ExportMismatch: what was written is not what is in memory.
         """
 
     @abstractmethod

@@ -11,6 +11,7 @@ from curate.run import hub
 from curate.run.foreign_code import refuse_code, refuse_pickles
 from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
+from finetune.models.original.header import read_header
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +29,19 @@ MODELS = {
         "text_encoder": "CLIPTextModel",
         "tokenizer": "CLIPTokenizer",
     },
+    "finetune.models.sdxl": {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+        "tokenizer": "CLIPTokenizer",
+        "tokenizer_2": "CLIPTokenizer",
+    },
 }
 # Where the parts' classes come from; the last one is a folder of diffusers, of safety checkers.
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 _INDEX = "model_index.json"
-# Parts that training does not use. Any other, such as a second text encoder, is a reason to refuse.
+# Parts that training does not use. Any other, such as a motion adapter, is a reason to refuse.
 UNUSED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 
 
@@ -55,12 +64,15 @@ def load_pipeline(config: ModelConfig) -> DiffusionPipeline:
 
 
 def refuse_unsupported(config: ModelConfig) -> None:
-    """Check a pipeline's parts before anything heavy is imported; of a hub repository, its list of parts.
+    """Check a pipeline before anything heavy is imported: its parts, a hub repository's list, a file's header.
 
     Raises:
         UserError: there is no pipeline at ``model.path``, it has parts that are not supported or run code of
             their own, weights that are pickles, or it is on the hub, which cannot be reached.
     """
+    if config.single_file():
+        _refuse_file(config)
+        return
     index = _index(config)
     parts = MODELS[_module_name(config, index)]
     folder = Path(config.location())
@@ -73,9 +85,40 @@ def refuse_unsupported(config: ModelConfig) -> None:
             refuse_pickles(folder / part, option)
 
 
+def _refuse_file(config: ModelConfig) -> None:
+    """Check a pipeline in one file by its header, or by the settings that are named for it."""
+    if config.config is not None:
+        folder = Path(config.config).expanduser()
+        if not (folder / _INDEX).is_file():
+            raise UserError(
+                f"model.config={config.config} is no folder with a {_INDEX}; give a folder in diffusers' layout, "
+                "whose weights may be missing"
+            )
+        refuse_code(folder, f"model.config={config.config}")
+        _module_name(config, _read(folder / _INDEX))
+        return
+    found = read_header(config.single_file() or Path(), f"model.path={config.path}")
+    if found.prediction_type is None and config.prediction_type is None:
+        raise UserError(
+            f"model.path={config.path} is {found.family.name}, of which some models predict the noise and others v, "
+            "and does not say which. Type model.prediction_type=v_prediction (those of 768 px) or "
+            "model.prediction_type=epsilon (base models, of 512 px)"
+        )
+    side = found.family.side(found.prediction_type or config.prediction_type)
+    if 4 * config.resolution < side:
+        raise UserError(
+            f"model.resolution={config.resolution} is too small: model.path={config.path} is {found.family.name}, trained "
+            f"on {side} px. Type model.resolution={side}"
+        )
+
+
 def _module(config: ModelConfig) -> Any:
     refuse_unsupported(config)
-    return import_module(_module_name(config, _index(config)))
+    file = config.single_file()
+    if file and config.config is None:
+        return import_module(read_header(file, f"model.path={config.path}").family.module)
+    index = _read(Path(config.config or "").expanduser() / _INDEX) if file else _index(config)
+    return import_module(_module_name(config, index))
 
 
 def _module_name(config: ModelConfig, index: dict[str, Any]) -> str:
@@ -92,8 +135,8 @@ def _module_name(config: ModelConfig, index: dict[str, Any]) -> str:
     )
     raise UserError(
         f"model.path={config.path} is a {name[-1] if own_code else name}, which is not supported; "
-        f"supported: text-to-image pipelines like StableDiffusionPipeline, with {known} "
-        "and no other parts. Type model.path=... with such a pipeline, or model=starter"
+        "supported: text-to-image pipelines like StableDiffusionPipeline and StableDiffusionXLPipeline, with "
+        f"{known}, and no other parts. Type model.path=... with such a pipeline, or model=starter"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +18,11 @@ class ModelConfig:
     """The latent diffusion pipeline to start from.
 
     Attributes:
-        path: a folder in diffusers' layout, or a repository of the Hugging Face hub. A relative folder
-            is looked up in the working directory, then beside the packages.
+        path: a folder in diffusers' layout, a ``.safetensors`` file in the original layout of Stable Diffusion 1, 2
+            or XL, or a repository of the Hugging Face hub. A relative folder is looked up in the working directory,
+            then beside the packages.
+        config: of a single file, a folder in diffusers' layout whose settings are taken; null takes the published
+            ones.
         revision: of the hub repository; null takes its default branch.
         variant: of the weight files, such as ``fp16``.
         resolution: side in pixels of the squares that the pictures are resized and cropped to.
@@ -32,6 +34,7 @@ class ModelConfig:
     variant: str | None = None
     resolution: int = MISSING
     prediction_type: str | None = None
+    config: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         size, kind = self.resolution, self.prediction_type
@@ -43,14 +46,35 @@ class ModelConfig:
             f"null, {', '.join(PREDICTION_TYPES)}",
         )
 
-    def location(self) -> str:
-        """Where to load from: the folder, if ``path`` names one, else the hub repository's name.
+    def single_file(self) -> Path | None:
+        """The file that ``path`` names; None where it names none.
 
         Raises:
-            UserError: ``path`` is neither a folder nor of the form ``owner/name``.
+            UserError: it is no safetensors file, or there are settings for a file and there is none.
         """
-        if Path(self.path).expanduser().is_file():
-            raise self._is_a_file()
+        path = Path(self.path).expanduser()
+        if not path.is_file():
+            if self.config is not None:
+                raise UserError(
+                    f"model.config={self.config} is for a single file, and model.path={self.path} is none; remove "
+                    "model.config"
+                )
+            return None
+        if path.suffix != ".safetensors":
+            raise UserError(
+                f"model.path={self.path} is no .safetensors file; other checkpoints are programs, which are not run "
+                "here. Get the model as .safetensors, or as a folder in diffusers' layout"
+            )
+        return path
+
+    def location(self) -> str:
+        """Where to load from: the file or folder, if ``path`` names one, else the hub repository's name.
+
+        Raises:
+            UserError: ``path`` is neither a file, a folder nor of the form ``owner/name``.
+        """
+        if file := self.single_file():
+            return str(file)
         for folder in (Path(self.path).expanduser(), PACKAGES / self.path):
             if (folder / "model_index.json").is_file():
                 return str(folder)
@@ -62,19 +86,9 @@ class ModelConfig:
         if self.path.count("/") != 1 or self.path.startswith((".", "/", "~")):
             raise UserError(
                 f"model.path={self.path} does not exist; give a folder in diffusers' layout or a "
-                "hub repository such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+                "hub repository such as stable-diffusion-v1-5/stable-diffusion-v1-5, or a .safetensors file"
             )
         return self.path
-
-    def _is_a_file(self) -> UserError:
-        """What to raise for a checkpoint in one file, as kohya's tools and web interfaces have them."""
-        folder = Path(self.path).with_suffix("")
-        return UserError(
-            f"model.path={self.path} is a single file, and a pipeline is a folder in diffusers' layout. Convert it: "
-            f"python -c 'from diffusers import StableDiffusionPipeline as P; "
-            f'P.from_single_file("{self.path}").save_pretrained("{folder}")\'\n'
-            f"and type {shlex.quote(f'model.path={folder}')}"
-        )
 
     def not_loaded(self, error: Exception) -> UserError:
         """What to raise when diffusers does not find or cannot read the pipeline's files."""

@@ -1,4 +1,16 @@
-"""What training, evaluation and exports need of a model, whatever pipeline it comes from."""
+"""What training, evaluation and exports need of a model, whatever pipeline it comes from.
+
+A new kind of pipeline is a module beside this one, with ``load_model`` and ``load_pipeline`` as in ``sdxl.py``, and
+an entry of its parts in ``finetune.models.MODELS``. Stable Diffusion 3 would need these changes elsewhere, too:
+
+- Its network is a transformer in place of ``unet``. ``predict`` gives it ``hidden``, ``pooled`` and the timestep under
+  its own names; methods, ``SwappedUnet`` and the comparison of an export call the network a U-Net and read its settings.
+- Its noise is x_t = (1 - s) x_0 + s eps, with the target eps - x_0. ``NoiseSchedule``'s tables hold 1 - s and s as well
+  as any others, and ``target`` gets another case; but they are made from ``alphas_cumprod``, which its scheduler lacks,
+  and pictures are drawn by a solver of its own.
+- ``encode_images`` takes the VAE's shift off before it scales; latents have 16 channels.
+- A third text encoder, T5: large, not always wanted, and its hidden states have to be within fp16 to be cached.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +22,7 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from finetune.conditioning import Conditioning
+from finetune.crop import Crop
 from finetune.objective import NoiseSchedule
 
 
@@ -54,6 +67,19 @@ class LatentDiffusion(Protocol):
         """All entries that depend on the caption, as the pipeline computes them, fp32."""
         ...
 
+    def picture_entries(self, crops: Sequence[Crop]) -> dict[str, Tensor]:
+        """All entries of the conditioning that depend on the picture's size and crop; often none.
+
+        Args:
+            crops: [B], of the pictures. Where an entry is missing, :meth:`predict` takes that of
+                ``Crop.whole(resolution)``, with which new pictures are drawn.
+
+        Returns:
+            By name [B, ...], fp32, on the CPU. Which names there are does not depend on ``crops``; what they
+            depend on is in :meth:`image_fingerprint`.
+        """
+        ...
+
     def cut_off(self, caption: str) -> str:
         """The end of a caption that the text encoder does not read, as it is too long; "" if it reads all."""
         ...
@@ -65,7 +91,8 @@ class LatentDiffusion(Protocol):
 
         Args:
             prompts: [B]. negative: [B], what the guidance leads away from.
-            clip_skip: which layer of the text encoder counts, from the end; 1 is the last one.
+            clip_skip: which layer of the text encoder counts, from the end; 1 is the one that the model is trained
+                with.
 
         Raises:
             UserError: the text encoder has not that many layers.

@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from diffusers import (
     AutoencoderKL,
     StableDiffusionImg2ImgPipeline,
@@ -19,10 +17,11 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from curate.clip.scorer import tokenised
-from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
+from finetune.crop import Crop
+from finetune.models import parts
 from finetune.models.config import ModelConfig
+from finetune.models.parts import hash_weights
 from finetune.objective import NoiseSchedule
 
 # Settings that change what an encoder computes and leave no trace in its weights.
@@ -52,7 +51,7 @@ class StableDiffusion:
     @property
     def pixels_per_latent(self) -> int:
         """The VAE halves a side between any two of its levels."""
-        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        return parts.pixels_per_latent(self.vae)
 
     @property
     def device(self) -> torch.device:
@@ -72,36 +71,25 @@ class StableDiffusion:
 
     def _hidden(self, captions: Sequence[str], clip_skip: int = 1) -> Tensor:
         """Hidden states [B, L, D] of a layer, counted from the last one, and the final layer norm."""
-        tokens = self.tokenizer(
-            [tokenised(caption) for caption in captions],
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
+        tokens = parts.tokens(self.tokenizer, captions)
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if masked else None
         ids = tokens.input_ids.to(self.device)
         if clip_skip == 1:
             return self.text_encoder(ids, attention_mask=mask)[0]
-        layers = self.text_encoder.config.num_hidden_layers
-        if clip_skip > layers:
-            raise UserError(
-                f"clip_skip={clip_skip} is out of range: this text encoder has {layers} layers. "
-                f"Type clip_skip={layers} or less; 1 is the last layer"
-            )
+        parts.refuse_layer(clip_skip, self.text_encoder.config.num_hidden_layers)
         found = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True)
         # Where it is depends on the version of transformers.
         inner = getattr(self.text_encoder, "text_model", self.text_encoder)
         return inner.final_layer_norm(found.hidden_states[-clip_skip])
 
+    def picture_entries(self, crops: Sequence[Crop]) -> dict[str, Tensor]:
+        """None: the U-Net does not know a picture's size."""
+        return {}
+
     def cut_off(self, caption: str) -> str:
-        """The end of a caption beyond the tokenizer's limit, as the tokenizer spells it; "" if there is none."""
-        ids = self.tokenizer(tokenised(caption), verbose=False).input_ids
-        limit = self.tokenizer.model_max_length
-        if len(ids) <= limit:
-            return ""
-        return self.tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
+        """The end of a caption that the tokenizer cuts off; "" if there is none."""
+        return parts.cut_off(self.tokenizer, caption)
 
     @torch.no_grad()
     def prompt_arguments(
@@ -150,9 +138,7 @@ class StableDiffusion:
     def _encoders(self) -> dict[str, str]:
         """Digests of VAE and text encoder, and ``both``, which checkpoints of all versions have."""
         if "both" not in self._digests:
-            tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
-            del tokenizer["padding"], tokenizer["truncation"]  # traces of the last call
-            tokens = json.dumps([tokenizer, self.tokenizer.model_max_length]).encode()
+            tokens = parts.vocabulary(self.tokenizer)
             vae = [self.vae.config[name] for name in _VAE]
             text = [getattr(self.text_encoder.config, name, None) for name in _TEXT]
             images = hashlib.sha256(json.dumps(vae).encode())
@@ -182,67 +168,32 @@ def predict(
     return network(noisy, timesteps, encoder_hidden_states=conditioning["hidden"]).sample
 
 
-def hash_weights(module: nn.Module, *digests: Any) -> None:
-    """Give hashlib's ``digests`` the names, shapes and values of all weights."""
-    for name, weight in sorted(module.state_dict().items()):
-        for digest in digests:
-            digest.update(f"{name} {tuple(weight.shape)}".encode())
-            digest.update(weight.detach().cpu().contiguous().numpy())
-
-
 def load_pipeline(config: ModelConfig) -> StableDiffusionPipeline:
     """The pipeline as diffusers loads it, in fp32, without a safety checker.
 
     Raises:
         UserError: the files are not there, or the hub does not answer.
     """
-    location = config.location()
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()  # of reading files; downloads keep theirs
-    try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            location,
-            revision=config.revision,
-            variant=config.variant,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            safety_checker=None,
-            requires_safety_checker=False,
-        )
-    except OSError as error:
-        raise config.not_loaded(error) from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return parts.from_pretrained(
+        StableDiffusionPipeline, config, safety_checker=None, requires_safety_checker=False
+    )
 
 
 def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> StableDiffusion:
     """Load the pipeline's parts onto ``device``, frozen and in evaluation mode.
 
     Raises:
-        UserError: see :func:`load_pipeline`; or the U-Net wants more than noisy latents as input.
+        UserError: see :func:`load_pipeline` and ``finetune.models.parts.frozen_parts``.
     """
     pipeline = load_pipeline(config)
-    unet, vae = pipeline.unet, pipeline.vae
-    if unet.config["in_channels"] != vae.config["latent_channels"]:
-        raise UserError(
-            f"model.path={config.path} has a U-Net of {unet.config['in_channels']} input channels "
-            f"and a VAE of {vae.config['latent_channels']}: inpainting and depth models are not "
-            "supported; give a plain text-to-image pipeline"
-        )
-    scheduler = pipeline.scheduler
-    if config.prediction_type:
-        scheduler = type(scheduler).from_config(
-            scheduler.config, prediction_type=config.prediction_type
-        )
-    for module in (unet, vae, pipeline.text_encoder):
-        module.requires_grad_(False).eval().to(device)
+    modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    scheduler, schedule = parts.frozen_parts(config, pipeline, modules, device)
     return StableDiffusion(
         tokenizer=pipeline.tokenizer,
         text_encoder=pipeline.text_encoder,
-        vae=vae,
-        unet=unet,
+        vae=pipeline.vae,
+        unet=pipeline.unet,
         scheduler=scheduler,
-        schedule=NoiseSchedule.from_scheduler(scheduler).to(torch.device(device)),
+        schedule=schedule,
         resolution=config.resolution,
     )

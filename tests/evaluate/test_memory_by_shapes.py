@@ -17,10 +17,17 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+)
 
 from evaluate.at_once import losses_at_once, pictures_at_once
 from finetune.cache.encode import pictures_at_once as encoded_at_once
+from finetune.models.original.families import SDXL
 
 GB = 10**9
 SIDE = 512
@@ -28,11 +35,16 @@ LATENT = (4, SIDE // 8, SIDE // 8)
 
 
 class Live(TorchDispatchMode):
-    """The most bytes of results of operations that were alive at the same time."""
+    """The most bytes of results of operations that were alive at the same time.
 
-    def __init__(self) -> None:
+    Results that are views of the weights of ``modules`` are left out.
+    """
+
+    def __init__(self, *modules: torch.nn.Module) -> None:
         super().__init__()
         self.peak = 0
+        weights = (weight for module in modules for weight in module.parameters())
+        self._weights = {weight.untyped_storage()._cdata for weight in weights}
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -40,14 +52,16 @@ class Live(TorchDispatchMode):
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
+                if storage._cdata in self._weights:
+                    continue
                 self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
         self._alive = {k: v for k, v in self._alive.items() if not v[0].expired()}
         self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
         return result
 
 
-def live(call) -> int:
-    with torch.no_grad(), Live() as counted:
+def live(call, *modules: torch.nn.Module) -> int:
+    with torch.no_grad(), Live(*modules) as counted:
         call()
     return counted.peak
 
@@ -122,3 +136,26 @@ def test_sd15_is_judged_within_12_gb(parts):
         needed + 4 * numbers(parts.unet) > 12 * GB
     )  # a copy of the U-Net for each row did not fit
     assert weights + unet_bytes(parts, losses_at_once(128)) > 12 * GB
+
+
+def test_sdxl_is_judged_within_18_gb(parts):
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(SDXL.unet).eval()
+        vae = AutoencoderKL.from_config(SDXL.vae).eval()
+        second = CLIPTextModelWithProjection(CLIPTextConfig(**SDXL.texts["text_encoder_2"])).eval()
+    weights = 4 * sum(numbers(each) for each in (unet, vae, parts.text, second, parts.clip))
+    assert weights == 14_480_460_720
+    assert losses_at_once(1024) == pictures_at_once(1024) == encoded_at_once(1024) == 1
+    noisy, hidden, pooled, sizes, pixels = (
+        torch.empty(2, *shape, device="meta")
+        for shape in ((4, 128, 128), (77, 2048), (1280,), (6,), (3, 1024, 1024))
+    )
+    t = torch.empty(2, dtype=torch.int64, device="meta")
+    added = {"text_embeds": pooled, "time_ids": sizes}
+    peaks = {
+        "drawing": live(lambda: unet(noisy, t, hidden, added_cond_kwargs=added).sample, unet),
+        "decoding": live(lambda: vae.decode(noisy[:1]).sample, vae),
+        "encoding": live(lambda: vae.encode(pixels[:1]).latent_dist.mean, vae),
+    }
+    assert 3.0 * GB < max(peaks.values()) < 3.3 * GB, peaks
+    assert weights + max(peaks.values()) < 18 * GB

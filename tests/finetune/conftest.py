@@ -194,7 +194,8 @@ def make_config(tmp_path, pipeline_dir):
             samples=SamplesConfig(captions=0),
             checkpoint=CheckpointConfig(every=16),
             log=LogConfig(every=4),
-            doctor=DoctorConfig(captions="warn"),  # random weights see nothing in a caption
+            # Random weights see nothing in a caption, and predict nothing.
+            doctor=DoctorConfig(captions="warn", base="off"),
             tracker="none",
         )
         for key, value in changes.items():
@@ -261,6 +262,7 @@ def command(config: TrainConfig, *extra: str) -> list[str]:
         f"checkpoint.every={config.checkpoint.every}",
         f"log.every={config.log.every}",
         f"doctor.captions={config.doctor.captions}",
+        f"doctor.base={config.doctor.base}",
         f"tracker={config.tracker}",
         *extra,
     ]

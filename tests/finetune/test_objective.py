@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from diffusers.training_utils import compute_snr
 
 from finetune.conditioning import Conditioning
 from finetune.objective import NoiseSchedule, denoising_loss, loss_weights
+from finetune.prediction_types import PREDICTION_TYPES
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -27,14 +29,29 @@ def batch():
     return latents, noise, torch.tensor([0, 1, 500, 998, 999])
 
 
-def test_the_tables_are_stable_diffusions_own():
-    # betas are squares of an even spacing of square roots (scaled_linear), alpha_bar their product
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    alpha_bar = torch.cumprod(1 - betas, 0)
-    ours = schedule("epsilon")
-    torch.testing.assert_close(ours.alphas.double(), alpha_bar.sqrt(), atol=1e-6, rtol=0)
-    torch.testing.assert_close(ours.sigmas.double(), (1 - alpha_bar).sqrt(), atol=1e-6, rtol=1e-4)
-    assert len(ours.sigmas.unique()) == 1000  # bf16 would leave 192
+def alpha_bar(kind: str) -> torch.Tensor:
+    """The closed form of a schedule of 1,000 steps, fp64."""
+    if kind == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021, eq. 17, its betas at most 0.999
+        at = (torch.arange(1001, dtype=torch.float64) / 1000 + 0.008) / 1.008
+        f = (at * torch.pi / 2).cos() ** 2
+        betas = (1 - f[1:] / f[:-1]).clamp(max=0.999)
+        assert (betas == 0.999).sum() == 1  # so up to the last step it is f(t + 1) / f(0)
+        torch.testing.assert_close((1 - betas).cumprod(0)[:-1], f[1:-1] / f[0])
+    elif kind == "scaled_linear":  # squares of an even spacing of square roots
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    else:
+        betas = torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64)
+    return (1 - betas).cumprod(0)
+
+
+@pytest.mark.parametrize("kind", ["scaled_linear", "linear", "squaredcos_cap_v2"])
+def test_the_tables_are_the_closed_forms(kind):
+    ours = NoiseSchedule.from_scheduler(DDPMScheduler(**BETAS | {"beta_schedule": kind}))
+    expected = alpha_bar(kind)
+    torch.testing.assert_close(ours.alphas.double(), expected.sqrt(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours.sigmas.double(), (1 - expected).sqrt(), atol=2e-6, rtol=1e-4)
+    if kind == "scaled_linear":
+        assert len(ours.sigmas.unique()) == 1000  # bf16 would leave 192
 
 
 def test_adding_noise_agrees_with_diffusers(batch):
@@ -56,7 +73,7 @@ def test_v_target_agrees_with_diffusers_and_rotates_back(batch):
     torch.testing.assert_close(sigma * noisy + alpha * v, noise, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_loss_is_the_mean_square_against_the_target(batch, prediction_type):
     latents, noise, timesteps = batch
     ours = schedule(prediction_type)
@@ -69,12 +86,16 @@ def test_loss_is_the_mean_square_against_the_target(batch, prediction_type):
     for i in range(5):
         t = int(timesteps[i])
         alpha, sigma = float(ours.alphas[t]), float(ours.sigmas[t])
-        target = noise[i] if prediction_type == "epsilon" else alpha * noise[i] - sigma * latents[i]
+        target = {
+            "epsilon": noise[i],
+            "v_prediction": alpha * noise[i] - sigma * latents[i],
+            "sample": latents[i],
+        }[prediction_type]
         expected = sum((0.25 - x) ** 2 for x in target.flatten().tolist()) / target.numel()
         assert loss[i].item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_a_sampler_with_a_perfect_denoiser_recovers_the_picture(prediction_type):
     """What the loss calls perfect is what diffusers' DDIM sampler needs to return the clean latent."""
     ours = schedule(prediction_type)
@@ -97,8 +118,8 @@ def test_a_sampler_with_a_perfect_denoiser_recovers_the_picture(prediction_type)
 
 
 def test_an_unknown_prediction_type_is_refused():
-    with pytest.raises(ValueError, match=r"model\.prediction_type='sample'.*epsilon, v_prediction"):
-        schedule("sample")
+    with pytest.raises(ValueError, match=r"model\.prediction_type='flow'.*epsilon, v_prediction"):
+        replace(schedule("sample"), prediction_type="flow")
 
 
 def error_of_clean(prediction_type: str, name: str, gamma: float) -> torch.Tensor:
@@ -117,7 +138,7 @@ def error_of_clean(prediction_type: str, name: str, gamma: float) -> torch.Tenso
     return cost / 0.01**2
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_a_weighting_means_the_same_for_every_target(prediction_type):
     """Weights times the square error of the target are the published weight times that of the clean latents."""
     snr = compute_snr(DDPMScheduler(**BETAS), torch.arange(1000)).double()

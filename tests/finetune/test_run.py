@@ -33,6 +33,7 @@ def test_a_run_leaves_what_the_design_says(make_config, run_training, capsys, me
         "checkpoints",
         "checksums.json",
         "config.yaml",
+        "encoding.json",
         "export",
         "heldout.npz",
         "metrics.jsonl",
@@ -97,8 +98,9 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_trainin
     pictures = relative(val[row], val[0]) - relative(val[0], val[0])
     known = ttest_1samp(100 * pictures, 0).confidence_interval(0.95)  # four groups of one picture
     low, high = known.low, known.high
-    found = re.search(r"held-out loss (\S+) % \[(\S+), (\S+)\]", lines[5])
-    assert found, lines[5]
+    assert lines[5].startswith("memory  about ")
+    found = re.search(r"held-out loss (\S+) % \[(\S+), (\S+)\]", lines[6])
+    assert found, lines[6]
     expected = (100 * pictures.mean(), low, high)
     assert [float(number) for number in found.groups()] == pytest.approx(expected, abs=0.051)
 

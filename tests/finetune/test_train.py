@@ -95,7 +95,7 @@ def test_values_out_of_range_name_their_key(override):
         to_dataclass(cfg, TrainConfig)
 
 
-@pytest.mark.parametrize("model", ["starter", "sd15", "sd21_base"])
+@pytest.mark.parametrize("model", ["starter", "sd15", "sd21", "sd21_base", "sdxl"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_every_choice_composes(model, method):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -346,11 +346,10 @@ def _refuse_short(section: str, arguments: Sequence[str], shown: str = "") -> No
     from curate.run.keys import groups, keys
     from curate.run.schema import UserError
 
-    known, chosen = keys(section), groups(section)
+    valued = {name for name, key in keys(section).items() if not key.is_group}
+    known = {*valued, *groups(section)}
     for text in arguments:
-        name, holds_keys = key_of(text), value_of(text).startswith("{")
-        takes_it = name in chosen or (name in known and (holds_keys or not known[name].is_group))
-        if not takes_it and f"{section}.{name}" in known:
+        if key_of(text) not in known and f"{section}.{key_of(text)}" in valued:
             before = shown or section
             raise UserError(
                 f"{before}.{text}: {before}. hands a key to that command, whose own begins with {section}. as well; "

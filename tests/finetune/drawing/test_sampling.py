@@ -12,11 +12,13 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 
+from curate.run.schema import UserError
 from evaluate.evaluators.flat_pictures import is_flat
 from finetune.config import ModelConfig
 from finetune.drawing.config import SAMPLERS, SamplerConfig
 from finetune.drawing.sampling import SCHEDULERS, Frame, Prompt, Sampler, texts_of, write
 from finetune.models import load_model
+from finetune.prediction_types import PREDICTION_TYPES
 
 PROMPTS = [Prompt(f"k{i}", caption) for i, caption in enumerate(("a dot", "a bar", "red", ""))]
 
@@ -133,24 +135,33 @@ def test_the_schedule_is_the_models_own(model):
         )
 
 
-def test_a_perfect_denoiser_is_sampled_to_its_picture(model):
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_a_perfect_denoiser_is_sampled_to_its_picture(model, prediction_type):
     """Each solver, given a network that knows x_0, ends at the picture that x_0 decodes to."""
     target = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         decoded = model.vae.decode(target / model.vae.config["scaling_factor"]).sample
     expected = ((decoded / 2 + 0.5).clamp(0, 1) * 255)[0].permute(1, 2, 0).numpy()
+    model = replace(model, schedule=replace(model.schedule, prediction_type=prediction_type))
 
     class Perfect(torch.nn.Module):
-        """Says v = (alpha x_t - x_0) / sigma, from x_t = alpha x_0 + sigma eps."""
+        """Says x_0, or eps or v from x_t = alpha x_0 + sigma eps."""
 
         config, dtype, device = model.unet.config, torch.float32, torch.device("cpu")
 
         def forward(self, x, t, **_):
             t = torch.as_tensor(t).long()
             alpha, sigma = model.schedule.alphas[t], model.schedule.sigmas[t]
-            return ((alpha * x - target) / sigma,)
+            noise = (x - alpha * target) / sigma
+            v = (alpha * x - target) / sigma
+            clean = target.expand_as(x)
+            return ({"epsilon": noise, "v_prediction": v, "sample": clean}[prediction_type],)
 
     for name in SCHEDULERS:
+        if (name, prediction_type) == ("euler_ancestral", "sample"):
+            with pytest.raises(UserError, match="type sampler=euler"):
+                sampler(model, name)
+            continue
         pipeline = sampler(model, name, steps=30)
         pipeline.model = replace(model)
         pipeline.model.pipeline = lambda unet: _with(model, unet)  # type: ignore[method-assign]

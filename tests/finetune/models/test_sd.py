@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from curate.run.schema import UserError
+from finetune.heldout import HeldoutGrid
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
+from finetune.opened_run import load_run
 
 
 @pytest.fixture
@@ -61,3 +66,23 @@ def test_pixels_per_latent(model):
     pixels = torch.zeros(1, 3, 16, 24)
     side = model.pixels_per_latent
     assert model.encode_images(pixels).shape[2:] == (16 // side, 24 // side)
+
+
+def test_a_network_that_predicts_the_clean_latents_is_trained(make_config, run_training):
+    """The base's loss is that of its output as a clean latent; training lowers it, and the export says so."""
+    config = make_config(**{"model.prediction_type": "sample", "optim.lr": 3e-3})
+    run_training(config)
+    saved = json.loads((config.folder / "export/scheduler/scheduler_config.json").read_bytes())
+    assert saved["prediction_type"] == "sample"
+    run = load_run(config.run.folder)
+    items, model = run.items("val", 4), run.model()
+    with np.load(config.folder / "heldout.npz") as curve:
+        losses = curve["val"]
+    t = HeldoutGrid(bins=3, draws=2).timesteps(1000)[2, 1]
+    noise = HeldoutGrid(bins=3, draws=2).noise(items.keys[1], 2, 1, items.latents.shape[1:])
+    noisy = model.schedule.alphas[t] * items.latents[1] + model.schedule.sigmas[t] * noise
+    with torch.no_grad():
+        found = model.unet(noisy[None], t, items.conditioning["hidden"][1:2]).sample[0]
+    expected = (found - items.latents[1]).square().mean().item()
+    assert losses[0][1, 2, 1] == pytest.approx(expected, rel=1e-4)
+    assert losses[-1].mean() < losses[0].mean()

@@ -1,0 +1,150 @@
+"""What a training will take: memory, disk and time, before most of it is spent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from curate.run.units import duration, size
+from finetune.config import TrainConfig
+from finetune.data import Batch
+from finetune.methods.full import Full
+from finetune.models.interface import LatentDiffusion
+from finetune.objective import denoising_loss
+
+_FP32 = 4
+_ADAM = 2  # moments of each weight
+
+
+def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: int) -> str:
+    """What cache, checkpoints and export will hold at most, and what is free.
+
+    Args:
+        config: of the training.
+        model: its U-Net prepared.
+        pictures, captions: that will be encoded.
+    """
+    latent = model.unet.config["in_channels"] * (model.resolution // model.pixels_per_latent) ** 2
+    hidden = sum(tensor.numel() for tensor in model.encode_captions([""]).tensors.values())
+    cached = pictures * latent * _FP32 + captions * hidden * 2
+    weights = _numbers(config.method.trainable(model.unet).values()) * _FP32
+    checkpoint = weights * (1 + bool(config.ema.decay) + _ADAM)
+    every = config.checkpoint.every
+    count = -(-config.steps * config.optim.batch_size // every)
+    if config.checkpoint.keep:
+        count = min(count, config.checkpoint.keep + 1)  # and the best
+    export = _whole(model) * _FP32 if isinstance(config.method, Full) else weights
+    total, free = cached + count * checkpoint + export, shutil.disk_usage(config.run.root).free
+    return (
+        f"at most {size(total)}: latents and captions {size(cached)} less what is there already, {count:,} "
+        f"checkpoint{'s' if count > 1 else ''} of {size(checkpoint)}, export {size(export)}; {size(free)} free"
+        f"{'' if total < free else ', NOT ENOUGH: type checkpoint.keep=2, or take another disk with run.root=FOLDER'}"
+    )
+
+
+def memory(
+    model: LatentDiffusion,
+    weights: Mapping[str, Tensor],
+    activations: Callable[[int], int],
+    micro_batch: int,
+    *,
+    averaged: bool,
+    processes: int,
+) -> str:
+    """What an update will take on each process's device.
+
+    Args:
+        model: the base, its U-Net prepared. weights: those that are trained.
+        activations: gives the bytes for a number of samples, see :func:`activation_bytes`.
+        micro_batch: samples at a time in a process.
+        averaged: whether a moving average is kept.
+        processes: of the launch; several exchange their gradients in buffers.
+    """
+    fixed = _whole(model) * _FP32
+    copies = 1 + _ADAM + averaged + (processes > 1)
+    optimizer, kept = _numbers(weights.values()) * _FP32 * copies, activations(micro_batch)
+    total, device = fixed + optimizer + kept, model.device
+    text = (
+        f"about {size(total)} an update: weights {size(fixed)}, gradients and optimizer {size(optimizer)}, "
+        f"activations of {micro_batch} at a time {size(kept)}"
+    )
+    if device.type != "cuda":
+        return text
+    there = torch.cuda.mem_get_info(device)[1]
+    text += f"; the GPU has {size(there)}, {size(torch.cuda.max_memory_allocated(device))} at the peak so far"
+    if total < there:
+        return text
+    return f"{text}, NOT ENOUGH: type a larger optim.gradient_accumulation, or optim.gradient_checkpointing=true"
+
+
+def activation_bytes(model: LatentDiffusion, unet: nn.Module, batch: Batch) -> Callable[[int], int]:
+    """What autograd keeps for the backward pass, by the number of samples at a time.
+
+    One and two samples go forward on the model's device, in its precision; what does not grow with them, such as
+    weights that were converted, counts once. What is computed again with gradient checkpointing is not in it, nor
+    are buffers of single operations.
+
+    Args:
+        model: the base. unet: its own, not distributed; left in the mode it was in, without gradients.
+        batch: of at least one sample.
+    """
+    one, two = (_kept(model, unet, batch, count) for count in (1, 2))
+    return lambda count: one + (count - 1) * (two - one)
+
+
+def _kept(model: LatentDiffusion, unet: nn.Module, batch: Batch, count: int) -> int:
+    """Bytes of all that is saved for the backward pass of the batch's first sample, ``count`` times."""
+    weights = {weight.untyped_storage().data_ptr() for weight in unet.parameters()}
+    found: dict[int, int] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    rows, device = [0] * count, model.device
+    training = unet.training
+    unet.eval()  # no dropout, which would draw random numbers
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(save, lambda kept: kept):
+        loss = denoising_loss(
+            partial(model.predict, unet),
+            model.schedule,
+            batch.latents[rows].to(device),
+            batch.noise[rows].to(device),
+            batch.timesteps[rows].to(device),
+            batch.conditioning.take(rows).to(device),
+        )
+    unet.train(training)
+    del loss  # until here all of it was held, so that no storage took another's place
+    return sum(found.values())
+
+
+def time_left(updates: int, update_s: float, evaluations: int, evaluation_s: float) -> str:
+    """How long the rest will take; evaluations that take 0 s were not timed yet.
+
+    >>> time_left(440, 1.25, 11, 30.0)
+    'about 14 min 40 s more: 440 updates at 1.2 s, 11 evaluations at 30 s'
+    """
+    total = updates * update_s + evaluations * evaluation_s
+    text = f"about {duration(total)} more: {updates:,} updates at {update_s:.2g} s"
+    counted = f"{evaluations} evaluation{'s' if evaluations > 1 else ''}"
+    if evaluations and evaluation_s:
+        text += f", {counted} at {duration(evaluation_s)}"
+    elif evaluations:
+        text += f", and {counted}, of which none was timed yet"
+    return text
+
+
+def _whole(model: LatentDiffusion) -> int:
+    """Numbers in all parts of the pipeline, with what the method added."""
+    parts = model.pipeline().components.values()
+    return sum(_numbers(part.parameters()) for part in parts if isinstance(part, nn.Module))
+
+
+def _numbers(weights: Iterable[Tensor]) -> int:
+    return sum(weight.numel() for weight in weights)

@@ -1,0 +1,1 @@
+"""Pipelines in one file, in the layout of the original programs, which web interfaces exchange."""

@@ -1,0 +1,159 @@
+"""Parts that the pipelines have in common: how they are loaded, checked, read and identified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, DiffusionPipeline
+from torch import nn
+
+from curate.clip.scorer import tokenised
+from curate.run.schema import UserError
+from finetune.models.config import ModelConfig
+from finetune.models.original import reader
+from finetune.objective import NoiseSchedule
+
+Kind = TypeVar("Kind", bound=DiffusionPipeline)
+
+
+def from_pretrained(kind: type[Kind], config: ModelConfig, **options: Any) -> Kind:
+    """The pipeline as diffusers loads it, in fp32, on the CPU.
+
+    Raises:
+        UserError: the files are not there or not a pipeline's, or the hub does not answer.
+    """
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()  # of reading files; downloads keep theirs
+    if file := config.single_file():
+        pipeline = reader.load(kind, config, file, **options)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+    try:
+        pipeline = kind.from_pretrained(
+            config.location(),
+            revision=config.revision,
+            variant=config.variant,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
+    except OSError as error:
+        raise config.not_loaded(error) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def refuse_other_unets(config: ModelConfig, pipeline: Any) -> None:
+    """Refuse a U-Net that takes more than noisy latents, or gives more than a prediction of their shape.
+
+    Raises:
+        UserError: says which it is.
+    """
+    unet, channels = pipeline.unet.config, pipeline.vae.config["latent_channels"]
+    if unet["in_channels"] != channels:
+        raise UserError(
+            f"model.path={config.path} has a U-Net of {unet['in_channels']} input channels and a VAE of {channels}: "
+            "inpainting, depth and instruction models are not supported; give a plain text-to-image pipeline"
+        )
+    if unet["out_channels"] != channels:
+        raise UserError(
+            f"model.path={config.path} has a U-Net of {unet['out_channels']} output channels and a VAE of {channels}: "
+            "models that predict a variance too are not supported; give a plain text-to-image pipeline"
+        )
+
+
+def scheduler_of(config: ModelConfig, pipeline: Any) -> Any:
+    """The pipeline's scheduler, with ``model.prediction_type`` if it is set.
+
+    Raises:
+        UserError: its noise levels are no table of timesteps.
+    """
+    scheduler = pipeline.scheduler
+    settings = scheduler.config
+    has_table = hasattr(scheduler, "alphas_cumprod")
+    if not has_table or settings.get("timestep_type", "discrete") != "discrete":
+        raise UserError(
+            f"model.path={config.path} has the scheduler {type(scheduler).__name__} "
+            f"{'without a table of noise levels' if not has_table else 'with timestep_type=continuous'}: models "
+            "trained on continuous noise levels, such as EDM's, are not supported; give a pipeline of timesteps"
+        )
+    if config.prediction_type:
+        return type(scheduler).from_config(settings, prediction_type=config.prediction_type)
+    return scheduler
+
+
+def frozen_parts(
+    config: ModelConfig, pipeline: Any, modules: Sequence[nn.Module], device: torch.device | str
+) -> tuple[Any, NoiseSchedule]:
+    """Check a pipeline, and put ``modules`` onto ``device``, frozen and in evaluation mode.
+
+    Returns:
+        The scheduler, and its noise levels on ``device``.
+
+    Raises:
+        UserError: as :func:`refuse_other_unets` and :func:`scheduler_of`.
+    """
+    refuse_other_unets(config, pipeline)
+    scheduler = scheduler_of(config, pipeline)
+    for module in modules:
+        module.requires_grad_(False).eval().to(device)
+    return scheduler, NoiseSchedule.from_scheduler(scheduler).to(torch.device(device))
+
+
+def pixels_per_latent(vae: AutoencoderKL) -> int:
+    """The VAE halves a side between any two of its levels."""
+    return 2 ** (len(vae.config["block_out_channels"]) - 1)
+
+
+def tokens(tokenizer: Any, captions: Sequence[str]) -> Any:
+    """``input_ids`` and ``attention_mask`` [B, L], padded and cut to the length that the tokenizer has."""
+    return tokenizer(
+        [tokenised(caption) for caption in captions],
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+
+
+def cut_off(tokenizer: Any, caption: str) -> str:
+    """The end of a caption beyond the tokenizer's limit, as the tokenizer spells it; "" if there is none."""
+    ids = tokenizer(tokenised(caption), verbose=False).input_ids
+    limit = tokenizer.model_max_length
+    if len(ids) <= limit:
+        return ""
+    return tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
+
+
+def refuse_layer(clip_skip: int, layers: int) -> None:
+    """Refuse a layer that a text encoder has not.
+
+    Raises:
+        UserError: says what to type.
+    """
+    if clip_skip > layers:
+        raise UserError(
+            f"clip_skip={clip_skip} is out of range: this text encoder has {layers} layers. "
+            f"Type clip_skip={layers} or less; 1 is the last layer"
+        )
+
+
+def vocabulary(tokenizer: Any) -> bytes:
+    """All that tokens depend on, the texts aside."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    del content["padding"], content["truncation"]  # traces of the last call
+    return json.dumps([content, tokenizer.model_max_length]).encode()
+
+
+def hash_weights(module: nn.Module, *digests: Any) -> None:
+    """Give hashlib's ``digests`` the names, shapes and values of all weights."""
+    for name, weight in sorted(module.state_dict().items()):
+        for digest in digests:
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(weight.detach().cpu().contiguous().numpy())
