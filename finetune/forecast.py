@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from curate.run.units import duration, size
 from finetune.config import TrainConfig
 from finetune.data import Batch
-from finetune.methods.full import Full
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
 
@@ -32,16 +31,19 @@ def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: i
     hidden = sum(tensor.numel() for tensor in model.encode_captions([""]).tensors.values())
     cached = pictures * latent * _FP32 + captions * hidden * 2
     weights = _numbers(config.method.trainable(model.unet).values()) * _FP32
-    checkpoint = weights * (1 + bool(config.ema.decay) + _ADAM)
-    every = config.checkpoint.every
-    count = -(-config.steps * config.optim.batch_size // every)
-    if config.checkpoint.keep:
-        count = min(count, config.checkpoint.keep + 1)  # and the best
-    export = _whole(model) * _FP32 if isinstance(config.method, Full) else weights
-    total, free = cached + count * checkpoint + export, shutil.disk_usage(config.run.root).free
+    whole = weights * (1 + bool(config.ema.decay) + _ADAM)
+    count = -(-config.steps * config.optim.batch_size // config.checkpoint.every)
+    keep = config.kept_states
+    resumable = min(count, keep + 1) if keep else count  # one more until it is stored
+    export = config.method.export_bytes(model)
+    total = cached + resumable * whole + (count - resumable) * weights + export
+    free = shutil.disk_usage(config.run.root).free
+    checkpoints = f"{count:,} checkpoint{'s' if count > 1 else ''} of {size(whole)}"
+    if resumable < count:
+        checkpoints += f", {count - resumable:,} of them cut to {size(weights)}"
     return (
-        f"at most {size(total)}: latents and captions {size(cached)} less what is there already, {count:,} "
-        f"checkpoint{'s' if count > 1 else ''} of {size(checkpoint)}, export {size(export)}; {size(free)} free"
+        f"at most {size(total)}: latents and captions {size(cached)} less what is there already, {checkpoints}, "
+        f"export {size(export)}; {size(free)} free"
         f"{'' if total < free else ', NOT ENOUGH: type checkpoint.keep=2, or take another disk with run.root=FOLDER'}"
     )
 

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     from finetune.models.config import ModelConfig
     from finetune.models.interface import LatentDiffusion
+    from finetune.models.original.families import Family
 
 _WEIGHTS = re.compile(
     r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors"
 )  # in fp32, whole or in parts
 _SCHEDULER = "scheduler/scheduler_config.json"
 SINGLE_FILE = "original.safetensors"  # in an export: the whole pipeline in one file
-_PRECISIONS = ("fp16", "fp32", "no")
+_BYTES = {"fp16": 2, "fp32": 4, "no": 0}  # of a number, by the precisions of the second layout
 _FREE = ("sample_size",)  # of a U-Net's settings: changes nothing that it computes
 _OTHERWISE = "A full training starts with a pipeline of the same architecture as its base; choose model= and method.init alike"
 
@@ -44,8 +45,8 @@ class Full(Method):
     original_layout: str = "fp16"
 
     def __post_init__(self) -> None:
-        known = self.original_layout in _PRECISIONS
-        check(known, "method.original_layout", self.original_layout, ", ".join(_PRECISIONS))
+        known = self.original_layout in _BYTES
+        check(known, "method.original_layout", self.original_layout, ", ".join(_BYTES))
 
     def attach(self, unet: UNet2DConditionModel) -> None:
         """Unfreeze everything; there is nothing to initialise."""
@@ -61,6 +62,17 @@ class Full(Method):
         pipeline.save_pretrained(folder, safe_serialization=True)
         if self.original_layout != "no":
             _save_single_file(pipeline, model, folder, self.original_layout)
+
+    def export_bytes(self, model: LatentDiffusion) -> int:
+        """A whole pipeline in fp32, and once more in one file where its architecture has that."""
+        from torch import nn
+
+        parts = [
+            part for part in model.pipeline().components.values() if isinstance(part, nn.Module)
+        ]
+        count = sum(weight.numel() for part in parts for weight in part.parameters())
+        second = _BYTES[self.original_layout] if _family(model) else 0
+        return count * (_BYTES["fp32"] + second)
 
     def load(self, config: ModelConfig, folder: Path) -> nn.Module:
         """The U-Net of the pipeline in ``folder``."""
@@ -106,14 +118,21 @@ class Full(Method):
         return fitting(found, self.trainable(model.unet), option, _OTHERWISE)
 
 
+def _family(model: LatentDiffusion) -> Family | None:
+    """Whose layout of one file a model has; None where programs know none for it."""
+    from finetune.models.original import families, writer
+
+    known = model.schedule.prediction_type in writer.PREDICTIONS
+    return families.family_of(model.unet.config) if known else None
+
+
 def _save_single_file(pipeline: Any, model: LatentDiffusion, folder: Path, precision: str) -> None:
     """Write the pipeline as one file, if programs know its architecture and what it predicts, and read it again."""
     import torch
 
-    from finetune.models.original import families, writer
+    from finetune.models.original import writer
 
-    family = families.family_of(model.unet.config)
-    if family is None or model.schedule.prediction_type not in writer.PREDICTIONS:
+    if (family := _family(model)) is None:
         return
     dtype = {"fp16": torch.float16, "fp32": torch.float32}[precision]
     try:

@@ -24,6 +24,9 @@ class ExportMismatch(RuntimeError):
     """What was written does not compute what is in memory."""
 
 
+_FP32 = 4  # bytes
+
+
 @dataclass
 class Method(ABC):
     """A way to train a U-Net. Subclasses are dataclasses whose fields are the keys ``method.*``.
@@ -102,6 +105,10 @@ class Method(ABC):
         Returns:
             A U-Net on the CPU, fp32, that shares nothing with the one that was stored.
         """
+
+    def export_bytes(self, model: LatentDiffusion) -> int:
+        """What the weights in an export of ``model`` take; its U-Net is prepared."""
+        return _FP32 * sum(weight.numel() for weight in self.trainable(model.unet).values())
 
     def save_for_others(
         self, model: LatentDiffusion, config: ModelConfig, folder: Path, name: str

@@ -60,8 +60,9 @@ def test_the_disk_holds_what_was_forecast(make_config, run_training, capsys, met
     run_training(config)
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("disk"))
     checkpoints = sorted((config.folder / "checkpoints").glob("step-*"))
-    assert f" {2 if keep else 4} checkpoints of " in said
-    assert len(checkpoints) <= (2 if keep else 4)
+    assert " 4 checkpoints of " in said
+    assert (", 2 of them cut to " in said) == bool(keep)
+    assert len(checkpoints) == 4
     model = load_model(config.model)
     prepare(model.unet, config.method, 0)
     text = forecast.disk(config, model, 18, 27)

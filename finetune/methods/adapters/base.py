@@ -106,6 +106,10 @@ class Adapter(Method):
         """Half the rank."""
         return f"method.rank={max(self.rank // 2, 1)}"
 
+    def export_bytes(self, model: LatentDiffusion) -> int:
+        """The same weights are in two files."""
+        return 2 * super().export_bytes(model)
+
     def save_for_others(
         self, model: LatentDiffusion, config: ModelConfig, folder: Path, name: str
     ) -> None:
