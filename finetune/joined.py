@@ -43,6 +43,12 @@ def read(config: TrainConfig) -> Manifest:
     return _joined(config.curate_dir, curations, manifests)
 
 
+def manifest_of(place: Path, curations: Sequence[Path]) -> Manifest:
+    """What :func:`read` returns of the folders ``curate`` of finished curations, before a training joins them in ``place``."""
+    named = {folder.parent.name: folder for folder in sorted(curations)}
+    return _joined(place, named, {name: read_manifest(each) for name, each in named.items()})
+
+
 def _joined(
     place: Path, curations: Mapping[str, Path], manifests: Mapping[str, Manifest]
 ) -> Manifest:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import cli
+from curate.run.finished import is_of_retraining
 from curate.run.printable import one_line
 from curate.run.schema import UserError
 
@@ -113,7 +114,7 @@ def _run_of(what: str, root: Path, known: dict[str, Model]) -> str:
         raise UserError(
             f"{path} holds the weights of no training below {root} ({shown}); name another folder of runs with --root"
         )
-    if (root / what / "curate").is_dir():
+    if (root / what / "curate").is_dir() or is_of_retraining(root / what):
         raise UserError(
             f"{root / what} is a run that was not trained, so it has no model. Name a trained one "
             f"({', '.join(known) or 'there is none'}), or a picture of it; for a picture whose key is the same, add --key"

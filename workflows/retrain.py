@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from curate.run import cli, overrides
 from curate.run.schema import to_dataclass
-from workflows.retraining import commands, held_out, promotion, registry, removals, unchanged
+from workflows.retraining import apart, commands, held_out, promotion, registry, removals, unchanged
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.job import Job, opened
 from workflows.retraining.outcome import Outcome, nothing_to_do, reported
@@ -35,20 +35,22 @@ def retrain(job: Job) -> Outcome:
 
 
 def curate(job: Job) -> None:
-    """Score, filter and pack. What was removed stays out; what was held out stays held out."""
-    removals.take_over(job.series, job.run_dir)
-    job.step("curate", "curate", held_out.settings(job.series))
-    while job.removed_meanwhile():
-        job.step("curate", "curate", held_out.settings(job.series))
-    held_out.add(job.series, job.run_dir)
+    """Score, filter and pack each data set. What was removed stays out; what was held out stays held out."""
+    for each in apart.in_turn(job):
+        removals.take_over(job.series, each.run_dir)
+        settings = held_out.settings(job.series)
+        job.step(each.step, each.step, settings, run=each.run_dir.name)
+        if not job.removed_meanwhile():  # else it is its turn again
+            held_out.add(job.series, each.run_dir)
     job.compare_data()
 
 
 def finetune(job: Job) -> None:
-    """Train from the base model, or on from the promoted run."""
+    """Train from the base model, or on from the promoted run; on several data sets by their weights."""
     job.examine_pictures()
     start = job.start()
-    job.step("finetune", "train", [f"method.init={start}"] if start else [], left=job.exported)
+    init = [f"method.init={start}"] if start else []
+    job.step("finetune", "train", [*job.record.data(), *init], left=job.exported)
 
 
 def evaluate(job: Job) -> None:

@@ -26,7 +26,7 @@ _LAION = {  # what LAION recommends for each of its sets
     "relaion": "filters=laion_clean",
 }
 _LEFT = {  # what became of pictures that were held out; else a rule drops them
-    GONE: "not in the data any more",
+    GONE: "not in these data",
     REPLACED: "replaced by another picture under the same key",
     REASON: "removed",
     UNREADABLE: "unreadable",
@@ -127,7 +127,7 @@ def held_out_again(verdicts: Verdicts) -> list[str]:
             f"{count} {_LEFT.get(why, f'dropped by {why}')}" for why, count in found.left.items()
         ]
         notes.append(
-            f"{sum(found.left.values())} of {found.listed} pictures of split.held_out are held out no more: "
+            f"{sum(found.left.values())} of {found.listed} pictures of split.held_out are not held out here: "
             f"{', '.join(said)}. What is in their groups is held out all the same"
         )
     if found.of_both:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+from curate.run import datasets
 from curate.run.help import choices
 from curate.run.keys import SCHEMAS, groups
 from curate.run.overrides import CONF, expand_home, is_override, key_of, quoted
@@ -45,7 +46,9 @@ def apply(arguments: Sequence[str], section: str) -> list[str]:
     path = find(named[0].partition("=")[2])
     sections = read(path)
     for name, overrides in sections.items():
-        _check(path, name, overrides)
+        command, _, dataset = name.partition(" ")
+        before = sections.get(command, []) if dataset else []
+        _check(path, name, [*before, *overrides])
     rest = [argument for argument in arguments if argument != named[0]]
     # Of two values the later wins. Options stay in front: Hydra reads no overrides on both sides of one.
     place = next((n for n, text in enumerate(rest) if is_override(text)), len(rest))
@@ -76,6 +79,8 @@ def find(name: str) -> Path:
 def read(path: Path) -> dict[str, list[str]]:
     """The overrides of each section, in Hydra's grammar.
 
+    Those for one of a retraining's data sets are a section of their own, ``curate NAME``.
+
     Raises:
         UserError: the file is no YAML, or holds anything but sections of keys and values.
     """
@@ -89,7 +94,18 @@ def read(path: Path) -> dict[str, list[str]]:
         )
     for name in content:
         import_module(SCHEMAS[name])
-    return {name: _overrides(_place(path, name), values) for name, values in content.items()}
+    found: dict[str, list[str]] = {}
+    for name, values in content.items():
+        where = _place(path, name)
+        settings = _settings(where, values)
+        if name == "retrain":
+            settings, curated = datasets.parted(where, settings)
+            import_module(SCHEMAS["curate"])
+            for dataset, own in curated.items():
+                section = f"curate {dataset}"
+                found[section] = _in_hydra(_place(path, section), own)
+        found[name] = _in_hydra(where, settings)
+    return found
 
 
 def load(path: Path) -> Any:
@@ -126,7 +142,8 @@ def _in_words(error: MarkedYAMLError) -> str:
     )
 
 
-def _overrides(where: str, values: Any) -> list[str]:
+def _settings(where: str, values: Any) -> datasets.Settings:
+    """The dotted keys of a section and their values."""
     if values is None:
         return []
     if not isinstance(values, dict):
@@ -135,8 +152,13 @@ def _overrides(where: str, values: Any) -> list[str]:
             key, _, value = values.partition("=")
             hint = f". Write {key.strip()}: {value.strip()}"
         raise UserError(f"{where}: {values!r} are no keys with values; {_FORM}{hint}")
+    return list(_flat(values))
+
+
+def _in_hydra(where: str, settings: datasets.Settings) -> list[str]:
+    """Settings as overrides; refuses keys that are none."""
     special, found = Typed.of_registered(), {}
-    for key, value in _flat(values):
+    for key, value in settings:
         if not _KEY.fullmatch(key) or key.partition(".")[0] in ("hydra", "experiment", "defaults"):
             raise UserError(f"{where}: {key!r} is no key of an experiment; {_FORM}")
         if key in found:
@@ -177,6 +199,9 @@ def _in_grammar(value: Any) -> str:
 
 
 def _place(path: Path, section: str) -> str:
+    command, _, dataset = section.partition(" ")
+    if dataset:
+        return f"{_shown(path)}, section retrain, {command} of the data set {dataset}"
     return f"{_shown(path)}, section {section}"
 
 
@@ -191,18 +216,19 @@ def _check(path: Path, section: str, overrides: list[str]) -> None:
     A choice that is left to the command line is made for it, and settings inside that choice are
     checked when the command itself composes them.
     """
+    command = section.partition(" ")[0]
     chosen = {key_of(text) for text in overrides}
-    for group in (name for name, default in groups(section).items() if not default):
+    for group in (name for name, default in groups(command).items() if not default):
         if group not in chosen:
             outside = [text for text in overrides if not key_of(text).startswith(f"{group}.")]
             overrides = [f"{group}={choices(group)[0]}", *outside]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose(section, overrides)
+            cfg = compose(command, overrides)
         assert isinstance(cfg, DictConfig)
         check_given(cfg)
     except UserError as error:
         raise UserError(f"{_place(path, section)}: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        said = explain(error, overrides, section)
+        said = explain(error, overrides, command)
         raise UserError(f"{_place(path, section)}: {said}") from error

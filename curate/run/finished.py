@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from curate.run.datasets import retraining_of
 from curate.run.files import read_json
 from curate.run.next_command import COMMANDS
 from curate.run.provenance import curate_command
@@ -49,10 +50,22 @@ def curate_again(run_dir: Path) -> str:
 def refuse_finished(run_dir: Path) -> None:
     """Refuse to curate, train or judge in a run that a retraining has finished, since others rely on it.
 
+    So do they on the curations of its data sets, which are in runs beside it.
+
     Raises:
         UserError: says what to type instead.
     """
-    path = run_dir / RECORD
+    retraining, dataset = retraining_of(run_dir.name)
+    if retraining:
+        path = run_dir.with_name(retraining) / RECORD
+        known = read_json(path, sealed=True)
+        if known is None or dataset in known.get("datasets", ()):
+            _refuse(run_dir, path)
+    _refuse(run_dir, run_dir / RECORD)
+
+
+def _refuse(run_dir: Path, path: Path) -> None:
+    """The same by the record of a retraining."""
     content = read_json(path, sealed=True)
     if content is None and path.is_file():
         raise UserError(

@@ -9,12 +9,14 @@ from typing import Any
 
 from curate.decide.config import HELD_OUT
 from curate.run.folder import curate_dir_of
+from curate.run.joined import FOLDER
 from curate.run.manifest import Manifest, read_manifest
 from curate.run.schema import UserError
 from evaluate.judged_runs import comparable
 from evaluate.judged_runs.comparable import GRID, Shared
 from evaluate.judged_runs.judged import Judged, find, open_judged
 from evaluate.measure_config import MeasureConfig
+from finetune import joined
 
 KEY = "gate.against"
 METRIC = "against_change"
@@ -49,16 +51,19 @@ class Against:
 
 @dataclass(frozen=True)
 class _Unmeasured:
-    """The run that is judged, before it is: all that its curation holds out counts as measured."""
+    """The run that is judged, before it is: all that its curations hold out counts as measured."""
 
     run_dir: Path
+    curations: Sequence[Path]  # that its training will join; none where it stands on one
 
     @property
     def curate_dir(self) -> Path:
-        return curate_dir_of(self.run_dir)
+        return self.run_dir / FOLDER if self.curations else curate_dir_of(self.run_dir)
 
     @property
     def manifest(self) -> Manifest:
+        if self.curations:
+            return joined.manifest_of(self.curate_dir, self.curations)
         return read_manifest(self.curate_dir)
 
     @property
@@ -102,13 +107,19 @@ def opened(name: str | None, config: MeasureConfig) -> Against | None:
     return Against(run, pictures_of_both(run, run_dir))
 
 
-def pictures_of_both(run: Judged, run_dir: Path) -> dict[str, Shared]:
+def pictures_of_both(
+    run: Judged, run_dir: Path, curations: Sequence[Path] = ()
+) -> dict[str, Shared]:
     """The held-out pictures that a judged run and one that may not be trained yet can both be measured on, by split.
+
+    Args:
+        run: that was judged. run_dir: of the other one.
+        curations: the folders ``curate`` that the other one's training will join, until it has begun.
 
     Raises:
         UserError: there are none, or too few that neither was trained on; says what to type.
     """
-    ours = _Unmeasured(run_dir)
+    ours = _Unmeasured(run_dir, curations)
     found = {split: comparable.shared((run, ours), split) for split in HELD_OUT}
     comparable.refuse_nothing_shared((run, ours), found["val"])
     return comparable.without_trained_on((run, ours), found)

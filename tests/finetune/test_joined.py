@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 import finetune.loop
 from curate.pipeline.previous_run import trainings
 from curate.run import joined as names
-from curate.run.experiment import _overrides
+from curate.run.experiment import _in_hydra, _settings
 from curate.run.folder import curate_dir_of
 from curate.run.manifest import digest_now, read_manifest, write_manifest
 from curate.run.overrides import prepare
@@ -193,7 +193,8 @@ def test_how_it_is_typed(typed):
 
 
 def test_an_experiment_may_hold_them():
-    typed = _overrides("mine.yaml", {"data": {"runs": {"mine": 1, "photos-0001": 0.3}}})
+    settings = _settings("mine.yaml", {"data": {"runs": {"mine": 1, "photos-0001": 0.3}}})
+    typed = _in_hydra("mine.yaml", settings)
     assert typed == ["++data.runs.mine=1", "++data.runs.photos-0001=0.3"]
 
 

@@ -349,9 +349,115 @@ def test_a_folder_of_runs_elsewhere_of_any_name(run, folder):
     )
 
 
+SEVERAL = EXPERIMENT.replace(" dataset.root: pictures,", "").replace(
+    "retrain: {",
+    "retrain: {datasets: {own: {curate: {dataset.root: pictures}}, "
+    "photos: {weight: 0.3, curate: {dataset.root: photos}}}, ",
+)
+
+
+def test_several_data_sets_from_an_experiment(run, fake, folder, monkeypatch):
+    """Promoted, nothing to do by the quick look, a weight that is typed, a picture that is new."""
+    (folder / "mine.yaml").write_text(SEVERAL)
+    (folder / "photos").mkdir()
+    (folder / "photos" / "p.png").write_text("p")
+    mine = ("experiment=mine.yaml", "--json")
+    assert run(*mine)[1]["current"] == "mine-0001"
+    assert fake.ran[:2] == ["curate mine-0001-own", "curate mine-0001-photos"]
+    kept = folder / "runs" / "mine-0001-photos" / "experiment.yaml"
+    own = {"dataset.root='photos'", "run.name=mine-0001-photos", f"experiment={kept}"}
+    assert own < {*fake.lines[1]}
+    assert experiment.read(kept)["train"] == ["model='starter'", "optim.lr=0.001"]
+    assert "data.runs={mine-0001-own: 1.0, mine-0001-photos: 0.3}" in fake.lines[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain, "start", None)  # the quick look is enough
+        assert run(*mine)[1]["outcome"] == "nothing_to_do"
+    typed = (*mine, "datasets.photos.weight=0.5", "datasets.photos.curate.split.val=0.1", "--why")
+    assert run(*typed)[1]["changes"] == [
+        "curate photos: split.val: 0.05, now 0.1",
+        "datasets.photos.weight: 0.3, now 0.5",
+    ]
+    (folder / "photos" / "q.png").write_text("q")
+    assert unchanged.look(mine) is None
+    code, said, _ = run(*mine)
+    assert (code, said["current"]) == (0, "mine-0002")
+    assert said["changes"] == [f"photos: {folder}/photos/q.png: new"]
+    assert run(*mine)[1]["outcome"] == "nothing_to_do"
+
+
+@pytest.fixture
+def of_two(folder):
+    (folder / "mine.yaml").write_text(SEVERAL)
+    (folder / "photos").mkdir()
+    (folder / "photos" / "p.png").write_text("p")
+    return folder
+
+
+def test_files_that_no_reader_opens_start_nothing_in_any_data_set(run, of_two):
+    assert run("experiment=mine.yaml")[0] == 0
+    for name in ("pictures", "photos"):
+        (of_two / name / "Thumbs.db").write_text("1")
+    assert run("experiment=mine.yaml", "--json")[1]["outcome"] == "nothing_to_do"
+
+
+OF_ONE = {
+    "a folder that is not there": ("datasets.photos.curate.dataset.root=nope", "settings of curate photos: dataset="),
+    "a device": ("datasets.photos.curate.clip.device=mps", "settings of curate photos: clip.device=mps is not there"),
+    "a CLIP to judge with": ("evaluate.clip=vit_b32_laion2b", "settings of evaluate: clip.name=ViT-B-32"),
+    "a base model": ("train.model.path=no/such/model", "model.path=no/such/model does not exist"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OF_ONE)
+def test_what_the_curation_of_one_data_set_would_refuse_is_refused_first(
+    run, fake, of_two, monkeypatch, what
+):
+    monkeypatch.setattr("curate.run.hub.is_reachable", lambda: False)
+    monkeypatch.setattr("curate.run.devices.sys.platform", "linux")
+    monkeypatch.setattr("curate.clip.availability._anything_cached", lambda: False)
+    typed, says = OF_ONE[what]
+    for why in ([], ["--why"]):
+        code, _, err = run("experiment=mine.yaml", typed, *why)
+        assert says in err
+        assert (code, fake.ran) == (2, [])
+        assert not (of_two / "runs").exists()
+
+
+def test_a_place_of_one_data_set_is_retyped_as_that_one_takes_it(run, of_two):
+    (of_two / "photos").rename(of_two / "away")
+    mine = ("experiment=mine.yaml", "--why")
+    _, _, err = run(*mine)
+    *_, line = err.split()
+    assert line == "datasets.photos.curate.dataset.root=FOLDER"
+    assert run(*mine, line.replace("FOLDER", "away"))[0] == 0
+
+
+def test_a_data_set_that_is_curated_is_needed_no_more(run, fake, of_two):
+    def interrupted():
+        if fake.ran[-1].endswith("photos"):
+            raise KeyboardInterrupt
+
+    fake.before["curate"] = interrupted
+    assert run("experiment=mine.yaml")[0] == 130
+    fake.before.clear()
+    (of_two / "photos").rename(of_two / "away")
+    _, _, err = run("experiment=mine.yaml")
+    assert "settings of curate photos: " in err
+    (of_two / "away").rename(of_two / "photos")
+    (of_two / "pictures").rename(of_two / "away")
+    assert run("experiment=mine.yaml", "--json")[1]["run"] == "mine-0001"
+    assert fake.ran.count("curate mine-0001-own") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["experiment=mine.yaml", "datasets.photos.weight=0"], "weight=0 is out of range"),
+        (["experiment=mine.yaml", "datasets.photos-2024.weight=1"], "Type datasets.photos_2024"),
+        (
+            ["experiment=mine.yaml", "datasets.photos.curate.split.val=0"],
+            "there is no data set photos",
+        ),
         (["experiment=mine.yaml", "keep=0"], "keep=0 is out of range; accepted: null or > 0"),
         (["experiment=mine.yaml", "start_from=last"], "accepted: base, promoted"),
         (["experiment=mine.yaml", "until=export"], "accepted: curate, finetune, evaluate, promote"),

@@ -151,8 +151,9 @@ _UNCERTAIN = "the curation was changed after the training, which is of a version
 
 
 def _named(rows: pd.DataFrame, run: str) -> pd.DataFrame:
-    """A training's own table, in which its own curation has no name."""
-    return rows.assign(run=rows["run"].where(rows["run"] != "", run))
+    """A training's own table, in which its own curation has no name, and shards of several lead out of a folder."""
+    shard = rows["shard"].str.replace(r"^\.\./\.\./[^/]+/curate/", "", regex=True)
+    return rows.assign(run=rows["run"].where(rows["run"] != "", run), shard=shard)
 
 
 def _perhaps(curate_dir: Path) -> pd.DataFrame | None:

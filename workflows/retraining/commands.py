@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from curate.run.config import check_name
 from curate.run.files import write_text
 from curate.run.overrides import is_override, key_of, value_of
+from workflows.retraining import several
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.series import Series
 
@@ -38,7 +40,8 @@ _OWN = {
     "run.root": "type run.root",
     "run.name": "type run.name",
     "data.run": "each run trains on its own pictures; remove it",
-    "data.runs": "each run trains on its own pictures; remove it",
+    "data.runs": "each run trains on its own pictures; remove it, or name several data sets in the section retrain:, "
+    "as datasets.NAME.curate.KEY and datasets.NAME.weight",
     "method.init": "type start_from=promoted to train on from the promoted run; else remove it",
     "gate.against": "each run is compared with the promoted one; remove it",
     "dry_run": "a trial leaves nothing to train on; remove it",
@@ -64,12 +67,17 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     handed: dict[str, list[str]] = {section: [] for section in SECTIONS}
     for text in arguments:
         section, dot, rest = text.lstrip("+").partition(".")
+        if is_override(text) and (found := _OF_DATASET.fullmatch(text)):
+            handed.setdefault(several.section_of(found[1]), []).append(found[2])
+            continue
         if is_override(text) and dot and section in SECTIONS and "=" not in section:
             handed[section].append(rest)
         else:
             own.append(FLAGS.get(text, text))
     return own, handed
 
+
+_OF_DATASET = re.compile(r"\+{0,2}datasets\.([^.=]+)\.curate\.(.+)", re.DOTALL)
 
 _typed: list[tuple[list[str], dict[str, list[str]]]] = []  # of this process, see remember()
 
@@ -114,7 +122,10 @@ def of_command(config: RetrainConfig) -> tuple[Settings, Series]:
     name = config.run.name or series_name(experiment)
     check_name("run.name", name)
     _refuse_no_program(config.launch)
-    settings = settings_of(experiment, handed)
+    if config.weights:
+        several.check_series(name)
+    settings = settings_of(experiment, handed, config.weights)
+    _refuse_own_pictures(name, settings)
     return settings, Series(config.root, name)
 
 
@@ -128,6 +139,8 @@ class Settings:
         composed: each section's whole configuration, as nested mappings, without what the retraining sets itself.
         files: the experiment's file, absolute; none where there is no experiment.
         configs: each section's whole configuration, with its types.
+        weights: of several data sets, each of which has a section of its own, see ``several.section_of``, in place of
+            ``curate``.
     """
 
     experiment: str
@@ -135,12 +148,19 @@ class Settings:
     composed: Mapping[str, Mapping[str, Any]]
     files: tuple[str, ...]
     configs: Mapping[str, DictConfig] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def curations(self) -> list[str]:
+        """The sections of curations: one for each data set."""
+        return [name for name in self.composed if several.command_of(name) == "curate"]
 
     def flat(self) -> dict[str, str]:
         """Every setting by section and dotted key, secrets redacted."""
         from curate.run.provenance import redacted
 
-        return {
+        weights = {f"datasets.{name}.weight": str(each) for name, each in self.weights.items()}
+        return weights | {
             f"{section}: {key}": str(value)
             for section, values in self.composed.items()
             for key, value in _flat(redacted(dict(values)))
@@ -183,12 +203,15 @@ def programs(launch: str) -> dict[str, list[str]]:
     }
 
 
-def settings_of(experiment: str, handed: Mapping[str, Sequence[str]]) -> Settings:
+def settings_of(
+    experiment: str, handed: Mapping[str, Sequence[str]], weights: Mapping[str, float] | None = None
+) -> Settings:
     """Compose the settings of all three commands, as these would.
 
     Args:
         experiment: the argument ``experiment=...``; "" for none.
         handed: see :func:`split`.
+        weights: of several data sets, by name.
 
     Raises:
         UserError: a setting of any of them is wrong; names the section.
@@ -218,23 +241,32 @@ def settings_of(experiment: str, handed: Mapping[str, Sequence[str]]) -> Setting
         ]
         _refuse_own(f"{path}, section {section}: ", in_file)
         _refuse_short(section, handed[section])
-    for section in SECTIONS:
-        typed = without_rivals([*sections.get(section, []), *prepare(handed[section])])
+    datasets = several.parts(path, sections, handed, weights or {})
+    for section, texts in datasets.items():
+        _refuse_own(f"{several.shown(section)}.", texts)
+        _refuse_short("curate", texts, several.shown(section))
+    for section in several.sections_of(weights or {}):
+        command = several.command_of(section)
+        in_file = sections.get(command, [])
+        further = datasets.get(section, handed[command])
+        typed = without_rivals([*in_file, *prepare(further)])
         try:
             with _hydra():
-                cfg = compose(section, typed)
+                cfg = compose(command, typed)
             check_given(cfg)
             values = OmegaConf.to_container(cfg, resolve=True)
         except UserError as error:
             raise UserError(f"settings of {section}: {error}") from error
         except (HydraException, OmegaConfBaseException) as error:
-            said = explain(error, typed, section)
+            said = explain(error, typed, command)
             raise UserError(f"settings of {section}: {said}") from error
         assert isinstance(values, dict)
         composed[section] = _without_own({str(key): value for key, value in values.items()})
         configs[section] = cfg
+    several.refuse_alike(composed)
     files = (str(path.absolute()),) if path else ()
-    return Settings(content, handed, composed, files, configs)
+    handed = {**handed, **datasets}
+    return Settings(content, handed, composed, files, configs, dict(weights or {}))
 
 
 def _read(path: Path) -> tuple[dict[str, list[str]], str]:
@@ -278,8 +310,8 @@ def series_name(experiment: str) -> str:
             "such as curate.dataset=folder curate.dataset.root=FOLDER train.model=sd15"
         )
     path = experiments.find(value_of(experiment))
-    for overrides in experiments.read(path).values():
-        for text in overrides:
+    for section, overrides in experiments.read(path).items():
+        for text in overrides if several.command_of(section) == section else ():
             if key_of(text) == "run.name":
                 return value_of(text)
     return path.stem
@@ -297,7 +329,19 @@ def _refuse_own(where: str, arguments: Sequence[str]) -> None:
             )
 
 
-def _refuse_short(section: str, arguments: Sequence[str]) -> None:
+def _refuse_own_pictures(series: str, settings: Settings) -> None:
+    """Refuse to measure what the base lost on pictures that the series is trained on."""
+    from curate.run.schema import UserError
+
+    run = (settings.composed["evaluate"].get("retention") or {}).get("run")
+    if run is not None and re.fullmatch(rf"{re.escape(series)}-[0-9]{{4,}}(-.+)?", run):
+        raise UserError(
+            f"evaluate.retention.run={run} is a curation of this series, whose pictures are trained on, and cannot show what "
+            "the base lost; give a run that was curated from the base's own data, or remove it"
+        )
+
+
+def _refuse_short(section: str, arguments: Sequence[str], shown: str = "") -> None:
     """Refuse ``train.samples=...``: in front of the training's own keys ``train.`` stands twice."""
     from curate.run.keys import groups, keys
     from curate.run.schema import UserError
@@ -306,9 +350,10 @@ def _refuse_short(section: str, arguments: Sequence[str]) -> None:
     known = {*valued, *groups(section)}
     for text in arguments:
         if key_of(text) not in known and f"{section}.{key_of(text)}" in valued:
+            before = shown or section
             raise UserError(
-                f"{section}.{text}: {section}. hands a key to that command, whose own begins with {section}. as well; "
-                f"type {section}.{section}.{text}"
+                f"{before}.{text}: {before}. hands a key to that command, whose own begins with {section}. as well; "
+                f"type {before}.{section}.{text}"
             )
 
 

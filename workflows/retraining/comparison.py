@@ -12,7 +12,7 @@ from curate.run.schema import UserError
 from evaluate.judged_runs import against
 from evaluate.judged_runs.comparable import GRID
 from evaluate.judged_runs.judged import open_judged
-from workflows.retraining import promotion
+from workflows.retraining import promotion, run_files
 from workflows.retraining.commands import Settings
 
 
@@ -50,7 +50,8 @@ def examine_pictures(promoted: Path, run_dir: Path) -> str:
     Raises:
         UserError: they could not be compared at all, as the evaluation would say after the training.
     """
-    found = against.pictures_of_both(open_judged(promoted), run_dir)
+    several = run_files.curate_dirs(run_dir) if run_files.weights(run_dir) else ()
+    found = against.pictures_of_both(open_judged(promoted), run_dir, several)
     if any(each.judged for each in found.values()):
         return ""
     counts = " and ".join(f"{len(set(each.groups))} in {split}" for split, each in found.items())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from curate.run import datasets
 from curate.run.config import RunFolder
-from curate.run.schema import PATH, UserError, check, register
+from curate.run.schema import PATH, UserError, check, entries, register
 
 STEPS = ("curate", "finetune", "evaluate", "promote")
 STARTS = ("base", "promoted")
@@ -63,6 +67,36 @@ def is_web_address(url: str) -> bool:
 
 
 @dataclass
+class DatasetConfig:
+    """One of several data sets, each curated by itself, that a run is trained on together.
+
+    Its key ``curate``, with settings of its curation, goes to that command and is not seen here.
+
+    Attributes:
+        weight: how often a picture of it is seen, compared with one of another, see ``finetune``'s ``data.runs``.
+    """
+
+    weight: float = datasets.WEIGHT
+
+    @classmethod
+    def of(cls, name: str, values: Any) -> DatasetConfig:
+        """From a mapping: Hydra cannot add a typed entry to a mapping from the command line."""
+        datasets.check_name(name)
+        key = f"{datasets.KEY}.{name}"
+        if not isinstance(values, Mapping):
+            raise UserError(f"{key}={values} is no data set; type {key}.weight={datasets.WEIGHT:g}")
+        if unknown := sorted({*map(str, values)} - {"weight"}):
+            raise UserError(
+                f"{key}.{unknown[0]} is no key of a data set; accepted: {key}.weight and {key}.curate.KEY, with a KEY of "
+                "python -m curate"
+            )
+        weight = values.get("weight", datasets.WEIGHT)
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        check(is_number and 0 < weight < math.inf, f"{key}.weight", weight, "a weight, > 0")
+        return cls(float(weight))
+
+
+@dataclass
 class MlflowConfig:
     """MLflow's model registry; off unless ``url`` or ``model`` is set.
 
@@ -99,6 +133,7 @@ class RetrainConfig:
             ``content`` hashes all of them.
         until: the last step to do; the next start goes on from there.
         launch: the words that start a training, such as ``torchrun --nproc-per-node 2``; "" is this Python.
+        datasets: several data sets by name, which grow each by itself; none: the one of the curation's settings.
         keep: so many finished runs stay beside the promoted one and the one before it; null keeps all.
         fail_on_reject: whether a rejected run ends in exit code 1.
         why: only say what would start a retraining. json: print the outcome as JSON, too.
@@ -110,6 +145,7 @@ class RetrainConfig:
     fingerprint: str = "stat"
     until: str = "promote"
     launch: str = field(default="", metadata=PATH)
+    datasets: dict[str, Any] = field(default_factory=dict, metadata=entries(DatasetConfig))
     keep: int | None = 3
     fail_on_reject: bool = False
     notify: NotifyConfig = field(default_factory=NotifyConfig)
@@ -127,6 +163,16 @@ class RetrainConfig:
             value = getattr(self, name)
             check(value in accepted, name, value, ", ".join(accepted))
         check(self.keep is None or self.keep > 0, "keep", self.keep, "null or > 0")
+        self.datasets = {
+            name: values if isinstance(values, DatasetConfig) else DatasetConfig.of(name, values)
+            for name, values in self.datasets.items()
+            if values is not None
+        }
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the data sets, in the order of their names; empty for the one of the curation's settings."""
+        return {name: self.datasets[name].weight for name in sorted(self.datasets)}
 
     @property
     def root(self) -> Path:

@@ -20,8 +20,12 @@ def page_of(run_dir: Path, before: Path) -> Path:
     return run_dir / STAGE / beside(run_dir, before) / "report.html"
 
 
-def embedded(run_dir: Path, before: Path) -> list[Section]:
+def embedded(run_dir: Path, before: Path, dataset: str = "") -> list[Section]:
     """The sections of the comparison of a run with an earlier one; none where the two were not compared.
+
+    Args:
+        run_dir, before: of the runs that hold the curations.
+        dataset: whose curations these are, where there are several.
 
     Raises:
         UserError: a file of the comparison is damaged.
@@ -34,7 +38,10 @@ def embedded(run_dir: Path, before: Path) -> list[Section]:
 
     found = load(path)
     shown = pictures.pictures(found, before / "curate", run_dir / "curate", _ROOM_BYTES)
+    title, prefix = "Data", sections.PREFIX
+    if dataset:
+        title, prefix = f"Data of {dataset}", f"{prefix}-{dataset}"
     return [
-        Section(f"Data: {each.title[:1].lower()}{each.title[1:]}", each.anchor, each.body)
-        for each in sections.sections(found, shown)
+        Section(f"{title}: {each.title[:1].lower()}{each.title[1:]}", each.anchor, each.body)
+        for each in sections.sections(found, shown, prefix)
     ]

@@ -16,7 +16,14 @@ from evaluate.evaluators import Description, descriptions
 from evaluate.results import Metric
 from workflows.retraining import timeline
 from workflows.retraining.series import Series
-from workflows.retraining.timeline import HELDOUT, PROMPTS, RUNNING, Retraining, Timeline
+from workflows.retraining.timeline import (
+    CURATION_OF,
+    HELDOUT,
+    PROMPTS,
+    RUNNING,
+    Retraining,
+    Timeline,
+)
 
 FILE = "history.html"
 OUTCOMES = {
@@ -306,7 +313,13 @@ def _two_lines(first: str, second: str) -> Markup:
 
 
 def _outcome(each: Retraining) -> Markup:
-    links = [_link(each.pages[name], said) for name, said in _REPORTS.items() if name in each.pages]
+    links = [
+        _link(
+            path, page.clean(_REPORTS.get(name) or f"data of {name.removeprefix(CURATION_OF)}", 80)
+        )
+        for name, path in each.pages.items()
+        if name in _REPORTS or name.startswith(CURATION_OF)
+    ]
     body = Markup("{} {}").format(
         page.badge(OUTCOMES[each.outcome][0], each.outcome), page.clean(each.sentence, _LONGEST)
     )

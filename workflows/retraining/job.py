@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from curate.run.schema import Busy, UserError
 from workflows.retraining import (
     commands,
     comparison,
+    curations,
     history_page,
     inputs,
     lineage,
@@ -25,11 +26,13 @@ from workflows.retraining import (
     removals,
     request,
     run_report,
+    several,
     steps,
     summary,
 )
 from workflows.retraining.commands import Settings, programs
 from workflows.retraining.config import RetrainConfig
+from workflows.retraining.curations import Curation
 from workflows.retraining.inputs import Inputs
 from workflows.retraining.outcome import Outcome, nothing_to_do
 from workflows.retraining.promotion import Decision
@@ -65,6 +68,11 @@ class Job:
         """Of the run."""
         return self.series.run_dir(self.record.run)
 
+    @property
+    def curations(self) -> list[Curation]:
+        """Of the run, one for each data set."""
+        return self.record.curations(self.series.root)
+
     def begin(self) -> None:
         """Start the run, or go on with one that was interrupted.
 
@@ -73,12 +81,14 @@ class Job:
         if self.record.started:
             say(f"going on with {self.record.run}")
             if self.record.kept < 0:  # else no command is left to read it
-                self.settings.keep(self.run_dir)
+                self._keep_settings()
             return
         say(f"{'run':9} {self.run_dir.absolute()}")
         current = self.series.current()
         compared = request.compared_with(self.config, current)
         start_from = current.run if current and self.config.start_from == "promoted" else ""
+        datasets = dict(self.settings.weights)
+        self._refuse_taken(curations.of(self.run_dir, datasets))
         self.record = replace(
             self.record,
             arguments=tuple(map(commands.without_secrets, commands.typed())),
@@ -88,6 +98,7 @@ class Job:
             provenance=provenance(),
             start_from=start_from,
             compared_with=compared.run if compared else "",
+            datasets=datasets,
         )
         part = self.series.part(self.record.run)
         shutil.rmtree(part, ignore_errors=True)
@@ -96,6 +107,21 @@ class Job:
         self.record.save(part)
         part.rename(self.run_dir)
         sync(self.series.root)
+        self._keep_settings()
+
+    def _keep_settings(self) -> None:
+        """For the commands of the run, in each folder that one of them takes for its own."""
+        for run_dir in (self.run_dir, *(each.run_dir for each in self.curations if each.dataset)):
+            self.settings.keep(run_dir)
+
+    def _refuse_taken(self, found: Sequence[Curation]) -> None:
+        """Refuse folders of data sets that are there before their run: what a deleted run left, or somebody's own."""
+        there = [each.run_dir for each in found if each.dataset and each.run_dir.exists()]
+        if there:
+            raise UserError(
+                f"{there[0]} is there already, where {self.record.run} would curate a data set; delete it if it was left by a "
+                "run that you deleted, else rename it"
+            )
 
     def step(
         self,
@@ -104,6 +130,7 @@ class Job:
         further: Sequence[str] = (),
         ok: tuple[int, ...] = (0,),
         left: Callable[[], object] | None = None,
+        run: str = "",
     ) -> None:
         """Run a step's command unless that is done.
 
@@ -113,14 +140,16 @@ class Job:
             further: settings beside those.
             ok: exit codes of a command that came to its end.
             left: what it left, None where that is missing or damaged, and then it is not done.
+            run: that the command is about, if not the job's own.
 
         Raises:
             UserError, Busy: the command said so. Failed: it ended otherwise.
         """
         arguments = self.settings.arguments(
-            section, str(self.series.root), self.record.run, further
+            section, str(self.series.root), run or self.record.run, further
         )
-        self.command(name, [*programs(self.config.launch)[section], *arguments], ok, left)
+        program = programs(self.config.launch)[several.command_of(section)]
+        self.command(name, [*program, *arguments], ok, left)
 
     def command(
         self,
@@ -146,6 +175,11 @@ class Job:
         self.record = self.record.with_step(name, Step(started, now(), code))
         self.record.save(self.run_dir)
 
+    def forget(self, names: Collection[str]) -> None:
+        """Note that some steps are to be done again."""
+        self.record = self.record.without_steps(names)
+        self.record.save(self.run_dir)
+
     def removed_meanwhile(self) -> bool:
         """Whether pictures were removed from other runs since this start looked; the run is then to be curated again.
 
@@ -160,10 +194,9 @@ class Job:
         say(
             f"removed   pictures of other runs, meanwhile; {self.record.run} is curated without them"
         )
-        steps_left = {n: s for n, s in self.record.steps.items() if n not in ("curate", "diff")}
-        self.record = replace(self.record, steps=steps_left)
-        self.record.save(self.run_dir)
-        removals.take_over(self.series, self.run_dir)
+        self.forget([name for each in self.curations for name in (each.step, each.diff)])
+        for each in self.curations:
+            removals.take_over(self.series, each.run_dir)
         self.inputs = replace(self.inputs, settings={**self.inputs.settings, **listed})
         self.inputs.save(self.run_dir)
         self.record = replace(self.record, inputs=self.inputs.digest())
@@ -171,10 +204,13 @@ class Job:
         return True
 
     def compare_data(self) -> None:
-        """Say what changed in the data since the run that was promoted then."""
-        if other := self.record.compared_with:
-            runs = [str(self.series.run_dir(run)) for run in (other, self.record.run)]
-            self.command("diff", [sys.executable, "-m", "curate.diff", *runs])
+        """Say what changed in each data set since the run that was promoted then."""
+        if not (other := self.record.compared_with):
+            return
+        before = self.series.curations().get(other, [])
+        for now_, then in curations.pairs(self.curations, before):
+            runs = [str(each.run_dir) for each in (then, now_)]
+            self.command(now_.diff, [sys.executable, "-m", "curate.diff", *runs])
 
     def examine_pictures(self) -> None:
         """Say or refuse, before hours of training, that the run could not be compared with the promoted one."""
@@ -201,7 +237,7 @@ class Job:
 
     def note(self, decision: Decision) -> Decision:
         """Note what becomes of the run, which has not ended yet; returns it with what was removed meanwhile."""
-        if count := removals.still_trained_on(self.series, self.run_dir):
+        if count := removals.still_trained_on(self.series, self.curations):
             said = f"{count} {'was' if count == 1 else 'were'} removed from other runs meanwhile"
             more = f"Of the pictures that it was trained on, {said}; the next start trains without."
             decision = replace(decision, sentence=f"{decision.sentence} {more}")
@@ -247,7 +283,8 @@ class Job:
             and self.config.notify.on != "all"
             and self.config.json == commands.is_json_typed()
         )
-        inputs.refreshed(self.inputs, self.series).save(self.series.folder, quick)
+        now_there = inputs.refreshed(self.inputs, self.series, self.settings.weights)
+        now_there.save(self.series.folder, quick)
 
     def why(self) -> Outcome:
         """What would start a retraining; prints each change."""
@@ -323,7 +360,7 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
         if (changes or going_on) and not is_checked:
             _refuse(config, settings, series, going_on)
         if open_runs and not config.why:
-            _take_up(job, open_runs[-1])
+            _take_up(job, open_runs[-1], before)
         yield job
 
 
@@ -365,25 +402,33 @@ def _fault(job: Job, found: Record) -> str:
     return ""
 
 
-def _take_up(job: Job, found: Record) -> None:
-    """Go on with an interrupted run, or give it up."""
+def _take_up(job: Job, found: Record, before: Inputs | None) -> None:
+    """Go on with an interrupted run, or give it up.
+
+    Args:
+        job: at work. found: the run's record.
+        before: what the last retraining that ended was made from.
+    """
     if why := _fault(job, found):
         _give_up(job, found, f"something changed: {why}")
         return
     run_dir, promoted = job.series.run_dir(found.run), _promoted(job)
     made_from = Inputs.load(run_dir)
+    curated = found.curations(job.series.root)
     if found.kept < 0 and promoted != found.compared_with:  # by hand, meanwhile
         say(f"{found.run} is compared with {promoted or 'the base'}, which was promoted meanwhile")
-        steps_left = {n: s for n, s in found.steps.items() if n not in ("diff", "evaluate")}
-        found = replace(found, compared_with=promoted, steps=steps_left)
+        outdated = {"evaluate", *(each.diff for each in curated)}
+        found = replace(found.without_steps(outdated), compared_with=promoted)
         found.save(run_dir)
+    done = {each.kind for each in curated if each.step in found.steps}
     changed = made_from is not None and made_from.digest() != job.inputs.digest()
-    if changed and "curate" not in found.steps:  # which takes what is there now
-        made_from = job.inputs
+    if made_from and changed and len(done) < len(curated):  # the others take what is there now
+        made_from = inputs.taken(made_from, job.inputs, done) if done else job.inputs
+        changes = inputs.changes(before, made_from) if done else job.changes
         made_from.save(run_dir)
-        found = replace(found, inputs=made_from.digest(), changes=job.changes or found.changes)
+        found = replace(found, inputs=made_from.digest(), changes=changes or found.changes)
         found.save(run_dir)
-        if not job.changes:  # what started it is undone: a folder was away, perhaps
+        if not changes:  # what started it is undone: a folder was away, perhaps
             _give_up(job, found, "what started it is as it was before")
             return
     job.record, job.changes = found, found.changes

@@ -48,7 +48,7 @@ def of(run_dir: Path, record: Record) -> dict[str, Any]:
     ``data``
         for each curation, by run: ``shards``, the digest that checkpoints keep, and each one's path, split,
         samples and sha256; ``ledger``, a digest; ``fingerprint`` of scorer, filters and split; the ``funnel``;
-        ``licences``, pictures by licence.
+        ``licences``, pictures by licence; of several, the ``weight`` that its pictures were drawn with.
     ``given``
         pictures and pairs by side of the split, and the sha256 of their table ``finetune/trained_on.parquet``.
     ``inputs``
@@ -61,6 +61,7 @@ def of(run_dir: Path, record: Record) -> dict[str, Any]:
     ``exports``
         sha256 of every file of each export, by the export's folder in the run.
     """
+    weights = run_files.weights(run_dir)
     return {
         "version": VERSION,
         "run": record.run,
@@ -70,8 +71,9 @@ def of(run_dir: Path, record: Record) -> dict[str, Any]:
         "outcome": record.outcome,
         "sentence": record.sentence,
         "data": {
-            folder.parent.name: _data(folder, m)
+            name: _data(folder, m) | ({"weight": weights[name]} if name in weights else {})
             for folder, m in run_files.manifests(run_dir).items()
+            for name in (folder.parent.name,)
         },
         "given": _given(run_dir),
         "inputs": {

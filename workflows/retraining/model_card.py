@@ -187,9 +187,10 @@ def _how_to_load(known: _Facts) -> Iterator[str]:
 
 def _data(known: _Facts) -> Iterator[str]:
     yield "## Training data"
+    weights = run_files.weights(known.run_dir)
     for folder in run_files.curate_dirs(known.run_dir):
         yield ""
-        yield from _funnel(folder)
+        yield from _funnel(folder, weights.get(folder.parent.name))
     yield ""
     yield "### Licences and attribution"
     yield ""
@@ -207,13 +208,14 @@ def _data(known: _Facts) -> Iterator[str]:
         yield from _owners(folder)
 
 
-def _funnel(curate_dir: Path) -> Iterator[str]:
+def _funnel(curate_dir: Path, weight: float | None) -> Iterator[str]:
     funnel = read_funnel(curate_dir)
     if not funnel:
         return
     sides = ", ".join(f"{side} {count:,}" for side, count in funnel.get("samples", {}).items())
+    drawn = "" if weight is None else f", drawn with the weight {weight:g}"
     yield (
-        f"`{plain(curate_dir.parent.name)}`: of {funnel['pairs_in']:,} pairs {funnel['kept']:,} are kept; pictures: {sides}. "
+        f"`{plain(curate_dir.parent.name)}`{drawn}: of {funnel['pairs_in']:,} pairs {funnel['kept']:,} are kept; pictures: {sides}. "
         "Pictures of val and test were never trained on by this run."
     )
     dropping = [rule for rule in funnel.get("rules", []) if rule["dropped"]]

@@ -201,8 +201,9 @@ def _listed(series: Series) -> str:
 def delete_old(series: Series, keep: int | None, say: Callable[[str], None]) -> None:
     """Delete finished runs but the last ``keep``, the promoted one, the one before it and what these began from.
 
-    A run that was given up goes with the finished ones before it. A run stays while another training stands on its
-    shards, and until what was removed from it since the last curation is handed on to the next.
+    A run that was given up goes with the finished ones before it, and the curations of its data sets go with a run. It
+    stays while another training stands on its shards, and until what was removed from it since the last curation is
+    handed on to the next.
     """
     from curate.pipeline.previous_run import trainings
 
@@ -223,12 +224,15 @@ def delete_old(series: Series, keep: int | None, say: Callable[[str], None]) -> 
         if record.run in needed or record.number >= oldest:
             continue
         used = [
-            path for path in trainings(series.run_dir(record.run)) if path.parent.name != record.run
+            path
+            for each in record.curations(series.root)
+            for path in trainings(each.run_dir)
+            if path.parent.name != record.run
         ]
         if used or not removals.are_handed_on(series, record.run, finished[-1].run):
             continue
         with suppress(Busy):  # a command reads it, or trains on it; the next end deletes it
-            _delete(series, record.run)
+            _delete(series, record)
             say(f"deleted {series.run_dir(record.run)}: older than the last {keep} (keep={keep})")
 
 
@@ -249,17 +253,18 @@ def delete_unchosen(series: Series, say: Callable[[str], None]) -> None:
                 )
 
 
-def _delete(series: Series, run: str) -> None:
-    """Delete a run; killed meanwhile, what is left is no run any more.
+def _delete(series: Series, record: Record) -> None:
+    """Delete a run with its curations; killed meanwhile, what is left is no run any more.
 
     Raises:
         Busy: another command is at work in it.
     """
-    aside, run_dir = series.part(run), series.run_dir(run)
+    aside, run_dir = series.part(record.run), series.run_dir(record.run)
     shutil.rmtree(aside, ignore_errors=True)
+    folders = [each.folder for each in record.curations(series.root)]
     with ExitStack() as locks:
-        for stage in ("curate", "finetune", "evaluate"):
-            if (run_dir / stage).is_dir():
-                locks.enter_context(locked(run_dir / stage))
+        for folder in (*folders, run_dir / "finetune", run_dir / "evaluate"):
+            if folder.is_dir():
+                locks.enter_context(locked(folder))
         run_dir.rename(aside)
-    shutil.rmtree(aside)
+    series.remove_part(aside)

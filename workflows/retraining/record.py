@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from curate.run.datasets import run_of
 from curate.run.files import read_json, write_certified
 from curate.run.finished import RECORD
 from curate.run.schema import UserError
+from workflows.retraining import curations
+from workflows.retraining.curations import Curation
 
 VERSION = 1
 OUTCOMES = ("promoted", "rejected", "undecided", "abandoned")
@@ -73,7 +77,8 @@ class Record:
         provenance: revision of the code, Python and package versions.
         start_from: the run whose export the training began with; "" is the base model.
         compared_with: the run that was promoted then; "" where there was none.
-        steps: by name: ``curate``, ``diff``, ``finetune``, ``evaluate``.
+        datasets: the weights of several data sets, by name; not in the file where there is only one.
+        steps: by name: ``curate``, ``diff``, ``finetune``, ``evaluate``; of several data sets ``curate NAME`` each.
         outcome: one of ``OUTCOMES``; "" until then.
         sentence: why it ended so, for a person.
         kept: step whose weights the export holds, 0 where the base is to be kept; -1 until it is judged.
@@ -91,6 +96,7 @@ class Record:
     provenance: dict[str, Any] = field(default_factory=dict)
     start_from: str = ""
     compared_with: str = ""
+    datasets: dict[str, float] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
     outcome: str = ""
     sentence: str = ""
@@ -103,13 +109,34 @@ class Record:
         """The name of the run's folder."""
         return run_name(self.series, self.number)
 
+    def curations(self, root: Path) -> list[Curation]:
+        """Of the run, whose folder is below ``root``."""
+        return curations.of(root / self.run, self.datasets)
+
+    def data(self) -> list[str]:
+        """What says to a training which curations it stands on; nothing where that is its own.
+
+        >>> Record("mine", 3, datasets={"own": 1.0, "photos": 0.3}).data()
+        ['data.runs={mine-0003-own: 1.0, mine-0003-photos: 0.3}']
+        """
+        weights = [f"{run_of(self.run, name)}: {each}" for name, each in self.datasets.items()]
+        return [f"data.runs={{{', '.join(weights)}}}"] if weights else []
+
     def with_step(self, name: str, step: Step) -> Record:
         """The same with one more step."""
         return replace(self, steps={**self.steps, name: step})
 
+    def without_steps(self, names: Collection[str]) -> Record:
+        """The same as if some steps were yet to be done."""
+        left = {name: step for name, step in self.steps.items() if name not in names}
+        return replace(self, steps=left)
+
     def save(self, run_dir: Path) -> None:
         """Write ``retrain.json`` into a run's folder."""
-        write_certified(run_dir / RECORD, {"version": VERSION, **asdict(self)})
+        content = {"version": VERSION, **asdict(self)}
+        if not self.datasets:
+            del content["datasets"]
+        write_certified(run_dir / RECORD, content)
 
     @classmethod
     def load(cls, run_dir: Path) -> Record | None:

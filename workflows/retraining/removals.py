@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from curate.run.files import sync
 from curate.run.removals import Removals, identities, read_removals, write_removals
-from workflows.retraining.record import run_name
+from workflows.retraining.curations import Curation
 from workflows.retraining.series import Series
 
 _SETS = ("keys", "urls", "sha256")
@@ -24,9 +25,12 @@ def of_series(series: Series) -> Removals:
         UserError: a list is damaged.
     """
     found = [
-        read_removals(series.run_dir(run_name(series.name, number)) / "curate")
-        for number in series.numbers()
+        read_removals(curation.folder) for each in series.curations().values() for curation in each
     ]
+    return _together(found)
+
+
+def _together(found: Sequence[Removals]) -> Removals:
     sets = {
         name: frozenset[str]().union(*(getattr(each, name) for each in found)) for name in _SETS
     }
@@ -54,17 +58,23 @@ def take_over(series: Series, run_dir: Path) -> None:
         sync(curate_dir)
 
 
-def still_trained_on(series: Series, run_dir: Path) -> int:
-    """How many pictures a run was trained on that were removed from others since it was curated."""
-    found, own = of_series(series), read_removals(run_dir / "curate")
-    if all(getattr(found, name) <= getattr(own, name) for name in _SETS):
-        return 0
-    rows = identities(run_dir / "curate")
-    trained_on = rows[rows["kept"] & (rows["split"] == "train")]
-    return int(trained_on.loc[found.drops(trained_on), "key"].nunique())
+def still_trained_on(series: Series, curations: Iterable[Curation]) -> int:
+    """How many pictures of a run's curations it was trained on that were removed from other runs since."""
+    found, keys = of_series(series), set[str]()
+    for curation in curations:
+        own = read_removals(curation.folder)
+        if all(getattr(found, name) <= getattr(own, name) for name in _SETS):
+            continue
+        rows = identities(curation.folder)
+        trained_on = rows[rows["kept"] & (rows["split"] == "train")]
+        keys.update(trained_on.loc[found.drops(trained_on), "key"])
+    return len(keys)
 
 
 def are_handed_on(series: Series, run: str, to: str) -> bool:
     """Whether all that is listed for removal from a run is listed in a later one as well."""
-    own, later = (read_removals(series.run_dir(each) / "curate") for each in (run, to))
+    own, later = (
+        _together([read_removals(curation.folder) for curation in series.curations()[each]])
+        for each in (run, to)
+    )
     return all(getattr(own, name) <= getattr(later, name) for name in _SETS)

@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from curate.pipeline.config import CurateConfig
+from curate.run.datasets import run_of
 from curate.run.refusals import explain
 from curate.run.schema import UserError, to_dataclass
 from evaluate.config import EvaluateConfig
 from finetune.config import TrainConfig
-from workflows.retraining import comparison, held_out
+from workflows.retraining import comparison, held_out, several
 from workflows.retraining.commands import SECTIONS, Settings
 from workflows.retraining.config import STEPS, RetrainConfig
 from workflows.retraining.series import Current, Series
@@ -44,19 +45,29 @@ def examine(
     """
     last = STEPS.index(config.until)
     start = _start(config, series)
-    for section, step in SECTIONS.items():
-        if step in done or STEPS.index(step) > last or section not in settings.configs:
+    for section in several.sections_of(settings.weights):
+        command, dataset = several.command_of(section), several.dataset_of(section)
+        step = SECTIONS[command]
+        is_done = (section if dataset else step) in done
+        if is_done or STEPS.index(step) > last or section not in settings.configs:
             continue
         cfg = settings.configs[section].copy()
-        cfg.run.root, cfg.run.name = str(series.root), run
+        cfg.run.root, cfg.run.name = str(series.root), run_of(run, dataset) if dataset else run
         try:
-            _EXAMINE[section](cfg, settings, series, start)
+            _EXAMINE[command](cfg, settings, series, start)
         except UserError as error:
             raise UserError(f"settings of {section}: {error}") from error
         except OmegaConfBaseException as error:  # a value that has none yet
-            raise UserError(f"settings of {section}: {explain(error, [], section)}") from error
+            raise UserError(f"settings of {section}: {explain(error, [], command)}") from error
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"settings of {section}: {error}") from error
+            said = _retyped(str(error), section)
+            raise FileNotFoundError(f"settings of {section}: {said}") from error
+
+
+def _retyped(said: str, section: str) -> str:
+    """A message whose last word is a key of the data, which is typed otherwise for one of several data sets."""
+    before, found, key = said.rpartition(f" {several.command_of(section)}.dataset.")
+    return f"{before} {several.shown(section)}.dataset.{key}" if found else said
 
 
 def refuse_incomparable(config: RetrainConfig, settings: Settings, series: Series) -> None:
@@ -114,7 +125,7 @@ def _evaluation(cfg: DictConfig, settings: Settings, series: Series, _start: Pat
     request.examine(config)
     clip = config.clip
     if clip.name == judging_clip.CURATION:  # which does not exist yet
-        scored_by = settings.composed["curate"]["clip"]
+        scored_by = settings.composed[settings.curations[0]]["clip"]  # one for all data sets
         tag = clip.pretrained or scored_by["pretrained"]
         clip = replace(clip, name=scored_by["name"], pretrained=tag)
     judging_clip.settle(clip, series.root, config.samples.clip_captions > 0)

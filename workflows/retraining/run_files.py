@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from curate.run.datasets import run_of
 from curate.run.files import read_json, sha256_once
+from curate.run.finished import RECORD
 from curate.run.manifest import Manifest, old_manifest
 from curate.run.provenance import read_config
 
@@ -24,8 +26,17 @@ def training_config(run_dir: Path) -> dict[str, Any]:
 def curate_dirs(run_dir: Path) -> list[Path]:
     """The curations that a run was trained on, or will be: ``data.runs``, ``data.run``, or its own."""
     data = training_config(run_dir).get("data") or {}
-    named = list(data.get("runs") or {}) or [data.get("run")]
+    named = list(weights(run_dir)) or [data.get("run")]
     return [(run_dir.with_name(name) if name else run_dir) / "curate" for name in named]
+
+
+def weights(run_dir: Path) -> dict[str, float]:
+    """The weights of several curations that a run was trained on, or will be, by the run of each; else empty."""
+    config = training_config(run_dir)
+    if config:
+        return (config.get("data") or {}).get("runs") or {}
+    known = (read_json(run_dir / RECORD, sealed=True) or {}).get("datasets", {})
+    return {run_of(run_dir.name, name): each for name, each in known.items()}
 
 
 def manifests(run_dir: Path) -> dict[Path, Manifest]:

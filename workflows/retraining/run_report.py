@@ -19,7 +19,8 @@ from evaluate.evaluators.heldout import loss_curves
 from evaluate.outputs import headline
 from evaluate.outputs.report import checks
 from evaluate.results import Results, load
-from workflows.retraining import data_changes, run_files, summary
+from workflows.retraining import curations, data_changes, run_files, summary
+from workflows.retraining.curations import Curation
 from workflows.retraining.history_page import FILE as HISTORY
 from workflows.retraining.history_page import OUTCOMES, day
 from workflows.retraining.record import Change, Record, Step
@@ -191,16 +192,33 @@ def _text(value: str) -> Markup:
 
 
 def _data(series: Series, record: Record, shown: Retraining) -> list[Section]:
-    run_dir = series.run_dir(record.run)
-    if record.compared_with:
-        embedded = data_changes.embedded(run_dir, series.run_dir(record.compared_with))
-        if embedded:
-            return embedded
+    compared = _compared_data(series, record)
+    embedded = [
+        section
+        for now, before in compared
+        for section in data_changes.embedded(now.run_dir, before.run_dir, now.dataset)
+    ]
+    if embedded and len(compared) == len(record.datasets or ("",)):
+        return embedded
+    return [*_counts(record, shown), *embedded]
+
+
+def _compared_data(series: Series, record: Record) -> list[tuple[Curation, Curation]]:
+    """The curations of the run, and the compared run's of the same data sets."""
+    own = record.curations(series.root)
+    return curations.pairs(own, series.curations().get(record.compared_with, ()))
+
+
+def _counts(record: Record, shown: Retraining) -> list[Section]:
+    """What was curated, of all data sets together."""
     if not shown.data:
         return []
     data = shown.data
     rows = [[rule["rule"], rule["dropped"]] for rule in data["rules"]]
     text = f"Of {data.get('pairs_in', 0):,} pairs {data['kept']:,} are kept."
+    if record.datasets:
+        listed = ", ".join(f"{name} (weight {each:g})" for name, each in record.datasets.items())
+        text += f" Data sets: {listed}."
     body = page.paragraph(text) + page.tiles(
         (f"{n:,}", f"pictures in {side}") for side, n in data["images"].items()
     )
@@ -254,20 +272,30 @@ def _gate(found: Results) -> Markup:
 
 def _files(series: Series, record: Record) -> Markup:
     run_dir = series.run_dir(record.run)
+    changed = [
+        (
+            f"What changed in the data {f'of {now.dataset}' if now.dataset else ''}".rstrip(),
+            data_changes.page_of(now.run_dir, before.run_dir),
+        )
+        for now, before in _compared_data(series, record)
+    ]
+    other = record.compared_with
     named = [
         *(
             (f"Curation of {folder.parent.name}", folder / "report.html")
             for folder in run_files.curate_dirs(run_dir)
         ),
+        *changed,
         ("Evaluation", run_dir / "evaluate" / "report.html"),
         ("Model card", run_dir / "MODEL_CARD.md"),
+        *(
+            [(f"Retraining {other}, which was in use", series.run_dir(other) / FILE)]
+            if other
+            else []
+        ),
         ("Lineage: data, training and evaluation by digests", run_dir / "lineage.json"),
         ("History of the series", series.folder / HISTORY),
     ]
-    if record.compared_with:
-        before = series.run_dir(record.compared_with)
-        named.insert(1, ("What changed in the data", data_changes.page_of(run_dir, before)))
-        named.insert(4, (f"Retraining {record.compared_with}, which was in use", before / FILE))
     items = [
         _link(path, text, run_dir) for text, path in named if path.is_file() or path.name == HISTORY
     ]

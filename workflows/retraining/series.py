@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from curate.run.files import read_json, remove_parts, write_certified, write_text
+from curate.run.finished import RECORD
 from curate.run.schema import UserError
-from workflows.retraining import numbered
+from workflows.retraining import curations, numbered
+from workflows.retraining.curations import Curation
 from workflows.retraining.record import Record, now, run_name
 
 FOLDER = "-series"  # ends the name of a series' own folder
@@ -87,6 +89,14 @@ class Series:
         """Of the runs whose folders are there, the earliest first."""
         return list(numbered.folders(self.root, self.name))
 
+    def curations(self) -> dict[str, list[Curation]]:
+        """Of the runs whose folders are there, by run, the earliest first."""
+        found: dict[str, list[Curation]] = {}
+        for name in (run_name(self.name, number) for number in self.numbers()):
+            record = Record.load(self.run_dir(name))
+            found[name] = curations.of(self.run_dir(name), record.datasets if record else ())
+        return found
+
     def records(self) -> list[Record]:
         """What is known of the runs whose folders are there, the earliest first."""
         found = (Record.load(self.run_dir(run_name(self.name, n))) for n in self.numbers())
@@ -105,11 +115,20 @@ class Series:
         """Delete what killed retrainings left; call it only under the series' lock."""
         remove_parts(self.folder)
         for path in numbered.folders(self.root, f".{self.name}", ".part").values():
-            shutil.rmtree(path)
+            self.remove_part(path)
         for number in self.numbers()[-1:]:
             for path in self.run_dir(run_name(self.name, number)).glob(".*.part"):
                 if path.is_file():
                     path.unlink()
+
+    def remove_part(self, part: Path) -> None:
+        """Delete what was moved aside of a run, and the curations of its data sets, which go with it."""
+        run = part.name.removeprefix(".").removesuffix(".part")
+        datasets = (read_json(part / RECORD, sealed=True) or {}).get("datasets", ())
+        for each in curations.of(self.run_dir(run), datasets):
+            if each.dataset and each.run_dir.is_dir():
+                each.run_dir.rename(part / each.run_dir.name)
+        shutil.rmtree(part)
 
     # The promoted run
 

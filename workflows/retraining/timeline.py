@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curate.run.datasets import run_of
 from evaluate.evaluators import descriptions
 from evaluate.results import BASE_KEPT, NOT_MEASURED, Metric
-from workflows.retraining.record import OUTCOMES
+from workflows.retraining.record import OUTCOMES, Record
 from workflows.retraining.series import Current, Entry, Series
 
 RUNNING = "not ended"  # the outcome of a retraining that was started
@@ -19,6 +20,7 @@ PAGES = {
     "curation": "curate/report.html",
     "evaluation": "evaluate/report.html",
 }
+CURATION_OF = "curation of "  # and the name of a data set, of several
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def of(series: Series) -> Timeline:
         for entry in history
         if entry.event in OUTCOMES
     }
-    for record in series.records():
+    records = {record.run: record for record in series.records()}
+    for record in records.values():
         if record.run not in found:  # not ended, or killed before its line was written
             found[record.run] = Retraining(
                 record.run,
@@ -133,15 +136,14 @@ def of(series: Series) -> Timeline:
             )
     ordered = sorted(found.values(), key=lambda each: int(each.run.rpartition("-")[2]))
     by_hand = tuple(entry for entry in history if entry.event not in OUTCOMES)
-    shown = tuple(_with_pages(series.root, each) for each in ordered)
+    shown = tuple(_with_pages(series.root, each, records.get(each.run)) for each in ordered)
     return Timeline(str(series.root), series.name, current, shown, by_hand)
 
 
-def _with_pages(root: Path, each: Retraining) -> Retraining:
-    present = {
-        name: f"{each.run}/{path}"
-        for name, path in PAGES.items()
-        if (root / each.run / path).is_file()
-    }
+def _with_pages(root: Path, each: Retraining, record: Record | None) -> Retraining:
+    paths = {name: f"{each.run}/{path}" for name, path in PAGES.items()}
+    for name in record.datasets if record else ():
+        paths[f"{CURATION_OF}{name}"] = f"{run_of(each.run, name)}/{PAGES['curation']}"
+    present = {name: path for name, path in paths.items() if (root / path).is_file()}
     values = (each.run, each.when, each.outcome, each.sentence, each.summary, each.is_current)
     return Retraining(*values, present)

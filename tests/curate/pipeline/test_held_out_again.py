@@ -97,7 +97,7 @@ def test_a_series_of_two(config, tmp_path, capsys):
     assert all(after[key] == before[key] for key in ours[4:])
 
     count = len(listed)
-    note = f"2 of {count} pictures of split.held_out are held out no more: 1 dropped by empty_caption, 1 replaced by"
+    note = f"2 of {count} pictures of split.held_out are not held out here: 1 dropped by empty_caption, 1 replaced by"
     assert note in capsys.readouterr().out
     funnel = read_funnel(second)
     assert any(note in said for said in funnel["notes"])

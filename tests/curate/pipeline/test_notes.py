@@ -118,8 +118,8 @@ def test_what_became_of_the_held_out_pictures_is_noted_where_it_is_not_as_before
     changed = replace(same, listed=23, left=left, of_both=2, moved=3, large=1, in_large=40)
     lost, both, large = notes.of(config(), replace(plain, held_out_again=changed))
     assert lost.startswith(
-        "11 of 23 pictures of split.held_out are held out no more: 2 dropped by duplicate, 1 not in the data any "
-        "more, 4 removed, 1 replaced by another picture under the same key, 3 unreadable. "
+        "11 of 23 pictures of split.held_out are not held out here: 2 dropped by duplicate, 1 not in these data, "
+        "4 removed, 1 replaced by another picture under the same key, 3 unreadable. "
     )
     assert "2 groups hold pictures of split.held_out that were in val and in test" in both
     assert "all are in test now, 3 of them from val" in both

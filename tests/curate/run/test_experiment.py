@@ -4,13 +4,13 @@ import os
 import resource
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import curate.pipeline.config  # noqa: F401 (registers what a command registers)
 from curate.run import cli as command
 from curate.run import experiment
 from curate.run.keys import SCHEMAS
@@ -51,6 +51,7 @@ CHOSEN = {
 
 def composed(section, overrides):
     overrides = [*CHOSEN[section], *overrides]
+    import_module(SCHEMAS[section])  # registers what the command registers
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose(section, overrides))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 import curate.pipeline.config  # (these register which keys are paths)
 import evaluate.config
@@ -23,7 +24,7 @@ from evaluate import results
 from evaluate.results import Check
 from tests.evaluate.conftest import results as results_fixture
 from workflows import retrain
-from workflows.retraining import commands, comparison, inputs, job, steps
+from workflows.retraining import commands, comparison, inputs, job, several, steps
 from workflows.retraining.commands import Settings
 from workflows.retraining.config import RetrainConfig, SeriesConfig
 from workflows.retraining.input_files import Root
@@ -35,16 +36,29 @@ EXIT = {"passed": 0, "warned": 0, "failed": 1, "undecided": 3}
 TYPED = ["experiment=mine.yaml"]
 
 
-def curation(folder: Path, keys: Sequence[str]) -> None:
-    """A ledger and a manifest without shards; every fourth picture is held out."""
+def digest(key: str) -> str:
+    """Stands for the hash of a picture's file; keys with the same letters are copies."""
+    return f"{sum(map(ord, key)):064x}"
+
+
+def sides(keys: Sequence[str], held_out: Collection[str] = ()) -> dict[str, str]:
+    """Every fourth picture is held out, and those whose file was before."""
+    return {
+        key: "val" if place % 4 == 0 or digest(key) in held_out else "train"
+        for place, key in enumerate(keys)
+    }
+
+
+def curation(folder: Path, keys: Sequence[str], held_out: Collection[str] = ()) -> None:
+    """A ledger and a manifest without shards."""
     rows = pd.DataFrame(
         {name: [""] * len(keys) for name in ledger.COLUMNS}
         | {
             "key": [*keys],
             "kept": True,
             "status": "kept",
-            "sha256": [f"{sum(map(ord, key)):064x}" for key in keys],
-            "split": ["val" if n % 4 == 0 else "train" for n in range(len(keys))],
+            "sha256": [*map(digest, keys)],
+            "split": [*sides(keys, held_out).values()],
         }
     )
     ledger.write(folder / "ledger", rows)
@@ -69,6 +83,7 @@ class Commands:
         self.ends: dict[str, int] = {}
         self.before: dict[str, Callable[[], None]] = {}
         self.ledger = True  # whether curations leave one, which takes most of the time
+        self.held_out = lambda path: {*pd.read_parquet(path)["sha256"]}
 
     def run(self, command: Sequence[str], lock: int | None, environment: dict[str, str]) -> int:
         """Leave what a command does."""
@@ -87,14 +102,20 @@ class Commands:
 
     def _curate(self, run_dir: Path, given: Mapping[str, str]) -> None:
         out = read_removals(run_dir / "curate").keys
-        keys = sorted({path.stem for path in self.pictures.glob("*.png")} - out)
+        pictures = Path(given.get("dataset.root", str(self.pictures)).strip("'"))
+        keys = sorted({path.stem for path in pictures.glob("*.png")} - out)
+        table = given.get("split.held_out")
+        held_out = self.held_out(Path(table)) if table else set[str]()
         if self.ledger:
-            curation(run_dir / "curate", keys)
+            curation(run_dir / "curate", keys, held_out)
         else:
-            write_json(run_dir / "curate" / "manifest.json", {"keys": keys})
+            content = {"keys": keys, "sides": sides(keys, held_out)}
+            write_json(run_dir / "curate" / "manifest.json", content)
 
     def _finetune(self, run_dir: Path, given: Mapping[str, str]) -> None:
-        text = (run_dir / "curate" / "manifest.json").read_text()
+        weights = yaml.safe_load(given.get("data.runs", "{}")) or {run_dir.name: 1}
+        folders = [run_dir.with_name(name) / "curate" for name in weights]
+        text = "".join((folder / "manifest.json").read_text() for folder in folders)
         write_text(
             run_dir / "finetune" / "export" / "weights.safetensors",
             text + given.get("method.init", ""),
@@ -126,26 +147,47 @@ class Team:
         self.commands = fake
         self.series = Series(self.root, "mine")
         self.lr, self.precision = 1.0, "no"
+        self.weights: dict[str, float] = {}
         self.pictures.mkdir(parents=True)
         self.add(*"abcd")
         self.code.mkdir()
         (self.code / "module.py").write_text("1")
 
-    def add(self, *names: str) -> None:
-        """Pictures with captions."""
+    def add(self, *names: str, to: str = "") -> None:
+        """Pictures with captions, to one of several data sets or to the only one."""
+        folder = self.folder(to)
+        folder.mkdir(exist_ok=True)
         for name in names:
-            (self.pictures / f"{name}.png").write_bytes(name.encode())
-            (self.pictures / f"{name}.txt").write_text(f"picture {name}")
+            (folder / f"{name}.png").write_bytes(name.encode())
+            (folder / f"{name}.txt").write_text(f"picture {name}")
+
+    def folder(self, dataset: str) -> Path:
+        """Where the pictures of a data set are."""
+        return self.pictures.with_name(dataset) if dataset else self.pictures
+
+    def two_sets(self) -> None:
+        """From now on the retrainings are of two data sets."""
+        self.weights = {"own": 1.0, "photos": 0.3}
+        self.add(*"abcd", to="own")
+        self.add(*"klmn", to="photos")
 
     @property
     def settings(self) -> Settings:
         """As composed from an experiment."""
+        folders = {several.section_of(name): self.folder(name) for name in self.weights or ("",)}
         composed: dict[str, dict[str, Any]] = {
-            "curate": {"dataset": {"reader": "folder", "root": str(self.pictures)}},
+            **{
+                section: {"dataset": {"reader": "folder", "root": str(folder)}}
+                for section, folder in folders.items()
+            },
             "train": {"optim": {"lr": self.lr}, "hub": {"token": "not for you"}, "model": {}},
             "evaluate": {"grid": {"items": 3}, "precision": self.precision},
         }
-        return Settings("", {name: [] for name in composed}, composed, ())
+        handed = {
+            name: [f"dataset.root={folders[name]}"] if name in folders and self.weights else []
+            for name in composed
+        }
+        return Settings("", handed, composed, (), weights=self.weights)
 
     @contextmanager
     def opened(self, **config: Any):

@@ -171,6 +171,14 @@ def test_how_a_training_is_started():
             ["experiment=demo", "evaluate.gate.against=x"],
             "compared with the promoted one; remove it",
         ),
+        (
+            ["experiment=demo", "evaluate.retention.run=demo-0001"],
+            "evaluate.retention.run=demo-0001 is a curation of this series",
+        ),
+        (
+            ["experiment=demo", "evaluate.retention.run=demo-0001-photos"],
+            "curated from the base's own data, or remove it",
+        ),
         (["experiment=demo", "curate.dry_run=10"], "a trial leaves nothing to train on"),
         (
             ["experiment=demo", "curate.split.held_out=x"],
@@ -202,6 +210,81 @@ def test_mistakes_in_an_experiment_are_too(write, text, says):
     with pytest.raises(UserError) as refused:
         of_command(write(text))
     assert says in str(refused.value)
+
+
+TWO = """
+curate: {dataset: folder, clip: starter, split.val: 0.2}
+train: {model: starter}
+retrain:
+  datasets:
+    own: {curate: {dataset.root: mine}}
+    photos: {weight: 0.3, curate: {dataset.root: others, split.val: 0.1}}
+"""
+
+
+def of_two(argument, *typed, weights=None):
+    _, handed = split(typed)
+    return settings_of(argument, handed, weights or {"own": 1.0, "photos": 0.3})
+
+
+def test_each_data_set_has_the_settings_of_all_and_its_own(write):
+    found = of_two(write(TWO), "curate.split.test=0.3", "datasets.own.curate.split.val=0.15")
+    flat = found.flat()
+    assert (flat["curate own: dataset.root"], flat["curate photos: dataset.root"]) == (
+        "mine",
+        "others",
+    )
+    assert (flat["curate own: split.val"], flat["curate photos: split.val"]) == ("0.15", "0.1")
+    assert (flat["curate own: split.test"], flat["curate photos: split.test"]) == ("0.3", "0.3")
+    assert (flat["datasets.own.weight"], flat["datasets.photos.weight"]) == ("1.0", "0.3")
+    assert not [key for key in flat if key.startswith("curate:")]
+    assert found.arguments("curate photos", "runs", "mine-0003-photos") == [
+        f"experiment={Path.cwd()}/runs/mine-0003-photos/experiment.yaml", "dataset.root='others'", "split.val=0.1", "split.test=0.3",
+        "run.root=runs", "run.name=mine-0003-photos",
+    ]  # fmt: skip
+    assert "dataset.root" not in str(found.arguments("train", "runs", "mine-0003"))
+
+
+def test_what_is_typed_of_a_data_set_goes_to_its_curation():
+    own, handed = split(
+        [
+            "datasets.photos.weight=0.5",
+            "datasets.photos.curate.dataset.root=a.curate.b",
+            "++datasets.own.curate.clip=x",
+        ]
+    )
+    assert own == ["datasets.photos.weight=0.5"]
+    assert handed["curate photos"] == ["dataset.root=a.curate.b"]
+    assert handed["curate own"] == ["clip=x"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "change", "says"),
+    [
+        (["curate.dataset.root=x"], ("", ""), "curate.dataset.root=x is for all data sets, and datasets.own.curate."),
+        ([], ("split.val: 0.2", "dataset.root: x"), "section curate: dataset.root='x' is for all data sets"),
+        ([], ("others", "mine"), "the data sets own and photos read the same"),
+        ([], ("split.val: 0.1", "clip: vit_b32_openai"), "the data sets own and photos have two CLIPs"),
+        ([], ("split.val: 0.1", "run.name: x"), "the retraining sets run.name"),
+        ([], ("split.val: 0.1", "split.held_out: x"), "what any run held out stays held out"),
+        ([], ("split.val: 0.1", "dry_run: 5"), "a trial leaves nothing to train on"),
+        (["datasets.phots.curate.split.val=0.1"], ("", ""), "there is no data set phots (listed: own, photos); type datasets.phots.weight=1"),
+        (["datasets.photos.curate.split.val=9"], ("", ""), "settings of curate photos: split.val=9 is out of range"),
+    ],
+)  # fmt: skip
+def test_mistakes_about_data_sets_are_named(write, typed, change, says):
+    with pytest.raises(UserError) as refused:
+        of_two(write(TWO.replace(*change) if change[0] else TWO), *typed)
+    assert says in str(refused.value)
+
+
+def test_a_series_of_several_data_sets_has_a_name_that_a_setting_can_hold(write):
+    weights = {"own": {"weight": 1}, "photos": {"weight": 1}}
+    with pytest.raises(UserError, match=r"run\.name=it's: with several data sets"):
+        of_command(write(TWO), run=SeriesConfig("runs", "it's"), datasets=weights)
+    assert (
+        of_command(write(TWO), run=SeriesConfig("runs", "its"), datasets=weights)[1].name == "its"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from curate.run.files import write_text
 from curate.run.locks import locked
 from curate.run.removals import Removals, write_removals
-from tests.workflows.retraining.conftest import Team
+from tests.workflows.retraining.conftest import Team, digest
 from tests.workflows.retraining.kill_points import killed_at
 from workflows.retraining import (
+    apart,
     held_out,
     history_page,
     lineage,
@@ -117,6 +119,37 @@ def retrain(team: Team) -> None:
     team.retrain()
 
 
+def of_two_sets(team: Team) -> None:
+    """Of which the second holds out a copy of what the first trains on, until that is curated again."""
+    team.two_sets()
+    team.add("xy", to="own")
+    (team.folder("own") / "d.png").unlink()
+    team.add("yx", to="photos")
+
+
+def grown_two_sets(team: Team) -> None:
+    of_two_sets(team)
+    for name in "efg":
+        promoted(team)
+        team.add(name, to="photos")
+
+
+def removed_from_one(team: Team) -> None:
+    of_two_sets(team)
+    promoted(team)
+    keys = Removals(keys=frozenset({"l"}))
+    write_removals(team.series.run_dir("mine-0001-photos") / "curate", keys)
+
+
+def another_weight(team: Team) -> None:
+    """Of a run that had curated one data set, and is given up."""
+    of_two_sets(team)
+    promoted(team)
+    team.weights = {"own": 1.0, "photos": 0.5}
+    assert team.retrain(until="finetune").outcome == "started"
+    team.weights = {"own": 1.0, "photos": 0.7}
+
+
 SCENARIOS = {
     "first": Scenario(lambda team: None, retrain, 25),
     "promoted, two older ones deleted": Scenario(several, lambda t: t.retrain(keep=1), 60),
@@ -131,6 +164,12 @@ SCENARIOS = {
     "nothing to do": Scenario(two, retrain, 2),
     "promoted by hand": Scenario(two, by_hand, 4),
     "rolled back": Scenario(two, back, 4),
+    "two data sets": Scenario(of_two_sets, retrain, 30),
+    "two data sets, two older runs deleted": Scenario(
+        grown_two_sets, lambda t: t.retrain(keep=1), 70
+    ),
+    "two data sets, a picture removed from one": Scenario(removed_from_one, retrain, 30),
+    "two data sets, given up, and the next": Scenario(another_weight, retrain, 40),
 }
 
 
@@ -149,12 +188,20 @@ def fast(team, monkeypatch):
     monkeypatch.setattr(summary, "of", lambda run_dir: {"run": run_dir.name})
 
     def add(series, run_dir):
-        keys = json.loads((run_dir / "curate" / "manifest.json").read_bytes())["keys"]
+        content = json.loads((run_dir / "curate" / "manifest.json").read_bytes())
+        new = {digest(key) for key, side in content["sides"].items() if side == "val"}
         table = series.folder / held_out.TABLE
         old = table.read_text().split() if table.exists() else []
-        write_text(table, " ".join(sorted({*old, *keys[::4]})))
+        write_text(table, " ".join(sorted({*old, *new})))
+
+    def identities(curation):
+        content = json.loads((curation.folder / "manifest.json").read_bytes())
+        rows = [(key, digest(key), "", side) for key, side in content["sides"].items()]
+        return pd.DataFrame(rows, columns=["key", "sha256", "duplicate_group", "split"])
 
     monkeypatch.setattr(held_out, "add", add)
+    monkeypatch.setattr(apart, "_identities", identities)
+    team.commands.held_out = lambda path: {*path.read_text().split()}
     monkeypatch.setattr(os, "fsync", lambda file: None)
     team.commands.ledger = False
 

@@ -125,6 +125,59 @@ def test_a_deleted_run_is_still_known(series):
     assert list(model.checkpoints) == ["step-00000002", "step-00000008"]
 
 
+OWN = {f"p{n:02d}": "val" if n % 6 == 0 else "train" for n in range(12)}
+PHOTOS = {f"r{n:02d}": "val" if n % 6 == 0 else "train" for n in range(12)}
+
+
+def retrain_two(series: Series, number: int, photos: dict[str, str]) -> Record:
+    """On two data sets, each curated beside the run."""
+    weights = {"own": 1.0, "photos": 0.3}
+    record = Record(
+        series.name, number, outcome="promoted", export="finetune/export", datasets=weights
+    )
+    for each, sides in zip(record.curations(series.root), (OWN, photos), strict=True):
+        curate(each.run_dir, sides, dropped=("q01",) if each.dataset == "own" else ())
+    runs = {f"{record.run}-{name}": weight for name, weight in weights.items()}
+    train(series.run_dir(record.run), runs=runs)
+    record.save(series.run_dir(record.run))
+    lineage.write(series, record)
+    return record
+
+
+def test_of_several_data_sets_each_picture_leads_to_its_curation_and_back(tmp_path):
+    found = Series(tmp_path / "runs", "mine")
+    for number, photos in ((1, PHOTOS), (2, PHOTOS | {"r20": "train"})):
+        record = retrain_two(found, number, photos)
+    data = read_json(found.run_dir(record.run) / "lineage.json")["data"]
+    assert {name: each["weight"] for name, each in data.items()} == {
+        "mine-0002-own": 1.0, "mine-0002-photos": 0.3,
+    }  # fmt: skip
+    assert [each["funnel"]["samples"]["train"] for each in data.values()] == [10, 11]
+    assert sides_of(found.root, "r20") == {"mine-0002": "train"}
+    assert sides_of(found.root, "p06") == {"mine-0001": "val", "mine-0002": "val"}
+    assert uses_of(found.root, "r01")["mine-0001"].shard.startswith(
+        "mine-0001-photos/curate/shards/"
+    )
+    known = ancestry.models(found.root)
+    assert [*known] == ["mine-0001", "mine-0002"]
+    pairs, notes = ancestry.pairs(known["mine-0001"], known)
+    assert notes == []
+    shards = found.root / pairs["run"].iloc[0] / "curate" / pairs["shard"].iloc[0]
+    assert shards.is_file()
+    planted = OWN | PHOTOS
+    assert dict(zip(pairs["key"], pairs["split"], strict=True)) == planted
+    assert len(pairs) == sum(len(trainings.captions(key)) for key in planted)
+    assert not pairs["caption"].isna().any()
+
+    remove(found.root / "mine-0002-photos" / "curate", "keys", {"r01"}, "0" * 64)
+    (picture,) = ancestry.pictures_of("r01", found.root, known)
+    assert picture.removed_from == ("mine-0002-photos",)
+    before = sides_of(found.root, "r02")
+    for end in ("", "-own", "-photos"):
+        shutil.rmtree(found.root / f"mine-0001{end}")
+    assert sides_of(found.root, "r02") == before == {"mine-0001": "train", "mine-0002": "train"}
+
+
 def test_what_an_earlier_model_learned_is_in_the_later_one(series):
     """p30 was trained on by a model of no series, with which the third model of a chain began."""
     root = series.root
@@ -485,5 +538,9 @@ def test_what_is_unknown_is_named(series, monkeypatch, capsys, tmp_path):
     curate(series.root / "raw", {"p60": "train"})
     with pytest.raises(UserError, match="is a run that was not trained"):
         run_command(monkeypatch, capsys, "raw", *root)
+    of_two = Record("two", 1, datasets={"own": 1.0, "photos": 1.0})
+    of_two.save(series.run_dir("two-0001"))  # whose curations are in runs of their own
+    with pytest.raises(UserError, match="two-0001 is a run that was not trained"):
+        run_command(monkeypatch, capsys, "two-0001", *root)
     with pytest.raises(UserError, match="remove --out"):
         run_command(monkeypatch, capsys, "p02", *root, "--out", "pairs.csv")

@@ -14,7 +14,7 @@ from evaluate.results import save
 from tests.evaluate.conftest import HOSTILE, results
 from tests.workflows.retraining import planted, trainings
 from tests.workflows.retraining.test_history import Elements, text_of
-from workflows.retraining import lineage, model_card, run_report
+from workflows.retraining import history_page, lineage, model_card, run_report, summary
 from workflows.retraining.series import Series
 
 __all__ = ["results"]
@@ -88,6 +88,55 @@ def test_what_changed_in_the_data_is_embedded(series, record):
     assert "Data: what changed" in text_of(shown)
     assert "+5 pairs (all kept)" in text_of(shown)  # three pictures, two of which have two captions
     assert 'href="diff/mine-0001/report.html"' in shown
+
+
+def test_of_several_data_sets_each_is_told(tmp_path, results):
+    found = Series(tmp_path / "runs", "mine")
+    found.folder.mkdir(parents=True)
+    weights = {"own": 1.0, "photos": 0.3}
+    for number in (1, 2):
+        record = planted.retrain(
+            found, number, datasets=weights if number == 2 else {"photos": 2.0}
+        )
+        for each in record.curations(found.root):
+            sides = {
+                f"{each.dataset}{n:02d}": "train" if n % 6 else "val" for n in range(11 + number)
+            }
+            trainings.curate(each.run_dir, sides)
+            (each.folder / "report.html").write_text("")
+        runs = {f"{record.run}-{name}": weight for name, weight in record.datasets.items()}
+        trainings.train(found.run_dir(record.run), runs=runs)
+        judged = replace(
+            results, run=record.run, provenance={"finetune": {"method": {"name": "lora"}}}
+        )
+        save(judged, found.run_dir(record.run) / "evaluate" / "report.json")
+    record = replace(record, summary=summary.of(found.run_dir(record.run)))
+    folders = [found.root / f"mine-000{n}-photos" / "curate" for n in (1, 2)]
+    diff.write(*folders, say=lambda _: None)
+    for write in (lineage.write, model_card.write, run_report.write):
+        write(found, record)
+    path = found.run_dir(record.run) / "retrain.html"
+    said = text_of(path.read_text())
+    assert "Data sets: own (weight 1), photos (weight 0.3)." in said  # own was not compared
+    assert "Data of photos: what changed" in said
+    (found.folder / "history.html").write_text("")  # written last
+    links = {a["href"] for tag, a in Elements(path.read_text()).found if tag == "a"}
+    assert {f"../mine-0002-{name}/curate/report.html" for name in weights} < links
+    assert "../mine-0002-photos/diff/mine-0001-photos/report.html" in links
+    anchors = [a["id"] for _, a in Elements(path.read_text()).found if "id" in a]
+    assert len(anchors) == len({*anchors})
+    assert all(
+        (path.parent / link).is_file()
+        for link in links
+        if not link.startswith("#") and "#" not in link
+    )
+    _, body = card_of(found, record)
+    assert "`mine-0002-own`, drawn with the weight 1: of 20 pairs" in body
+    assert "`mine-0002-photos`, drawn with the weight 0.3: of 20 pairs" in body
+    assert "`python -m curate.credits mine-0002-photos`" in body
+    history = history_page.write(found).read_text()
+    assert 'href="../mine-0002-photos/curate/report.html"' in history
+    assert "data of photos" in text_of(history)
 
 
 def test_a_retraining_that_was_given_up_has_a_page(series, record):

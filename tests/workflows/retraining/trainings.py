@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,10 @@ from curate.pack.plan import plan
 from curate.pack.writer import write_shard
 from curate.run import checksums, ledger
 from curate.run.files import write_certified, write_text
+from curate.run.joined import FOLDER
 from curate.run.manifest import Manifest, read_manifest, write_funnel, write_manifest
-from finetune import trained_on
+from finetune import joined, trained_on
+from finetune.config import DataConfig, RunConfig, TrainConfig
 
 ORDER = "hashed keys"
 
@@ -111,6 +114,13 @@ def _pair(key: str, index: int, caption: str, split: str, shard: str) -> dict:
     }
 
 
+def _join(place: Path, runs: Mapping[str, float]) -> None:
+    """List the shards of several curations, as a training does."""
+    where = RunConfig(str(place.parents[1]), place.parent.name)
+    config = TrainConfig(run=where, data=DataConfig(runs=dict(runs)))
+    joined.keep(config, joined.read(config))
+
+
 def train(
     run_dir: Path,
     start: str = "",
@@ -118,14 +128,19 @@ def train(
     own_table: bool = True,
     steps: tuple[int, ...] = (2, 8),
     init: str | None = None,
+    runs: Mapping[str, float] | None = None,
 ) -> Path:
     """What a training leaves that is looked at here: its table, identity, checkpoints and an export.
 
-    It began with ``start``, whose weights have the sha256 ``init``.
+    It began with ``start``, whose weights have the sha256 ``init``; ``runs`` are several curations with weights.
     """
     curate_dir = (run_dir.with_name(data_run) if data_run else run_dir) / "curate"
+    if runs:
+        curate_dir = run_dir / FOLDER
+        _join(curate_dir, runs)
     manifest, folder = read_manifest(curate_dir), run_dir / "finetune"
-    config = f"data:\n  run: {data_run or 'null'}\nmethod:\n  name: lora\n  rank: 4\n  init: {start or 'null'}\n"
+    data = f"data:\n  run: {data_run or 'null'}\n  runs: {json.dumps(dict(runs or {}))}\n"
+    config = f"{data}method:\n  name: lora\n  rank: 4\n  init: {start or 'null'}\n"
     model = "model:\n  path: stable-diffusion-v1-5/stable-diffusion-v1-5\n  resolution: 512\n"
     write_text(folder / "config.yaml", f"{config}{model}train:\n  samples: 32\n  seed: 0\n")
     identity = {"shards": manifest.digest(), "order": ORDER, "train.seed": 0, "weights": "b" * 64}
