@@ -178,7 +178,7 @@ def test_a_killed_run_of_an_experiment_that_changed_is_given_up_and_else_gone_on
 REFUSED = {
     "a folder that is not there": ("curate.dataset.root=pictores", "nothing at dataset.root=pictores"),
     "a folder without pictures": ("curate.dataset.root=empty", "empty holds no images"),
-    "no value for a path": ("curate.dataset=hub", "settings of curate: dataset.path needs a value"),
+    "another reader": ("curate.dataset=hub", "settings of curate: there is no key dataset.root"),
     "a base model": ("train.model.path=no/such/model", "model.path=no/such/model does not exist"),
     "a base model of the hub": ("train.model=sd15", "the Hugging Face hub cannot be reached"),
     "a CLIP": ("curate.clip.name=local-dir:nope", "holds no open_clip_config.json"),
