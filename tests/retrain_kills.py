@@ -130,9 +130,11 @@ def at_work(folder: Path) -> str:
     return next((name for name in first if name not in content["steps"]), "promote")
 
 
-def kill(folder: Path, after_s: float, alone: bool, typed: list[str]) -> str:
-    """Start and kill; returns the step at which, "" where it had ended by then."""
+def kill(folder: Path, after_s: float, alone: bool, typed: list[str], within: str = "") -> str:
+    """Start and kill, so long after the step ``within`` began; returns the step at which, "" where it had ended."""
     process = start(folder, *typed)
+    while within and process.poll() is None and at_work(folder) != within:
+        time.sleep(0.05)
     try:
         process.wait(after_s)
     except subprocess.TimeoutExpired:
@@ -251,9 +253,12 @@ def main(folder: Path, count: int, seed: int) -> dict[str, Any]:
         here.mkdir()
         for number, typed in enumerate(RETRAINED):
             show(folder, FIRST + (ADDED if number else 0))
-            for _ in range(MOST_KILLS if kills.total() < count else 0):
+            for turn in range(MOST_KILLS if kills.total() < count else 0):
                 alone = who["alone"] <= who["tree"]
-                if step := kill(here, draw.uniform(0.5, SHARE * took[number]), alone, typed):
+                after_s, within = draw.uniform(0.5, SHARE * took[number]), ""
+                if turn == MOST_KILLS - 1:  # at random, few would fall into the last step
+                    after_s, within = draw.uniform(0.2, 4), "evaluate"
+                if step := kill(here, after_s, alone, typed, within):
                     kills[step] += 1
                     who["alone" if alone else "tree"] += 1
                     print(f"killed {'alone' if alone else 'tree'} in {step}", file=sys.stderr)
