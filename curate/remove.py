@@ -216,9 +216,10 @@ def _of_trainings(curate_dir: Path, trained: list[Path], when: str) -> str:
 
 def _pages(run_dir: Path) -> tuple[str, ...]:
     """What shows pictures in a judged run; of a finished retraining the figures stay, which the next is compared with."""
+    judged = ("evaluate",)
     if is_finished(run_dir):
-        return ("evaluate/samples", "evaluate/sample", "evaluate/report.html", "compare")
-    return ("evaluate", "compare")
+        judged = ("evaluate/samples", "evaluate/sample", "evaluate/report.html")
+    return (*judged, "finetune/samples", "finetune/tracking", "compare")
 
 
 def _compared(run_dir: Path) -> list[Path]:

@@ -16,7 +16,6 @@ from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run import devices
 from curate.run.manifest import Manifest, digest_now, intact, read_manifest
-from evaluate.at_once import pictures_at_once
 from evaluate.judged_runs.against import Against
 from evaluate.judged_runs.judged import origin_of
 from evaluate.measure import training_gains
@@ -32,6 +31,7 @@ from evaluate.metrics import copying
 from evaluate.metrics.slices import Paired, Slice, judge
 from evaluate.results import Metric, Picture, label_of
 from finetune import doctor, precision, rules
+from finetune.at_once import pictures_at_once
 from finetune.cache.encode import to_square
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.drawing.sampling import Prompt, Sampler

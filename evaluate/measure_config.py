@@ -25,7 +25,7 @@ class GridConfig:
         items: held-out pictures, and as many training pictures.
         bins: noise levels. draws: noises for each of them.
         seed: of the noise. batch_size: losses measured at once; null is 64, and fewer of pictures above
-            128 px, see ``evaluate.at_once``.
+            128 px, see ``finetune.at_once``.
     """
 
     items: int = 128

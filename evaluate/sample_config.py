@@ -37,7 +37,7 @@ class SampleConfig:
         clip_skip: which layer of the text encoder counts, from the end; 1 is the one that is trained with.
         image: to start from. strength: the share of the noise that it gets.
         best_of: pictures drawn for each seed, of which the one most similar to its prompt is kept.
-        batch_size: pictures drawn at once; null is 8, and fewer above 256 px, see ``evaluate.at_once``.
+        batch_size: pictures drawn at once; null is 8, and fewer above 256 px, see ``finetune.at_once``.
         out: folder of the results; null is ``evaluate/sample`` in the run.
         device: auto (the GPU if there is one), cpu, cuda, cuda:N, mps or xpu.
     """

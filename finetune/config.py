@@ -18,6 +18,7 @@ from curate.run.finished import to_mend
 from curate.run.joined import FOLDER, shown
 from curate.run.provenance import is_damaged
 from curate.run.schema import PATH, UserError, check, entries, register
+from finetune.at_once import losses_at_once
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 
@@ -233,12 +234,18 @@ class HeldoutConfig:
     bins: int = 10
     draws: int = 2
     seed: int = 0
-    batch_size: int = 64
+    batch_size: int | None = None
     patience: int | None = 2
 
+    def at_once(self, resolution: int) -> int:
+        """Forward passes at a time, for pictures of so many pixels a side."""
+        return self.batch_size or losses_at_once(resolution)
+
     def __post_init__(self) -> None:
-        for name in ("every", "bins", "draws", "batch_size"):
+        for name in ("every", "bins", "draws"):
             check(getattr(self, name) > 0, f"heldout.{name}", getattr(self, name), "> 0")
+        size = self.batch_size
+        check(size is None or size > 0, "heldout.batch_size", size, "null or > 0")
         check(self.items >= 0, "heldout.items", self.items, ">= 0")
         patience = self.patience
         check(patience is None or patience > 0, "heldout.patience", patience, "null or > 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, A
     has_ended = last["step"] >= config.steps or last["stopped"] is not None
     free = ["order"] if has_ended else config.resume.allow
     now = {key: value for key, value in now.items() if key not in free}
-    refuse_change(config.folder, last["identity"], now)
+    refuse_change(config.folder, last["identity"], now, config.resume.allow)
 
 
 def changed(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> list[dict[str, Any]]:
@@ -171,13 +172,16 @@ def changed(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> l
     return [*last.get("changes", []), *found]
 
 
-def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
+def refuse_change(
+    folder: Path, stored: dict[str, Any], now: dict[str, Any], allowed: Sequence[str] = ()
+) -> None:
     """Refuse to resume or judge a run with other settings, data or weights than it was started with.
 
     Args:
         folder: of the run, for the message.
         stored: the identity in the last checkpoint.
         now: the present one, or as much of it as is known already.
+        allowed: what ``resume.allow`` names already.
 
     Raises:
         UserError: names the first key that differs.
@@ -195,9 +199,11 @@ def refuse_change(folder: Path, stored: dict[str, Any], now: dict[str, Any]) -> 
         these = joined.option(data)
         remedy = "Restore it, or train under another run.name"
         if key in CHANGEABLE:
+            others = [k for k in CHANGEABLE if k in now and stored.get(k) != now[k]]
+            allow = ",".join(sorted({*others, *allowed}))
             remedy = (
                 f"Restore it, train under another run.name, or, to train on with {now[key]} from here, type "
-                f"resume.allow=[{key}]. A training that has ended is not changed"
+                f"'resume.allow=[{allow}]'. A training that has ended is not changed"
             )
         if key == "shards":
             remedy = (

@@ -14,7 +14,7 @@ from curate.run import checksums, cli, folder, provenance
 from curate.run.files import naming, read_json, replace_folder, sha256_of, write_json
 from curate.run.locks import locked
 from curate.run.schema import UserError
-from finetune.methods import ExportMismatch, Method
+from finetune.methods import Method
 from finetune.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ kept an average."""
 
 SOURCE = "checkpoint.json"  # in an export: which checkpoint's weights these are
 TOLERANCE = 1e-4  # of the largest output; the same fp32 weights differ by rounding only
+
+
+class ExportMismatch(RuntimeError):
+    """What was written does not compute what is in memory."""
 
 
 def export(

@@ -41,10 +41,14 @@ def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: i
     checkpoints = f"{count:,} checkpoint{'s' if count > 1 else ''} of {size(whole)}"
     if resumable < count:
         checkpoints += f", {count - resumable:,} of them cut to {size(weights)}"
+    less = (
+        "type checkpoint.keep=2" if keep is None or keep > 2 else "type a larger checkpoint.every"
+    )
+    less += ", or take another disk with run.root=FOLDER"
     return (
         f"at most {size(total)}: latents and captions {size(cached)} less what is there already, {checkpoints}, "
         f"export {size(export)}; {size(free)} free"
-        f"{'' if total < free else ', NOT ENOUGH: type checkpoint.keep=2, or take another disk with run.root=FOLDER'}"
+        f"{'' if total < free else ', NOT ENOUGH: ' + less}"
     )
 
 
@@ -94,8 +98,12 @@ def activation_bytes(model: LatentDiffusion, unet: nn.Module, batch: Batch) -> C
         model: the base. unet: its own, not distributed; left in the mode it was in, without gradients.
         batch: of at least one sample.
     """
-    one, two = (_kept(model, unet, batch, count) for count in (1, 2))
-    return lambda count: one + (count - 1) * (two - one)
+    one = _kept(model, unet, batch, 1)
+
+    def kept(count: int) -> int:
+        return one if count == 1 else one + (count - 1) * (_kept(model, unet, batch, 2) - one)
+
+    return kept
 
 
 def _kept(model: LatentDiffusion, unet: nn.Module, batch: Batch, count: int) -> int:

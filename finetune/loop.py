@@ -414,9 +414,14 @@ def draw(run: Training) -> None:
     accelerator, step = run.accelerator, run.progress.step
     if accelerator.is_main_process:
         unet = accelerator.unwrap_model(run.unet)
-        identity = [run.identity, run.progress.changes]
-        run.samples.draw(step, identity, unet, lambda: run.stop.made is None)
+        run.samples.draw(step, partial(_identity, run), unet, lambda: run.stop.made is None)
     refuse_to_go_on(run)
+
+
+def _identity(run: Training, step: int) -> list[Any]:
+    """What the weights of an update depend on."""
+    seen = step * run.config.optim.batch_size
+    return [run.identity, [each for each in run.progress.changes if each["samples_seen"] < seen]]
 
 
 def show(run: Training) -> None:
@@ -445,7 +450,7 @@ def measure(run: Training, items: HeldoutItems) -> np.ndarray:
         disable=not accelerator.is_main_process,
     ) as bar:
         unet = accelerator.unwrap_model(run.unet)
-        size = run.config.heldout.batch_size
+        size = run.config.heldout.at_once(run.model.resolution)
 
         def after_batch(count: int) -> None:
             bar.update(count)

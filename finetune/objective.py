@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.prediction_types import PREDICTION_TYPES
 
@@ -96,6 +97,9 @@ def loss_weights(schedule: NoiseSchedule, weighting: str, gamma: float) -> Tenso
 
     Returns:
         fp32 [T], on the schedule's device; not normalised, as in diffusers and kohya.
+
+    Raises:
+        UserError: the weight of a step without signal is not defined.
     """
     if weighting == "none":
         return None
@@ -106,7 +110,13 @@ def loss_weights(schedule: NoiseSchedule, weighting: str, gamma: float) -> Tenso
         "debiased": snr.sqrt(),
     }[weighting]
     in_units = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
-    return (of_clean / in_units[schedule.prediction_type]).float()
+    weights = of_clean / in_units[schedule.prediction_type]
+    if not weights.isfinite().all():
+        raise UserError(
+            f"objective.weighting={weighting} divides by the signal-to-noise ratio, which is 0 at the last step of this "
+            "model's noise schedule (rescale_betas_zero_snr), and the model predicts epsilon; type objective.weighting=none"
+        )
+    return weights.float()
 
 
 def denoising_loss(

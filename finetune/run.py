@@ -274,7 +274,7 @@ def _check_base(run: Training, manifest: Manifest, *, refuses: bool) -> None:
         if main:
             _store(run.folder, base_check.FILE, None)
         return
-    model, size = run.model, config.heldout.batch_size
+    model, size = run.model, config.heldout.at_once(run.model.resolution)
     unet = run.accelerator.unwrap_model(run.unet)
     if heldout:
         items, grid = heldout.val, heldout.grid
@@ -314,7 +314,7 @@ def _check_captions(run: Training, manifest: Manifest, *, refuses: bool) -> None
         chosen = choose(split, caption_check.PICTURES, groups_of)
         items = items_of(split, len(chosen), groups_of)
         captions = [split.captions[place] for place in chosen.tolist()]
-        size = config.heldout.batch_size
+        size = config.heldout.at_once(model.resolution)
         with accelerator.autocast():  # as held-out losses are measured, in as much memory
             found = [caption_check.measure(model, model.unet, items, captions, size)]
     broadcast_object_list(found)
@@ -462,8 +462,8 @@ def _points(folder: Path) -> list[tracking.Point]:
 
 def _cut(run: Training, step: int) -> None:
     """Cut what training writes as it goes back to an update."""
-    run.samples.cut(step)
     with checksums.updated(run.folder, ("metrics.jsonl",)):
+        run.samples.cut(step)
         metrics.truncate(run.folder / "metrics.jsonl", step)
 
 

@@ -1,7 +1,8 @@
 """Pictures of the same prompts at every evaluation of a training, to look at while it runs.
 
 They are drawn from the weights that would be exported, from the same noise each time, into
-``samples/step-00002400/``; ``samples/all.png`` has a row for each prompt and a column for each evaluation. No
+``samples/step-00002400/``; ``samples/all.png`` has a row for each prompt and a column for each evaluation (where
+there are many prompts, ``samples/all-2.png`` the next rows). No
 verdict stands on them: ``python -m evaluate`` draws its own.
 """
 
@@ -15,17 +16,19 @@ from typing import Any
 
 from torch import nn
 
+from curate.run import checksums
 from curate.run.files import atomic_write
 from curate.run.tracking import Point
+from finetune.at_once import pictures_at_once
 from finetune.config import SamplesConfig
 from finetune.drawing import contact_sheet
 from finetune.drawing.config import SamplerConfig
-from finetune.drawing.sampling import Prompt, Sampler
+from finetune.drawing.sampling import Prompt, Sampler, mark_of
 from finetune.models.interface import LatentDiffusion
 
-FOLDER, SHEET = "samples", "all.png"
+FOLDER, SHEET = "samples", "all"
 _SAMPLER = "dpm_solver++"
-_AT_ONCE = 4
+_MOST_AT_ONCE = 4
 
 
 class Samples:
@@ -49,30 +52,41 @@ class Samples:
         }
         self.prompts = [Prompt(key, text) for key, text in chosen.items()]
 
-    def draw(self, step: int, identity: Any, unet: nn.Module, go_on: Callable[[], bool]) -> None:
+    def draw(
+        self,
+        step: int,
+        identity: Callable[[int], Any],
+        unet: nn.Module,
+        go_on: Callable[[], bool],
+    ) -> None:
         """Draw what is missing of an evaluation.
 
         Args:
             step: updates so far.
-            identity: of the training, JSON values; pictures of another one are drawn again.
+            identity: of the training up to an update, JSON values; pictures of another one are drawn again.
             unet: with the weights to draw from.
             go_on: asked before each few pictures; False leaves the rest out.
         """
-        made = self._made(step)
-        weights = json.dumps([identity, step], sort_keys=True)
-        training, sampler = unet.training, self._sampler()
-        unet.eval()
-        for start in range(0, len(self.prompts), _AT_ONCE):
-            if not go_on():
-                break
-            part = self.prompts[start : start + _AT_ONCE]
-            sampler.draw_missing(made, part, weights, lambda: unet)
-        unet.train(training)
-        self._list()
-
-    def _sampler(self) -> Sampler:
+        if not self.prompts:
+            return
+        at_once = min(_MOST_AT_ONCE, pictures_at_once(self._model.resolution))
         config = SamplerConfig(_SAMPLER, self._config.steps, self._config.guidance_scale)
-        return Sampler(self._model, config, self._config.seed, _AT_ONCE)
+        sampler = Sampler(self._model, config, self._config.seed, at_once)
+        training, made = unet.training, self._made(step)
+        unet.eval()
+        with checksums.updated(self.folder.parent, self._written(made)):
+            for start in range(0, len(self.prompts), at_once):
+                if not go_on():
+                    break
+                part = self.prompts[start : start + at_once]
+                sampler.draw_missing(made, part, _weights(identity, step), lambda: unet)
+            self._list(sampler, identity)
+        unet.train(training)
+
+    @staticmethod
+    def _written(made: Path) -> tuple[str, ...]:
+        """How the paths of what an evaluation writes begin."""
+        return f"{FOLDER}/{made.name}/", f"{FOLDER}/{SHEET}"
 
     def point(self, step: int) -> Point:
         """Those of one evaluation; no pictures where none were drawn."""
@@ -87,22 +101,32 @@ class Samples:
             if _step_of(path) > step:
                 shutil.rmtree(path)
 
-    def _list(self) -> None:
-        """Write the sheet of all evaluations that have all pictures."""
+    def _list(self, sampler: Sampler, identity: Callable[[int], Any]) -> None:
+        """Write the sheets of all evaluations that have all pictures, of these prompts and settings."""
         names = [f"{prompt.key}.png" for prompt in self.prompts]
         steps = [
             path
             for path in sorted(self.folder.glob("step-*"))
-            if all((path / name).is_file() for name in names)
+            if all(
+                mark_of(path / f"{prompt.key}.png")
+                == sampler.fingerprint(prompt, _weights(identity, _step_of(path)))
+                for prompt in self.prompts
+            )
         ]
         if not steps:
             return
         cells = [[step / name for step in steps] for name in names]
         labels = [prompt.caption for prompt in self.prompts]
         columns = [f"update {n}" if (n := _step_of(step)) else "base" for step in steps]
-        sheet = next(contact_sheet.sheets(cells, labels, columns, "pictures while training"))
-        with atomic_write(self.folder / SHEET) as file:
-            sheet.save(file, "PNG")
+        sheets = contact_sheet.sheets(cells, labels, columns, "pictures while training")
+        for number, sheet in enumerate(sheets, 1):
+            with atomic_write(self.folder / f"{SHEET}{f'-{number}' * (number > 1)}.png") as file:
+                sheet.save(file, "PNG")
+
+
+def _weights(identity: Callable[[int], Any], step: int) -> str:
+    """What stands for the weights at an update: everything that they depend on."""
+    return json.dumps([identity(step), step], sort_keys=True)
 
 
 def points(folder: Path) -> list[Point]:

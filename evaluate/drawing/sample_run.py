@@ -22,12 +22,12 @@ from curate.run.files import sha256_of, write_text
 from curate.run.printable import one_line
 from curate.run.progress import Bar
 from curate.run.schema import UserError
-from evaluate.at_once import pictures_at_once
 from evaluate.drawing import infotext
 from evaluate.drawing.origin import Origin
 from evaluate.drawing.prompts import SourcePrompt
 from evaluate.drawing.sample_choice import Choice
 from evaluate.sample_config import SampleConfig, check_side
+from finetune.at_once import pictures_at_once
 from finetune.data import keyed_seed
 from finetune.drawing import contact_sheet, sampling
 from finetune.drawing.sampling import Frame, Prompt, Sampler

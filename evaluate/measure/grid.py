@@ -18,10 +18,10 @@ import torch
 
 from curate.run.progress import Bar
 from curate.run.schema import UserError
-from evaluate.at_once import losses_at_once
 from evaluate.measure.training_losses import TrainingLosses
 from evaluate.measure_config import GridConfig
 from finetune import npz
+from finetune.at_once import losses_at_once
 from finetune.caption_gain import at
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutGrid, HeldoutItems, counted_bins, grid_losses

@@ -21,7 +21,6 @@ import torch
 
 from curate.decide.config import SMALLEST_JUDGED
 from curate.run.manifest import ShardInfo, read_manifest
-from evaluate.at_once import pictures_at_once
 from evaluate.measure import retention_inputs
 from evaluate.measure.drawn_latents import encode
 from evaluate.measure.grid import Grid
@@ -35,6 +34,7 @@ from evaluate.results import (
     RetentionResult,
     label_of,
 )
+from finetune.at_once import pictures_at_once
 from finetune.cache import CACHE, encode_shards, load_split
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.drawing.sampling import Prompt, Sampler

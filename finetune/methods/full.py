@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.files import read_json
 from curate.run.schema import UserError, check
-from finetune.methods.interface import ExportMismatch, Method, fitting, register_method
+from finetune.methods.interface import Method, fitting, register_method
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -55,8 +56,7 @@ class Full(Method):
     def save(self, model: LatentDiffusion, folder: Path) -> None:
         """Write a pipeline folder, which ``from_pretrained`` loads, and ``original.safetensors`` in it.
 
-        Raises:
-            ExportMismatch: a weight in that file is not the one in memory.
+        A warning says where the latter would hold other weights than those in memory, and it is left out.
         """
         pipeline = model.pipeline()
         pipeline.save_pretrained(folder, safe_serialization=True)
@@ -135,14 +135,16 @@ def _save_single_file(pipeline: Any, model: LatentDiffusion, folder: Path, preci
     if (family := _family(model)) is None:
         return
     dtype = {"fp16": torch.float16, "fp32": torch.float32}[precision]
+    problem = ""
     try:
         writer.write(folder / SINGLE_FILE, pipeline, family, model.resolution, dtype)
+        if wrong := writer.differing(folder / SINGLE_FILE, pipeline, folder, dtype):
+            problem = f"it held other values for {len(wrong)} weights, such as {wrong[0]}"
     except ValueError as error:
-        raise ExportMismatch(f"{SINGLE_FILE}: {error}; type method.original_layout=fp32") from error
-    if wrong := writer.differing(folder / SINGLE_FILE, pipeline, folder, dtype):
-        raise ExportMismatch(
-            f"{SINGLE_FILE} holds other values for {len(wrong)} weights, such as {wrong[0]}"
-        )
+        problem = f"{error}; method.original_layout=fp32 would hold it"
+    if problem:  # no reason to lose the folder, which is whole, after hours of training
+        (folder / SINGLE_FILE).unlink(missing_ok=True)
+        print(f"warning: the export has no {SINGLE_FILE}: {problem}", file=sys.stderr)
 
 
 def refuse_other_architecture(folder: Path, base: Mapping[str, Any], option: str) -> None:

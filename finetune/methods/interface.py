@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from finetune.models.interface import LatentDiffusion
 
 
-class ExportMismatch(RuntimeError):
-    """What was written does not compute what is in memory."""
-
-
 _FP32 = 4  # bytes
 
 
@@ -89,9 +85,6 @@ class Method(ABC):
         Args:
             model: with a prepared U-Net that holds the weights to store.
             folder: does not exist yet.
-
-        Raises:
-            ExportMismatch: what was written is not what is in memory.
         """
 
     @abstractmethod
@@ -141,6 +134,12 @@ class Method(ABC):
 
     def python(self, base: str, folder: str) -> list[str]:
         """Lines of Python that make ``pipe``, a pipeline with the weights in ``folder``, without Darkroom."""
+        if folder.endswith(".safetensors"):
+            return [
+                "from diffusers import StableDiffusionPipeline  # of SDXL: StableDiffusionXLPipeline",
+                "",
+                f"pipe = StableDiffusionPipeline.from_single_file({folder!r})",
+            ]
         return [
             "from diffusers import DiffusionPipeline",
             "",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.schema import UserError
-from finetune.methods.adapters.base import Adapter, plain_settings
+from finetune.methods.adapters.adapter import Adapter, plain_settings
 from finetune.methods.interface import register_method
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from curate.run import hub
 from curate.run.foreign_code import refuse_code, refuse_pickles
 from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
-from finetune.models.original.header import read_header
+from finetune.models.original.header import read_header, refuse_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +95,7 @@ def _refuse_file(config: ModelConfig) -> None:
                 "whose weights may be missing"
             )
         refuse_code(folder, f"model.config={config.config}")
+        refuse_adapter(_names(config), f"model.path={config.path}")
         _module_name(config, _read(folder / _INDEX))
         return
     found = read_header(config.single_file() or Path(), f"model.path={config.path}")
@@ -110,6 +111,19 @@ def _refuse_file(config: ModelConfig) -> None:
             f"model.resolution={config.resolution} is too small: model.path={config.path} is {found.family.name}, trained "
             f"on {side} px. Type model.resolution={side}"
         )
+
+
+def _names(config: ModelConfig) -> list[str]:
+    """Of the weights in a pipeline's one file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(config.single_file() or "", framework="np") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"model.path={config.path} cannot be read: {error}; copy the file again"
+        ) from error
 
 
 def _module(config: ModelConfig) -> Any:

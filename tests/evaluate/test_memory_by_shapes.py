@@ -25,7 +25,7 @@ from transformers import (
     CLIPTextModelWithProjection,
 )
 
-from evaluate.at_once import losses_at_once, pictures_at_once
+from finetune.at_once import losses_at_once, pictures_at_once
 from finetune.cache.encode import pictures_at_once as encoded_at_once
 from finetune.models.original.families import SDXL
 

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.training_utils import compute_snr
 
+from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.objective import NoiseSchedule, denoising_loss, loss_weights
 from finetune.prediction_types import PREDICTION_TYPES
@@ -191,3 +192,11 @@ def test_perturbed_input_has_the_target_of_the_noise_alone(batch):
     loss = denoising_loss(zero, ours, latents, noise, timesteps, nothing, added)
     torch.testing.assert_close(loss, noise.square().mean(dim=(1, 2, 3)))
     torch.testing.assert_close(seen[0], ours.add_noise(latents, added, timesteps))
+
+
+def test_a_weighting_without_a_value_is_refused():
+    ours = NoiseSchedule(torch.tensor([0.8, 0.0]), torch.tensor([0.6, 1.0]), "epsilon")
+    with pytest.raises(
+        UserError, match=r"objective\.weighting=min_snr divides.*type objective\.weighting=none"
+    ):
+        loss_weights(ours, "min_snr", 5.0)

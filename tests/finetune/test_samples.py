@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from curate.verify import stage_problems
 from finetune import metrics
 from finetune.checkpoint import list_checkpoints
 from finetune.drawing.config import SamplerConfig
@@ -40,6 +41,7 @@ def same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> bool:
 def test_each_evaluation_has_pictures_of_the_weights_it_would_export(make_config, run_training):
     config = make_config(method="lora", **FEW)
     run_training(config)
+    assert list(stage_problems(config.folder)) == []
     found = drawn(config)
     steps = ("step-00000000", "step-00000004", "step-00000008")
     names = ("held-out-1.png", "held-out-2.png", "prompt-1.png")
@@ -102,6 +104,22 @@ def test_a_killed_training_draws_what_it_does_again(make_config, run_training, m
     run_training(cut)
     assert calls[0] == (6, False)  # cut back to the checkpoint of update 4
     assert same(drawn(cut), drawn(whole))
+
+
+def test_other_prompts_begin_another_sheet(make_config, run_training):
+    """Pictures of the first prompts are not shown under the second's words."""
+    config = make_config(**{"samples.prompts": ["a blue square"], "samples.steps": 2})
+    run_training(config)
+    config.samples.prompts, config.train.samples = ["a red dot"], 64
+    run_training(config)
+    with Image.open(config.folder / "samples" / "all.png") as sheet:
+        wide = sheet.width
+    config = make_config("same", **{"samples.prompts": ["a red dot"], "samples.steps": 2})
+    config.train.samples = 64
+    run_training(config)
+    with Image.open(config.folder / "samples" / "all.png") as sheet:
+        assert sheet.width > wide  # all five evaluations, not the last two
+    assert list(stage_problems(config.folder)) == []
 
 
 def test_without_held_out_pictures_prompts_are_drawn(make_config, run_training):

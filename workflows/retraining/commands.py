@@ -44,6 +44,7 @@ _OWN = {
     "as datasets.NAME.curate.KEY and datasets.NAME.weight",
     "method.init": "type start_from=promoted to train on from the promoted run; else remove it",
     "gate.against": "each run is compared with the promoted one; remove it",
+    "resume.allow": "a run of other settings is another run; remove it",
     "dry_run": "a trial leaves nothing to train on; remove it",
     "split.held_out": (
         "what any run held out stays held out. Put your own table into FOLDER/NAME-series/heldout_keys.parquet "

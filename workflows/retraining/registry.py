@@ -125,6 +125,8 @@ def follow(series: Series, target: Target | None, say: Callable[[str], None]) ->
         problem = tried(ATTEMPTS, once)
     except (Refused, UserError, OSError) as error:
         problem = str(error)
+    except (LookupError, TypeError, ValueError) as error:
+        problem = f"the answer is not MLflow's ({type(error).__name__}: {error})"
     if problem:
         print(
             f"warning: {target.url} does not show {current.run} as {target.model}@{target.alias}: {problem}. The promotion "

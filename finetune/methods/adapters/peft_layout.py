@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.files import read_json, write_json
 from curate.run.schema import UserError
-from finetune.methods.adapters.base import Adapter, plain_settings
+from finetune.methods.adapters.adapter import Adapter, plain_settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

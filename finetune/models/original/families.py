@@ -97,13 +97,21 @@ class Family:
 
     def is_of(self, unet: Mapping[str, Any]) -> bool:
         """Whether a U-Net with these settings computes what this family's do, with the same weights."""
-        return all(_plain(unet.get(name)) == value for name, value in self.unet.items())
+        others = (name for name in _UNSET if name not in self.unet)
+        return not any(map(unet.get, others)) and all(
+            _plain(unet.get(name)) == value for name, value in self.unet.items()
+        )
 
     def side(self, predicts: str | None) -> int:
         """In pixels, of the pictures that a model which predicts this was trained on."""
         return self.sides.get(predicts or "", max(self.sides.values()))
 
 
+_UNSET = (
+    *("time_cond_proj_dim", "class_embed_type", "num_class_embeds", "addition_embed_type"),
+    *("encoder_hid_dim", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention"),
+)
+"""Settings of a U-Net that give it further weights, such as a consistency model's."""
 _END, _MARK = "<|endoftext|>", "!"
 SD1 = Family(
     name="Stable Diffusion 1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,18 @@ class Header:
     zero_snr: bool
 
 
+def refuse_adapter(names: Iterable[str], option: str) -> None:
+    """Refuse a file whose weights are those of a LoRA.
+
+    Raises:
+        UserError: they are.
+    """
+    if any("lora_" in name for name in names):
+        raise UserError(
+            f"{option} is a LoRA; type the pipeline that it belongs to as model.path=..."
+        )
+
+
 def read_header(path: Path, option: str) -> Header:
     """Say which pipeline a file holds.
 
@@ -59,10 +72,7 @@ def read_header(path: Path, option: str) -> Header:
             channels = file.get_slice(first).get_shape()[1] if first else None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{option} cannot be read: {error}; copy the file again") from error
-    if any("lora_" in name for name in names):
-        raise UserError(
-            f"{option} is a LoRA; type the pipeline that it belongs to as model.path=... "
-        )
+    refuse_adapter(names, option)
     found = next(
         (f for start, f in _TEXTS.items() if any(n.startswith(start) for n in names)), None
     )

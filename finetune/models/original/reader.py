@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from transformers import CLIPTokenizer
 
 from curate.run.schema import UserError
@@ -51,7 +52,7 @@ def _converted(
         pipeline = kind.from_single_file(  # type: ignore[attr-defined]
             str(path), config=str(settings), local_files_only=True, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
         # torch's words for weights that were not in the file
         lacks = "weights are missing" if "meta tensor" in str(error) else error
         raise UserError(

@@ -116,7 +116,7 @@ def test_a_path_may_be_relative_or_begin_at_home(write, monkeypatch):
 def test_what_is_typed_wins(typed):
     found = applied("train", *typed)
     assert found["optim"]["lr"] == 0.5
-    assert found["method"] == {"name": "full", "init": None}
+    assert (found["method"]["name"], "rank" in found["method"]) == ("full", False)
     assert found["train"]["samples"] == 7200
 
 

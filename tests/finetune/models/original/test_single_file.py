@@ -310,8 +310,8 @@ def _written(family, tmp_path) -> Path:
     return folder / "unet"
 
 
-def test_a_file_that_does_not_hold_what_is_in_memory_is_no_export(
-    attending, tmp_path, tiny, monkeypatch
+def test_a_file_that_does_not_hold_what_is_in_memory_is_left_out(
+    attending, tmp_path, tiny, monkeypatch, capsys
 ):
     folder = attending(False)
     tiny(SD1, folder)
@@ -324,17 +324,20 @@ def test_a_file_that_does_not_hold_what_is_in_memory_is_no_export(
         return found | {name: found[name] + 0.01}
 
     monkeypatch.setattr(writer, "original", wrong)
-    with pytest.raises(exports.ExportMismatch, match=r"1 weights, such as unet\.down_blocks\.0"):
-        exports.export(Full(), config, load_model(config), tmp_path / "export")
-    assert not (tmp_path / "export").exists()
+    exports.export(Full(), config, load_model(config), tmp_path / "export")
+    assert "1 weights, such as unet.down_blocks.0" in capsys.readouterr().err
+    assert not (tmp_path / "export" / "original.safetensors").exists()
+    assert (tmp_path / "export" / "model_index.json").is_file()
 
     def huge(pipeline, family):
         found = real(pipeline, family)
         return found | {"first_stage_model.quant_conv.bias": torch.full((8,), 1e6)}
 
     monkeypatch.setattr(writer, "original", huge)
-    with pytest.raises(exports.ExportMismatch, match=r"beyond .*type method\.original_layout=fp32"):
-        exports.export(Full(), config, load_model(config), tmp_path / "export")
+    exports.export(Full(), config, load_model(config), tmp_path / "export")
+    said = capsys.readouterr().err
+    assert "beyond" in said
+    assert "method.original_layout=fp32 would hold it" in said
 
 
 def test_the_settings_of_a_published_family_are_written_without_the_hub(tmp_path):
