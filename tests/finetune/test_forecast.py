@@ -78,12 +78,14 @@ def test_the_disk_holds_what_was_forecast(make_config, run_training, capsys, met
 
 
 def test_a_disk_that_is_too_small_is_said(make_config, monkeypatch):
-    config = make_config()
+    config = make_config(**{"checkpoint.keep": None})
     model = load_model(config.model)
     prepare(model.unet, config.method, 0)
     assert "NOT ENOUGH" not in forecast.disk(config, model, 12, 12)
     monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     assert "1.0 kB free, NOT ENOUGH: type checkpoint.keep=2" in forecast.disk(config, model, 12, 12)
+    config.checkpoint.keep = 1
+    assert "NOT ENOUGH: type a larger checkpoint.every" in forecast.disk(config, model, 12, 12)
 
 
 def test_memory_counts_what_the_optimizer_holds(make_config):

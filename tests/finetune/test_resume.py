@@ -148,7 +148,7 @@ def test_a_rate_is_changed_on_purpose_and_recorded(make_config, run_training, ca
     first = list_checkpoints(config.folder)[-1].weights(ema=False)
     config.train.samples, config.optim.lr = 64, 1e-5
     with pytest.raises(
-        UserError, match=r"optim\.lr=0\.001, not 1e-05.*type resume\.allow=\[optim\.lr\]"
+        UserError, match=r"optim\.lr=0\.001, not 1e-05.*type 'resume\.allow=\[optim\.lr\]'"
     ):
         run_training(config)
     config.resume.allow = ["optim.lr"]

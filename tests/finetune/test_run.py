@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers.training_utils import compute_snr
 
+from curate.run.files import write_certified
 from curate.run.finished import RECORD
 from curate.run.schema import UserError
 from finetune.checkpoint import best_of, list_checkpoints
@@ -257,7 +258,7 @@ def test_a_run_that_notes_no_objective_yet_goes_on(make_config, run_training):
         state = json.loads(path.read_text())
         kept = {k: v for k, v in state["identity"].items() if not k.startswith("objective.")}
         assert kept != state["identity"]
-        path.write_text(json.dumps(state | {"identity": kept}))
+        write_certified(path, state | {"identity": kept})
     config.train.samples = 32
     run_training(config)
     assert list_checkpoints(config.folder)[-1].samples_seen == 32
@@ -361,12 +362,13 @@ def test_an_overflown_gradient_is_logged_as_null(make_config, run_training, monk
     assert all(norm > 0 for norm in norms[:2] + norms[3:])
 
 
-def test_without_held_out_pairs_the_last_checkpoint_is_kept(make_config, run_training):
+def test_without_held_out_pairs_the_last_checkpoint_is_exported(make_config, run_training):
     config = make_config(val=0, **{"heldout.items": 0, "checkpoint.keep": 1})
     run_training(config)
     stored = list_checkpoints(config.folder)
-    assert [c.step for c in stored] == [8]
+    assert [c.step for c in stored] == [4, 8]
     assert stored[0].heldout is None
+    assert best_of(stored) == stored[-1]
     assert not any("heldout" in record for record in losses(config))
     state = json.loads((stored[0].path / "state.json").read_text())
     assert state["stopped"] is None

@@ -194,9 +194,8 @@ def tiny(monkeypatch):
     """Makes a tiny pipeline pass for one of a family."""
 
     def known(family, folder: Path):
-        found = replace(
-            family, unet={"block_out_channels": settings_of(folder)["block_out_channels"]}
-        )
+        names = ("block_out_channels", "addition_embed_type")
+        found = replace(family, unet={name: settings_of(folder).get(name) for name in names})
         monkeypatch.setattr(families, "FAMILIES", (found,))
         for name in ("SD1", "SD2", "SDXL"):
             if getattr(families, name) is family:
