@@ -302,10 +302,13 @@ def _cause(found: BaseCheck, reading: Reading | None, model: ModelConfig, look: 
             f"{_for_others(found, model)}"
         )
     if reading.factor != 1:
+        where = f"{model.path}/vae/config.json"
+        if model.single_file():
+            where = "vae/config.json of a folder of settings, named by model.config=FOLDER,"
         advice.append(
             f"the latents have {found.scale:.3g} times the scale that U-Nets are trained at: take the VAE that belongs "
-            f"to this U-Net, or set scaling_factor in {model.path}/vae/config.json to what the model was trained with, "
-            f"about {reading.factor:.3g} times what it is"
+            f"to this U-Net, or set scaling_factor in {where} to what the model was trained with, about "
+            f"{reading.factor:.3g} times what it is"
         )
     where = "" if reading.factor == 1 else f" with latents {reading.factor:.3g} times as large"
     return f"Read as {kind}{where}, the same base has a loss of {_range(reading.check)}, so {', and '.join(advice)}"
@@ -315,4 +318,6 @@ def _for_others(found: BaseCheck, model: ModelConfig) -> str:
     """Where the wrong type comes from, if it was not typed."""
     if model.prediction_type is not None:
         return ""
+    if model.single_file():
+        return f" (the file says {found.prediction_type}, or nothing)"
     return f" (its scheduler/scheduler_config.json says {found.prediction_type}, which other programs believe)"

@@ -123,14 +123,17 @@ def _device(run: Training) -> str:
 
 def _memory(run: Training) -> str:
     model, unet = run.model, run.accelerator.unwrap_model(run.unet)
-    return forecast.memory(
-        model,
-        run.weights,
-        forecast.activation_bytes(model, unet, run.batches(0)),
-        _micro_batch(run),
-        averaged=run.ema is not None,
-        processes=run.accelerator.num_processes,
-    )
+    try:
+        return forecast.memory(
+            model,
+            run.weights,
+            forecast.activation_bytes(model, unet, run.batches(0)),
+            _micro_batch(run),
+            averaged=run.ema is not None,
+            processes=run.accelerator.num_processes,
+        )
+    except torch.OutOfMemoryError:  # training may need less: it frees what measuring holds
+        return "not known: measuring it took more than there is"
 
 
 def _precision(run: Training) -> str:
