@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from curate.pipeline import removed_from_cache
 from curate.pipeline.previous_run import trainings
+from curate.readers.candidate import KEY
 from curate.run import checksums, cli, folder, ledger, reconsider
 from curate.run.config import DRY_RUN
 from curate.run.files import (
@@ -37,6 +38,7 @@ from curate.run.manifest import (
 )
 from curate.run.next_command import named
 from curate.run.parquet import is_intact, write_table
+from curate.run.printable import one_line
 from curate.run.progress import Bar
 from curate.run.provenance import curate_command
 from curate.run.removals import (
@@ -79,6 +81,8 @@ def main() -> None:
     option, path = _option(arguments)
     by = "keys" if arguments.table else option.removeprefix("--")
     listed = read_list(path, by) if arguments.table is None else reconsider.read_keys(path)
+    if by == "keys":
+        _refuse_names(curate_dir, path, listed)
     trained = trainings(curate_dir.parent)
     if arguments.dry_run:
         print("\n".join(_would(curate_dir, by, listed, arguments.copies, trained)))
@@ -121,6 +125,20 @@ def _parser() -> argparse.ArgumentParser:
         help="only say what would be removed, and which trainings were given it",
     )
     return parser
+
+
+def _refuse_names(curate_dir: Path, path: Path, listed: set[str]) -> None:
+    """Refuse names of files, which no key can be: nothing would be removed, and a user believe it was.
+
+    Raises:
+        UserError: names the first one, and how its key is found.
+    """
+    names = sorted(each for each in listed if not KEY.fullmatch(each))
+    if names:
+        raise UserError(
+            f"{path}: {one_line(names[0])!r} is no key, which has only letters, digits, - and _; nothing was removed. The "
+            f"key of a file or its name: python -m curate.explain {named(curate_dir.parent)} {shlex.quote(names[0])}"
+        )
 
 
 def _done(curate_dir: Path, by: str, found: dict[str, Any]) -> Iterator[str]:
@@ -183,6 +201,7 @@ def _would(
         f"would remove {goes['key'].nunique()} pictures with {len(goes)} pairs from {curate_dir.parent}; nothing was "
         "changed"
     )
+    yield from _not_here(curate_dir, by, sorted(listed - values(rows, by)))
     yield from _seen_by(curate_dir, set(asked.sha256))
     if len(goes) and trained:
         yield _of_trainings(curate_dir, trained, "then")

@@ -11,6 +11,8 @@ from typing import Any
 MAX_KEY_CHARACTERS = 95  # USTAR names end at 100, the extension included
 
 _FEW_DIGITS, _MANY_DIGITS = 8, 16  # of a name's hash
+KEY = re.compile(r"[A-Za-z0-9_-]+")
+"""What a key looks like, see :func:`key_of`."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _LINE_END = re.compile(r"\r\n?|\n")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")

@@ -446,3 +446,25 @@ def test_the_pairs_that_an_evaluation_lists_are_removed(finished, tmp_path):
     assert "not in this run: gone" in done.stdout
     assert not samples(finished).keys() & {"k11", "k12"}
     assert list(problems(finished)) == []
+
+
+def test_the_name_of_a_file_is_no_key_and_removes_nothing(finished, tmp_path, monkeypatch):
+    """Or a user would believe that IMG_0015.JPG is gone."""
+    (tmp_path / "names").write_text("k02\nIMG_0015.JPG\n")
+    before = (finished / "manifest.json").read_bytes()
+    for further in ([], ["--dry-run"]):
+        typed = ["remove", str(finished.parent), "--keys", str(tmp_path / "names"), *further]
+        monkeypatch.setattr("sys.argv", typed)
+        with pytest.raises(
+            UserError, match=r"IMG_0015\.JPG' is no key.*curate\.explain .* IMG_0015\.JPG"
+        ):
+            remove.main()
+    assert (finished / "manifest.json").read_bytes() == before
+
+
+def test_a_trial_says_what_is_not_there(finished, tmp_path, monkeypatch, capsys):
+    (tmp_path / "keys").write_text("k02\nk0002\n")
+    typed = ["remove", str(finished.parent), "--keys", str(tmp_path / "keys"), "--dry-run"]
+    monkeypatch.setattr("sys.argv", typed)
+    remove.main()
+    assert "not in this run: k0002" in capsys.readouterr().out
