@@ -39,7 +39,7 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int, costly: boo
     if word is Word.OVERFITTING:
         return (
             "Use the kept checkpoint. For a better one, add data, or train fewer weights "
-            f"({config.method.fewer_weights()}) or for fewer samples."
+            f"({_typed(config, config.method.fewer_weights())}) or for fewer samples."
         )
     if word is Word.REGRESSING:
         return (
@@ -49,7 +49,7 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int, costly: boo
         )
     if word is Word.NO_EFFECT:
         return (
-            "Train longer (train.samples), or with a higher learning rate: "
+            f"Train longer ({_typed(config, 'train.samples')}), or with a higher learning rate: "
             f"{_another_run(config, f'optim.lr={lr * 3:.2g}')}"
         )
     if word is Word.IMPROVING:
@@ -71,7 +71,7 @@ def about_captions(config: TrainConfig) -> str:
         "Do not use this model: captions hardly matter to it. Either most of them belong to other pictures, or the "
         f"base does not know what they say. Look at some pairs in {reports}. If captions "
         f"are wrong, correct them at their source, and {_curate_again(config)}; if they are right, train "
-        "from another base (model.path=...)."
+        f"from another base ({_typed(config, 'model.path=...')})."
     )
 
 
@@ -79,7 +79,7 @@ def against_copying(config: TrainConfig) -> str:
     """What helps a run whose best checkpoint copies training pictures; more training does not."""
     return (
         "Use the kept checkpoint. For a better one that does not copy, add data, or train fewer weights "
-        f"({config.method.fewer_weights()}) or for fewer samples."
+        f"({_typed(config, config.method.fewer_weights())}) or for fewer samples."
     )
 
 
@@ -94,11 +94,12 @@ def _decidable(evidence: Evidence, config: TrainConfig, grid_items: int) -> str:
     if evidence.train_probe.shape[1] < SMALLEST_JUDGED:
         return f"Add pictures to the data set and {_curate_again(config)}."
     needed, there = groups_needed(evidence), evidence.val.shape[1]
+    split = "curate.split.val" if is_of_retraining(config.run.folder) else "split.val"
     if needed <= there:
         return f"More checkpoints would show it: {_longer(config)}"
     return (
         f"About {needed} groups of held-out pictures would decide it (there are {there}): raise grid.items, and if "
-        f"the run has fewer, raise split.val and {_curate_again(config)}."
+        f"the run has fewer, raise {split} and {_curate_again(config)}."
     )
 
 
@@ -110,7 +111,15 @@ def _curate_again(config: TrainConfig) -> str:
 
 def _retrain_with(change: str) -> str:
     """A run of a series is not changed once it has ended: the next one takes another setting."""
-    return f"type the same {COMMANDS['retrain']} with train.{change}"
+    return (
+        f"write {change} into section train of the experiment or, for this once, type the same {COMMANDS['retrain']} with "
+        f"train.{change}"
+    )
+
+
+def _typed(config: TrainConfig, setting: str) -> str:
+    """A setting of the training as the run's command takes it."""
+    return f"train.{setting}" if is_of_retraining(config.run.folder) else setting
 
 
 def _longer(config: TrainConfig) -> str:
@@ -157,8 +166,10 @@ def keep_more(config: TrainConfig) -> str:
     All of it makes the weights change less, for LoRA and full fine-tuning alike.
     """
     changes = f"optim.lr={config.optim.lr / 3:.2g}"
+    samples = _typed(config, f"train.samples={max(config.train.samples // 2, 1)}")
+    weights = _typed(config, config.method.fewer_weights())
     return (
         "To lose less of what the base could do, take an earlier checkpoint, or train for fewer samples "
-        f"(train.samples={max(config.train.samples // 2, 1)}), fewer weights ({config.method.fewer_weights()}), or "
+        f"({samples}), fewer weights ({weights}), or "
         f"with a lower learning rate: {_another_run(config, changes)}"
     )
