@@ -69,11 +69,8 @@ def test_a_run_of_a_retraining_gets_what_its_command_takes(improving, schedule, 
     (tmp_path / "mine-0001").mkdir()
     (tmp_path / "mine-0001" / RECORD).write_text("{}")
     said = advise(improving, trained, 128)
-    assert (
-        "type the same python -m workflows.retrain with train.train.samples=40000, and write it"
-        in said
-    )
-    assert "workflows.retrain with train.optim.lr=3.3e-05, and write it" in keep_more(trained)
+    assert said.endswith("type the same python -m workflows.retrain with train.train.samples=40000")
+    assert keep_more(trained).endswith("workflows.retrain with train.optim.lr=3.3e-05")
     assert "(train.train.samples=10000), fewer weights (train.method.rank=8)" in keep_more(trained)
     own, handed = split(said.split(" with ")[1].split())
     assert (own, handed["train"]) == ([], ["train.samples=40000"])
