@@ -19,8 +19,9 @@ from curate.run.locks import locked
 from curate.run.overrides import CONF, prepare
 from curate.run.schema import Busy, UserError, to_dataclass
 from evaluate import sample
-from evaluate.drawing import infotext, sampling
+from evaluate.drawing import infotext
 from evaluate.sample_config import SampleConfig
+from finetune.drawing import sampling
 from finetune.drawing.sampling import PIXELS
 from tests.curate.conftest import save_clip
 from tests.finetune.conftest import make_config, pipeline_dir, run_training, save_pipeline

@@ -44,7 +44,7 @@ def test_nothing_held_out_must_be_asked_for(make_config):
 def test_a_run_does_not_go_on_with_another_configuration(make_config, run_training):
     run_training(make_config())
     with pytest.raises(
-        UserError, match=r"started with optim\.lr=0\.001, not 0\.002\. .*another run\.name$"
+        UserError, match=r"started with optim\.lr=0\.001, not 0\.002\. .*another run\.name"
     ):
         examine(make_config(**{"optim.lr": 0.002}))
     with pytest.raises(UserError, match=r"method\.name=full, not lora"):

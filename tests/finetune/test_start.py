@@ -183,7 +183,7 @@ def test_a_damaged_export_is_refused(make_config, export):
     path.unlink()
     path.write_bytes(content)
     config = make_config("second", **settings("lora"), **{"method.init": "first"})
-    with pytest.raises(UserError, match=r"is damaged, not what training wrote. Delete .*export"):
+    with pytest.raises(UserError, match=r"is damaged, not what training wrote; delete .*export"):
         start.examine(config)
 
 

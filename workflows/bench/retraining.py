@@ -57,7 +57,9 @@ def _planted(folder: Path) -> list[str]:
             path.parent.mkdir(parents=True)
         path.write_bytes(b"%d" % number * (_BYTES // len(str(number))))
     experiment = folder / "bench.yaml"
-    experiment.write_text(f"curate: {{dataset: folder, dataset.root: {folder / 'pictures'}}}\n")
+    experiment.write_text(
+        f"curate: {{dataset: folder, dataset.root: {folder / 'pictures'}, clip: starter, filters: default}}\n"
+    )
     typed = [f"experiment={experiment}", f"run.root={folder / 'runs'}"]
     commands.remember(typed, commands.split(typed)[1])
     config = RetrainConfig(run=SeriesConfig(str(folder / "runs"), "bench"))

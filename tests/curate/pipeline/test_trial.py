@@ -22,6 +22,7 @@ from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.config import RunConfig
 from curate.run.intervals import wilson
+from curate.run.units import duration, size
 
 PLANTED, SHORT = 240, 80
 
@@ -148,10 +149,10 @@ def test_too_little_disk_is_reported(config, monkeypatch, capsys):
 
 
 def test_units_and_the_next_command():
-    assert [forecast._duration(s) for s in (0.4, 75, 7_300, 400_000, 86_400)] == [
+    assert [duration(s) for s in (0.4, 75, 7_300, 400_000, 86_400)] == [
         "0.4 s", "1 min 15 s", "2 h 1 min", "4 d 15 h", "1 d 0 h",
     ]  # fmt: skip
-    assert forecast._size(1_500_000) == "1.5 MB"
+    assert size(1_500_000) == "1.5 MB"
     assert dry_run.next_command(["dataset=coco", "dry_run=500", "run.name=my run"]) == (
         "python -m curate dataset=coco 'run.name=my run'"
     )

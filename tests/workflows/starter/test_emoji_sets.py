@@ -103,7 +103,7 @@ if __name__ == "__main__":
     root = Path(emoji_sets.__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, tmp_path / "script.py"],
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(root), "TQDM_MININTERVAL": "0.1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -113,8 +113,8 @@ if __name__ == "__main__":
         assert process.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match="another process is at work"), locked(tmp_path):
             pass
-        while "1/" not in process.stderr.read(1024):  # the progress bar: a worker has rendered
-            pass
+        while "rendering: " not in (line := process.stderr.readline()):  # a worker has rendered
+            assert line
         process.kill()
     with locked(tmp_path):
         pass
