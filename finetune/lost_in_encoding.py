@@ -19,7 +19,6 @@ from typing import Any, SupportsFloat
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from curate.measures.decode import UnreadableImage, decode
 from curate.measures.language import detect
@@ -175,13 +174,11 @@ def round_trip(model: LatentDiffusion, pictures: Sequence[Image.Image]) -> tuple
         model: the base, whose VAE is fp32.
         pictures: of one size; the variance is over pixels and pictures, of each colour apart.
     """
-    vae = model.pipeline().vae
     pixels = torch.from_numpy(np.stack([np.asarray(each) for each in pictures]))
     pixels = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
     error = 0.0
     for part in pixels.split(pictures_at_once(model.resolution)):
-        latents: Tensor = model.encode_images(part)
-        back = vae.decode(latents / vae.config["scaling_factor"]).sample.cpu().clamp(-1, 1)
+        back = model.decode_latents(model.encode_images(part)).cpu().clamp(-1, 1)
         error += (back - part).double().square().mean(dim=(1, 2, 3)).sum().item()
     variance = pixels.double().var(dim=(0, 2, 3), correction=0).mean().item()
     return error / len(pixels), variance

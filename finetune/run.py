@@ -18,7 +18,6 @@ from torch import nn
 from curate.run import checksums, tracking
 from curate.run.files import remove_parts
 from curate.run.finished import is_of_retraining
-from curate.run.joined import curations_of, named_runs
 from curate.run.manifest import Manifest
 from curate.run.next_command import next_arguments
 from curate.run.provenance import write_config
@@ -27,8 +26,8 @@ from finetune import (
     base_check,
     caption_check,
     checkpoint,
+    checks,
     doctor,
-    forecast,
     joined,
     lost_in_encoding,
     metrics,
@@ -38,16 +37,14 @@ from finetune import (
     start,
     trained_on,
 )
-from finetune.base_check import BaseCheck
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
-from finetune.caption_check import CaptionCheck
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
 from finetune.export import described, export, holds, trigger_of
-from finetune.heldout import HeldoutGrid, HeldoutItems, choose, grid_losses, items_of
+from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure
 from finetune.methods import prepare
 from finetune.models import load_model
@@ -86,7 +83,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
-        lost = _look_at(config, manifest, model, bool(stored))
+        lost = checks.look_at(config, manifest, model, bool(stored))
         accelerator.print(overview.labelled(lost))
     splits = _encode(config, manifest, accelerator, model)
     run = _assemble(config, manifest, identity, accelerator, model, splits)
@@ -95,7 +92,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
         shown = [captions[key] for key in run.heldout.val.keys[: config.samples.captions]]
         run.samples = Samples(config.folder, model, config.samples, shown)
-    _check(run, manifest, bool(stored))
+    checks.check(run, manifest, bool(stored))
     if accelerator.is_main_process:
         with checksums.updated(folder, ("config.yaml", trained_on.FILE)):
             write_config(folder / "config.yaml", config)
@@ -204,36 +201,11 @@ def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
     return trained and holds(config.folder / "export", checkpoint.best_of(stored))
 
 
-def _look_at(
-    config: TrainConfig, manifest: Manifest, model: LatentDiffusion, has_started: bool
-) -> dict[str, str]:
-    """What encoding loses and what the training will take on the disk; the former is measured once and stored."""
-    folder, shards = config.folder, manifest.shards_of("train")
-    name = lost_in_encoding.FILE
-    known = has_started and not checksums.damaged(folder, (name,))
-    found = lost_in_encoding.Losses.load(folder / name) if known else None
-    if found is None:
-        found = lost_in_encoding.measure(model, config.curate_dir, shards)
-        with checksums.updated(folder, (name,)):
-            found.save(folder / name)
-    lines = lost_in_encoding.lines(found, model.resolution)
-    if has_started:
-        return lines
-    pictures = sum(shard.samples for split in _sides(config) for shard in manifest.shards_of(split))
-    captions = round(found.all_captions * pictures / found.pictures)
-    return lines | {"disk": forecast.disk(config, model, pictures, captions)}
-
-
-def _sides(config: TrainConfig) -> list[str]:
-    """The splits that are encoded."""
-    return ["train", "val"] if config.heldout.items else ["train"]
-
-
 def _encode(
     config: TrainConfig, manifest: Manifest, accelerator: Accelerator, model: LatentDiffusion
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
-    needed = _sides(config)
+    needed = checks.sides(config)
     shards = [shard for split in needed for shard in manifest.shards_of(split)]
     cache_dir = Path(config.run.root, CACHE)
     encode_shards(
@@ -247,93 +219,6 @@ def _encode(
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
     return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
-
-
-def _check(run: Training, manifest: Manifest, has_started: bool) -> None:
-    """Look whether base and captions fit the pictures, before the first update; what was stored of it may be damaged.
-
-    Raises:
-        UserError: they do not, and the training has not started; on all processes.
-    """
-    for name, check in ((base_check.FILE, _check_base), (caption_check.FILE, _check_captions)):
-        if not has_started or checksums.damaged(run.folder, (name,)):
-            check(run, manifest, refuses=not has_started)
-
-
-def _check_base(run: Training, manifest: Manifest, *, refuses: bool) -> None:
-    """Compare the base with predicting nothing, on the pictures of the held-out loss, say what was found, and store it.
-
-    Their losses are kept for the first evaluation. Without a held-out loss some training pictures are measured.
-
-    Raises:
-        UserError: see :func:`base_check.judge`; on all processes.
-    """
-    config, heldout, main = run.config, run.heldout, run.accelerator.is_main_process
-    reaction = config.doctor.base
-    if reaction == "off":
-        if main:
-            _store(run.folder, base_check.FILE, None)
-        return
-    model, size = run.model, config.heldout.at_once(run.model.resolution)
-    unet = run.accelerator.unwrap_model(run.unet)
-    if heldout:
-        items, grid = heldout.val, heldout.grid
-        losses = heldout.base = measure(run, items)
-    else:
-        groups_of = partial(duplicate_groups, config.curate_dir, manifest.shards_of("train"))
-        items, grid = (
-            items_of(run.batches.split, base_check.PICTURES, groups_of),
-            base_check.GRID,
-        )
-        losses = grid_losses(model, unet, items, grid, size)
-    found = base_check.compare(model.schedule, items, grid, losses)
-    reading = base_check.reread(model, unet, items, size, found) if found.worse else None
-    reaction = reaction if refuses else "warn"
-    name, which = named_runs(curations_of(config.curate_dir))
-    look = f"python -m curate.explain {name} {{keys}}{which}"
-    run.accelerator.print(base_check.judge(found, reading, reaction, config.model, look))
-    if main:
-        _store(run.folder, base_check.FILE, found)
-
-
-def _check_captions(run: Training, manifest: Manifest, *, refuses: bool) -> None:
-    """Compare the training pictures' captions with others', say what was found, and store it.
-
-    Raises:
-        UserError: see :func:`caption_check.judge`; on all processes.
-    """
-    config, accelerator, model, split = run.config, run.accelerator, run.model, run.batches.split
-    reaction = config.doctor.captions
-    if reaction == "off":
-        if accelerator.is_main_process:
-            _store(config.folder, caption_check.FILE, None)
-        return
-    found: list[CaptionCheck | None] = [None]
-    if accelerator.is_main_process:
-        groups_of = partial(duplicate_groups, config.curate_dir, manifest.shards_of("train"))
-        chosen = choose(split, caption_check.PICTURES, groups_of)
-        items = items_of(split, len(chosen), groups_of)
-        captions = [split.captions[place] for place in chosen.tolist()]
-        size = config.heldout.at_once(model.resolution)
-        with accelerator.autocast():  # as held-out losses are measured, in as much memory
-            found = [caption_check.measure(model, model.unet, items, captions, size)]
-    broadcast_object_list(found)
-    reaction = reaction if refuses else "warn"
-    accelerator.print(caption_check.judge(found[0], reaction, config.curate_dir))
-    if accelerator.is_main_process:
-        _store(config.folder, caption_check.FILE, found[0])
-
-
-def _store(folder: Path, name: str, found: BaseCheck | CaptionCheck | None) -> None:
-    """Write what was found; where nothing was, that of an earlier start, perhaps on other data, goes."""
-    path = folder / name
-    if found is None and not path.exists():
-        return
-    with checksums.updated(folder, (path.name,)):
-        if found is None:
-            path.unlink()
-        else:
-            found.save(path)
 
 
 def _assemble(

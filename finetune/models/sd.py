@@ -65,6 +65,11 @@ class StableDiffusion:
         return posterior.mean * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about -1 ... 1."""
+        return self.vae.decode(latents / self.vae.config["scaling_factor"]).sample  # type: ignore[union-attr]
+
+    @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
         """``hidden`` [B, L, D], exactly as ``StableDiffusionPipeline`` computes it for its U-Net."""
         return Conditioning({"hidden": self._hidden(captions)})

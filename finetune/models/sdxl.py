@@ -70,12 +70,25 @@ class StableDiffusionXL:
     def encode_images(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], fp32: the VAE's mean, no sample."""
         mean = self.vae.encode(images.to(self.device)).latent_dist.mean  # type: ignore[union-attr]
-        settings = self.vae.config
-        centre, spread = settings.get("latents_mean"), settings.get("latents_std")
-        if centre is None or spread is None:
-            return mean * settings["scaling_factor"]
-        centre, spread = (mean.new_tensor(each).view(1, -1, 1, 1) for each in (centre, spread))
-        return (mean - centre) * settings["scaling_factor"] / spread
+        centre, spread = self._shift()
+        return (mean - centre) * self.vae.config["scaling_factor"] / spread
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about -1 ... 1."""
+        centre, spread = self._shift()
+        unscaled = latents * spread / self.vae.config["scaling_factor"] + centre
+        return self.vae.decode(unscaled).sample  # type: ignore[union-attr]
+
+    def _shift(self) -> tuple[Tensor, Tensor]:
+        """What some VAEs' latents are centred and divided by, [1, C, 1, 1] each or 0 and 1."""
+        known = [self.vae.config.get(name) for name in ("latents_mean", "latents_std")]
+        if None in known:
+            known = [[0.0], [1.0]]
+        centre, spread = (
+            torch.tensor(each, device=self.device).view(1, -1, 1, 1) for each in known
+        )
+        return centre, spread
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:

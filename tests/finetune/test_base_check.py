@@ -215,7 +215,7 @@ def test_the_base_is_measured_once_and_the_training_is_the_same(
         counts.append(items.keys)
         return measure(run, items)
 
-    for module in (loop, __import__("finetune.run", fromlist=["run"])):
+    for module in (loop, __import__("finetune.checks", fromlist=["checks"])):
         monkeypatch.setattr(module, "measure", counting)
     run_training(unchecked := make_config("unchecked"))
     plain, counts[:] = list(counts), []

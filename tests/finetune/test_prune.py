@@ -1,4 +1,4 @@
-"""After the verdict: the chosen checkpoints and the newest stay, the others go when they are told to."""
+"""After the verdict: the chosen checkpoints and the newest stay, the others go on request."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
-# Of the text encoders, by which the families are told apart.
+# Of the text encoders, by which the families differ.
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 XL_CLIP, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 

@@ -269,6 +269,10 @@ def test_latents_are_those_that_the_pipeline_starts_from(xl_dir, monkeypatch, se
         pixels, torch.tensor([0]), 1, 1, torch.float32, "cpu", add_noise=False
     )
     torch.testing.assert_close(model.encode_images(pixels), theirs)
+    with torch.no_grad():  # back to what the VAE itself gave
+        unscaled = model.vae.encode(pixels).latent_dist.mode()
+        expected = model.vae.decode(unscaled).sample
+    torch.testing.assert_close(model.decode_latents(theirs), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_picture_starts_from_another_as_in_diffusers(xl_dir):
