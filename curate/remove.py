@@ -93,7 +93,7 @@ def main() -> None:
         missing = sorted(listed - values(identities(curate_dir), by))
     lines = [
         *_done(curate_dir, by, found),
-        *_not_here(curate_dir, by, missing),
+        *_not_here(curate_dir, by, missing, noted=True),
         *_seen_by(curate_dir, files),
         *([_of_trainings(curate_dir, trained, "now")] if found["pictures"] and trained else ()),
         *(_left(curate_dir, arguments) if found["found"] else ()),
@@ -155,15 +155,13 @@ def _done(curate_dir: Path, by: str, found: dict[str, Any]) -> Iterator[str]:
         yield f"{curate_dir / 'report.html'} was deleted, as it may show them{again}"
 
 
-def _not_here(curate_dir: Path, by: str, missing: list[str]) -> Iterator[str]:
-    """What of the list the run does not have."""
+def _not_here(curate_dir: Path, by: str, missing: list[str], *, noted: bool) -> Iterator[str]:
+    """What of the list the run does not have; ``noted`` for later curations, or not, in a trial."""
     if not missing:
         return
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-    yield (
-        f"not in this run: {', '.join(missing[:SHOWN])}{more}; a later curation leaves out "
-        f"pictures with these {by}"
-    )
+    later = f"; a later curation leaves out pictures with these {by}" if noted else ""
+    yield f"not in this run: {', '.join(missing[:SHOWN])}{more}{later}"
     if by == "keys":
         yield (
             "the key of a file or its name: python -m curate.explain "
@@ -201,7 +199,8 @@ def _would(
         f"would remove {goes['key'].nunique()} pictures with {len(goes)} pairs from {curate_dir.parent}; nothing was "
         "changed"
     )
-    yield from _not_here(curate_dir, by, sorted(listed - values(rows, by)))
+    missing = sorted(listed - values(rows, by))
+    yield from _not_here(curate_dir, by, missing, noted=False)
     yield from _seen_by(curate_dir, set(asked.sha256))
     if len(goes) and trained:
         yield _of_trainings(curate_dir, trained, "then")

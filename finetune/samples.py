@@ -1,9 +1,9 @@
 """Pictures of the same prompts at every evaluation of a training, to look at while it runs.
 
 They are drawn from the weights that would be exported, from the same noise each time, into
-``samples/step-00002400/``; ``samples/all.png`` has a row for each prompt and a column for each evaluation (where
-there are many prompts, ``samples/all-2.png`` the next rows). No
-verdict stands on them: ``python -m evaluate`` draws its own.
+``samples/step-00002400/``; ``samples/all.png`` has a row for each prompt and a column for each evaluation, and where
+there are many prompts ``samples/all-2.png`` has the next rows. No verdict stands on them: ``python -m evaluate`` draws
+its own.
 """
 
 from __future__ import annotations

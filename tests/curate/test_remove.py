@@ -467,4 +467,6 @@ def test_a_trial_says_what_is_not_there(finished, tmp_path, monkeypatch, capsys)
     typed = ["remove", str(finished.parent), "--keys", str(tmp_path / "keys"), "--dry-run"]
     monkeypatch.setattr("sys.argv", typed)
     remove.main()
-    assert "not in this run: k0002" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "not in this run: k0002" in said
+    assert "later curation" not in said  # which is promised by a removal only
