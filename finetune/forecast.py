@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from curate.run.units import duration, size
 from finetune.config import TrainConfig
 from finetune.data import Batch
+from finetune.due import due
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
 
@@ -132,6 +133,25 @@ def _kept(model: LatentDiffusion, unet: nn.Module, batch: Batch, count: int) -> 
     unet.train(training)
     del loss  # until here all of it was held, so that no storage took another's place
     return sum(found.values())
+
+
+def heldout_share(config: TrainConfig, pictures: int) -> float:
+    """What measuring held-out losses takes, the base's among them, as a share of what training takes.
+
+    Counted in forward passes of the U-Net: a sample that is trained takes three, as the backward pass takes two
+    (Kaplan et al. 2020, sec. 2.1).
+
+    Args:
+        config: of the training.
+        pictures: that are measured at each evaluation, held out or not.
+
+    >>> round(heldout_share(TrainConfig(), 64), 3)  # of 32 pictures held out, 32 of training
+    0.089
+    """
+    heldout, size = config.heldout, config.optim.batch_size
+    evaluations = 1 + sum(due(config, step)[1] for step in range(1, config.steps + 1))
+    passes = evaluations * pictures * heldout.bins * heldout.draws
+    return passes / (3 * config.steps * size)
 
 
 def time_left(updates: int, update_s: float, evaluations: int, evaluation_s: float) -> str:

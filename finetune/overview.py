@@ -50,7 +50,11 @@ def labelled(lines: Mapping[str, str]) -> str:
 def _held_out(run: Training, held_out: int) -> str:
     if run.heldout is None:
         return "no held-out loss (heldout.items=0)"
-    return f"held out {held_out:,}, of which {len(run.heldout.val):,} are measured while training"
+    share = forecast.heldout_share(run.config, len(run.heldout.val) + len(run.heldout.train_probe))
+    return (
+        f"held out {held_out:,}, of which {len(run.heldout.val):,} are measured while training; that takes "
+        f"{100 * share:,.1f} % of what training takes"
+    )
 
 
 def _weights(run: Training) -> str:
