@@ -45,8 +45,11 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def save_pipeline(folder: Path) -> Path:
-    """Write a Stable Diffusion pipeline of a few thousand weights: 16 px pictures, 4×4 latents."""
+def save_pipeline(folder: Path, prediction_type: str = "v_prediction", **unet_settings) -> Path:
+    """Write a Stable Diffusion pipeline of a few thousand weights: 16 px pictures, 4×4 latents.
+
+    ``unet_settings`` come over the U-Net's own.
+    """
     from diffusers import (
         AutoencoderKL,
         DDPMScheduler,
@@ -82,7 +85,7 @@ def save_pipeline(folder: Path) -> Path:
         layers_per_block=1,
         norm_num_groups=4,
         cross_attention_dim=16,
-        attention_head_dim=2,
+        **{"attention_head_dim": 2, **unet_settings},
     )
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -102,7 +105,7 @@ def save_pipeline(folder: Path) -> Path:
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
-            prediction_type="v_prediction",
+            prediction_type=prediction_type,
             clip_sample=False,
             steps_offset=1,
         ),
