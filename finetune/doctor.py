@@ -34,6 +34,8 @@ _FREE = {
 _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
 _FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
 """Values of keys that trainings of earlier versions did not note."""
+_OPTIONAL = {"model.clip_skip": 1}
+"""Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {
     "shards": "curated data",
@@ -121,6 +123,9 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         for name, value in asdict(getattr(config, group)).items()
         if f"{group}.{name}" not in _FREE
     }
+    for key, value in _OPTIONAL.items():
+        if known[key] == value:
+            del known[key]
     if config.optim.schedule == "constant":  # then training longer leaves the first part as it was
         del known["train.samples"]
     known["shards"] = manifest.digest()
@@ -146,7 +151,7 @@ def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, A
     """
     has_ended = last["step"] >= config.steps or last["stopped"] is not None
     free = ["order"] if has_ended else config.resume.allow
-    now = {key: value for key, value in now.items() if key not in free}
+    now = {key: value for key, value in {**_OPTIONAL, **now}.items() if key not in free}
     refuse_change(config.folder, last["identity"], now, config.resume.allow)
 
 
@@ -186,7 +191,7 @@ def refuse_change(
     Raises:
         UserError: names the first key that differs.
     """
-    stored = {**_FORMERLY, **stored}
+    stored = {**_FORMERLY, **_OPTIONAL, **stored}
     for key in now:
         if stored.get(key) == now[key]:
             continue

@@ -43,7 +43,7 @@ from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import described, export, holds, trigger_of
+from finetune.export import described, export, holds, to_set_of, trigger_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure
 from finetune.methods import prepare
@@ -405,10 +405,11 @@ def _export_best(
     folder = config.folder / "export"
     name = config.run.folder.name
     word = trigger_of(config)
-    difference = export(config.method, config.model, model, folder, best, name, word)
+    to_set = to_set_of(config)
+    difference = export(config.method, config.model, model, folder, best, name, word, to_set)
     accelerator.print(
         f"best    {overview.after(config.folder, stored)}\n"
-        f"{described(config.method, folder, difference)}"
+        f"{described(config.method, folder, difference, to_set)}"
     )
     if not is_of_retraining(config.run.folder):
         accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

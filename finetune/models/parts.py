@@ -131,19 +131,6 @@ def cut_off(tokenizer: Any, caption: str) -> str:
     return tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
 
 
-def refuse_layer(clip_skip: int, layers: int) -> None:
-    """Refuse a layer that a text encoder has not.
-
-    Raises:
-        UserError: says what to type.
-    """
-    if clip_skip > layers:
-        raise UserError(
-            f"clip_skip={clip_skip} is out of range: this text encoder has {layers} layers. "
-            f"Type clip_skip={layers} or less; 1 is the last layer"
-        )
-
-
 def vocabulary(tokenizer: Any) -> bytes:
     """All that tokens depend on, the texts aside."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -21,6 +21,7 @@ from finetune.conditioning import Conditioning
 from finetune.crop import Crop
 from finetune.models import parts
 from finetune.models.config import ModelConfig
+from finetune.models.layers import mark_of, refuse_layer
 from finetune.models.parts import hash_weights
 from finetune.objective import NoiseSchedule
 
@@ -46,6 +47,7 @@ class StableDiffusion:
     scheduler: Any
     schedule: NoiseSchedule
     resolution: int
+    clip_skip: int = 1
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -74,15 +76,16 @@ class StableDiffusion:
         """``hidden`` [B, L, D], exactly as ``StableDiffusionPipeline`` computes it for its U-Net."""
         return Conditioning({"hidden": self._hidden(captions)})
 
-    def _hidden(self, captions: Sequence[str], clip_skip: int = 1) -> Tensor:
+    def _hidden(self, captions: Sequence[str], clip_skip: int | None = None) -> Tensor:
         """Hidden states [B, L, D] of a layer, counted from the last one, and the final layer norm."""
+        clip_skip = clip_skip or self.clip_skip
         tokens = parts.tokens(self.tokenizer, captions)
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if masked else None
         ids = tokens.input_ids.to(self.device)
         if clip_skip == 1:
             return self.text_encoder(ids, attention_mask=mask)[0]
-        parts.refuse_layer(clip_skip, self.text_encoder.config.num_hidden_layers)
+        refuse_layer(clip_skip, self.text_encoder.config.num_hidden_layers)
         found = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True)
         # Where it is depends on the version of transformers.
         inner = getattr(self.text_encoder, "text_model", self.text_encoder)
@@ -98,7 +101,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def prompt_arguments(
-        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int = 1
+        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int | None = None
     ) -> dict[str, Any]:
         """Hidden states of prompts and negative prompts, both of the same layer."""
         return {
@@ -143,7 +146,7 @@ class StableDiffusion:
     def _encoders(self) -> dict[str, str]:
         """Digests of VAE and text encoder, and ``both``, which checkpoints of all versions have."""
         if "both" not in self._digests:
-            tokens = parts.vocabulary(self.tokenizer)
+            tokens = parts.vocabulary(self.tokenizer) + mark_of(self.clip_skip)
             vae = [self.vae.config[name] for name in _VAE]
             text = [getattr(self.text_encoder.config, name, None) for name in _TEXT]
             images = hashlib.sha256(json.dumps(vae).encode())
@@ -192,6 +195,8 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
     """
     pipeline = load_pipeline(config)
     modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    layers = pipeline.text_encoder.config.num_hidden_layers
+    refuse_layer(config.clip_skip, layers, "model.clip_skip")
     scheduler, schedule = parts.frozen_parts(config, pipeline, modules, device)
     return StableDiffusion(
         tokenizer=pipeline.tokenizer,
@@ -201,4 +206,5 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         scheduler=scheduler,
         schedule=schedule,
         resolution=config.resolution,
+        clip_skip=config.clip_skip,
     )

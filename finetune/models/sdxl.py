@@ -22,6 +22,7 @@ from finetune.conditioning import Conditioning
 from finetune.crop import Crop
 from finetune.models import parts
 from finetune.models.config import ModelConfig
+from finetune.models.layers import mark_of, refuse_layer
 from finetune.models.parts import hash_weights
 from finetune.objective import NoiseSchedule
 
@@ -54,6 +55,7 @@ class StableDiffusionXL:
     schedule: NoiseSchedule
     resolution: int
     zeros_for_empty: bool
+    clip_skip: int = 1
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -96,15 +98,18 @@ class StableDiffusionXL:
         hidden, pooled = self._encoded(captions)
         return Conditioning({"hidden": hidden, "pooled": pooled})
 
-    def _encoded(self, captions: Sequence[str], clip_skip: int = 1) -> tuple[Tensor, Tensor]:
+    def _encoded(
+        self, captions: Sequence[str], clip_skip: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Hidden states of a layer of both encoders, side by side, and the second one's pooled text.
 
         Layers are counted from the last but one, which the U-Net was trained with; no layer norm follows.
         """
+        clip_skip = clip_skip or self.clip_skip
         states, pooled = [], None
         both = ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
         for _, encoder in both:
-            parts.refuse_layer(clip_skip, encoder.config.num_hidden_layers - 1)
+            refuse_layer(clip_skip, encoder.config.num_hidden_layers - 1)
         for tokenizer, encoder in both:
             ids = parts.tokens(tokenizer, captions).input_ids.to(self.device)
             found = encoder(ids, output_hidden_states=True)
@@ -131,7 +136,7 @@ class StableDiffusionXL:
 
     @torch.no_grad()
     def prompt_arguments(
-        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int = 1
+        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int | None = None
     ) -> dict[str, Any]:
         """Hidden states and pooled text of prompts and negative prompts, hidden states of the same layer."""
         hidden, pooled = self._encoded(prompts, clip_skip)
@@ -192,7 +197,7 @@ class StableDiffusionXL:
         if "captions" not in self._digests:
             digest = hashlib.sha256(json.dumps(["penultimate", self.zeros_for_empty]).encode())
             for tokenizer in (self.tokenizer, self.tokenizer_2):
-                digest.update(parts.vocabulary(tokenizer))
+                digest.update(parts.vocabulary(tokenizer) + mark_of(self.clip_skip))
             for encoder in (self.text_encoder, self.text_encoder_2):
                 settings = [getattr(encoder.config, name, None) for name in _TEXT]
                 digest.update(json.dumps(settings).encode())
@@ -229,6 +234,8 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
     pipeline = load_pipeline(config)
     _refuse_other_conditions(config, pipeline)
     modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    for encoder in modules[2:]:
+        refuse_layer(config.clip_skip, encoder.config.num_hidden_layers - 1, "model.clip_skip")
     scheduler, schedule = parts.frozen_parts(config, pipeline, modules, device)
     return StableDiffusionXL(
         tokenizer=pipeline.tokenizer,
@@ -241,6 +248,7 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         schedule=schedule,
         resolution=config.resolution,
         zeros_for_empty=bool(pipeline.config["force_zeros_for_empty_prompt"]),
+        clip_skip=config.clip_skip,
     )
 
 

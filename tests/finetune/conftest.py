@@ -121,6 +121,26 @@ def pipeline_dir(tmp_path_factory) -> Path:
     return save_pipeline(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def deep_dir(tmp_path_factory, pipeline_dir) -> Path:
+    """The same pipeline with a text encoder of three layers."""
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    found = StableDiffusionPipeline.from_pretrained(pipeline_dir)
+    deeper = found.text_encoder.config.to_dict() | {"num_hidden_layers": 3}
+    torch.manual_seed(1)
+    found.text_encoder = CLIPTextModel(CLIPTextConfig(**deeper))
+    found.save_pretrained(folder := tmp_path_factory.mktemp("models") / "deep")
+    return folder
+
+
+def with_text_model(pipe):
+    """``pipe`` with the part of its text encoder that diffusers 0.42 asks for and transformers 5 does not have any more."""
+    vars(pipe.text_encoder).setdefault("text_model", pipe.text_encoder)
+    return pipe
+
+
 def picture(seed: int, size: int = 16) -> Image.Image:
     """Coloured noise around a mean of its own, so that no two are alike."""
     rng = np.random.default_rng(seed)
