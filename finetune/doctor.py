@@ -15,7 +15,7 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enough, leaks, seen_before, start
+from finetune import enough, leaks, optimizers, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import identifiers
@@ -32,7 +32,9 @@ _FREE = {
     "heldout.patience",
 }
 _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
-_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
+_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()} | {
+    f"optim.{name}": value for name, value in asdict(OptimConfig()).items()
+}
 """Values of keys that trainings of earlier versions did not note."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {
@@ -81,6 +83,7 @@ def examine_settings(config: TrainConfig) -> None:
     """
     refuse_unsupported(config.model)
     refuse_precision(config.optim)
+    optimizers.refuse_absent(config.optim)
     tracking.refuse_absent(config.tracker)
 
 

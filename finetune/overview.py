@@ -34,6 +34,7 @@ def before(run: Training, held_out: int) -> str:
         **_curations(run),
         **_start(run),
         **_objective(run),
+        **_optimizer(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
         "memory": _memory(run),
@@ -91,6 +92,12 @@ def _objective(run: Training) -> dict[str, str]:
     return {"loss": ", ".join(said)} if said else {}
 
 
+def _optimizer(run: Training) -> dict[str, str]:
+    """Which one it is, where that is not AdamW."""
+    name = run.config.optim.name
+    return {} if name == "adamw" else {"optim": f"{name}, lr {run.config.optim.lr:g}"}
+
+
 def _changes(run: Training) -> dict[str, str]:
     """What was changed on purpose since the training began."""
     said = [
@@ -129,6 +136,7 @@ def _memory(run: Training) -> str:
             run.weights,
             forecast.activation_bytes(model, unet, run.batches(0)),
             _micro_batch(run),
+            optimizer=run.config.optim.name,
             averaged=run.ema is not None,
             processes=run.accelerator.num_processes,
         )

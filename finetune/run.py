@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from curate.run import checksums, tracking
 from curate.run.files import remove_parts
@@ -31,6 +30,7 @@ from finetune import (
     joined,
     lost_in_encoding,
     metrics,
+    optimizers,
     overview,
     samples,
     seen_before,
@@ -39,7 +39,7 @@ from finetune import (
 )
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import OptimConfig, TrainConfig
+from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
@@ -232,7 +232,9 @@ def _assemble(
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     weights = config.method.trainable(model.unet)
-    unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
+    unet, optimizer = accelerator.prepare(
+        model.unet, optimizers.make(config.optim, weights.values())
+    )
     batches = Batches(
         splits[0],
         batch_size=config.optim.batch_size,
@@ -269,17 +271,6 @@ def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> W
     """The order of samples of several curations; None where there is one."""
     sources = joined.sources(config, manifest, split.keys)
     return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
-
-
-def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        weights.values(),
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
 
 
 def _heldout(
