@@ -35,6 +35,7 @@ _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
 _FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()} | {
     f"optim.{name}": value for name, value in asdict(OptimConfig()).items()
 }
+_FORMERLY["method.base_weights"] = "fp32"
 """Values of keys that trainings of earlier versions did not note."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {

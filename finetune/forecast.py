@@ -73,7 +73,8 @@ def memory(
         averaged: whether a moving average is kept.
         processes: of the launch; several exchange their gradients in buffers.
     """
-    fixed = _whole(model) * _FP32
+    encoders = [] if model.device.type == "cuda" else model.encoders  # parked
+    fixed = sum(_bytes(part.parameters()) for part in (model.unet, *encoders))
     copies = 1 + averaged + (processes > 1)
     trained = _numbers(weights.values()) * _FP32 * copies + _held(optimizer, weights.values())
     kept, device = activations(micro_batch), model.device
@@ -154,10 +155,9 @@ def time_left(updates: int, update_s: float, evaluations: int, evaluation_s: flo
     return text
 
 
-def _whole(model: LatentDiffusion) -> int:
-    """Numbers in all parts of the pipeline, with what the method added."""
-    parts = model.pipeline().components.values()
-    return sum(_numbers(part.parameters()) for part in parts if isinstance(part, nn.Module))
+def _bytes(weights: Iterable[Tensor]) -> int:
+    """In whichever precision each of them is held."""
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def _held(optimizer: str, weights: Iterable[Tensor]) -> int:

@@ -145,8 +145,13 @@ def _memory(run: Training) -> str:
 
 
 def _precision(run: Training) -> str:
-    mixed = run.accelerator.mixed_precision
-    return "fp32" if mixed == "no" else f"{mixed}, weights fp32"
+    mixed, held = run.accelerator.mixed_precision, run.config.method.held()
+    computed = "fp32" if mixed == "no" else f"{mixed}, weights fp32"
+    return (
+        computed
+        if held == "fp32"
+        else f"{mixed if mixed != 'no' else 'fp32'}, frozen weights {held}"
+    )
 
 
 def after(folder: Path, stored: Sequence[Checkpoint]) -> str:
