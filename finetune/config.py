@@ -21,6 +21,7 @@ from curate.run.schema import PATH, UserError, check, entries, register
 from finetune.at_once import losses_at_once
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
+from finetune.optimizers import READS
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -32,6 +33,7 @@ AUTO = "auto"
 CHANGEABLE = (
     *("optim.lr", "optim.beta1", "optim.beta2", "optim.eps", "optim.weight_decay"),
     *("optim.schedule", "optim.warmup", "optim.max_grad_norm"),
+    *("optim.decay_rate", "optim.clip_threshold", "optim.d_coef"),
     *("train.samples", "train.caption_dropout"),
     *("objective.weighting", "objective.snr_gamma"),
     *("objective.timesteps", "objective.logit_mean", "objective.logit_std"),
@@ -80,9 +82,14 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW (Loshchilov & Hutter 2017), its learning rate over time, and how a batch is computed.
+    """The optimizer, its learning rate over time, and how a batch is computed.
 
     Attributes:
+        name: ``adamw`` (Loshchilov & Hutter 2017); ``adamw8bit``, the same with its moments in 8 bits (bitsandbytes);
+            ``adafactor`` (Shazeer & Stern 2018; torch's), whose ``lr`` is relative to the size of each weight;
+            ``prodigy`` (Mishchenko & Defazio 2023; prodigyopt), which finds the rate by itself, so that ``lr`` is 1.
+        decay_rate, clip_threshold: of Adafactor, c and d of its algorithm 4; torch writes the first as beta2_decay.
+        d0, d_coef, use_bias_correction, safeguard_warmup: of Prodigy, as prodigyopt has them.
         batch_size: samples of one update, over all processes and accumulated micro-batches.
         gradient_accumulation: micro-batches into which each process cuts its share of a batch.
         warmup: samples over which the learning rate rises from zero.
@@ -90,6 +97,7 @@ class OptimConfig:
             that are trained, the noise and its schedule stay fp32.
     """
 
+    name: str = "adamw"
     lr: float = 1e-4
     beta1: float = 0.9
     beta2: float = 0.999
@@ -102,9 +110,17 @@ class OptimConfig:
     gradient_checkpointing: bool = False
     max_grad_norm: float = 1.0
     mixed_precision: str | None = None
+    decay_rate: float = -0.8
+    clip_threshold: float = 1.0
+    d0: float = 1e-6
+    d_coef: float = 1.0
+    use_bias_correction: bool = True
+    safeguard_warmup: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("lr", "eps", "batch_size", "gradient_accumulation", "max_grad_norm"):
+        check(self.name in READS, "optim.name", self.name, ", ".join(READS))
+        positive = ("lr", "eps", "batch_size", "gradient_accumulation", "max_grad_norm")
+        for name in (*positive, "d0", "d_coef"):
             check(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "> 0")
         for name in ("beta1", "beta2"):
             check(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 <= b < 1")
@@ -124,6 +140,21 @@ class OptimConfig:
             precision,
             f"null, {', '.join(PRECISIONS)}",
         )
+        check(self.decay_rate <= 0, "optim.decay_rate", self.decay_rate, "<= 0")
+        check(self.clip_threshold >= 1, "optim.clip_threshold", self.clip_threshold, ">= 1")
+        self._refuse_without_effect()
+
+    def _refuse_without_effect(self) -> None:
+        """Refuse a value that this optimizer does not read."""
+        for name in sorted({name for names in READS.values() for name in names}):
+            value = getattr(self, name)
+            if value != getattr(type(self), name) and name not in READS[self.name]:
+                readers = [other for other, names in READS.items() if name in names]
+                shown = str(value).lower() if isinstance(value, bool) else f"{value:g}"
+                raise UserError(
+                    f"optim.{name}={shown} has no effect with optim={self.name}: it is of {', '.join(readers)}. "
+                    f"Remove it, or type optim={readers[0]}"
+                )
 
 
 @dataclass

@@ -15,7 +15,7 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enough, leaks, seen_before, start
+from finetune import enough, leaks, optimizers, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import identifiers
@@ -32,7 +32,10 @@ _FREE = {
     "heldout.patience",
 }
 _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
-_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
+_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()} | {
+    f"optim.{name}": value for name, value in asdict(OptimConfig()).items()
+}
+_FORMERLY["method.base_weights"] = "fp32"
 """Values of keys that trainings of earlier versions did not note."""
 _OPTIONAL = {"model.clip_skip": 1}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
@@ -83,6 +86,7 @@ def examine_settings(config: TrainConfig) -> None:
     """
     refuse_unsupported(config.model)
     refuse_precision(config.optim)
+    optimizers.refuse_absent(config.optim)
     tracking.refuse_absent(config.tracker)
 
 

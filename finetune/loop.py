@@ -394,8 +394,8 @@ def evaluate(run: Training) -> None:
             val = measure(run, run.heldout.val) if known is None else known
             train_probe = measure(run, run.heldout.train_probe)
     curve = run.heldout.curve
-    precision = run.accelerator.mixed_precision
-    curve.add(run.progress.step, run.progress.samples_seen, val, train_probe, precision)
+    seen = run.progress.step, run.progress.samples_seen
+    curve.add(*seen, val, train_probe, precision_of(run))
     run.progress.heldout = _finite(curve.heldout())
     run.progress.stopped = reason_to_stop(curve, run.config.heldout.patience)
     _store(run, curve)
@@ -409,6 +409,12 @@ def evaluate(run: Training) -> None:
     )
 
 
+def precision_of(run: Training) -> str:
+    """In which the held-out losses are computed; weights that are held in fewer bits make it another one."""
+    mixed, held = run.accelerator.mixed_precision, run.config.method.held()
+    return mixed if held == "fp32" else f"{mixed}, weights {held}"
+
+
 def draw(run: Training) -> None:
     """Draw the pictures of this update, in the first process.
 
@@ -420,6 +426,7 @@ def draw(run: Training) -> None:
         unet = accelerator.unwrap_model(run.unet)
         with run.spent.on(PICTURES):
             run.samples.draw(step, partial(_identity, run), unet, lambda: run.stop.made is None)
+            run.model.park()
     refuse_to_go_on(run)
 
 

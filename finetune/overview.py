@@ -34,6 +34,7 @@ def before(run: Training, held_out: int) -> str:
         **_curations(run),
         **_start(run),
         **_objective(run),
+        **_optimizer(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
         "memory": _memory(run),
@@ -95,6 +96,12 @@ def _objective(run: Training) -> dict[str, str]:
     return {"loss": ", ".join(said)} if said else {}
 
 
+def _optimizer(run: Training) -> dict[str, str]:
+    """Which one it is, where that is not AdamW."""
+    name = run.config.optim.name
+    return {} if name == "adamw" else {"optim": f"{name}, lr {run.config.optim.lr:g}"}
+
+
 def _changes(run: Training) -> dict[str, str]:
     """What was changed on purpose since the training began."""
     said = [
@@ -133,6 +140,7 @@ def _memory(run: Training) -> str:
             run.weights,
             forecast.activation_bytes(model, unet, run.batches(0)),
             _micro_batch(run),
+            optimizer=run.config.optim.name,
             averaged=run.ema is not None,
             processes=run.accelerator.num_processes,
         )
@@ -141,8 +149,13 @@ def _memory(run: Training) -> str:
 
 
 def _precision(run: Training) -> str:
-    mixed = run.accelerator.mixed_precision
-    return "fp32" if mixed == "no" else f"{mixed}, weights fp32"
+    mixed, held = run.accelerator.mixed_precision, run.config.method.held()
+    computed = "fp32" if mixed == "no" else f"{mixed}, weights fp32"
+    return (
+        computed
+        if held == "fp32"
+        else f"{mixed if mixed != 'no' else 'fp32'}, frozen weights {held}"
+    )
 
 
 def after(folder: Path, stored: Sequence[Checkpoint]) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from curate.run import checksums, tracking
 from curate.run.files import remove_parts
@@ -28,9 +27,11 @@ from finetune import (
     checkpoint,
     checks,
     doctor,
+    frozen,
     joined,
     lost_in_encoding,
     metrics,
+    optimizers,
     overview,
     samples,
     seen_before,
@@ -39,15 +40,15 @@ from finetune import (
 )
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import OptimConfig, TrainConfig
+from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
 from finetune.export import described, export, holds, to_set_of, trigger_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
-from finetune.loop import Heldout, Progress, Training, Window, fit, measure
+from finetune.loop import Heldout, Progress, Training, Window, fit, measure, precision_of
 from finetune.methods import prepare
-from finetune.models import load_model
+from finetune.models import load_model, load_pipeline
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
@@ -80,7 +81,9 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
+    frozen.round_to(model.unet, config.method.held())
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    frozen.hold(model.unet, config.method.held())
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
         lost = checks.look_at(config, manifest, model, bool(stored))
@@ -98,6 +101,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             write_config(folder / "config.yaml", config)
             trained_on.write(folder, config.curate_dir, manifest, identity["shards"])
     _resume(run, stored)
+    model.park()
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     with _tracked(run):
         fit(run)
@@ -232,7 +236,9 @@ def _assemble(
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     weights = config.method.trainable(model.unet)
-    unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
+    unet, optimizer = accelerator.prepare(
+        model.unet, optimizers.make(config.optim, weights.values())
+    )
     batches = Batches(
         splits[0],
         batch_size=config.optim.batch_size,
@@ -269,17 +275,6 @@ def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> W
     """The order of samples of several curations; None where there is one."""
     sources = joined.sources(config, manifest, split.keys)
     return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
-
-
-def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        weights.values(),
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
 
 
 def _heldout(
@@ -387,7 +382,7 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
             curve.start = (val, train_probe)
             continue
         at = (row.step, row.samples_seen) if row else (0, 0)
-        curve.add(*at, val, train_probe, run.accelerator.mixed_precision)
+        curve.add(*at, val, train_probe, precision_of(run))
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged
     if run.accelerator.is_main_process:
         with checksums.updated(run.folder, (path.name,)):
@@ -401,6 +396,11 @@ def _export_best(
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
     copy_into(config.method.trainable(model.unet), best.weights())
+    if (
+        config.method.held() != "fp32"
+    ):  # in fp32 there may be no room for it and for what is loaded again
+        model.move(torch.device("cpu"))
+        frozen.release(model.unet, lambda: load_pipeline(config.model).unet)
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
     name = config.run.folder.name
