@@ -15,9 +15,10 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enough, leaks, optimizers, seen_before, start
+from finetune import enlarged, enough, leaks, optimizers, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
+from finetune.picture_config import BucketsConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -30,10 +31,17 @@ _FREE = {
     "heldout.every",
     "heldout.batch_size",
     "heldout.patience",
+    "buckets.enlarge",
 }
-_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
-_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()} | {
-    f"optim.{name}": value for name, value in asdict(OptimConfig()).items()
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets")
+_FORMERLY = {
+    f"{group}.{name}": value
+    for group, settings in (
+        ("objective", ObjectiveConfig()),
+        ("optim", OptimConfig()),
+        ("buckets", BucketsConfig()),
+    )
+    for name, value in asdict(settings).items()
 }
 _FORMERLY["method.base_weights"] = "fp32"
 """Values of keys that trainings of earlier versions did not note."""
@@ -71,6 +79,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
+    enlarged.examine(config, manifest)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is None:
         enough.examine(config, manifest, seen)
@@ -85,6 +94,7 @@ def examine_settings(config: TrainConfig) -> None:
         UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
     """
     refuse_unsupported(config.model)
+    config.buckets.sides(config.model.resolution)  # refuses what makes none
     refuse_precision(config.optim)
     optimizers.refuse_absent(config.optim)
     tracking.refuse_absent(config.tracker)

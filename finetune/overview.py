@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,12 +11,16 @@ import torch
 
 from curate.run.intervals import changes
 from finetune import checkpoint, forecast, start
+from finetune.bucket_plan import BucketPlan
+from finetune.buckets import shown
 from finetune.checkpoint import Checkpoint
 from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
 from finetune.loop import Training
 from finetune.rules import FEWEST_TO_STOP
+
+_MOST_SHOWN = 12  # buckets
 
 
 def before(run: Training, held_out: int) -> str:
@@ -32,6 +37,7 @@ def before(run: Training, held_out: int) -> str:
         "length": f"{samples:,} samples = {samples / pictures:.3g} passes = {config.steps:,} updates",
         "weights": _weights(run),
         **_curations(run),
+        **_buckets(run),
         **_start(run),
         **_objective(run),
         **_optimizer(run),
@@ -67,14 +73,39 @@ def _weights(run: Training) -> str:
 
 def _curations(run: Training) -> dict[str, str]:
     """The share that each curation has of the samples, where there are several."""
-    plan = run.batches.plan
-    if not isinstance(plan, WeightedPlan):
+    config, plan = run.config, run.batches.plan
+    if isinstance(plan, BucketPlan):
+        plan = plan.mixture
+    if not config.data.runs or not isinstance(plan, WeightedPlan):
         return {}
     shown = [
         f"{name} {share:.3g} % ({len(plan.sources[name]):,} pictures × {run.config.data.runs[name]:g})"
         for name, share in ((name, 100 * share) for name, share in plan.shares.items())
     ]
     return {"data": f"samples of {', '.join(shown)}"}
+
+
+def _buckets(run: Training) -> dict[str, str]:
+    """The share of the pictures in each bucket, and those of which there are too few for a batch."""
+    plan = run.batches.plan
+    if not isinstance(plan, BucketPlan):
+        return {}
+    factor, pictures = run.model.pixels_per_latent, len(run.batches.split)
+    counts = Counter(run.batches.split.shapes())
+    said = [
+        f"{shown((height * factor, width * factor))} {count / pictures:.1%}"
+        for (_, height, width), count in counts.most_common()
+    ]
+    text = (
+        f"{', '.join(said[:_MOST_SHOWN])}{', ...' * (len(said) > _MOST_SHOWN)}; {len(said)} in all"
+    )
+    size = run.config.optim.batch_size
+    if few := [count for count in counts.values() if count < size]:
+        text += (
+            f"; {len(few)} of them with {sum(few):,} pictures have fewer than a batch ({size}), which then holds the same "
+            "picture more than once: a larger buckets.step makes fewer buckets"
+        )
+    return {"buckets": text}
 
 
 def _start(run: Training) -> dict[str, str]:

@@ -38,7 +38,9 @@ from finetune import (
     start,
     trained_on,
 )
+from finetune.bucket_plan import BucketPlan
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
+from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
@@ -212,17 +214,19 @@ def _encode(
     needed = checks.sides(config)
     shards = [shard for split in needed for shard in manifest.shards_of(split)]
     cache_dir = Path(config.run.root, CACHE)
+    framing = Framing(config.curate_dir, config.buckets.sides(model.resolution))
     encode_shards(
         model,
         config.curate_dir,
         shards[accelerator.process_index :: accelerator.num_processes],
         cache_dir,
+        framing,
         progress=accelerator.is_main_process,
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
+    return [load_split(model, manifest.shards_of(split), cache_dir, framing) for split in needed]
 
 
 def _assemble(
@@ -248,7 +252,7 @@ def _assemble(
         objective=config.objective,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        plan=_weighted(config, manifest, splits[0]),
+        plan=_plan(config, manifest, splits[0]),
     )
     return Training(
         config=config,
@@ -271,10 +275,15 @@ def _assemble(
     )
 
 
-def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> WeightedPlan | None:
-    """The order of samples of several curations; None where there is one."""
-    sources = joined.sources(config, manifest, split.keys)
-    return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
+def _plan(
+    config: TrainConfig, manifest: Manifest, split: EncodedSplit
+) -> WeightedPlan | BucketPlan | None:
+    """The order of samples of several curations or in buckets; None where there is one of each."""
+    sources, seed = joined.sources(config, manifest, split.keys), config.train.seed
+    if config.buckets.enabled:
+        size, weights = config.optim.batch_size, config.data.runs if sources else None
+        return BucketPlan.of(seed, split.shapes(), size, sources, weights)
+    return WeightedPlan(seed, sources, config.data.runs) if sources else None
 
 
 def _heldout(

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1")
@@ -35,6 +36,7 @@ from finetune.config import (
 )
 from finetune.methods import METHODS
 from finetune.models.config import ModelConfig
+from finetune.picture_config import BucketsConfig
 
 COLOURS = ("red", "green", "blue", "white", "black")
 SHAPES = ("square", "bar", "dot")
@@ -159,8 +161,8 @@ def curate(
     for split, count in counts.items():
         for number in range(count):
             key = f"{prefix}{split}-{number:03d}"
-            data = images.encode(picture(seed), "png", 95)
-            pictures[key] = data
+            image = picture(seed)
+            pictures[key] = images.encode(image, "png", 95)
             colour, shape = COLOURS[seed % 5], SHAPES[seed % 3]
             rows.append(
                 {
@@ -169,8 +171,8 @@ def curate(
                     "captions": [f"{colour} {shape}", f"a {shape}"][: 1 + seed % 2],
                     "sha256": f"{seed:064x}",
                     "duplicate_group": f"group-{seed}",
-                    "width": 16,
-                    "height": 16,
+                    "width": image.width,
+                    "height": image.height,
                     "source": "random",
                 }
             )
@@ -265,6 +267,15 @@ def digests(config: TrainConfig) -> dict[str, str]:
     }
 
 
+def buckets_of(config: TrainConfig) -> dict[str, object]:
+    """What of the buckets is not as by default."""
+    return {
+        name: value
+        for name, value in asdict(config.buckets).items()
+        if value != getattr(BucketsConfig, name)
+    }
+
+
 def command(config: TrainConfig, *extra: str) -> list[str]:
     """The overrides that reproduce ``config`` on the command line."""
     return [
@@ -287,6 +298,7 @@ def command(config: TrainConfig, *extra: str) -> list[str]:
         f"doctor.captions={config.doctor.captions}",
         f"doctor.base={config.doctor.base}",
         f"tracker={config.tracker}",
+        *(f"buckets.{name}={value}" for name, value in buckets_of(config).items()),
         *extra,
     ]
 
