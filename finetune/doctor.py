@@ -47,7 +47,8 @@ _FORMERLY["method.base_weights"] = "fp32"
 """Values of keys that trainings of earlier versions did not note."""
 _OPTIONAL = {"model.clip_skip": 1}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
-ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
+ORDER = "hashed keys, noise by sample"
+"""Of the samples and their noise, see ``cache.load_split`` and ``data.Batches``; earlier versions noted another or none."""
 _ORIGINS = {
     "shards": "curated data",
     "weights": "weights of the base model",
@@ -238,6 +239,6 @@ def refuse_change(
             difference = "with weights that method.init named, and it is not typed now"
             remedy = "Type it as before, or train under another run.name"
         if key == "order":
-            difference = "by a version that took the samples in another order, in which this one cannot go on"
+            difference = "by a version that took the samples in another order or drew other noise, so that this one cannot go on"
             remedy = f"To train from the start, type run.name=NEW {these}"
         raise UserError(f"{folder} was started {difference}. {remedy}")
