@@ -181,6 +181,11 @@ class Batch:
             )
 
 
+def _visit(seed: int, place: int) -> torch.Generator:
+    """What is drawn for one sample alone, by its place among all samples of a training."""
+    return torch.Generator().manual_seed(keyed_seed(seed, "visit", place))
+
+
 class Batches:
     """The share that one of ``world_size`` processes has of each of the run's batches, by number.
 
@@ -222,17 +227,28 @@ class Batches:
         dropped = (torch.rand(size, generator=generator) < self.caption_dropout)[self.share]
         indices = torch.from_numpy(self.plan(number * size, size)[self.share])
         keys = [self.split.keys[index] for index in indices]
-        latents = of_one_shape(self.split.latents_of(indices))
         places = range(number * size, (number + 1) * size)[self.share]
+        views = self._views(places)
+        latents = of_one_shape(self.split.latents_of(indices, views))
         noise, added = self._noise(places, keys, latents.shape[1:])
         return Batch(
             keys=keys,
             latents=latents,
             noise=noise,
             timesteps=timesteps[self.share],
-            conditioning=self.split.conditioning_of(indices, which_caption, dropped),
+            conditioning=self.split.conditioning_of(indices, which_caption, dropped, views),
             added=added,
         )
+
+    def _views(self, places: Sequence[int]) -> Tensor | None:
+        """Which view of its picture each sample of the share is, by a generator of its own; None where there is one."""
+        if self.split.views == 1:
+            return None
+        drawn = [
+            torch.randint(self.split.views, (), generator=_visit(self.seed, place))
+            for place in places
+        ]
+        return torch.stack(drawn)
 
     def _timesteps(self, generator: torch.Generator) -> Tensor:
         """Of the whole batch, int64; a share u of the way through a distribution for each sample."""
