@@ -18,7 +18,7 @@ from curate.run.schema import UserError
 from finetune import enlarged, enough, equal_crops, leaks, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
-from finetune.picture_config import BucketsConfig
+from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -33,11 +33,15 @@ _FREE = {
     "heldout.patience",
     "buckets.enlarge",
 }
-_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets")
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets", "cache")
 _VIEWS = {"data.flip": False, "data.crops": 1}
 _FORMERLY = _VIEWS | {
     f"{group}.{name}": value
-    for group, settings in (("objective", ObjectiveConfig()), ("buckets", BucketsConfig()))
+    for group, settings in (
+        ("objective", ObjectiveConfig()),
+        ("buckets", BucketsConfig()),
+        ("cache", CacheConfig()),
+    )
     for name, value in asdict(settings).items()
 }
 """Values of keys that trainings of earlier versions did not note."""
