@@ -22,7 +22,7 @@ from finetune.at_once import losses_at_once
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 from finetune.optimizers import READS
-from finetune.picture_config import BucketsConfig
+from finetune.picture_config import BucketsConfig, CacheConfig
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -401,6 +401,7 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     buckets: BucketsConfig = field(default_factory=BucketsConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     model: ModelConfig = MISSING
     method: Method = MISSING
     optim: OptimConfig = field(default_factory=OptimConfig)

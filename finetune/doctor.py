@@ -18,7 +18,7 @@ from curate.run.schema import UserError
 from finetune import enlarged, enough, equal_crops, leaks, optimizers, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
-from finetune.picture_config import BucketsConfig
+from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -33,7 +33,7 @@ _FREE = {
     "heldout.patience",
     "buckets.enlarge",
 }
-_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets")
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets", "cache")
 _VIEWS = {"data.flip": False, "data.crops": 1}
 _FORMERLY = _VIEWS | {
     f"{group}.{name}": value
@@ -41,6 +41,7 @@ _FORMERLY = _VIEWS | {
         ("objective", ObjectiveConfig()),
         ("optim", OptimConfig()),
         ("buckets", BucketsConfig()),
+        ("cache", CacheConfig()),
     )
     for name, value in asdict(settings).items()
 }

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from curate.run.schema import UserError, check
 from finetune.buckets import Sides, sides
 
+LATENTS = ("mean", "posterior")
+LATENT_PRECISIONS = ("fp32", "fp16")
 ENLARGE = ("warn", "refuse", "allow")
 _LATENT = 8  # pixels of a side for each value of a latent, in all models that are supported
 
@@ -63,3 +65,27 @@ class BucketsConfig:
                 "(buckets.min, buckets.max)"
             )
         return found
+
+
+@dataclass
+class CacheConfig:
+    """What is kept of each training picture's latents. What is held out is the mean in fp32, whatever is trained on.
+
+    Attributes:
+        latents: ``mean`` of what the VAE says, or its ``posterior``, of which every visit draws a sample: mean and standard
+            deviation, in twice the space.
+        precision: of what is stored, fp32 or fp16, in half the space; training computes in fp32 from there.
+    """
+
+    latents: str = "mean"
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, accepted in (("latents", LATENTS), ("precision", LATENT_PRECISIONS)):
+            value = getattr(self, name)
+            check(value in accepted, f"cache.{name}", value, ", ".join(accepted))
+
+    @property
+    def size(self) -> float:
+        """Space of a picture, in that of a mean in fp32."""
+        return (1 + (self.latents == "posterior")) / (1 + (self.precision == "fp16"))
