@@ -54,14 +54,23 @@ class Full(Method):
         unet.requires_grad_(True)
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
-        """Write a pipeline folder, which ``from_pretrained`` loads, and ``original.safetensors`` in it.
+        """Write a pipeline folder, which ``from_pretrained`` loads."""
+        model.pipeline().save_pretrained(folder, safe_serialization=True)
 
-        A warning says where the latter would hold other weights than those in memory, and it is left out.
+    def save_for_others(
+        self,
+        model: LatentDiffusion,
+        config: ModelConfig,
+        folder: Path,
+        name: str,
+        trigger: str = "",
+    ) -> None:
+        """Write ``original.safetensors`` into the folder.
+
+        A warning says where it would hold other weights than those in memory, and it is left out.
         """
-        pipeline = model.pipeline()
-        pipeline.save_pretrained(folder, safe_serialization=True)
         if self.original_layout != "no":
-            _save_single_file(pipeline, model, folder, self.original_layout)
+            _save_single_file(model, folder, self.original_layout, trigger)
 
     def export_bytes(self, model: LatentDiffusion) -> int:
         """A whole pipeline in fp32, and once more in one file where its architecture has that."""
@@ -126,7 +135,7 @@ def _family(model: LatentDiffusion) -> Family | None:
     return families.family_of(model.unet.config) if known else None
 
 
-def _save_single_file(pipeline: Any, model: LatentDiffusion, folder: Path, precision: str) -> None:
+def _save_single_file(model: LatentDiffusion, folder: Path, precision: str, trigger: str) -> None:
     """Write the pipeline as one file, if programs know its architecture and what it predicts, and read it again."""
     import torch
 
@@ -134,10 +143,11 @@ def _save_single_file(pipeline: Any, model: LatentDiffusion, folder: Path, preci
 
     if (family := _family(model)) is None:
         return
+    pipeline = model.pipeline()
     dtype = {"fp16": torch.float16, "fp32": torch.float32}[precision]
     problem = ""
     try:
-        writer.write(folder / SINGLE_FILE, pipeline, family, model.resolution, dtype)
+        writer.write(folder / SINGLE_FILE, pipeline, family, model.resolution, dtype, trigger)
         if wrong := writer.differing(folder / SINGLE_FILE, pipeline, folder, dtype):
             problem = f"it held other values for {len(wrong)} weights, such as {wrong[0]}"
     except ValueError as error:
