@@ -29,8 +29,17 @@ WEIGHTINGS = ("none", "min_snr", "soft_min_snr", "debiased")
 TIMESTEPS = ("stratified", "uniform", "logit_normal")
 AUTO = "auto"
 
+CAPTIONS = ("hidden", "tokens")
+
 CHANGEABLE = (
-    *("optim.lr", "optim.beta1", "optim.beta2", "optim.eps", "optim.weight_decay"),
+    *(
+        "optim.lr",
+        "optim.text_encoder_lr",
+        "optim.beta1",
+        "optim.beta2",
+        "optim.eps",
+        "optim.weight_decay",
+    ),
     *("optim.schedule", "optim.warmup", "optim.max_grad_norm"),
     *("train.samples", "train.caption_dropout"),
     *("objective.weighting", "objective.snr_gamma"),
@@ -88,6 +97,7 @@ class OptimConfig:
         warmup: samples over which the learning rate rises from zero.
         mixed_precision: of the forward pass; null takes the setting of ``accelerate launch``. Weights
             that are trained, the noise and its schedule stay fp32.
+        text_encoder_lr: the rate of the text encoders, where they are trained, over time like ``lr``; null is ``lr``.
     """
 
     lr: float = 1e-4
@@ -102,8 +112,11 @@ class OptimConfig:
     gradient_checkpointing: bool = False
     max_grad_norm: float = 1.0
     mixed_precision: str | None = None
+    text_encoder_lr: float | None = None
 
     def __post_init__(self) -> None:
+        rate = self.text_encoder_lr
+        check(rate is None or rate > 0, "optim.text_encoder_lr", rate, "null or > 0")
         for name in ("lr", "eps", "batch_size", "gradient_accumulation", "max_grad_norm"):
             check(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "> 0")
         for name in ("beta1", "beta2"):
@@ -252,6 +265,22 @@ class HeldoutConfig:
 
 
 @dataclass
+class CacheConfig:
+    """What is encoded once, for all runs.
+
+    Attributes:
+        captions: ``hidden``, the text encoder's hidden states; or ``tokens``, its token ids, which it encodes at each
+            use. auto: hidden states; token ids where a text encoder is trained, which makes others at each update.
+    """
+
+    captions: str = AUTO
+
+    def __post_init__(self) -> None:
+        accepted = (AUTO, *CAPTIONS)
+        check(self.captions in accepted, "cache.captions", self.captions, ", ".join(accepted))
+
+
+@dataclass
 class SamplesConfig:
     """Pictures that are drawn at every evaluation, to look at while training; see ``finetune.samples``.
 
@@ -364,6 +393,7 @@ class TrainConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     heldout: HeldoutConfig = field(default_factory=HeldoutConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
@@ -372,6 +402,29 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         tracking.check_names(self.tracker)
+        if self.method != MISSING:
+            self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        """Refuse settings of text encoders that do not go together."""
+        method, rate = self.method, self.optim.text_encoder_lr
+        if method.text_encoder and self.cache.captions == "hidden":
+            raise UserError(
+                "cache.captions=hidden keeps what the text encoder made of captions before training, and "
+                "method.text_encoder=true trains it; remove cache.captions, or type cache.captions=tokens"
+            )
+        if rate is not None and not method.text_encoder:
+            raise UserError(
+                f"optim.text_encoder_lr={rate:g} has no effect without method.text_encoder=true; type that as well, "
+                "or remove it"
+            )
+
+    @property
+    def captions(self) -> str:
+        """The form in which captions are cached, ``hidden`` or ``tokens``."""
+        if self.cache.captions != AUTO:
+            return self.cache.captions
+        return "tokens" if self.method.text_encoder else "hidden"
 
     @property
     def folder(self) -> Path:

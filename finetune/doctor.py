@@ -32,7 +32,10 @@ _FREE = {
     "heldout.patience",
 }
 _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
-_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
+_FORMERLY: dict[str, Any] = {
+    **{f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()},
+    "method.text_encoder": False,
+}
 """Values of keys that trainings of earlier versions did not note."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {
@@ -121,6 +124,9 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         for name, value in asdict(getattr(config, group)).items()
         if f"{group}.{name}" not in _FREE
     }
+    if not config.method.text_encoder:  # what is read only then
+        for name in ("method.text_encoder_targets", "optim.text_encoder_lr"):
+            known.pop(name, None)
     if config.optim.schedule == "constant":  # then training longer leaves the first part as it was
         del known["train.samples"]
     known["shards"] = manifest.digest()

@@ -39,15 +39,17 @@ from finetune import (
 )
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import OptimConfig, TrainConfig
+from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
 from finetune.export import described, export, holds, trigger_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure
-from finetune.methods import prepare
+from finetune.methods import prepare_model
+from finetune.methods.interface import UNET
 from finetune.models import load_model
+from finetune.models.denoiser import Denoiser, checkpoint_text_encoder
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
@@ -74,13 +76,13 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
                 pass  # checkpoints may have been deleted
             tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
-    model = load_model(config.model, accelerator.device)
+    model = load_model(config.model, accelerator.device, config.captions)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
-    prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    prepare_model(model, config.method, config.train.seed)  # refuses what does not fit, at once
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
         lost = checks.look_at(config, manifest, model, bool(stored))
@@ -231,8 +233,12 @@ def _assemble(
 ) -> Training:
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    weights = config.method.trainable(model.unet)
-    unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
+        for part, encoder in config.method.networks(model).items():
+            if part != UNET:
+                checkpoint_text_encoder(encoder)
+    weights = config.method.trained(model)
+    network = Denoiser(model) if config.method.text_encoder else model.unet
+    unet, optimizer = accelerator.prepare(network, _adamw(config, model, weights))
     batches = Batches(
         splits[0],
         batch_size=config.optim.batch_size,
@@ -271,9 +277,14 @@ def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> W
     return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
 
 
-def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+def _adamw(
+    config: TrainConfig, model: LatentDiffusion, weights: dict[str, nn.Parameter]
+) -> torch.optim.AdamW:
+    """Over all weights in their order; those of text encoders are a group of their own, see ``loop.rates``."""
+    optim, unet = config.optim, config.method.trainable(model.unet)
+    groups = [list(unet.values()), [w for name, w in weights.items() if name not in unet]]
     return torch.optim.AdamW(
-        weights.values(),
+        [{"params": group} for group in groups if group],
         lr=optim.lr,
         betas=(optim.beta1, optim.beta2),
         eps=optim.eps,
@@ -400,7 +411,7 @@ def _export_best(
 ) -> None:
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
-    copy_into(config.method.trainable(model.unet), best.weights())
+    copy_into(config.method.trained(model), best.weights())
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
     name = config.run.folder.name
