@@ -18,6 +18,7 @@ from torch import Tensor
 from finetune.cache import EncodedSplit
 from finetune.conditioning import Conditioning
 from finetune.config import ObjectiveConfig
+from finetune.latents import of_one_shape
 
 
 def keyed_seed(*parts: object) -> int:
@@ -63,14 +64,14 @@ class WeightedPlan:
     Args:
         seed: of all orders.
         sources: the indices of each source's pictures, by a name that its order is drawn by.
-        weights: of each.
+        weights: of each, and of more sources if they count for the largest weight.
     """
 
     def __init__(
         self, seed: int, sources: Mapping[str, np.ndarray], weights: Mapping[str, float]
     ) -> None:
         self.seed, self.sources = seed, dict(sorted(sources.items()))
-        largest = max(Fraction(str(weights[name])) for name in sources)
+        largest = max(Fraction(str(weight)) for weight in weights.values())
         self._each = {
             name: Fraction(str(weights[name])) / largest * len(places)
             for name, places in self.sources.items()
@@ -81,7 +82,7 @@ class WeightedPlan:
         """Indices of the ``count`` samples from position ``start``, int64."""
         number, parts, end = self._round_at(start), [], start + count
         used: dict[int, np.ndarray] = {}
-        while (first := self._start(number)) < end:
+        while (first := self.before(number)) < end:
             used[number] = self._rounds[number] if number in self._rounds else self._round(number)
             parts.append(used[number][max(start - first, 0) : end - first])
             number += 1
@@ -98,13 +99,14 @@ class WeightedPlan:
         """Samples of a source before round ``number``."""
         return int(number * self._each[name])
 
-    def _start(self, number: int) -> int:
+    def before(self, number: int) -> int:
+        """Samples before round ``number``."""
         return sum(self._before(name, number) for name in self._each)
 
     def _round_at(self, position: int) -> int:
         """The round that a position is in."""
         number = int(position / sum(self._each.values()))
-        while self._start(number + 1) <= position:
+        while self.before(number + 1) <= position:
             number += 1
         return number
 
@@ -217,11 +219,12 @@ class Batches:
         timesteps = self._timesteps(generator)
         which_caption = torch.rand(size, generator=generator)[self.share]
         dropped = (torch.rand(size, generator=generator) < self.caption_dropout)[self.share]
-        noise, added = self._noise(generator)
         indices = torch.from_numpy(self.plan(number * size, size)[self.share])
+        latents = of_one_shape(self.split.latents_of(indices))
+        noise, added = self._noise(generator, latents.shape[1:])
         return Batch(
             keys=[self.split.keys[index] for index in indices],
-            latents=self.split.latents_of(indices),
+            latents=latents,
             noise=noise[self.share],
             timesteps=timesteps[self.share],
             conditioning=self.split.conditioning_of(indices, which_caption, dropped),
@@ -238,9 +241,11 @@ class Batches:
             share = torch.sigmoid(chosen.logit_mean + chosen.logit_std * torch.special.ndtri(share))
         return (share * self.timesteps).long().clamp_(max=self.timesteps - 1)
 
-    def _noise(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def _noise(
+        self, generator: torch.Generator, latent: torch.Size
+    ) -> tuple[Tensor, Tensor | None]:
         """Of the whole batch: what the target is made of, and what is added to the latents where that is another."""
-        chosen, shape = self.objective, (self.batch_size, *self.split.latent_shape)
+        chosen, shape = self.objective, (self.batch_size, *latent)
         noise = torch.randn(shape, generator=generator)
         if chosen.noise_offset:
             offset = torch.randn((*shape[:2], 1, 1), generator=generator)

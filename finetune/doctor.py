@@ -15,9 +15,10 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enough, leaks, seen_before, start
+from finetune import enlarged, enough, leaks, optimizers, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
+from finetune.picture_config import BucketsConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -30,13 +31,22 @@ _FREE = {
     "heldout.every",
     "heldout.batch_size",
     "heldout.patience",
+    "buckets.enlarge",
 }
-_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
-_FORMERLY: dict[str, Any] = {
-    **{f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()},
-    "method.text_encoder": False,
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets")
+_FORMERLY = {
+    f"{group}.{name}": value
+    for group, settings in (
+        ("objective", ObjectiveConfig()),
+        ("optim", OptimConfig()),
+        ("buckets", BucketsConfig()),
+    )
+    for name, value in asdict(settings).items()
 }
+_FORMERLY |= {"method.base_weights": "fp32", "method.text_encoder": False}
 """Values of keys that trainings of earlier versions did not note."""
+_OPTIONAL = {"model.clip_skip": 1}
+"""Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {
     "shards": "curated data",
@@ -69,6 +79,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
+    enlarged.examine(config, manifest)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is None:
         enough.examine(config, manifest, seen)
@@ -83,7 +94,9 @@ def examine_settings(config: TrainConfig) -> None:
         UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
     """
     refuse_unsupported(config.model)
+    config.buckets.sides(config.model.resolution)  # refuses what makes none
     refuse_precision(config.optim)
+    optimizers.refuse_absent(config.optim)
     tracking.refuse_absent(config.tracker)
 
 
@@ -127,6 +140,9 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     if not config.method.text_encoder:  # what is read only then
         for name in ("method.text_encoder_targets", "optim.text_encoder_lr"):
             known.pop(name, None)
+    for key, value in _OPTIONAL.items():
+        if known[key] == value:
+            del known[key]
     if config.optim.schedule == "constant":  # then training longer leaves the first part as it was
         del known["train.samples"]
     known["shards"] = manifest.digest()
@@ -152,7 +168,7 @@ def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, A
     """
     has_ended = last["step"] >= config.steps or last["stopped"] is not None
     free = ["order"] if has_ended else config.resume.allow
-    now = {key: value for key, value in now.items() if key not in free}
+    now = {key: value for key, value in {**_OPTIONAL, **now}.items() if key not in free}
     refuse_change(config.folder, last["identity"], now, config.resume.allow)
 
 
@@ -192,7 +208,7 @@ def refuse_change(
     Raises:
         UserError: names the first key that differs.
     """
-    stored = {**_FORMERLY, **stored}
+    stored = {**_FORMERLY, **_OPTIONAL, **stored}
     for key in now:
         if stored.get(key) == now[key]:
             continue

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from curate.run import checksums, tracking
 from curate.run.files import remove_parts
@@ -28,27 +27,31 @@ from finetune import (
     checkpoint,
     checks,
     doctor,
+    frozen,
     joined,
     lost_in_encoding,
     metrics,
+    optimizers,
     overview,
     samples,
     seen_before,
     start,
     trained_on,
 )
+from finetune.bucket_plan import BucketPlan
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
+from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import described, export, holds, trigger_of
+from finetune.export import described, export, holds, to_set_of, trigger_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
-from finetune.loop import Heldout, Progress, Training, Window, fit, measure
+from finetune.loop import Heldout, Progress, Training, Window, fit, measure, precision_of
 from finetune.methods import prepare_model
 from finetune.methods.interface import UNET
-from finetune.models import load_model
+from finetune.models import load_model, load_pipeline
 from finetune.models.denoiser import Denoiser, checkpoint_text_encoder
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
@@ -82,7 +85,9 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
+    frozen.round_to(model.unet, config.method.held())
     prepare_model(model, config.method, config.train.seed)  # refuses what does not fit, at once
+    frozen.hold(model.unet, config.method.held())
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
         lost = checks.look_at(config, manifest, model, bool(stored))
@@ -100,6 +105,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             write_config(folder / "config.yaml", config)
             trained_on.write(folder, config.curate_dir, manifest, identity["shards"])
     _resume(run, stored)
+    model.park()
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     with _tracked(run):
         fit(run)
@@ -210,17 +216,19 @@ def _encode(
     needed = checks.sides(config)
     shards = [shard for split in needed for shard in manifest.shards_of(split)]
     cache_dir = Path(config.run.root, CACHE)
+    framing = Framing(config.curate_dir, config.buckets.sides(model.resolution))
     encode_shards(
         model,
         config.curate_dir,
         shards[accelerator.process_index :: accelerator.num_processes],
         cache_dir,
+        framing,
         progress=accelerator.is_main_process,
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
+    return [load_split(model, manifest.shards_of(split), cache_dir, framing) for split in needed]
 
 
 def _assemble(
@@ -236,9 +244,12 @@ def _assemble(
         for part, encoder in config.method.networks(model).items():
             if part != UNET:
                 checkpoint_text_encoder(encoder)
-    weights = config.method.trained(model)
+    weights, unets = config.method.trained(model), config.method.trainable(model.unet)
+    texts = [weight for name, weight in weights.items() if name not in unets]
     network = Denoiser(model) if config.method.text_encoder else model.unet
-    unet, optimizer = accelerator.prepare(network, _adamw(config, model, weights))
+    unet, optimizer = accelerator.prepare(
+        network, optimizers.make(config.optim, unets.values(), texts)
+    )
     batches = Batches(
         splits[0],
         batch_size=config.optim.batch_size,
@@ -248,7 +259,7 @@ def _assemble(
         objective=config.objective,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        plan=_weighted(config, manifest, splits[0]),
+        plan=_plan(config, manifest, splits[0]),
     )
     return Training(
         config=config,
@@ -271,26 +282,15 @@ def _assemble(
     )
 
 
-def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> WeightedPlan | None:
-    """The order of samples of several curations; None where there is one."""
-    sources = joined.sources(config, manifest, split.keys)
-    return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
-
-
-def _adamw(
-    config: TrainConfig, model: LatentDiffusion, weights: dict[str, nn.Parameter]
-) -> torch.optim.AdamW:
-    """Over all weights in their order; those of text encoders are a group of their own, see ``loop.rates``."""
-    optim, unet = config.optim, config.method.trainable(model.unet)
-    groups = [list(unet.values()), [w for name, w in weights.items() if name not in unet]]
-    return torch.optim.AdamW(
-        [{"params": group} for group in groups if group],
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
+def _plan(
+    config: TrainConfig, manifest: Manifest, split: EncodedSplit
+) -> WeightedPlan | BucketPlan | None:
+    """The order of samples of several curations or in buckets; None where there is one of each."""
+    sources, seed = joined.sources(config, manifest, split.keys), config.train.seed
+    if config.buckets.enabled:
+        size, weights = config.optim.batch_size, config.data.runs if sources else None
+        return BucketPlan.of(seed, split.shapes(), size, sources, weights)
+    return WeightedPlan(seed, sources, config.data.runs) if sources else None
 
 
 def _heldout(
@@ -398,7 +398,7 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
             curve.start = (val, train_probe)
             continue
         at = (row.step, row.samples_seen) if row else (0, 0)
-        curve.add(*at, val, train_probe, run.accelerator.mixed_precision)
+        curve.add(*at, val, train_probe, precision_of(run))
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged
     if run.accelerator.is_main_process:
         with checksums.updated(run.folder, (path.name,)):
@@ -412,14 +412,20 @@ def _export_best(
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
     copy_into(config.method.trained(model), best.weights())
+    if (
+        config.method.held() != "fp32"
+    ):  # in fp32 there may be no room for it and for what is loaded again
+        model.move(torch.device("cpu"))
+        frozen.release(model.unet, lambda: load_pipeline(config.model).unet)
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
     name = config.run.folder.name
     word = trigger_of(config)
-    difference = export(config.method, config.model, model, folder, best, name, word)
+    to_set = to_set_of(config)
+    difference = export(config.method, config.model, model, folder, best, name, word, to_set)
     accelerator.print(
         f"best    {overview.after(config.folder, stored)}\n"
-        f"{described(config.method, folder, difference)}"
+        f"{described(config.method, folder, difference, to_set)}"
     )
     if not is_of_retraining(config.run.folder):
         accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

@@ -30,6 +30,8 @@ from finetune.objective import NoiseSchedule
 class LatentDiffusion(Protocol):
     """The parts of a pipeline, all fp32; the U-Net is trained, and with ``method.text_encoder`` the text encoders.
 
+    What computes with an encoder puts it on :attr:`device` first, where :meth:`park` took it away.
+
     Attributes:
         captions: ``hidden`` or ``tokens``, the form that :meth:`encode_captions` gives captions, and the cache holds.
             Hidden states are for frozen text encoders alone: a changed one would make others.
@@ -70,13 +72,31 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def clip_skip(self) -> int:
+        """Which layer of the text encoder captions are read from, see ``ModelConfig``; 1 is the pipeline's own."""
+        ...
+
+    @property
     def pixels_per_latent(self) -> int:
         """Pixels of a side for each value of a latent; widths and heights are multiples of it."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where the encoders are."""
+        """Where everything is computed."""
+        ...
+
+    @property
+    def encoders(self) -> Sequence[nn.Module]:
+        """The VAE and the text encoders."""
+        ...
+
+    def park(self) -> None:
+        """Move the encoders to the CPU until they are needed again, but for those that are trained."""
+        ...
+
+    def move(self, device: torch.device) -> None:
+        """Put all parts onto another device."""
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -90,7 +110,7 @@ class LatentDiffusion(Protocol):
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
         """All entries that depend on the caption: as the pipeline computes them, fp32, or what :meth:`tokens` gives.
 
-        Which of them, :attr:`captions` says; :meth:`predict` takes both.
+        Which of them, :attr:`captions` says; :meth:`predict` takes both. Hidden states are of :attr:`clip_skip`.
         """
         ...
 
@@ -129,14 +149,14 @@ class LatentDiffusion(Protocol):
         ...
 
     def prompt_arguments(
-        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int = 1
+        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int | None = None
     ) -> dict[str, Any]:
         """What a pipeline is called with for these prompts.
 
         Args:
             prompts: [B]. negative: [B], what the guidance leads away from.
-            clip_skip: which layer of the text encoder counts, from the end; 1 is the one that the model is trained
-                with.
+            clip_skip: which layer of the text encoder counts, from the one that the pipeline takes, which is 1; None
+                is the one that captions are read from.
 
         Raises:
             UserError: the text encoder has not that many layers.

@@ -24,6 +24,7 @@ from finetune.objective import NoiseSchedule
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
 IDS = "input_ids"  # of the first text encoder; a conditioning has it in place of hidden states
 TOKENS, HIDDEN = "tokens", "hidden"  # in which form captions are encoded, see the interface
+PARKED = torch.device("cpu")  # where encoders wait that are not needed
 
 
 def from_pretrained(kind: type[Kind], config: ModelConfig, **options: Any) -> Kind:
@@ -111,6 +112,24 @@ def frozen_parts(
     return scheduler, NoiseSchedule.from_scheduler(scheduler).to(torch.device(device))
 
 
+def park(modules: Sequence[nn.Module], device: torch.device) -> None:
+    """Move what is not trained from a model's device to the CPU, and give its memory back."""
+    if device.type == PARKED.type:
+        return
+    for module in modules:
+        if not any(weight.requires_grad for weight in module.parameters()):
+            module.to(PARKED)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def fetch(modules: Sequence[nn.Module], device: torch.device) -> None:
+    """Move modules to the device of their model, where they are not there."""
+    for module in modules:
+        if next(module.parameters()).device != device:
+            module.to(device)
+
+
 def pixels_per_latent(vae: AutoencoderKL) -> int:
     """The VAE halves a side between any two of its levels."""
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
@@ -158,6 +177,12 @@ def encoded(model: Any, conditioning: Conditioning) -> Conditioning:
     return model.encode_tokens(conditioning) if IDS in conditioning.tensors else conditioning
 
 
+def last_layers(encoder: Any, count: int) -> list[str]:
+    """The names of a CLIP's last layers."""
+    layers = encoder.config.num_hidden_layers
+    return [f"encoder.layers.{number}" for number in range(layers - count, layers)]
+
+
 def with_hidden(conditioning: Conditioning, found: dict[str, Tensor]) -> Conditioning:
     """What was ``found`` by the text encoders, and the entries of the picture."""
     kept = {name: conditioning[name] for name in conditioning.of_picture}
@@ -171,19 +196,6 @@ def cut_off(tokenizer: Any, caption: str) -> str:
     if len(ids) <= limit:
         return ""
     return tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
-
-
-def refuse_layer(clip_skip: int, layers: int) -> None:
-    """Refuse a layer that a text encoder has not.
-
-    Raises:
-        UserError: says what to type.
-    """
-    if clip_skip > layers:
-        raise UserError(
-            f"clip_skip={clip_skip} is out of range: this text encoder has {layers} layers. "
-            f"Type clip_skip={layers} or less; 1 is the last layer"
-        )
 
 
 def vocabulary(tokenizer: Any) -> bytes:

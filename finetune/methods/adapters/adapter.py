@@ -26,6 +26,7 @@ Stored = tuple[dict[str, Any], list[str]]
 _NAME = "default"  # that peft gives an adapter, as a part of its weights' names
 _PARAMETER = re.compile(r"\.(lora|lokr|hada)_.*")  # behind a module's name
 # Settings of an adapter that change what rank and alpha mean.
+_HELD = ("fp32", "bf16", "fp8")
 _UNKNOWN_SCALE = ("use_rslora", "rank_pattern", "alpha_pattern")
 
 
@@ -38,6 +39,8 @@ class Adapter(Method):
         alpha: its scale; ``alpha == rank`` is a scale of one.
         targets: suffixes of the names of the U-Net's modules that get an adapter.
         text_encoder_targets: the same of the text encoders, where they are trained.
+        base_weights: in which the frozen weights are held while training, see ``finetune.frozen``: ``fp32``, ``bf16`` or
+            ``fp8`` (float8_e4m3fn). What is trained stays fp32, and what is computed is as ``optim.mixed_precision`` says.
         noun: what it is called in messages; of the class, as the two below.
         settings: peft's name of each key ``method.*`` that decides what the stored weights mean.
         fixed: settings of peft that have no key.
@@ -51,8 +54,11 @@ class Adapter(Method):
     alpha: float = 16.0
     targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
     text_encoder_targets: list[str] = field(default_factory=lambda: list(TEXT_TARGETS))
+    base_weights: str = "fp32"
 
     def __post_init__(self) -> None:
+        known = self.base_weights in _HELD
+        check(known, "method.base_weights", self.base_weights, ", ".join(_HELD))
         check(self.rank > 0, "method.rank", self.rank, "> 0")
         check(self.alpha > 0, "method.alpha", self.alpha, "> 0")
         for key in ("targets", "text_encoder_targets"):
@@ -117,6 +123,10 @@ class Adapter(Method):
         for layer in layers:
             for name in layer.active_adapters:
                 layer.set_scale(name, factor)
+
+    def held(self) -> str:
+        """As the setting says."""
+        return self.base_weights
 
     def fewer_weights(self) -> str:
         """Half the rank."""

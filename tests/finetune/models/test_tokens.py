@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from finetune.conditioning import Conditioning
 from finetune.methods import METHODS, prepare_model
@@ -20,17 +21,27 @@ from tests.finetune.models.conftest import save_xl_pipeline
 CAPTIONS = ["red bar", "a dot", "", "blue"]
 
 
-@pytest.fixture(scope="module", params=["sd", "xl", "xl, no zeros"])
+@pytest.fixture(scope="module", params=["sd", "deeper", "xl", "xl, no zeros"])
 def folder(request, pipeline_dir, tmp_path_factory) -> Path:
     if request.param == "sd":
         return pipeline_dir
+    if request.param == "deeper":  # of three layers, the second of which is read
+        made = tmp_path_factory.mktemp("models") / "deeper"
+        pipe = DiffusionPipeline.from_pretrained(pipeline_dir)
+        settings = pipe.text_encoder.config.to_dict() | {"num_hidden_layers": 3}
+        torch.manual_seed(2)
+        pipe.text_encoder = CLIPTextModel(CLIPTextConfig(**settings))
+        pipe.save_pretrained(made)
+        return made
     zeros = request.param == "xl"
     made = tmp_path_factory.mktemp("models") / "xl"
     return save_xl_pipeline(made, force_zeros_for_empty_prompt=zeros)
 
 
 def config_of(folder: Path) -> ModelConfig:
-    return ModelConfig(path=str(folder), resolution=16 if "xl" not in folder.name else 32)
+    skip = 2 if folder.name == "deeper" else 1
+    resolution = 32 if "xl" in folder.name else 16
+    return ModelConfig(path=str(folder), resolution=resolution, clip_skip=skip)
 
 
 def inputs(model) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -76,7 +87,10 @@ def plain_gradients(folder: Path, latents, noise, timesteps) -> dict[str, torch.
 
     parts = [part for part in ("text_encoder", "text_encoder_2") if hasattr(pipe, part)]
     if len(parts) == 1:
-        hidden = pipe.text_encoder(ids(pipe.tokenizer))[0]
+        found = pipe.text_encoder(ids(pipe.tokenizer), output_hidden_states=True)
+        hidden = found[0]
+        if folder.name == "deeper":
+            hidden = pipe.text_encoder.final_layer_norm(found.hidden_states[-2])
         target = scheduler.get_velocity(latents, noise, timesteps)
     else:
         first = pipe.text_encoder(ids(pipe.tokenizer), output_hidden_states=True)

@@ -275,7 +275,6 @@ def test_a_checkpoint_made_before_the_picture_was_drawn_did_not_see_it(series):
     keys = keys[np.argsort(key_hashes(keys), kind="stable")].tolist()
     split = SimpleNamespace(
         keys=keys,
-        latent_shape=(1,),
         latents_of=lambda rows: torch.zeros(len(rows), 1),
         conditioning_of=lambda *_: None,
     )
