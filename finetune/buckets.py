@@ -17,6 +17,8 @@ import numpy as np
 Sides = tuple[int, int]
 """Height and width in pixels."""
 
+LEAST_SPARE = 1.0  # pixels
+
 
 def sides(resolution: int, step: int, least: int, most: int) -> tuple[Sides, ...]:
     """The buckets, by height; none where no multiple of ``step`` is within the limits.
@@ -76,6 +78,16 @@ def kept(sizes: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def enlarged(sizes: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Whether a picture has fewer pixels than what it is cropped to, bool [N]; arguments as for :func:`kept`."""
     return np.any(sizes < targets[::-1], axis=0)
+
+
+def movable(sizes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Whether a resized picture is longer than its target by ``LEAST_SPARE``, so that crops of it differ, bool [N].
+
+    Arguments as for :func:`kept`.
+    """
+    (widths, heights), (height, width) = sizes.astype(np.int64), targets.astype(np.int64)
+    difference = widths * height - heights * width
+    return np.abs(difference) >= LEAST_SPARE * np.where(difference > 0, heights, widths)
 
 
 def shown(bucket: Sides) -> str:

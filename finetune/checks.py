@@ -38,7 +38,9 @@ def look_at(
         return lines
     pictures = sum(shard.samples for split in sides(config) for shard in manifest.shards_of(split))
     captions = round(found.all_captions * pictures / found.pictures)
-    return lines | {"disk": forecast.disk(config, model, pictures, captions)}
+    views = config.data.crops * (1 + config.data.flip)
+    latents = pictures + found.pictures * (views - 1)
+    return lines | {"disk": forecast.disk(config, model, latents, captions)}
 
 
 def sides(config: TrainConfig) -> list[str]:

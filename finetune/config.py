@@ -30,6 +30,7 @@ REACTIONS = ("refuse", "warn", "off")
 WEIGHTINGS = ("none", "min_snr", "soft_min_snr", "debiased")
 TIMESTEPS = ("stratified", "uniform", "logit_normal")
 AUTO = "auto"
+MOST_CROPS = 8  # a folder of the cache for each, in each bucket
 
 CAPTIONS = ("hidden", "tokens")
 
@@ -73,14 +74,20 @@ class DataConfig:
             with one of another. A curation's share of the samples is weight × its training pictures, as kohya's
             num_repeats has it; WebDataset's mixing by probability alone is weight / pictures here. What is held
             out is not weighted.
+        flip: whether a picture is mirrored at every second visit, by chance.
+        crops: so many crops of each picture, one by chance at each visit: the centre, and others at random places. What
+            is held out is the centre, not mirrored.
     """
 
     run: str | None = field(default=None, metadata=PATH)
     runs: dict[str, float] = field(default_factory=dict, metadata=entries(float))
+    flip: bool = False
+    crops: int = 1
 
     def __post_init__(self) -> None:
         if self.run is not None:
             check_name("data.run", self.run)
+        check(0 < self.crops <= MOST_CROPS, "data.crops", self.crops, f"1 ... {MOST_CROPS}")
         for name, weight in self.runs.items():
             check_name("data.runs", name)
             check(0 < weight < math.inf, f"data.runs.{name}", weight, "a weight, > 0")

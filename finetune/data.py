@@ -7,7 +7,7 @@ was never interrupted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -181,11 +181,17 @@ class Batch:
             )
 
 
+def _visit(seed: int, place: int) -> torch.Generator:
+    """What is drawn for one sample alone, by its place among all samples of a training."""
+    return torch.Generator().manual_seed(keyed_seed(seed, "visit", place))
+
+
 class Batches:
     """The share that one of ``world_size`` processes has of each of the run's batches, by number.
 
-    Randomness is drawn for the whole batch from one CPU generator, keyed by seed and batch number, and
-    then shared out. Timesteps are by default stratified over the batch, and a sample's stratum is as random
+    Timesteps, captions and dropout are drawn for the whole batch from one CPU generator, keyed by seed and batch
+    number, and then shared out; the noise of a sample from one of its own, keyed by seed, place in the run and the
+    picture's key, so that each process draws its share alone. Timesteps are by default stratified over the batch, and a sample's stratum is as random
     as its place in the order: each sample's timestep is uniform, and the batch mean varies less (Kingma et al.
     2021, appendix I.1).
     """
@@ -220,16 +226,29 @@ class Batches:
         which_caption = torch.rand(size, generator=generator)[self.share]
         dropped = (torch.rand(size, generator=generator) < self.caption_dropout)[self.share]
         indices = torch.from_numpy(self.plan(number * size, size)[self.share])
-        latents = of_one_shape(self.split.latents_of(indices))
-        noise, added = self._noise(generator, latents.shape[1:])
+        keys = [self.split.keys[index] for index in indices]
+        places = range(number * size, (number + 1) * size)[self.share]
+        views = self._views(places)
+        latents = of_one_shape(self.split.latents_of(indices, views))
+        noise, added = self._noise(places, keys, latents.shape[1:])
         return Batch(
-            keys=[self.split.keys[index] for index in indices],
+            keys=keys,
             latents=latents,
-            noise=noise[self.share],
+            noise=noise,
             timesteps=timesteps[self.share],
-            conditioning=self.split.conditioning_of(indices, which_caption, dropped),
-            added=None if added is None else added[self.share],
+            conditioning=self.split.conditioning_of(indices, which_caption, dropped, views),
+            added=added,
         )
+
+    def _views(self, places: Sequence[int]) -> Tensor | None:
+        """Which view of its picture each sample of the share is, by a generator of its own; None where there is one."""
+        if self.split.views == 1:
+            return None
+        drawn = [
+            torch.randint(self.split.views, (), generator=_visit(self.seed, place))
+            for place in places
+        ]
+        return torch.stack(drawn)
 
     def _timesteps(self, generator: torch.Generator) -> Tensor:
         """Of the whole batch, int64; a share u of the way through a distribution for each sample."""
@@ -242,14 +261,25 @@ class Batches:
         return (share * self.timesteps).long().clamp_(max=self.timesteps - 1)
 
     def _noise(
-        self, generator: torch.Generator, latent: torch.Size
+        self, places: Sequence[int], keys: Sequence[str], latent: torch.Size
     ) -> tuple[Tensor, Tensor | None]:
-        """Of the whole batch: what the target is made of, and what is added to the latents where that is another."""
-        chosen, shape = self.objective, (self.batch_size, *latent)
-        noise = torch.randn(shape, generator=generator)
-        if chosen.noise_offset:
-            offset = torch.randn((*shape[:2], 1, 1), generator=generator)
-            noise = noise + chosen.noise_offset * offset
-        if not chosen.input_perturbation:
-            return noise, None
-        return noise, noise + chosen.input_perturbation * torch.randn(shape, generator=generator)
+        """Of the share: what the target is made of, and what is added to the latents where that is another.
+
+        Args:
+            places: of the samples in the run, counted from zero. keys: of their pictures.
+            latent: the shape of one.
+        """
+        chosen = self.objective
+        noises, added = [], []
+        for place, key in zip(places, keys, strict=True):
+            seed = keyed_seed(self.seed, "noise", place, key)
+            generator = torch.Generator().manual_seed(seed)
+            noise = torch.randn(latent, generator=generator)
+            if chosen.noise_offset:
+                offset = torch.randn((latent[0], 1, 1), generator=generator)
+                noise = noise + chosen.noise_offset * offset
+            noises.append(noise)
+            if chosen.input_perturbation:
+                more = torch.randn(latent, generator=generator)
+                added.append(noise + chosen.input_perturbation * more)
+        return torch.stack(noises), torch.stack(added) if added else None

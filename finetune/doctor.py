@@ -15,7 +15,7 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enlarged, enough, leaks, optimizers, seen_before, start
+from finetune import enlarged, enough, equal_crops, leaks, optimizers, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.picture_config import BucketsConfig
@@ -34,7 +34,8 @@ _FREE = {
     "buckets.enlarge",
 }
 _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets")
-_FORMERLY = {
+_VIEWS = {"data.flip": False, "data.crops": 1}
+_FORMERLY = _VIEWS | {
     f"{group}.{name}": value
     for group, settings in (
         ("objective", ObjectiveConfig()),
@@ -47,7 +48,8 @@ _FORMERLY |= {"method.base_weights": "fp32", "method.text_encoder": False}
 """Values of keys that trainings of earlier versions did not note."""
 _OPTIONAL = {"model.clip_skip": 1}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
-ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
+ORDER = "hashed keys, noise by sample"
+"""Of the samples and their noise, see ``cache.load_split`` and ``data.Batches``; earlier versions noted another or none."""
 _ORIGINS = {
     "shards": "curated data",
     "weights": "weights of the base model",
@@ -80,6 +82,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
     enlarged.examine(config, manifest)
+    equal_crops.examine(config, manifest)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is None:
         enough.examine(config, manifest, seen)
@@ -149,6 +152,7 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     known["order"] = ORDER
     del known["method.init"]  # the weights decide, wherever they are
     known["init"] = start.digest(config)
+    known |= {key: getattr(config.data, key.removeprefix("data.")) for key in _VIEWS}
     known["data.runs"] = dict(sorted(config.data.runs.items())) or None  # weights of the curations
     return known
 
@@ -241,6 +245,6 @@ def refuse_change(
             difference = "with weights that method.init named, and it is not typed now"
             remedy = "Type it as before, or train under another run.name"
         if key == "order":
-            difference = "by a version that took the samples in another order, in which this one cannot go on"
+            difference = "by a version that took the samples in another order or drew other noise, so that this one cannot go on"
             remedy = f"To train from the start, type run.name=NEW {these}"
         raise UserError(f"{folder} was started {difference}. {remedy}")

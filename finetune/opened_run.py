@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -131,7 +132,7 @@ class FinetuneRun:
     def encoded(
         self, split: str, device: torch.device | str = "cpu", *, squares: bool = False
     ) -> EncodedSplit:
-        """All samples of ``split``, which :meth:`has` to exist, mapped from the cache.
+        """All samples of ``split``, which :meth:`has` to exist, mapped from the cache, in the plain view alone.
 
         Args:
             split: which.
@@ -141,8 +142,8 @@ class FinetuneRun:
         cache_dir = self.run_dir.parent / CACHE
         shards = read_manifest(self.curate_dir).shards_of(split)
         model = self.model(device)
-        buckets = () if squares else self.config.buckets.sides(model.resolution)
-        framing = Framing(self.curate_dir, buckets)
+        framing = Framing.of(self.config, split)
+        framing = replace(framing, buckets=()) if squares else framing
         encode_shards(model, self.curate_dir, shards, cache_dir, framing)
         remove_former(self.finetune_dir / "cache")
         return load_split(model, shards, cache_dir, framing)

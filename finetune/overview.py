@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from finetune.methods.interface import UNET
 from finetune.rules import FEWEST_TO_STOP
 
 _MOST_SHOWN = 12  # buckets
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 def before(run: Training, held_out: int) -> str:
@@ -39,6 +41,7 @@ def before(run: Training, held_out: int) -> str:
         "weights": _weights(run),
         **_curations(run),
         **_buckets(run),
+        **_views(run),
         **_start(run),
         **_objective(run),
         **_optimizer(run),
@@ -117,6 +120,21 @@ def _buckets(run: Training) -> dict[str, str]:
             "picture more than once: a larger buckets.step makes fewer buckets"
         )
     return {"buckets": text}
+
+
+def _views(run: Training) -> dict[str, str]:
+    """How many views there are of a picture, and captions that a mirrored one contradicts."""
+    data, split = run.config.data, run.batches.split
+    if split.views == 1:
+        return {}
+    text = f"{split.views} of each picture, one by chance at each visit: {data.crops} crops"
+    if data.crops > 1:
+        alike = split.same_view(0, split.views - 1 - data.flip).mean()
+        text += f" ({alike:.1%} of the pictures have the shape of what is cut out, so that theirs are all the same)"
+    if data.flip:
+        sides = sum(bool(_SIDE.search(caption)) for caption in split.captions) / len(split)
+        text += f", as they are and mirrored; {sides:.1%} of the captions say left or right"
+    return {"views": text}
 
 
 def _start(run: Training) -> dict[str, str]:

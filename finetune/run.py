@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
-from itertools import repeat
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any
 
@@ -214,21 +214,25 @@ def _encode(
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = checks.sides(config)
-    shards = [shard for split in needed for shard in manifest.shards_of(split)]
     cache_dir = Path(config.run.root, CACHE)
-    framing = Framing(config.curate_dir, config.buckets.sides(model.resolution))
-    encode_shards(
-        model,
-        config.curate_dir,
-        shards[accelerator.process_index :: accelerator.num_processes],
-        cache_dir,
-        framing,
-        progress=accelerator.is_main_process,
-    )
+    framings = {split: Framing.of(config, split, all_views=True) for split in needed}
+    for framing, splits in groupby(needed, key=framings.__getitem__):
+        shards = [shard for split in splits for shard in manifest.shards_of(split)]
+        encode_shards(
+            model,
+            config.curate_dir,
+            shards[accelerator.process_index :: accelerator.num_processes],
+            cache_dir,
+            framing,
+            progress=accelerator.is_main_process,
+        )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [load_split(model, manifest.shards_of(split), cache_dir, framing) for split in needed]
+    return [
+        load_split(model, manifest.shards_of(split), cache_dir, framing)
+        for split, framing in framings.items()
+    ]
 
 
 def _assemble(

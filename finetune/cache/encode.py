@@ -324,7 +324,7 @@ class _PictureEncoders:
             return
         image = _decoded(shard, sample)
         for view in missing:
-            crop = view.crop(image.size)
+            crop = view.cropped(image.size, digest)
             pixels = np.asarray(crop.cut(image))
             self._encoders[view].add(digest, _Picture(shard, sample.key, pixels, crop))
         while sum(each.waiting for each in self._encoders.values()) > MOST_WAITING:

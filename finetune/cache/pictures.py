@@ -36,6 +36,10 @@ class Pictures:
         """V."""
         return len(self._part)
 
+    def same(self, one: int, other: int) -> np.ndarray:
+        """Whether two views of a picture are the same, bool [N]."""
+        return self._part[one] == self._part[other]
+
     @property
     def names(self) -> list[str]:
         """Of the tensors; none where there are no pictures."""

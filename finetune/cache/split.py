@@ -60,12 +60,29 @@ class EncodedSplit:
         """The same for all samples, N."""
         return self._latents.shapes()
 
-    def latents_of(self, indices: Tensor) -> Latents:
-        """[B, C, h, w] fp32; of pictures of several shapes no tensor, see ``finetune.latents``."""
-        return self._latents.latents(indices.numpy(), _plain(indices))
+    @property
+    def views(self) -> int:
+        """Of each picture; 0 is the plain one, cut out at the centre and not mirrored."""
+        return self._latents.views
+
+    def same_view(self, one: int, other: int) -> np.ndarray:
+        """Whether two views of a picture are the same, bool [N]."""
+        return self._latents.same(one, other)
+
+    def latents_of(self, indices: Tensor, views: Tensor | None = None) -> Latents:
+        """[B, C, h, w] fp32; of pictures of several shapes no tensor, see ``finetune.latents``.
+
+        Args:
+            indices: [B]. views: [B], the plain ones by default.
+        """
+        return self._latents.latents(indices.numpy(), _numbers(indices, views))
 
     def conditioning_of(
-        self, indices: Tensor, which: Tensor | None = None, dropped: Tensor | None = None
+        self,
+        indices: Tensor,
+        which: Tensor | None = None,
+        dropped: Tensor | None = None,
+        views: Tensor | None = None,
     ) -> Conditioning:
         """That of the pictures and of one caption for each of ``indices``, fp32.
 
@@ -74,16 +91,18 @@ class EncodedSplit:
             which: [B] in [0, 1), the place in each sample's list of captions: of k captions, number
                 floor(k ``which``). The first by default.
             dropped: [B] bool, true where the empty caption takes the caption's place.
+            views: [B], of the pictures; the plain ones by default.
         """
         rows, ends = self._offsets[indices.numpy()], self._offsets[indices.numpy() + 1]
         if which is not None:
             rows = rows + (which.double().numpy() * (ends - rows)).astype(np.int64)
-        pictures = self._latents.entries(indices.numpy(), _plain(indices), self._of_picture)
+        numbers = _numbers(indices, views)
+        pictures = self._latents.entries(indices.numpy(), numbers, self._of_picture)
         tensors = self._conditioning.take(rows) | pictures
         conditioning = Conditioning(tensors, frozenset(self._of_picture)).float()
         return conditioning if dropped is None else conditioning.drop(dropped, self.empty)
 
 
-def _plain(indices: Tensor) -> np.ndarray:
-    """The plain view of each."""
-    return np.zeros(len(indices), np.int64)
+def _numbers(indices: Tensor, views: Tensor | None) -> np.ndarray:
+    """Those views, or the plain ones."""
+    return np.zeros(len(indices), np.int64) if views is None else views.numpy()

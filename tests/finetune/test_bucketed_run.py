@@ -32,6 +32,7 @@ __all__ = ["xl_dir"]
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = [(60, 20), (20, 80), (40, 40), (64, 48)]  # width and height
 BUCKETS = {"buckets.enabled": True, "buckets.step": 8}
+VIEWS = {"data.flip": True, "data.crops": 2}
 # At 16 px: 24x8, 8x32, 16x16, 16x16
 
 
@@ -49,7 +50,7 @@ def _shapes(monkeypatch):
 def opened(config, side="train", buckets=True):
     model = load_model(config.model)
     shards = read_manifest(config.curate_dir).shards_of(side)
-    framing = Framing(config.curate_dir, config.buckets.sides(model.resolution) if buckets else ())
+    framing = Framing.of(config, side) if buckets else Framing(config.curate_dir)
     cache = Path(config.run.root, ".cache")
     encode_shards(model, config.curate_dir, shards, cache, framing, progress=False)
     return model, load_split(model, shards, cache, framing)
@@ -147,11 +148,11 @@ def test_a_run_in_buckets_says_its_buckets_and_is_judged_by_the_same_losses(
         run_training(make_config())
 
 
-@pytest.mark.parametrize("cut", [9, 17])
+@pytest.mark.parametrize(("cut", "views"), [(9, {}), (17, VIEWS)])
 def test_a_run_in_buckets_that_is_cut_resumes_to_the_same_bytes(
-    make_config, run_training, monkeypatch, tmp_path, cut
+    make_config, run_training, monkeypatch, tmp_path, cut, views
 ):
-    config = make_config(**BUCKETS)
+    config = make_config(**BUCKETS, **views)
     run_training(config)
     whole = losses(config), digests(config)
     config.folder.rename(tmp_path / "whole")
@@ -174,11 +175,12 @@ def test_a_run_in_buckets_that_is_cut_resumes_to_the_same_bytes(
 
 def test_two_processes_train_in_buckets_what_one_does(make_config, run_training, tmp_path):
     """Same batches, half of each on each rank, in two micro-batches here and one there."""
-    one = make_config("one", **BUCKETS, **{"optim.gradient_accumulation": 2})
-    two = make_config("two", **BUCKETS)
+    one = make_config("one", **BUCKETS, **VIEWS, **{"optim.gradient_accumulation": 2})
+    two = make_config("two", **BUCKETS, **VIEWS)
     run_training(one)
+    typed = [f"{key}={value}" for key, value in VIEWS.items()]
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29581"]
-    process = start([*launch, str(ROOT / "finetune" / "train.py"), *command(two)], tmp_path)
+    process = start([*launch, str(ROOT / "finetune" / "train.py"), *command(two), *typed], tmp_path)
     output = process.communicate(timeout=280)[0]
     assert process.returncode == 0, output
     for ours, theirs in zip(losses(one), losses(two), strict=True):
