@@ -45,7 +45,7 @@ _FORMERLY = _VIEWS | {
     )
     for name, value in asdict(settings).items()
 }
-_FORMERLY["method.base_weights"] = "fp32"
+_FORMERLY |= {"method.base_weights": "fp32", "method.text_encoder": False}
 """Values of keys that trainings of earlier versions did not note."""
 _OPTIONAL = {"model.clip_skip": 1}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
@@ -141,6 +141,10 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         for name, value in asdict(getattr(config, group)).items()
         if f"{group}.{name}" not in _FREE
     }
+    if not config.method.text_encoder:  # what is read only then
+        for name in ("method.text_encoder_targets", "optim.text_encoder_lr"):
+            known.pop(name, None)
+    known["cache.captions"] = config.captions  # auto stands for one of the others
     for key, value in _OPTIONAL.items():
         if known[key] == value:
             del known[key]

@@ -19,7 +19,8 @@ from finetune.checkpoint import Checkpoint
 from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
-from finetune.loop import Training
+from finetune.loop import Training, rates
+from finetune.methods.interface import UNET
 from finetune.rules import FEWEST_TO_STOP
 
 _MOST_SHOWN = 12  # buckets
@@ -70,10 +71,20 @@ def _held_out(run: Training, held_out: int) -> str:
 
 
 def _weights(run: Training) -> str:
-    """How many numbers are trained, and their share of the U-Net with what the method added to it."""
-    trained = sum(weight.numel() for weight in run.weights.values())
-    total = sum(weight.numel() for weight in run.model.unet.parameters())
-    return f"{trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}"
+    """How many numbers are trained, and their share of each network with what the method added to it."""
+    said = []
+    for part, network in run.config.method.networks(run.model).items():
+        trained = sum(weight.numel() for weight in run.config.method.trainable(network).values())
+        total = sum(weight.numel() for weight in network.parameters())
+        whose = "the U-Net's" if part == UNET else f"{part}'s"
+        said.append(f"{trained:,} trained, {100 * trained / total:.3g} % of {whose} {total:,}")
+    return "; ".join(said) + _rates(run)
+
+
+def _rates(run: Training) -> str:
+    """Those of U-Net and text encoders, where both are trained."""
+    found = rates(run.config, run.config.optim.warmup)
+    return f"; lr {found[0]:g} and {found[1]:g}" if len(found) > 1 else ""
 
 
 def _curations(run: Training) -> dict[str, str]:

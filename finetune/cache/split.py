@@ -39,8 +39,8 @@ class EncodedSplit:
             captions: N, the first of each sample.
             latents: of N pictures their views, or of one view of one shape N rows: ``latent`` [C, h, w], its
                 ``deviation``, if that is kept, and what else depends on the picture.
-            conditioning: one row for each caption of each sample, fp16. Hidden states have magnitudes
-                up to tens, which fp16 holds to three digits, in half the space.
+            conditioning: one row for each caption of each sample, fp16, or token ids. Hidden states have
+                magnitudes up to tens, which fp16 holds to three digits, in half the space.
             offsets: [N + 1]; the captions of sample i are rows ``offsets[i]`` up to ``offsets[i + 1]``.
             empty: of the empty caption, fp32.
         """
