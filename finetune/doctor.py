@@ -45,7 +45,11 @@ _FORMERLY = _VIEWS | {
     )
     for name, value in asdict(settings).items()
 }
-_FORMERLY |= {"method.base_weights": "fp32", "method.text_encoder": False}
+_FORMERLY |= {
+    "method.base_weights": "fp32",
+    "method.text_encoder": False,
+    "cache.captions": "hidden",
+}
 """Values of keys that trainings of earlier versions did not note."""
 _OPTIONAL = {"model.clip_skip": 1}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
