@@ -22,7 +22,7 @@ from finetune.at_once import losses_at_once
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 from finetune.optimizers import READS
-from finetune.picture_config import BucketsConfig
+from finetune.picture_config import BucketsConfig, CacheConfig
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -31,8 +31,6 @@ WEIGHTINGS = ("none", "min_snr", "soft_min_snr", "debiased")
 TIMESTEPS = ("stratified", "uniform", "logit_normal")
 AUTO = "auto"
 MOST_CROPS = 8  # a folder of the cache for each, in each bucket
-
-CAPTIONS = ("hidden", "tokens")
 
 CHANGEABLE = (
     *(
@@ -306,22 +304,6 @@ class HeldoutConfig:
         check(self.items >= 0, "heldout.items", self.items, ">= 0")
         patience = self.patience
         check(patience is None or patience > 0, "heldout.patience", patience, "null or > 0")
-
-
-@dataclass
-class CacheConfig:
-    """What is encoded once, for all runs.
-
-    Attributes:
-        captions: ``hidden``, the text encoder's hidden states; or ``tokens``, its token ids, which it encodes at each
-            use. auto: hidden states; token ids where a text encoder is trained, which makes others at each update.
-    """
-
-    captions: str = AUTO
-
-    def __post_init__(self) -> None:
-        accepted = (AUTO, *CAPTIONS)
-        check(self.captions in accepted, "cache.captions", self.captions, ", ".join(accepted))
 
 
 @dataclass

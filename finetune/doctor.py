@@ -18,7 +18,7 @@ from curate.run.schema import UserError
 from finetune import enlarged, enough, equal_crops, leaks, optimizers, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
-from finetune.picture_config import BucketsConfig
+from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -33,7 +33,7 @@ _FREE = {
     "heldout.patience",
     "buckets.enlarge",
 }
-_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets")
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets", "cache")
 _VIEWS = {"data.flip": False, "data.crops": 1}
 _FORMERLY = _VIEWS | {
     f"{group}.{name}": value
@@ -41,10 +41,15 @@ _FORMERLY = _VIEWS | {
         ("objective", ObjectiveConfig()),
         ("optim", OptimConfig()),
         ("buckets", BucketsConfig()),
+        ("cache", CacheConfig()),
     )
     for name, value in asdict(settings).items()
 }
-_FORMERLY |= {"method.base_weights": "fp32", "method.text_encoder": False}
+_FORMERLY |= {
+    "method.base_weights": "fp32",
+    "method.text_encoder": False,
+    "cache.captions": "hidden",
+}
 """Values of keys that trainings of earlier versions did not note."""
 _OPTIONAL = {"model.clip_skip": 1}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
@@ -143,6 +148,7 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     if not config.method.text_encoder:  # what is read only then
         for name in ("method.text_encoder_targets", "optim.text_encoder_lr"):
             known.pop(name, None)
+    known["cache.captions"] = config.captions  # auto stands for one of the others
     for key, value in _OPTIONAL.items():
         if known[key] == value:
             del known[key]

@@ -26,7 +26,7 @@ def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: i
     Args:
         config: of the training.
         model: prepared.
-        pictures, captions: that will be encoded; each view of a picture counts.
+        pictures, captions: that will be encoded; each view of a picture counts, by its space.
     """
     latent = model.unet.config["in_channels"] * (model.resolution // model.pixels_per_latent) ** 2
     text = model.encode_captions([""]).half().tensors.values()

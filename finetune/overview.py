@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from finetune.methods.interface import UNET
 from finetune.rules import FEWEST_TO_STOP
 
 _MOST_SHOWN = 12  # buckets
+_LOOKED_AT = 100  # batches
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
@@ -198,7 +200,7 @@ def _memory(run: Training) -> str:
         return forecast.memory(
             model,
             run.weights,
-            forecast.activation_bytes(model, unet, run.batches(0)),
+            forecast.activation_bytes(model, unet, run.batches(_largest(run))),
             _micro_batch(run),
             optimizer=run.config.optim.name,
             averaged=run.ema is not None,
@@ -206,6 +208,16 @@ def _memory(run: Training) -> str:
         )
     except torch.OutOfMemoryError:  # training may need less: it frees what measuring holds
         return "not known: measuring it took more than there is"
+
+
+def _largest(run: Training) -> int:
+    """An early batch of the pictures with the most pixels."""
+    plan, size = run.batches.plan, run.config.optim.batch_size
+    if not isinstance(plan, BucketPlan):
+        return 0
+    shapes = run.batches.split.shapes()
+    numbers = range(min(run.config.steps, _LOOKED_AT))
+    return max(numbers, key=lambda number: math.prod(shapes[plan(number * size, 1)[0]]))
 
 
 def _precision(run: Training) -> str:

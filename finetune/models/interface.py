@@ -103,6 +103,10 @@ class LatentDiffusion(Protocol):
         """[B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], fp32, without randomness."""
         ...
 
+    def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of what the VAE says, scaled as :meth:`encode_images`, which gives the mean."""
+        ...
+
     def decode_latents(self, latents: Tensor) -> Tensor:
         """The inverse of :meth:`encode_images`, as far as the VAE goes: [B, C, h, w] to [B, 3, H, W], fp32."""
         ...

@@ -86,6 +86,13 @@ class StableDiffusion:
         return posterior.mean * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
+    def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents."""
+        posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
+        factor = self.vae.config["scaling_factor"]
+        return posterior.mean * factor, posterior.std * factor
+
+    @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about -1 ... 1."""
         parts.fetch([self.vae], self.device)

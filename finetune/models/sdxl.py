@@ -96,6 +96,14 @@ class StableDiffusionXL:
         return (mean - centre) * self.vae.config["scaling_factor"] / spread
 
     @torch.no_grad()
+    def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents."""
+        posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
+        centre, spread = self._shift()
+        factor = self.vae.config["scaling_factor"]
+        return (posterior.mean - centre) * factor / spread, posterior.std * factor / spread
+
+    @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about -1 ... 1."""
         parts.fetch([self.vae], self.device)
