@@ -435,6 +435,10 @@ class TrainConfig:
     def _refuse_contradictions(self) -> None:
         """Refuse settings of text encoders that do not go together."""
         method, rate = self.method, self.optim.text_encoder_lr
+        if method.text_encoder and type(method).attach_text is Method.attach_text:
+            raise UserError(
+                f"method={method.name} trains no text encoder; remove method.text_encoder=true"
+            )
         if method.text_encoder and self.cache.captions == "hidden":
             raise UserError(
                 "cache.captions=hidden keeps what the text encoder made of captions before training, and "

@@ -74,9 +74,8 @@ class StableDiffusion:
     def move(self, device: torch.device) -> None:
         """Put all parts onto another device."""
         self.schedule = self.schedule.to(device)
-        modules: tuple[nn.Module, ...] = (self.unet, *self.encoders)
-        for module in modules:
-            module.to(device)
+        for module in (self.unet, *self.encoders):
+            nn.Module.to(module, device)  # diffusers' own has another type
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
