@@ -18,6 +18,7 @@ from curate.run.schema import UserError
 from finetune import enough, leaks, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
+from finetune.models.config import CHUNK
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -34,7 +35,7 @@ _FREE = {
 _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
 _FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
 """Values of keys that trainings of earlier versions did not note."""
-_OPTIONAL = {"model.clip_skip": 1}
+_OPTIONAL = {"model.clip_skip": 1, "model.caption_tokens": CHUNK}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from finetune.models.config import CHUNK
+
 FILE = "README.md"  # in an export, where there is something to set
 
 
@@ -14,16 +16,20 @@ class AsTrained:
     """The settings of a training that no file of weights holds.
 
     Attributes:
-        clip_skip: see ``finetune.models.config.ModelConfig``.
+        clip_skip, caption_tokens: see ``finetune.models.config.ModelConfig``.
     """
 
     clip_skip: int = 1
+    caption_tokens: int = CHUNK
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> AsTrained:
         """From a training's configuration, by its groups; what earlier versions did not know is at its default."""
         model = config.get("model") or {}
-        return cls(clip_skip=model.get("clip_skip", 1))
+        return cls(
+            clip_skip=model.get("clip_skip", 1),
+            caption_tokens=model.get("caption_tokens", CHUNK),
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -37,6 +43,13 @@ class AsTrained:
                 f"left out, type pipe(..., clip_skip={skip - 1}) of SDXL; give a pipeline of Stable Diffusion 1 or 2 the "
                 f'text_encoder=CLIPTextModel.from_pretrained(BASE, subfolder="text_encoder", num_hidden_layers=N), where '
                 f"N is {skip - 1} less than the base's, as its clip_skip leaves the negative prompt out."
+            )
+        if (chunks := self.caption_tokens // CHUNK) > 1:
+            found.append(
+                f"It was trained on captions of up to {self.caption_tokens} tokens, read in {chunks} chunks of {CHUNK}. "
+                "ComfyUI, AUTOMATIC1111 and Forge read long prompts so by themselves. diffusers cuts a prompt at "
+                f"{CHUNK} tokens: encode each chunk of it alone, with its own marks of start and end, and give the pipeline "
+                "the hidden states of all, one behind the other, as prompt_embeds, and as many for the negative prompt."
             )
         return found
 

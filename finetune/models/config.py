@@ -10,6 +10,8 @@ from omegaconf import MISSING
 from curate.run.schema import PATH, UserError, check, register
 from finetune.prediction_types import PREDICTION_TYPES
 
+CHUNK = 75  # tokens that CLIP reads beside two marks
+CAPTION_TOKENS = (CHUNK, 2 * CHUNK, 3 * CHUNK)
 PACKAGES = Path(__file__).resolve().parents[2]  # the folder that holds finetune/
 
 
@@ -32,6 +34,8 @@ class ModelConfig:
             left out: its ``clip_skip`` is one less. SDXL's pipeline takes the layer before the last already, so that
             there 2 is the third from the end, which ComfyUI calls -3 and kohya's trainers, which ignore the setting
             for SDXL, do not have.
+        caption_tokens: how much of a caption is read, in chunks of 75 tokens (of as many as the tokenizer says, where
+            that is another number), see ``finetune.models.chunks``; kohya's ``max_token_length``.
     """
 
     path: str = field(default=MISSING, metadata=PATH)
@@ -41,6 +45,7 @@ class ModelConfig:
     prediction_type: str | None = None
     config: str | None = field(default=None, metadata=PATH)
     clip_skip: int = 1
+    caption_tokens: int = CHUNK
 
     def __post_init__(self) -> None:
         size, kind = self.resolution, self.prediction_type
@@ -52,6 +57,14 @@ class ModelConfig:
             f"null, {', '.join(PREDICTION_TYPES)}",
         )
         check(self.clip_skip >= 1, "model.clip_skip", self.clip_skip, "1, the last layer, or more")
+        known = self.caption_tokens in CAPTION_TOKENS
+        accepted = ", ".join(map(str, CAPTION_TOKENS))
+        check(known, "model.caption_tokens", self.caption_tokens, accepted)
+
+    @property
+    def chunks(self) -> int:
+        """In which a caption is read."""
+        return self.caption_tokens // CHUNK
 
     def single_file(self) -> Path | None:
         """The file that ``path`` names; None where it names none.

@@ -55,6 +55,11 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def chunks(self) -> int:
+        """In which captions are read, each of the text encoder's length; 1 cuts what is longer, as pipelines do."""
+        ...
+
+    @property
     def pixels_per_latent(self) -> int:
         """Pixels of a side for each value of a latent; widths and heights are multiples of it."""
         ...
@@ -73,7 +78,7 @@ class LatentDiffusion(Protocol):
         ...
 
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
-        """All entries that depend on the caption, as the pipeline computes them with :attr:`clip_skip`, fp32."""
+        """All entries that depend on the caption, as the pipeline computes them with :attr:`clip_skip` and :attr:`chunks`, fp32."""
         ...
 
     def picture_entries(self, crops: Sequence[Crop]) -> dict[str, Tensor]:

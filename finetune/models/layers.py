@@ -23,6 +23,7 @@ def refuse_layer(clip_skip: int, layers: int, option: str = "clip_skip") -> None
         )
 
 
-def mark_of(clip_skip: int) -> bytes:
-    """What a fingerprint of captions holds beside weights and tokenizer: nothing for the layer that pipelines take."""
-    return b"" if clip_skip == 1 else f"clip_skip {clip_skip}".encode()
+def mark_of(clip_skip: int, chunks: int) -> bytes:
+    """What a fingerprint of captions holds beside weights and tokenizer: nothing where they are read as pipelines do."""
+    said = [f"clip_skip {clip_skip}"] * (clip_skip != 1) + [f"chunks {chunks}"] * (chunks != 1)
+    return " ".join(said).encode()

@@ -14,6 +14,7 @@ from torch import nn
 
 from curate.clip.scorer import tokenised
 from curate.run.schema import UserError
+from finetune.models import chunks as chunked
 from finetune.models.config import ModelConfig
 from finetune.models.original import reader
 from finetune.objective import NoiseSchedule
@@ -111,8 +112,13 @@ def pixels_per_latent(vae: AutoencoderKL) -> int:
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
 
 
-def tokens(tokenizer: Any, captions: Sequence[str]) -> Any:
-    """``input_ids`` and ``attention_mask`` [B, L], padded and cut to the length that the tokenizer has."""
+def tokens(tokenizer: Any, captions: Sequence[str], chunks: int = 1) -> Any:
+    """``input_ids`` and ``attention_mask`` [B, L], padded and cut to the length that the tokenizer has.
+
+    Of several chunks [B, chunks × L], see ``finetune.models.chunks``.
+    """
+    if chunks > 1:
+        return chunked.tokens(tokenizer, captions, chunks)
     return tokenizer(
         [tokenised(caption) for caption in captions],
         padding="max_length",
@@ -122,13 +128,13 @@ def tokens(tokenizer: Any, captions: Sequence[str]) -> Any:
     )
 
 
-def cut_off(tokenizer: Any, caption: str) -> str:
-    """The end of a caption beyond the tokenizer's limit, as the tokenizer spells it; "" if there is none."""
-    ids = tokenizer(tokenised(caption), verbose=False).input_ids
-    limit = tokenizer.model_max_length
-    if len(ids) <= limit:
-        return ""
-    return tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
+def cut_off(tokenizer: Any, caption: str, chunks: int) -> str:
+    """The end of a caption beyond so many chunks of the tokenizer's length, as it spells it; "" if there is none."""
+    ids = tokenizer(tokenised(caption), verbose=False).input_ids[
+        1:-1
+    ]  # without the marks of start and end
+    limit = chunks * (tokenizer.model_max_length - 2)
+    return tokenizer.decode(ids[limit:]) if len(ids) > limit else ""
 
 
 def vocabulary(tokenizer: Any) -> bytes:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from finetune.conditioning import Conditioning
 from finetune.crop import Crop
 from finetune.models import parts
+from finetune.models.chunks import apart, joined
 from finetune.models.config import ModelConfig
 from finetune.models.layers import mark_of, refuse_layer
 from finetune.models.parts import hash_weights
@@ -48,6 +49,7 @@ class StableDiffusion:
     schedule: NoiseSchedule
     resolution: int
     clip_skip: int = 1
+    chunks: int = 1
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -79,17 +81,17 @@ class StableDiffusion:
     def _hidden(self, captions: Sequence[str], clip_skip: int | None = None) -> Tensor:
         """Hidden states [B, L, D] of a layer, counted from the last one, and the final layer norm."""
         clip_skip = clip_skip or self.clip_skip
-        tokens = parts.tokens(self.tokenizer, captions)
+        tokens = parts.tokens(self.tokenizer, captions, self.chunks)
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
-        mask = tokens.attention_mask.to(self.device) if masked else None
-        ids = tokens.input_ids.to(self.device)
+        mask = apart(tokens.attention_mask, self.chunks).to(self.device) if masked else None
+        ids = apart(tokens.input_ids, self.chunks).to(self.device)
         if clip_skip == 1:
-            return self.text_encoder(ids, attention_mask=mask)[0]
+            return joined(self.text_encoder(ids, attention_mask=mask)[0], self.chunks)
         refuse_layer(clip_skip, self.text_encoder.config.num_hidden_layers)
         found = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True)
         # Where it is depends on the version of transformers.
         inner = getattr(self.text_encoder, "text_model", self.text_encoder)
-        return inner.final_layer_norm(found.hidden_states[-clip_skip])
+        return joined(inner.final_layer_norm(found.hidden_states[-clip_skip]), self.chunks)
 
     def picture_entries(self, crops: Sequence[Crop]) -> dict[str, Tensor]:
         """None: the U-Net does not know a picture's size."""
@@ -97,7 +99,7 @@ class StableDiffusion:
 
     def cut_off(self, caption: str) -> str:
         """The end of a caption that the tokenizer cuts off; "" if there is none."""
-        return parts.cut_off(self.tokenizer, caption)
+        return parts.cut_off(self.tokenizer, caption, self.chunks)
 
     @torch.no_grad()
     def prompt_arguments(
@@ -146,7 +148,7 @@ class StableDiffusion:
     def _encoders(self) -> dict[str, str]:
         """Digests of VAE and text encoder, and ``both``, which checkpoints of all versions have."""
         if "both" not in self._digests:
-            tokens = parts.vocabulary(self.tokenizer) + mark_of(self.clip_skip)
+            tokens = parts.vocabulary(self.tokenizer) + mark_of(self.clip_skip, self.chunks)
             vae = [self.vae.config[name] for name in _VAE]
             text = [getattr(self.text_encoder.config, name, None) for name in _TEXT]
             images = hashlib.sha256(json.dumps(vae).encode())
@@ -207,4 +209,5 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         schedule=schedule,
         resolution=config.resolution,
         clip_skip=config.clip_skip,
+        chunks=config.chunks,
     )

@@ -21,6 +21,7 @@ from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.crop import Crop
 from finetune.models import parts
+from finetune.models.chunks import apart, joined
 from finetune.models.config import ModelConfig
 from finetune.models.layers import mark_of, refuse_layer
 from finetune.models.parts import hash_weights
@@ -56,6 +57,7 @@ class StableDiffusionXL:
     resolution: int
     zeros_for_empty: bool
     clip_skip: int = 1
+    chunks: int = 1
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -111,12 +113,13 @@ class StableDiffusionXL:
         for _, encoder in both:
             refuse_layer(clip_skip, encoder.config.num_hidden_layers - 1)
         for tokenizer, encoder in both:
-            ids = parts.tokens(tokenizer, captions).input_ids.to(self.device)
-            found = encoder(ids, output_hidden_states=True)
-            states.append(found.hidden_states[-clip_skip - 1])
+            ids = parts.tokens(tokenizer, captions, self.chunks).input_ids.to(self.device)
+            found = encoder(apart(ids, self.chunks), output_hidden_states=True)
+            states.append(joined(found.hidden_states[-clip_skip - 1], self.chunks))
             pooled = found.get("text_embeds")  # which the second one has
         hidden = torch.cat(states, dim=-1)
         assert pooled is not None
+        pooled = pooled[:: self.chunks]  # the first chunk's
         if self.zeros_for_empty:
             given = torch.tensor([caption != "" for caption in captions], device=self.device)
             # Not a product: that of zero and what is not finite is not zero.
@@ -131,7 +134,9 @@ class StableDiffusionXL:
 
     def cut_off(self, caption: str) -> str:
         """The end of a caption that one of the tokenizers cuts off, the longer one; "" if there is none."""
-        ends = (parts.cut_off(each, caption) for each in (self.tokenizer, self.tokenizer_2))
+        ends = (
+            parts.cut_off(each, caption, self.chunks) for each in (self.tokenizer, self.tokenizer_2)
+        )
         return max(ends, key=len)
 
     @torch.no_grad()
@@ -197,7 +202,7 @@ class StableDiffusionXL:
         if "captions" not in self._digests:
             digest = hashlib.sha256(json.dumps(["penultimate", self.zeros_for_empty]).encode())
             for tokenizer in (self.tokenizer, self.tokenizer_2):
-                digest.update(parts.vocabulary(tokenizer) + mark_of(self.clip_skip))
+                digest.update(parts.vocabulary(tokenizer) + mark_of(self.clip_skip, self.chunks))
             for encoder in (self.text_encoder, self.text_encoder_2):
                 settings = [getattr(encoder.config, name, None) for name in _TEXT]
                 digest.update(json.dumps(settings).encode())
@@ -249,6 +254,7 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         resolution=config.resolution,
         zeros_for_empty=bool(pipeline.config["force_zeros_for_empty_prompt"]),
         clip_skip=config.clip_skip,
+        chunks=config.chunks,
     )
 
 
