@@ -162,6 +162,9 @@ class ObjectiveConfig:
             picture's mean can be learnt (Guttenberg 2023); 0 adds none.
         input_perturbation: times more normal noise is added to the input, and not to the target (Ning et al.
             2023, gamma of eq. 9); 0 adds none.
+        zero_terminal_snr: rescales the noise levels so that the last is noise alone, from which every picture is drawn
+            (Lin et al. 2024, algorithm 1), in training, held-out loss and drawing; kohya's ``zero_terminal_snr``. For
+            models that predict v or the clean latents. False leaves what the pipeline's scheduler says.
     """
 
     weighting: str = "none"
@@ -171,6 +174,7 @@ class ObjectiveConfig:
     logit_std: float = 1.0
     noise_offset: float = 0.0
     input_perturbation: float = 0.0
+    zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
         for name, accepted in (("weighting", WEIGHTINGS), ("timesteps", TIMESTEPS)):

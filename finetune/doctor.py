@@ -17,7 +17,7 @@ from curate.run.removals import read_removals
 from curate.run.schema import UserError
 from finetune import enough, leaks, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
-from finetune.models import refuse_unsupported
+from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
 from finetune.models.config import CHUNK
 from finetune.sidecars import identifiers
 
@@ -35,7 +35,14 @@ _FREE = {
 _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
 _FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
 """Values of keys that trainings of earlier versions did not note."""
-_OPTIONAL = {"model.clip_skip": 1, "model.caption_tokens": CHUNK}
+_OPTIONAL = {
+    "model.clip_skip": 1,
+    "model.caption_tokens": CHUNK,
+    "model.beta_schedule": None,
+    "model.beta_start": None,
+    "model.beta_end": None,
+    "objective.zero_terminal_snr": False,
+}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {
@@ -53,7 +60,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             little that nothing could be judged, a held-out picture is also trained on, the export to start with does not fit, or the run was
             started with other settings.
     """
-    refuse_unsupported(config.model)
+    _refuse_model(config)
     start.examine(config)
     where = " and ".join(map(str, config.curations))
     if not manifest.shards_of("train"):
@@ -82,9 +89,15 @@ def examine_settings(config: TrainConfig) -> None:
     Raises:
         UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
     """
-    refuse_unsupported(config.model)
+    _refuse_model(config)
     refuse_precision(config.optim)
     tracking.refuse_absent(config.tracker)
+
+
+def _refuse_model(config: TrainConfig) -> None:
+    refuse_unsupported(config.model)
+    if config.objective.zero_terminal_snr:
+        refuse_zero_terminal_snr(config.model)
 
 
 def refuse_precision(optim: OptimConfig) -> None:

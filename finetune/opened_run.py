@@ -41,7 +41,10 @@ class FinetuneRun:
     def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
         """The base model; loaded once for each device."""
         if str(device) not in self._models:
-            self._models[str(device)] = load_model(self.config.model, device)
+            zero_snr = self.config.objective.zero_terminal_snr
+            self._models[str(device)] = load_model(
+                self.config.model, device, zero_terminal_snr=zero_snr
+            )
         return self._models[str(device)]
 
     def checkpoints(self) -> list[Checkpoint]:

@@ -74,7 +74,8 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
                 pass  # checkpoints may have been deleted
             tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
-    model = load_model(config.model, accelerator.device)
+    zero_snr = config.objective.zero_terminal_snr
+    model = load_model(config.model, accelerator.device, zero_terminal_snr=zero_snr)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from finetune.models.config import CHUNK
+from finetune.models.config import BETAS, CHUNK
 
 FILE = "README.md"  # in an export, where there is something to set
 
@@ -16,11 +16,16 @@ class AsTrained:
     """The settings of a training that no file of weights holds.
 
     Attributes:
-        clip_skip, caption_tokens: see ``finetune.models.config.ModelConfig``.
+        clip_skip, caption_tokens: see ``finetune.models.config.ModelConfig``. betas: its ``beta_*`` that are set.
+        zero_terminal_snr: see ``finetune.config.ObjectiveConfig``.
+        has_scheduler: whether the export is a whole pipeline, whose scheduler holds the noise levels.
     """
 
     clip_skip: int = 1
     caption_tokens: int = CHUNK
+    betas: Mapping[str, Any] = field(default_factory=dict)
+    zero_terminal_snr: bool = False
+    has_scheduler: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> AsTrained:
@@ -29,6 +34,9 @@ class AsTrained:
         return cls(
             clip_skip=model.get("clip_skip", 1),
             caption_tokens=model.get("caption_tokens", CHUNK),
+            betas={name: value for name in BETAS if (value := model.get(name)) is not None},
+            zero_terminal_snr=bool((config.get("objective") or {}).get("zero_terminal_snr")),
+            has_scheduler=(config.get("method") or {}).get("name") == "full",
         )
 
     @property
@@ -50,6 +58,33 @@ class AsTrained:
                 "ComfyUI, AUTOMATIC1111 and Forge read long prompts so by themselves. diffusers cuts a prompt at "
                 f"{CHUNK} tokens: encode each chunk of it alone, with its own marks of start and end, and give the pipeline "
                 "the hidden states of all, one behind the other, as prompt_embeds, and as many for the negative prompt."
+            )
+        return [*found, *self._noise()]
+
+    def _noise(self) -> list[str]:
+        found = []
+        if self.betas:
+            said = ", ".join(f"{name}={value!r}" for name, value in self.betas.items())
+            here = (
+                "The scheduler in this folder says so"
+                if self.has_scheduler
+                else "In diffusers type pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, "
+                f"trained_betas=None, {said})"
+            )
+            found.append(
+                f"It was trained at the noise levels of {said}. {here}; ComfyUI, AUTOMATIC1111 and Forge know those of "
+                "Stable Diffusion alone."
+            )
+        if self.zero_terminal_snr:
+            here = (
+                "diffusers takes that from the scheduler in this folder"
+                if self.has_scheduler
+                else "In diffusers type pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, "
+                'rescale_betas_zero_snr=True, timestep_spacing="trailing")'
+            )
+            found.append(
+                f"It was trained with zero terminal SNR. {here}; in ComfyUI put ModelSamplingDiscrete with zsnr behind the "
+                "model, in AUTOMATIC1111 and Forge set Noise schedule for sampling to Zero Terminal SNR."
             )
         return found
 

@@ -60,6 +60,11 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether ``objective.zero_terminal_snr`` asked for a last step without signal."""
+        ...
+
+    @property
     def pixels_per_latent(self) -> int:
         """Pixels of a side for each value of a latent; widths and heights are multiples of it."""
         ...

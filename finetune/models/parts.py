@@ -15,6 +15,7 @@ from torch import nn
 from curate.clip.scorer import tokenised
 from curate.run.schema import UserError
 from finetune.models import chunks as chunked
+from finetune.models import noise
 from finetune.models.config import ModelConfig
 from finetune.models.original import reader
 from finetune.objective import NoiseSchedule
@@ -70,7 +71,7 @@ def refuse_other_unets(config: ModelConfig, pipeline: Any) -> None:
 
 
 def scheduler_of(config: ModelConfig, pipeline: Any) -> Any:
-    """The pipeline's scheduler, with ``model.prediction_type`` if it is set.
+    """The pipeline's scheduler, with ``model.prediction_type`` and ``model.beta_*`` if they are set.
 
     Raises:
         UserError: its noise levels are no table of timesteps.
@@ -84,9 +85,7 @@ def scheduler_of(config: ModelConfig, pipeline: Any) -> Any:
             f"{'without a table of noise levels' if not has_table else 'with timestep_type=continuous'}: models "
             "trained on continuous noise levels, such as EDM's, are not supported; give a pipeline of timesteps"
         )
-    if config.prediction_type:
-        return type(scheduler).from_config(settings, prediction_type=config.prediction_type)
-    return scheduler
+    return noise.with_settings(config, scheduler)
 
 
 def frozen_parts(

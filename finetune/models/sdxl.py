@@ -23,8 +23,8 @@ from finetune.crop import Crop
 from finetune.models import parts
 from finetune.models.chunks import apart, joined
 from finetune.models.config import ModelConfig
-from finetune.models.layers import mark_of, refuse_layer
 from finetune.models.parts import hash_weights
+from finetune.models.refusals import mark_of, refuse_layer
 from finetune.objective import NoiseSchedule
 
 # Settings that change what an encoder computes and leave no trace in its weights.
@@ -58,6 +58,7 @@ class StableDiffusionXL:
     zeros_for_empty: bool
     clip_skip: int = 1
     chunks: int = 1
+    zero_terminal_snr: bool = False
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -1,8 +1,9 @@
-"""Which layer of a text encoder the U-Net reads (``model.clip_skip``); apart from the models, to refuse without torch."""
+"""Settings that a pipeline may not have, and what they mean to a fingerprint; without torch, to refuse them at once."""
 
 from __future__ import annotations
 
 from curate.run.schema import UserError
+from finetune.models.config import ModelConfig
 
 
 def refuse_layer(clip_skip: int, layers: int, option: str = "clip_skip") -> None:
@@ -20,6 +21,20 @@ def refuse_layer(clip_skip: int, layers: int, option: str = "clip_skip") -> None
         raise UserError(
             f"{option}={clip_skip} is out of range: this text encoder has {layers} layers. "
             f"Type {option}={layers} or less; 1 is the last layer"
+        )
+
+
+def refuse_epsilon(config: ModelConfig, predicts: str | None) -> None:
+    """Refuse ``objective.zero_terminal_snr`` where a model predicts epsilon, which without signal says nothing.
+
+    Raises:
+        UserError: it does; says what it needs.
+    """
+    if predicts == "epsilon":
+        raise UserError(
+            f"objective.zero_terminal_snr=true needs a model with prediction_type v_prediction or sample, and "
+            f"model.path={config.path} predicts epsilon: at a step without signal that is the input itself. Remove it, or "
+            "type a model that predicts v, such as model=sd21"
         )
 
 
