@@ -18,6 +18,7 @@ from finetune.heldout import choose, grid_losses, items_of
 from finetune.loop import Training, measure
 from finetune.models.interface import LatentDiffusion
 from finetune.sidecars import duplicate_groups
+from finetune.tags import TagVariants
 
 
 def look_at(
@@ -37,6 +38,8 @@ def look_at(
         return lines
     pictures = sum(shard.samples for split in sides(config) for shard in manifest.shards_of(split))
     captions = round(found.all_captions * pictures / found.pictures)
+    if varied := TagVariants.of(config):
+        captions += varied.count * found.all_captions
     return lines | {"disk": forecast.disk(config, model, pictures, captions)}
 
 

@@ -135,16 +135,37 @@ class TrainingConfig:
         caption_dropout: share of the samples trained with the empty caption, which classifier-free
             guidance needs (Ho & Salimans 2022).
         seed: of the order, noise, timesteps, captions and initial weights.
+        shuffle_caption: captions are tags, separated by commas, which are seen in another order each time; see
+            ``finetune.tags``.
+        keep_tokens: so many of the first tags stay where they are, and are never left out.
+        caption_tag_dropout: share of the other tags that are left out.
+        tag_variants: how many variants of each caption are drawn and cached, of which each visit takes one.
     """
 
     samples: int = 20_000
     caption_dropout: float = 0.1
     seed: int = 0
+    shuffle_caption: bool = False
+    keep_tokens: int = 0
+    caption_tag_dropout: float = 0.0
+    tag_variants: int = 8
 
     def __post_init__(self) -> None:
         check(self.samples > 0, "train.samples", self.samples, "> 0")
         share = self.caption_dropout
         check(0 <= share <= 1, "train.caption_dropout", share, "a share, 0 ... 1")
+        share = self.caption_tag_dropout
+        check(0 <= share < 1, "train.caption_tag_dropout", share, "a share, 0 <= p < 1")
+        check(self.keep_tokens >= 0, "train.keep_tokens", self.keep_tokens, ">= 0")
+        check(self.tag_variants > 0, "train.tag_variants", self.tag_variants, "> 0")
+        default, varied = type(self), self.shuffle_caption or self.caption_tag_dropout > 0
+        for name in ("keep_tokens", "tag_variants"):
+            value = getattr(self, name)
+            if value != getattr(default, name) and not varied:
+                raise UserError(
+                    f"train.{name}={value} has no effect without train.shuffle_caption=true or "
+                    "train.caption_tag_dropout=0.1; type one of them, or remove it"
+                )
 
 
 @dataclass

@@ -15,7 +15,7 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enough, leaks, seen_before, start
+from finetune import enough, leaks, seen_before, start, tags
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
 from finetune.models.config import CHUNK
@@ -42,6 +42,10 @@ _OPTIONAL = {
     "model.beta_start": None,
     "model.beta_end": None,
     "objective.zero_terminal_snr": False,
+    "train.shuffle_caption": False,
+    "train.keep_tokens": 0,
+    "train.caption_tag_dropout": 0.0,
+    "train.tag_variants": 8,
 }
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
@@ -76,6 +80,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
+    tags.examine(config, manifest)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is None:
         enough.examine(config, manifest, seen)

@@ -53,6 +53,7 @@ from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
 from finetune.samples import Samples
 from finetune.sidecars import duplicate_groups
+from finetune.tags import TagVariants
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
 
@@ -208,18 +209,24 @@ def _encode(
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = checks.sides(config)
     shards = [shard for split in needed for shard in manifest.shards_of(split)]
-    cache_dir = Path(config.run.root, CACHE)
+    cache_dir, tags = Path(config.run.root, CACHE), TagVariants.of(config)
     encode_shards(
         model,
         config.curate_dir,
         shards[accelerator.process_index :: accelerator.num_processes],
         cache_dir,
         progress=accelerator.is_main_process,
+        tags=tags,
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
+    return [
+        load_split(
+            model, manifest.shards_of(split), cache_dir, tags=tags if split == "train" else None
+        )
+        for split in needed
+    ]
 
 
 def _assemble(

@@ -26,6 +26,7 @@ from finetune.cache.packs import ENTRIES, Packs, content_hash, hashes, write_pac
 from finetune.cache.split import LATENT, EncodedSplit
 from finetune.crop import Crop
 from finetune.models.interface import LatentDiffusion
+from finetune.tags import TagVariants, texts_of
 
 ENCODE_BATCH = 32  # captions at a time, or pictures of 128 px
 CROP = "centre of the shorter side, bicubic"
@@ -47,11 +48,14 @@ def encode_shards(
     cache_dir: Path,
     *,
     progress: bool = True,
+    tags: TagVariants | None = None,
 ) -> None:
     """Encode those pictures and captions of ``shards`` that the cache does not hold.
 
     A picture's latent does not depend on the pictures that are encoded with it, because all batches have
     the same size: the last one is filled up. On a CPU a batch of another size changes it by 1e-6.
+
+    ``tags``: variants of the captions of the split ``train`` that are encoded as well.
 
     Raises:
         UserError: a shard is not what the manifest says.
@@ -61,7 +65,7 @@ def encode_shards(
     _hold(model, cache_dir)
     remove_abandoned(cache_dir)
     latents, conditioning = (Packs(folder, check=True) for folder in _folders(model, cache_dir))
-    stale = _incomplete(shards, cache_dir, latents, conditioning)
+    stale = _incomplete(shards, cache_dir, latents, conditioning, tags)
     size = pictures_at_once(model.resolution)
     pictures = _Encoder(latents, lambda items: _encode_pictures(model, items), size)
     captions = _Encoder(conditioning, lambda items: _encode_captions(model, items), ENCODE_BATCH)
@@ -74,7 +78,7 @@ def encode_shards(
                 digest = content_hash(sample.image)
                 if pictures.lacks(digest):
                     pictures.add(digest, _picture(model, shard, sample))
-                for caption in sample.captions:
+                for caption in texts_of(sample.captions, tags if info.split == "train" else None):
                     if captions.lacks(digest_of_text := content_hash(caption.encode())):
                         captions.add(digest_of_text, caption)
                 listing.keys.append(sample.key)
@@ -87,9 +91,13 @@ def encode_shards(
 
 
 def load_split(
-    model: LatentDiffusion, shards: Sequence[ShardInfo], cache_dir: Path
+    model: LatentDiffusion,
+    shards: Sequence[ShardInfo],
+    cache_dir: Path,
+    *,
+    tags: TagVariants | None = None,
 ) -> EncodedSplit:
-    """Open what :func:`encode_shards` wrote.
+    """Open what :func:`encode_shards` wrote; with ``tags`` their variants of the captions are trained on.
 
     Samples are in the order of their hashed keys, so that neither the size of shards nor how they are
     divided changes an order of training.
@@ -109,8 +117,9 @@ def load_split(
     ]
     order = np.argsort(key_hashes(key for key, _, _ in samples), kind="stable")
     samples = [samples[index] for index in order]
-    texts = (caption for _, _, captions in samples for caption in captions)
-    wanted = [picture for _, picture, _ in samples], [content_hash(text.encode()) for text in texts]
+    texts = [texts_of(captions, tags) for _, _, captions in samples]
+    digests = [content_hash(text.encode()) for each in texts for text in each]
+    wanted = [picture for _, picture, _ in samples], digests
     found = []
     for folder, digests in zip(_folders(model, cache_dir), wanted, strict=True):
         packs = Packs(folder, check=False)
@@ -124,8 +133,9 @@ def load_split(
         captions=[captions[0] for _, _, captions in samples],
         latents=latents,
         conditioning=conditioning,
-        offsets=np.cumsum([0, *(len(captions) for _, _, captions in samples)]),
+        offsets=np.cumsum([0, *map(len, texts)]),
         empty=model.encode_captions([""]).to("cpu"),
+        written=np.array([len(captions) for _, _, captions in samples]) if tags else None,
     )
 
 
@@ -159,12 +169,20 @@ def _listing_path(cache_dir: Path, info: ShardInfo) -> Path:
 
 
 def _incomplete(
-    shards: Sequence[ShardInfo], cache_dir: Path, latents: Packs, conditioning: Packs
+    shards: Sequence[ShardInfo],
+    cache_dir: Path,
+    latents: Packs,
+    conditioning: Packs,
+    tags: TagVariants | None,
 ) -> list[ShardInfo]:
     """The shards that were never listed, or of which a picture or a caption is missing."""
     listings = [read_listing(_listing_path(cache_dir, info)) for info in shards]
     known = [listing or Listing([], [], []) for listing in listings]
-    texts = [[text for captions in each.captions for text in captions] for each in known]
+    used = [tags if info.split == "train" else None for info in shards]
+    texts = [
+        [text for captions in each.captions for text in texts_of(captions, varied)]
+        for each, varied in zip(known, used, strict=True)
+    ]
     pictures = latents.hold([each.pictures for each in known])
     captions = conditioning.hold([[content_hash(t.encode()) for t in each] for each in texts])
     return [
