@@ -15,10 +15,11 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enough, leaks, seen_before, start, tags
+from finetune import enlarged, enough, equal_crops, leaks, optimizers, seen_before, start, tags
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
 from finetune.models.config import CHUNK
+from finetune.picture_config import BucketsConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -31,9 +32,20 @@ _FREE = {
     "heldout.every",
     "heldout.batch_size",
     "heldout.patience",
+    "buckets.enlarge",
 }
-_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
-_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets")
+_VIEWS = {"data.flip": False, "data.crops": 1}
+_FORMERLY = _VIEWS | {
+    f"{group}.{name}": value
+    for group, settings in (
+        ("objective", ObjectiveConfig()),
+        ("optim", OptimConfig()),
+        ("buckets", BucketsConfig()),
+    )
+    for name, value in asdict(settings).items()
+}
+_FORMERLY["method.base_weights"] = "fp32"
 """Values of keys that trainings of earlier versions did not note."""
 _OPTIONAL = {
     "model.clip_skip": 1,
@@ -48,7 +60,8 @@ _OPTIONAL = {
     "train.tag_variants": 8,
 }
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
-ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
+ORDER = "hashed keys, noise by sample"
+"""Of the samples and their noise, see ``cache.load_split`` and ``data.Batches``; earlier versions noted another or none."""
 _ORIGINS = {
     "shards": "curated data",
     "weights": "weights of the base model",
@@ -81,6 +94,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
     tags.examine(config, manifest)
+    enlarged.examine(config, manifest)
+    equal_crops.examine(config, manifest)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is None:
         enough.examine(config, manifest, seen)
@@ -95,7 +110,9 @@ def examine_settings(config: TrainConfig) -> None:
         UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
     """
     _refuse_model(config)
+    config.buckets.sides(config.model.resolution)  # refuses what makes none
     refuse_precision(config.optim)
+    optimizers.refuse_absent(config.optim)
     tracking.refuse_absent(config.tracker)
 
 
@@ -151,6 +168,7 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     known["order"] = ORDER
     del known["method.init"]  # the weights decide, wherever they are
     known["init"] = start.digest(config)
+    known |= {key: getattr(config.data, key.removeprefix("data.")) for key in _VIEWS}
     known["data.runs"] = dict(sorted(config.data.runs.items())) or None  # weights of the curations
     return known
 
@@ -243,6 +261,6 @@ def refuse_change(
             difference = "with weights that method.init named, and it is not typed now"
             remedy = "Type it as before, or train under another run.name"
         if key == "order":
-            difference = "by a version that took the samples in another order, in which this one cannot go on"
+            difference = "by a version that took the samples in another order or drew other noise, so that this one cannot go on"
             remedy = f"To train from the start, type run.name=NEW {these}"
         raise UserError(f"{folder} was started {difference}. {remedy}")

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
-from itertools import repeat
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from curate.run import checksums, tracking
 from curate.run.files import remove_parts
@@ -28,26 +27,30 @@ from finetune import (
     checkpoint,
     checks,
     doctor,
+    frozen,
     joined,
     lost_in_encoding,
     metrics,
+    optimizers,
     overview,
     samples,
     seen_before,
     start,
     trained_on,
 )
+from finetune.bucket_plan import BucketPlan
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
+from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import OptimConfig, TrainConfig
+from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
 from finetune.export import described, export, holds, to_set_of, trigger_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
-from finetune.loop import Heldout, Progress, Training, Window, fit, measure
+from finetune.loop import Heldout, Progress, Training, Window, fit, measure, precision_of
 from finetune.methods import prepare
-from finetune.models import load_model
+from finetune.models import load_model, load_pipeline
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
@@ -75,14 +78,19 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
                 pass  # checkpoints may have been deleted
             tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
-    zero_snr = config.objective.zero_terminal_snr
-    model = load_model(config.model, accelerator.device, zero_terminal_snr=zero_snr)
+    model = load_model(
+        config.model,
+        accelerator.device,
+        zero_terminal_snr=config.objective.zero_terminal_snr,
+    )
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
+    frozen.round_to(model.unet, config.method.held())
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    frozen.hold(model.unet, config.method.held())
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
         lost = checks.look_at(config, manifest, model, bool(stored))
@@ -100,6 +108,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             write_config(folder / "config.yaml", config)
             trained_on.write(folder, config.curate_dir, manifest, identity["shards"])
     _resume(run, stored)
+    model.park()
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     with _tracked(run):
         fit(run)
@@ -208,24 +217,31 @@ def _encode(
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = checks.sides(config)
-    shards = [shard for split in needed for shard in manifest.shards_of(split)]
     cache_dir, tags = Path(config.run.root, CACHE), TagVariants.of(config)
-    encode_shards(
-        model,
-        config.curate_dir,
-        shards[accelerator.process_index :: accelerator.num_processes],
-        cache_dir,
-        progress=accelerator.is_main_process,
-        tags=tags,
-    )
+    framings = {split: Framing.of(config, split, all_views=True) for split in needed}
+    for framing, splits in groupby(needed, key=framings.__getitem__):
+        shards = [shard for split in splits for shard in manifest.shards_of(split)]
+        encode_shards(
+            model,
+            config.curate_dir,
+            shards[accelerator.process_index :: accelerator.num_processes],
+            cache_dir,
+            framing,
+            progress=accelerator.is_main_process,
+            tags=tags,
+        )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
     return [
         load_split(
-            model, manifest.shards_of(split), cache_dir, tags=tags if split == "train" else None
+            model,
+            manifest.shards_of(split),
+            cache_dir,
+            framing,
+            tags=tags if split == "train" else None,
         )
-        for split in needed
+        for split, framing in framings.items()
     ]
 
 
@@ -240,7 +256,9 @@ def _assemble(
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     weights = config.method.trainable(model.unet)
-    unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
+    unet, optimizer = accelerator.prepare(
+        model.unet, optimizers.make(config.optim, weights.values())
+    )
     batches = Batches(
         splits[0],
         batch_size=config.optim.batch_size,
@@ -250,7 +268,7 @@ def _assemble(
         objective=config.objective,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        plan=_weighted(config, manifest, splits[0]),
+        plan=_plan(config, manifest, splits[0]),
     )
     return Training(
         config=config,
@@ -273,21 +291,15 @@ def _assemble(
     )
 
 
-def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> WeightedPlan | None:
-    """The order of samples of several curations; None where there is one."""
-    sources = joined.sources(config, manifest, split.keys)
-    return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
-
-
-def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        weights.values(),
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
+def _plan(
+    config: TrainConfig, manifest: Manifest, split: EncodedSplit
+) -> WeightedPlan | BucketPlan | None:
+    """The order of samples of several curations or in buckets; None where there is one of each."""
+    sources, seed = joined.sources(config, manifest, split.keys), config.train.seed
+    if config.buckets.enabled:
+        size, weights = config.optim.batch_size, config.data.runs if sources else None
+        return BucketPlan.of(seed, split.shapes(), size, sources, weights)
+    return WeightedPlan(seed, sources, config.data.runs) if sources else None
 
 
 def _heldout(
@@ -395,7 +407,7 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
             curve.start = (val, train_probe)
             continue
         at = (row.step, row.samples_seen) if row else (0, 0)
-        curve.add(*at, val, train_probe, run.accelerator.mixed_precision)
+        curve.add(*at, val, train_probe, precision_of(run))
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged
     if run.accelerator.is_main_process:
         with checksums.updated(run.folder, (path.name,)):
@@ -409,6 +421,11 @@ def _export_best(
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
     copy_into(config.method.trainable(model.unet), best.weights())
+    if (
+        config.method.held() != "fp32"
+    ):  # in fp32 there may be no room for it and for what is loaded again
+        model.move(torch.device("cpu"))
+        frozen.release(model.unet, lambda: load_pipeline(config.model).unet)
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
     name = config.run.folder.name

@@ -31,7 +31,8 @@ class ModelConfig:
             ones.
         revision: of the hub repository; null takes its default branch.
         variant: of the weight files, such as ``fp16``.
-        resolution: side in pixels of the squares that the pictures are resized and cropped to.
+        resolution: side in pixels of the squares that the pictures are resized and cropped to; with aspect buckets
+            the area of none exceeds that of the square.
         prediction_type: what the U-Net predicts; null takes what its scheduler says.
         clip_skip: which layer of a text encoder the U-Net reads, counted from the one that its pipeline takes, which is
             1; 2 is the layer before, as in kohya's trainers and web interfaces. diffusers counts the layers that are

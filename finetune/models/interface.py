@@ -27,7 +27,10 @@ from finetune.objective import NoiseSchedule
 
 
 class LatentDiffusion(Protocol):
-    """The parts of a pipeline, all fp32; only the U-Net is ever trained."""
+    """The parts of a pipeline, all fp32; only the U-Net is ever trained.
+
+    What computes with an encoder puts it on :attr:`device` first, where :meth:`park` took it away.
+    """
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -71,7 +74,20 @@ class LatentDiffusion(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the encoders are."""
+        """Where everything is computed."""
+        ...
+
+    @property
+    def encoders(self) -> Sequence[nn.Module]:
+        """The VAE and the text encoders."""
+        ...
+
+    def park(self) -> None:
+        """Move the encoders to the CPU until they are needed again, but for those that are trained."""
+        ...
+
+    def move(self, device: torch.device) -> None:
+        """Put all parts onto another device."""
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:

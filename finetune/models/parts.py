@@ -21,6 +21,7 @@ from finetune.models.original import reader
 from finetune.objective import NoiseSchedule
 
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
+PARKED = torch.device("cpu")  # where encoders wait that are not needed
 
 
 def from_pretrained(kind: type[Kind], config: ModelConfig, **options: Any) -> Kind:
@@ -104,6 +105,24 @@ def frozen_parts(
     for module in modules:
         module.requires_grad_(False).eval().to(device)
     return scheduler, NoiseSchedule.from_scheduler(scheduler).to(torch.device(device))
+
+
+def park(modules: Sequence[nn.Module], device: torch.device) -> None:
+    """Move what is not trained from a model's device to the CPU, and give its memory back."""
+    if device.type == PARKED.type:
+        return
+    for module in modules:
+        if not any(weight.requires_grad for weight in module.parameters()):
+            module.to(PARKED)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def fetch(modules: Sequence[nn.Module], device: torch.device) -> None:
+    """Move modules to the device of their model, where they are not there."""
+    for module in modules:
+        if next(module.parameters()).device != device:
+            module.to(device)
 
 
 def pixels_per_latent(vae: AutoencoderKL) -> int:

@@ -60,18 +60,35 @@ class StableDiffusion:
 
     @property
     def device(self) -> torch.device:
-        """Where VAE and text encoder are."""
-        return self.vae.device
+        """Where the noise levels are, which never move."""
+        return self.schedule.alphas.device
+
+    @property
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """The VAE and what encodes captions."""
+        return (self.vae, self.text_encoder)
+
+    def park(self) -> None:
+        """Move them to the CPU until they are needed again."""
+        parts.park(self.encoders, self.device)
+
+    def move(self, device: torch.device) -> None:
+        """Put all parts onto another device."""
+        self.schedule = self.schedule.to(device)
+        for module in (self.unet, *self.encoders):
+            module.to(device)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], fp32: the VAE's mean, no sample."""
+        parts.fetch([self.vae], self.device)
         posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
         return posterior.mean * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about -1 ... 1."""
+        parts.fetch([self.vae], self.device)
         return self.vae.decode(latents / self.vae.config["scaling_factor"]).sample  # type: ignore[union-attr]
 
     @torch.no_grad()
@@ -82,6 +99,7 @@ class StableDiffusion:
     def _hidden(self, captions: Sequence[str], clip_skip: int | None = None) -> Tensor:
         """Hidden states [B, L, D] of a layer, counted from the last one, and the final layer norm."""
         clip_skip = clip_skip or self.clip_skip
+        parts.fetch([self.text_encoder], self.device)
         tokens = parts.tokens(self.tokenizer, captions, self.chunks)
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = apart(tokens.attention_mask, self.chunks).to(self.device) if masked else None
@@ -127,6 +145,7 @@ class StableDiffusion:
         return StableDiffusionImg2ImgPipeline(**self._parts(unet))
 
     def _parts(self, unet: nn.Module | None) -> dict[str, Any]:
+        parts.fetch(self.encoders, self.device)
         return {
             "vae": self.vae,
             "text_encoder": self.text_encoder,

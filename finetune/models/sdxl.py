@@ -68,12 +68,28 @@ class StableDiffusionXL:
 
     @property
     def device(self) -> torch.device:
-        """Where VAE and text encoders are."""
-        return self.vae.device
+        """Where the noise levels are, which never move."""
+        return self.schedule.alphas.device
+
+    @property
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """The VAE and what encodes captions."""
+        return (self.vae, self.text_encoder, self.text_encoder_2)
+
+    def park(self) -> None:
+        """Move them to the CPU until they are needed again."""
+        parts.park(self.encoders, self.device)
+
+    def move(self, device: torch.device) -> None:
+        """Put all parts onto another device."""
+        self.schedule = self.schedule.to(device)
+        for module in (self.unet, *self.encoders):
+            module.to(device)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], fp32: the VAE's mean, no sample."""
+        parts.fetch([self.vae], self.device)
         mean = self.vae.encode(images.to(self.device)).latent_dist.mean  # type: ignore[union-attr]
         centre, spread = self._shift()
         return (mean - centre) * self.vae.config["scaling_factor"] / spread
@@ -81,6 +97,7 @@ class StableDiffusionXL:
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about -1 ... 1."""
+        parts.fetch([self.vae], self.device)
         centre, spread = self._shift()
         unscaled = latents * spread / self.vae.config["scaling_factor"] + centre
         return self.vae.decode(unscaled).sample  # type: ignore[union-attr]
@@ -109,6 +126,7 @@ class StableDiffusionXL:
         Layers are counted from the last but one, which the U-Net was trained with; no layer norm follows.
         """
         clip_skip = clip_skip or self.clip_skip
+        parts.fetch([self.text_encoder, self.text_encoder_2], self.device)
         states, pooled = [], None
         both = ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
         for _, encoder in both:
@@ -177,6 +195,7 @@ class StableDiffusionXL:
         return StableDiffusionXLImg2ImgPipeline(**self._parts(unet))
 
     def _parts(self, unet: nn.Module | None) -> dict[str, Any]:
+        parts.fetch(self.encoders, self.device)
         return {
             "vae": self.vae,
             "text_encoder": self.text_encoder,

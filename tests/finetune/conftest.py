@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1")
@@ -36,6 +37,7 @@ from finetune.config import (
 )
 from finetune.methods import METHODS
 from finetune.models.config import ModelConfig
+from finetune.picture_config import BucketsConfig
 
 COLOURS = ("red", "green", "blue", "white", "black")
 SHAPES = ("square", "bar", "dot")
@@ -46,8 +48,11 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def save_pipeline(folder: Path) -> Path:
-    """Write a Stable Diffusion pipeline of a few thousand weights: 16 px pictures, 4×4 latents."""
+def save_pipeline(folder: Path, prediction_type: str = "v_prediction", **unet_settings) -> Path:
+    """Write a Stable Diffusion pipeline of a few thousand weights: 16 px pictures, 4×4 latents.
+
+    ``unet_settings`` come over the U-Net's own.
+    """
     from diffusers import (
         AutoencoderKL,
         DDPMScheduler,
@@ -83,7 +88,7 @@ def save_pipeline(folder: Path) -> Path:
         layers_per_block=1,
         norm_num_groups=4,
         cross_attention_dim=16,
-        attention_head_dim=2,
+        **{"attention_head_dim": 2, **unet_settings},
     )
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -103,7 +108,7 @@ def save_pipeline(folder: Path) -> Path:
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
-            prediction_type="v_prediction",
+            prediction_type=prediction_type,
             clip_sample=False,
             steps_offset=1,
         ),
@@ -163,8 +168,8 @@ def curate(
     for split, count in counts.items():
         for number in range(count):
             key = f"{prefix}{split}-{number:03d}"
-            data = images.encode(picture(seed), "png", 95)
-            pictures[key] = data
+            image = picture(seed)
+            pictures[key] = images.encode(image, "png", 95)
             colour, shape = COLOURS[seed % 5], SHAPES[seed % 3]
             rows.append(
                 {
@@ -175,8 +180,8 @@ def curate(
                     else [f"{colour} {shape}", f"a {shape}"][: 1 + seed % 2],
                     "sha256": f"{seed:064x}",
                     "duplicate_group": f"group-{seed}",
-                    "width": 16,
-                    "height": 16,
+                    "width": image.width,
+                    "height": image.height,
                     "source": "random",
                 }
             )
@@ -271,6 +276,15 @@ def digests(config: TrainConfig) -> dict[str, str]:
     }
 
 
+def buckets_of(config: TrainConfig) -> dict[str, object]:
+    """What of the buckets is not as by default."""
+    return {
+        name: value
+        for name, value in asdict(config.buckets).items()
+        if value != getattr(BucketsConfig, name)
+    }
+
+
 def command(config: TrainConfig, *extra: str) -> list[str]:
     """The overrides that reproduce ``config`` on the command line."""
     return [
@@ -293,6 +307,7 @@ def command(config: TrainConfig, *extra: str) -> list[str]:
         f"doctor.captions={config.doctor.captions}",
         f"doctor.base={config.doctor.base}",
         f"tracker={config.tracker}",
+        *(f"buckets.{name}={value}" for name, value in buckets_of(config).items()),
         *extra,
     ]
 
