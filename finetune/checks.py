@@ -42,7 +42,7 @@ def look_at(
     if varied := TagVariants.of(config):
         captions += varied.count * found.all_captions
     views = config.data.crops * (1 + config.data.flip)
-    latents = pictures + found.pictures * (views - 1)
+    latents = pictures + round(found.pictures * (views * config.cache.size - 1))
     return lines | {"disk": forecast.disk(config, model, latents, captions)}
 
 

@@ -43,9 +43,9 @@ class FinetuneRun:
     def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
         """The base model; loaded once for each device."""
         if str(device) not in self._models:
-            zero_snr = self.config.objective.zero_terminal_snr
+            config, zero_snr = self.config, self.config.objective.zero_terminal_snr
             self._models[str(device)] = load_model(
-                self.config.model, device, zero_terminal_snr=zero_snr
+                config.model, device, config.captions, zero_terminal_snr=zero_snr
             )
         return self._models[str(device)]
 
@@ -93,6 +93,9 @@ class FinetuneRun:
 
         It is the same module at every call for a device, so that there is one in memory: a call changes what
         the one before returned. LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.
+
+        Where text encoders are trained, the model's get theirs, too: token ids, as which :meth:`items` come then, are
+        encoded by what was asked for last.
         """
         model, place = self.model(device), str(device)
         if place not in self._unets:
@@ -100,9 +103,7 @@ class FinetuneRun:
                 return model.unet  # as it was loaded
             model.fingerprint()  # which has to see the base
             config = self.config
-            self._unets[place] = SwappedUnet(
-                model.unet, config.model, config.method, config.train.seed
-            )
+            self._unets[place] = SwappedUnet(model, config.model, config.method, config.train.seed)
         return self._unets[place].at(stored, ema)
 
     def has(self, split: str) -> bool:

@@ -48,12 +48,17 @@ UNUSED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 
 
 def load_model(
-    config: ModelConfig, device: torch.device | str = "cpu", *, zero_terminal_snr: bool = False
+    config: ModelConfig,
+    device: torch.device | str = "cpu",
+    captions: str = "hidden",
+    *,
+    zero_terminal_snr: bool = False,
 ) -> LatentDiffusion:
     """Load the parts of the pipeline onto ``device``, frozen, fp32 and in evaluation mode.
 
     Args:
-        config: of the pipeline. device: of its parts.
+        config: says which. device: of all parts.
+        captions: ``hidden`` or ``tokens``, see :class:`finetune.models.interface.LatentDiffusion`.
         zero_terminal_snr: see ``finetune.config.ObjectiveConfig``.
 
     Raises:
@@ -61,6 +66,7 @@ def load_model(
             epsilon with ``zero_terminal_snr``.
     """
     model = _module(config).load_model(config, device)
+    model.captions = captions
     if zero_terminal_snr:
         import_module("finetune.models.noise").set_zero_terminal_snr(config, model)
     return model
