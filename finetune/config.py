@@ -185,16 +185,37 @@ class TrainingConfig:
         caption_dropout: share of the samples trained with the empty caption, which classifier-free
             guidance needs (Ho & Salimans 2022).
         seed: of the order, noise, timesteps, captions and initial weights.
+        shuffle_caption: captions are tags, separated by commas, which are seen in another order each time; see
+            ``finetune.tags``.
+        keep_tokens: so many of the first tags stay where they are, and are never left out.
+        caption_tag_dropout: share of the other tags that are left out.
+        tag_variants: how many variants of each caption are drawn and cached, of which each visit takes one.
     """
 
     samples: int = 24_000
     caption_dropout: float = 0.1
     seed: int = 0
+    shuffle_caption: bool = False
+    keep_tokens: int = 0
+    caption_tag_dropout: float = 0.0
+    tag_variants: int = 8
 
     def __post_init__(self) -> None:
         check(self.samples > 0, "train.samples", self.samples, "> 0")
         share = self.caption_dropout
         check(0 <= share <= 1, "train.caption_dropout", share, "a share, 0 ... 1")
+        share = self.caption_tag_dropout
+        check(0 <= share < 1, "train.caption_tag_dropout", share, "a share, 0 <= p < 1")
+        check(self.keep_tokens >= 0, "train.keep_tokens", self.keep_tokens, ">= 0")
+        check(self.tag_variants > 0, "train.tag_variants", self.tag_variants, "> 0")
+        default, varied = type(self), self.shuffle_caption or self.caption_tag_dropout > 0
+        for name in ("keep_tokens", "tag_variants"):
+            value = getattr(self, name)
+            if value != getattr(default, name) and not varied:
+                raise UserError(
+                    f"train.{name}={value} has no effect without train.shuffle_caption=true or "
+                    "train.caption_tag_dropout=0.1; type one of them, or remove it"
+                )
 
 
 @dataclass
@@ -212,6 +233,9 @@ class ObjectiveConfig:
             picture's mean can be learnt (Guttenberg 2023); 0 adds none.
         input_perturbation: times more normal noise is added to the input, and not to the target (Ning et al.
             2023, gamma of eq. 9); 0 adds none.
+        zero_terminal_snr: rescales the noise levels so that the last is noise alone, from which every picture is drawn
+            (Lin et al. 2024, algorithm 1), in training, held-out loss and drawing; kohya's ``zero_terminal_snr``. For
+            models that predict v or the clean latents. False leaves what the pipeline's scheduler says.
     """
 
     weighting: str = "none"
@@ -221,6 +245,7 @@ class ObjectiveConfig:
     logit_std: float = 1.0
     noise_offset: float = 0.0
     input_perturbation: float = 0.0
+    zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
         for name, accepted in (("weighting", WEIGHTINGS), ("timesteps", TIMESTEPS)):

@@ -40,9 +40,20 @@ class NoiseSchedule:
             )
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any) -> NoiseSchedule:
-        """Take the schedule and the prediction type of a diffusers scheduler."""
+    def from_scheduler(cls, scheduler: Any, zero_terminal_snr: bool = False) -> NoiseSchedule:
+        """Take the schedule and the prediction type of a diffusers scheduler.
+
+        Args:
+            scheduler: with ``alphas_cumprod`` [T].
+            zero_terminal_snr: shift and scale the square roots of alpha_bar_t so that the last is 0 and the first stays
+                (Lin et al. 2024, algorithm 1).
+        """
         alpha_bar = scheduler.alphas_cumprod.double()
+        if zero_terminal_snr:
+            signal = alpha_bar.sqrt()
+            if getattr(scheduler.config, "rescale_betas_zero_snr", False):
+                signal[-1] = 0.0  # where some schedulers have 2^-12, since they divide by it
+            alpha_bar = ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])).square()
         return cls(
             alphas=alpha_bar.sqrt().float(),
             sigmas=(1 - alpha_bar).sqrt().float(),

@@ -43,8 +43,10 @@ class FinetuneRun:
     def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
         """The base model; loaded once for each device."""
         if str(device) not in self._models:
-            config = self.config
-            self._models[str(device)] = load_model(config.model, device, config.captions)
+            config, zero_snr = self.config, self.config.objective.zero_terminal_snr
+            self._models[str(device)] = load_model(
+                config.model, device, config.captions, zero_terminal_snr=zero_snr
+            )
         return self._models[str(device)]
 
     def checkpoints(self) -> list[Checkpoint]:

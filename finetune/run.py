@@ -58,6 +58,7 @@ from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
 from finetune.samples import Samples
 from finetune.sidecars import duplicate_groups
+from finetune.tags import TagVariants
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
 
@@ -79,7 +80,12 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
                 pass  # checkpoints may have been deleted
             tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
-    model = load_model(config.model, accelerator.device, config.captions)
+    model = load_model(
+        config.model,
+        accelerator.device,
+        config.captions,
+        zero_terminal_snr=config.objective.zero_terminal_snr,
+    )
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
@@ -214,7 +220,7 @@ def _encode(
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = checks.sides(config)
-    cache_dir = Path(config.run.root, CACHE)
+    cache_dir, tags = Path(config.run.root, CACHE), TagVariants.of(config)
     framings = {split: Framing.of(config, split, all_views=True) for split in needed}
     for framing, splits in groupby(needed, key=framings.__getitem__):
         shards = [shard for split in splits for shard in manifest.shards_of(split)]
@@ -225,12 +231,19 @@ def _encode(
             cache_dir,
             framing,
             progress=accelerator.is_main_process,
+            tags=tags,
         )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
     return [
-        load_split(model, manifest.shards_of(split), cache_dir, framing)
+        load_split(
+            model,
+            manifest.shards_of(split),
+            cache_dir,
+            framing,
+            tags=tags if split == "train" else None,
+        )
         for split, framing in framings.items()
     ]
 

@@ -51,7 +51,7 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def refuse(config: SamplerConfig, model: LatentDiffusion) -> None:
-    """Refuse diffusers' solver for a model that predicts the clean latents, which it does not sample with.
+    """Refuse a solver, or its noise levels, that diffusers does not sample this model with.
 
     Raises:
         UserError: says what to type.
@@ -60,6 +60,11 @@ def refuse(config: SamplerConfig, model: LatentDiffusion) -> None:
         raise UserError(
             "sampler=euler_ancestral does not work with this model, whose prediction_type is sample; type "
             "sampler=euler, or another one"
+        )
+    if config.timestep_spacing == "leading" and model.zero_terminal_snr:
+        raise UserError(
+            "sampler.timestep_spacing=leading does not begin at the last noise level, from which this model, trained with "
+            "objective.zero_terminal_snr, draws; type sampler.timestep_spacing=trailing"
         )
 
 

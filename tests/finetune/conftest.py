@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -151,11 +152,17 @@ def picture(seed: int, size: int = 16) -> Image.Image:
 
 
 def curate(
-    folder: Path, counts: dict[str, int], max_samples: int = 8, prefix: str = "", seed: int = 0
+    folder: Path,
+    counts: dict[str, int],
+    max_samples: int = 8,
+    prefix: str = "",
+    seed: int = 0,
+    captions: Callable[[int], list[str]] | None = None,
 ) -> None:
     """Write shards, sidecars and manifest of random pictures, in the real format.
 
-    ``prefix`` begins the keys, and ``seed`` is that of the first picture: both tell curations apart.
+    ``prefix`` begins the keys, and ``seed`` is that of the first picture: both tell curations apart. ``captions`` gives
+    a picture's own by its seed.
     """
     rows, pictures = [], {}
     for split, count in counts.items():
@@ -168,7 +175,9 @@ def curate(
                 {
                     "key": key,
                     "split": split,
-                    "captions": [f"{colour} {shape}", f"a {shape}"][: 1 + seed % 2],
+                    "captions": captions(seed)
+                    if captions
+                    else [f"{colour} {shape}", f"a {shape}"][: 1 + seed % 2],
                     "sha256": f"{seed:064x}",
                     "duplicate_group": f"group-{seed}",
                     "width": image.width,
