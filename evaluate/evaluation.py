@@ -30,7 +30,7 @@ from evaluate.measure_config import MeasureConfig
 from evaluate.metrics import copying
 from evaluate.metrics.slices import Paired, Slice, judge
 from evaluate.results import Metric, Picture, label_of
-from finetune import doctor, precision, rules
+from finetune import companions, doctor, precision, rules
 from finetune.at_once import pictures_at_once
 from finetune.cache.encode import to_square
 from finetune.checkpoint import Checkpoint, weights_sha256
@@ -92,7 +92,9 @@ class Evaluation:
     @cached_property
     def origin(self) -> dict[str, str]:
         """What all losses depend on, see ``evaluate.judged_runs.judged``."""
-        return origin_of(self.run.model(self.device), self.manifest.digest())
+        return origin_of(
+            self.run.model(self.device), self.manifest.digest(), companions.used(self.run.config)
+        )
 
     # Losses
 

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from curate.run.files import write_certified
@@ -47,7 +48,7 @@ from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
 from finetune.intervals import Estimate, ratio
 from finetune.models.config import ModelConfig
 from finetune.models.interface import LatentDiffusion
-from finetune.objective import NoiseSchedule
+from finetune.objective import NoiseSchedule, mean_error
 from finetune.prediction_types import PREDICTION_TYPES
 
 FILE = "base.json"
@@ -141,12 +142,18 @@ class Reading:
     factor: float
 
 
-def of_nothing(schedule: NoiseSchedule, timesteps: Tensor, energies: np.ndarray) -> np.ndarray:
+def of_nothing(
+    schedule: NoiseSchedule,
+    timesteps: Tensor,
+    energies: np.ndarray,
+    shares: np.ndarray | float = 1.0,
+) -> np.ndarray:
     """The expected loss of predicting 0 for the schedule's target.
 
     Args:
         schedule: of the model. timesteps: [K] int64.
-        energies: [N], the mean square of each picture's clean latents.
+        energies: [N], the mean square of each picture's clean latents; with masks that of what they let count.
+        shares: [N], the mean of each picture's mask, which the loss of the noise is multiplied by.
 
     Returns:
         float64 [N, K].
@@ -159,7 +166,8 @@ def of_nothing(schedule: NoiseSchedule, timesteps: Tensor, energies: np.ndarray)
         "v_prediction": (alphas, -sigmas),
         "sample": (np.zeros_like(alphas), np.ones_like(alphas)),
     }[schedule.prediction_type]
-    return noise**2 + energies[:, None] * picture**2
+    counted = np.broadcast_to(shares, energies.shape)[:, None]
+    return noise**2 * counted + energies[:, None] * picture**2
 
 
 def compare(
@@ -173,9 +181,12 @@ def compare(
         losses: [N, bins, draws], see :func:`finetune.heldout.grid_losses`.
     """
     timesteps = grid.timesteps(len(schedule)).flatten()
-    energies = items.latents.double().square().mean(dim=(1, 2, 3)).numpy()
+    squares = items.latents.double().square()
+    energies, shares = (
+        mean_error(each, items.conditioning).numpy() for each in (squares, torch.ones_like(squares))
+    )
     mine = losses.astype(np.float64).reshape(len(items), -1)
-    nothing = of_nothing(schedule, timesteps, energies)
+    nothing = of_nothing(schedule, timesteps, energies, shares)
     signal = schedule.alphas.cpu()[timesteps].square().numpy()
     counts = (signal >= LEAST_SIGNAL) | (schedule.prediction_type == "epsilon")
     confidence = 1 - 0.05 / max(1, counts.sum())
@@ -189,8 +200,9 @@ def compare(
         )
         for k, timestep in enumerate(timesteps.tolist())
     )
-    most = np.argsort(-(mine / nothing)[:, counts].sum(axis=1), kind="stable")[:_WORST]
-    scale = float(np.sqrt(energies.mean()))
+    least = np.maximum(nothing, np.finfo(np.float64).tiny)  # masks may leave nothing of a picture
+    most = np.argsort(-(mine / least)[:, counts].sum(axis=1), kind="stable")[:_WORST]
+    scale = float(np.sqrt(squares.mean(dim=(1, 2, 3)).numpy().mean()))
     return BaseCheck(
         schedule.prediction_type, scale, levels, tuple(items.keys[place] for place in most)
     )

@@ -42,8 +42,8 @@ class Conditioning:
         return self._each(lambda tensor: tensor.to(device))
 
     def float(self) -> Conditioning:
-        """The same in fp32."""
-        return self._each(Tensor.float)
+        """The same in fp32; whole numbers stay what they are."""
+        return self._each(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
 
     def half(self) -> Conditioning:
         """The same in fp16."""

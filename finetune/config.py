@@ -149,7 +149,7 @@ class TrainingConfig:
 
 @dataclass
 class ObjectiveConfig:
-    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted.
+    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted, but for masks.
 
     Attributes:
         weighting: of the loss by noise level, see ``finetune.objective.loss_weights``.
@@ -162,6 +162,9 @@ class ObjectiveConfig:
             picture's mean can be learnt (Guttenberg 2023); 0 adds none.
         input_perturbation: times more normal noise is added to the input, and not to the target (Ning et al.
             2023, gamma of eq. 9); 0 adds none.
+        mask: whether the loss counts where a picture's ``key.mask.png`` says, see ``finetune.masks``; held-out losses
+            too. Pictures without one count whole.
+        unmasked_weight: what a position outside of the mask counts, 0 ... 1.
     """
 
     weighting: str = "none"
@@ -171,6 +174,8 @@ class ObjectiveConfig:
     logit_std: float = 1.0
     noise_offset: float = 0.0
     input_perturbation: float = 0.0
+    mask: bool = False
+    unmasked_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, accepted in (("weighting", WEIGHTINGS), ("timesteps", TIMESTEPS)):
@@ -185,7 +190,7 @@ class ObjectiveConfig:
             self.logit_mean,
             "a finite number",
         )
-        for name in ("noise_offset", "input_perturbation"):
+        for name in ("noise_offset", "input_perturbation", "unmasked_weight"):
             value = getattr(self, name)
             check(0 <= value <= 1, f"objective.{name}", value, "0 ... 1")
         self._refuse_without_effect()
@@ -193,6 +198,11 @@ class ObjectiveConfig:
     def _refuse_without_effect(self) -> None:
         """Refuse a value that another setting leaves unread."""
         default = type(self)
+        if self.unmasked_weight and not self.mask:
+            raise UserError(
+                f"objective.unmasked_weight={self.unmasked_weight:g} has no effect without objective.mask=true; type "
+                "that, or remove it"
+            )
         for name, setting, readers in (
             ("snr_gamma", "weighting", ("min_snr", "soft_min_snr")),
             ("logit_mean", "timesteps", ("logit_normal",)),

@@ -15,7 +15,7 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enough, leaks, seen_before, start
+from finetune import companions, enough, leaks, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
 from finetune.sidecars import identifiers
@@ -64,6 +64,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         )
     for curate_dir in config.curations:  # across them, joining refuses it
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
+    for line in companions.examine(config, manifest):
+        start.say(line)
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")

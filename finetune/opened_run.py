@@ -14,7 +14,7 @@ from curate.run.finished import to_mend
 from curate.run.manifest import read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
-from finetune import checkpoint, start
+from finetune import checkpoint, companions, start
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import RunConfig, TrainConfig, refuse_damaged
@@ -96,7 +96,10 @@ class FinetuneRun:
             model.fingerprint()  # which has to see the base
             config = self.config
             self._unets[place] = SwappedUnet(
-                model.unet, config.model, config.method, config.train.seed
+                model.unet,
+                config.model,
+                config.method,
+                config.train.seed,
             )
         return self._unets[place].at(stored, ema)
 
@@ -132,7 +135,9 @@ class FinetuneRun:
         model = self.model(device)
         encode_shards(model, self.curate_dir, shards, cache_dir)
         remove_former(self.finetune_dir / "cache")
-        return load_split(model, shards, cache_dir)
+        companions.encode(self.config, model, self.curate_dir, shards, cache_dir)
+        plain = load_split(model, shards, cache_dir)
+        return companions.attach(self.config, model, plain, self.curate_dir, shards, cache_dir)
 
 
 def load_run(run_dir: Path) -> FinetuneRun:

@@ -27,6 +27,7 @@ from finetune import (
     caption_check,
     checkpoint,
     checks,
+    companions,
     doctor,
     joined,
     lost_in_encoding,
@@ -215,10 +216,24 @@ def _encode(
         cache_dir,
         progress=accelerator.is_main_process,
     )
+    companions.encode(
+        config,
+        model,
+        config.curate_dir,
+        shards[accelerator.process_index :: accelerator.num_processes],
+        cache_dir,
+        progress=accelerator.is_main_process,
+    )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
+
+    def load(side: str) -> EncodedSplit:
+        own = manifest.shards_of(side)
+        split = load_split(model, own, cache_dir)
+        return companions.attach(config, model, split, config.curate_dir, own, cache_dir)
+
+    return [load(side) for side in needed]
 
 
 def _assemble(

@@ -149,13 +149,13 @@ class Judged:
         return path if path.is_file() else None
 
 
-def origin_of(model: LatentDiffusion, shards: str) -> dict[str, str]:
-    """What ``Judged.origin`` reads, as the digests of a model and of the shards."""
+def origin_of(model: LatentDiffusion, shards: str, beside: str = "") -> dict[str, str]:
+    """What ``Judged.origin`` reads, as the digests of a model, of the shards, and of the pictures beside pictures in use."""
     schedule = model.schedule
     noise = hashlib.sha256(schedule.prediction_type.encode())
     for table in (schedule.alphas, schedule.sigmas):
         noise.update(table.cpu().numpy().tobytes())
-    latents = hashlib.sha256(f"{model.image_fingerprint()} {model.resolution}".encode())
+    latents = hashlib.sha256(f"{model.image_fingerprint()} {model.resolution}{beside}".encode())
     return {
         "base": model.fingerprint(),
         "latents": latents.hexdigest(),

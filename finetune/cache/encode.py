@@ -21,7 +21,7 @@ from curate.run.manifest import ShardInfo, intact
 from curate.run.progress import Bar
 from curate.run.shared_cache import CONDITIONING, LATENTS, LISTINGS, remove_abandoned, touch
 from finetune.cache.hold import hold
-from finetune.cache.listing import Listing, read_listing, write_listing
+from finetune.cache.listing import Listing, listing_path, read_listing, write_listing
 from finetune.cache.packs import ENTRIES, Packs, content_hash, hashes, write_pack
 from finetune.cache.split import LATENT, EncodedSplit
 from finetune.crop import Crop
@@ -81,7 +81,7 @@ def encode_shards(
                 listing.pictures.append(digest)
                 listing.captions.append(sample.captions)
                 bar.update()
-            write_listing(_listing_path(cache_dir, info), listing)
+            write_listing(listing_path(cache_dir, info), listing)
         pictures.finish()
         captions.finish()
 
@@ -99,8 +99,8 @@ def load_split(
         Busy: the cache is being pruned.
     """
     _hold(model, cache_dir)
-    touch(_listing_path(cache_dir, info) for info in shards)
-    listings = [read_listing(_listing_path(cache_dir, info)) for info in shards]
+    touch(listing_path(cache_dir, info) for info in shards)
+    listings = [read_listing(listing_path(cache_dir, info)) for info in shards]
     samples = [
         sample
         for listing in listings
@@ -154,15 +154,11 @@ def _hold(model: LatentDiffusion, cache_dir: Path) -> None:
         hold(model, folder)
 
 
-def _listing_path(cache_dir: Path, info: ShardInfo) -> Path:
-    return cache_dir / LISTINGS / f"{info.sha256}.json"
-
-
 def _incomplete(
     shards: Sequence[ShardInfo], cache_dir: Path, latents: Packs, conditioning: Packs
 ) -> list[ShardInfo]:
     """The shards that were never listed, or of which a picture or a caption is missing."""
-    listings = [read_listing(_listing_path(cache_dir, info)) for info in shards]
+    listings = [read_listing(listing_path(cache_dir, info)) for info in shards]
     known = [listing or Listing([], [], []) for listing in listings]
     texts = [[text for captions in each.captions for text in captions] for each in known]
     pictures = latents.hold([each.pictures for each in known])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,14 @@ from finetune.conditioning import Conditioning
 LATENT = "latent"
 
 
+class Taken(Protocol):
+    """An entry of all samples."""
+
+    def take(self, indices: np.ndarray) -> Tensor:
+        """[B, ...] of some samples."""
+        ...
+
+
 class EncodedSplit:
     """N samples; their tensors are mapped from the cache's files, not read into memory.
 
@@ -21,6 +30,7 @@ class EncodedSplit:
         keys: of the samples.
         captions: the first one of each.
         empty: the conditioning of the empty caption alone, fp32.
+        entries: further ones that depend on the picture, by name, see ``finetune.cache.companions``.
     """
 
     def __init__(
@@ -46,6 +56,7 @@ class EncodedSplit:
         self.keys, self.captions, self.empty = list(keys), list(captions), empty
         self._latents, self._conditioning, self._offsets = latents, conditioning, offsets
         self._of_picture = [name for name in latents.names if name != LATENT]
+        self.entries: dict[str, Taken] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -74,6 +85,7 @@ class EncodedSplit:
         if which is not None:
             rows = rows + (which.double().numpy() * (ends - rows)).astype(np.int64)
         pictures = self._latents.take(indices.numpy(), self._of_picture)
+        pictures |= {name: each.take(indices.numpy()) for name, each in self.entries.items()}
         tensors = self._conditioning.take(rows) | pictures
-        conditioning = Conditioning(tensors, frozenset(self._of_picture)).float()
+        conditioning = Conditioning(tensors, frozenset(pictures)).float()
         return conditioning if dropped is None else conditioning.drop(dropped, self.empty)

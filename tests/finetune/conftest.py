@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1")
@@ -19,6 +20,7 @@ from PIL import Image
 from curate.measures import decode as images
 from curate.pack.plan import plan
 from curate.pack.writer import write_shard
+from curate.run.companions import sha256_column
 from curate.run.manifest import Manifest, write_manifest
 from finetune import metrics
 from finetune.config import (
@@ -126,18 +128,26 @@ def picture(seed: int, size: int = 16) -> Image.Image:
 
 
 def curate(
-    folder: Path, counts: dict[str, int], max_samples: int = 8, prefix: str = "", seed: int = 0
+    folder: Path,
+    counts: dict[str, int],
+    max_samples: int = 8,
+    prefix: str = "",
+    seed: int = 0,
+    beside: Callable[[int], dict[str, bytes]] = lambda seed: {},
 ) -> None:
     """Write shards, sidecars and manifest of random pictures, in the real format.
 
-    ``prefix`` begins the keys, and ``seed`` is that of the first picture: both tell curations apart.
+    ``prefix`` begins the keys, and ``seed`` is that of the first picture: both tell curations apart. ``beside``
+    gives the pictures beside one of a seed, by kind.
     """
-    rows, pictures = [], {}
+    rows, pictures, companions = [], {}, {}
+    kinds = {kind for number in range(sum(counts.values())) for kind in beside(seed + number)}
     for split, count in counts.items():
         for number in range(count):
             key = f"{prefix}{split}-{number:03d}"
             data = images.encode(picture(seed), "png", 95)
             pictures[key] = data
+            companions[key] = beside(seed)
             colour, shape = COLOURS[seed % 5], SHAPES[seed % 3]
             rows.append(
                 {
@@ -149,6 +159,11 @@ def curate(
                     "width": 16,
                     "height": 16,
                     "source": "random",
+                    **{
+                        sha256_column(kind): data and hashlib.sha256(data).hexdigest()
+                        for kind in sorted(kinds)
+                        for data in [companions[key].get(kind)]
+                    },
                 }
             )
             seed += 1
@@ -162,6 +177,7 @@ def curate(
             "png",
             "png",
             [pictures[key] for key in plan.keys],
+            companions_of=lambda row: companions[row["key"]],
         )
         for plan in plan(sides, max_samples)
     ]

@@ -1,0 +1,106 @@
+"""Which pictures beside pictures a training uses, and whether its data has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curate.run.companions import MASK, extension_of, sha256_column
+from curate.run.manifest import Manifest, ShardInfo
+from curate.run.schema import UserError
+from finetune.config import TrainConfig
+from finetune.sidecars import read_columns
+
+if TYPE_CHECKING:
+    from finetune.cache import EncodedSplit, Recipe
+    from finetune.models.interface import LatentDiffusion
+
+
+def recipes(config: TrainConfig, model: LatentDiffusion) -> list[Recipe]:
+    """What is made of the pictures beside a training's, see ``finetune.cache.companions``."""
+    from finetune import masks
+
+    found = []
+    if config.objective.mask:
+        least = config.objective.unmasked_weight
+        found.append(masks.recipe(model.resolution, model.pixels_per_latent, least))
+    return found
+
+
+def used(config: TrainConfig) -> str:
+    """What of them a training's losses depend on; "" for nothing."""
+    chosen = config.objective
+    return f" mask {chosen.unmasked_weight}" if chosen.mask else ""
+
+
+def encode(
+    config: TrainConfig,
+    model: LatentDiffusion,
+    curate_dir: Path,
+    shards: Sequence[ShardInfo],
+    cache_dir: Path,
+    *,
+    progress: bool = True,
+) -> None:
+    """Make what the training uses and the cache lacks of some shards, whose pictures are encoded."""
+    from finetune.cache import encode_companions
+
+    wanted = recipes(config, model)
+    encode_companions(model, curate_dir, shards, cache_dir, wanted, progress=progress)
+
+
+def attach(
+    config: TrainConfig,
+    model: LatentDiffusion,
+    split: EncodedSplit,
+    curate_dir: Path,
+    shards: Sequence[ShardInfo],
+    cache_dir: Path,
+) -> EncodedSplit:
+    """``split`` with what :func:`encode` made."""
+    from finetune.cache import load_companions
+
+    wanted = recipes(config, model)
+    return load_companions(model, split, curate_dir, shards, cache_dir, wanted)
+
+
+def examine(config: TrainConfig, manifest: Manifest) -> list[str]:
+    """Check that the data has what the settings use, and say what it has that they do not use.
+
+    Returns:
+        The lines to print.
+
+    Raises:
+        UserError: pictures lack what is used; says what to type.
+    """
+    return [line] if (line := _masks(config, manifest)) else []
+
+
+def _masks(config: TrainConfig, manifest: Manifest) -> str:
+    held, total = _held(config, manifest.shards_of("train"), MASK)
+    counted = f"{held:,} of {total:,} training pictures have a mask"
+    if not config.objective.mask:
+        unused = f"note: {counted}, which is not used; to use it, type objective.mask=true"
+        return unused if held else ""
+    if not held:
+        raise UserError(
+            f"objective.mask=true has no effect: none of the {total} training pictures has a mask. Put NAME."
+            f"{extension_of(MASK)} beside NAME.jpg and curate again, or remove objective.mask"
+        )
+    return f"masks   {counted}; the others count whole"
+
+
+def _held(config: TrainConfig, shards: Sequence[ShardInfo], kind: str) -> tuple[int, int]:
+    """How many samples of some shards have a companion, and how many there are."""
+    held = sum(_count(config.curate_dir, info, kind) for info in shards)
+    return held, sum(info.samples for info in shards)
+
+
+def _count(curate_dir: Path, info: ShardInfo, kind: str) -> int:
+    """How many samples of a shard have a companion."""
+    name = sha256_column(kind)
+    table = read_columns(curate_dir, info, ("key", name))
+    if name not in table.column_names:
+        return 0
+    return len(table) - table[name].null_count
