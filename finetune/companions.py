@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curate.run.companions import MASK, extension_of, sha256_column
+from curate.decide.config import HELD_OUT
+from curate.run.companions import CONTROL, MASK, extension_of, sha256_column
 from curate.run.manifest import Manifest, ShardInfo
 from curate.run.schema import UserError
+from finetune.conditions import CANNY, FILE
 from finetune.config import TrainConfig
 from finetune.sidecars import read_columns
 
@@ -19,19 +21,24 @@ if TYPE_CHECKING:
 
 def recipes(config: TrainConfig, model: LatentDiffusion) -> list[Recipe]:
     """What is made of the pictures beside a training's, see ``finetune.cache.companions``."""
-    from finetune import masks
+    from finetune import conditions, masks
 
     found = []
     if config.objective.mask:
         least = config.objective.unmasked_weight
         found.append(masks.recipe(model.resolution, model.pixels_per_latent, least))
+    if condition := config.method.follows():
+        found.append(conditions.recipe(condition, model.resolution))
     return found
 
 
 def used(config: TrainConfig) -> str:
     """What of them a training's losses depend on; "" for nothing."""
     chosen = config.objective
-    return f" mask {chosen.unmasked_weight}" if chosen.mask else ""
+    said = f" mask {chosen.unmasked_weight}" if chosen.mask else ""
+    if condition := config.method.follows():
+        said += f" {CONTROL} {condition}"
+    return said
 
 
 def encode(
@@ -74,7 +81,19 @@ def examine(config: TrainConfig, manifest: Manifest) -> list[str]:
     Raises:
         UserError: pictures lack what is used; says what to type.
     """
-    return [line] if (line := _masks(config, manifest)) else []
+    return [line for look in (_masks, _controls) if (line := look(config, manifest))]
+
+
+def examine_settings(config: TrainConfig) -> None:
+    """Check what needs no data.
+
+    Raises:
+        UserError: a package is not installed.
+    """
+    from finetune import canny
+
+    if config.method.follows() == CANNY:
+        canny.refuse_absent(f"method={config.method.name} with method.condition={CANNY}")
 
 
 def _masks(config: TrainConfig, manifest: Manifest) -> str:
@@ -89,6 +108,33 @@ def _masks(config: TrainConfig, manifest: Manifest) -> str:
             f"{extension_of(MASK)} beside NAME.jpg and curate again, or remove objective.mask"
         )
     return f"masks   {counted}; the others count whole"
+
+
+def _controls(config: TrainConfig, manifest: Manifest) -> str:
+    condition = config.method.follows()
+    if condition is None:
+        return ""
+    sides = {
+        side: _held(config, shards, CONTROL)
+        for side in ("train", *HELD_OUT)
+        if (shards := manifest.shards_of(side))
+    }
+    held, total = sides["train"]
+    if condition != FILE:
+        return (
+            f"note: {held:,} of {total:,} training pictures have a condition of their own (NAME."
+            f"{extension_of(CONTROL)}), which is not used; to use it, type method.condition={FILE}"
+            if held
+            else ""
+        )
+    for side, (there, all_of_it) in sides.items():
+        if there < all_of_it:
+            raise UserError(
+                f"method.condition={FILE}: {all_of_it - there:,} of the {all_of_it:,} pictures of {side} have no "
+                f"condition. Put NAME.{extension_of(CONTROL)} beside each NAME.jpg and curate again, or type "
+                f"method.condition={CANNY}"
+            )
+    return ""
 
 
 def _held(config: TrainConfig, shards: Sequence[ShardInfo], kind: str) -> tuple[int, int]:

@@ -82,6 +82,7 @@ def examine_settings(config: TrainConfig) -> None:
         UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
     """
     refuse_unsupported(config.model)
+    companions.examine_settings(config)
     refuse_precision(config.optim)
     tracking.refuse_absent(config.tracker)
 

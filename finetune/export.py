@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 _DOES = """Export the weights of any checkpoint of a training, proven by loading them again.
 
 Training exports the best checkpoint to RUN/finetune/export. This writes another one beside it, to
-RUN/finetune/export-step-00000250: of method=full a whole pipeline for from_pretrained, else an adapter
+RUN/finetune/export-step-00000250: of method=full a whole pipeline for from_pretrained, of controlnet a folder for
+ControlNetModel.from_pretrained, else an adapter
 in two layouts: diffusers' for load_lora_weights (of lokr and loha peft's), and kohya's, which ComfyUI
 and AUTOMATIC1111 load, in RUN-step-00000250.safetensors. Averaged weights are taken where training
 kept an average."""
@@ -79,7 +81,8 @@ def export(
             if source:
                 write_json(part / SOURCE, _identity(source))
         difference = max(
-            _compare(model, unet.to(model.device)) for unet in method.reloaded(config, part, name)
+            _compare(method, model, unet.to(model.device))
+            for unet in method.reloaded(config, part, name)
         )
         replace_folder(part, folder)
     finally:
@@ -104,7 +107,7 @@ def _identity(source: Checkpoint) -> dict[str, Any]:
     return {"step": source.step, "samples_seen": source.samples_seen, "weights_sha256": digest}
 
 
-def _compare(model: LatentDiffusion, reloaded: nn.Module) -> float:
+def _compare(method: Method, model: LatentDiffusion, reloaded: nn.Module) -> float:
     """The largest difference between the predictions of ``model``'s U-Net and of ``reloaded``."""
     import torch
 
@@ -113,7 +116,8 @@ def _compare(model: LatentDiffusion, reloaded: nn.Module) -> float:
     size = unet["sample_size"] if isinstance(unet["sample_size"], int) else 8
     noisy = torch.randn((1, unet["in_channels"], size, size), generator=generator).to(model.device)
     timesteps = torch.tensor([500], device=model.device)
-    conditioning = model.encode_captions(["a picture"])
+    captions = model.encode_captions(["a picture"])
+    conditioning = replace(captions, tensors=captions.tensors | method.example(model, noisy))
     with torch.no_grad():
         ours, theirs = (
             model.predict(network.eval(), noisy, timesteps, conditioning).float()
@@ -153,7 +157,7 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     config, model = run.config, run.model()
     weights = {"weights": model.fingerprint()}
     doctor.refuse_change(run.finetune_dir, stored.state()["identity"], weights)
-    prepare(model.unet, config.method, config.train.seed)
+    prepare(model.unet, config.method, config.train.seed, model.pixels_per_latent)
     copy_into(config.method.trainable(model.unet), stored.weights())
     target = run.finetune_dir / f"export-{stored.path.name}"
     name = f"{run.run_dir.name}-{stored.path.name}"

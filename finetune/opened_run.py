@@ -100,6 +100,7 @@ class FinetuneRun:
                 config.model,
                 config.method,
                 config.train.seed,
+                model.pixels_per_latent,
             )
         return self._unets[place].at(stored, ema)
 

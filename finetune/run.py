@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from curate.run import checksums, tracking
+from curate.run.companions import CONTROL
 from curate.run.files import remove_parts
 from curate.run.finished import is_of_retraining
 from curate.run.manifest import Manifest
@@ -81,7 +82,8 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
-    prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    per_latent = model.pixels_per_latent
+    prepare(model.unet, config.method, config.train.seed, per_latent)  # refuses what does not fit
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
         lost = checks.look_at(config, manifest, model, bool(stored))
@@ -92,7 +94,8 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         run.heldout = _heldout(config, manifest, *splits)
         captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
         shown = [captions[key] for key in run.heldout.val.keys[: config.samples.captions]]
-        run.samples = Samples(config.folder, model, config.samples, shown)
+        controls = run.heldout.val.conditioning.tensors.get(CONTROL)
+        run.samples = Samples(config.folder, model, config.samples, shown, controls)
     checks.check(run, manifest, bool(stored))
     if accelerator.is_main_process:
         with checksums.updated(folder, ("config.yaml", trained_on.FILE)):

@@ -27,7 +27,12 @@ class SwappedUnet:
     """
 
     def __init__(
-        self, unet: UNet2DConditionModel, model: ModelConfig, method: Method, seed: int
+        self,
+        unet: UNet2DConditionModel,
+        model: ModelConfig,
+        method: Method,
+        seed: int,
+        pixels_per_latent: int = 8,
     ) -> None:
         """Prepare ``unet`` in place.
 
@@ -35,9 +40,10 @@ class SwappedUnet:
             unet: of the base model, as it was loaded.
             model: where its files are.
             method: that the run was trained by. seed: of that training.
+            pixels_per_latent: of the base model's VAE.
         """
         own = {name for name, _ in unet.named_parameters()}
-        prepare(unet, method, seed)
+        prepare(unet, method, seed, pixels_per_latent)
         self._unet, self._model = unet, model
         self._weights = method.trainable(unet)
         self._added = {

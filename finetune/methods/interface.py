@@ -55,6 +55,22 @@ class Method(ABC):
             UserError: the settings do not fit the U-Net.
         """
 
+    def attach_at(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:
+        """The same, of a method that reads pixels, so many a side for each value of a latent."""
+        self.attach(unet)
+
+    def example(self, model: LatentDiffusion, latents: Tensor) -> dict[str, Tensor]:
+        """Entries of the conditioning that the trained network reads beside the base's, by name, to compare exports by.
+
+        Args:
+            model: with the network. latents: [B, C, h, w].
+        """
+        return {}
+
+    def follows(self) -> str | None:
+        """What the network is trained to follow beside captions, see ``finetune.conditions``; None: nothing."""
+        return None
+
     def trainable(self, unet: nn.Module) -> dict[str, nn.Parameter]:
         """The weights of a prepared ``unet`` that are trained, by name, in the module's order."""
         return {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
@@ -184,13 +200,16 @@ class Method(ABC):
         raise NotImplementedError(f"{self.name} lets no export pass")
 
 
-def prepare(unet: UNet2DConditionModel, method: Method, seed: int) -> None:
+def prepare(
+    unet: UNet2DConditionModel, method: Method, seed: int, pixels_per_latent: int = 8
+) -> None:
     """Freeze ``unet`` but for what ``method`` trains, in place.
 
     Args:
         unet: fp32, of the base model.
         method: adds or unfreezes what it trains.
         seed: of initial weights; the global random state is left as it was.
+        pixels_per_latent: of the base model's VAE.
 
     Raises:
         UserError: the method's settings do not fit the U-Net.
@@ -200,7 +219,7 @@ def prepare(unet: UNet2DConditionModel, method: Method, seed: int) -> None:
     unet.requires_grad_(False)
     with torch.random.fork_rng(devices=[unet.device] if unet.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        method.attach(unet)
+        method.attach_at(unet, pixels_per_latent)
 
 
 def fitting(
