@@ -36,6 +36,7 @@ class SampleConfig:
         width, height: in pixels; null is the model's resolution.
         clip_skip: which layer of the text encoder counts, from the end; 1 is the one that is trained with.
         image: to start from. strength: the share of the noise that it gets.
+        control: the picture that a ControlNet draws from.
         best_of: pictures drawn for each seed, of which the one most similar to its prompt is kept.
         batch_size: pictures drawn at once; null is 8, and fewer above 256 px, see ``finetune.at_once``.
         out: folder of the results; null is ``evaluate/sample`` in the run.
@@ -57,6 +58,7 @@ class SampleConfig:
     clip_skip: int = 1
     image: str | None = field(default=None, metadata=PATH)
     strength: float | None = None
+    control: str | None = field(default=None, metadata=PATH)
     best_of: int = 1
     clip: ClipConfig = MISSING
     batch_size: int | None = None
