@@ -94,9 +94,10 @@ class Evaluation:
     @cached_property
     def origin(self) -> dict[str, str]:
         """What all losses depend on, see ``evaluate.judged_runs.judged``."""
-        return origin_of(
-            self.run.model(self.device), self.manifest.digest(), companions.used(self.run.config)
-        )
+        model = self.run.model(self.device)
+        buckets = self.run.config.buckets.sides(model.resolution)
+        beside = companions.used(self.run.config)
+        return origin_of(model, self.manifest.digest(), buckets, beside)
 
     # Losses
 

@@ -76,7 +76,8 @@ def _check_picture(key: str, file: str | None, meaning: str) -> None:
 def _check_control(config: SampleConfig) -> None:
     """Refuse a condition where nothing follows one, and say where one is missing."""
     from curate.run.provenance import read_config
-    from finetune import canny, conditions
+    from finetune import canny
+    from finetune.condition_kinds import CANNY
 
     method: object = None
     if config.model is None:
@@ -91,7 +92,7 @@ def _check_control(config: SampleConfig) -> None:
         return
     if config.control is None:
         print("note    without control=FILE a ControlNet draws what its base draws")
-    elif condition == conditions.CANNY:
+    elif condition == CANNY:
         canny.refuse_absent("control=FILE of a run with method.condition=canny")
 
 

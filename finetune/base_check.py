@@ -42,10 +42,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curate.run.companions import MASK
 from curate.run.files import write_certified
 from curate.run.schema import UserError
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
 from finetune.intervals import Estimate, ratio
+from finetune.latents import energies as energies_of
+from finetune.latents import of_one_shape
 from finetune.models.config import ModelConfig
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import NoiseSchedule, mean_error
@@ -170,6 +173,17 @@ def of_nothing(
     return noise**2 * counted + energies[:, None] * picture**2
 
 
+def _counted(items: HeldoutItems) -> tuple[np.ndarray, np.ndarray | float]:
+    """Energies and shares as :func:`of_nothing` takes them."""
+    if MASK not in items.conditioning.tensors:
+        return energies_of(items.latents), 1.0
+    squares = of_one_shape(items.latents).double().square()
+    energies, shares = (
+        mean_error(x, items.conditioning) for x in (squares, torch.ones_like(squares))
+    )
+    return energies.numpy(), shares.numpy()
+
+
 def compare(
     schedule: NoiseSchedule, items: HeldoutItems, grid: HeldoutGrid, losses: np.ndarray
 ) -> BaseCheck:
@@ -181,10 +195,7 @@ def compare(
         losses: [N, bins, draws], see :func:`finetune.heldout.grid_losses`.
     """
     timesteps = grid.timesteps(len(schedule)).flatten()
-    squares = items.latents.double().square()
-    energies, shares = (
-        mean_error(each, items.conditioning).numpy() for each in (squares, torch.ones_like(squares))
-    )
+    energies, shares = _counted(items)
     mine = losses.astype(np.float64).reshape(len(items), -1)
     nothing = of_nothing(schedule, timesteps, energies, shares)
     signal = schedule.alphas.cpu()[timesteps].square().numpy()
@@ -202,7 +213,7 @@ def compare(
     )
     least = np.maximum(nothing, np.finfo(np.float64).tiny)  # masks may leave nothing of a picture
     most = np.argsort(-(mine / least)[:, counts].sum(axis=1), kind="stable")[:_WORST]
-    scale = float(np.sqrt(squares.mean(dim=(1, 2, 3)).numpy().mean()))
+    scale = float(np.sqrt(energies_of(items.latents).mean()))
     return BaseCheck(
         schedule.prediction_type, scale, levels, tuple(items.keys[place] for place in most)
     )

@@ -10,12 +10,13 @@ from curate.decide.config import HELD_OUT
 from curate.run.companions import CONTROL, MASK, extension_of, sha256_column
 from curate.run.manifest import Manifest, ShardInfo
 from curate.run.schema import UserError
-from finetune.conditions import CANNY, FILE
+from finetune.condition_kinds import CANNY, FILE
 from finetune.config import TrainConfig
 from finetune.sidecars import read_columns
 
 if TYPE_CHECKING:
     from finetune.cache import EncodedSplit, Recipe
+    from finetune.cache.framing import Framing
     from finetune.models.interface import LatentDiffusion
 
 
@@ -28,7 +29,7 @@ def recipes(config: TrainConfig, model: LatentDiffusion) -> list[Recipe]:
         least = config.objective.unmasked_weight
         found.append(masks.recipe(model.resolution, model.pixels_per_latent, least))
     if condition := config.method.follows():
-        found.append(conditions.recipe(condition, model.resolution))
+        found.append(conditions.recipe(condition))
     return found
 
 
@@ -47,6 +48,7 @@ def encode(
     curate_dir: Path,
     shards: Sequence[ShardInfo],
     cache_dir: Path,
+    framing: Framing,
     *,
     progress: bool = True,
 ) -> None:
@@ -54,22 +56,23 @@ def encode(
     from finetune.cache import encode_companions
 
     wanted = recipes(config, model)
-    encode_companions(model, curate_dir, shards, cache_dir, wanted, progress=progress)
+    encode_companions(model, curate_dir, shards, cache_dir, wanted, framing, progress=progress)
 
 
 def attach(
+    split: EncodedSplit,
     config: TrainConfig,
     model: LatentDiffusion,
-    split: EncodedSplit,
     curate_dir: Path,
     shards: Sequence[ShardInfo],
     cache_dir: Path,
+    framing: Framing,
 ) -> EncodedSplit:
-    """``split`` with what :func:`encode` made."""
+    """``split`` with what :func:`encode` made of the same."""
     from finetune.cache import load_companions
 
     wanted = recipes(config, model)
-    return load_companions(model, split, curate_dir, shards, cache_dir, wanted)
+    return load_companions(model, split, curate_dir, shards, cache_dir, wanted, framing)
 
 
 def examine(config: TrainConfig, manifest: Manifest) -> list[str]:
@@ -88,10 +91,20 @@ def examine_settings(config: TrainConfig) -> None:
     """Check what needs no data.
 
     Raises:
-        UserError: a package is not installed.
+        UserError: a package is not installed, or pictures are cut out in a way that those beside them are not.
     """
     from finetune import canny
 
+    used = "objective.mask=true" if config.objective.mask else f"method={config.method.name}"
+    if config.objective.mask or config.method.follows():
+        ways = {"buckets.enabled=true": config.buckets.enabled}
+        ways[f"data.crops={config.data.crops}"] = config.data.crops > 1
+        for way, chosen in ways.items():
+            if chosen:
+                raise UserError(
+                    f"{used} takes pictures as squares from the centre, and {way} cuts them out otherwise; remove "
+                    f"{way}"
+                )
     if config.method.follows() == CANNY:
         canny.refuse_absent(f"method={config.method.name} with method.condition={CANNY}")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from curate.run.companions import CONTROL
+from finetune.condition_kinds import CANNY
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
     from finetune.cache import Recipe
-
-CANNY, FILE = CONDITIONS = ("canny", "file")
+    from finetune.cache.framing import View
 
 
 def of_picture(picture: Image.Image) -> Tensor:
@@ -45,17 +45,15 @@ def is_drawing(picture: Image.Image) -> bool:
     return set(np.unique(pixels)) <= {0, 255} and bool((pixels == pixels[..., :1]).all())
 
 
-def recipe(condition: str, resolution: int) -> Recipe:
-    """How conditions are made for a model, at the resolution of its pictures and cropped like them."""
+def recipe(condition: str) -> Recipe:
+    """How conditions are made, at the resolution of the pictures and cropped like them."""
     from curate.measures.decode import decode
     from finetune import canny
     from finetune.cache import Recipe
-    from finetune.cache.encode import CROP, to_square
+
+    def make(data: bytes, view: View) -> Tensor:
+        picture = decode(data)
+        return of(condition, view.cropped(picture.size, b"").cut(picture))
 
     made_by = f"canny {canny.LOW} {canny.HIGH}" if condition == CANNY else "rgb"
-    return Recipe(
-        CONTROL,
-        None if condition == CANNY else CONTROL,
-        f"{made_by} {CROP} {resolution}",
-        lambda data: of(condition, to_square(decode(data), resolution)),
-    )
+    return Recipe(CONTROL, None if condition == CANNY else CONTROL, made_by, make)

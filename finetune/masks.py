@@ -23,7 +23,7 @@ from torch import Tensor
 from curate.measures.decode import decode
 from curate.run.companions import MASK
 from finetune.cache.companions import Recipe
-from finetune.cache.encode import CROP, to_square
+from finetune.cache.framing import View
 
 
 def grey(data: bytes) -> Image.Image:
@@ -42,9 +42,10 @@ def grey(data: bytes) -> Image.Image:
     return whole.convert("L")
 
 
-def weights(mask: Image.Image, resolution: int, pixels_per_latent: int, least: float) -> Tensor:
+def weights(mask: Image.Image, view: View, pixels_per_latent: int, least: float) -> Tensor:
     """[1, h, w] fp32, 0 ... 1: the mean of the pixels of each position, none below ``least``."""
-    pixels = torch.from_numpy(np.array(to_square(mask, resolution))).float() / 255
+    cut = view.cropped(mask.size, b"").cut(mask)
+    pixels = torch.from_numpy(np.array(cut)).float() / 255
     mean = torch.nn.functional.avg_pool2d(pixels[None], pixels_per_latent)
     return mean.clamp(min=least)
 
@@ -55,7 +56,7 @@ def recipe(resolution: int, pixels_per_latent: int, least: float) -> Recipe:
     return Recipe(
         MASK,
         MASK,
-        f"area {CROP} {resolution} {pixels_per_latent} {least}",
-        lambda data: weights(grey(data), resolution, pixels_per_latent, least),
+        f"area {pixels_per_latent} {least}",
+        lambda data, view: weights(grey(data), view, pixels_per_latent, least),
         torch.ones(1, side, side),
     )

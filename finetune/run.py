@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
-from itertools import repeat
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from curate.run import checksums, tracking
 from curate.run.companions import CONTROL
@@ -30,26 +29,30 @@ from finetune import (
     checks,
     companions,
     doctor,
+    frozen,
     joined,
     lost_in_encoding,
     metrics,
+    optimizers,
     overview,
     samples,
     seen_before,
     start,
     trained_on,
 )
+from finetune.bucket_plan import BucketPlan
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
+from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import OptimConfig, TrainConfig
+from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import described, export, holds, trigger_of
+from finetune.export import described, export, holds, to_set_of, trigger_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
-from finetune.loop import Heldout, Progress, Training, Window, fit, measure
+from finetune.loop import Heldout, Progress, Training, Window, fit, measure, precision_of
 from finetune.methods import prepare
-from finetune.models import load_model
+from finetune.models import load_model, load_pipeline
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
@@ -82,8 +85,10 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
+    frozen.round_to(model.unet, config.method.held())
     per_latent = model.pixels_per_latent
     prepare(model.unet, config.method, config.train.seed, per_latent)  # refuses what does not fit
+    frozen.hold(model.unet, config.method.held())
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
         lost = checks.look_at(config, manifest, model, bool(stored))
@@ -92,16 +97,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     run = _assemble(config, manifest, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
-        captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
-        shown = [captions[key] for key in run.heldout.val.keys[: config.samples.captions]]
-        controls = run.heldout.val.conditioning.tensors.get(CONTROL)
-        run.samples = Samples(config.folder, model, config.samples, shown, controls)
+        run.samples = _samples(run, run.heldout.val, splits[1])
     checks.check(run, manifest, bool(stored))
     if accelerator.is_main_process:
         with checksums.updated(folder, ("config.yaml", trained_on.FILE)):
             write_config(folder / "config.yaml", config)
             trained_on.write(folder, config.curate_dir, manifest, identity["shards"])
     _resume(run, stored)
+    model.park()
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     with _tracked(run):
         fit(run)
@@ -110,6 +113,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             _export_best(config, model, list_checkpoints(folder), accelerator)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _samples(run: Training, val: HeldoutItems, split: EncodedSplit) -> Samples:
+    """What is drawn while training: the first held-out captions, and what a ControlNet draws them from."""
+    config, captions = run.config, dict(zip(split.keys, split.captions, strict=True))
+    shown = [captions[key] for key in val.keys[: config.samples.captions]]
+    controls = val.conditioning.tensors.get(CONTROL)
+    return Samples(config.folder, run.model, config.samples, shown, controls)
 
 
 def _settle(folder: Path, keep: int | None) -> None:
@@ -210,33 +221,25 @@ def _encode(
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = checks.sides(config)
-    shards = [shard for split in needed for shard in manifest.shards_of(split)]
     cache_dir = Path(config.run.root, CACHE)
-    encode_shards(
-        model,
-        config.curate_dir,
-        shards[accelerator.process_index :: accelerator.num_processes],
-        cache_dir,
-        progress=accelerator.is_main_process,
-    )
-    companions.encode(
-        config,
-        model,
-        config.curate_dir,
-        shards[accelerator.process_index :: accelerator.num_processes],
-        cache_dir,
-        progress=accelerator.is_main_process,
-    )
+    framings = {split: Framing.of(config, split, all_views=True) for split in needed}
+    for framing, splits in groupby(needed, key=framings.__getitem__):
+        shards = [shard for split in splits for shard in manifest.shards_of(split)]
+        mine = shards[accelerator.process_index :: accelerator.num_processes]
+        data, main = (config.curate_dir, mine, cache_dir, framing), accelerator.is_main_process
+        encode_shards(model, *data, progress=main)
+        companions.encode(config, model, *data, progress=main)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
 
-    def load(side: str) -> EncodedSplit:
+    def load(side: str, framing: Framing) -> EncodedSplit:
         own = manifest.shards_of(side)
-        split = load_split(model, own, cache_dir)
-        return companions.attach(config, model, split, config.curate_dir, own, cache_dir)
+        split = load_split(model, own, cache_dir, framing)
+        data = config.curate_dir, own, cache_dir, framing
+        return companions.attach(split, config, model, *data)
 
-    return [load(side) for side in needed]
+    return [load(side, framing) for side, framing in framings.items()]
 
 
 def _assemble(
@@ -250,7 +253,9 @@ def _assemble(
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     weights = config.method.trainable(model.unet)
-    unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
+    unet, optimizer = accelerator.prepare(
+        model.unet, optimizers.make(config.optim, weights.values())
+    )
     batches = Batches(
         splits[0],
         batch_size=config.optim.batch_size,
@@ -260,7 +265,7 @@ def _assemble(
         objective=config.objective,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        plan=_weighted(config, manifest, splits[0]),
+        plan=_plan(config, manifest, splits[0]),
     )
     return Training(
         config=config,
@@ -283,21 +288,15 @@ def _assemble(
     )
 
 
-def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> WeightedPlan | None:
-    """The order of samples of several curations; None where there is one."""
-    sources = joined.sources(config, manifest, split.keys)
-    return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
-
-
-def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        weights.values(),
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
+def _plan(
+    config: TrainConfig, manifest: Manifest, split: EncodedSplit
+) -> WeightedPlan | BucketPlan | None:
+    """The order of samples of several curations or in buckets; None where there is one of each."""
+    sources, seed = joined.sources(config, manifest, split.keys), config.train.seed
+    if config.buckets.enabled:
+        size, weights = config.optim.batch_size, config.data.runs if sources else None
+        return BucketPlan.of(seed, split.shapes(), size, sources, weights)
+    return WeightedPlan(seed, sources, config.data.runs) if sources else None
 
 
 def _heldout(
@@ -405,7 +404,7 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
             curve.start = (val, train_probe)
             continue
         at = (row.step, row.samples_seen) if row else (0, 0)
-        curve.add(*at, val, train_probe, run.accelerator.mixed_precision)
+        curve.add(*at, val, train_probe, precision_of(run))
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged
     if run.accelerator.is_main_process:
         with checksums.updated(run.folder, (path.name,)):
@@ -419,14 +418,20 @@ def _export_best(
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
     copy_into(config.method.trainable(model.unet), best.weights())
+    if (
+        config.method.held() != "fp32"
+    ):  # in fp32 there may be no room for it and for what is loaded again
+        model.move(torch.device("cpu"))
+        frozen.release(model.unet, lambda: load_pipeline(config.model).unet)
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     folder = config.folder / "export"
     name = config.run.folder.name
     word = trigger_of(config)
-    difference = export(config.method, config.model, model, folder, best, name, word)
+    to_set = to_set_of(config)
+    difference = export(config.method, config.model, model, folder, best, name, word, to_set)
     accelerator.print(
         f"best    {overview.after(config.folder, stored)}\n"
-        f"{described(config.method, folder, difference)}"
+        f"{described(config.method, folder, difference, to_set)}"
     )
     if not is_of_retraining(config.run.folder):
         accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

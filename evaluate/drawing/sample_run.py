@@ -29,6 +29,7 @@ from evaluate.drawing.sample_choice import Choice
 from evaluate.sample_config import SampleConfig, check_side
 from finetune import conditions
 from finetune.at_once import pictures_at_once
+from finetune.condition_kinds import CANNY, FILE
 from finetune.data import keyed_seed
 from finetune.drawing import contact_sheet, sampling
 from finetune.drawing.sampling import Frame, Prompt, Sampler
@@ -83,11 +84,12 @@ class Drawing:
         size = self.width, self.height
         start = None if config.image is None else _fitted(_read("image", config.image), size)
         self.control = self._control(config.control, size)
-        self.frame = Frame(self.width, self.height, config.clip_skip, start, config.strength or 1.0)
+        self.clip_skip = config.clip_skip or model.clip_skip
+        self.frame = Frame(self.width, self.height, self.clip_skip, start, config.strength or 1.0)
         side = round((self.width * self.height) ** 0.5)
         size = config.batch_size or min(BATCH, pictures_at_once(side))
         self.sampler = Sampler(model, config.sampler, 0, size, self.frame)
-        model.prompt_arguments([""], [""], config.clip_skip)  # refuses a layer that is not there
+        model.prompt_arguments([""], [""], self.clip_skip)  # refuses a layer that is not there
 
     def _control(self, file: str | None, size: tuple[int, int]) -> Tensor | None:
         """The condition that the run's ControlNet draws from, of a picture."""
@@ -95,8 +97,8 @@ class Drawing:
         if file is None or condition is None:
             return None
         picture = _read("control", file)
-        drawn = condition == conditions.CANNY and conditions.is_drawing(picture)
-        return conditions.of(conditions.FILE if drawn else condition, _fitted(picture, size))
+        drawn = condition == CANNY and conditions.is_drawing(picture)
+        return conditions.of(FILE if drawn else condition, _fitted(picture, size))
 
     @cached_property
     def scorer(self) -> ClipScorer:
@@ -182,7 +184,7 @@ class Drawing:
             height=self.height,
             model=model,
             model_hash=digest,
-            clip_skip=self.config.clip_skip,
+            clip_skip=self.clip_skip,
             strength=self.config.strength,
             more=more,
         )
@@ -216,7 +218,7 @@ class Drawing:
                 "sampler": asdict(self.config.sampler),
                 "width": self.width,
                 "height": self.height,
-                "clip_skip": self.config.clip_skip,
+                "clip_skip": self.clip_skip,
                 "image": started,
                 **controlled,
                 "best_of": best,

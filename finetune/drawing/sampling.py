@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +88,15 @@ class Frame:
 
     Attributes:
         width, height: in pixels; None is the model's resolution.
-        clip_skip: which layer of the text encoder counts, from the end; 1 is the one that is trained with.
+        clip_skip: which layer of the text encoder counts, from the one that the pipeline takes, which is 1; None is the
+            one that the model was trained with.
         start: the picture to start from, of that size; None starts from noise.
         strength: the share of the noise that the start gets.
     """
 
     width: int | None = None
     height: int | None = None
-    clip_skip: int = 1
+    clip_skip: int | None = None
     start: Image.Image | None = None
     strength: float = 1.0
 
@@ -119,7 +120,9 @@ class Sampler:
     ) -> None:
         self.model, self.config, self.seed, self.batch_size = model, config, seed, batch_size
         self.precision = precision
-        self.frame = frame or Frame()
+        self._whole = Frame(clip_skip=model.clip_skip)
+        frame = frame or self._whole
+        self.frame = replace(frame, clip_skip=frame.clip_skip or model.clip_skip)
         refuse(config, model)
         kind, options = SCHEDULERS[config.name]
         self.scheduler = kind.from_config(
@@ -221,7 +224,7 @@ class Sampler:
         if prompt.control is not None:
             content = prompt.control.contiguous().numpy().tobytes()
             known.append({"control": hashlib.sha256(content).hexdigest()})
-        if self.frame != Frame():
+        if self.frame != self._whole:
             known.append(self.frame.described())
         if said := precisions.mark(self.precision):
             known.append(said)

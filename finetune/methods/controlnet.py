@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from curate.run.companions import CONTROL
 from curate.run.files import read_json
 from curate.run.schema import UserError, check
-from finetune.conditions import CANNY, CONDITIONS
+from finetune.condition_kinds import CANNY, CONDITIONS
 from finetune.methods.interface import Method, fitting, register_method
 
 if TYPE_CHECKING:

@@ -90,6 +90,10 @@ class Method(ABC):
             "weights themselves; remove lora_scale"
         )
 
+    def held(self) -> str:
+        """In which precision frozen weights are held while training, see ``finetune.frozen``."""
+        return "fp32"
+
     def fewer_weights(self) -> str:
         """What to type to train fewer weights than now; part of the advice on overfitting."""
         return "method=lora"

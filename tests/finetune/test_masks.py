@@ -12,12 +12,15 @@ from PIL import Image
 
 from curate.measures.decode import decode
 from curate.run.schema import UserError
-from finetune import base_check, doctor, joined, masks
+from finetune import base_check, companions, doctor, joined, masks
+from finetune.cache import encode_shards, load_split
 from finetune.cache.encode import to_square
+from finetune.cache.framing import Framing, View
 from finetune.checkpoint import best_of, list_checkpoints
 from finetune.conditioning import Conditioning
 from finetune.config import ObjectiveConfig
 from finetune.heldout import HeldoutGrid, HeldoutItems
+from finetune.models import load_model
 from finetune.objective import NoiseSchedule, denoising_loss
 from finetune.opened_run import load_run
 from tests.finetune.conftest import curate, digests
@@ -40,14 +43,14 @@ def test_weights_are_means_of_what_the_picture_keeps():
     """A wide mask is cropped at the sides like its picture; by kohya's area interpolation then."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (16, 24), np.uint8)
-    found = masks.weights(masks.grey(png(pixels)), 16, 4, 0.0)
+    found = masks.weights(masks.grey(png(pixels)), View((16, 16)), 4, 0.0)
     kept = torch.from_numpy(pixels[:, 4:20]).float()[None, None] / 255
     torch.testing.assert_close(found[None], F.interpolate(kept, size=(4, 4), mode="area"))
     picture = np.asarray(to_square(decode(png(np.dstack([pixels] * 3))), 16))
     np.testing.assert_array_equal(picture[..., 0], pixels[:, 4:20])
-    assert masks.weights(masks.grey(half(0)), 16, 4, 0.1).unique().tolist() == pytest.approx(
-        [0.1, 1]
-    )
+    assert masks.weights(
+        masks.grey(half(0)), View((16, 16)), 4, 0.1
+    ).unique().tolist() == pytest.approx([0.1, 1])
 
 
 def test_alpha_counts_where_it_says_something():
@@ -163,6 +166,34 @@ def test_held_out_losses_and_a_second_look_at_them_are_masked(masked, run_traini
     expected = torch.tensor([0.0, 1.0]).repeat_interleave(2).flip(0).expand(1, 4, 4)
     for row, there in zip(mask, has, strict=True):
         assert torch.equal(row, expected if there else torch.ones(1, 4, 4))
+
+
+def test_a_mirrored_picture_has_a_mirrored_mask(masked):
+    """Masks are white on the left; of the view that is mirrored on the right."""
+    config = masked("flipped", lambda seed: {"mask": half(seed)}, **{"data.flip": True})
+    config.objective.mask = True
+    model, shards = load_model(config.model), joined.read(config).shards_of("train")
+    data = config.curate_dir, shards, tmp_cache(config), Framing.of(config, "train", all_views=True)
+    encode_shards(model, *data)
+    companions.encode(config, model, *data)
+    split = companions.attach(load_split(model, *data[1:]), config, model, *data)
+    assert split.views == 2
+    found = [
+        split.conditioning_of(torch.tensor([3]), views=torch.tensor([view]))["mask"][0, 0, 0]
+        for view in (0, 1)
+    ]
+    assert [row.tolist() for row in found] == [[1, 1, 0, 0], [0, 0, 1, 1]]
+
+
+def tmp_cache(config):
+    return config.run.folder.with_name(".cache")
+
+
+@pytest.mark.parametrize("way", ["buckets.enabled", "data.crops"])
+def test_other_cuts_are_refused(make_config, way):
+    config = make_config(**{way: 2 if way == "data.crops" else True, "objective.mask": True})
+    with pytest.raises(UserError, match=r"takes pictures as squares from the centre"):
+        doctor.examine_settings(config)
 
 
 def test_what_has_no_effect_is_refused(make_config):

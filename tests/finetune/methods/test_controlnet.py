@@ -22,6 +22,7 @@ from curate.measures.decode import decode, encode
 from curate.run.schema import UserError
 from finetune import canny, conditions, doctor, joined
 from finetune.cache.encode import to_square
+from finetune.cache.framing import View
 from finetune.checkpoint import list_checkpoints
 from finetune.conditioning import Conditioning
 from finetune.drawing.config import SamplerConfig
@@ -342,6 +343,6 @@ def test_an_export_of_another_architecture_is_refused(pipeline_dir, xl_dir, tmp_
 def test_conditions_of_files_keep_their_colours():
     stream = io.BytesIO()
     Image.new("RGB", (6, 4), (1, 2, 3)).save(stream, "PNG")
-    found = conditions.recipe("file", 4).make(stream.getvalue())
+    found = conditions.recipe("file").make(stream.getvalue(), View((4, 4)))
     assert found.shape == (3, 4, 4)
     assert found.flatten(1).unique(dim=1).flatten().tolist() == [1, 2, 3]
