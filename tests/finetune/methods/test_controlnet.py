@@ -35,10 +35,11 @@ from finetune.models.config import ModelConfig
 from finetune.models.controlled import ControlledUnet
 from finetune.objective import denoising_loss
 from finetune.opened_run import load_run
-from tests.finetune.conftest import curate, digests, losses, picture
+from tests.finetune.conftest import command, curate, digests, losses, picture, start
 from tests.finetune.models.conftest import xl_dir
 
 __all__ = ["xl_dir"]
+ROOT = Path(__file__).resolve().parents[3]
 KINDS = ("sd", "xl")
 FILE = {"method.condition": "file"}
 
@@ -301,6 +302,19 @@ def test_two_pictures_of_a_sample_sheet_differ_by_their_condition_only(trained, 
     for control, same in ((items.conditioning["control"][0], True), (None, False)):
         [found] = sampler.draw(opened.unet_at(last), [Prompt(key, caption, control=control)])
         assert bool(np.abs(np.asarray(found, int) - drawn).max() <= 1) is same
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(trained, run_training, tmp_path):
+    one, two = (trained(name, **{"samples.captions": 0}) for name in ("one", "two"))
+    run_training(one)
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29577"]
+    typed = command(two, "method.condition=file")
+    process = start([*launch, str(ROOT / "finetune" / "train.py"), *typed], tmp_path)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    for ours, theirs in zip(losses(one), losses(two), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-3)
 
 
 def test_conditions_of_edges_are_opencvs(trained, run_training):
