@@ -80,8 +80,8 @@ class Controlnet(Method):
         )
 
     def fewer_weights(self) -> str:
-        """A ControlNet has one size."""
-        return "optim.lr=1e-5"
+        """Nothing: a ControlNet has one size."""
+        return ""
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
         """Write a folder that ``ControlNetModel.from_pretrained`` loads."""

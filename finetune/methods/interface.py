@@ -95,7 +95,7 @@ class Method(ABC):
         return "fp32"
 
     def fewer_weights(self) -> str:
-        """What to type to train fewer weights than now; part of the advice on overfitting."""
+        """What to type to train fewer weights than now, part of the advice on overfitting; "" where nothing does."""
         return "method=lora"
 
     @abstractmethod
