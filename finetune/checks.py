@@ -39,7 +39,7 @@ def look_at(
     pictures = sum(shard.samples for split in sides(config) for shard in manifest.shards_of(split))
     captions = round(found.all_captions * pictures / found.pictures)
     views = config.data.crops * (1 + config.data.flip)
-    latents = pictures + found.pictures * (views - 1)
+    latents = pictures + round(found.pictures * (views * config.cache.size - 1))
     return lines | {"disk": forecast.disk(config, model, latents, captions)}
 
 

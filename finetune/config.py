@@ -22,7 +22,7 @@ from finetune.at_once import losses_at_once
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 from finetune.optimizers import READS
-from finetune.picture_config import BucketsConfig
+from finetune.picture_config import BucketsConfig, CacheConfig
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -33,7 +33,14 @@ AUTO = "auto"
 MOST_CROPS = 8  # a folder of the cache for each, in each bucket
 
 CHANGEABLE = (
-    *("optim.lr", "optim.beta1", "optim.beta2", "optim.eps", "optim.weight_decay"),
+    *(
+        "optim.lr",
+        "optim.text_encoder_lr",
+        "optim.beta1",
+        "optim.beta2",
+        "optim.eps",
+        "optim.weight_decay",
+    ),
     *("optim.schedule", "optim.warmup", "optim.max_grad_norm"),
     *("optim.decay_rate", "optim.clip_threshold", "optim.d_coef"),
     *("train.samples", "train.caption_dropout"),
@@ -103,6 +110,7 @@ class OptimConfig:
         warmup: samples over which the learning rate rises from zero.
         mixed_precision: of the forward pass; null takes the setting of ``accelerate launch``. Weights
             that are trained, the noise and its schedule stay fp32.
+        text_encoder_lr: the rate of the text encoders, where they are trained, over time like ``lr``; null is ``lr``.
     """
 
     name: str = "adamw"
@@ -124,8 +132,11 @@ class OptimConfig:
     d_coef: float = 1.0
     use_bias_correction: bool = True
     safeguard_warmup: bool = True
+    text_encoder_lr: float | None = None
 
     def __post_init__(self) -> None:
+        rate = self.text_encoder_lr
+        check(rate is None or rate > 0, "optim.text_encoder_lr", rate, "null or > 0")
         check(self.name in READS, "optim.name", self.name, ", ".join(READS))
         positive = ("lr", "eps", "batch_size", "gradient_accumulation", "max_grad_norm")
         for name in (*positive, "d0", "d_coef"):
@@ -419,6 +430,7 @@ class TrainConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     heldout: HeldoutConfig = field(default_factory=HeldoutConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
@@ -427,6 +439,34 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         tracking.check_names(self.tracker)
+        if self.method != MISSING:
+            self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        """Refuse settings of text encoders that do not go together."""
+        method, rate = self.method, self.optim.text_encoder_lr
+        if method.text_encoder and self.cache.captions == "hidden":
+            raise UserError(
+                "cache.captions=hidden keeps what the text encoder made of captions before training, and "
+                "method.text_encoder=true trains it; remove cache.captions, or type cache.captions=tokens"
+            )
+        if rate not in (None, self.optim.lr) and self.optim.name == "prodigy":
+            raise UserError(
+                f"optim.text_encoder_lr={rate:g} is another rate than optim.lr={self.optim.lr:g}, and Prodigy finds one "
+                "for all weights; remove it"
+            )
+        if rate is not None and not method.text_encoder:
+            raise UserError(
+                f"optim.text_encoder_lr={rate:g} has no effect without method.text_encoder=true; type that as well, "
+                "or remove it"
+            )
+
+    @property
+    def captions(self) -> str:
+        """The form in which captions are cached, ``hidden`` or ``tokens``."""
+        if self.cache.captions != AUTO:
+            return self.cache.captions
+        return "tokens" if self.method.text_encoder else "hidden"
 
     @property
     def folder(self) -> Path:

@@ -181,11 +181,6 @@ class Batch:
             )
 
 
-def _visit(seed: int, place: int) -> torch.Generator:
-    """What is drawn for one sample alone, by its place among all samples of a training."""
-    return torch.Generator().manual_seed(keyed_seed(seed, "visit", place))
-
-
 class Batches:
     """The share that one of ``world_size`` processes has of each of the run's batches, by number.
 
@@ -228,8 +223,9 @@ class Batches:
         indices = torch.from_numpy(self.plan(number * size, size)[self.share])
         keys = [self.split.keys[index] for index in indices]
         places = range(number * size, (number + 1) * size)[self.share]
-        views = self._views(places)
-        latents = of_one_shape(self.split.latents_of(indices, views))
+        visits = self._visits(places)
+        views = self._views(visits)
+        latents = self._latents(indices, views, visits)
         noise, added = self._noise(places, keys, latents.shape[1:])
         return Batch(
             keys=keys,
@@ -240,15 +236,28 @@ class Batches:
             added=added,
         )
 
-    def _views(self, places: Sequence[int]) -> Tensor | None:
-        """Which view of its picture each sample of the share is, by a generator of its own; None where there is one."""
+    def _visits(self, places: Sequence[int]) -> list[torch.Generator]:
+        """A generator for each sample of the share, keyed by seed and place among all samples; none where nothing is drawn."""
+        if self.split.views == 1 and not self.split.has_deviations:
+            return []
+        seeds = (keyed_seed(self.seed, "visit", place) for place in places)
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def _views(self, visits: Sequence[torch.Generator]) -> Tensor | None:
+        """Which view of its picture each sample is; None where there is one."""
         if self.split.views == 1:
             return None
-        drawn = [
-            torch.randint(self.split.views, (), generator=_visit(self.seed, place))
-            for place in places
-        ]
-        return torch.stack(drawn)
+        return torch.stack([torch.randint(self.split.views, (), generator=own) for own in visits])
+
+    def _latents(
+        self, indices: Tensor, views: Tensor | None, visits: Sequence[torch.Generator]
+    ) -> Tensor:
+        """The VAE's means, or a sample of its posterior for each visit, where deviations are kept."""
+        means = of_one_shape(self.split.latents_of(indices, views))
+        if not self.split.has_deviations:
+            return means
+        drawn = torch.stack([torch.randn(means.shape[1:], generator=own) for own in visits])
+        return means + of_one_shape(self.split.deviations_of(indices, views)) * drawn
 
     def _timesteps(self, generator: torch.Generator) -> Tensor:
         """Of the whole batch, int64; a share u of the way through a distribution for each sample."""

@@ -27,7 +27,7 @@ from finetune import (
 )
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
-from finetune.picture_config import BucketsConfig
+from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -42,7 +42,7 @@ _FREE = {
     "heldout.patience",
     "buckets.enlarge",
 }
-_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets")
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets", "cache")
 _VIEWS = {"data.flip": False, "data.crops": 1}
 _FORMERLY = _VIEWS | {
     f"{group}.{name}": value
@@ -50,10 +50,15 @@ _FORMERLY = _VIEWS | {
         ("objective", ObjectiveConfig()),
         ("optim", OptimConfig()),
         ("buckets", BucketsConfig()),
+        ("cache", CacheConfig()),
     )
     for name, value in asdict(settings).items()
 }
-_FORMERLY["method.base_weights"] = "fp32"
+_FORMERLY |= {
+    "method.base_weights": "fp32",
+    "method.text_encoder": False,
+    "cache.captions": "hidden",
+}
 """Values of keys that trainings of earlier versions did not note."""
 _OPTIONAL = {"model.clip_skip": 1}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
@@ -152,6 +157,10 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         for name, value in asdict(getattr(config, group)).items()
         if f"{group}.{name}" not in _FREE
     }
+    if not config.method.text_encoder:  # what is read only then
+        for name in ("method.text_encoder_targets", "optim.text_encoder_lr"):
+            known.pop(name, None)
+    known["cache.captions"] = config.captions  # auto stands for one of the others
     for key, value in _OPTIONAL.items():
         if known[key] == value:
             del known[key]

@@ -25,13 +25,14 @@ def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: i
 
     Args:
         config: of the training.
-        model: its U-Net prepared.
-        pictures, captions: that will be encoded; each view of a picture counts.
+        model: prepared.
+        pictures, captions: that will be encoded; each view of a picture counts, by its space.
     """
     latent = model.unet.config["in_channels"] * (model.resolution // model.pixels_per_latent) ** 2
-    hidden = sum(tensor.numel() for tensor in model.encode_captions([""]).tensors.values())
-    cached = pictures * latent * _FP32 + captions * hidden * 2
-    trained = config.method.trainable(model.unet).values()
+    text = model.encode_captions([""]).half().tensors.values()
+    hidden = sum(tensor.numel() * tensor.element_size() for tensor in text)
+    cached = pictures * latent * _FP32 + captions * hidden
+    trained = config.method.trained(model).values()
     weights = _numbers(trained) * _FP32
     whole = weights * (1 + bool(config.ema.decay)) + _held(config.optim.name, trained)
     count = -(-config.steps * config.optim.batch_size // config.checkpoint.every)
@@ -67,14 +68,16 @@ def memory(
     """What an update will take on each process's device.
 
     Args:
-        model: the base, its U-Net prepared. weights: those that are trained.
+        model: the base, prepared. weights: those that are trained.
         activations: gives the bytes for a number of samples, see :func:`activation_bytes`.
         micro_batch: samples at a time in a process.
         optimizer: its name.
         averaged: whether a moving average is kept.
         processes: of the launch; several exchange their gradients in buffers.
     """
-    encoders = [] if model.device.type == "cuda" else model.encoders  # parked
+    encoders: Iterable[nn.Module] = model.encoders
+    if model.device.type == "cuda":  # the others are parked
+        encoders = model.text_encoders.values() if model.captions == "tokens" else ()
     fixed = sum(_bytes(part.parameters()) for part in (model.unet, *encoders))
     copies = 1 + averaged + (processes > 1)
     trained = _numbers(weights.values()) * _FP32 * copies + _held(optimizer, weights.values())
@@ -101,7 +104,8 @@ def activation_bytes(model: LatentDiffusion, unet: nn.Module, batch: Batch) -> C
     are buffers of single operations.
 
     Args:
-        model: the base. unet: its own, not distributed; left in the mode it was in, without gradients.
+        model: the base. unet: its own, or the ``Denoiser`` of both where text encoders are trained, not distributed;
+            left in the mode it was in, without gradients.
         batch: of at least one sample.
     """
     one = _kept(model, unet, batch, 1)

@@ -43,7 +43,8 @@ class FinetuneRun:
     def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
         """The base model; loaded once for each device."""
         if str(device) not in self._models:
-            self._models[str(device)] = load_model(self.config.model, device)
+            config = self.config
+            self._models[str(device)] = load_model(config.model, device, config.captions)
         return self._models[str(device)]
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -90,6 +91,9 @@ class FinetuneRun:
 
         It is the same module at every call for a device, so that there is one in memory: a call changes what
         the one before returned. LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.
+
+        Where text encoders are trained, the model's get theirs, too: token ids, as which :meth:`items` come then, are
+        encoded by what was asked for last.
         """
         model, place = self.model(device), str(device)
         if place not in self._unets:
@@ -97,13 +101,7 @@ class FinetuneRun:
                 return model.unet  # as it was loaded
             model.fingerprint()  # which has to see the base
             config = self.config
-            self._unets[place] = SwappedUnet(
-                model.unet,
-                config.model,
-                config.method,
-                config.train.seed,
-                model.pixels_per_latent,
-            )
+            self._unets[place] = SwappedUnet(model, config.model, config.method, config.train.seed)
         return self._unets[place].at(stored, ema)
 
     def has(self, split: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,12 @@ from finetune.checkpoint import Checkpoint
 from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
-from finetune.loop import Training
+from finetune.loop import Training, rates
+from finetune.methods.interface import UNET
 from finetune.rules import FEWEST_TO_STOP
 
 _MOST_SHOWN = 12  # buckets
+_LOOKED_AT = 100  # batches
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
@@ -68,10 +71,20 @@ def _held_out(run: Training, held_out: int) -> str:
 
 
 def _weights(run: Training) -> str:
-    """How many numbers are trained, and their share of the U-Net with what the method added to it."""
-    trained = sum(weight.numel() for weight in run.weights.values())
-    total = sum(weight.numel() for weight in run.model.unet.parameters())
-    return f"{trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}"
+    """How many numbers are trained, and their share of each network with what the method added to it."""
+    said = []
+    for part, network in run.config.method.networks(run.model).items():
+        trained = sum(weight.numel() for weight in run.config.method.trainable(network).values())
+        total = sum(weight.numel() for weight in network.parameters())
+        whose = "the U-Net's" if part == UNET else f"{part}'s"
+        said.append(f"{trained:,} trained, {100 * trained / total:.3g} % of {whose} {total:,}")
+    return "; ".join(said) + _rates(run)
+
+
+def _rates(run: Training) -> str:
+    """Those of U-Net and text encoders, where both are trained."""
+    found = rates(run.config, run.config.optim.warmup)
+    return f"; lr {found[0]:g} and {found[1]:g}" if len(found) > 1 else ""
 
 
 def _curations(run: Training) -> dict[str, str]:
@@ -187,7 +200,7 @@ def _memory(run: Training) -> str:
         return forecast.memory(
             model,
             run.weights,
-            forecast.activation_bytes(model, unet, run.batches(0)),
+            forecast.activation_bytes(model, unet, run.batches(_largest(run))),
             _micro_batch(run),
             optimizer=run.config.optim.name,
             averaged=run.ema is not None,
@@ -195,6 +208,16 @@ def _memory(run: Training) -> str:
         )
     except torch.OutOfMemoryError:  # training may need less: it frees what measuring holds
         return "not known: measuring it took more than there is"
+
+
+def _largest(run: Training) -> int:
+    """An early batch of the pictures with the most pixels."""
+    plan, size = run.batches.plan, run.config.optim.batch_size
+    if not isinstance(plan, BucketPlan):
+        return 0
+    shapes = run.batches.split.shapes()
+    numbers = range(min(run.config.steps, _LOOKED_AT))
+    return max(numbers, key=lambda number: math.prod(shapes[plan(number * size, 1)[0]]))
 
 
 def _precision(run: Training) -> str:

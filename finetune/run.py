@@ -51,8 +51,10 @@ from finetune.ema import Ema, copy_into
 from finetune.export import described, export, holds, to_set_of, trigger_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure, precision_of
-from finetune.methods import prepare
+from finetune.methods import prepare_model
+from finetune.methods.interface import UNET
 from finetune.models import load_model, load_pipeline
+from finetune.models.denoiser import Denoiser, checkpoint_text_encoder
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
@@ -79,15 +81,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
                 pass  # checkpoints may have been deleted
             tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
-    model = load_model(config.model, accelerator.device)
+    model = load_model(config.model, accelerator.device, config.captions)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
     frozen.round_to(model.unet, config.method.held())
-    per_latent = model.pixels_per_latent
-    prepare(model.unet, config.method, config.train.seed, per_latent)  # refuses what does not fit
+    prepare_model(model, config.method, config.train.seed)  # refuses what does not fit, at once
     frozen.hold(model.unet, config.method.held())
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
@@ -252,9 +253,14 @@ def _assemble(
 ) -> Training:
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    weights = config.method.trainable(model.unet)
+        for part, encoder in config.method.networks(model).items():
+            if part != UNET:
+                checkpoint_text_encoder(encoder)
+    weights, unets = config.method.trained(model), config.method.trainable(model.unet)
+    texts = [weight for name, weight in weights.items() if name not in unets]
+    network = Denoiser(model) if config.method.text_encoder else model.unet
     unet, optimizer = accelerator.prepare(
-        model.unet, optimizers.make(config.optim, weights.values())
+        network, optimizers.make(config.optim, unets.values(), texts)
     )
     batches = Batches(
         splits[0],
@@ -417,7 +423,7 @@ def _export_best(
 ) -> None:
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
-    copy_into(config.method.trainable(model.unet), best.weights())
+    copy_into(config.method.trained(model), best.weights())
     if (
         config.method.held() != "fp32"
     ):  # in fp32 there may be no room for it and for what is loaded again

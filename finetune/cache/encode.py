@@ -27,7 +27,7 @@ from finetune.cache.framing import Framing, View
 from finetune.cache.hold import hold
 from finetune.cache.listing import Listing, listing_path, read_listing, write_listing
 from finetune.cache.packs import ENTRIES, Packs, content_hash, hashes, write_pack
-from finetune.cache.pictures import LATENT, Pictures
+from finetune.cache.pictures import DEVIATION, LATENT, Pictures
 from finetune.cache.rows import Rows
 from finetune.cache.split import EncodedSplit
 from finetune.crop import Crop
@@ -322,7 +322,7 @@ class _PictureEncoders:
         for view in missing:
             crop = view.cropped(image.size, digest)
             pixels = np.asarray(crop.cut(image))
-            self._encoders[view].add(digest, _Picture(shard, sample.key, pixels, crop))
+            self._encoders[view].add(digest, _Picture(shard, sample.key, pixels, crop, view))
         while sum(each.waiting for each in self._encoders.values()) > MOST_WAITING:
             max(self._encoders.values(), key=lambda each: each.waiting).write()
 
@@ -340,6 +340,7 @@ class _Picture:
     key: str
     pixels: np.ndarray
     crop: Crop
+    view: View
 
 
 def _decoded(shard: Path, sample: Sample) -> Image.Image:
@@ -353,14 +354,22 @@ def _decoded(shard: Path, sample: Sample) -> Image.Image:
 
 def _encode_pictures(model: LatentDiffusion, pictures: Sequence[_Picture]) -> dict[str, Tensor]:
     pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
-    latents = model.encode_images(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).cpu()
-    finite = latents.flatten(1).isfinite().all(1)
-    if not finite.all():
-        wrong = pictures[int((~finite).nonzero()[0])]
-        raise RuntimeError(
-            f"{wrong.shard}: the latent of {wrong.key} is not finite; is the VAE intact?"
-        )
-    return {LATENT: latents, **model.picture_entries([picture.crop for picture in pictures])}
+    images, view = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, pictures[0].view
+    if view.posterior:
+        found = dict(zip((LATENT, DEVIATION), model.posterior_of(images), strict=True))
+    else:
+        found = {LATENT: model.encode_images(images)}
+    stored = {name: each.half() if view.half else each for name, each in found.items()}
+    stored = {name: each.cpu() for name, each in stored.items()}
+    for each in stored.values():
+        finite = each.flatten(1).isfinite().all(1)
+        if not finite.all():
+            wrong = pictures[int((~finite).nonzero()[0])]
+            cause = "is the VAE intact?"
+            if view.half:
+                cause += " Or it is too large for fp16: type cache.precision=fp32"
+            raise RuntimeError(f"{wrong.shard}: the latent of {wrong.key} is not finite; {cause}")
+    return {**stored, **model.picture_entries([picture.crop for picture in pictures])}
 
 
 def _encode_captions(model: LatentDiffusion, captions: Iterable[str]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,14 @@ class View:
         target: height and width of what is encoded.
         crop: 0 is the centre; each further number has, for each picture, a place of its own at random.
         mirrored: whether left and right change places.
+        posterior: whether the VAE's standard deviation is there beside its mean. half: whether they are fp16.
     """
 
     target: Sides
     crop: int = 0
     mirrored: bool = False
+    posterior: bool = False
+    half: bool = False
 
     def cropped(self, size: tuple[int, int], digest: bytes) -> Crop:
         """How it is cut out of a picture of a width, a height and a content hash."""
@@ -47,7 +50,8 @@ class View:
         height, width = self.target
         text = f"{_CROP} {height}" if height == width else f"{_CROP} {height}x{width}"
         text += f" crop {self.crop}" if self.crop else ""
-        return text + (" mirrored" if self.mirrored else "")
+        marks = {"mirrored": self.mirrored, "posterior": self.posterior, "fp16": self.half}
+        return " ".join([text, *(mark for mark, is_so in marks.items() if is_so)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +63,29 @@ class Framing:
         buckets: see ``finetune.buckets``; none for squares of the model's resolution.
         crops: of each picture; of one that is no longer than what is cut out, all are the centre.
         flip: whether each is there mirrored, too.
+        posterior, half: see :class:`View`.
     """
 
     curate_dir: Path
     buckets: tuple[Sides, ...] = ()
     crops: int = 1
     flip: bool = False
+    posterior: bool = False
+    half: bool = False
 
     @classmethod
     def of(cls, config: TrainConfig, side: str, *, all_views: bool = False) -> Framing:
         """That of a training's data: of ``side="train"`` all views that are trained on, or the plain one alone."""
-        buckets = config.buckets.sides(config.model.resolution)
-        if side != "train" or not all_views:
-            return cls(config.curate_dir, buckets)
-        return cls(config.curate_dir, buckets, config.data.crops, config.data.flip)
+        plain = cls(config.curate_dir, config.buckets.sides(config.model.resolution))
+        if side != "train":
+            return plain
+        stored = replace(
+            plain,
+            posterior=config.cache.latents == "posterior",
+            half=config.cache.precision == "fp16",
+        )
+        data = config.data
+        return replace(stored, crops=data.crops, flip=data.flip) if all_views else stored
 
     def views(self, resolution: int, shard: ShardInfo) -> Callable[[str], tuple[View, ...]]:
         """Gives the views of each of a shard's pictures by its key, the plain one first; as many of each.
@@ -98,7 +111,7 @@ class Framing:
 
     def _views_of(self, target: Sides, moves: bool) -> tuple[View, ...]:
         return tuple(
-            View(target, number if moves else 0, mirrored)
+            View(target, number if moves else 0, mirrored, self.posterior, self.half)
             for number in range(self.crops)
             for mirrored in ((False, True) if self.flip else (False,))
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from finetune.cache.rows import Rows
 from finetune.latents import Latents, together
 
-LATENT = "latent"
+LATENT, DEVIATION = "latent", "deviation"
 
 
 class Pictures:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.cache.pictures import LATENT, Pictures
+from finetune.cache.pictures import DEVIATION, LATENT, Pictures
 from finetune.cache.rows import Rows
 from finetune.conditioning import Conditioning
 from finetune.latents import Latents
@@ -47,17 +47,17 @@ class EncodedSplit:
         Args:
             keys: N.
             captions: N, the first of each sample.
-            latents: of N pictures their views, or of one view of one shape N rows: ``latent`` [C, h, w], and what
-                else depends on the picture, fp32.
-            conditioning: one row for each caption of each sample, fp16. Hidden states have magnitudes
-                up to tens, which fp16 holds to three digits, in half the space.
+            latents: of N pictures their views, or of one view of one shape N rows: ``latent`` [C, h, w], its
+                ``deviation``, if that is kept, and what else depends on the picture.
+            conditioning: one row for each caption of each sample, fp16, or token ids. Hidden states have
+                magnitudes up to tens, which fp16 holds to three digits, in half the space.
             offsets: [N + 1]; the captions of sample i are rows ``offsets[i]`` up to ``offsets[i + 1]``.
             empty: of the empty caption, fp32.
         """
         self.keys, self.captions, self.empty = list(keys), list(captions), empty
         self._latents = Pictures.of(latents) if isinstance(latents, Rows) else latents
         self._conditioning, self._offsets = conditioning, offsets
-        self._of_picture = [name for name in self._latents.names if name != LATENT]
+        self._of_picture = [name for name in self._latents.names if name not in (LATENT, DEVIATION)]
         self.entries: dict[str, Taken] = {}
 
     def __len__(self) -> int:
@@ -87,6 +87,15 @@ class EncodedSplit:
             indices: [B]. views: [B], the plain ones by default.
         """
         return self._latents.latents(indices.numpy(), _numbers(indices, views))
+
+    @property
+    def has_deviations(self) -> bool:
+        """Whether the VAE's standard deviations are there."""
+        return DEVIATION in self._latents.names
+
+    def deviations_of(self, indices: Tensor, views: Tensor | None = None) -> Latents:
+        """Standard deviations of the VAE's posterior, like :meth:`latents_of`, which gives its means."""
+        return self._latents.latents(indices.numpy(), _numbers(indices, views), DEVIATION)
 
     def conditioning_of(
         self,

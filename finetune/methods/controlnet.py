@@ -13,7 +13,7 @@ from finetune.condition_kinds import CANNY, CONDITIONS
 from finetune.methods.interface import Method, fitting, register_method
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
     from torch import Tensor, nn
 
     from finetune.models.config import ModelConfig
@@ -40,6 +40,10 @@ class Controlnet(Method):
     def __post_init__(self) -> None:
         known = self.condition in CONDITIONS
         check(known, "method.condition", self.condition, ", ".join(CONDITIONS))
+        if self.text_encoder:
+            raise UserError(
+                f"method={self.name} trains no text encoder; remove method.text_encoder=true"
+            )
 
     def attach(self, unet: UNet2DConditionModel, pixels_per_latent: int = 8) -> None:
         """Give the U-Net a ControlNet whose last layers are zero, so that the first forward pass is the base model's.
@@ -88,15 +92,16 @@ class Controlnet(Method):
         unet: Any = model.unet
         unet.controlnet.save_pretrained(folder, safe_serialization=True)
 
-    def load(self, config: ModelConfig, folder: Path) -> nn.Module:
-        """The base model's U-Net with the ControlNet in ``folder``."""
+    def load(self, config: ModelConfig, folder: Path) -> DiffusionPipeline:
+        """The base model's pipeline, its U-Net with the ControlNet in ``folder``."""
         from diffusers import ControlNetModel
 
         from finetune.models import controlled, load_pipeline
 
-        unet = load_pipeline(config).unet
-        controlled.attach(unet, ControlNetModel.from_pretrained(folder, use_safetensors=True))
-        return unet
+        pipeline: Any = load_pipeline(config)
+        made = ControlNetModel.from_pretrained(folder, use_safetensors=True)
+        controlled.attach(pipeline.unet, made)
+        return pipeline
 
     def python(self, base: str, folder: str) -> list[str]:
         """With the pipeline that takes a condition."""
@@ -132,4 +137,4 @@ class Controlnet(Method):
         from finetune.models.controlled import PART
 
         found = {f"{PART}.{name}": w for name, w in load_file(self.files(folder)[0]).items()}
-        return fitting(found, self.trainable(model.unet), option, _OTHERWISE)
+        return fitting(found, self.trained(model), option, _OTHERWISE)

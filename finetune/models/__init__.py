@@ -47,13 +47,21 @@ _INDEX = "model_index.json"
 UNUSED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 
 
-def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> LatentDiffusion:
+def load_model(
+    config: ModelConfig, device: torch.device | str = "cpu", captions: str = "hidden"
+) -> LatentDiffusion:
     """Load the parts of the pipeline onto ``device``, frozen, fp32 and in evaluation mode.
+
+    Args:
+        config: says which. device: of all parts.
+        captions: ``hidden`` or ``tokens``, see :class:`finetune.models.interface.LatentDiffusion`.
 
     Raises:
         UserError: the files are not there, the hub does not answer, or the pipeline is not supported.
     """
-    return _module(config).load_model(config, device)
+    model = _module(config).load_model(config, device)
+    model.captions = captions
+    return model
 
 
 def load_pipeline(config: ModelConfig) -> DiffusionPipeline:

@@ -32,7 +32,7 @@ __all__ = ["xl_dir"]
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = [(60, 20), (20, 80), (40, 40), (64, 48)]  # width and height
 BUCKETS = {"buckets.enabled": True, "buckets.step": 8}
-VIEWS = {"data.flip": True, "data.crops": 2}
+VIEWS = {"data.flip": True, "data.crops": 2, "cache.latents": "posterior"}
 # At 16 px: 24x8, 8x32, 16x16, 16x16
 
 

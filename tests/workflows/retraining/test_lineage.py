@@ -276,6 +276,7 @@ def test_a_checkpoint_made_before_the_picture_was_drawn_did_not_see_it(series):
     split = SimpleNamespace(
         keys=keys,
         views=1,
+        has_deviations=False,
         latents_of=lambda rows: torch.zeros(len(rows), 1),
         conditioning_of=lambda *_: None,
     )
