@@ -220,7 +220,7 @@ class TrainingConfig:
 
 @dataclass
 class ObjectiveConfig:
-    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted.
+    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted, but for masks.
 
     Attributes:
         weighting: of the loss by noise level, see ``finetune.objective.loss_weights``.
@@ -236,6 +236,9 @@ class ObjectiveConfig:
         zero_terminal_snr: rescales the noise levels so that the last is noise alone, from which every picture is drawn
             (Lin et al. 2024, algorithm 1), in training, held-out loss and drawing; kohya's ``zero_terminal_snr``. For
             models that predict v or the clean latents. False leaves what the pipeline's scheduler says.
+        mask: whether the loss counts where a picture's ``key.mask.png`` says, see ``finetune.masks``; held-out losses
+            too. Pictures without one count whole.
+        unmasked_weight: what a position outside of the mask counts, 0 ... 1.
     """
 
     weighting: str = "none"
@@ -246,6 +249,8 @@ class ObjectiveConfig:
     noise_offset: float = 0.0
     input_perturbation: float = 0.0
     zero_terminal_snr: bool = False
+    mask: bool = False
+    unmasked_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, accepted in (("weighting", WEIGHTINGS), ("timesteps", TIMESTEPS)):
@@ -260,7 +265,7 @@ class ObjectiveConfig:
             self.logit_mean,
             "a finite number",
         )
-        for name in ("noise_offset", "input_perturbation"):
+        for name in ("noise_offset", "input_perturbation", "unmasked_weight"):
             value = getattr(self, name)
             check(0 <= value <= 1, f"objective.{name}", value, "0 ... 1")
         self._refuse_without_effect()
@@ -268,6 +273,11 @@ class ObjectiveConfig:
     def _refuse_without_effect(self) -> None:
         """Refuse a value that another setting leaves unread."""
         default = type(self)
+        if self.unmasked_weight and not self.mask:
+            raise UserError(
+                f"objective.unmasked_weight={self.unmasked_weight:g} has no effect without objective.mask=true; type "
+                "that, or remove it"
+            )
         for name, setting, readers in (
             ("snr_gamma", "weighting", ("min_snr", "soft_min_snr")),
             ("logit_mean", "timesteps", ("logit_normal",)),

@@ -15,7 +15,17 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enlarged, enough, equal_crops, leaks, optimizers, seen_before, start, tags
+from finetune import (
+    companions,
+    enlarged,
+    enough,
+    equal_crops,
+    leaks,
+    optimizers,
+    seen_before,
+    start,
+    tags,
+)
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
 from finetune.models.config import CHUNK
@@ -96,6 +106,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         )
     for curate_dir in config.curations:  # across them, joining refuses it
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
+    for line in companions.examine(config, manifest):
+        start.say(line)
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
     tags.examine(config, manifest)
@@ -115,6 +127,7 @@ def examine_settings(config: TrainConfig) -> None:
         UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
     """
     _refuse_model(config)
+    companions.examine_settings(config)
     config.buckets.sides(config.model.resolution)  # refuses what makes none
     refuse_precision(config.optim)
     optimizers.refuse_absent(config.optim)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curate.run.companions import MASK
 from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.prediction_types import PREDICTION_TYPES
@@ -153,9 +154,18 @@ def denoising_loss(
             ``objective.input_perturbation``.
 
     Returns:
-        fp32 [B], the mean over channels and positions.
+        fp32 [B], the mean over channels and positions, see :func:`mean_error`.
     """
     noisy = schedule.add_noise(latents, noise if added is None else added, timesteps)
     predicted = predict(noisy, timesteps, conditioning)
     target = schedule.target(latents, noise, timesteps)
-    return (predicted.float() - target).square().mean(dim=(1, 2, 3))
+    return mean_error((predicted.float() - target).square(), conditioning)
+
+
+def mean_error(squared: Tensor, conditioning: Conditioning) -> Tensor:
+    """The mean [B] over channels and positions of squared errors [B, C, h, w], each times the picture's mask, if it has one.
+
+    The entry ``mask`` [B, 1, h, w] of the conditioning holds weights 0 ... 1, see ``finetune.masks``.
+    """
+    mask = conditioning.tensors.get(MASK)
+    return (squared if mask is None else squared * mask).mean(dim=(1, 2, 3))

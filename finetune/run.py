@@ -15,6 +15,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
 from curate.run import checksums, tracking
+from curate.run.companions import CONTROL
 from curate.run.files import remove_parts
 from curate.run.finished import is_of_retraining
 from curate.run.manifest import Manifest
@@ -26,6 +27,7 @@ from finetune import (
     caption_check,
     checkpoint,
     checks,
+    companions,
     doctor,
     frozen,
     joined,
@@ -102,9 +104,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     run = _assemble(config, manifest, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
-        captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
-        shown = [captions[key] for key in run.heldout.val.keys[: config.samples.captions]]
-        run.samples = Samples(config.folder, model, config.samples, shown)
+        run.samples = _samples(run, run.heldout.val, splits[1])
     checks.check(run, manifest, bool(stored))
     if accelerator.is_main_process:
         with checksums.updated(folder, ("config.yaml", trained_on.FILE)):
@@ -120,6 +120,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             _export_best(config, model, list_checkpoints(folder), accelerator)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _samples(run: Training, val: HeldoutItems, split: EncodedSplit) -> Samples:
+    """What is drawn while training: the first held-out captions, and what a ControlNet draws them from."""
+    config, captions = run.config, dict(zip(split.keys, split.captions, strict=True))
+    shown = [captions[key] for key in val.keys[: config.samples.captions]]
+    controls = val.conditioning.tensors.get(CONTROL)
+    return Samples(config.folder, run.model, config.samples, shown, controls)
 
 
 def _settle(folder: Path, keep: int | None) -> None:
@@ -224,28 +232,20 @@ def _encode(
     framings = {split: Framing.of(config, split, all_views=True) for split in needed}
     for framing, splits in groupby(needed, key=framings.__getitem__):
         shards = [shard for split in splits for shard in manifest.shards_of(split)]
-        encode_shards(
-            model,
-            config.curate_dir,
-            shards[accelerator.process_index :: accelerator.num_processes],
-            cache_dir,
-            framing,
-            progress=accelerator.is_main_process,
-            tags=tags,
-        )
+        mine = shards[accelerator.process_index :: accelerator.num_processes]
+        data, main = (config.curate_dir, mine, cache_dir, framing), accelerator.is_main_process
+        encode_shards(model, *data, progress=main, tags=tags)
+        companions.encode(config, model, *data, progress=main)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [
-        load_split(
-            model,
-            manifest.shards_of(split),
-            cache_dir,
-            framing,
-            tags=tags if split == "train" else None,
-        )
-        for split, framing in framings.items()
-    ]
+
+    def load(side: str, framing: Framing) -> EncodedSplit:
+        own, varied = manifest.shards_of(side), tags if side == "train" else None
+        split = load_split(model, own, cache_dir, framing, tags=varied)
+        return companions.attach(split, config, model, config.curate_dir, own, cache_dir, framing)
+
+    return [load(side, framing) for side, framing in framings.items()]
 
 
 def _assemble(

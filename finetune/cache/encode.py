@@ -25,7 +25,7 @@ from curate.run.progress import Bar
 from curate.run.shared_cache import CONDITIONING, LATENTS, LISTINGS, remove_abandoned, touch
 from finetune.cache.framing import Framing, View
 from finetune.cache.hold import hold
-from finetune.cache.listing import Listing, read_listing, write_listing
+from finetune.cache.listing import Listing, listing_path, read_listing, write_listing
 from finetune.cache.packs import ENTRIES, Packs, content_hash, hashes, write_pack
 from finetune.cache.pictures import DEVIATION, LATENT, Pictures
 from finetune.cache.rows import Rows
@@ -100,7 +100,7 @@ def encode_shards(
                 listing.pictures.append(digest)
                 listing.captions.append(sample.captions)
                 bar.update()
-            write_listing(_listing_path(cache_dir, info), listing)
+            write_listing(listing_path(cache_dir, info), listing)
         pictures.finish()
         captions.finish()
 
@@ -123,8 +123,8 @@ def load_split(
         Busy: the cache is being pruned.
     """
     hold(model, cache_dir / LISTINGS)
-    touch(_listing_path(cache_dir, info) for info in shards)
-    listings = [read_listing(_listing_path(cache_dir, info)) for info in shards]
+    touch(listing_path(cache_dir, info) for info in shards)
+    listings = [read_listing(listing_path(cache_dir, info)) for info in shards]
     framing = framing or Framing(cache_dir)  # of squares, which needs no curation
     samples = [
         sample
@@ -217,10 +217,6 @@ def _held(model: LatentDiffusion, folder: Path) -> Path:
     return folder
 
 
-def _listing_path(cache_dir: Path, info: ShardInfo) -> Path:
-    return cache_dir / LISTINGS / f"{info.sha256}.json"
-
-
 def _incomplete(
     model: LatentDiffusion,
     shards: Sequence[ShardInfo],
@@ -231,7 +227,7 @@ def _incomplete(
     tags: TagVariants | None,
 ) -> list[ShardInfo]:
     """The shards that were never listed, or of which a view of a picture or a caption is missing."""
-    listings = [read_listing(_listing_path(cache_dir, info)) for info in shards]
+    listings = [read_listing(listing_path(cache_dir, info)) for info in shards]
     known = [listing or Listing([], [], []) for listing in listings]
     used = [tags if info.split == "train" else None for info in shards]
     texts = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,14 @@ from finetune.conditioning import Conditioning
 from finetune.latents import Latents
 
 
+class Taken(Protocol):
+    """An entry of all samples."""
+
+    def take(self, indices: np.ndarray, views: np.ndarray) -> Tensor:
+        """[B, ...] of some samples, one view of each."""
+        ...
+
+
 class EncodedSplit:
     """N samples; their tensors are mapped from the cache's files, not read into memory.
 
@@ -21,6 +30,7 @@ class EncodedSplit:
         keys: of the samples.
         captions: the first one of each.
         empty: the conditioning of the empty caption alone, fp32.
+        entries: further ones that depend on the picture, by name, see ``finetune.cache.companions``.
     """
 
     def __init__(
@@ -52,6 +62,7 @@ class EncodedSplit:
         self._conditioning, self._offsets = conditioning, offsets
         self._of_picture = [name for name in self._latents.names if name not in (LATENT, DEVIATION)]
         self._written = np.zeros(len(self.keys), np.int64) if written is None else written
+        self.entries: dict[str, Taken] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -112,8 +123,10 @@ class EncodedSplit:
             rows = rows + (which.double().numpy() * (ends - rows)).astype(np.int64)
         numbers = _numbers(indices, views)
         pictures = self._latents.entries(indices.numpy(), numbers, self._of_picture)
+        for name, each in self.entries.items():
+            pictures[name] = each.take(indices.numpy(), numbers)
         tensors = self._conditioning.take(rows) | pictures
-        conditioning = Conditioning(tensors, frozenset(self._of_picture)).float()
+        conditioning = Conditioning(tensors, frozenset(pictures)).float()
         return conditioning if dropped is None else conditioning.drop(dropped, self.empty)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from finetune.conditioning import Conditioning
 from finetune.crop import Crop
-from finetune.models import parts
+from finetune.models import controlled, parts
 from finetune.models.chunks import apart, joined
 from finetune.models.config import ModelConfig
 from finetune.models.denoiser import takes_captions
@@ -239,7 +239,8 @@ def predict(
     network: Callable[..., Any], noisy: Tensor, timesteps: Tensor, conditioning: Conditioning
 ) -> Tensor:
     """The output [B, C, h, w] of a U-Net that is conditioned on ``hidden`` alone."""
-    return network(noisy, timesteps, encoder_hidden_states=conditioning["hidden"]).sample
+    further = controlled.arguments(network, conditioning)
+    return network(noisy, timesteps, encoder_hidden_states=conditioning["hidden"], **further).sample
 
 
 def load_pipeline(config: ModelConfig) -> StableDiffusionPipeline:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.crop import Crop
-from finetune.models import parts
+from finetune.models import controlled, parts
 from finetune.models.chunks import apart, joined
 from finetune.models.config import ModelConfig
 from finetune.models.denoiser import takes_captions
@@ -222,7 +222,11 @@ class StableDiffusionXL:
         added = {"text_embeds": conditioning["pooled"], "time_ids": sizes}
         hidden = conditioning["hidden"]
         return network(
-            noisy, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added
+            noisy,
+            timesteps,
+            encoder_hidden_states=hidden,
+            added_cond_kwargs=added,
+            **controlled.arguments(network, conditioning),
         ).sample
 
     def pipeline(self, unet: nn.Module | None = None) -> StableDiffusionXLPipeline:
