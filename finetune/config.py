@@ -166,11 +166,13 @@ class TrainingConfig:
         caption_dropout: share of the samples trained with the empty caption, which classifier-free
             guidance needs (Ho & Salimans 2022).
         seed: of the order, noise, timesteps, captions and initial weights.
+        compile: whether updates run through ``torch.compile``. What is measured and drawn does not.
     """
 
     samples: int = 20_000
     caption_dropout: float = 0.1
     seed: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check(self.samples > 0, "train.samples", self.samples, "> 0")

@@ -21,7 +21,7 @@ from curate.run import checksums
 from curate.run.progress import Bar
 from curate.run.signals import StopRequest
 from curate.run.tracking import Curves
-from finetune import checkpoint, forecast, metrics
+from finetune import checkpoint, compiled, forecast, metrics
 from finetune.checkpoint import Checkpoint
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
@@ -221,7 +221,8 @@ def _train(run: Training) -> None:
             lr = learning_rate(config.optim, progress.samples_seen, config.steps * size)
             for group in run.optimizer.param_groups:
                 group["lr"] = lr
-            loss, grad_norm = update(run, batch)
+            with compiled.used(run.accelerator.unwrap_model(run.unet)):
+                loss, grad_norm = update(run, batch)
             progress.step += 1
             progress.samples_seen += size
             if run.ema:

@@ -14,8 +14,10 @@ from finetune.checkpoint import Checkpoint
 from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
-from finetune.loop import Training
+from finetune.loop import Training, due
 from finetune.rules import FEWEST_TO_STOP
+
+_MUCH = 0.1  # of training
 
 
 def before(run: Training, held_out: int) -> str:
@@ -32,6 +34,7 @@ def before(run: Training, held_out: int) -> str:
         "length": f"{samples:,} samples = {samples / pictures:.3g} passes = {config.steps:,} updates",
         "weights": _weights(run),
         **_curations(run),
+        **_measuring(run),
         **_start(run),
         **_objective(run),
         **_optimizer(run),
@@ -71,6 +74,20 @@ def _curations(run: Training) -> dict[str, str]:
         for name, share in ((name, 100 * share) for name, share in plan.shares.items())
     ]
     return {"data": f"samples of {', '.join(shown)}"}
+
+
+def _measuring(run: Training) -> dict[str, str]:
+    """What held-out losses cost in passes of the U-Net, of which training a sample takes three, forward and back."""
+    if run.heldout is None:
+        return {}
+    config, pictures = run.config, len(run.heldout.val) + len(run.heldout.train_probe)
+    each = pictures * config.heldout.bins * config.heldout.draws
+    count = 1 + sum(due(config, step)[1] for step in range(1, config.steps + 1))
+    share = each * count / (3 * config.steps * config.optim.batch_size)
+    text = f"{count} evaluations of {each:,} passes each, {share:.0%} of what training itself takes"
+    if share > _MUCH:
+        text += "; a larger heldout.every or a smaller heldout.items takes less"
+    return {"measure": text}
 
 
 def _start(run: Training) -> dict[str, str]:
@@ -130,18 +147,19 @@ def _device(run: Training) -> str:
 
 def _memory(run: Training) -> str:
     model, unet = run.model, run.accelerator.unwrap_model(run.unet)
+    size, mixed = _micro_batch(run), run.accelerator.mixed_precision
     try:
         return forecast.memory(
             model,
             run.weights,
-            forecast.activation_bytes(model, unet, run.batches(0)),
-            _micro_batch(run),
+            forecast.update_bytes(model, unet, run.batches(0), size, mixed),
+            size,
             optimizer=run.config.optim.name,
             averaged=run.ema is not None,
             processes=run.accelerator.num_processes,
         )
-    except torch.OutOfMemoryError:  # training may need less: it frees what measuring holds
-        return "not known: measuring it took more than there is"
+    except (RuntimeError, NotImplementedError) as error:  # of an operation that wants contents
+        return f"not known: {str(error).partition(chr(10))[0]}"
 
 
 def _precision(run: Training) -> str:

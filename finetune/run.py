@@ -26,6 +26,7 @@ from finetune import (
     caption_check,
     checkpoint,
     checks,
+    compiled,
     doctor,
     frozen,
     joined,
@@ -239,6 +240,8 @@ def _assemble(
     unet, optimizer = accelerator.prepare(
         model.unet, optimizers.make(config.optim, weights.values())
     )
+    if config.train.compile:
+        compiled.prepare(model.unet)
     batches = Batches(
         splits[0],
         batch_size=config.optim.batch_size,

@@ -87,10 +87,12 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_trainin
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("warning: whether the base sees a difference") for line in lines)
     lines = lines[next(i for i, line in enumerate(lines) if line.startswith("train ")) :]
-    assert lines[:5] == [
+    assert lines[:6] == [
         "train   12 pictures; held out 6, of which 4 are measured while training",
         "length  32 samples = 2.67 passes = 8 updates",
         f"weights {trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}",
+        "measure 3 evaluations of 48 passes each, 150% of what training itself takes; a larger heldout.every or a "
+        "smaller heldout.items takes less",
         "batch   4 = 2 at a time × 2 accumulated × 1 process",
         "device  cpu, fp32",
     ]
@@ -99,9 +101,9 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_trainin
     pictures = relative(val[row], val[0]) - relative(val[0], val[0])
     known = ttest_1samp(100 * pictures, 0).confidence_interval(0.95)  # four groups of one picture
     low, high = known.low, known.high
-    assert lines[5].startswith("memory  about ")
-    found = re.search(r"held-out loss (\S+) % \[(\S+), (\S+)\]", lines[6])
-    assert found, lines[6]
+    assert lines[6].startswith("memory  about ")
+    found = re.search(r"held-out loss (\S+) % \[(\S+), (\S+)\]", lines[7])
+    assert found, lines[7]
     expected = (100 * pictures.mean(), low, high)
     assert [float(number) for number in found.groups()] == pytest.approx(expected, abs=0.051)
 
@@ -194,13 +196,24 @@ def test_base_value_comes_from_the_untouched_model(make_config, run_training):
     assert len(run.captions("val", 4)) == 4
 
 
-def test_two_processes_train_what_one_does(make_config, run_training, tmp_path):
+_BY_FILE = ("accelerate.commands.launch", "--config_file", str(ROOT / "conf/accelerate/ddp.yaml"))
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"),
+        pytest.param(
+            (*_BY_FILE, "--cpu", "--main_process_port", "29572"), marks=pytest.mark.slow, id="file"
+        ),
+    ],
+)
+def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, launcher):
     """Same global batch, half of it on each rank, in two micro-batches here and one there."""
     one = make_config("one", **{"optim.gradient_accumulation": 2})
     two = make_config("two")
     run_training(one)
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"]
-    process = start([*launch, str(ROOT / "finetune" / "train.py"), *command(two)], tmp_path)
+    process = start(["-m", *launcher, str(ROOT / "finetune" / "train.py"), *command(two)], tmp_path)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     for ours, theirs in zip(losses(one), losses(two), strict=True):
