@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import checksums, cli, folder, provenance
-from curate.run.files import naming, read_json, replace_folder, sha256_of, write_json
+from curate.run.files import naming, read_json, replace_folder, sha256_of, write_json, write_text
 from curate.run.locks import locked
 from curate.run.schema import UserError
+from finetune.drawing import as_trained
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    from torch import nn
+    from diffusers import DiffusionPipeline
 
     from finetune.checkpoint import Checkpoint
     from finetune.config import TrainConfig
+    from finetune.drawing.as_trained import AsTrained
     from finetune.models.interface import LatentDiffusion
     from finetune.opened_run import FinetuneRun
 
@@ -49,8 +54,9 @@ def export(
     source: Checkpoint | None = None,
     name: str = "model",
     trigger: str = "",
+    to_set: AsTrained | None = None,
 ) -> float:
-    """Write the trained weights of ``model``'s U-Net to ``folder``; what is there stays until then.
+    """Write the trained weights of ``model`` to ``folder``; what is there stays until then.
 
     Args:
         method: the one that trained them; it decides the format.
@@ -59,10 +65,11 @@ def export(
         folder: is replaced only after the comparison.
         source: the checkpoint that the weights are of, for :func:`holds`.
         name: of the model, for the file that other programs load. trigger: the word in front of all captions.
+        to_set: what has to be set to draw with it, for a ``README.md`` beside the weights.
 
     Returns:
-        The largest absolute difference between the U-Net's outputs in memory and after reloading, over all
-        ``method.readers``.
+        The largest absolute difference between the outputs of U-Net and trained text encoders in memory and after
+        reloading, over all ``method.readers``.
 
     Raises:
         ExportMismatch: the difference is beyond rounding; ``folder`` is as it was.
@@ -76,10 +83,13 @@ def export(
         with naming(folder), os_errors():
             method.save(model, part)
             method.save_for_others(model, config, part, name, trigger)
+            if to_set and to_set.readme:
+                write_text(part / as_trained.FILE, to_set.readme)
             if source:
                 write_json(part / SOURCE, _identity(source))
+        parts = list(method.networks(model))
         difference = max(
-            _compare(model, unet.to(model.device)) for unet in method.reloaded(config, part, name)
+            _compare(model, pipeline, parts) for pipeline in method.reloaded(config, part, name)
         )
         replace_folder(part, folder)
     finally:
@@ -87,11 +97,19 @@ def export(
     return difference
 
 
-def described(method: Method, folder: Path, difference: float) -> str:
-    """What a command prints of an export: where it is, and what :func:`export` returned."""
-    return (
+def described(
+    method: Method, folder: Path, difference: float, to_set: AsTrained | None = None
+) -> str:
+    """What a command prints of an export: where it is, what :func:`export` returned, and what it noted."""
+    found = (
         f"export  {folder} (loaded again by {method.readers}: largest difference {difference:.1e})"
     )
+    return "\n".join([found, *(f"draw    {note}" for note in (to_set.notes if to_set else ()))])
+
+
+def to_set_of(config: TrainConfig) -> AsTrained:
+    """What has to be set to draw with what a training exports."""
+    return as_trained.AsTrained.of(asdict(config))
 
 
 def holds(folder: Path, source: Checkpoint) -> bool:
@@ -104,27 +122,36 @@ def _identity(source: Checkpoint) -> dict[str, Any]:
     return {"step": source.step, "samples_seen": source.samples_seen, "weights_sha256": digest}
 
 
-def _compare(model: LatentDiffusion, reloaded: nn.Module) -> float:
-    """The largest difference between the predictions of ``model``'s U-Net and of ``reloaded``."""
+def _compare(model: LatentDiffusion, reloaded: DiffusionPipeline, parts: Sequence[str]) -> float:
+    """The largest difference between what ``model``'s networks ``parts`` compute and what those of ``reloaded`` do."""
     import torch
+
+    other: Any = copy(model)
+    for part in parts:
+        getattr(model, part).eval()
+        setattr(other, part, getattr(reloaded, part).to(model.device).eval())
 
     generator = torch.Generator().manual_seed(0)
     unet = model.unet.config
     size = unet["sample_size"] if isinstance(unet["sample_size"], int) else 8
     noisy = torch.randn((1, unet["in_channels"], size, size), generator=generator).to(model.device)
     timesteps = torch.tensor([500], device=model.device)
-    conditioning = model.encode_captions(["a picture"])
-    with torch.no_grad():
-        ours, theirs = (
-            model.predict(network.eval(), noisy, timesteps, conditioning).float()
-            for network in (model.unet, reloaded)
-        )
-    difference, largest = (ours - theirs).abs().max().item(), ours.abs().max().item()
-    if not difference <= TOLERANCE * max(1.0, largest):
-        raise ExportMismatch(
-            f"the export computes something else: outputs differ by {difference} of {largest}"
-        )
-    return difference
+    tokens, found = model.tokens(["a picture"]), []
+    for each in (model, other):
+        with torch.no_grad():
+            text = each.encode_tokens(tokens)
+            output = each.predict(each.unet, noisy, timesteps, text).float()
+        found.append({**text.tensors, "prediction": output})
+    differences = [0.0]
+    for name, ours in found[0].items():
+        difference, largest = (ours - found[1][name]).abs().max().item(), ours.abs().max().item()
+        if not difference <= TOLERANCE * max(1.0, largest):
+            what = "" if name == "prediction" else " of its text encoder"
+            raise ExportMismatch(
+                f"the export computes something else: outputs{what} differ by {difference} of {largest}"
+            )
+        differences.append(difference)
+    return max(differences)
 
 
 def trigger_of(config: TrainConfig) -> str:
@@ -148,17 +175,18 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     """
     from finetune import doctor
     from finetune.ema import copy_into
-    from finetune.methods import prepare
+    from finetune.methods import prepare_model
 
     config, model = run.config, run.model()
     weights = {"weights": model.fingerprint()}
     doctor.refuse_change(run.finetune_dir, stored.state()["identity"], weights)
-    prepare(model.unet, config.method, config.train.seed)
-    copy_into(config.method.trainable(model.unet), stored.weights())
+    prepare_model(model, config.method, config.train.seed)
+    copy_into(config.method.trained(model), stored.weights())
     target = run.finetune_dir / f"export-{stored.path.name}"
     name = f"{run.run_dir.name}-{stored.path.name}"
     word = trigger_of(config)
-    difference = export(config.method, config.model, model, target, stored, name, word)
+    to_set = to_set_of(config)
+    difference = export(config.method, config.model, model, target, stored, name, word, to_set)
     # Only now, so that an export that fails takes the list of the other files from nobody.
     with checksums.updated(run.finetune_dir, (f"{target.name}/",)):
         pass
@@ -202,7 +230,7 @@ def main() -> None:
             checkpoint for checkpoint in run.checkpoints() if checkpoint.path.name == path.name
         )
         target, difference = export_checkpoint(run, stored)
-    print(described(run.config.method, target, difference))
+    print(described(run.config.method, target, difference, to_set_of(run.config)))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from curate.run.units import duration, size
 from finetune import peak
 from finetune.config import TrainConfig
 from finetune.data import Batch
+from finetune.due import due
+from finetune.models.denoiser import Denoiser, takes_captions
 from finetune.models.interface import LatentDiffusion
 from finetune.optimizers import state_bytes
 
@@ -23,13 +27,14 @@ def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: i
 
     Args:
         config: of the training.
-        model: its U-Net prepared.
-        pictures, captions: that will be encoded.
+        model: prepared.
+        pictures, captions: that will be encoded; each view of a picture counts, by its space.
     """
     latent = model.unet.config["in_channels"] * (model.resolution // model.pixels_per_latent) ** 2
-    hidden = sum(tensor.numel() for tensor in model.encode_captions([""]).tensors.values())
-    cached = pictures * latent * _FP32 + captions * hidden * 2
-    trained = config.method.trainable(model.unet).values()
+    text = model.encode_captions([""]).half().tensors.values()
+    hidden = sum(tensor.numel() * tensor.element_size() for tensor in text)
+    cached = pictures * latent * _FP32 + captions * hidden
+    trained = config.method.trained(model).values()
     weights = _numbers(trained) * _FP32
     whole = weights * (1 + bool(config.ema.decay)) + _held(config.optim.name, trained)
     count = -(-config.steps * config.optim.batch_size // config.checkpoint.every)
@@ -65,14 +70,16 @@ def memory(
     """What an update will take on each process's device.
 
     Args:
-        model: the base, its U-Net prepared. weights: those that are trained.
+        model: the base, prepared. weights: those that are trained.
         update: bytes of activations and gradients, see :func:`update_bytes`.
         micro_batch: samples at a time in a process.
         optimizer: its name.
         averaged: whether a moving average is kept.
         processes: of the launch; several exchange their gradients in buffers.
     """
-    encoders = [] if model.device.type == "cuda" else model.encoders  # parked
+    encoders: Iterable[nn.Module] = model.encoders
+    if model.device.type == "cuda":  # the others are parked
+        encoders = model.text_encoders.values() if model.captions == "tokens" else ()
     fixed = sum(weight.nbytes for part in (model.unet, *encoders) for weight in part.parameters())
     copies = averaged + (processes > 1)
     trained = _numbers(weights.values()) * _FP32 * copies + _held(optimizer, weights.values())
@@ -96,12 +103,34 @@ def update_bytes(
     """Activations and gradients at the peak of an update, see ``finetune.peak``.
 
     Args:
-        model: the base. unet: its own, not distributed. batch: gives the shapes.
-        micro_batch: samples at a time. mixed: precision.
+        model: the base. unet: its own, or the ``Denoiser`` of both where text encoders are trained, not distributed.
+        batch: gives the shapes. micro_batch: samples at a time. mixed: precision.
     """
+    here: Any = copy.copy(model)  # on the CPU, as far as it knows
+    here.schedule = model.schedule.to(torch.device("cpu"))
+    if takes_captions(unet):
+        unet = Denoiser(here)
     given = {"latents": batch.latents, **batch.conditioning.tensors}
-    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in given.items()}
-    return peak.update_bytes(unet, model.predict, shapes, samples=micro_batch, mixed=mixed)
+    return peak.update_bytes(unet, here.predict, given, samples=micro_batch, mixed=mixed)
+
+
+def heldout_share(config: TrainConfig, pictures: int) -> float:
+    """What measuring held-out losses takes, the base's among them, as a share of what training takes.
+
+    Counted in forward passes of the U-Net: a sample that is trained takes three, as the backward pass takes two
+    (Kaplan et al. 2020, sec. 2.1).
+
+    Args:
+        config: of the training.
+        pictures: that are measured at each evaluation, held out or not.
+
+    >>> round(heldout_share(TrainConfig(), 64), 3)  # of 32 pictures held out, 32 of training
+    0.089
+    """
+    heldout, size = config.heldout, config.optim.batch_size
+    evaluations = 1 + sum(due(config, step)[1] for step in range(1, config.steps + 1))
+    passes = evaluations * pictures * heldout.bins * heldout.draws
+    return passes / (3 * config.steps * size)
 
 
 def time_left(updates: int, update_s: float, evaluations: int, evaluation_s: float) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,12 +27,16 @@ from finetune.checkpoint import Checkpoint
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batch, Batches
+from finetune.due import crossed, due
 from finetune.early_stop import reason_to_stop
 from finetune.ema import Ema, copy_into, swapped_in
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
+from finetune.models.denoiser import Denoiser
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
+from finetune.precision import computing_in
 from finetune.samples import Samples
+from finetune.time_spent import BATCHES, CHECKPOINTS, LOSSES, PICTURES, UPDATES, TimeSpent
 
 _TIMED = 10  # updates before the rest is forecast; the first ones take longer
 
@@ -98,7 +103,7 @@ class Training:
         folder: the run's ``finetune`` folder.
         identity: goes into ``state.json``, to tell whether a later start continues the same run.
         model: gives the noise levels and knows how its U-Net is called.
-        unet: the model's, prepared by ``accelerator``.
+        unet: the model's, prepared by ``accelerator``; where text encoders are trained, the ``Denoiser`` of both.
         weights: those of its parameters that are trained.
         optimizer: over ``weights``, prepared too.
         loss_weights: by timestep, see ``finetune.objective``; None where all are 1.
@@ -108,6 +113,7 @@ class Training:
         stored: the update of the last checkpoint.
         stop: whether a signal asked to stop.
         curves: get what ``metrics.jsonl`` gets, in the first process.
+        spent: what the time since the start went to.
     """
 
     config: TrainConfig
@@ -129,6 +135,7 @@ class Training:
     stored: int = 0
     stop: StopRequest = field(default_factory=StopRequest)
     curves: Curves | None = None
+    spent: TimeSpent = field(default_factory=TimeSpent)
 
 
 def fit(run: Training) -> Progress:
@@ -144,6 +151,9 @@ def fit(run: Training) -> Progress:
         try:
             catch_up(run)
             _train(run)
+            if run.accelerator.is_main_process:
+                for line in run.spent.lines():
+                    Bar.write(f"time    {line}")
         except Interrupted:
             if run.progress.step == 0:
                 raise
@@ -217,16 +227,18 @@ def _train(run: Training) -> None:
         seconds: list[float] = []
         while progress.step < config.steps and progress.stopped is None:
             started = time.perf_counter()
-            batch = run.batches(progress.step).to(run.accelerator.device)
-            lr = learning_rate(config.optim, progress.samples_seen, config.steps * size)
-            for group in run.optimizer.param_groups:
-                group["lr"] = lr
-            with compiled.used(run.accelerator.unwrap_model(run.unet)):
-                loss, grad_norm = update(run, batch)
-            progress.step += 1
-            progress.samples_seen += size
-            if run.ema:
-                run.ema.update(run.weights, progress.step)
+            with run.spent.on(BATCHES):
+                batch = run.batches(progress.step).to(run.accelerator.device)
+            lr, *others = rates(config, progress.samples_seen)
+            for group, rate in zip(run.optimizer.param_groups, [lr, *others], strict=True):
+                group["lr"] = rate
+            with run.spent.on(UPDATES):
+                with compiled.used(run.model.unet):
+                    loss, grad_norm = update(run, batch)
+                progress.step += 1
+                progress.samples_seen += size
+                if run.ema:
+                    run.ema.update(run.weights, progress.step)
             run.window.loss += loss
             run.window.steps += 1
             seconds.append(time.perf_counter() - started)
@@ -236,15 +248,17 @@ def _train(run: Training) -> None:
                 Bar.write(f"time    {_time_left(run, median(seconds))}")
 
             saves, evaluates = due(config, progress.step)
-            if evaluates or _crossed(config.log.every, progress.step, size):
-                mean = _log_window(run, lr, grad_norm)
+            if evaluates or crossed(config.log.every, progress.step, size):
+                named = dict(zip(["text_encoder_lr"], others, strict=False))
+                mean = _log_window(run, grad_norm, lr=lr, **named)
                 bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
             if evaluates:
                 evaluate(run)
                 show(run)
                 run.unet.train()
             if saves or progress.stopped:
-                save(run)
+                with run.spent.on(CHECKPOINTS):
+                    save(run)
             refuse_to_go_on(run)
 
 
@@ -256,13 +270,6 @@ def _time_left(run: Training, update_s: float) -> str:
     heldout, evaluations = run.heldout, sum(due(run.config, step)[1] for step in left)
     measuring = (len(heldout.val) + len(heldout.train_probe)) * heldout.seconds
     return forecast.time_left(len(left), update_s, evaluations, measuring + heldout.drawing)
-
-
-def due(config: TrainConfig, step: int) -> tuple[bool, bool]:
-    """Whether a checkpoint and whether an evaluation are due after update ``step``, counted from one."""
-    size = config.optim.batch_size
-    saves = step == config.steps or _crossed(config.checkpoint.every, step, size)
-    return saves, saves or _crossed(config.heldout.every, step, size)
 
 
 def refuse_to_go_on(run: Training) -> None:
@@ -280,13 +287,13 @@ def refuse_to_go_on(run: Training) -> None:
         raise Interrupted
 
 
-def _log_window(run: Training, lr: float, grad_norm: float) -> float:
+def _log_window(run: Training, grad_norm: float, **lr: float) -> float:
     """Log the updates since the last line; returns their mean loss."""
     window = run.window
     samples = window.steps * run.config.optim.batch_size
     total: Any = run.accelerator.reduce(window.loss, "sum")
     mean, speed = total.item() / samples, samples / window.seconds
-    _log(run, loss=mean, lr=lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
+    _log(run, loss=mean, **lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
     run.window = Window(torch.zeros_like(window.loss))
     return mean
 
@@ -361,6 +368,15 @@ def refuse_non_finite(run: Training, batch: Batch, losses: Tensor, grad_norm: fl
     )
 
 
+def rates(config: TrainConfig, samples_seen: int) -> list[float]:
+    """The rate of each group of weights: the U-Net's, then that of text encoders, if they are trained."""
+    optim, total = config.optim, config.steps * config.optim.batch_size
+    lrs = [optim.lr]
+    if config.method.text_encoder:
+        lrs.append(optim.lr if optim.text_encoder_lr is None else optim.text_encoder_lr)
+    return [learning_rate(replace(optim, lr=lr), samples_seen, total) for lr in lrs]
+
+
 def learning_rate(optim: OptimConfig, samples_seen: int, total: int) -> float:
     """The rate of the update that starts at ``samples_seen``: linear warm-up, then the schedule to ``total``.
 
@@ -388,8 +404,9 @@ def evaluate(run: Training) -> None:
             return
         run.heldout.drawing = time.perf_counter() - started
         known = run.heldout.base if run.progress.step == 0 else None
-        val = measure(run, run.heldout.val) if known is None else known
-        train_probe = measure(run, run.heldout.train_probe)
+        with run.spent.on(LOSSES):
+            val = measure(run, run.heldout.val) if known is None else known
+            train_probe = measure(run, run.heldout.train_probe)
     curve = run.heldout.curve
     seen = run.progress.step, run.progress.samples_seen
     curve.add(*seen, val, train_probe, precision_of(run))
@@ -420,10 +437,23 @@ def draw(run: Training) -> None:
     """
     accelerator, step = run.accelerator, run.progress.step
     if accelerator.is_main_process:
-        unet = accelerator.unwrap_model(run.unet)
-        run.samples.draw(step, partial(_identity, run), unet, lambda: run.stop.made is None)
-        run.model.park()
+        network = accelerator.unwrap_model(run.unet)
+        training = network.training
+        with run.spent.on(PICTURES), _alone(run, network.eval()) as unet:
+            run.samples.draw(step, partial(_identity, run), unet, lambda: run.stop.made is None)
+            run.model.park()
+        network.train(training)
     refuse_to_go_on(run)
+
+
+@contextmanager
+def _alone(run: Training, network: nn.Module) -> Iterator[nn.Module]:
+    """The U-Net to draw with, in the precision of training, whether it is trained alone or behind text encoders."""
+    if not isinstance(network, Denoiser):
+        yield network
+        return
+    with computing_in(run.accelerator.mixed_precision, network.unet):
+        yield network.unet
 
 
 def _identity(run: Training, step: int) -> list[Any]:
@@ -519,8 +549,3 @@ def _log(run: Training, **values: float) -> None:
 def _finite(value: float) -> float | None:
     """None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None
-
-
-def _crossed(every: int, step: int, size: int) -> bool:
-    """Whether update ``step`` of ``size`` samples went beyond a multiple of ``every`` samples."""
-    return step * size // every > max(0, step - 1) * size // every

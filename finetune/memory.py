@@ -85,7 +85,7 @@ def taken(plan: Plan) -> Taken:
             for name in OPTIMIZERS
         },
         update=peak.update_bytes(
-            unet, _predict, _shapes(family, side), samples=plan.batch, mixed="bf16"
+            unet, _predict, _given(family, side), samples=plan.batch, mixed="bf16"
         ),
     )
 
@@ -103,10 +103,14 @@ def _unet(family: Family, plan: Plan) -> UNet2DConditionModel:
     return unet
 
 
-def _shapes(family: Family, side: int) -> dict[str, tuple[int, ...]]:
+def _given(family: Family, side: int) -> dict[str, Tensor]:
     latents = (family.unet["in_channels"], side // _PIXELS, side // _PIXELS)
-    shapes = {"latents": latents, "hidden": (_TOKENS, family.unet["cross_attention_dim"])}
-    return shapes | (_ADDED if family is SDXL else {})
+    shapes: dict[str, tuple[int, ...]] = {
+        "latents": latents,
+        "hidden": (_TOKENS, family.unet["cross_attention_dim"]),
+    }
+    shapes |= _ADDED if family is SDXL else {}
+    return {name: torch.empty((1, *shape), device="meta") for name, shape in shapes.items()}
 
 
 def _predict(unet: nn.Module, noisy: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:

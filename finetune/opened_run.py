@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
 from finetune import checkpoint, start
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
+from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import RunConfig, TrainConfig, refuse_damaged
 from finetune.heldout import HeldoutItems, choose, items_of
@@ -41,7 +43,8 @@ class FinetuneRun:
     def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
         """The base model; loaded once for each device."""
         if str(device) not in self._models:
-            self._models[str(device)] = load_model(self.config.model, device)
+            config = self.config
+            self._models[str(device)] = load_model(config.model, device, config.captions)
         return self._models[str(device)]
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -88,6 +91,9 @@ class FinetuneRun:
 
         It is the same module at every call for a device, so that there is one in memory: a call changes what
         the one before returned. LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.
+
+        Where text encoders are trained, the model's get theirs, too: token ids, as which :meth:`items` come then, are
+        encoded by what was asked for last.
         """
         model, place = self.model(device), str(device)
         if place not in self._unets:
@@ -95,9 +101,7 @@ class FinetuneRun:
                 return model.unet  # as it was loaded
             model.fingerprint()  # which has to see the base
             config = self.config
-            self._unets[place] = SwappedUnet(
-                model.unet, config.model, config.method, config.train.seed
-            )
+            self._unets[place] = SwappedUnet(model, config.model, config.method, config.train.seed)
         return self._unets[place].at(stored, ema)
 
     def has(self, split: str) -> bool:
@@ -125,14 +129,24 @@ class FinetuneRun:
         shards = read_manifest(self.curate_dir).shards_of(split)
         return duplicate_groups(self.curate_dir, shards, keys)
 
-    def encoded(self, split: str, device: torch.device | str = "cpu") -> EncodedSplit:
-        """All samples of ``split``, which :meth:`has` to exist, mapped from the cache."""
+    def encoded(
+        self, split: str, device: torch.device | str = "cpu", *, squares: bool = False
+    ) -> EncodedSplit:
+        """All samples of ``split``, which :meth:`has` to exist, mapped from the cache, in the plain view alone.
+
+        Args:
+            split: which.
+            device: of the encoders.
+            squares: as new pictures are drawn, also where the training had aspect buckets.
+        """
         cache_dir = self.run_dir.parent / CACHE
         shards = read_manifest(self.curate_dir).shards_of(split)
         model = self.model(device)
-        encode_shards(model, self.curate_dir, shards, cache_dir)
+        framing = Framing.of(self.config, split)
+        framing = replace(framing, buckets=()) if squares else framing
+        encode_shards(model, self.curate_dir, shards, cache_dir, framing)
         remove_former(self.finetune_dir / "cache")
-        return load_split(model, shards, cache_dir)
+        return load_split(model, shards, cache_dir, framing)
 
 
 def load_run(run_dir: Path) -> FinetuneRun:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,14 +13,19 @@ import torch
 
 from curate.run.intervals import changes
 from finetune import checkpoint, forecast, start
+from finetune.bucket_plan import BucketPlan
+from finetune.buckets import shown
 from finetune.checkpoint import Checkpoint
 from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
-from finetune.loop import Training, due
+from finetune.loop import Training, rates
+from finetune.methods.interface import UNET
 from finetune.rules import FEWEST_TO_STOP
 
-_MUCH = 0.1  # of training
+_MOST_SHOWN = 12  # buckets
+_LOOKED_AT = 100  # batches
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 def before(run: Training, held_out: int) -> str:
@@ -34,7 +42,8 @@ def before(run: Training, held_out: int) -> str:
         "length": f"{samples:,} samples = {samples / pictures:.3g} passes = {config.steps:,} updates",
         "weights": _weights(run),
         **_curations(run),
-        **_measuring(run),
+        **_buckets(run),
+        **_views(run),
         **_start(run),
         **_objective(run),
         **_optimizer(run),
@@ -54,20 +63,36 @@ def labelled(lines: Mapping[str, str]) -> str:
 def _held_out(run: Training, held_out: int) -> str:
     if run.heldout is None:
         return "no held-out loss (heldout.items=0)"
-    return f"held out {held_out:,}, of which {len(run.heldout.val):,} are measured while training"
+    share = forecast.heldout_share(run.config, len(run.heldout.val) + len(run.heldout.train_probe))
+    return (
+        f"held out {held_out:,}, of which {len(run.heldout.val):,} are measured while training; that takes "
+        f"{100 * share:,.1f} % of what training takes"
+    )
 
 
 def _weights(run: Training) -> str:
-    """How many numbers are trained, and their share of the U-Net with what the method added to it."""
-    trained = sum(weight.numel() for weight in run.weights.values())
-    total = sum(weight.numel() for weight in run.model.unet.parameters())
-    return f"{trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}"
+    """How many numbers are trained, and their share of each network with what the method added to it."""
+    said = []
+    for part, network in run.config.method.networks(run.model).items():
+        trained = sum(weight.numel() for weight in run.config.method.trainable(network).values())
+        total = sum(weight.numel() for weight in network.parameters())
+        whose = "the U-Net's" if part == UNET else f"{part}'s"
+        said.append(f"{trained:,} trained, {100 * trained / total:.3g} % of {whose} {total:,}")
+    return "; ".join(said) + _rates(run)
+
+
+def _rates(run: Training) -> str:
+    """Those of U-Net and text encoders, where both are trained."""
+    found = rates(run.config, run.config.optim.warmup)
+    return f"; lr {found[0]:g} and {found[1]:g}" if len(found) > 1 else ""
 
 
 def _curations(run: Training) -> dict[str, str]:
     """The share that each curation has of the samples, where there are several."""
-    plan = run.batches.plan
-    if not isinstance(plan, WeightedPlan):
+    config, plan = run.config, run.batches.plan
+    if isinstance(plan, BucketPlan):
+        plan = plan.mixture
+    if not config.data.runs or not isinstance(plan, WeightedPlan):
         return {}
     shown = [
         f"{name} {share:.3g} % ({len(plan.sources[name]):,} pictures × {run.config.data.runs[name]:g})"
@@ -76,18 +101,42 @@ def _curations(run: Training) -> dict[str, str]:
     return {"data": f"samples of {', '.join(shown)}"}
 
 
-def _measuring(run: Training) -> dict[str, str]:
-    """What held-out losses cost in passes of the U-Net, of which training a sample takes three, forward and back."""
-    if run.heldout is None:
+def _buckets(run: Training) -> dict[str, str]:
+    """The share of the pictures in each bucket, and those of which there are too few for a batch."""
+    plan = run.batches.plan
+    if not isinstance(plan, BucketPlan):
         return {}
-    config, pictures = run.config, len(run.heldout.val) + len(run.heldout.train_probe)
-    each = pictures * config.heldout.bins * config.heldout.draws
-    count = 1 + sum(due(config, step)[1] for step in range(1, config.steps + 1))
-    share = each * count / (3 * config.steps * config.optim.batch_size)
-    text = f"{count} evaluations of {each:,} passes each, {share:.0%} of what training itself takes"
-    if share > _MUCH:
-        text += "; a larger heldout.every or a smaller heldout.items takes less"
-    return {"measure": text}
+    factor, pictures = run.model.pixels_per_latent, len(run.batches.split)
+    counts = Counter(run.batches.split.shapes())
+    said = [
+        f"{shown((height * factor, width * factor))} {count / pictures:.1%}"
+        for (_, height, width), count in counts.most_common()
+    ]
+    text = (
+        f"{', '.join(said[:_MOST_SHOWN])}{', ...' * (len(said) > _MOST_SHOWN)}; {len(said)} in all"
+    )
+    size = run.config.optim.batch_size
+    if few := [count for count in counts.values() if count < size]:
+        text += (
+            f"; {len(few)} of them with {sum(few):,} pictures have fewer than a batch ({size}), which then holds the same "
+            "picture more than once: a larger buckets.step makes fewer buckets"
+        )
+    return {"buckets": text}
+
+
+def _views(run: Training) -> dict[str, str]:
+    """How many views there are of a picture, and captions that a mirrored one contradicts."""
+    data, split = run.config.data, run.batches.split
+    if split.views == 1:
+        return {}
+    text = f"{split.views} of each picture, one by chance at each visit: {data.crops} crops"
+    if data.crops > 1:
+        alike = split.same_view(0, split.views - 1 - data.flip).mean()
+        text += f" ({alike:.1%} of the pictures have the shape of what is cut out, so that theirs are all the same)"
+    if data.flip:
+        sides = sum(bool(_SIDE.search(caption)) for caption in split.captions) / len(split)
+        text += f", as they are and mirrored; {sides:.1%} of the captions say left or right"
+    return {"views": text}
 
 
 def _start(run: Training) -> dict[str, str]:
@@ -152,7 +201,7 @@ def _memory(run: Training) -> str:
         return forecast.memory(
             model,
             run.weights,
-            forecast.update_bytes(model, unet, run.batches(0), size, mixed),
+            forecast.update_bytes(model, unet, run.batches(_largest(run)), size, mixed),
             size,
             optimizer=run.config.optim.name,
             averaged=run.ema is not None,
@@ -160,6 +209,16 @@ def _memory(run: Training) -> str:
         )
     except (RuntimeError, NotImplementedError) as error:  # of an operation that wants contents
         return f"not known: {str(error).partition(chr(10))[0]}"
+
+
+def _largest(run: Training) -> int:
+    """An early batch of the pictures with the most pixels."""
+    plan, size = run.batches.plan, run.config.optim.batch_size
+    if not isinstance(plan, BucketPlan):
+        return 0
+    shapes = run.batches.split.shapes()
+    numbers = range(min(run.config.steps, _LOOKED_AT))
+    return max(numbers, key=lambda number: math.prod(shapes[plan(number * size, 1)[0]]))
 
 
 def _precision(run: Training) -> str:

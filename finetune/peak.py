@@ -87,7 +87,7 @@ class _Update(nn.Module):
 def update_bytes(
     unet: nn.Module,
     predict: Predict,
-    shapes: Mapping[str, tuple[int, ...]],
+    given: Mapping[str, Tensor],
     *,
     samples: int,
     mixed: str,
@@ -97,7 +97,8 @@ def update_bytes(
     Args:
         unet: prepared, in the precision that it is held in, on any device, ``meta`` too; is not changed.
         predict: as ``LatentDiffusion.predict``.
-        shapes: without the samples: of ``latents``, and of every entry of the conditioning, by name.
+        given: ``latents`` and every entry of the conditioning, by name: [any number of samples, ...]; only types and
+            shapes are read.
         samples: at a time.
         mixed: precision, as ``optim.mixed_precision``.
     """
@@ -112,15 +113,22 @@ def update_bytes(
                 )
                 for name, weight in unet.named_parameters()
             }
-            given = {name: torch.empty((samples, *shape)) for name, shape in shapes.items()}
-            noisy = given.pop("latents")
+            buffers = {
+                f"unet.{name}": torch.empty(buffer.shape, dtype=buffer.dtype)
+                for name, buffer in unet.named_buffers()
+            }
+            fed = {
+                name: torch.empty((samples, *tensor.shape[1:]), dtype=tensor.dtype)
+                for name, tensor in given.items()
+            }
+            noisy = fed.pop("latents")
             timesteps = torch.empty(samples, dtype=torch.int64)
             count = _Counted()
-            for tensor in (*weights.values(), noisy, timesteps, *given.values()):
+            for tensor in (*weights.values(), *buffers.values(), noisy, timesteps, *fed.values()):
                 count.ignore(tensor)
             inside.enter_context(count)
-            arguments = (noisy, timesteps, Conditioning(given))
-            torch.func.functional_call(_Update(unet, predict, mixed), weights, arguments)
+            arguments = (noisy, timesteps, Conditioning(fed))
+            torch.func.functional_call(_Update(unet, predict, mixed), weights | buffers, arguments)
             return count.peak
     finally:
         unet.train(training)

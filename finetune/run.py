@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
-from itertools import repeat
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +39,21 @@ from finetune import (
     start,
     trained_on,
 )
+from finetune.bucket_plan import BucketPlan
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
+from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import described, export, holds, trigger_of
+from finetune.export import described, export, holds, to_set_of, trigger_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure, precision_of
-from finetune.methods import prepare
+from finetune.methods import prepare_model
+from finetune.methods.interface import UNET
 from finetune.models import load_model, load_pipeline
+from finetune.models.denoiser import Denoiser, checkpoint_text_encoder
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
@@ -76,14 +80,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
                 pass  # checkpoints may have been deleted
             tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
-    model = load_model(config.model, accelerator.device)
+    model = load_model(config.model, accelerator.device, config.captions)
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
     frozen.round_to(model.unet, config.method.held())
-    prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    prepare_model(model, config.method, config.train.seed)  # refuses what does not fit, at once
     frozen.hold(model.unet, config.method.held())
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
@@ -211,19 +215,25 @@ def _encode(
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = checks.sides(config)
-    shards = [shard for split in needed for shard in manifest.shards_of(split)]
     cache_dir = Path(config.run.root, CACHE)
-    encode_shards(
-        model,
-        config.curate_dir,
-        shards[accelerator.process_index :: accelerator.num_processes],
-        cache_dir,
-        progress=accelerator.is_main_process,
-    )
+    framings = {split: Framing.of(config, split, all_views=True) for split in needed}
+    for framing, splits in groupby(needed, key=framings.__getitem__):
+        shards = [shard for split in splits for shard in manifest.shards_of(split)]
+        encode_shards(
+            model,
+            config.curate_dir,
+            shards[accelerator.process_index :: accelerator.num_processes],
+            cache_dir,
+            framing,
+            progress=accelerator.is_main_process,
+        )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
+    return [
+        load_split(model, manifest.shards_of(split), cache_dir, framing)
+        for split, framing in framings.items()
+    ]
 
 
 def _assemble(
@@ -236,9 +246,14 @@ def _assemble(
 ) -> Training:
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    weights = config.method.trainable(model.unet)
+        for part, encoder in config.method.networks(model).items():
+            if part != UNET:
+                checkpoint_text_encoder(encoder)
+    weights, unets = config.method.trained(model), config.method.trainable(model.unet)
+    texts = [weight for name, weight in weights.items() if name not in unets]
+    network = Denoiser(model) if config.method.text_encoder else model.unet
     unet, optimizer = accelerator.prepare(
-        model.unet, optimizers.make(config.optim, weights.values())
+        network, optimizers.make(config.optim, unets.values(), texts)
     )
     if config.train.compile:
         compiled.prepare(model.unet)
@@ -251,7 +266,7 @@ def _assemble(
         objective=config.objective,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        plan=_weighted(config, manifest, splits[0]),
+        plan=_plan(config, manifest, splits[0]),
     )
     return Training(
         config=config,
@@ -274,10 +289,15 @@ def _assemble(
     )
 
 
-def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> WeightedPlan | None:
-    """The order of samples of several curations; None where there is one."""
-    sources = joined.sources(config, manifest, split.keys)
-    return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
+def _plan(
+    config: TrainConfig, manifest: Manifest, split: EncodedSplit
+) -> WeightedPlan | BucketPlan | None:
+    """The order of samples of several curations or in buckets; None where there is one of each."""
+    sources, seed = joined.sources(config, manifest, split.keys), config.train.seed
+    if config.buckets.enabled:
+        size, weights = config.optim.batch_size, config.data.runs if sources else None
+        return BucketPlan.of(seed, split.shapes(), size, sources, weights)
+    return WeightedPlan(seed, sources, config.data.runs) if sources else None
 
 
 def _heldout(
@@ -398,7 +418,7 @@ def _export_best(
 ) -> None:
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
-    copy_into(config.method.trainable(model.unet), best.weights())
+    copy_into(config.method.trained(model), best.weights())
     if (
         config.method.held() != "fp32"
     ):  # in fp32 there may be no room for it and for what is loaded again
@@ -408,10 +428,11 @@ def _export_best(
     folder = config.folder / "export"
     name = config.run.folder.name
     word = trigger_of(config)
-    difference = export(config.method, config.model, model, folder, best, name, word)
+    to_set = to_set_of(config)
+    difference = export(config.method, config.model, model, folder, best, name, word, to_set)
     accelerator.print(
         f"best    {overview.after(config.folder, stored)}\n"
-        f"{described(config.method, folder, difference)}"
+        f"{described(config.method, folder, difference, to_set)}"
     )
     if not is_of_retraining(config.run.folder):
         accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

@@ -10,9 +10,10 @@ curate.remove`` what was made of removed pictures (``curate.run.encoded``).
     opened only if a picture or caption of it is not encoded yet.
 ``latents/ENCODER/SHA256.safetensors``
     up to ``packs.ENTRIES`` latents, each under the hash of the picture's bytes; the folder stands for the
-    VAE, the resolution and the crop.
+    VAE, and the size and the crop, see ``framing.View``.
 ``conditioning/ENCODER/SHA256.safetensors``
-    the same for captions, each under the hash of its text; the folder stands for the text encoder.
+    the same for captions, each under the hash of its text; the folder stands for the text encoder, or, where token
+    ids are kept (``cache.captions=tokens``), for the tokenizer.
 
 A shard is compared with the manifest's hash whenever it is opened. Each file of the cache is compared with a
 hash of its whole content before a training or evaluation uses it: a listing's is in its first line, a pack's

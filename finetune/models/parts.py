@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, DiffusionPipeline
-from torch import nn
+from torch import Tensor, nn
 
 from curate.clip.scorer import tokenised
 from curate.run.schema import UserError
+from finetune.conditioning import Conditioning
 from finetune.models.config import ModelConfig
 from finetune.models.original import reader
 from finetune.objective import NoiseSchedule
 
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
+IDS = "input_ids"  # of the first text encoder; a conditioning has it in place of hidden states
+TOKENS, HIDDEN = "tokens", "hidden"  # in which form captions are encoded, see the interface
 PARKED = torch.device("cpu")  # where encoders wait that are not needed
 
 
@@ -141,6 +146,49 @@ def tokens(tokenizer: Any, captions: Sequence[str]) -> Any:
     )
 
 
+def token_entries(tokenizers: Sequence[Any], captions: Sequence[str]) -> dict[str, Tensor]:
+    """``input_ids`` [B, L] int64 of the first tokenizer, ``input_ids_2`` of the second."""
+    names = (
+        f"{IDS}{'' if number == 1 else f'_{number}'}" for number, _ in enumerate(tokenizers, 1)
+    )
+    found = (tokens(tokenizer, captions).input_ids for tokenizer in tokenizers)
+    return dict(zip(names, found, strict=True))
+
+
+@contextmanager
+def encoding(encoders: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
+    """Let text encoders compute inside a ``with`` block: with gradients and in mixed precision only where they are trained.
+
+    Elsewhere, with frozen weights or without gradients, they compute in fp32, whatever precision the U-Net has: hidden
+    states are then those that the cache holds.
+    """
+    wanted = torch.is_grad_enabled() and any(
+        weight.requires_grad for encoder in encoders for weight in encoder.parameters()
+    )
+    with ExitStack() as stack:
+        stack.enter_context(torch.set_grad_enabled(wanted))
+        if not wanted:
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        yield
+
+
+def encoded(model: Any, conditioning: Conditioning) -> Conditioning:
+    """The same with hidden states in place of token ids, if it has these."""
+    return model.encode_tokens(conditioning) if IDS in conditioning.tensors else conditioning
+
+
+def last_layers(encoder: Any, count: int) -> list[str]:
+    """The names of a CLIP's last layers."""
+    layers = encoder.config.num_hidden_layers
+    return [f"encoder.layers.{number}" for number in range(layers - count, layers)]
+
+
+def with_hidden(conditioning: Conditioning, found: dict[str, Tensor]) -> Conditioning:
+    """What was ``found`` by the text encoders, and the entries of the picture."""
+    kept = {name: conditioning[name] for name in conditioning.of_picture}
+    return Conditioning(found | kept, conditioning.of_picture)
+
+
 def cut_off(tokenizer: Any, caption: str) -> str:
     """The end of a caption beyond the tokenizer's limit, as the tokenizer spells it; "" if there is none."""
     ids = tokenizer(tokenised(caption), verbose=False).input_ids
@@ -150,24 +198,19 @@ def cut_off(tokenizer: Any, caption: str) -> str:
     return tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
 
 
-def refuse_layer(clip_skip: int, layers: int) -> None:
-    """Refuse a layer that a text encoder has not.
-
-    Raises:
-        UserError: says what to type.
-    """
-    if clip_skip > layers:
-        raise UserError(
-            f"clip_skip={clip_skip} is out of range: this text encoder has {layers} layers. "
-            f"Type clip_skip={layers} or less; 1 is the last layer"
-        )
-
-
 def vocabulary(tokenizer: Any) -> bytes:
     """All that tokens depend on, the texts aside."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     del content["padding"], content["truncation"]  # traces of the last call
     return json.dumps([content, tokenizer.model_max_length]).encode()
+
+
+def tokens_fingerprint(tokenizers: Sequence[Any], *settings: object) -> str:
+    """Hex digest of all that token ids depend on, the texts aside."""
+    digest = hashlib.sha256(json.dumps([TOKENS, *settings]).encode())
+    for tokenizer in tokenizers:
+        digest.update(vocabulary(tokenizer))
+    return digest.hexdigest()
 
 
 def hash_weights(module: nn.Module, *digests: Any) -> None:

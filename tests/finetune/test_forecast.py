@@ -9,22 +9,24 @@ import pytest
 
 from finetune import forecast
 from finetune.cache import CACHE
-from finetune.methods import prepare
+from finetune.methods import prepare, prepare_model
 from finetune.models import load_model
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "lora and text encoder"])
 @pytest.mark.parametrize("keep", [None, 1])
 def test_the_disk_holds_what_was_forecast(make_config, run_training, capsys, method, keep):
-    config = make_config(method=method, **{"checkpoint.every": 8, "checkpoint.keep": keep})
+    kind, _, text = method.partition(" and ")
+    changes = {"checkpoint.every": 8, "checkpoint.keep": keep, "method.text_encoder": bool(text)}
+    config = make_config(method=kind, **changes)
     run_training(config)
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("disk"))
     checkpoints = sorted((config.folder / "checkpoints").glob("step-*"))
     assert " 4 checkpoints of " in said
     assert (", 2 of them cut to " in said) == bool(keep)
     assert len(checkpoints) == 4
-    model = load_model(config.model)
-    prepare(model.unet, config.method, 0)
+    model = load_model(config.model, captions=config.captions)
+    prepare_model(model, config.method, 0)
     text = forecast.disk(config, model, 18, 27)
     cached, each, export = (
         _bytes(text.partition(before)[2].split(after)[0])
@@ -68,10 +70,31 @@ def test_memory_counts_what_the_optimizer_holds(make_config):
     assert "gradients and activations of 4 at a time 4.0 kB" in text
 
 
+def test_memory_and_start_lines_count_trained_text_encoders(make_config, run_training, capsys):
+    """By hand: a LoRA of rank 2 on four 16 x 16 projections of the encoder has 4 x 2 x (16 + 16) weights."""
+    changes = {"method.rank": 2, "train.samples": 4, "heldout.items": 0, "ema.decay": None}
+    said = []
+    for name, text in (("alone", False), ("both", True)):
+        run_training(make_config(name, method="lora", **changes, **{"method.text_encoder": text}))
+        lines = capsys.readouterr().out.splitlines()
+        said.append({line[:8].strip(): line[8:] for line in lines})
+    alone, both = said
+    model = load_model(make_config("both").model)
+    total = sum(weight.numel() for weight in model.text_encoder.parameters()) + 256
+    added = f"; 256 trained, {25600 / total:.3g} % of text_encoder's {total:,}"
+    assert both["weights"].startswith(alone["weights"] + added)
+    optimizer, kept = (
+        [_bytes(each["memory"].partition(word)[2].split(after)[0]) for each in said]
+        for word, after in (("optimizer ", ","), ("at a time ", ";"))
+    )
+    assert optimizer[1] - optimizer[0] == pytest.approx(2 * 4 * 256, rel=0.1)
+    assert kept[1] > kept[0]  # what the encoder keeps for its backward pass
+
+
 def test_the_time_that_is_left_is_said_once(make_config, run_training, capsys):
     run_training(make_config(**{"train.samples": 80}))
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("time ")]
-    assert len(said) == 1
+    assert len(said) == 2  # the other, at the end, is what the time went to
     assert " more: 10 updates at " in said[0]
     assert ", 3 evaluations at " in said[0]  # after 48, 64 and 80 samples
 

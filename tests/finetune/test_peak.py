@@ -50,7 +50,13 @@ def test_the_peak_is_what_a_real_update_allocates(make_config, method, held, che
     frozen.hold(model.unet, held)
     if checkpointing:
         model.unet.enable_gradient_checkpointing()
-    ours = peak.update_bytes(model.unet, model.predict, SHAPES, samples=SAMPLES, mixed="no")
+    ours = peak.update_bytes(
+        model.unet,
+        model.predict,
+        {name: torch.empty(1, *shape) for name, shape in SHAPES.items()},
+        samples=SAMPLES,
+        mixed="no",
+    )
     assert ours == pytest.approx(allocated(model.unet, model.predict), rel=0.1)
 
 
@@ -68,13 +74,20 @@ class Chain(nn.Module):
 
 
 def test_the_peak_of_a_chain_is_counted_by_hand():
-    """Every product is kept for the next weight's gradient: times × samples × 1,000 numbers of 4 bytes."""
-    chain, samples, times = Chain(6), 50, 6
-    found = peak.update_bytes(
-        chain, lambda net, x, *_: net(x), {"latents": (1000,)}, samples=samples, mixed="no"
-    )
+    """Every product is kept for the next weight's gradient: samples × 1,000 numbers of 4 bytes for each."""
+    samples, chain = 50, Chain(6)
+
+    def found(network: nn.Module) -> int:
+        given = {"latents": torch.empty(1, 1000), "hidden": torch.empty(1, 1)}
+        return peak.update_bytes(
+            network, lambda net, x, *_: net(x), given, samples=samples, mixed="no"
+        )
+
     row = 4 * 1000 * samples
-    assert times * row <= found <= (times + 3) * row
+    assert found(Chain(12)) - found(chain) == 6 * row
+    assert (
+        6 * row <= found(chain) <= (6 + 4) * row + 100
+    )  # and what the square's gradient makes on the way
     for weight in chain.weights:
         assert weight.grad is None
 
@@ -86,7 +99,11 @@ def test_mixed_precision_normalises_in_fp32_and_nothing_real_is_touched():
 
     def found(mixed: str) -> int:
         return peak.update_bytes(
-            network, lambda net, x, *_: net(x), {"latents": (8, 32, 32)}, samples=4, mixed=mixed
+            network,
+            lambda net, x, *_: net(x),
+            {"latents": torch.empty(1, 8, 32, 32), "hidden": torch.empty(1, 1)},
+            samples=4,
+            mixed=mixed,
         )
 
     row = 4 * 64 * 32 * 32  # numbers

@@ -87,12 +87,12 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_trainin
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("warning: whether the base sees a difference") for line in lines)
     lines = lines[next(i for i, line in enumerate(lines) if line.startswith("train ")) :]
-    assert lines[:6] == [
-        "train   12 pictures; held out 6, of which 4 are measured while training",
+    assert lines[:5] == [
+        # Three evaluations of eight pictures at six cells, against three passes a sample.
+        "train   12 pictures; held out 6, of which 4 are measured while training; that takes 150.0 % of what "
+        "training takes",
         "length  32 samples = 2.67 passes = 8 updates",
         f"weights {trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}",
-        "measure 3 evaluations of 48 passes each, 150% of what training itself takes; a larger heldout.every or a "
-        "smaller heldout.items takes less",
         "batch   4 = 2 at a time × 2 accumulated × 1 process",
         "device  cpu, fp32",
     ]
@@ -101,7 +101,8 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_trainin
     pictures = relative(val[row], val[0]) - relative(val[0], val[0])
     known = ttest_1samp(100 * pictures, 0).confidence_interval(0.95)  # four groups of one picture
     low, high = known.low, known.high
-    assert lines[6].startswith("memory  about ")
+    assert lines[5].startswith("memory  about ")
+    assert lines[6].startswith("time  ")
     found = re.search(r"held-out loss (\S+) % \[(\S+), (\S+)\]", lines[7])
     assert found, lines[7]
     expected = (100 * pictures.mean(), low, high)

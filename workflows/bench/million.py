@@ -46,18 +46,20 @@ def write(folder: Path, pairs: int) -> None:
 
     import torch
 
-    from finetune.cache.encode import _folders, _listing_path
+    from finetune.cache.encode import _captions_folder, _folder, _listing_path
+    from finetune.cache.framing import Framing
     from finetune.cache.listing import Listing, write_listing
     from finetune.cache.packs import ENTRIES, content_hash, write_pack
 
-    latents, conditioning = _folders(_model(), folder)
+    model, infos = _model(), shards(pairs)
+    (view,) = Framing(folder).views(model.resolution, infos[0])("")
+    latents, conditioning = _folder(model, folder, view), _captions_folder(model, folder)
     texts = [f"a caption of number {n}" for n in range(1000)]
     write_pack(
         conditioning,
         [content_hash(t.encode()) for t in texts],
         {"hidden": torch.zeros(1000, 1, 1).half()},
     )
-    infos = shards(pairs)
     for number, info in enumerate(infos):
         names = range(number * SHARD, (number + 1) * SHARD)
         digests = [hashlib.sha256(str(name).encode()).digest() for name in names]

@@ -200,7 +200,7 @@ def reduced(folder: Path, method: str) -> Case:
     path = folder / "model"
     _save_reduced(path)
     model = [f"model.path={path}", "model.resolution=512"]
-    return _case(folder, method, model, batch=1, pictures=8)
+    return _case(folder, method, model, batch=1, pictures=4)
 
 
 def _case(folder: Path, method: str, model: list[str], *, batch: int, pictures: int) -> Case:
@@ -311,7 +311,13 @@ def _save_reduced(path: Path) -> None:
         text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
         tokenizer=_tokenizer(),
         unet=UNet2DConditionModel(**unet),
-        scheduler=DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        scheduler=DDPMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            clip_sample=False,
+        ),
         safety_checker=cast(Any, None),
         feature_extractor=cast(Any, None),
         requires_safety_checker=False,

@@ -145,13 +145,14 @@ def training(setting: Setting, device: str) -> Training:
 
 def _model(setting: Setting, unet: UNet2DConditionModel, device: str) -> Any:
     flat = torch.full((1000,), 0.5**0.5, device=device)
-    absent = cast(Any, None)
     schedule = NoiseSchedule(flat, flat, "epsilon")
+    one = {"unet": unet, "schedule": schedule, "resolution": setting.side}
+    names = ("tokenizer", "text_encoder", "vae", "scheduler")
+    known: dict[str, Any] = one | dict.fromkeys(names)
     if setting.family is SDXL:
-        return StableDiffusionXL(
-            *[absent] * 5, unet, absent, schedule, setting.side, zeros_for_empty=True
-        )
-    return StableDiffusion(absent, absent, absent, unet, absent, schedule, setting.side)
+        more = dict.fromkeys(("tokenizer_2", "text_encoder_2"))
+        return StableDiffusionXL(**known, **more, zeros_for_empty=True)
+    return StableDiffusion(**known)
 
 
 def batch_of(setting: Setting, device: str) -> Batch:
@@ -172,10 +173,9 @@ def _forecast(run: Training, batch: Batch, setting: Setting) -> int:
     """Bytes on the device in an update, as ``finetune.peak`` computes them."""
     unet, trained = run.model.unet, list(run.weights.values())
     given = {"latents": batch.latents, **batch.conditioning.tensors}
-    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in given.items()}
     held = optimizers.state_bytes("adamw", (tuple(weight.shape) for weight in trained))
     fixed = sum(w.nbytes for w in unet.parameters()) + sum(w.nbytes for w in trained)
     predict = run.model.predict
     return (
-        fixed + held + peak.update_bytes(unet, predict, shapes, samples=setting.batch, mixed="bf16")
+        fixed + held + peak.update_bytes(unet, predict, given, samples=setting.batch, mixed="bf16")
     )

@@ -129,9 +129,10 @@ def biases():
             save_file(self.trainable(model.unet), folder / "biases.safetensors")
 
         def load(self, config, folder):
-            unet = load_pipeline(config).unet
-            unet.load_state_dict(load_file(folder / "biases.safetensors"), strict=False)
-            return unet
+            pipeline = load_pipeline(config)
+            stored = load_file(folder / "biases.safetensors")
+            pipeline.unet.load_state_dict(stored, strict=False)
+            return pipeline
 
     register_method(Biases)
     yield Biases
