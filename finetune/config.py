@@ -190,6 +190,7 @@ class TrainingConfig:
         keep_tokens: so many of the first tags stay where they are, and are never left out.
         caption_tag_dropout: share of the other tags that are left out.
         tag_variants: how many variants of each caption are drawn and cached, of which each visit takes one.
+        compile: whether updates run through ``torch.compile``. What is measured and drawn does not.
     """
 
     samples: int = 24_000
@@ -199,6 +200,7 @@ class TrainingConfig:
     keep_tokens: int = 0
     caption_tag_dropout: float = 0.0
     tag_variants: int = 8
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check(self.samples > 0, "train.samples", self.samples, "> 0")

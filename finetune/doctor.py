@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +40,7 @@ _FREE = {
     "optim.gradient_accumulation",
     "optim.gradient_checkpointing",
     "optim.mixed_precision",
+    "train.compile",
     "heldout.every",
     "heldout.batch_size",
     "heldout.patience",
@@ -130,6 +132,7 @@ def examine_settings(config: TrainConfig) -> None:
     companions.examine_settings(config)
     config.buckets.sides(config.model.resolution)  # refuses what makes none
     refuse_precision(config.optim)
+    refuse_sharding()
     optimizers.refuse_absent(config.optim)
     tracking.refuse_absent(config.tracker)
 
@@ -150,6 +153,25 @@ def refuse_precision(optim: OptimConfig) -> None:
         raise UserError(
             "optim.mixed_precision=fp16 needs a GPU; type optim.mixed_precision=bf16 or no"
         )
+
+
+def refuse_sharding() -> None:
+    """Refuse a launch that cuts the weights into pieces, a process each.
+
+    Every forward pass would be a collective one then, and here processes make different ones: each measures its share
+    of the held-out pictures, and the first alone draws. On processors accelerate would leave the weights whole without
+    a word.
+
+    Raises:
+        UserError: says what to type.
+    """
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1"):
+            raise UserError(
+                f"accelerate launch asks for {name}, which is not supported: each process has to hold all weights. "
+                "Type accelerate launch --config_file conf/accelerate/ddp.yaml; for less memory, "
+                "optim.gradient_checkpointing=true, optim=adamw8bit, or method=lora method.base_weights=bf16"
+            )
 
 
 def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:

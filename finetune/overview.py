@@ -208,18 +208,19 @@ def _device(run: Training) -> str:
 
 def _memory(run: Training) -> str:
     model, unet = run.model, run.accelerator.unwrap_model(run.unet)
+    size, mixed = _micro_batch(run), run.accelerator.mixed_precision
     try:
         return forecast.memory(
             model,
             run.weights,
-            forecast.activation_bytes(model, unet, run.batches(_largest(run))),
-            _micro_batch(run),
+            forecast.update_bytes(model, unet, run.batches(_largest(run)), size, mixed),
+            size,
             optimizer=run.config.optim.name,
             averaged=run.ema is not None,
             processes=run.accelerator.num_processes,
         )
-    except torch.OutOfMemoryError:  # training may need less: it frees what measuring holds
-        return "not known: measuring it took more than there is"
+    except (RuntimeError, NotImplementedError) as error:  # of an operation that wants contents
+        return f"not known: {str(error).partition(chr(10))[0]}"
 
 
 def _largest(run: Training) -> int:

@@ -28,6 +28,7 @@ from finetune import (
     checkpoint,
     checks,
     companions,
+    compiled,
     doctor,
     frozen,
     joined,
@@ -267,6 +268,8 @@ def _assemble(
     unet, optimizer = accelerator.prepare(
         network, optimizers.make(config.optim, unets.values(), texts)
     )
+    if config.train.compile:
+        compiled.prepare(model.unet)
     batches = Batches(
         splits[0],
         batch_size=config.optim.batch_size,

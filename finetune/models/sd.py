@@ -90,6 +90,7 @@ class StableDiffusion:
     @torch.no_grad()
     def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents."""
+        parts.fetch([self.vae], self.device)
         posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
         factor = self.vae.config["scaling_factor"]
         return posterior.mean * factor, posterior.std * factor

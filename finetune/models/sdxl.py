@@ -100,6 +100,7 @@ class StableDiffusionXL:
     @torch.no_grad()
     def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents."""
+        parts.fetch([self.vae], self.device)
         posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
         centre, spread = self._shift()
         factor = self.vae.config["scaling_factor"]
