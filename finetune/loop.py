@@ -22,7 +22,7 @@ from curate.run import checksums
 from curate.run.progress import Bar
 from curate.run.signals import StopRequest
 from curate.run.tracking import Curves
-from finetune import checkpoint, forecast, metrics
+from finetune import checkpoint, compiled, forecast, metrics
 from finetune.checkpoint import Checkpoint
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
@@ -233,7 +233,8 @@ def _train(run: Training) -> None:
             for group, rate in zip(run.optimizer.param_groups, [lr, *others], strict=True):
                 group["lr"] = rate
             with run.spent.on(UPDATES):
-                loss, grad_norm = update(run, batch)
+                with compiled.used(run.model.unet):
+                    loss, grad_norm = update(run, batch)
                 progress.step += 1
                 progress.samples_seen += size
                 if run.ema:

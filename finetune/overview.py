@@ -22,6 +22,7 @@ from finetune.data import WeightedPlan
 from finetune.loop import Training, rates
 from finetune.methods.interface import UNET
 from finetune.rules import FEWEST_TO_STOP
+from finetune.tags import TagVariants
 
 _MOST_SHOWN = 12  # buckets
 _LOOKED_AT = 100  # batches
@@ -45,6 +46,7 @@ def before(run: Training, held_out: int) -> str:
         **_buckets(run),
         **_views(run),
         **_start(run),
+        **_tags(run),
         **_objective(run),
         **_optimizer(run),
         "batch": _batch(run),
@@ -147,6 +149,16 @@ def _start(run: Training) -> dict[str, str]:
     return {"start": f"{found['folder']}, sha256 {found['sha256']:.12}; compared with the base"}
 
 
+def _tags(run: Training) -> dict[str, str]:
+    """How captions are varied, where they are."""
+    if (tags := TagVariants.of(run.config)) is None:
+        return {}
+    order = "in another order" if tags.shuffle else "in their order"
+    left_out = f", {tags.dropout:.0%} of them left out" if tags.dropout else ""
+    kept = f"the first {tags.keep} kept, the others " if tags.keep else ""
+    return {"tags": f"{tags.count} variants of each caption: {kept}{order}{left_out}"}
+
+
 def _objective(run: Training) -> dict[str, str]:
     """What of ``objective`` is not at its default."""
     default = asdict(ObjectiveConfig())
@@ -196,18 +208,19 @@ def _device(run: Training) -> str:
 
 def _memory(run: Training) -> str:
     model, unet = run.model, run.accelerator.unwrap_model(run.unet)
+    size, mixed = _micro_batch(run), run.accelerator.mixed_precision
     try:
         return forecast.memory(
             model,
             run.weights,
-            forecast.activation_bytes(model, unet, run.batches(_largest(run))),
-            _micro_batch(run),
+            forecast.update_bytes(model, unet, run.batches(_largest(run)), size, mixed),
+            size,
             optimizer=run.config.optim.name,
             averaged=run.ema is not None,
             processes=run.accelerator.num_processes,
         )
-    except torch.OutOfMemoryError:  # training may need less: it frees what measuring holds
-        return "not known: measuring it took more than there is"
+    except (RuntimeError, NotImplementedError) as error:  # of an operation that wants contents
+        return f"not known: {str(error).partition(chr(10))[0]}"
 
 
 def _largest(run: Training) -> int:

@@ -197,13 +197,24 @@ def test_base_value_comes_from_the_untouched_model(make_config, run_training):
     assert len(run.captions("val", 4)) == 4
 
 
-def test_two_processes_train_what_one_does(make_config, run_training, tmp_path):
+_BY_FILE = ("accelerate.commands.launch", "--config_file", str(ROOT / "conf/accelerate/ddp.yaml"))
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"),
+        pytest.param(
+            (*_BY_FILE, "--cpu", "--main_process_port", "29572"), marks=pytest.mark.slow, id="file"
+        ),
+    ],
+)
+def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, launcher):
     """Same global batch, half of it on each rank, in two micro-batches here and one there."""
     one = make_config("one", **{"optim.gradient_accumulation": 2})
     two = make_config("two")
     run_training(one)
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"]
-    process = start([*launch, str(ROOT / "finetune" / "train.py"), *command(two)], tmp_path)
+    process = start(["-m", *launcher, str(ROOT / "finetune" / "train.py"), *command(two)], tmp_path)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     for ours, theirs in zip(losses(one), losses(two), strict=True):
