@@ -185,23 +185,44 @@ class TrainingConfig:
         caption_dropout: share of the samples trained with the empty caption, which classifier-free
             guidance needs (Ho & Salimans 2022).
         seed: of the order, noise, timesteps, captions and initial weights.
+        shuffle_caption: captions are tags, separated by commas, which are seen in another order each time; see
+            ``finetune.tags``.
+        keep_tokens: so many of the first tags stay where they are, and are never left out.
+        caption_tag_dropout: share of the other tags that are left out.
+        tag_variants: how many variants of each caption are drawn and cached, of which each visit takes one.
         compile: whether updates run through ``torch.compile``. What is measured and drawn does not.
     """
 
     samples: int = 24_000
     caption_dropout: float = 0.1
     seed: int = 0
+    shuffle_caption: bool = False
+    keep_tokens: int = 0
+    caption_tag_dropout: float = 0.0
+    tag_variants: int = 8
     compile: bool = False
 
     def __post_init__(self) -> None:
         check(self.samples > 0, "train.samples", self.samples, "> 0")
         share = self.caption_dropout
         check(0 <= share <= 1, "train.caption_dropout", share, "a share, 0 ... 1")
+        share = self.caption_tag_dropout
+        check(0 <= share < 1, "train.caption_tag_dropout", share, "a share, 0 <= p < 1")
+        check(self.keep_tokens >= 0, "train.keep_tokens", self.keep_tokens, ">= 0")
+        check(self.tag_variants > 0, "train.tag_variants", self.tag_variants, "> 0")
+        default, varied = type(self), self.shuffle_caption or self.caption_tag_dropout > 0
+        for name in ("keep_tokens", "tag_variants"):
+            value = getattr(self, name)
+            if value != getattr(default, name) and not varied:
+                raise UserError(
+                    f"train.{name}={value} has no effect without train.shuffle_caption=true or "
+                    "train.caption_tag_dropout=0.1; type one of them, or remove it"
+                )
 
 
 @dataclass
 class ObjectiveConfig:
-    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted.
+    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted, but for masks.
 
     Attributes:
         weighting: of the loss by noise level, see ``finetune.objective.loss_weights``.
@@ -214,6 +235,12 @@ class ObjectiveConfig:
             picture's mean can be learnt (Guttenberg 2023); 0 adds none.
         input_perturbation: times more normal noise is added to the input, and not to the target (Ning et al.
             2023, gamma of eq. 9); 0 adds none.
+        zero_terminal_snr: rescales the noise levels so that the last is noise alone, from which every picture is drawn
+            (Lin et al. 2024, algorithm 1), in training, held-out loss and drawing; kohya's ``zero_terminal_snr``. For
+            models that predict v or the clean latents. False leaves what the pipeline's scheduler says.
+        mask: whether the loss counts where a picture's ``key.mask.png`` says, see ``finetune.masks``; held-out losses
+            too. Pictures without one count whole.
+        unmasked_weight: what a position outside of the mask counts, 0 ... 1.
     """
 
     weighting: str = "none"
@@ -223,6 +250,9 @@ class ObjectiveConfig:
     logit_std: float = 1.0
     noise_offset: float = 0.0
     input_perturbation: float = 0.0
+    zero_terminal_snr: bool = False
+    mask: bool = False
+    unmasked_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, accepted in (("weighting", WEIGHTINGS), ("timesteps", TIMESTEPS)):
@@ -237,7 +267,7 @@ class ObjectiveConfig:
             self.logit_mean,
             "a finite number",
         )
-        for name in ("noise_offset", "input_perturbation"):
+        for name in ("noise_offset", "input_perturbation", "unmasked_weight"):
             value = getattr(self, name)
             check(0 <= value <= 1, f"objective.{name}", value, "0 ... 1")
         self._refuse_without_effect()
@@ -245,6 +275,11 @@ class ObjectiveConfig:
     def _refuse_without_effect(self) -> None:
         """Refuse a value that another setting leaves unread."""
         default = type(self)
+        if self.unmasked_weight and not self.mask:
+            raise UserError(
+                f"objective.unmasked_weight={self.unmasked_weight:g} has no effect without objective.mask=true; type "
+                "that, or remove it"
+            )
         for name, setting, readers in (
             ("snr_gamma", "weighting", ("min_snr", "soft_min_snr")),
             ("logit_mean", "timesteps", ("logit_normal",)),
@@ -437,6 +472,10 @@ class TrainConfig:
     def _refuse_contradictions(self) -> None:
         """Refuse settings of text encoders that do not go together."""
         method, rate = self.method, self.optim.text_encoder_lr
+        if method.text_encoder and type(method).attach_text is Method.attach_text:
+            raise UserError(
+                f"method={method.name} trains no text encoder; remove method.text_encoder=true"
+            )
         if method.text_encoder and self.cache.captions == "hidden":
             raise UserError(
                 "cache.captions=hidden keeps what the text encoder made of captions before training, and "

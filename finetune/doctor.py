@@ -16,9 +16,20 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enlarged, enough, equal_crops, leaks, optimizers, seen_before, start
+from finetune import (
+    companions,
+    enlarged,
+    enough,
+    equal_crops,
+    leaks,
+    optimizers,
+    seen_before,
+    start,
+    tags,
+)
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
-from finetune.models import refuse_unsupported
+from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
+from finetune.models.config import CHUNK
 from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.sidecars import identifiers
 
@@ -53,7 +64,18 @@ _FORMERLY |= {
     "cache.captions": "hidden",
 }
 """Values of keys that trainings of earlier versions did not note."""
-_OPTIONAL = {"model.clip_skip": 1}
+_OPTIONAL = {
+    "model.clip_skip": 1,
+    "model.caption_tokens": CHUNK,
+    "model.beta_schedule": None,
+    "model.beta_start": None,
+    "model.beta_end": None,
+    "objective.zero_terminal_snr": False,
+    "train.shuffle_caption": False,
+    "train.keep_tokens": 0,
+    "train.caption_tag_dropout": 0.0,
+    "train.tag_variants": 8,
+}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
 ORDER = "hashed keys, noise by sample"
 """Of the samples and their noise, see ``cache.load_split`` and ``data.Batches``; earlier versions noted another or none."""
@@ -72,7 +94,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             little that nothing could be judged, a held-out picture is also trained on, the export to start with does not fit, or the run was
             started with other settings.
     """
-    refuse_unsupported(config.model)
+    _refuse_model(config)
     start.examine(config)
     where = " and ".join(map(str, config.curations))
     if not manifest.shards_of("train"):
@@ -86,8 +108,11 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         )
     for curate_dir in config.curations:  # across them, joining refuses it
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
+    for line in companions.examine(config, manifest):
+        start.say(line)
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
+    tags.examine(config, manifest)
     enlarged.examine(config, manifest)
     equal_crops.examine(config, manifest)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
@@ -103,12 +128,19 @@ def examine_settings(config: TrainConfig) -> None:
     Raises:
         UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
     """
-    refuse_unsupported(config.model)
+    _refuse_model(config)
+    companions.examine_settings(config)
     config.buckets.sides(config.model.resolution)  # refuses what makes none
     refuse_precision(config.optim)
     refuse_sharding()
     optimizers.refuse_absent(config.optim)
     tracking.refuse_absent(config.tracker)
+
+
+def _refuse_model(config: TrainConfig) -> None:
+    refuse_unsupported(config.model)
+    if config.objective.zero_terminal_snr:
+        refuse_zero_terminal_snr(config.model)
 
 
 def refuse_precision(optim: OptimConfig) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _DOES = """Export the weights of any checkpoint of a training, proven by loading them again.
 
 Training exports the best checkpoint to RUN/finetune/export. This writes another one beside it, to
-RUN/finetune/export-step-00000250: of method=full a whole pipeline for from_pretrained, else an adapter
+RUN/finetune/export-step-00000250: of method=full a whole pipeline for from_pretrained, of controlnet a folder for
+ControlNetModel.from_pretrained, else an adapter
 in two layouts: diffusers' for load_lora_weights (of lokr and loha peft's), and kohya's, which ComfyUI
 and AUTOMATIC1111 load, in RUN-step-00000250.safetensors. Averaged weights are taken where training
 kept an average."""
@@ -89,7 +90,8 @@ def export(
                 write_json(part / SOURCE, _identity(source))
         parts = list(method.networks(model))
         difference = max(
-            _compare(model, pipeline, parts) for pipeline in method.reloaded(config, part, name)
+            _compare(method, model, pipeline, parts)
+            for pipeline in method.reloaded(config, part, name)
         )
         replace_folder(part, folder)
     finally:
@@ -122,7 +124,9 @@ def _identity(source: Checkpoint) -> dict[str, Any]:
     return {"step": source.step, "samples_seen": source.samples_seen, "weights_sha256": digest}
 
 
-def _compare(model: LatentDiffusion, reloaded: DiffusionPipeline, parts: Sequence[str]) -> float:
+def _compare(
+    method: Method, model: LatentDiffusion, reloaded: DiffusionPipeline, parts: Sequence[str]
+) -> float:
     """The largest difference between what ``model``'s networks ``parts`` compute and what those of ``reloaded`` do."""
     import torch
 
@@ -137,10 +141,12 @@ def _compare(model: LatentDiffusion, reloaded: DiffusionPipeline, parts: Sequenc
     noisy = torch.randn((1, unet["in_channels"], size, size), generator=generator).to(model.device)
     timesteps = torch.tensor([500], device=model.device)
     tokens, found = model.tokens(["a picture"]), []
+    further = method.example(model, noisy)
     for each in (model, other):
         with torch.no_grad():
             text = each.encode_tokens(tokens)
-            output = each.predict(each.unet, noisy, timesteps, text).float()
+            given = replace(text, tensors=text.tensors | further)
+            output = each.predict(each.unet, noisy, timesteps, given).float()
         found.append({**text.tensors, "prediction": output})
     differences = [0.0]
     for name, ours in found[0].items():

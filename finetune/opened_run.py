@@ -15,7 +15,7 @@ from curate.run.finished import to_mend
 from curate.run.manifest import read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
-from finetune import checkpoint, start
+from finetune import checkpoint, companions, start
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
@@ -43,8 +43,10 @@ class FinetuneRun:
     def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
         """The base model; loaded once for each device."""
         if str(device) not in self._models:
-            config = self.config
-            self._models[str(device)] = load_model(config.model, device, config.captions)
+            config, zero_snr = self.config, self.config.objective.zero_terminal_snr
+            self._models[str(device)] = load_model(
+                config.model, device, config.captions, zero_terminal_snr=zero_snr
+            )
         return self._models[str(device)]
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -146,7 +148,9 @@ class FinetuneRun:
         framing = replace(framing, buckets=()) if squares else framing
         encode_shards(model, self.curate_dir, shards, cache_dir, framing)
         remove_former(self.finetune_dir / "cache")
-        return load_split(model, shards, cache_dir, framing)
+        beside = self.config, model, self.curate_dir, shards, cache_dir, framing
+        companions.encode(*beside)
+        return companions.attach(load_split(model, shards, cache_dir, framing), *beside)
 
 
 def load_run(run_dir: Path) -> FinetuneRun:

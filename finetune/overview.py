@@ -22,6 +22,7 @@ from finetune.data import WeightedPlan
 from finetune.loop import Training, rates
 from finetune.methods.interface import UNET
 from finetune.rules import FEWEST_TO_STOP
+from finetune.tags import TagVariants
 
 _MOST_SHOWN = 12  # buckets
 _LOOKED_AT = 100  # batches
@@ -45,6 +46,7 @@ def before(run: Training, held_out: int) -> str:
         **_buckets(run),
         **_views(run),
         **_start(run),
+        **_tags(run),
         **_objective(run),
         **_optimizer(run),
         "batch": _batch(run),
@@ -145,6 +147,16 @@ def _start(run: Training) -> dict[str, str]:
     if found is None:
         return {}
     return {"start": f"{found['folder']}, sha256 {found['sha256']:.12}; compared with the base"}
+
+
+def _tags(run: Training) -> dict[str, str]:
+    """How captions are varied, where they are."""
+    if (tags := TagVariants.of(run.config)) is None:
+        return {}
+    order = "in another order" if tags.shuffle else "in their order"
+    left_out = f", {tags.dropout:.0%} of them left out" if tags.dropout else ""
+    kept = f"the first {tags.keep} kept, the others " if tags.keep else ""
+    return {"tags": f"{tags.count} variants of each caption: {kept}{order}{left_out}"}
 
 
 def _objective(run: Training) -> dict[str, str]:

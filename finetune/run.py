@@ -15,6 +15,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
 from curate.run import checksums, tracking
+from curate.run.companions import CONTROL
 from curate.run.files import remove_parts
 from curate.run.finished import is_of_retraining
 from curate.run.manifest import Manifest
@@ -26,6 +27,7 @@ from finetune import (
     caption_check,
     checkpoint,
     checks,
+    companions,
     compiled,
     doctor,
     frozen,
@@ -59,6 +61,7 @@ from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
 from finetune.samples import Samples
 from finetune.sidecars import duplicate_groups
+from finetune.tags import TagVariants
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
 
@@ -80,7 +83,12 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
                 pass  # checkpoints may have been deleted
             tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
-    model = load_model(config.model, accelerator.device, config.captions)
+    model = load_model(
+        config.model,
+        accelerator.device,
+        config.captions,
+        zero_terminal_snr=config.objective.zero_terminal_snr,
+    )
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
@@ -97,9 +105,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     run = _assemble(config, manifest, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
-        captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
-        shown = [captions[key] for key in run.heldout.val.keys[: config.samples.captions]]
-        run.samples = Samples(config.folder, model, config.samples, shown)
+        run.samples = _samples(run, run.heldout.val, splits[1])
     checks.check(run, manifest, bool(stored))
     if accelerator.is_main_process:
         with checksums.updated(folder, ("config.yaml", trained_on.FILE)):
@@ -115,6 +121,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             _export_best(config, model, list_checkpoints(folder), accelerator)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _samples(run: Training, val: HeldoutItems, split: EncodedSplit) -> Samples:
+    """What is drawn while training: the first held-out captions, and what a ControlNet draws them from."""
+    config, captions = run.config, dict(zip(split.keys, split.captions, strict=True))
+    shown = [captions[key] for key in val.keys[: config.samples.captions]]
+    controls = val.conditioning.tensors.get(CONTROL)
+    return Samples(config.folder, run.model, config.samples, shown, controls)
 
 
 def _settle(folder: Path, keep: int | None) -> None:
@@ -215,25 +229,24 @@ def _encode(
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = checks.sides(config)
-    cache_dir = Path(config.run.root, CACHE)
+    cache_dir, tags = Path(config.run.root, CACHE), TagVariants.of(config)
     framings = {split: Framing.of(config, split, all_views=True) for split in needed}
     for framing, splits in groupby(needed, key=framings.__getitem__):
         shards = [shard for split in splits for shard in manifest.shards_of(split)]
-        encode_shards(
-            model,
-            config.curate_dir,
-            shards[accelerator.process_index :: accelerator.num_processes],
-            cache_dir,
-            framing,
-            progress=accelerator.is_main_process,
-        )
+        mine = shards[accelerator.process_index :: accelerator.num_processes]
+        data, main = (config.curate_dir, mine, cache_dir, framing), accelerator.is_main_process
+        encode_shards(model, *data, progress=main, tags=tags)
+        companions.encode(config, model, *data, progress=main)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [
-        load_split(model, manifest.shards_of(split), cache_dir, framing)
-        for split, framing in framings.items()
-    ]
+
+    def load(side: str, framing: Framing) -> EncodedSplit:
+        own, varied = manifest.shards_of(side), tags if side == "train" else None
+        split = load_split(model, own, cache_dir, framing, tags=varied)
+        return companions.attach(split, config, model, config.curate_dir, own, cache_dir, framing)
+
+    return [load(side, framing) for side, framing in framings.items()]
 
 
 def _assemble(

@@ -22,13 +22,17 @@ remembered would cost less, and would miss all damage after it.
 """
 
 from curate.run.shared_cache import CACHE
+from finetune.cache.companions import Recipe, encode_companions, load_companions
 from finetune.cache.encode import encode_shards, load_split, pictures_at_once, remove_former
 from finetune.cache.split import EncodedSplit
 
 __all__ = [
     "CACHE",
     "EncodedSplit",
+    "Recipe",
+    "encode_companions",
     "encode_shards",
+    "load_companions",
     "load_split",
     "pictures_at_once",
     "remove_former",

@@ -60,6 +60,22 @@ class Method(ABC):
             UserError: the settings do not fit the U-Net.
         """
 
+    def attach_at(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:
+        """The same, of a method that reads pixels, so many a side for each value of a latent."""
+        self.attach(unet)
+
+    def example(self, model: LatentDiffusion, latents: Tensor) -> dict[str, Tensor]:
+        """Entries of the conditioning that the trained network reads beside the base's, by name, to compare exports by.
+
+        Args:
+            model: with the network. latents: [B, C, h, w].
+        """
+        return {}
+
+    def follows(self) -> str | None:
+        """What the network is trained to follow beside captions, see ``finetune.conditions``; None: nothing."""
+        return None
+
     def attach_text(self, encoder: nn.Module, unread: Sequence[str]) -> None:
         """The same as :meth:`attach` for a text encoder.
 
@@ -107,7 +123,7 @@ class Method(ABC):
         return "fp32"
 
     def fewer_weights(self) -> str:
-        """What to type to train fewer weights than now; part of the advice on overfitting."""
+        """What to type to train fewer weights than now, part of the advice on overfitting; "" where nothing does."""
         return "method=lora"
 
     @abstractmethod
@@ -251,7 +267,7 @@ def prepare_model(model: LatentDiffusion, method: Method, seed: int) -> None:
     Raises:
         UserError: the method's settings do not fit the model.
     """
-    prepare(model.unet, method, seed)
+    prepare(model.unet, method, seed, model.pixels_per_latent)
     unread = model.unread_text_modules()
     for part, network in method.networks(model).items():
         if part != UNET:
@@ -259,19 +275,22 @@ def prepare_model(model: LatentDiffusion, method: Method, seed: int) -> None:
                 method.attach_text(network, unread.get(part, []))
 
 
-def prepare(unet: UNet2DConditionModel, method: Method, seed: int) -> None:
+def prepare(
+    unet: UNet2DConditionModel, method: Method, seed: int, pixels_per_latent: int = 8
+) -> None:
     """Freeze ``unet`` but for what ``method`` trains, in place.
 
     Args:
         unet: fp32, of the base model.
         method: adds or unfreezes what it trains.
         seed: of initial weights; the global random state is left as it was.
+        pixels_per_latent: of the base model's VAE.
 
     Raises:
         UserError: the method's settings do not fit the U-Net.
     """
     with _seeded(unet, seed):
-        method.attach(unet)
+        method.attach_at(unet, pixels_per_latent)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from finetune.conditioning import Conditioning
+from finetune.models.parts import IDS
 
 if TYPE_CHECKING:
     from finetune.models.interface import LatentDiffusion
@@ -31,7 +32,13 @@ class Denoiser(nn.Module):
         self._predict = model.predict
 
     def forward(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """As :meth:`finetune.models.interface.LatentDiffusion.predict`, for token ids."""
+        """As :meth:`finetune.models.interface.LatentDiffusion.predict`, for token ids.
+
+        Raises:
+            ValueError: it is given hidden states, which a former state of the text encoders made.
+        """
+        if IDS not in conditioning.tensors:
+            raise ValueError("text encoders that are trained take token ids, and got hidden states")
         return self._predict(self.unet, noisy, timesteps, conditioning)
 
 

@@ -77,6 +77,16 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def chunks(self) -> int:
+        """In which captions are read, each of the text encoder's length; 1 cuts what is longer, as pipelines do."""
+        ...
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether ``objective.zero_terminal_snr`` asked for a last step without signal."""
+        ...
+
+    @property
     def pixels_per_latent(self) -> int:
         """Pixels of a side for each value of a latent; widths and heights are multiples of it."""
         ...
@@ -115,6 +125,7 @@ class LatentDiffusion(Protocol):
         """All entries that depend on the caption: as the pipeline computes them, fp32, or what :meth:`tokens` gives.
 
         Which of them, :attr:`captions` says; :meth:`predict` takes both. Hidden states are of :attr:`clip_skip`.
+        Both are of :attr:`chunks`.
         """
         ...
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from curate.clip.scorer import tokenised
 from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
+from finetune.models import chunks as chunked
+from finetune.models import noise
 from finetune.models.config import ModelConfig
 from finetune.models.original import reader
 from finetune.objective import NoiseSchedule
@@ -75,7 +77,7 @@ def refuse_other_unets(config: ModelConfig, pipeline: Any) -> None:
 
 
 def scheduler_of(config: ModelConfig, pipeline: Any) -> Any:
-    """The pipeline's scheduler, with ``model.prediction_type`` if it is set.
+    """The pipeline's scheduler, with ``model.prediction_type`` and ``model.beta_*`` if they are set.
 
     Raises:
         UserError: its noise levels are no table of timesteps.
@@ -89,9 +91,7 @@ def scheduler_of(config: ModelConfig, pipeline: Any) -> Any:
             f"{'without a table of noise levels' if not has_table else 'with timestep_type=continuous'}: models "
             "trained on continuous noise levels, such as EDM's, are not supported; give a pipeline of timesteps"
         )
-    if config.prediction_type:
-        return type(scheduler).from_config(settings, prediction_type=config.prediction_type)
-    return scheduler
+    return noise.with_settings(config, scheduler)
 
 
 def frozen_parts(
@@ -135,8 +135,13 @@ def pixels_per_latent(vae: AutoencoderKL) -> int:
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
 
 
-def tokens(tokenizer: Any, captions: Sequence[str]) -> Any:
-    """``input_ids`` and ``attention_mask`` [B, L], padded and cut to the length that the tokenizer has."""
+def tokens(tokenizer: Any, captions: Sequence[str], chunks: int = 1) -> Any:
+    """``input_ids`` and ``attention_mask`` [B, L], padded and cut to the length that the tokenizer has.
+
+    Of several chunks [B, chunks × L], see ``finetune.models.chunks``.
+    """
+    if chunks > 1:
+        return chunked.tokens(tokenizer, captions, chunks)
     return tokenizer(
         [tokenised(caption) for caption in captions],
         padding="max_length",
@@ -146,12 +151,14 @@ def tokens(tokenizer: Any, captions: Sequence[str]) -> Any:
     )
 
 
-def token_entries(tokenizers: Sequence[Any], captions: Sequence[str]) -> dict[str, Tensor]:
-    """``input_ids`` [B, L] int64 of the first tokenizer, ``input_ids_2`` of the second."""
+def token_entries(
+    tokenizers: Sequence[Any], captions: Sequence[str], chunks: int = 1
+) -> dict[str, Tensor]:
+    """``input_ids`` [B, chunks × L] int64 of the first tokenizer, ``input_ids_2`` of the second."""
     names = (
         f"{IDS}{'' if number == 1 else f'_{number}'}" for number, _ in enumerate(tokenizers, 1)
     )
-    found = (tokens(tokenizer, captions).input_ids for tokenizer in tokenizers)
+    found = (tokens(tokenizer, captions, chunks).input_ids for tokenizer in tokenizers)
     return dict(zip(names, found, strict=True))
 
 
@@ -189,13 +196,11 @@ def with_hidden(conditioning: Conditioning, found: dict[str, Tensor]) -> Conditi
     return Conditioning(found | kept, conditioning.of_picture)
 
 
-def cut_off(tokenizer: Any, caption: str) -> str:
-    """The end of a caption beyond the tokenizer's limit, as the tokenizer spells it; "" if there is none."""
-    ids = tokenizer(tokenised(caption), verbose=False).input_ids
-    limit = tokenizer.model_max_length
-    if len(ids) <= limit:
-        return ""
-    return tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
+def cut_off(tokenizer: Any, caption: str, chunks: int) -> str:
+    """The end of a caption beyond so many chunks of the tokenizer's length, as it spells it; "" if there is none."""
+    ids = tokenizer(tokenised(caption), add_special_tokens=False, verbose=False).input_ids
+    limit = chunks * (tokenizer.model_max_length - 2)
+    return tokenizer.decode(ids[limit:]) if len(ids) > limit else ""
 
 
 def vocabulary(tokenizer: Any) -> bytes:

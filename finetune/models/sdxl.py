@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.crop import Crop
-from finetune.models import parts
+from finetune.models import controlled, parts
+from finetune.models.chunks import apart, joined
 from finetune.models.config import ModelConfig
 from finetune.models.denoiser import takes_captions
-from finetune.models.layers import mark_of, refuse_layer
 from finetune.models.parts import hash_weights
+from finetune.models.refusals import mark_of, refuse_layer
 from finetune.objective import NoiseSchedule
 
 # Settings that change what an encoder computes and leave no trace in its weights.
@@ -58,6 +59,8 @@ class StableDiffusionXL:
     resolution: int
     zeros_for_empty: bool
     clip_skip: int = 1
+    chunks: int = 1
+    zero_terminal_snr: bool = False
     captions: str = parts.HIDDEN
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
@@ -83,9 +86,8 @@ class StableDiffusionXL:
     def move(self, device: torch.device) -> None:
         """Put all parts onto another device."""
         self.schedule = self.schedule.to(device)
-        modules: tuple[nn.Module, ...] = (self.unet, *self.encoders)
-        for module in modules:
-            module.to(device)
+        for module in (self.unet, *self.encoders):
+            nn.Module.to(module, device)  # diffusers' own has another type
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
@@ -139,11 +141,15 @@ class StableDiffusionXL:
         return tokens if self.captions == parts.TOKENS else self.encode_tokens(tokens)
 
     def tokens(self, captions: Sequence[str]) -> Conditioning:
-        """``input_ids`` and ``input_ids_2`` [B, L]; with ``zeros_for_empty`` also ``given`` [B], 0 of the empty caption."""
-        entries = parts.token_entries((self.tokenizer, self.tokenizer_2), captions)
+        """``input_ids`` and ``input_ids_2`` [B, chunks × L]; with ``zeros_for_empty`` also ``given`` [B], 0 of the empty caption."""
+        entries = parts.token_entries((self.tokenizer, self.tokenizer_2), captions, self.chunks)
         if self.zeros_for_empty:
             entries[_GIVEN] = torch.tensor([int(caption != "") for caption in captions])
         return Conditioning(entries)
+
+    @property
+    def _more_chunks(self) -> list[int]:
+        return [self.chunks] if self.chunks > 1 else []
 
     def encode_tokens(self, conditioning: Conditioning) -> Conditioning:
         """``hidden`` [B, L, D1 + D2] and ``pooled`` [B, P]."""
@@ -162,12 +168,14 @@ class StableDiffusionXL:
         for _, encoder in both:
             refuse_layer(clip_skip, encoder.config.num_hidden_layers - 1)
         for name, encoder in both:
+            ids = apart(tokens[name], self.chunks).to(self.device)
             with parts.encoding([encoder], self.device):
-                found = encoder(tokens[name].to(self.device), output_hidden_states=True)
-            states.append(found.hidden_states[-clip_skip - 1])
+                found = encoder(ids, output_hidden_states=True)
+            states.append(joined(found.hidden_states[-clip_skip - 1], self.chunks))
             pooled = found.get("text_embeds")  # which the second one has
         hidden = torch.cat(states, dim=-1)
         assert pooled is not None
+        pooled = pooled[:: self.chunks]  # the first chunk's
         if self.zeros_for_empty:
             given = tokens[_GIVEN].to(self.device) > 0
             # Not a product: that of zero and what is not finite is not zero.
@@ -182,7 +190,9 @@ class StableDiffusionXL:
 
     def cut_off(self, caption: str) -> str:
         """The end of a caption that one of the tokenizers cuts off, the longer one; "" if there is none."""
-        ends = (parts.cut_off(each, caption) for each in (self.tokenizer, self.tokenizer_2))
+        ends = (
+            parts.cut_off(each, caption, self.chunks) for each in (self.tokenizer, self.tokenizer_2)
+        )
         return max(ends, key=len)
 
     @torch.no_grad()
@@ -213,7 +223,11 @@ class StableDiffusionXL:
         added = {"text_embeds": conditioning["pooled"], "time_ids": sizes}
         hidden = conditioning["hidden"]
         return network(
-            noisy, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added
+            noisy,
+            timesteps,
+            encoder_hidden_states=hidden,
+            added_cond_kwargs=added,
+            **controlled.arguments(network, conditioning),
         ).sample
 
     def pipeline(self, unet: nn.Module | None = None) -> StableDiffusionXLPipeline:
@@ -251,7 +265,7 @@ class StableDiffusionXL:
         """Hex digest of both tokenizers and text encoders; of token ids, of the former alone."""
         if self.captions == parts.TOKENS:
             both = (self.tokenizer, self.tokenizer_2)
-            return parts.tokens_fingerprint(both, self.zeros_for_empty)
+            return parts.tokens_fingerprint(both, self.zeros_for_empty, *self._more_chunks)
         return self._text()
 
     def _text(self) -> str:
@@ -259,7 +273,7 @@ class StableDiffusionXL:
         if "captions" not in self._digests:
             digest = hashlib.sha256(json.dumps(["penultimate", self.zeros_for_empty]).encode())
             for tokenizer in (self.tokenizer, self.tokenizer_2):
-                digest.update(parts.vocabulary(tokenizer) + mark_of(self.clip_skip))
+                digest.update(parts.vocabulary(tokenizer) + mark_of(self.clip_skip, self.chunks))
             for encoder in (self.text_encoder, self.text_encoder_2):
                 settings = [getattr(encoder.config, name, None) for name in _TEXT]
                 digest.update(json.dumps(settings).encode())
@@ -311,6 +325,7 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         resolution=config.resolution,
         zeros_for_empty=bool(pipeline.config["force_zeros_for_empty_prompt"]),
         clip_skip=config.clip_skip,
+        chunks=config.chunks,
     )
 
 

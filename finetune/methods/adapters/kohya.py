@@ -154,6 +154,10 @@ def _facts(model: LatentDiffusion, config: ModelConfig) -> dict[str, str]:
     predicts = model.schedule.prediction_type
     family, version = _family(model.unet.config, predicts)
     asked = {"ss_clip_skip": str(config.clip_skip)} if config.clip_skip != 1 else {}
+    if config.chunks > 1:
+        asked["ss_max_token_length"] = str(config.caption_tokens)
+    if model.zero_terminal_snr:
+        asked["ss_zero_terminal_snr"] = "True"
     return asked | {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{family}/lora",

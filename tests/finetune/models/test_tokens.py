@@ -62,6 +62,8 @@ def test_token_ids_are_predicted_from_as_hidden_states_are(folder):
     expected = hidden.predict(hidden.unet, latents, timesteps, hidden.encode_captions(CAPTIONS))
     assert torch.equal(tokens.predict(tokens.unet, latents, timesteps, ids), expected)
     assert torch.equal(Denoiser(tokens)(latents, timesteps, ids), expected)
+    with pytest.raises(ValueError, match="token ids, and got hidden states"):
+        Denoiser(hidden)(latents, timesteps, hidden.encode_captions(CAPTIONS))
     # and caption dropout gives the empty one
     full = tokens.encode_captions(["red bar"] * 4)
     dropped = full.drop(torch.tensor([True, False, True, False]), tokens.encode_captions([""]))
