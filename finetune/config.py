@@ -21,6 +21,7 @@ from curate.run.schema import PATH, UserError, check, entries, register
 from finetune.at_once import losses_at_once
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
+from finetune.retention_config import ExportConfig, RegulariseConfig, ReplayConfig
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -362,6 +363,9 @@ class TrainConfig:
     train: TrainingConfig = field(default_factory=TrainingConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    regularise: RegulariseConfig = field(default_factory=RegulariseConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     heldout: HeldoutConfig = field(default_factory=HeldoutConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -372,6 +376,17 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         tracking.check_names(self.tracker)
+        self.replay.refuse(self.optim.batch_size)
+        if self.regularise.teacher and not self.replay.share:
+            raise UserError(
+                f"regularise.teacher={self.regularise.teacher:g} has no effect with replay.share=0: the base is the teacher "
+                "on replayed samples; type replay.share=0.25 as well, or remove it"
+            )
+        if self.export.chosen and not self.heldout.items:
+            raise UserError(
+                f"export.scale={self.export.scale} is chosen by the held-out loss, and heldout.items=0 measures none; type "
+                "export.scale=0.5, or another number, or heldout.items=128"
+            )
 
     @property
     def folder(self) -> Path:

@@ -144,6 +144,7 @@ class Batch:
         timesteps: [B] int64.
         conditioning: of the captions, or of the empty one; fp32.
         added: the noise that the latents get, where that is another.
+        replayed: bool [B], the samples that are none of the data, see ``finetune.retention.replay``; None where all are.
     """
 
     keys: list[str]
@@ -152,6 +153,7 @@ class Batch:
     timesteps: Tensor
     conditioning: Conditioning
     added: Tensor | None = None
+    replayed: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -162,6 +164,7 @@ class Batch:
             self.timesteps.to(device),
             self.conditioning.to(device),
             None if self.added is None else self.added.to(device),
+            None if self.replayed is None else self.replayed.to(device),
         )
 
     def split(self, pieces: int) -> Iterator[Batch]:
@@ -176,6 +179,7 @@ class Batch:
                 self.timesteps[part],
                 self.conditioning.take(part),
                 None if self.added is None else self.added[part],
+                None if self.replayed is None else self.replayed[part],
             )
 
 
@@ -209,6 +213,7 @@ class Batches:
         self.objective = objective or ObjectiveConfig()
         self.share = slice(rank, None, world_size)
         self.plan = plan or SamplePlan(seed, len(split))
+        self.replayed = 0  # samples of a whole batch, see ``finetune.retention.replay``
 
     def __call__(self, number: int) -> Batch:
         """Batch ``number``, counted from zero."""
@@ -218,15 +223,30 @@ class Batches:
         which_caption = torch.rand(size, generator=generator)[self.share]
         dropped = (torch.rand(size, generator=generator) < self.caption_dropout)[self.share]
         noise, added = self._noise(generator)
-        indices = torch.from_numpy(self.plan(number * size, size)[self.share])
+        keys, latents, conditioning, replayed = self._samples(number, which_caption, dropped)
         return Batch(
-            keys=[self.split.keys[index] for index in indices],
-            latents=self.split.latents_of(indices),
+            keys=keys,
+            latents=latents,
             noise=noise[self.share],
             timesteps=timesteps[self.share],
-            conditioning=self.split.conditioning_of(indices, which_caption, dropped),
+            conditioning=conditioning,
             added=None if added is None else added[self.share],
+            replayed=replayed,
         )
+
+    def _samples(
+        self, number: int, which: Tensor, dropped: Tensor
+    ) -> tuple[list[str], Tensor, Conditioning, Tensor | None]:
+        """Keys, latents and conditioning of this process's share, and which of them are replayed.
+
+        Args:
+            number: of the batch. which: [B] in [0, 1), for one of several captions. dropped: [B] bool.
+        """
+        size = self.batch_size
+        indices = torch.from_numpy(self.plan(number * size, size)[self.share])
+        keys = [self.split.keys[index] for index in indices]
+        conditioning = self.split.conditioning_of(indices, which, dropped)
+        return keys, self.split.latents_of(indices), conditioning, None
 
     def _timesteps(self, generator: torch.Generator) -> Tensor:
         """Of the whole batch, int64; a share u of the way through a distribution for each sample."""

@@ -15,9 +15,10 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enough, leaks, seen_before, start
+from finetune import enough, leaks, retention_config, seen_before, start
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
+from finetune.retention import prompts
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -32,7 +33,12 @@ _FREE = {
     "heldout.patience",
 }
 _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
-_FORMERLY = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
+_UNSAID = {**retention_config.defaults(), "replay.prompts": None}
+"""Values of keys that only trainings note in which one of them is another."""
+_FORMERLY = {
+    **{f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()},
+    **_UNSAID,
+}
 """Values of keys that trainings of earlier versions did not note."""
 ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
 _ORIGINS = {
@@ -51,6 +57,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             started with other settings.
     """
     refuse_unsupported(config.model)
+    for of_prompts in (prompts.replayed, prompts.for_scales):
+        of_prompts(config)
     start.examine(config)
     where = " and ".join(map(str, config.curations))
     if not manifest.shards_of("train"):
@@ -128,7 +136,21 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     del known["method.init"]  # the weights decide, wherever they are
     known["init"] = start.digest(config)
     known["data.runs"] = dict(sorted(config.data.runs.items())) or None  # weights of the curations
-    return known
+    return known | _of_retention(config)
+
+
+def _of_retention(config: TrainConfig) -> dict[str, Any]:
+    """What ``replay`` and ``regularise`` decide; nothing where they are off. The prompts count, wherever they are."""
+    now = {
+        f"{group}.{name}": value
+        for group in ("replay", "regularise")
+        for name, value in asdict(getattr(config, group)).items()
+    }
+    shown = prompts.replayed(config)
+    now["replay.pictures"], now["replay.prompts"] = len(shown) or None, None
+    if shown:
+        now["replay.prompts"] = prompts.digest(shown)
+    return now if now != _UNSAID else {}
 
 
 def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> None:
@@ -144,6 +166,7 @@ def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, A
     Raises:
         UserError: as :func:`refuse_change`.
     """
+    now = {**_UNSAID, **now}
     has_ended = last["step"] >= config.steps or last["stopped"] is not None
     free = ["order"] if has_ended else config.resume.allow
     now = {key: value for key, value in now.items() if key not in free}

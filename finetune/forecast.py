@@ -60,6 +60,7 @@ def memory(
     *,
     averaged: bool,
     processes: int,
+    copied: int = 0,
 ) -> str:
     """What an update will take on each process's device.
 
@@ -68,9 +69,10 @@ def memory(
         activations: gives the bytes for a number of samples, see :func:`activation_bytes`.
         micro_batch: samples at a time in a process.
         averaged: whether a moving average is kept.
+        copied: bytes of copies of the base, see ``finetune.retention.regularise``.
         processes: of the launch; several exchange their gradients in buffers.
     """
-    fixed = _whole(model) * _FP32
+    fixed = _whole(model) * _FP32 + copied
     copies = 1 + _ADAM + averaged + (processes > 1)
     optimizer, kept = _numbers(weights.values()) * _FP32 * copies, activations(micro_batch)
     total, device = fixed + optimizer + kept, model.device

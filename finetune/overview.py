@@ -15,6 +15,7 @@ from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
 from finetune.loop import Training
+from finetune.retention.replay import ReplayBatches
 from finetune.rules import FEWEST_TO_STOP
 
 
@@ -27,13 +28,15 @@ def before(run: Training, held_out: int) -> str:
     """
     config, pictures = run.config, len(run.batches.split)
     samples = config.steps * config.optim.batch_size
+    of_data = samples - config.steps * run.batches.replayed
     lines = {
         "train": f"{pictures:,} pictures; {_held_out(run, held_out)}",
-        "length": f"{samples:,} samples = {samples / pictures:.3g} passes = {config.steps:,} updates",
+        "length": f"{samples:,} samples = {of_data / pictures:.3g} passes = {config.steps:,} updates",
         "weights": _weights(run),
         **_curations(run),
         **_start(run),
         **_objective(run),
+        **_retention(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
         "memory": _memory(run),
@@ -91,6 +94,34 @@ def _objective(run: Training) -> dict[str, str]:
     return {"loss": ", ".join(said)} if said else {}
 
 
+def _retention(run: Training) -> dict[str, str]:
+    """What holds on to what the base knew, with what it costs."""
+    config, lines = run.config, dict[str, str]()
+    if isinstance(run.batches, ReplayBatches):
+        lines["replay"] = (
+            f"{run.batches.replayed} of each batch's {config.optim.batch_size} samples, of "
+            f"{len(run.batches.pictures):,} pictures that the base drew"
+        )
+    held = config.regularise
+    said = []
+    if held.weight_l2:
+        said.append(f"{held.weight_l2:g} × the squared norm of the update")
+    if held.teacher:
+        said.append(
+            f"the base teaches replayed samples, × {held.teacher:g}, a forward pass more of each"
+        )
+    if said:
+        lines["holds"] = ", ".join(said)
+    if config.export.chosen:
+        scales, pictures = config.export.scales, config.export.pictures
+        items = (len(run.heldout.val) if run.heldout else 0) + pictures
+        losses = (1 + len(scales)) * items * config.heldout.bins
+        lines["scale"] = (
+            f"chosen after the training of {len(scales)}: {pictures} pictures drawn, {losses:,} losses"
+        )
+    return lines
+
+
 def _changes(run: Training) -> dict[str, str]:
     """What was changed on purpose since the training began."""
     said = [
@@ -130,6 +161,7 @@ def _memory(run: Training) -> str:
             forecast.activation_bytes(model, unet, run.batches(0)),
             _micro_batch(run),
             averaged=run.ema is not None,
+            copied=run.regulariser.copied_bytes if run.regulariser else 0,
             processes=run.accelerator.num_processes,
         )
     except torch.OutOfMemoryError:  # training may need less: it frees what measuring holds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import repeat
@@ -43,7 +44,7 @@ from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import described, export, holds, trigger_of
+from finetune.export import base_values, described, export, holds, trigger_of, values_of
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure
 from finetune.methods import prepare
@@ -51,6 +52,10 @@ from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
+from finetune.retention import prompts, scale, sweep
+from finetune.retention.base_pictures import BasePictures, pictures_of
+from finetune.retention.regularise import Regulariser
+from finetune.retention.replay import ReplayBatches
 from finetune.samples import Samples
 from finetune.sidecars import duplicate_groups
 
@@ -86,7 +91,8 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         lost = checks.look_at(config, manifest, model, bool(stored))
         accelerator.print(overview.labelled(lost))
     splits = _encode(config, manifest, accelerator, model)
-    run = _assemble(config, manifest, identity, accelerator, model, splits)
+    pictures = _replayed(config, accelerator, model)
+    run = _assemble(config, manifest, identity, accelerator, model, splits, pictures)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
         captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
@@ -103,7 +109,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         fit(run)
     if accelerator.is_main_process:
         with checksums.updated(folder, ("export/",)):
-            _export_best(config, model, list_checkpoints(folder), accelerator)
+            _export_best(config, model, list_checkpoints(folder), accelerator, run.heldout)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -171,6 +177,7 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
         caption_check.FILE,
         lost_in_encoding.FILE,
         trained_on.FILE,
+        scale.FILE,
         "export/",
         "heldout.npz",
         "metrics.jsonl",
@@ -198,7 +205,10 @@ def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
     if not stored or stored[-1].interrupted:
         return False
     trained = stored[-1].step >= config.steps or stored[-1].state()["stopped"] is not None
-    return trained and holds(config.folder / "export", checkpoint.best_of(stored))
+    if not trained:
+        return False
+    exported = sweep.at_its_scale(config, checkpoint.best_of(stored))
+    return exported is not None and holds(config.folder / "export", exported)
 
 
 def _encode(
@@ -221,6 +231,21 @@ def _encode(
     return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
 
 
+def _replayed(
+    config: TrainConfig, accelerator: Accelerator, model: LatentDiffusion
+) -> BasePictures | None:
+    """The pictures of the base that are replayed, drawn by the first process; ``model``'s U-Net is not trained yet."""
+    wanted = prompts.replayed(config)
+    if not wanted:
+        return None
+    found = None
+    for mine in (True, False):
+        if accelerator.is_main_process == mine:
+            found = pictures_of(config.folder, "replay", model, lambda: model.unet, wanted)
+        accelerator.wait_for_everyone()
+    return found
+
+
 def _assemble(
     config: TrainConfig,
     manifest: Manifest,
@@ -228,13 +253,23 @@ def _assemble(
     accelerator: Accelerator,
     model: LatentDiffusion,
     splits: list[EncodedSplit],
+    pictures: BasePictures | None,
 ) -> Training:
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    weights = config.method.trainable(model.unet)
+    weights, held = config.method.trainable(model.unet), config.regularise
+    regulariser = None
+    if held.weight_l2 or held.teacher:
+        regulariser = Regulariser(model, config.method, held.weight_l2, held.teacher)
     unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
-    batches = Batches(
+    replay = (
+        {"pictures": pictures, "replayed": config.replay.samples(config.optim.batch_size)}
+        if pictures
+        else {}
+    )
+    batches = (ReplayBatches if pictures else Batches)(
         splits[0],
+        **replay,
         batch_size=config.optim.batch_size,
         caption_dropout=config.train.caption_dropout,
         timesteps=len(model.schedule),
@@ -258,6 +293,7 @@ def _assemble(
         loss_weights=loss_weights(
             model.schedule, config.objective.weighting, config.objective.snr_gamma
         ),
+        regulariser=regulariser,
         heldout=None,
         samples=Samples(config.folder, model, config.samples, ()),
         start=start.stored(config.folder),
@@ -396,19 +432,26 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
 
 
 def _export_best(
-    config: TrainConfig, model: LatentDiffusion, stored: list[Checkpoint], accelerator: Accelerator
+    config: TrainConfig,
+    model: LatentDiffusion,
+    stored: list[Checkpoint],
+    accelerator: Accelerator,
+    heldout: Heldout | None,
 ) -> None:
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
-    copy_into(config.method.trainable(model.unet), best.weights())
     vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
+    items, base = heldout.val if heldout else None, partial(base_values, config, model)
+    choice = sweep.choose(config, model, best, items, base)
+    best = replace(best, scale=choice.scale)
+    copy_into(config.method.trainable(model.unet), values_of(config, model, best))
     folder = config.folder / "export"
     name = config.run.folder.name
     word = trigger_of(config)
     difference = export(config.method, config.model, model, folder, best, name, word)
-    accelerator.print(
-        f"best    {overview.after(config.folder, stored)}\n"
-        f"{described(config.method, folder, difference)}"
-    )
+    accelerator.print(f"best    {overview.after(config.folder, stored)}")
+    if choice.scale != 1 or choice.table:
+        accelerator.print(f"scale   {scale.line(choice)}")
+    accelerator.print(f"{described(config.method, folder, difference)}")
     if not is_of_retraining(config.run.folder):
         accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

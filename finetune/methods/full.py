@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -52,6 +52,19 @@ class Full(Method):
     def attach(self, unet: UNet2DConditionModel) -> None:
         """Unfreeze everything; there is nothing to initialise."""
         unet.requires_grad_(True)
+
+    def scaled(
+        self,
+        unet: nn.Module,
+        values: Mapping[str, Tensor],
+        factor: float,
+        base: Callable[[], Mapping[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Between the base's weights and the trained ones, as WiSE-FT (Wortsman et al. 2022, eq. 1)."""
+        if factor == 1:
+            return dict(values)
+        own = base()
+        return {name: own[name].to(weight).lerp(weight, factor) for name, weight in values.items()}
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
         """Write a pipeline folder, which ``from_pretrained`` loads, and ``original.safetensors`` in it.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -73,6 +74,42 @@ class Method(ABC):
             f"lora_scale is for LoRA, and this run was trained with method={self.name}, which changes the "
             "weights themselves; remove lora_scale"
         )
+
+    @abstractmethod
+    def scaled(
+        self,
+        unet: nn.Module,
+        values: Mapping[str, Tensor],
+        factor: float,
+        base: Callable[[], Mapping[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """The weights, by the same names, with which the U-Net is W_base + factor * (W - W_base).
+
+        Args:
+            unet: prepared; whatever trained weights it holds are not read, and nothing is changed.
+            values: W, by the names of :meth:`trainable`.
+            factor: 0 ... 1; 1 gives ``values``.
+            base: gives the base's own values of those trained weights that it has itself; called where they are needed.
+
+        Returns:
+            fp32, on the device of ``values``, in their order.
+        """
+
+    @contextmanager
+    def switched_off(self, unet: nn.Module) -> Iterator[None]:
+        """Make ``unet`` compute what the base does inside a ``with`` block, whatever was trained.
+
+        Only of methods that are ``scalable``; of others the base is gone, as its own weights are trained.
+        """
+        raise NotImplementedError(f"{self.name} trains the base's own weights")
+        yield
+
+    def squared_norms(self, unet: nn.Module) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """Of each module's update W - W_base the squared Frobenius norm, with a gradient, and the weights it depends on.
+
+        Only of methods that are ``scalable``.
+        """
+        raise NotImplementedError(f"{self.name} trains the base's own weights")
 
     def fewer_weights(self) -> str:
         """What to type to train fewer weights than now; part of the advice on overfitting."""

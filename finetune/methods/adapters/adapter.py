@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from finetune.models.config import ModelConfig
     from finetune.models.interface import LatentDiffusion
 
-_NAME = "default"  # that peft gives an adapter, as a part of its weights' names
+ADAPTER = "default"  # that peft gives an adapter, as a part of its weights' names
 _PARAMETER = re.compile(r"\.(lora|lokr|hada)_.*")  # behind a module's name
 # Settings of an adapter that change what rank and alpha mean.
 _UNKNOWN_SCALE = ("use_rslora", "rank_pattern", "alpha_pattern")
@@ -33,13 +34,15 @@ class Adapter(Method):
         rank: of what is added to a weight.
         alpha: its scale; ``alpha == rank`` is a scale of one.
         targets: suffixes of the names of the U-Net's modules that get an adapter.
-        noun: what it is called in messages; of the class, as the two below.
+        noun: what it is called in messages; of the class, as the three below.
+        linear: peft's names of the parts of which each module has one, in which the update is linear.
         settings: peft's name of each key ``method.*`` that decides what the stored weights mean.
         fixed: settings of peft that have no key.
     """
 
     scalable: ClassVar[bool] = True
     noun: ClassVar[str] = "adapter"
+    linear: ClassVar[tuple[str, ...]]
     settings: ClassVar[dict[str, str]] = {"rank": "r", "alpha": "alpha"}
     fixed: ClassVar[dict[str, Any]] = {}
     rank: int = 16
@@ -101,6 +104,53 @@ class Adapter(Method):
         for layer in layers:
             for name in layer.active_adapters:
                 layer.set_scale(name, factor)
+
+    def scaled(
+        self,
+        unet: nn.Module,
+        values: Mapping[str, Tensor],
+        factor: float,
+        base: Callable[[], Mapping[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """One of the matrices, in which the update is linear, times ``factor``.
+
+        Not alpha: of a LoKr whose matrices are whole no reader applies it, a DoRA is not linear in it, and loaders that
+        do not know an adapter's alpha take its rank. So every reader gets the same strength, and ``method.init`` starts
+        with the same settings.
+        """
+        linear = [
+            name for name in values if any(f".{part}." in f".{name}." for part in self.linear)
+        ]
+        return {
+            name: weight * factor if name in linear else weight for name, weight in values.items()
+        }
+
+    @contextmanager
+    def switched_off(self, unet: nn.Module) -> Iterator[None]:
+        """Without the adapter."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [m for m in unet.modules() if isinstance(m, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+    def squared_norms(self, unet: nn.Module) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """Of what each adapter adds to its module's weight."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for layer in unet.modules():
+            if isinstance(layer, BaseTunerLayer):
+                parts = [weight for weight in layer.parameters() if weight.requires_grad]
+                yield self.update_of(layer).square().sum(), parts
+
+    def update_of(self, layer: Any) -> Tensor:
+        """W - W_base of a layer of peft's, with a gradient."""
+        return layer.get_delta_weight(ADAPTER)
 
     def fewer_weights(self) -> str:
         """Half the rank."""
@@ -202,7 +252,7 @@ def plain_name(name: str) -> str:
     >>> plain_name("conv.lora_magnitude_vector.default.weight")
     'conv.lora_magnitude_vector'
     """
-    parts = [part for part in name.split(".") if part != _NAME]
+    parts = [part for part in name.split(".") if part != ADAPTER]
     return ".".join(parts).replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
