@@ -40,6 +40,7 @@ class PlantedCheckpoint:
     step: int
     factor: float
     file: Path
+    scale: float = 1.0
 
     samples_seen = 64
 
