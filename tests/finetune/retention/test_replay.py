@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -213,7 +214,8 @@ def test_prompts_are_of_their_own(make_config, tmp_path):
 
 
 def test_settings_without_effect_are_refused(make_config):
-    for name, value in (("pictures", 4), ("prompts", "x.txt")):
+    unread: list[tuple[str, Any]] = [("pictures", 4), ("prompts", "x.txt")]
+    for name, value in unread:
         with pytest.raises(
             UserError, match=rf"replay\.{name}=.* has no effect with replay\.share=0"
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -176,7 +177,8 @@ def test_settings_that_mean_nothing_are_refused(make_config, tmp_path):
     for value in (0, 1.5, -1, "large", [], [0.5, 2], True, None):
         with pytest.raises(UserError, match=r"export\.scale"):
             ExportConfig(scale=value)
-    for name, value in (("forgotten", 0.2), ("pictures", 8), ("prompts", "x.txt")):
+    unread: list[tuple[str, Any]] = [("forgotten", 0.2), ("pictures", 8), ("prompts", "x.txt")]
+    for name, value in unread:
         with pytest.raises(UserError, match=rf"export\.{name}=.* has no effect with export\.scale"):
             ExportConfig(scale=0.5, **{name: value})
     with pytest.raises(UserError, match=r"heldout\.items=0 measures none; type export\.scale=0\.5"):
