@@ -92,7 +92,9 @@ class Evaluation:
     @cached_property
     def origin(self) -> dict[str, str]:
         """What all losses depend on, see ``evaluate.judged_runs.judged``."""
-        return origin_of(self.run.model(self.device), self.manifest.digest())
+        model = self.run.model(self.device)
+        buckets = self.run.config.buckets.sides(model.resolution)
+        return origin_of(model, self.manifest.digest(), buckets)
 
     # Losses
 

@@ -34,7 +34,8 @@ class SampleConfig:
         model: a base model without a run, instead of ``run``.
         seeds: a list, or how many, from 0.
         width, height: in pixels; null is the model's resolution.
-        clip_skip: which layer of the text encoder counts, from the end; 1 is the one that is trained with.
+        clip_skip: which layer of the text encoder counts, from the one that the pipeline takes, which is 1; null is the
+            one that was trained with (``model.clip_skip``).
         image: to start from. strength: the share of the noise that it gets.
         best_of: pictures drawn for each seed, of which the one most similar to its prompt is kept.
         batch_size: pictures drawn at once; null is 8, and fewer above 256 px, see ``finetune.at_once``.
@@ -54,7 +55,7 @@ class SampleConfig:
     seeds: Any = 1
     width: int | None = None
     height: int | None = None
-    clip_skip: int = 1
+    clip_skip: int | None = None
     image: str | None = field(default=None, metadata=PATH)
     strength: float | None = None
     best_of: int = 1
@@ -72,8 +73,9 @@ class SampleConfig:
         )
         self.lora_scale = _scales(self.lora_scale)
         self.seeds = _seeds(self.seeds)
-        for name in ("clip_skip", "best_of"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        check(self.best_of >= 1, "best_of", self.best_of, ">= 1")
+        skip = self.clip_skip
+        check(skip is None or skip >= 1, "clip_skip", skip, "null, or >= 1")
         size = self.batch_size
         check(size is None or size >= 1, "batch_size", size, "null, or >= 1")
         check(self.limit is None or self.limit >= 1, "limit", self.limit, "null, or >= 1")

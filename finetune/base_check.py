@@ -45,6 +45,7 @@ from curate.run.files import write_certified
 from curate.run.schema import UserError
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
 from finetune.intervals import Estimate, ratio
+from finetune.latents import energies as energies_of
 from finetune.models.config import ModelConfig
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import NoiseSchedule
@@ -173,7 +174,7 @@ def compare(
         losses: [N, bins, draws], see :func:`finetune.heldout.grid_losses`.
     """
     timesteps = grid.timesteps(len(schedule)).flatten()
-    energies = items.latents.double().square().mean(dim=(1, 2, 3)).numpy()
+    energies = energies_of(items.latents)
     mine = losses.astype(np.float64).reshape(len(items), -1)
     nothing = of_nothing(schedule, timesteps, energies)
     signal = schedule.alphas.cpu()[timesteps].square().numpy()

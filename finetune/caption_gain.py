@@ -31,6 +31,7 @@ from finetune.conditioning import Conditioning
 from finetune.data import keyed_seed
 from finetune.heldout import Cells, HeldoutGrid, HeldoutItems, batches_of_cells, relative
 from finetune.intervals import Array, Estimate, ratio
+from finetune.latents import of_one_shape
 from finetune.models.interface import LatentDiffusion
 
 
@@ -190,7 +191,8 @@ def caption_effects(
     """
     shape = (len(exchanged), grid.bins, grid.draws)
     found = np.empty((3, *shape), np.float32)
-    for cells in batches_of_cells(unet, shape, max(1, batch_size // 2)):
+    latents = exchanged.own.latents
+    for cells in batches_of_cells(unet, shape, max(1, batch_size // 2), latents):
         found[(slice(None), *cells)] = _pair(model, unet, exchanged, grid, cells).cpu().numpy()
         if progress:
             progress(2 * len(cells[0]))
@@ -207,7 +209,7 @@ def _pair(
     """[3, n] of n cells, given as their items, bins and draws: both captions in one forward pass."""
     i, b, r = cells
     own, device = exchanged.own, model.device
-    latents = own.latents[i].to(device)
+    latents = of_one_shape(own.latents[i]).to(device)
     keys = [own.keys[item] for item in i]
     noises = [grid.noise(*cell, latents.shape[1:]) for cell in zip(keys, b, r, strict=True)]
     noise = torch.stack(noises).to(device)

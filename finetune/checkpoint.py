@@ -28,6 +28,7 @@ from curate.run.files import (
 )
 from curate.run.finished import to_mend
 from curate.run.schema import UserError
+from finetune import optimizers
 
 _OPTIMIZER = "state.safetensors"
 _ASIDE = "damaged-"  # begins the name of a checkpoint that is made again
@@ -222,7 +223,7 @@ def save(
     if path.exists() and "interrupted" in (read_json(path / "state.json") or {}):
         write_certified(path / "state.json", state)  # the same weights, evaluated by now
     else:
-        tensors = {"weights": weights, "ema": ema, "state": optimizer_tensors(weights, optimizer)}
+        tensors = {"weights": weights, "ema": ema, "state": optimizers.tensors(weights, optimizer)}
         _write_folder(path, tensors, state)
     return list_checkpoints(finetune_dir)[-1]
 
@@ -328,29 +329,11 @@ def os_errors() -> Iterator[None]:
         raise OSError(number, os.strerror(number)) from error
 
 
-def optimizer_tensors(
-    weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """The optimizer's state as ``<weight>|<quantity>`` -> tensor."""
-    return {
-        f"{name}|{quantity}": value
-        for name, weight in weights.items()
-        for quantity, value in optimizer.state[weight].items()
-    }
-
-
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], checkpoint: Checkpoint
 ) -> None:
     """Give a fresh optimizer over ``weights`` the state it had at ``checkpoint``."""
-    stored = load_file(checkpoint.checked("state.safetensors"))
-    index = {name: number for number, name in enumerate(weights)}
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in stored.items():
-        name, _, quantity = key.rpartition("|")
-        state.setdefault(index[name], {})[quantity] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizers.restore(optimizer, weights, load_file(checkpoint.checked("state.safetensors")))
 
 
 def _link(link: Path, target: str) -> None:

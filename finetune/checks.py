@@ -29,15 +29,18 @@ def look_at(
     known = has_started and not checksums.damaged(folder, (name,))
     found = lost_in_encoding.Losses.load(folder / name) if known else None
     if found is None:
-        found = lost_in_encoding.measure(model, config.curate_dir, shards)
+        buckets = config.buckets.sides(model.resolution)
+        found = lost_in_encoding.measure(model, config.curate_dir, shards, buckets)
         with checksums.updated(folder, (name,)):
             found.save(folder / name)
-    lines = lost_in_encoding.lines(found, model.resolution)
+    lines = lost_in_encoding.lines(found, model.resolution, config.buckets.enabled)
     if has_started:
         return lines
     pictures = sum(shard.samples for split in sides(config) for shard in manifest.shards_of(split))
     captions = round(found.all_captions * pictures / found.pictures)
-    return lines | {"disk": forecast.disk(config, model, pictures, captions)}
+    views = config.data.crops * (1 + config.data.flip)
+    latents = pictures + round(found.pictures * (views * config.cache.size - 1))
+    return lines | {"disk": forecast.disk(config, model, latents, captions)}
 
 
 def sides(config: TrainConfig) -> list[str]:

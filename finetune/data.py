@@ -7,7 +7,7 @@ was never interrupted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from finetune.cache import EncodedSplit
 from finetune.conditioning import Conditioning
 from finetune.config import ObjectiveConfig
+from finetune.latents import of_one_shape
 
 
 def keyed_seed(*parts: object) -> int:
@@ -63,14 +64,14 @@ class WeightedPlan:
     Args:
         seed: of all orders.
         sources: the indices of each source's pictures, by a name that its order is drawn by.
-        weights: of each.
+        weights: of each, and of more sources if they count for the largest weight.
     """
 
     def __init__(
         self, seed: int, sources: Mapping[str, np.ndarray], weights: Mapping[str, float]
     ) -> None:
         self.seed, self.sources = seed, dict(sorted(sources.items()))
-        largest = max(Fraction(str(weights[name])) for name in sources)
+        largest = max(Fraction(str(weight)) for weight in weights.values())
         self._each = {
             name: Fraction(str(weights[name])) / largest * len(places)
             for name, places in self.sources.items()
@@ -81,7 +82,7 @@ class WeightedPlan:
         """Indices of the ``count`` samples from position ``start``, int64."""
         number, parts, end = self._round_at(start), [], start + count
         used: dict[int, np.ndarray] = {}
-        while (first := self._start(number)) < end:
+        while (first := self.before(number)) < end:
             used[number] = self._rounds[number] if number in self._rounds else self._round(number)
             parts.append(used[number][max(start - first, 0) : end - first])
             number += 1
@@ -98,13 +99,14 @@ class WeightedPlan:
         """Samples of a source before round ``number``."""
         return int(number * self._each[name])
 
-    def _start(self, number: int) -> int:
+    def before(self, number: int) -> int:
+        """Samples before round ``number``."""
         return sum(self._before(name, number) for name in self._each)
 
     def _round_at(self, position: int) -> int:
         """The round that a position is in."""
         number = int(position / sum(self._each.values()))
-        while self._start(number + 1) <= position:
+        while self.before(number + 1) <= position:
             number += 1
         return number
 
@@ -186,8 +188,9 @@ class Batch:
 class Batches:
     """The share that one of ``world_size`` processes has of each of the run's batches, by number.
 
-    Randomness is drawn for the whole batch from one CPU generator, keyed by seed and batch number, and
-    then shared out. Timesteps are by default stratified over the batch, and a sample's stratum is as random
+    Timesteps, captions and dropout are drawn for the whole batch from one CPU generator, keyed by seed and batch
+    number, and then shared out; the noise of a sample from one of its own, keyed by seed, place in the run and the
+    picture's key, so that each process draws its share alone. Timesteps are by default stratified over the batch, and a sample's stratum is as random
     as its place in the order: each sample's timestep is uniform, and the batch mean varies less (Kingma et al.
     2021, appendix I.1).
     """
@@ -222,31 +225,66 @@ class Batches:
         timesteps = self._timesteps(generator)
         which_caption = torch.rand(size, generator=generator)[self.share]
         dropped = (torch.rand(size, generator=generator) < self.caption_dropout)[self.share]
-        noise, added = self._noise(generator)
-        keys, latents, conditioning, replayed = self._samples(number, which_caption, dropped)
+        places = range(number * size, (number + 1) * size)[self.share]
+        keys, latents, conditioning, replayed = self._samples(
+            number, places, which_caption, dropped
+        )
+        noise, added = self._noise(places, keys, latents.shape[1:])
         return Batch(
             keys=keys,
             latents=latents,
-            noise=noise[self.share],
+            noise=noise,
             timesteps=timesteps[self.share],
             conditioning=conditioning,
-            added=None if added is None else added[self.share],
+            added=added,
             replayed=replayed,
         )
 
     def _samples(
-        self, number: int, which: Tensor, dropped: Tensor
+        self, number: int, places: Sequence[int], which: Tensor, dropped: Tensor
     ) -> tuple[list[str], Tensor, Conditioning, Tensor | None]:
         """Keys, latents and conditioning of this process's share, and which of them are replayed.
 
         Args:
-            number: of the batch. which: [B] in [0, 1), for one of several captions. dropped: [B] bool.
+            number: of the batch. places: of the samples in the run, counted from zero.
+            which: [B] in [0, 1), for one of several captions. dropped: [B] bool.
         """
         size = self.batch_size
         indices = torch.from_numpy(self.plan(number * size, size)[self.share])
+        return *self._of_data(indices, places, which, dropped), None
+
+    def _of_data(
+        self, indices: Tensor, places: Sequence[int], which: Tensor, dropped: Tensor
+    ) -> tuple[list[str], Tensor, Conditioning]:
+        """Keys, latents and conditioning of some samples of the data."""
+        visits = self._visits(places)
+        views = self._views(visits)
+        latents = self._latents(indices, views, visits)
         keys = [self.split.keys[index] for index in indices]
-        conditioning = self.split.conditioning_of(indices, which, dropped)
-        return keys, self.split.latents_of(indices), conditioning, None
+        return keys, latents, self.split.conditioning_of(indices, which, dropped, views)
+
+    def _visits(self, places: Sequence[int]) -> list[torch.Generator]:
+        """A generator for each sample of the share, keyed by seed and place among all samples; none where nothing is drawn."""
+        if self.split.views == 1 and not self.split.has_deviations:
+            return []
+        seeds = (keyed_seed(self.seed, "visit", place) for place in places)
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def _views(self, visits: Sequence[torch.Generator]) -> Tensor | None:
+        """Which view of its picture each sample is; None where there is one."""
+        if self.split.views == 1:
+            return None
+        return torch.stack([torch.randint(self.split.views, (), generator=own) for own in visits])
+
+    def _latents(
+        self, indices: Tensor, views: Tensor | None, visits: Sequence[torch.Generator]
+    ) -> Tensor:
+        """The VAE's means, or a sample of its posterior for each visit, where deviations are kept."""
+        means = of_one_shape(self.split.latents_of(indices, views))
+        if not self.split.has_deviations:
+            return means
+        drawn = torch.stack([torch.randn(means.shape[1:], generator=own) for own in visits])
+        return means + of_one_shape(self.split.deviations_of(indices, views)) * drawn
 
     def _timesteps(self, generator: torch.Generator) -> Tensor:
         """Of the whole batch, int64; a share u of the way through a distribution for each sample."""
@@ -258,13 +296,26 @@ class Batches:
             share = torch.sigmoid(chosen.logit_mean + chosen.logit_std * torch.special.ndtri(share))
         return (share * self.timesteps).long().clamp_(max=self.timesteps - 1)
 
-    def _noise(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Of the whole batch: what the target is made of, and what is added to the latents where that is another."""
-        chosen, shape = self.objective, (self.batch_size, *self.split.latent_shape)
-        noise = torch.randn(shape, generator=generator)
-        if chosen.noise_offset:
-            offset = torch.randn((*shape[:2], 1, 1), generator=generator)
-            noise = noise + chosen.noise_offset * offset
-        if not chosen.input_perturbation:
-            return noise, None
-        return noise, noise + chosen.input_perturbation * torch.randn(shape, generator=generator)
+    def _noise(
+        self, places: Sequence[int], keys: Sequence[str], latent: torch.Size
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of the share: what the target is made of, and what is added to the latents where that is another.
+
+        Args:
+            places: of the samples in the run, counted from zero. keys: of their pictures.
+            latent: the shape of one.
+        """
+        chosen = self.objective
+        noises, added = [], []
+        for place, key in zip(places, keys, strict=True):
+            seed = keyed_seed(self.seed, "noise", place, key)
+            generator = torch.Generator().manual_seed(seed)
+            noise = torch.randn(latent, generator=generator)
+            if chosen.noise_offset:
+                offset = torch.randn((latent[0], 1, 1), generator=generator)
+                noise = noise + chosen.noise_offset * offset
+            noises.append(noise)
+            if chosen.input_perturbation:
+                more = torch.randn(latent, generator=generator)
+                added.append(noise + chosen.input_perturbation * more)
+        return torch.stack(noises), torch.stack(added) if added else None

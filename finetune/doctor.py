@@ -15,9 +15,19 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
-from finetune import enough, leaks, retention_config, seen_before, start
+from finetune import (
+    enlarged,
+    enough,
+    equal_crops,
+    leaks,
+    optimizers,
+    retention_config,
+    seen_before,
+    start,
+)
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
 from finetune.models import refuse_unsupported
+from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.retention import prompts
 from finetune.sidecars import identifiers
 
@@ -31,16 +41,32 @@ _FREE = {
     "heldout.every",
     "heldout.batch_size",
     "heldout.patience",
+    "buckets.enlarge",
 }
-_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets", "cache")
+_VIEWS = {"data.flip": False, "data.crops": 1}
 _UNSAID = {**retention_config.defaults(), "replay.prompts": None}
 """Values of keys that only trainings note in which one of them is another."""
-_FORMERLY = {
-    **{f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()},
-    **_UNSAID,
-}
+_FORMERLY = (
+    _VIEWS
+    | _UNSAID
+    | {
+        f"{group}.{name}": value
+        for group, settings in (
+            ("objective", ObjectiveConfig()),
+            ("optim", OptimConfig()),
+            ("buckets", BucketsConfig()),
+            ("cache", CacheConfig()),
+        )
+        for name, value in asdict(settings).items()
+    }
+)
+_FORMERLY["method.base_weights"] = "fp32"
 """Values of keys that trainings of earlier versions did not note."""
-ORDER = "hashed keys"  # of the samples, see ``cache.load_split``; earlier versions noted none
+_OPTIONAL = {"model.clip_skip": 1}
+"""Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
+ORDER = "hashed keys, noise by sample"
+"""Of the samples and their noise, see ``cache.load_split`` and ``data.Batches``; earlier versions noted another or none."""
 _ORIGINS = {
     "shards": "curated data",
     "weights": "weights of the base model",
@@ -74,6 +100,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
+    enlarged.examine(config, manifest)
+    equal_crops.examine(config, manifest)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
     if last is None:
         enough.examine(config, manifest, seen)
@@ -88,7 +116,9 @@ def examine_settings(config: TrainConfig) -> None:
         UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
     """
     refuse_unsupported(config.model)
+    config.buckets.sides(config.model.resolution)  # refuses what makes none
     refuse_precision(config.optim)
+    optimizers.refuse_absent(config.optim)
     tracking.refuse_absent(config.tracker)
 
 
@@ -129,12 +159,16 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         for name, value in asdict(getattr(config, group)).items()
         if f"{group}.{name}" not in _FREE
     }
+    for key, value in _OPTIONAL.items():
+        if known[key] == value:
+            del known[key]
     if config.optim.schedule == "constant":  # then training longer leaves the first part as it was
         del known["train.samples"]
     known["shards"] = manifest.digest()
     known["order"] = ORDER
     del known["method.init"]  # the weights decide, wherever they are
     known["init"] = start.digest(config)
+    known |= {key: getattr(config.data, key.removeprefix("data.")) for key in _VIEWS}
     known["data.runs"] = dict(sorted(config.data.runs.items())) or None  # weights of the curations
     return known | _of_retention(config)
 
@@ -169,7 +203,7 @@ def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, A
     now = {**_UNSAID, **now}
     has_ended = last["step"] >= config.steps or last["stopped"] is not None
     free = ["order"] if has_ended else config.resume.allow
-    now = {key: value for key, value in now.items() if key not in free}
+    now = {key: value for key, value in {**_OPTIONAL, **now}.items() if key not in free}
     refuse_change(config.folder, last["identity"], now, config.resume.allow)
 
 
@@ -209,7 +243,7 @@ def refuse_change(
     Raises:
         UserError: names the first key that differs.
     """
-    stored = {**_FORMERLY, **stored}
+    stored = {**_FORMERLY, **_OPTIONAL, **stored}
     for key in now:
         if stored.get(key) == now[key]:
             continue
@@ -242,6 +276,6 @@ def refuse_change(
             difference = "with weights that method.init named, and it is not typed now"
             remedy = "Type it as before, or train under another run.name"
         if key == "order":
-            difference = "by a version that took the samples in another order, in which this one cannot go on"
+            difference = "by a version that took the samples in another order or drew other noise, so that this one cannot go on"
             remedy = f"To train from the start, type run.name=NEW {these}"
         raise UserError(f"{folder} was started {difference}. {remedy}")

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import checksums, cli, folder, provenance
-from curate.run.files import naming, read_json, replace_folder, sha256_of, write_json
+from curate.run.files import naming, read_json, replace_folder, sha256_of, write_json, write_text
 from curate.run.locks import locked
 from curate.run.schema import UserError
+from finetune.drawing import as_trained
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from finetune.checkpoint import Checkpoint
     from finetune.config import TrainConfig
+    from finetune.drawing.as_trained import AsTrained
     from finetune.models.interface import LatentDiffusion
     from finetune.opened_run import FinetuneRun
 
@@ -50,6 +53,7 @@ def export(
     source: Checkpoint | None = None,
     name: str = "model",
     trigger: str = "",
+    to_set: AsTrained | None = None,
 ) -> float:
     """Write the trained weights of ``model``'s U-Net to ``folder``; what is there stays until then.
 
@@ -60,6 +64,7 @@ def export(
         folder: is replaced only after the comparison.
         source: the checkpoint that the weights are of, for :func:`holds`.
         name: of the model, for the file that other programs load. trigger: the word in front of all captions.
+        to_set: what has to be set to draw with it, for a ``README.md`` beside the weights.
 
     Returns:
         The largest absolute difference between the U-Net's outputs in memory and after reloading, over all
@@ -77,6 +82,8 @@ def export(
         with naming(folder), os_errors():
             method.save(model, part)
             method.save_for_others(model, config, part, name, trigger)
+            if to_set and to_set.readme:
+                write_text(part / as_trained.FILE, to_set.readme)
             if source:
                 write_json(part / SOURCE, _identity(source))
         difference = max(
@@ -88,11 +95,19 @@ def export(
     return difference
 
 
-def described(method: Method, folder: Path, difference: float) -> str:
-    """What a command prints of an export: where it is, and what :func:`export` returned."""
-    return (
+def described(
+    method: Method, folder: Path, difference: float, to_set: AsTrained | None = None
+) -> str:
+    """What a command prints of an export: where it is, what :func:`export` returned, and what it noted."""
+    found = (
         f"export  {folder} (loaded again by {method.readers}: largest difference {difference:.1e})"
     )
+    return "\n".join([found, *(f"draw    {note}" for note in (to_set.notes if to_set else ()))])
+
+
+def to_set_of(config: TrainConfig) -> AsTrained:
+    """What has to be set to draw with what a training exports."""
+    return as_trained.AsTrained.of(asdict(config))
 
 
 def holds(folder: Path, source: Checkpoint) -> bool:
@@ -160,7 +175,8 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     target = run.finetune_dir / f"export-{stored.path.name}"
     name = f"{run.run_dir.name}-{stored.path.name}"
     word = trigger_of(config)
-    difference = export(config.method, config.model, model, target, stored, name, word)
+    to_set = to_set_of(config)
+    difference = export(config.method, config.model, model, target, stored, name, word, to_set)
     # Only now, so that an export that fails takes the list of the other files from nobody.
     with checksums.updated(run.finetune_dir, (f"{target.name}/",)):
         pass
@@ -219,7 +235,7 @@ def main() -> None:
             checkpoint for checkpoint in run.checkpoints() if checkpoint.path.name == path.name
         )
         target, difference = export_checkpoint(run, stored)
-    print(described(run.config.method, target, difference))
+    print(described(run.config.method, target, difference, to_set_of(run.config)))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from curate.run.units import duration, size
 from finetune.config import TrainConfig
 from finetune.data import Batch
+from finetune.due import due
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
+from finetune.optimizers import state_bytes
 
 _FP32 = 4
-_ADAM = 2  # moments of each weight
 
 
 def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: int) -> str:
@@ -25,13 +26,14 @@ def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: i
     Args:
         config: of the training.
         model: its U-Net prepared.
-        pictures, captions: that will be encoded.
+        pictures, captions: that will be encoded; each view of a picture counts, by its space.
     """
     latent = model.unet.config["in_channels"] * (model.resolution // model.pixels_per_latent) ** 2
     hidden = sum(tensor.numel() for tensor in model.encode_captions([""]).tensors.values())
     cached = pictures * latent * _FP32 + captions * hidden * 2
-    weights = _numbers(config.method.trainable(model.unet).values()) * _FP32
-    whole = weights * (1 + bool(config.ema.decay) + _ADAM)
+    trained = config.method.trainable(model.unet).values()
+    weights = _numbers(trained) * _FP32
+    whole = weights * (1 + bool(config.ema.decay)) + _held(config.optim.name, trained)
     count = -(-config.steps * config.optim.batch_size // config.checkpoint.every)
     keep = config.kept_states
     resumable = min(count, keep + 1) if keep else count  # one more until it is stored
@@ -58,6 +60,7 @@ def memory(
     activations: Callable[[int], int],
     micro_batch: int,
     *,
+    optimizer: str = "adamw",
     averaged: bool,
     processes: int,
     copied: int = 0,
@@ -68,16 +71,19 @@ def memory(
         model: the base, its U-Net prepared. weights: those that are trained.
         activations: gives the bytes for a number of samples, see :func:`activation_bytes`.
         micro_batch: samples at a time in a process.
+        optimizer: its name.
         averaged: whether a moving average is kept.
         copied: bytes of copies of the base, see ``finetune.retention.regularise``.
         processes: of the launch; several exchange their gradients in buffers.
     """
-    fixed = _whole(model) * _FP32 + copied
-    copies = 1 + _ADAM + averaged + (processes > 1)
-    optimizer, kept = _numbers(weights.values()) * _FP32 * copies, activations(micro_batch)
-    total, device = fixed + optimizer + kept, model.device
+    encoders = [] if model.device.type == "cuda" else model.encoders  # parked
+    fixed = copied + sum(_bytes(part.parameters()) for part in (model.unet, *encoders))
+    copies = 1 + averaged + (processes > 1)
+    trained = _numbers(weights.values()) * _FP32 * copies + _held(optimizer, weights.values())
+    kept, device = activations(micro_batch), model.device
+    total = fixed + trained + kept
     text = (
-        f"about {size(total)} an update: weights {size(fixed)}, gradients and optimizer {size(optimizer)}, "
+        f"about {size(total)} an update: weights {size(fixed)}, gradients and optimizer {size(trained)}, "
         f"activations of {micro_batch} at a time {size(kept)}"
     )
     if device.type != "cuda":
@@ -136,6 +142,25 @@ def _kept(model: LatentDiffusion, unet: nn.Module, batch: Batch, count: int) -> 
     return sum(found.values())
 
 
+def heldout_share(config: TrainConfig, pictures: int) -> float:
+    """What measuring held-out losses takes, the base's among them, as a share of what training takes.
+
+    Counted in forward passes of the U-Net: a sample that is trained takes three, as the backward pass takes two
+    (Kaplan et al. 2020, sec. 2.1).
+
+    Args:
+        config: of the training.
+        pictures: that are measured at each evaluation, held out or not.
+
+    >>> round(heldout_share(TrainConfig(), 64), 3)  # of 32 pictures held out, 32 of training
+    0.089
+    """
+    heldout, size = config.heldout, config.optim.batch_size
+    evaluations = 1 + sum(due(config, step)[1] for step in range(1, config.steps + 1))
+    passes = evaluations * pictures * heldout.bins * heldout.draws
+    return passes / (3 * config.steps * size)
+
+
 def time_left(updates: int, update_s: float, evaluations: int, evaluation_s: float) -> str:
     """How long the rest will take; evaluations that take 0 s were not timed yet.
 
@@ -152,10 +177,14 @@ def time_left(updates: int, update_s: float, evaluations: int, evaluation_s: flo
     return text
 
 
-def _whole(model: LatentDiffusion) -> int:
-    """Numbers in all parts of the pipeline, with what the method added."""
-    parts = model.pipeline().components.values()
-    return sum(_numbers(part.parameters()) for part in parts if isinstance(part, nn.Module))
+def _bytes(weights: Iterable[Tensor]) -> int:
+    """In whichever precision each of them is held."""
+    return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
+def _held(optimizer: str, weights: Iterable[Tensor]) -> int:
+    """Bytes that an optimizer holds for weights."""
+    return state_bytes(optimizer, (tuple(weight.shape) for weight in weights))
 
 
 def _numbers(weights: Iterable[Tensor]) -> int:

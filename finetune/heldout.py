@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from finetune.cache import EncodedSplit
 from finetune.conditioning import Conditioning
 from finetune.data import keyed_seed
 from finetune.intervals import group_means
+from finetune.latents import Latents, by_shape, of_one_shape
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
 
@@ -62,13 +64,13 @@ class HeldoutItems:
 
     Attributes:
         keys: N, the shards' keys.
-        latents: [N, C, h, w] fp32, on the CPU.
+        latents: [N, C, h, w] fp32, on the CPU; with aspect buckets of several shapes.
         conditioning: fp32, of each picture's first caption.
         groups: the duplicate group of each.
     """
 
     keys: list[str]
-    latents: Tensor
+    latents: Latents
     conditioning: Conditioning
     groups: list[str]
 
@@ -171,7 +173,7 @@ def grid_losses(
         float32 [items, bins, draws].
     """
     losses = np.empty((len(items), grid.bins, grid.draws), np.float32)
-    for cells in batches_of_cells(unet, losses.shape, batch_size):
+    for cells in batches_of_cells(unet, losses.shape, batch_size, items.latents):
         losses[cells] = _cell_losses(model, unet, items, grid, cells).cpu().numpy()
         if progress:
             progress(len(cells[0]))
@@ -181,17 +183,21 @@ def grid_losses(
 Cells = tuple[list[int], list[int], list[int]]  # items, bins and draws
 
 
-def batches_of_cells(unet: nn.Module, shape: tuple[int, ...], batch_size: int) -> Iterator[Cells]:
-    """All cells of a grid of ``shape`` [items, bins, draws], so many at a time.
+def batches_of_cells(
+    unet: nn.Module, shape: tuple[int, ...], batch_size: int, latents: Latents
+) -> Iterator[Cells]:
+    """All cells of a grid of ``shape`` [items, bins, draws], so many at a time, of items whose ``latents`` have one shape.
 
     ``unet`` is in evaluation mode meanwhile, and in the mode it was in after the last batch.
     """
-    cells = list(np.ndindex(shape))
     training = unet.training
     unet.eval()
-    for start in range(0, len(cells), batch_size):
-        i, b, r = map(list, zip(*cells[start : start + batch_size], strict=True))
-        yield i, b, r
+    order = by_shape(latents)
+    for _, items in groupby(order, key=lambda item: latents[item].shape):
+        cells = [(item, *cell) for item in items for cell in np.ndindex(shape[1:])]
+        for start in range(0, len(cells), batch_size):
+            i, b, r = map(list, zip(*cells[start : start + batch_size], strict=True))
+            yield i, b, r
     unet.train(training)
 
 
@@ -204,13 +210,13 @@ def _cell_losses(
 ) -> Tensor:
     """The losses [n] of n cells, given as their items, bins and draws, in one forward pass."""
     i, b, r = cells
-    shape, device = items.latents.shape[1:], model.device
+    latents, device = of_one_shape(items.latents[i]), model.device
     keys = [items.keys[item] for item in i]
-    noise = [grid.noise(*cell, shape) for cell in zip(keys, b, r, strict=True)]
+    noise = [grid.noise(*cell, latents.shape[1:]) for cell in zip(keys, b, r, strict=True)]
     return denoising_loss(
         partial(model.predict, unet),
         model.schedule,
-        items.latents[i].to(device),
+        latents.to(device),
         torch.stack(noise).to(device),
         grid.timesteps(len(model.schedule))[b, r].to(device),
         items.conditioning.take(i).to(device),

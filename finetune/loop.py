@@ -26,6 +26,7 @@ from finetune.checkpoint import Checkpoint
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batch, Batches
+from finetune.due import crossed, due
 from finetune.early_stop import reason_to_stop
 from finetune.ema import Ema, copy_into, swapped_in
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
@@ -33,6 +34,7 @@ from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
 from finetune.retention.regularise import Regulariser
 from finetune.samples import Samples
+from finetune.time_spent import BATCHES, CHECKPOINTS, LOSSES, PICTURES, UPDATES, TimeSpent
 
 _TIMED = 10  # updates before the rest is forecast; the first ones take longer
 
@@ -110,6 +112,7 @@ class Training:
         stored: the update of the last checkpoint.
         stop: whether a signal asked to stop.
         curves: get what ``metrics.jsonl`` gets, in the first process.
+        spent: what the time since the start went to.
     """
 
     config: TrainConfig
@@ -132,6 +135,7 @@ class Training:
     stored: int = 0
     stop: StopRequest = field(default_factory=StopRequest)
     curves: Curves | None = None
+    spent: TimeSpent = field(default_factory=TimeSpent)
 
 
 def fit(run: Training) -> Progress:
@@ -147,6 +151,9 @@ def fit(run: Training) -> Progress:
         try:
             catch_up(run)
             _train(run)
+            if run.accelerator.is_main_process:
+                for line in run.spent.lines():
+                    Bar.write(f"time    {line}")
         except Interrupted:
             if run.progress.step == 0:
                 raise
@@ -220,15 +227,17 @@ def _train(run: Training) -> None:
         seconds: list[float] = []
         while progress.step < config.steps and progress.stopped is None:
             started = time.perf_counter()
-            batch = run.batches(progress.step).to(run.accelerator.device)
+            with run.spent.on(BATCHES):
+                batch = run.batches(progress.step).to(run.accelerator.device)
             lr = learning_rate(config.optim, progress.samples_seen, config.steps * size)
             for group in run.optimizer.param_groups:
                 group["lr"] = lr
-            loss, grad_norm = update(run, batch)
-            progress.step += 1
-            progress.samples_seen += size
-            if run.ema:
-                run.ema.update(run.weights, progress.step)
+            with run.spent.on(UPDATES):
+                loss, grad_norm = update(run, batch)
+                progress.step += 1
+                progress.samples_seen += size
+                if run.ema:
+                    run.ema.update(run.weights, progress.step)
             run.window.loss += loss
             run.window.steps += 1
             seconds.append(time.perf_counter() - started)
@@ -238,7 +247,7 @@ def _train(run: Training) -> None:
                 Bar.write(f"time    {_time_left(run, median(seconds))}")
 
             saves, evaluates = due(config, progress.step)
-            if evaluates or _crossed(config.log.every, progress.step, size):
+            if evaluates or crossed(config.log.every, progress.step, size):
                 mean = _log_window(run, lr, grad_norm)
                 bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
             if evaluates:
@@ -246,7 +255,8 @@ def _train(run: Training) -> None:
                 show(run)
                 run.unet.train()
             if saves or progress.stopped:
-                save(run)
+                with run.spent.on(CHECKPOINTS):
+                    save(run)
             refuse_to_go_on(run)
 
 
@@ -258,13 +268,6 @@ def _time_left(run: Training, update_s: float) -> str:
     heldout, evaluations = run.heldout, sum(due(run.config, step)[1] for step in left)
     measuring = (len(heldout.val) + len(heldout.train_probe)) * heldout.seconds
     return forecast.time_left(len(left), update_s, evaluations, measuring + heldout.drawing)
-
-
-def due(config: TrainConfig, step: int) -> tuple[bool, bool]:
-    """Whether a checkpoint and whether an evaluation are due after update ``step``, counted from one."""
-    size = config.optim.batch_size
-    saves = step == config.steps or _crossed(config.checkpoint.every, step, size)
-    return saves, saves or _crossed(config.heldout.every, step, size)
 
 
 def refuse_to_go_on(run: Training) -> None:
@@ -400,11 +403,12 @@ def evaluate(run: Training) -> None:
             return
         run.heldout.drawing = time.perf_counter() - started
         known = run.heldout.base if run.progress.step == 0 else None
-        val = measure(run, run.heldout.val) if known is None else known
-        train_probe = measure(run, run.heldout.train_probe)
+        with run.spent.on(LOSSES):
+            val = measure(run, run.heldout.val) if known is None else known
+            train_probe = measure(run, run.heldout.train_probe)
     curve = run.heldout.curve
-    precision = run.accelerator.mixed_precision
-    curve.add(run.progress.step, run.progress.samples_seen, val, train_probe, precision)
+    seen = run.progress.step, run.progress.samples_seen
+    curve.add(*seen, val, train_probe, precision_of(run))
     run.progress.heldout = _finite(curve.heldout())
     run.progress.stopped = reason_to_stop(curve, run.config.heldout.patience)
     _store(run, curve)
@@ -418,6 +422,12 @@ def evaluate(run: Training) -> None:
     )
 
 
+def precision_of(run: Training) -> str:
+    """In which the held-out losses are computed; weights that are held in fewer bits make it another one."""
+    mixed, held = run.accelerator.mixed_precision, run.config.method.held()
+    return mixed if held == "fp32" else f"{mixed}, weights {held}"
+
+
 def draw(run: Training) -> None:
     """Draw the pictures of this update, in the first process.
 
@@ -427,7 +437,9 @@ def draw(run: Training) -> None:
     accelerator, step = run.accelerator, run.progress.step
     if accelerator.is_main_process:
         unet = accelerator.unwrap_model(run.unet)
-        run.samples.draw(step, partial(_identity, run), unet, lambda: run.stop.made is None)
+        with run.spent.on(PICTURES):
+            run.samples.draw(step, partial(_identity, run), unet, lambda: run.stop.made is None)
+            run.model.park()
     refuse_to_go_on(run)
 
 
@@ -524,8 +536,3 @@ def _log(run: Training, **values: float) -> None:
 def _finite(value: float) -> float | None:
     """None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None
-
-
-def _crossed(every: int, step: int, size: int) -> bool:
-    """Whether update ``step`` of ``size`` samples went beyond a multiple of ``every`` samples."""
-    return step * size // every > max(0, step - 1) * size // every

@@ -1,7 +1,7 @@
 """How much of pictures and captions is lost when they are encoded, measured on some of them before all are.
 
-A U-Net is trained on what its VAE and its text encoder leave. A picture is cropped to a square, enlarged where it is
-small, and comes back from the VAE with an error; of a caption the tokenizer reads so many tokens, and the text
+A U-Net is trained on what its VAE and its text encoder leave. A picture is cropped to a square or to its bucket,
+enlarged where it is small, and comes back from the VAE with an error; of a caption the tokenizer reads so many tokens, and the text
 encoder understands the language that it learned.
 """
 
@@ -25,8 +25,9 @@ from curate.measures.language import detect
 from curate.pack.sample import read_shard
 from curate.run.files import read_json, write_certified
 from curate.run.manifest import ShardInfo, intact
+from finetune.buckets import Sides, enlarged, kept, nearest
 from finetune.cache import pictures_at_once
-from finetune.cache.encode import to_square
+from finetune.crop import Crop
 from finetune.models.interface import LatentDiffusion
 from finetune.sidecars import read_columns
 
@@ -83,27 +84,37 @@ class Losses:
         return None if content is None else cls(**content)
 
 
-def measure(model: LatentDiffusion, curate_dir: Path, shards: Sequence[ShardInfo]) -> Losses:
+def measure(
+    model: LatentDiffusion,
+    curate_dir: Path,
+    shards: Sequence[ShardInfo],
+    buckets: Sequence[Sides] = (),
+) -> Losses:
     """Look at the tables of ``shards``, at some of their captions, and at a few pictures of the first.
 
     Args:
         model: the base.
         curate_dir: of the data.
         shards: of the split that is trained on, at least one; pictures are in them in no order.
+        buckets: see ``finetune.buckets``; none for squares.
 
     Raises:
         UserError: a table or the first shard is damaged.
     """
     sizes, captions, every = _tables(curate_dir, shards)
-    cropped = 1 - sizes.min(0) / sizes.max(0) if sizes is not None else None
-    squares = _squares(model, intact(curate_dir, shards[0]))
-    error, variance = round_trip(model, squares) if squares else (0.0, 0.0)
+    buckets = buckets or [(model.resolution, model.resolution)]
+    cropped = larger = None
+    if sizes is not None:
+        targets = np.array(buckets)[nearest(sizes, buckets)].T
+        cropped, larger = 1 - kept(sizes, targets), enlarged(sizes, targets)
+    parts = _parts(buckets, intact(curate_dir, shards[0]))
+    error, variance = round_trip(model, parts) if parts else (0.0, 0.0)
     tokenizer = model.pipeline().tokenizer
     return Losses(
         pictures=sum(shard.samples for shard in shards),
         cropped=None if cropped is None else _rounded(cropped.mean()),
-        enlarged=None if sizes is None else _rounded((sizes.min(0) < model.resolution).mean()),
-        decoded=len(squares),
+        enlarged=None if larger is None else _rounded(larger.mean()),
+        decoded=len(parts),
         psnr=_rounded(10 * math.log10(4 / error)) if error > 0 else None,
         variance_lost=_rounded(error / variance) if variance > 0 else None,
         all_captions=every,
@@ -142,12 +153,14 @@ def _flat(lists: Any) -> int:
     return len(lists.flatten())
 
 
-def _squares(model: LatentDiffusion, shard: Path) -> list[Image.Image]:
+def _parts(buckets: Sequence[Sides], shard: Path) -> list[Image.Image]:
     """The first pictures of a shard, as they are encoded; what cannot be read is named when all are."""
     found = []
     for sample in islice(read_shard(shard), PICTURES):
         with suppress(UnreadableImage):
-            found.append(to_square(decode(sample.image), model.resolution))
+            image = decode(sample.image)
+            [place] = nearest(np.array(image.size)[:, None], buckets)
+            found.append(Crop.of(image.size, buckets[place]).cut(image))
     return found
 
 
@@ -172,16 +185,24 @@ def round_trip(model: LatentDiffusion, pictures: Sequence[Image.Image]) -> tuple
 
     Args:
         model: the base, whose VAE is fp32.
-        pictures: of one size; the variance is over pixels and pictures, of each colour apart.
+        pictures: the variance is over pixels and pictures, of each colour apart.
     """
-    pixels = torch.from_numpy(np.stack([np.asarray(each) for each in pictures]))
-    pixels = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-    error = 0.0
-    for part in pixels.split(pictures_at_once(model.resolution)):
-        back = model.decode_latents(model.encode_images(part)).cpu().clamp(-1, 1)
-        error += (back - part).double().square().mean(dim=(1, 2, 3)).sum().item()
-    variance = pixels.double().var(dim=(0, 2, 3), correction=0).mean().item()
-    return error / len(pixels), variance
+    arrays = [torch.from_numpy(np.array(each)) for each in pictures]
+    error, count = 0.0, 0
+    for size in dict.fromkeys(array.shape for array in arrays):
+        pixels = _scaled(torch.stack([array for array in arrays if array.shape == size]))
+        for part in pixels.split(pictures_at_once(math.sqrt(math.prod(size[:2])))):
+            back = model.decode_latents(model.encode_images(part)).cpu().clamp(-1, 1)
+            error += (back - part).double().square().mean(dim=(1, 2, 3)).sum().item()
+        count += len(pixels)
+    everything = _scaled(torch.cat([array.reshape(1, -1, 1, 3) for array in arrays], dim=1))
+    variance = everything.double().var(dim=(0, 2, 3), correction=0).mean().item()
+    return error / count, variance
+
+
+def _scaled(pixels: torch.Tensor) -> torch.Tensor:
+    """Of 8 bits [N, H, W, 3] to -1 ... 1 [N, 3, H, W], fp32."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def has_detector() -> bool:
@@ -215,13 +236,13 @@ def letters_a_token(caption: str, tokenizer: object) -> float:
     return len(letters) / max(1, len(ids.input_ids))
 
 
-def lines(found: Losses, resolution: int) -> dict[str, str]:
+def lines(found: Losses, resolution: int, buckets: bool = False) -> dict[str, str]:
     """What was found, for the terminal."""
     crop = "not known: the shards' tables have no sizes"
     if found.cropped is not None and found.enlarged is not None:
         crop = (
             f"{found.cropped:.1%} of a picture is cropped away, in the mean; {found.enlarged:.1%} of the "
-            f"{found.pictures:,} pictures are enlarged to {resolution} px"
+            f"{found.pictures:,} pictures are enlarged to {'their bucket' if buckets else f'{resolution} px'}"
         )
     vae = f"gives {found.decoded} pictures back "
     if found.psnr is None or found.variance_lost is None:

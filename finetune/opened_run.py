@@ -17,6 +17,7 @@ from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
 from finetune import checkpoint, start
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
+from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
 from finetune.config import RunConfig, TrainConfig, refuse_damaged
 from finetune.heldout import HeldoutItems, choose, items_of
@@ -136,14 +137,24 @@ class FinetuneRun:
         shards = read_manifest(self.curate_dir).shards_of(split)
         return duplicate_groups(self.curate_dir, shards, keys)
 
-    def encoded(self, split: str, device: torch.device | str = "cpu") -> EncodedSplit:
-        """All samples of ``split``, which :meth:`has` to exist, mapped from the cache."""
+    def encoded(
+        self, split: str, device: torch.device | str = "cpu", *, squares: bool = False
+    ) -> EncodedSplit:
+        """All samples of ``split``, which :meth:`has` to exist, mapped from the cache, in the plain view alone.
+
+        Args:
+            split: which.
+            device: of the encoders.
+            squares: as new pictures are drawn, also where the training had aspect buckets.
+        """
         cache_dir = self.run_dir.parent / CACHE
         shards = read_manifest(self.curate_dir).shards_of(split)
         model = self.model(device)
-        encode_shards(model, self.curate_dir, shards, cache_dir)
+        framing = Framing.of(self.config, split)
+        framing = replace(framing, buckets=()) if squares else framing
+        encode_shards(model, self.curate_dir, shards, cache_dir, framing)
         remove_former(self.finetune_dir / "cache")
-        return load_split(model, shards, cache_dir)
+        return load_split(model, shards, cache_dir, framing)
 
 
 def load_run(run_dir: Path) -> FinetuneRun:

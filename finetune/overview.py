@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +13,8 @@ import torch
 
 from curate.run.intervals import changes
 from finetune import checkpoint, forecast, start
+from finetune.bucket_plan import BucketPlan
+from finetune.buckets import shown
 from finetune.checkpoint import Checkpoint
 from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
@@ -17,6 +22,10 @@ from finetune.data import WeightedPlan
 from finetune.loop import Training
 from finetune.retention.replay import ReplayBatches
 from finetune.rules import FEWEST_TO_STOP
+
+_MOST_SHOWN = 12  # buckets
+_LOOKED_AT = 100  # batches
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 def before(run: Training, held_out: int) -> str:
@@ -34,8 +43,11 @@ def before(run: Training, held_out: int) -> str:
         "length": f"{samples:,} samples = {of_data / pictures:.3g} passes = {config.steps:,} updates",
         "weights": _weights(run),
         **_curations(run),
+        **_buckets(run),
+        **_views(run),
         **_start(run),
         **_objective(run),
+        **_optimizer(run),
         **_retention(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
@@ -53,7 +65,11 @@ def labelled(lines: Mapping[str, str]) -> str:
 def _held_out(run: Training, held_out: int) -> str:
     if run.heldout is None:
         return "no held-out loss (heldout.items=0)"
-    return f"held out {held_out:,}, of which {len(run.heldout.val):,} are measured while training"
+    share = forecast.heldout_share(run.config, len(run.heldout.val) + len(run.heldout.train_probe))
+    return (
+        f"held out {held_out:,}, of which {len(run.heldout.val):,} are measured while training; that takes "
+        f"{100 * share:,.1f} % of what training takes"
+    )
 
 
 def _weights(run: Training) -> str:
@@ -65,14 +81,54 @@ def _weights(run: Training) -> str:
 
 def _curations(run: Training) -> dict[str, str]:
     """The share that each curation has of the samples, where there are several."""
-    plan = run.batches.plan
-    if not isinstance(plan, WeightedPlan):
+    config, plan = run.config, run.batches.plan
+    if isinstance(plan, BucketPlan):
+        plan = plan.mixture
+    if not config.data.runs or not isinstance(plan, WeightedPlan):
         return {}
     shown = [
         f"{name} {share:.3g} % ({len(plan.sources[name]):,} pictures × {run.config.data.runs[name]:g})"
         for name, share in ((name, 100 * share) for name, share in plan.shares.items())
     ]
     return {"data": f"samples of {', '.join(shown)}"}
+
+
+def _buckets(run: Training) -> dict[str, str]:
+    """The share of the pictures in each bucket, and those of which there are too few for a batch."""
+    plan = run.batches.plan
+    if not isinstance(plan, BucketPlan):
+        return {}
+    factor, pictures = run.model.pixels_per_latent, len(run.batches.split)
+    counts = Counter(run.batches.split.shapes())
+    said = [
+        f"{shown((height * factor, width * factor))} {count / pictures:.1%}"
+        for (_, height, width), count in counts.most_common()
+    ]
+    text = (
+        f"{', '.join(said[:_MOST_SHOWN])}{', ...' * (len(said) > _MOST_SHOWN)}; {len(said)} in all"
+    )
+    size = run.config.optim.batch_size
+    if few := [count for count in counts.values() if count < size]:
+        text += (
+            f"; {len(few)} of them with {sum(few):,} pictures have fewer than a batch ({size}), which then holds the same "
+            "picture more than once: a larger buckets.step makes fewer buckets"
+        )
+    return {"buckets": text}
+
+
+def _views(run: Training) -> dict[str, str]:
+    """How many views there are of a picture, and captions that a mirrored one contradicts."""
+    data, split = run.config.data, run.batches.split
+    if split.views == 1:
+        return {}
+    text = f"{split.views} of each picture, one by chance at each visit: {data.crops} crops"
+    if data.crops > 1:
+        alike = split.same_view(0, split.views - 1 - data.flip).mean()
+        text += f" ({alike:.1%} of the pictures have the shape of what is cut out, so that theirs are all the same)"
+    if data.flip:
+        sides = sum(bool(_SIDE.search(caption)) for caption in split.captions) / len(split)
+        text += f", as they are and mirrored; {sides:.1%} of the captions say left or right"
+    return {"views": text}
 
 
 def _start(run: Training) -> dict[str, str]:
@@ -122,6 +178,12 @@ def _retention(run: Training) -> dict[str, str]:
     return lines
 
 
+def _optimizer(run: Training) -> dict[str, str]:
+    """Which one it is, where that is not AdamW."""
+    name = run.config.optim.name
+    return {} if name == "adamw" else {"optim": f"{name}, lr {run.config.optim.lr:g}"}
+
+
 def _changes(run: Training) -> dict[str, str]:
     """What was changed on purpose since the training began."""
     said = [
@@ -158,8 +220,9 @@ def _memory(run: Training) -> str:
         return forecast.memory(
             model,
             run.weights,
-            forecast.activation_bytes(model, unet, run.batches(0)),
+            forecast.activation_bytes(model, unet, run.batches(_largest(run))),
             _micro_batch(run),
+            optimizer=run.config.optim.name,
             averaged=run.ema is not None,
             copied=run.regulariser.copied_bytes if run.regulariser else 0,
             processes=run.accelerator.num_processes,
@@ -168,9 +231,24 @@ def _memory(run: Training) -> str:
         return "not known: measuring it took more than there is"
 
 
+def _largest(run: Training) -> int:
+    """An early batch of the pictures with the most pixels."""
+    plan, size = run.batches.plan, run.config.optim.batch_size
+    if not isinstance(plan, BucketPlan):
+        return 0
+    shapes = run.batches.split.shapes()
+    numbers = range(min(run.config.steps, _LOOKED_AT))
+    return max(numbers, key=lambda number: math.prod(shapes[plan(number * size, 1)[0]]))
+
+
 def _precision(run: Training) -> str:
-    mixed = run.accelerator.mixed_precision
-    return "fp32" if mixed == "no" else f"{mixed}, weights fp32"
+    mixed, held = run.accelerator.mixed_precision, run.config.method.held()
+    computed = "fp32" if mixed == "no" else f"{mixed}, weights fp32"
+    return (
+        computed
+        if held == "fp32"
+        else f"{mixed if mixed != 'no' else 'fp32'}, frozen weights {held}"
+    )
 
 
 def after(folder: Path, stored: Sequence[Checkpoint]) -> str:

@@ -7,14 +7,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from itertools import repeat
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from curate.run import checksums, tracking
 from curate.run.files import remove_parts
@@ -29,26 +28,38 @@ from finetune import (
     checkpoint,
     checks,
     doctor,
+    frozen,
     joined,
     lost_in_encoding,
     metrics,
+    optimizers,
     overview,
     samples,
     seen_before,
     start,
     trained_on,
 )
+from finetune.bucket_plan import BucketPlan
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
+from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
-from finetune.config import OptimConfig, TrainConfig
+from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import base_values, described, export, holds, trigger_of, values_of
+from finetune.export import (
+    base_values,
+    described,
+    export,
+    holds,
+    to_set_of,
+    trigger_of,
+    values_of,
+)
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
-from finetune.loop import Heldout, Progress, Training, Window, fit, measure
+from finetune.loop import Heldout, Progress, Training, Window, fit, measure, precision_of
 from finetune.methods import prepare
-from finetune.models import load_model
+from finetune.models import load_model, load_pipeline
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
@@ -85,14 +96,15 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
+    frozen.round_to(model.unet, config.method.held())
     prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    frozen.hold(model.unet, config.method.held())
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
         lost = checks.look_at(config, manifest, model, bool(stored))
         accelerator.print(overview.labelled(lost))
     splits = _encode(config, manifest, accelerator, model)
-    pictures = _replayed(config, accelerator, model)
-    run = _assemble(config, manifest, identity, accelerator, model, splits, pictures)
+    run = _assemble(config, manifest, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
         captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
@@ -104,6 +116,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             write_config(folder / "config.yaml", config)
             trained_on.write(folder, config.curate_dir, manifest, identity["shards"])
     _resume(run, stored)
+    model.park()
     accelerator.print(overview.before(run, len(splits[1]) if run.heldout else 0))
     with _tracked(run):
         fit(run)
@@ -216,19 +229,25 @@ def _encode(
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = checks.sides(config)
-    shards = [shard for split in needed for shard in manifest.shards_of(split)]
     cache_dir = Path(config.run.root, CACHE)
-    encode_shards(
-        model,
-        config.curate_dir,
-        shards[accelerator.process_index :: accelerator.num_processes],
-        cache_dir,
-        progress=accelerator.is_main_process,
-    )
+    framings = {split: Framing.of(config, split, all_views=True) for split in needed}
+    for framing, splits in groupby(needed, key=framings.__getitem__):
+        shards = [shard for split in splits for shard in manifest.shards_of(split)]
+        encode_shards(
+            model,
+            config.curate_dir,
+            shards[accelerator.process_index :: accelerator.num_processes],
+            cache_dir,
+            framing,
+            progress=accelerator.is_main_process,
+        )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [load_split(model, manifest.shards_of(split), cache_dir) for split in needed]
+    return [
+        load_split(model, manifest.shards_of(split), cache_dir, framing)
+        for split, framing in framings.items()
+    ]
 
 
 def _replayed(
@@ -241,7 +260,8 @@ def _replayed(
     found = None
     for mine in (True, False):
         if accelerator.is_main_process == mine:
-            found = pictures_of(config.folder, "replay", model, lambda: model.unet, wanted)
+            held = config.method.held()
+            found = pictures_of(config.folder, "replay", model, lambda: model.unet, wanted, held)
         accelerator.wait_for_everyone()
     return found
 
@@ -253,15 +273,17 @@ def _assemble(
     accelerator: Accelerator,
     model: LatentDiffusion,
     splits: list[EncodedSplit],
-    pictures: BasePictures | None,
 ) -> Training:
+    pictures = _replayed(config, accelerator, model)
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     weights, held = config.method.trainable(model.unet), config.regularise
     regulariser = None
     if held.weight_l2 or held.teacher:
         regulariser = Regulariser(model, config.method, held.weight_l2, held.teacher)
-    unet, optimizer = accelerator.prepare(model.unet, _adamw(config.optim, weights))
+    unet, optimizer = accelerator.prepare(
+        model.unet, optimizers.make(config.optim, weights.values())
+    )
     replay = (
         {"pictures": pictures, "replayed": config.replay.samples(config.optim.batch_size)}
         if pictures
@@ -277,7 +299,7 @@ def _assemble(
         objective=config.objective,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        plan=_weighted(config, manifest, splits[0]),
+        plan=_plan(config, manifest, splits[0]),
     )
     return Training(
         config=config,
@@ -301,21 +323,15 @@ def _assemble(
     )
 
 
-def _weighted(config: TrainConfig, manifest: Manifest, split: EncodedSplit) -> WeightedPlan | None:
-    """The order of samples of several curations; None where there is one."""
-    sources = joined.sources(config, manifest, split.keys)
-    return WeightedPlan(config.train.seed, sources, config.data.runs) if sources else None
-
-
-def _adamw(optim: OptimConfig, weights: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        weights.values(),
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
+def _plan(
+    config: TrainConfig, manifest: Manifest, split: EncodedSplit
+) -> WeightedPlan | BucketPlan | None:
+    """The order of samples of several curations or in buckets; None where there is one of each."""
+    sources, seed = joined.sources(config, manifest, split.keys), config.train.seed
+    if config.buckets.enabled:
+        size, weights = config.optim.batch_size, config.data.runs if sources else None
+        return BucketPlan.of(seed, split.shapes(), size, sources, weights)
+    return WeightedPlan(seed, sources, config.data.runs) if sources else None
 
 
 def _heldout(
@@ -423,7 +439,7 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
             curve.start = (val, train_probe)
             continue
         at = (row.step, row.samples_seen) if row else (0, 0)
-        curve.add(*at, val, train_probe, run.accelerator.mixed_precision)
+        curve.add(*at, val, train_probe, precision_of(run))
     run.accelerator.wait_for_everyone()  # all have seen that it is damaged
     if run.accelerator.is_main_process:
         with checksums.updated(run.folder, (path.name,)):
@@ -444,14 +460,19 @@ def _export_best(
     items, base = heldout.val if heldout else None, partial(base_values, config, model)
     choice = sweep.choose(config, model, best, items, base)
     best = replace(best, scale=choice.scale)
+    if config.method.held() != "fp32":
+        # in fp32 there may be no room for it and for what is loaded again
+        model.move(torch.device("cpu"))
+        frozen.release(model.unet, lambda: load_pipeline(config.model).unet)
     copy_into(config.method.trainable(model.unet), values_of(config, model, best))
     folder = config.folder / "export"
     name = config.run.folder.name
     word = trigger_of(config)
-    difference = export(config.method, config.model, model, folder, best, name, word)
+    to_set = to_set_of(config)
+    difference = export(config.method, config.model, model, folder, best, name, word, to_set)
     accelerator.print(f"best    {overview.after(config.folder, stored)}")
     if choice.scale != 1 or choice.table:
         accelerator.print(f"scale   {scale.line(choice)}")
-    accelerator.print(f"{described(config.method, folder, difference)}")
+    accelerator.print(described(config.method, folder, difference, to_set))
     if not is_of_retraining(config.run.folder):
         accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

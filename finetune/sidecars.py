@@ -12,11 +12,13 @@ from curate.run.joined import owner_of, path_of
 from curate.run.manifest import Manifest, ShardInfo
 from curate.run.parquet import reporting_damage
 from curate.run.provenance import curate_command
+from curate.run.schema import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUP = "duplicate_group"
+_SIZE = ("width", "height")
 
 
 def read_columns(curate_dir: Path, shard: ShardInfo, names: Sequence[str]) -> pa.Table:
@@ -36,6 +38,25 @@ def read_columns(curate_dir: Path, shard: ShardInfo, names: Sequence[str]) -> pa
 def _remedy(path: Path, curate_dir: Path) -> str:
     run_dir = curate_dir.parent
     return to_mend(run_dir, f"delete it and type: {curate_command(run_dir)}")
+
+
+def sizes_of(curate_dir: Path, shard: ShardInfo) -> dict[str, tuple[int, int]]:
+    """Width and height of each picture of a shard as it is stored, upright, by key.
+
+    Raises:
+        UserError: the table is damaged, or does not know them; says what to type.
+    """
+    table = read_columns(curate_dir, shard, ("key", *_SIZE))
+    missing = [name for name in _SIZE if name not in table.column_names or table[name].null_count]
+    if missing:
+        path = path_of(curate_dir, shard.path).with_suffix(".parquet")
+        run_dir = owner_of(curate_dir, shard.path).parent
+        raise UserError(
+            f"{path} does not know the pictures' {' and '.join(missing)}, which aspect buckets and crops go by; type "
+            f"{curate_command(run_dir)}"
+        )
+    keys, *sizes = (table[name].to_pylist() for name in ("key", *_SIZE))
+    return dict(zip(keys, zip(*sizes, strict=True), strict=True))
 
 
 def duplicate_groups(

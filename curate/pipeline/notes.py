@@ -19,6 +19,7 @@ from curate.run.ledger import UNREADABLE
 from curate.run.removals import REASON
 
 _EXAMPLES = 2
+_MUCH = 0.75  # of the pairs that reach a rule
 
 _LAION = {  # what LAION recommends for each of its sets
     "laion400m": "filters.columns.source_nsfw.reject=[NSFW,UNSURE]",
@@ -51,6 +52,7 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
         *blind_clip(verdicts, config.clip),
         *unsafe(config),
         *(few_held_out(groups, kept["duplicate_group"].nunique()) if len(kept) else ()),
+        *much_dropped(verdicts),
         *siblings_across(verdicts.leaks),
         *held_out_again(verdicts),
     ]
@@ -98,6 +100,19 @@ def unsafe(config: CurateConfig) -> list[str]:
 def few_held_out(groups: int, kept: int) -> list[str]:
     """A note if fewer groups are held out than an evaluation needs for a verdict, see ``decide.enough``."""
     return [note] if (note := too_few(groups, kept)) else []
+
+
+def much_dropped(verdicts: Verdicts) -> list[str]:
+    """A note for each rule that dropped most of the pairs that reached it."""
+    left, found = len(verdicts.ledger), []
+    for rule, dropped in verdicts.steps:
+        if left and dropped >= _MUCH * left:
+            found.append(
+                f"the rule {rule} dropped {dropped / left:.0%} of the {left:,} pairs that reached it; look at some of "
+                "them in the report before you train on the rest"
+            )
+        left -= dropped
+    return found
 
 
 def siblings_across(found: Leaks) -> list[str]:

@@ -69,10 +69,13 @@ def find(name: str) -> Path:
     if path.is_file():
         return path
     present = sorted(found.stem for found in (CONF / "experiment").glob("*.yaml"))
-    near = get_close_matches(given.stem, present, n=1)
+    here = [
+        f"{given}{suffix}" for suffix in (".yaml", ".yml") if Path(f"{given}{suffix}").is_file()
+    ]
+    near = [*here, *get_close_matches(given.stem, present, n=1), "FILE.yaml"]
     raise UserError(
         f"experiment={name}: {where}; accepted: {', '.join(present)}, or the path of a YAML file. "
-        f"Type experiment={near[0] if near else 'FILE.yaml'}"
+        f"Type experiment={near[0]}"
     )
 
 

@@ -78,11 +78,12 @@ class Drawing:
         for name, side in (("width", self.width), ("height", self.height)):
             check_side(name, side, model.pixels_per_latent)
         start = None if config.image is None else _fitted(config.image, (self.width, self.height))
-        self.frame = Frame(self.width, self.height, config.clip_skip, start, config.strength or 1.0)
+        self.clip_skip = config.clip_skip or model.clip_skip
+        self.frame = Frame(self.width, self.height, self.clip_skip, start, config.strength or 1.0)
         side = round((self.width * self.height) ** 0.5)
         size = config.batch_size or min(BATCH, pictures_at_once(side))
         self.sampler = Sampler(model, config.sampler, 0, size, self.frame)
-        model.prompt_arguments([""], [""], config.clip_skip)  # refuses a layer that is not there
+        model.prompt_arguments([""], [""], self.clip_skip)  # refuses a layer that is not there
 
     @cached_property
     def scorer(self) -> ClipScorer:
@@ -167,7 +168,7 @@ class Drawing:
             height=self.height,
             model=model,
             model_hash=digest,
-            clip_skip=self.config.clip_skip,
+            clip_skip=self.clip_skip,
             strength=self.config.strength,
             more=more,
         )
@@ -197,7 +198,7 @@ class Drawing:
                 "sampler": asdict(self.config.sampler),
                 "width": self.width,
                 "height": self.height,
-                "clip_skip": self.config.clip_skip,
+                "clip_skip": self.clip_skip,
                 "image": started,
                 "best_of": best,
                 "not_read": self.origin.model.cut_off(cell.source.text),

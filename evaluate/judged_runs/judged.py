@@ -34,6 +34,9 @@ from evaluate.results import Results, label_of, load
 from finetune import npz, trained_on
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from finetune.buckets import Sides
     from finetune.models.interface import LatentDiffusion
 
 JUDGED = Kind("judged", "evaluate", "report.json")
@@ -149,13 +152,14 @@ class Judged:
         return path if path.is_file() else None
 
 
-def origin_of(model: LatentDiffusion, shards: str) -> dict[str, str]:
-    """What ``Judged.origin`` reads, as the digests of a model and of the shards."""
+def origin_of(model: LatentDiffusion, shards: str, buckets: Sequence[Sides]) -> dict[str, str]:
+    """What ``Judged.origin`` reads, as the digests of a model with its aspect buckets, and of the shards."""
     schedule = model.schedule
     noise = hashlib.sha256(schedule.prediction_type.encode())
     for table in (schedule.alphas, schedule.sigmas):
         noise.update(table.cpu().numpy().tobytes())
-    latents = hashlib.sha256(f"{model.image_fingerprint()} {model.resolution}".encode())
+    made_by = [model.image_fingerprint(), model.resolution, *([buckets] if buckets else [])]
+    latents = hashlib.sha256(" ".join(map(str, made_by)).encode())
     return {
         "base": model.fingerprint(),
         "latents": latents.hexdigest(),

@@ -26,6 +26,7 @@ from finetune.caption_gain import at
 from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.heldout import HeldoutGrid, HeldoutItems, counted_bins, grid_losses
 from finetune.intervals import group_means
+from finetune.latents import tensors_of
 from finetune.opened_run import FinetuneRun
 from finetune.precision import computing_in, mark
 from finetune.rules import START
@@ -296,7 +297,7 @@ class Grid:
         known = [self._base, self.grid, items.keys, *mark(self.precision).values()]
         digest = hashlib.blake2b(" ".join(map(str, known)).encode(), digest_size=16)
         digest.update(weights.encode())
-        for tensor in (items.latents, *items.conditioning.tensors.values()):
+        for tensor in (*tensors_of(items.latents), *items.conditioning.tensors.values()):
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 

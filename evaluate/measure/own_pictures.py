@@ -25,6 +25,7 @@ from finetune.drawing.latents import encode
 from finetune.drawing.picture import read_picture
 from finetune.drawing.sampling import Prompt
 from finetune.heldout import choose
+from finetune.latents import of_one_shape
 from finetune.opened_run import FinetuneRun
 
 SPLITS = ("train", "val")
@@ -106,7 +107,8 @@ class OwnPictures:
 
     @cached_property
     def _splits(self) -> dict[str, EncodedSplit]:
-        return {s: self.evaluation.run.encoded(s, self.evaluation.device) for s in SPLITS}
+        run, device = self.evaluation.run, self.evaluation.device
+        return {s: run.encoded(s, device, squares=True) for s in SPLITS}  # as pictures are drawn
 
     @cached_property
     def chosen(self) -> dict[str, list[int]]:
@@ -153,7 +155,8 @@ class OwnPictures:
                 if not any(is_flat(read_picture(path)) for path in pair)
             ]
             blank += len(keys) - len(fine)
-            real = encoded.latents_of(torch.tensor(indices)).flatten(1).numpy()
+            latents = of_one_shape(encoded.latents_of(torch.tensor(indices)))
+            real = latents.flatten(1).numpy()
             groups = self.evaluation.groups_of(keys, split)
             side = Side(keys, groups, real, self._base[split], self._latents(drawn))
             sides[split] = side.take(fine)
@@ -196,7 +199,7 @@ class OwnPictures:
         order = choose(split, MOST_SEARCHED)  # begins with the captions that were drawn
         for block in order.split(_BLOCK):
             keys = [split.keys[i] for i in block.tolist()]
-            latents = split.latents_of(block).flatten(1).numpy()
+            latents = of_one_shape(split.latents_of(block)).flatten(1).numpy()
             for search in searches:
                 search.add(keys, latents)
         base, drawn = (search.nearest() for search in searches)

@@ -40,6 +40,7 @@ from finetune.drawing.latents import encode
 from finetune.drawing.sampling import Prompt, Sampler
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, relative
 from finetune.intervals import estimate
+from finetune.latents import of_one_shape
 from finetune.sidecars import duplicate_groups, read_columns
 
 BASE_PICTURES, BASE_DATA = "base_pictures", "base_data"  # names of their losses in losses.npz
@@ -104,7 +105,7 @@ class Retention:
         """How far a row's pictures are from the base's, same noise; see :func:`evaluate.metrics.drift.drift`."""
         if few := too_few(self.items):
             return few
-        base = self.items.latents.numpy()
+        base = of_one_shape(self.items.latents).numpy()
         values = drift(base, encode(self._model, self.drawn(row)).numpy())
         if np.isnan(values).any():
             return Metric(reason="the base draws the same picture for all prompts")

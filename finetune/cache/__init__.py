@@ -10,7 +10,7 @@ curate.remove`` what was made of removed pictures (``curate.run.encoded``).
     opened only if a picture or caption of it is not encoded yet.
 ``latents/ENCODER/SHA256.safetensors``
     up to ``packs.ENTRIES`` latents, each under the hash of the picture's bytes; the folder stands for the
-    VAE, the resolution and the crop.
+    VAE, and the size and the crop, see ``framing.View``.
 ``conditioning/ENCODER/SHA256.safetensors``
     the same for captions, each under the hash of its text; the folder stands for the text encoder.
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.cache.pictures import DEVIATION, LATENT, Pictures
 from finetune.cache.rows import Rows
 from finetune.conditioning import Conditioning
-
-LATENT = "latent"
+from finetune.latents import Latents
 
 
 class EncodedSplit:
@@ -27,7 +27,7 @@ class EncodedSplit:
         self,
         keys: Sequence[str],
         captions: Sequence[str],
-        latents: Rows,
+        latents: Pictures | Rows,
         conditioning: Rows,
         offsets: np.ndarray,
         empty: Conditioning,
@@ -37,30 +37,61 @@ class EncodedSplit:
         Args:
             keys: N.
             captions: N, the first of each sample.
-            latents: N rows ``latent`` [C, h, w] fp32, and what else depends on the picture, fp32.
+            latents: of N pictures their views, or of one view of one shape N rows: ``latent`` [C, h, w], its
+                ``deviation``, if that is kept, and what else depends on the picture.
             conditioning: one row for each caption of each sample, fp16. Hidden states have magnitudes
                 up to tens, which fp16 holds to three digits, in half the space.
             offsets: [N + 1]; the captions of sample i are rows ``offsets[i]`` up to ``offsets[i + 1]``.
             empty: of the empty caption, fp32.
         """
         self.keys, self.captions, self.empty = list(keys), list(captions), empty
-        self._latents, self._conditioning, self._offsets = latents, conditioning, offsets
-        self._of_picture = [name for name in latents.names if name != LATENT]
+        self._latents = Pictures.of(latents) if isinstance(latents, Rows) else latents
+        self._conditioning, self._offsets = conditioning, offsets
+        self._of_picture = [name for name in self._latents.names if name not in (LATENT, DEVIATION)]
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
-    def latent_shape(self) -> torch.Size:
-        """[C, h, w]."""
-        return self._latents.shape(LATENT)
+    def shape_of(self, index: int) -> torch.Size:
+        """[C, h, w] of a sample's latents."""
+        return self._latents.shape_of(index)
 
-    def latents_of(self, indices: Tensor) -> Tensor:
-        """[B, C, h, w] fp32."""
-        return self._latents.take(indices.numpy(), [LATENT])[LATENT]
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The same for all samples, N."""
+        return self._latents.shapes()
+
+    @property
+    def views(self) -> int:
+        """Of each picture; 0 is the plain one, cut out at the centre and not mirrored."""
+        return self._latents.views
+
+    def same_view(self, one: int, other: int) -> np.ndarray:
+        """Whether two views of a picture are the same, bool [N]."""
+        return self._latents.same(one, other)
+
+    def latents_of(self, indices: Tensor, views: Tensor | None = None) -> Latents:
+        """[B, C, h, w] fp32; of pictures of several shapes no tensor, see ``finetune.latents``.
+
+        Args:
+            indices: [B]. views: [B], the plain ones by default.
+        """
+        return self._latents.latents(indices.numpy(), _numbers(indices, views))
+
+    @property
+    def has_deviations(self) -> bool:
+        """Whether the VAE's standard deviations are there."""
+        return DEVIATION in self._latents.names
+
+    def deviations_of(self, indices: Tensor, views: Tensor | None = None) -> Latents:
+        """Standard deviations of the VAE's posterior, like :meth:`latents_of`, which gives its means."""
+        return self._latents.latents(indices.numpy(), _numbers(indices, views), DEVIATION)
 
     def conditioning_of(
-        self, indices: Tensor, which: Tensor | None = None, dropped: Tensor | None = None
+        self,
+        indices: Tensor,
+        which: Tensor | None = None,
+        dropped: Tensor | None = None,
+        views: Tensor | None = None,
     ) -> Conditioning:
         """That of the pictures and of one caption for each of ``indices``, fp32.
 
@@ -69,11 +100,18 @@ class EncodedSplit:
             which: [B] in [0, 1), the place in each sample's list of captions: of k captions, number
                 floor(k ``which``). The first by default.
             dropped: [B] bool, true where the empty caption takes the caption's place.
+            views: [B], of the pictures; the plain ones by default.
         """
         rows, ends = self._offsets[indices.numpy()], self._offsets[indices.numpy() + 1]
         if which is not None:
             rows = rows + (which.double().numpy() * (ends - rows)).astype(np.int64)
-        pictures = self._latents.take(indices.numpy(), self._of_picture)
+        numbers = _numbers(indices, views)
+        pictures = self._latents.entries(indices.numpy(), numbers, self._of_picture)
         tensors = self._conditioning.take(rows) | pictures
         conditioning = Conditioning(tensors, frozenset(self._of_picture)).float()
         return conditioning if dropped is None else conditioning.drop(dropped, self.empty)
+
+
+def _numbers(indices: Tensor, views: Tensor | None) -> np.ndarray:
+    """Those views, or the plain ones."""
+    return np.zeros(len(indices), np.int64) if views is None else views.numpy()

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +85,15 @@ class Frame:
 
     Attributes:
         width, height: in pixels; None is the model's resolution.
-        clip_skip: which layer of the text encoder counts, from the end; 1 is the one that is trained with.
+        clip_skip: which layer of the text encoder counts, from the one that the pipeline takes, which is 1; None is the
+            one that the model was trained with.
         start: the picture to start from, of that size; None starts from noise.
         strength: the share of the noise that the start gets.
     """
 
     width: int | None = None
     height: int | None = None
-    clip_skip: int = 1
+    clip_skip: int | None = None
     start: Image.Image | None = None
     strength: float = 1.0
 
@@ -116,7 +117,9 @@ class Sampler:
     ) -> None:
         self.model, self.config, self.seed, self.batch_size = model, config, seed, batch_size
         self.precision = precision
-        self.frame = frame or Frame()
+        self._whole = Frame(clip_skip=model.clip_skip)
+        frame = frame or self._whole
+        self.frame = replace(frame, clip_skip=frame.clip_skip or model.clip_skip)
         refuse(config, model)
         kind, options = SCHEDULERS[config.name]
         self.scheduler = kind.from_config(
@@ -202,7 +205,7 @@ class Sampler:
             known[3:5] = [prompt.seed]
         if prompt.negative:
             known.append({"negative": prompt.negative})
-        if self.frame != Frame():
+        if self.frame != self._whole:
             known.append(self.frame.described())
         if said := precisions.mark(self.precision):
             known.append(said)

@@ -75,6 +75,10 @@ class Method(ABC):
             "weights themselves; remove lora_scale"
         )
 
+    def held(self) -> str:
+        """In which precision frozen weights are held while training, see ``finetune.frozen``."""
+        return "fp32"
+
     @abstractmethod
     def scaled(
         self,

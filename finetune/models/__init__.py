@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from curate.run import hub
 from curate.run.foreign_code import refuse_code, refuse_pickles
 from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
+from finetune.models.layers import refuse_layer
 from finetune.models.original.header import read_header, refuse_adapter
 
 if TYPE_CHECKING:
@@ -74,7 +76,9 @@ def refuse_unsupported(config: ModelConfig) -> None:
         _refuse_file(config)
         return
     index = _index(config)
-    parts = MODELS[_module_name(config, index)]
+    module = _module_name(config, index)
+    parts = MODELS[module]
+    _refuse_layer(config, module, lambda part: _part(config, part))
     folder = Path(config.location())
     if not (folder / _INDEX).is_file():
         return
@@ -96,9 +100,11 @@ def _refuse_file(config: ModelConfig) -> None:
             )
         refuse_code(folder, f"model.config={config.config}")
         refuse_adapter(_names(config), f"model.path={config.path}")
-        _module_name(config, _read(folder / _INDEX))
+        module = _module_name(config, _read(folder / _INDEX))
+        _refuse_layer(config, module, lambda part: _settings(folder / part))
         return
     found = read_header(config.single_file() or Path(), f"model.path={config.path}")
+    _refuse_layer(config, found.family.module, found.family.texts.get)
     if found.prediction_type is None and config.prediction_type is None:
         raise UserError(
             f"model.path={config.path} is {found.family.name}, of which some models predict the noise and others v, "
@@ -111,6 +117,45 @@ def _refuse_file(config: ModelConfig) -> None:
             f"model.resolution={config.resolution} is too small: model.path={config.path} is {found.family.name}, trained "
             f"on {side} px. Type model.resolution={side}"
         )
+
+
+def _refuse_layer(
+    config: ModelConfig, module: str, settings: Callable[[str], dict[str, Any] | None]
+) -> None:
+    """Refuse ``model.clip_skip`` where a text encoder has not that layer.
+
+    Args:
+        module: that loads the pipeline.
+        settings: of a part, by its name; None where they are not known before the pipeline is loaded.
+    """
+    if config.clip_skip == 1:
+        return
+    left_out = 1 if module == "finetune.models.sdxl" else 0  # which its pipeline does not take
+    for part in MODELS[module]:
+        if not part.startswith("text_encoder") or (found := settings(part)) is None:
+            continue
+        if isinstance(layers := found.get("num_hidden_layers"), int):
+            refuse_layer(config.clip_skip, layers - left_out, "model.clip_skip")
+
+
+def _part(config: ModelConfig, part: str) -> dict[str, Any] | None:
+    """The settings of a part, from the folder or, downloaded alone, from the hub; None where they are not to be had."""
+    location = Path(config.location())
+    if location.is_dir():
+        return _settings(location / part)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        name = f"{part}/config.json"
+        return _read(Path(hf_hub_download(config.location(), name, revision=config.revision)))
+    except (OSError, HfHubHTTPError):
+        return None
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    path = folder / "config.json"
+    return _read(path) if path.is_file() else None
 
 
 def _names(config: ModelConfig) -> list[str]:

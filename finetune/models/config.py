@@ -25,8 +25,14 @@ class ModelConfig:
             ones.
         revision: of the hub repository; null takes its default branch.
         variant: of the weight files, such as ``fp16``.
-        resolution: side in pixels of the squares that the pictures are resized and cropped to.
+        resolution: side in pixels of the squares that the pictures are resized and cropped to; with aspect buckets
+            the area of none exceeds that of the square.
         prediction_type: what the U-Net predicts; null takes what its scheduler says.
+        clip_skip: which layer of a text encoder the U-Net reads, counted from the one that its pipeline takes, which is
+            1; 2 is the layer before, as in kohya's trainers and web interfaces. diffusers counts the layers that are
+            left out: its ``clip_skip`` is one less. SDXL's pipeline takes the layer before the last already, so that
+            there 2 is the third from the end, which ComfyUI calls -3 and kohya's trainers, which ignore the setting
+            for SDXL, do not have.
     """
 
     path: str = field(default=MISSING, metadata=PATH)
@@ -35,6 +41,7 @@ class ModelConfig:
     resolution: int = MISSING
     prediction_type: str | None = None
     config: str | None = field(default=None, metadata=PATH)
+    clip_skip: int = 1
 
     def __post_init__(self) -> None:
         size, kind = self.resolution, self.prediction_type
@@ -45,6 +52,7 @@ class ModelConfig:
             kind,
             f"null, {', '.join(PREDICTION_TYPES)}",
         )
+        check(self.clip_skip >= 1, "model.clip_skip", self.clip_skip, "1, the last layer, or more")
 
     def single_file(self) -> Path | None:
         """The file that ``path`` names; None where it names none.

@@ -27,7 +27,10 @@ from finetune.objective import NoiseSchedule
 
 
 class LatentDiffusion(Protocol):
-    """The parts of a pipeline, all fp32; only the U-Net is ever trained."""
+    """The parts of a pipeline, all fp32; only the U-Net is ever trained.
+
+    What computes with an encoder puts it on :attr:`device` first, where :meth:`park` took it away.
+    """
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -50,17 +53,39 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def clip_skip(self) -> int:
+        """Which layer of the text encoder captions are read from, see ``ModelConfig``; 1 is the pipeline's own."""
+        ...
+
+    @property
     def pixels_per_latent(self) -> int:
         """Pixels of a side for each value of a latent; widths and heights are multiples of it."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where the encoders are."""
+        """Where everything is computed."""
+        ...
+
+    @property
+    def encoders(self) -> Sequence[nn.Module]:
+        """The VAE and the text encoders."""
+        ...
+
+    def park(self) -> None:
+        """Move the encoders to the CPU until they are needed again, but for those that are trained."""
+        ...
+
+    def move(self, device: torch.device) -> None:
+        """Put all parts onto another device."""
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], fp32, without randomness."""
+        ...
+
+    def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of what the VAE says, scaled as :meth:`encode_images`, which gives the mean."""
         ...
 
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -68,7 +93,7 @@ class LatentDiffusion(Protocol):
         ...
 
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
-        """All entries that depend on the caption, as the pipeline computes them, fp32."""
+        """All entries that depend on the caption, as the pipeline computes them with :attr:`clip_skip`, fp32."""
         ...
 
     def picture_entries(self, crops: Sequence[Crop]) -> dict[str, Tensor]:
@@ -89,14 +114,14 @@ class LatentDiffusion(Protocol):
         ...
 
     def prompt_arguments(
-        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int = 1
+        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int | None = None
     ) -> dict[str, Any]:
         """What a pipeline is called with for these prompts.
 
         Args:
             prompts: [B]. negative: [B], what the guidance leads away from.
-            clip_skip: which layer of the text encoder counts, from the end; 1 is the one that the model is trained
-                with.
+            clip_skip: which layer of the text encoder counts, from the one that the pipeline takes, which is 1; None
+                is the one that captions are read from.
 
         Raises:
             UserError: the text encoder has not that many layers.

@@ -19,6 +19,7 @@ from finetune.models.original import reader
 from finetune.objective import NoiseSchedule
 
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
+PARKED = torch.device("cpu")  # where encoders wait that are not needed
 
 
 def from_pretrained(kind: type[Kind], config: ModelConfig, **options: Any) -> Kind:
@@ -106,6 +107,24 @@ def frozen_parts(
     return scheduler, NoiseSchedule.from_scheduler(scheduler).to(torch.device(device))
 
 
+def park(modules: Sequence[nn.Module], device: torch.device) -> None:
+    """Move what is not trained from a model's device to the CPU, and give its memory back."""
+    if device.type == PARKED.type:
+        return
+    for module in modules:
+        if not any(weight.requires_grad for weight in module.parameters()):
+            module.to(PARKED)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def fetch(modules: Sequence[nn.Module], device: torch.device) -> None:
+    """Move modules to the device of their model, where they are not there."""
+    for module in modules:
+        if next(module.parameters()).device != device:
+            module.to(device)
+
+
 def pixels_per_latent(vae: AutoencoderKL) -> int:
     """The VAE halves a side between any two of its levels."""
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
@@ -129,19 +148,6 @@ def cut_off(tokenizer: Any, caption: str) -> str:
     if len(ids) <= limit:
         return ""
     return tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
-
-
-def refuse_layer(clip_skip: int, layers: int) -> None:
-    """Refuse a layer that a text encoder has not.
-
-    Raises:
-        UserError: says what to type.
-    """
-    if clip_skip > layers:
-        raise UserError(
-            f"clip_skip={clip_skip} is out of range: this text encoder has {layers} layers. "
-            f"Type clip_skip={layers} or less; 1 is the last layer"
-        )
 
 
 def vocabulary(tokenizer: Any) -> bytes:

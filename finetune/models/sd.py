@@ -21,6 +21,7 @@ from finetune.conditioning import Conditioning
 from finetune.crop import Crop
 from finetune.models import parts
 from finetune.models.config import ModelConfig
+from finetune.models.layers import mark_of, refuse_layer
 from finetune.models.parts import hash_weights
 from finetune.objective import NoiseSchedule
 
@@ -46,6 +47,7 @@ class StableDiffusion:
     scheduler: Any
     schedule: NoiseSchedule
     resolution: int
+    clip_skip: int = 1
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -55,18 +57,42 @@ class StableDiffusion:
 
     @property
     def device(self) -> torch.device:
-        """Where VAE and text encoder are."""
-        return self.vae.device
+        """Where the noise levels are, which never move."""
+        return self.schedule.alphas.device
+
+    @property
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """The VAE and what encodes captions."""
+        return (self.vae, self.text_encoder)
+
+    def park(self) -> None:
+        """Move them to the CPU until they are needed again."""
+        parts.park(self.encoders, self.device)
+
+    def move(self, device: torch.device) -> None:
+        """Put all parts onto another device."""
+        self.schedule = self.schedule.to(device)
+        for module in (self.unet, *self.encoders):
+            module.to(device)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], fp32: the VAE's mean, no sample."""
+        parts.fetch([self.vae], self.device)
         posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
         return posterior.mean * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
+    def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents."""
+        posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
+        factor = self.vae.config["scaling_factor"]
+        return posterior.mean * factor, posterior.std * factor
+
+    @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about -1 ... 1."""
+        parts.fetch([self.vae], self.device)
         return self.vae.decode(latents / self.vae.config["scaling_factor"]).sample  # type: ignore[union-attr]
 
     @torch.no_grad()
@@ -74,15 +100,17 @@ class StableDiffusion:
         """``hidden`` [B, L, D], exactly as ``StableDiffusionPipeline`` computes it for its U-Net."""
         return Conditioning({"hidden": self._hidden(captions)})
 
-    def _hidden(self, captions: Sequence[str], clip_skip: int = 1) -> Tensor:
+    def _hidden(self, captions: Sequence[str], clip_skip: int | None = None) -> Tensor:
         """Hidden states [B, L, D] of a layer, counted from the last one, and the final layer norm."""
+        clip_skip = clip_skip or self.clip_skip
+        parts.fetch([self.text_encoder], self.device)
         tokens = parts.tokens(self.tokenizer, captions)
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if masked else None
         ids = tokens.input_ids.to(self.device)
         if clip_skip == 1:
             return self.text_encoder(ids, attention_mask=mask)[0]
-        parts.refuse_layer(clip_skip, self.text_encoder.config.num_hidden_layers)
+        refuse_layer(clip_skip, self.text_encoder.config.num_hidden_layers)
         found = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True)
         # Where it is depends on the version of transformers.
         inner = getattr(self.text_encoder, "text_model", self.text_encoder)
@@ -98,7 +126,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def prompt_arguments(
-        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int = 1
+        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int | None = None
     ) -> dict[str, Any]:
         """Hidden states of prompts and negative prompts, both of the same layer."""
         return {
@@ -121,6 +149,7 @@ class StableDiffusion:
         return StableDiffusionImg2ImgPipeline(**self._parts(unet))
 
     def _parts(self, unet: nn.Module | None) -> dict[str, Any]:
+        parts.fetch(self.encoders, self.device)
         return {
             "vae": self.vae,
             "text_encoder": self.text_encoder,
@@ -143,7 +172,7 @@ class StableDiffusion:
     def _encoders(self) -> dict[str, str]:
         """Digests of VAE and text encoder, and ``both``, which checkpoints of all versions have."""
         if "both" not in self._digests:
-            tokens = parts.vocabulary(self.tokenizer)
+            tokens = parts.vocabulary(self.tokenizer) + mark_of(self.clip_skip)
             vae = [self.vae.config[name] for name in _VAE]
             text = [getattr(self.text_encoder.config, name, None) for name in _TEXT]
             images = hashlib.sha256(json.dumps(vae).encode())
@@ -192,6 +221,8 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
     """
     pipeline = load_pipeline(config)
     modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    layers = pipeline.text_encoder.config.num_hidden_layers
+    refuse_layer(config.clip_skip, layers, "model.clip_skip")
     scheduler, schedule = parts.frozen_parts(config, pipeline, modules, device)
     return StableDiffusion(
         tokenizer=pipeline.tokenizer,
@@ -201,4 +232,5 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         scheduler=scheduler,
         schedule=schedule,
         resolution=config.resolution,
+        clip_skip=config.clip_skip,
     )

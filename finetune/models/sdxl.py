@@ -22,6 +22,7 @@ from finetune.conditioning import Conditioning
 from finetune.crop import Crop
 from finetune.models import parts
 from finetune.models.config import ModelConfig
+from finetune.models.layers import mark_of, refuse_layer
 from finetune.models.parts import hash_weights
 from finetune.objective import NoiseSchedule
 
@@ -54,6 +55,7 @@ class StableDiffusionXL:
     schedule: NoiseSchedule
     resolution: int
     zeros_for_empty: bool
+    clip_skip: int = 1
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -63,19 +65,44 @@ class StableDiffusionXL:
 
     @property
     def device(self) -> torch.device:
-        """Where VAE and text encoders are."""
-        return self.vae.device
+        """Where the noise levels are, which never move."""
+        return self.schedule.alphas.device
+
+    @property
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """The VAE and what encodes captions."""
+        return (self.vae, self.text_encoder, self.text_encoder_2)
+
+    def park(self) -> None:
+        """Move them to the CPU until they are needed again."""
+        parts.park(self.encoders, self.device)
+
+    def move(self, device: torch.device) -> None:
+        """Put all parts onto another device."""
+        self.schedule = self.schedule.to(device)
+        for module in (self.unet, *self.encoders):
+            module.to(device)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], fp32: the VAE's mean, no sample."""
+        parts.fetch([self.vae], self.device)
         mean = self.vae.encode(images.to(self.device)).latent_dist.mean  # type: ignore[union-attr]
         centre, spread = self._shift()
         return (mean - centre) * self.vae.config["scaling_factor"] / spread
 
     @torch.no_grad()
+    def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents."""
+        posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
+        centre, spread = self._shift()
+        factor = self.vae.config["scaling_factor"]
+        return (posterior.mean - centre) * factor / spread, posterior.std * factor / spread
+
+    @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about -1 ... 1."""
+        parts.fetch([self.vae], self.device)
         centre, spread = self._shift()
         unscaled = latents * spread / self.vae.config["scaling_factor"] + centre
         return self.vae.decode(unscaled).sample  # type: ignore[union-attr]
@@ -96,15 +123,19 @@ class StableDiffusionXL:
         hidden, pooled = self._encoded(captions)
         return Conditioning({"hidden": hidden, "pooled": pooled})
 
-    def _encoded(self, captions: Sequence[str], clip_skip: int = 1) -> tuple[Tensor, Tensor]:
+    def _encoded(
+        self, captions: Sequence[str], clip_skip: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Hidden states of a layer of both encoders, side by side, and the second one's pooled text.
 
         Layers are counted from the last but one, which the U-Net was trained with; no layer norm follows.
         """
+        clip_skip = clip_skip or self.clip_skip
+        parts.fetch([self.text_encoder, self.text_encoder_2], self.device)
         states, pooled = [], None
         both = ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
         for _, encoder in both:
-            parts.refuse_layer(clip_skip, encoder.config.num_hidden_layers - 1)
+            refuse_layer(clip_skip, encoder.config.num_hidden_layers - 1)
         for tokenizer, encoder in both:
             ids = parts.tokens(tokenizer, captions).input_ids.to(self.device)
             found = encoder(ids, output_hidden_states=True)
@@ -131,7 +162,7 @@ class StableDiffusionXL:
 
     @torch.no_grad()
     def prompt_arguments(
-        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int = 1
+        self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int | None = None
     ) -> dict[str, Any]:
         """Hidden states and pooled text of prompts and negative prompts, hidden states of the same layer."""
         hidden, pooled = self._encoded(prompts, clip_skip)
@@ -166,6 +197,7 @@ class StableDiffusionXL:
         return StableDiffusionXLImg2ImgPipeline(**self._parts(unet))
 
     def _parts(self, unet: nn.Module | None) -> dict[str, Any]:
+        parts.fetch(self.encoders, self.device)
         return {
             "vae": self.vae,
             "text_encoder": self.text_encoder,
@@ -192,7 +224,7 @@ class StableDiffusionXL:
         if "captions" not in self._digests:
             digest = hashlib.sha256(json.dumps(["penultimate", self.zeros_for_empty]).encode())
             for tokenizer in (self.tokenizer, self.tokenizer_2):
-                digest.update(parts.vocabulary(tokenizer))
+                digest.update(parts.vocabulary(tokenizer) + mark_of(self.clip_skip))
             for encoder in (self.text_encoder, self.text_encoder_2):
                 settings = [getattr(encoder.config, name, None) for name in _TEXT]
                 digest.update(json.dumps(settings).encode())
@@ -229,6 +261,8 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
     pipeline = load_pipeline(config)
     _refuse_other_conditions(config, pipeline)
     modules = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    for encoder in modules[2:]:
+        refuse_layer(config.clip_skip, encoder.config.num_hidden_layers - 1, "model.clip_skip")
     scheduler, schedule = parts.frozen_parts(config, pipeline, modules, device)
     return StableDiffusionXL(
         tokenizer=pipeline.tokenizer,
@@ -241,6 +275,7 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         schedule=schedule,
         resolution=config.resolution,
         zeros_for_empty=bool(pipeline.config["force_zeros_for_empty_prompt"]),
+        clip_skip=config.clip_skip,
     )
 
 

@@ -76,6 +76,7 @@ def pictures_of(
     model: LatentDiffusion,
     unet: Callable[[], nn.Module],
     prompts: Sequence[str],
+    held: str = "fp32",
 ) -> BasePictures:
     """Draw and encode what is missing, and return all.
 
@@ -84,19 +85,20 @@ def pictures_of(
         model: the base, whose :meth:`fingerprint` was asked for before anything was attached.
         unet: gives a U-Net that computes what the base does; called where something is missing.
         prompts: of each picture; of equal ones each starts from other noise.
+        held: in which precision the U-Net's weights are held, see ``finetune.frozen``.
     """
-    place = folder / name
+    place, weights = folder / name, "base" if held == "fp32" else f"base in {held}"
     wanted = [
         _prompt(text, list(prompts[:number]).count(text)) for number, text in enumerate(prompts)
     ]
     sampler = Sampler(model, _SAMPLER, 0, pictures_at_once(model.resolution))
     mark = hashlib.sha256(
-        " ".join(sampler.fingerprint(each, "base") for each in wanted).encode()
+        " ".join(sampler.fingerprint(each, weights) for each in wanted).encode()
     ).hexdigest()
     latents = _stored(place / _FILE, mark)
     if latents is None:
         with checksums.updated(folder, (f"{name}/",)):
-            drawn = sampler.draw_missing(place, wanted, "base", unet)
+            drawn = sampler.draw_missing(place, wanted, weights, unet)
             latents = encode(model, drawn)
             npz.write(place / _FILE, {"latents": latents.numpy(), "mark": np.array(mark)})
     return BasePictures(model, prompts, [each.key for each in wanted], latents)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,7 +35,7 @@ class ReplayBatches(Batches):
         self._again = SamplePlan(keyed_seed(self.seed, "replay"), len(pictures))
 
     def _samples(
-        self, number: int, which: Tensor, dropped: Tensor
+        self, number: int, places: Sequence[int], which: Tensor, dropped: Tensor
     ) -> tuple[list[str], Tensor, Conditioning, Tensor | None]:
         size, few = self.batch_size, self.replayed
         generator = torch.Generator().manual_seed(keyed_seed(self.seed, "replayed", number))
@@ -43,18 +45,25 @@ class ReplayBatches(Batches):
         indices[~old] = self.plan(number * (size - few), size - few)
         indices[old] = self._again(number * few, few)
         mine, mask = torch.from_numpy(indices[self.share]), torch.from_numpy(old[self.share])
-        keys, latents, parts, places = [""] * len(mine), None, [], []
-        for source, rows in ((self.split, ~mask), (self.pictures, mask)):
-            if not rows.any():
-                continue
-            some = mine[rows]
-            for place, index in zip(rows.nonzero().flatten().tolist(), some.tolist(), strict=True):
-                keys[place] = source.keys[index]
-            clean = source.latents_of(some)
-            latents = clean.new_empty((len(mine), *clean.shape[1:])) if latents is None else latents
-            latents[rows] = clean
-            parts.append(source.conditioning_of(some, which[rows], dropped[rows]))
-            places.append(rows.nonzero().flatten())
-        assert latents is not None
-        conditioning = Conditioning.cat(parts).take(torch.cat(places).argsort())
-        return keys, latents, conditioning, mask
+        found, order = [], []
+        for read, rows in ((self._of_data, ~mask), (self._of_base, mask)):
+            if rows.any():
+                order.append(rows.nonzero().flatten())
+                visited = [places[row] for row in order[-1].tolist()]
+                found.append(read(mine[rows], visited, which[rows], dropped[rows]))
+        keys, latents, conditioning = zip(*found, strict=True)
+        back = torch.cat(order).argsort()
+        named = [key for part in keys for key in part]
+        return (
+            [named[place] for place in back.tolist()],
+            torch.cat(latents)[back],
+            Conditioning.cat(conditioning).take(back),
+            mask,
+        )
+
+    def _of_base(
+        self, indices: Tensor, places: Sequence[int], which: Tensor, dropped: Tensor
+    ) -> tuple[list[str], Tensor, Conditioning]:
+        keys = [self.pictures.keys[index] for index in indices.tolist()]
+        conditioning = self.pictures.conditioning_of(indices, which, dropped)
+        return keys, self.pictures.latents_of(indices), conditioning

@@ -114,7 +114,14 @@ class _Sweep:
         self._at(0)
         shown = prompts.for_scales(self.config)
         unet = self.model.unet
-        drawn = pictures_of(self.config.folder, scale.PICTURES, self.model, lambda: unet, shown)
+        drawn = pictures_of(
+            self.config.folder,
+            scale.PICTURES,
+            self.model,
+            lambda: unet,
+            shown,
+            self.config.method.held(),
+        )
         every = torch.arange(len(drawn))
         pictures = HeldoutItems(drawn.keys, drawn.latents, drawn.conditioning_of(every), shown)
         scales = self.config.export.scales

@@ -24,9 +24,15 @@ from evaluate.sample_config import SampleConfig
 from finetune.drawing import sampling
 from finetune.drawing.sampling import PIXELS
 from tests.curate.conftest import save_clip
-from tests.finetune.conftest import make_config, pipeline_dir, run_training, save_pipeline
+from tests.finetune.conftest import (
+    deep_dir,
+    make_config,
+    pipeline_dir,
+    run_training,
+    save_pipeline,
+)
 
-__all__ = ["pipeline_dir"]
+__all__ = ["deep_dir", "pipeline_dir"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = 'prompt=["a red square","a bar, blue"]'
@@ -233,6 +239,19 @@ def test_a_layer_or_another_base_that_is_not_there(draw, trained, tmp_path):
     with pytest.raises(UserError, match=r"damaged|other weights|base model"):
         draw("prompt=a dot", run="moved")
     shutil.rmtree(trained / "moved")
+
+
+def test_a_model_is_drawn_with_the_layer_it_was_trained_with(trained, deep_dir, draw):
+    make = make_config.__wrapped__(trained, deep_dir)
+    config = make("deep", method="lora", **{"model.clip_skip": 2, "train.samples": 4})
+    run_training.__wrapped__()(config)
+    records, _ = draw("prompt=a dot", run="deep", out="trained")
+    said = infotext.read(sampling.texts_of(records[0]["path"])[infotext.CHUNK])
+    assert (records[0]["clip_skip"], said.values["Clip skip"]) == (2, "2")
+    for typed, same in (("clip_skip=2", True), ("clip_skip=1", False)):
+        other, _ = draw("prompt=a dot", typed, run="deep", out=typed)
+        assert (other[0]["file"] == records[0]["file"]) == same
+        assert (np.abs(pixels(other[0]) - pixels(records[0])).max() == 0) == same
 
 
 def test_hostile_prompts(draw, tmp_path):

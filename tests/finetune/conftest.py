@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1")
@@ -35,6 +36,7 @@ from finetune.config import (
 )
 from finetune.methods import METHODS
 from finetune.models.config import ModelConfig
+from finetune.picture_config import BucketsConfig
 
 COLOURS = ("red", "green", "blue", "white", "black")
 SHAPES = ("square", "bar", "dot")
@@ -45,8 +47,11 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def save_pipeline(folder: Path) -> Path:
-    """Write a Stable Diffusion pipeline of a few thousand weights: 16 px pictures, 4×4 latents."""
+def save_pipeline(folder: Path, prediction_type: str = "v_prediction", **unet_settings) -> Path:
+    """Write a Stable Diffusion pipeline of a few thousand weights: 16 px pictures, 4×4 latents.
+
+    ``unet_settings`` come over the U-Net's own.
+    """
     from diffusers import (
         AutoencoderKL,
         DDPMScheduler,
@@ -82,7 +87,7 @@ def save_pipeline(folder: Path) -> Path:
         layers_per_block=1,
         norm_num_groups=4,
         cross_attention_dim=16,
-        attention_head_dim=2,
+        **{"attention_head_dim": 2, **unet_settings},
     )
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -102,7 +107,7 @@ def save_pipeline(folder: Path) -> Path:
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
-            prediction_type="v_prediction",
+            prediction_type=prediction_type,
             clip_sample=False,
             steps_offset=1,
         ),
@@ -116,6 +121,26 @@ def save_pipeline(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def pipeline_dir(tmp_path_factory) -> Path:
     return save_pipeline(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def deep_dir(tmp_path_factory, pipeline_dir) -> Path:
+    """The same pipeline with a text encoder of three layers."""
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    found = StableDiffusionPipeline.from_pretrained(pipeline_dir)
+    deeper = found.text_encoder.config.to_dict() | {"num_hidden_layers": 3}
+    torch.manual_seed(1)
+    found.text_encoder = CLIPTextModel(CLIPTextConfig(**deeper))
+    found.save_pretrained(folder := tmp_path_factory.mktemp("models") / "deep")
+    return folder
+
+
+def with_text_model(pipe):
+    """``pipe`` with the part of its text encoder that diffusers 0.42 asks for and transformers 5 does not have any more."""
+    vars(pipe.text_encoder).setdefault("text_model", pipe.text_encoder)
+    return pipe
 
 
 def picture(seed: int, size: int = 16) -> Image.Image:
@@ -136,8 +161,8 @@ def curate(
     for split, count in counts.items():
         for number in range(count):
             key = f"{prefix}{split}-{number:03d}"
-            data = images.encode(picture(seed), "png", 95)
-            pictures[key] = data
+            image = picture(seed)
+            pictures[key] = images.encode(image, "png", 95)
             colour, shape = COLOURS[seed % 5], SHAPES[seed % 3]
             rows.append(
                 {
@@ -146,8 +171,8 @@ def curate(
                     "captions": [f"{colour} {shape}", f"a {shape}"][: 1 + seed % 2],
                     "sha256": f"{seed:064x}",
                     "duplicate_group": f"group-{seed}",
-                    "width": 16,
-                    "height": 16,
+                    "width": image.width,
+                    "height": image.height,
                     "source": "random",
                 }
             )
@@ -242,6 +267,15 @@ def digests(config: TrainConfig) -> dict[str, str]:
     }
 
 
+def buckets_of(config: TrainConfig) -> dict[str, object]:
+    """What of the buckets is not as by default."""
+    return {
+        name: value
+        for name, value in asdict(config.buckets).items()
+        if value != getattr(BucketsConfig, name)
+    }
+
+
 def command(config: TrainConfig, *extra: str) -> list[str]:
     """The overrides that reproduce ``config`` on the command line."""
     return [
@@ -264,6 +298,7 @@ def command(config: TrainConfig, *extra: str) -> list[str]:
         f"doctor.captions={config.doctor.captions}",
         f"doctor.base={config.doctor.base}",
         f"tracker={config.tracker}",
+        *(f"buckets.{name}={value}" for name, value in buckets_of(config).items()),
         *extra,
     ]
 

@@ -49,6 +49,17 @@ def tensor_of(batch: Batch, name: str) -> torch.Tensor:
     return batch.conditioning["hidden"] if name == "hidden" else getattr(batch, name)
 
 
+def test_noise_is_a_samples_own():
+    """Of its place in the run, so not of the size of batches, and of its key; another place has other noise."""
+    large, small = batches(batch_size=6)(0), batches(batch_size=2)(2)
+    assert large.keys[4:] == small.keys
+    assert torch.equal(large.noise[4:], small.noise)
+    assert not torch.equal(large.noise[0], large.noise[1])
+    other = batches()
+    other.split.keys = [f"other-{key}" for key in other.split.keys]
+    assert not torch.equal(other(0).noise[0], batches()(0).noise[0])
+
+
 def test_each_epoch_is_a_permutation_of_its_own():
     orders = [epoch_order(0, epoch, 50) for epoch in range(3)]
     for order in orders:

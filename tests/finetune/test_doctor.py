@@ -52,6 +52,19 @@ def test_a_run_does_not_go_on_with_another_configuration(make_config, run_traini
     examine(make_config(**{"heldout.every": 8, "optim.gradient_accumulation": 2}))
 
 
+def test_what_is_noted_only_where_it_is_no_default(make_config, run_training, deep_dir):
+    """So a training of an earlier version goes on, and one with another value does not, in either direction."""
+    manifest = read_manifest(make_config().run.folder / "curate")
+    assert doctor.identity(make_config(), manifest).keys().isdisjoint(doctor._OPTIONAL)
+    deep = {"model.path": str(deep_dir)}
+    run_training(make_config(**deep))
+    with pytest.raises(UserError, match=r"with model\.clip_skip=1, not 2\."):
+        examine(make_config(**deep, **{"model.clip_skip": 2}))
+    run_training(make_config("skipping", **deep, **{"model.clip_skip": 2}))
+    with pytest.raises(UserError, match=r"with model\.clip_skip=2, not 1\."):
+        examine(make_config("skipping", **deep))
+
+
 def test_a_training_of_samples_in_another_order_does_not_go_on(make_config, run_training, capsys):
     run_training(config := make_config())
     for path in config.folder.glob("checkpoints/step-*/state.json"):

@@ -88,7 +88,9 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_trainin
     assert any(line.startswith("warning: whether the base sees a difference") for line in lines)
     lines = lines[next(i for i, line in enumerate(lines) if line.startswith("train ")) :]
     assert lines[:5] == [
-        "train   12 pictures; held out 6, of which 4 are measured while training",
+        # Three evaluations of eight pictures at six cells, against three passes a sample.
+        "train   12 pictures; held out 6, of which 4 are measured while training; that takes 150.0 % of what "
+        "training takes",
         "length  32 samples = 2.67 passes = 8 updates",
         f"weights {trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}",
         "batch   4 = 2 at a time × 2 accumulated × 1 process",
@@ -100,8 +102,9 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_trainin
     known = ttest_1samp(100 * pictures, 0).confidence_interval(0.95)  # four groups of one picture
     low, high = known.low, known.high
     assert lines[5].startswith("memory  about ")
-    found = re.search(r"held-out loss (\S+) % \[(\S+), (\S+)\]", lines[6])
-    assert found, lines[6]
+    assert lines[6].startswith("time  ")
+    found = re.search(r"held-out loss (\S+) % \[(\S+), (\S+)\]", lines[7])
+    assert found, lines[7]
     expected = (100 * pictures.mean(), low, high)
     assert [float(number) for number in found.groups()] == pytest.approx(expected, abs=0.051)
 

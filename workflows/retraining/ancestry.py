@@ -425,7 +425,8 @@ def _after(model: Model, key: str) -> Iterator[str]:
 
     position = -1
     identity, given = model.identity, model.given[0]
-    if identity.get("order") == ORDER and given["run"].nunique() == 1:
+    in_buckets = identity.get("buckets.enabled", False)  # whose order is another
+    if identity.get("order") == ORDER and given["run"].nunique() == 1 and not in_buckets:
         position = _first_draw(
             given.loc[given["split"] == "train", "key"], key, identity["train.seed"]
         )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SECTIONS = {"curate": "curate", "train": "finetune", "evaluate": "evaluate"}
 """Sections of an experiment, and the step that each is of."""
 
-FLAGS = {"--why": "why=true", "--json": "json=true"}
+FLAGS = {"--why": "why=true", "--dry-run": "why=true", "--json": "json=true"}
 """What is typed as an option, and the setting that it stands for."""
 
 EXPERIMENT = "experiment.yaml"

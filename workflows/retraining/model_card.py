@@ -21,6 +21,7 @@ from evaluate.outputs import headline
 from evaluate.outputs.glossary import shown, title
 from evaluate.outputs.summary import plain
 from evaluate.results import NOT_ASKED, Results, load
+from finetune.drawing.as_trained import AsTrained
 from finetune.methods import METHODS
 from finetune.methods.adapters import kohya
 from finetune.models.config import PACKAGES
@@ -182,6 +183,9 @@ def _how_to_load(known: _Facts) -> Iterator[str]:
         'pipe("a lighthouse at dusk").images[0].save("lighthouse.png")',
         "```",
     ]
+    for note in AsTrained.of(known.config).notes:
+        yield ""
+        yield note
     if file := kohya.file_of(known.run_dir / known.record.export):
         yield ""
         yield f"ComfyUI, AUTOMATIC1111 and their kin load `{plain(file.name)}` in that folder."

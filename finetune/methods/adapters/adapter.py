@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ADAPTER = "default"  # that peft gives an adapter, as a part of its weights' names
 _PARAMETER = re.compile(r"\.(lora|lokr|hada)_.*")  # behind a module's name
 # Settings of an adapter that change what rank and alpha mean.
+_HELD = ("fp32", "bf16", "fp8")
 _UNKNOWN_SCALE = ("use_rslora", "rank_pattern", "alpha_pattern")
 
 
@@ -34,6 +35,8 @@ class Adapter(Method):
         rank: of what is added to a weight.
         alpha: its scale; ``alpha == rank`` is a scale of one.
         targets: suffixes of the names of the U-Net's modules that get an adapter.
+        base_weights: in which the frozen weights are held while training, see ``finetune.frozen``: ``fp32``, ``bf16`` or
+            ``fp8`` (float8_e4m3fn). What is trained stays fp32, and what is computed is as ``optim.mixed_precision`` says.
         noun: what it is called in messages; of the class, as the three below.
         linear: peft's names of the parts of which each module has one, in which the update is linear.
         settings: peft's name of each key ``method.*`` that decides what the stored weights mean.
@@ -48,8 +51,11 @@ class Adapter(Method):
     rank: int = 16
     alpha: float = 16.0
     targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
+    base_weights: str = "fp32"
 
     def __post_init__(self) -> None:
+        known = self.base_weights in _HELD
+        check(known, "method.base_weights", self.base_weights, ", ".join(_HELD))
         check(self.rank > 0, "method.rank", self.rank, "> 0")
         check(self.alpha > 0, "method.alpha", self.alpha, "> 0")
         check(len(self.targets) > 0, "method.targets", self.targets, "at least one module name")
@@ -104,6 +110,10 @@ class Adapter(Method):
         for layer in layers:
             for name in layer.active_adapters:
                 layer.set_scale(name, factor)
+
+    def held(self) -> str:
+        """As the setting says."""
+        return self.base_weights
 
     def scaled(
         self,

@@ -109,7 +109,8 @@ def _facts(model: LatentDiffusion, config: ModelConfig) -> dict[str, str]:
     """What readers ask for of the base model; no date and no picture, so that the bytes repeat."""
     predicts = model.schedule.prediction_type
     family, version = _family(model.unet.config, predicts)
-    return {
+    asked = {"ss_clip_skip": str(config.clip_skip)} if config.clip_skip != 1 else {}
+    return asked | {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{family}/lora",
         "modelspec.implementation": "diffusers",

@@ -124,3 +124,13 @@ def test_what_became_of_the_held_out_pictures_is_noted_where_it_is_not_as_before
     assert "2 groups hold pictures of split.held_out that were in val and in test" in both
     assert "all are in test now, 3 of them from val" in both
     assert large.startswith("1 groups of more than 32 pictures (40 in all) are held out")
+
+
+def test_a_rule_that_drops_most_of_what_reaches_it_is_named():
+    """Of 80 pairs 40 are unreadable; 30 of the other 40 are three quarters, 29 are not."""
+    found = verdicts(0.9, 32)
+    found.steps.extend([("unreadable", 40), ("clip_similarity", 30)])
+    [note] = notes.of(config(), found)
+    assert "clip_similarity dropped 75% of the 40 pairs" in note
+    found.steps[1] = ("clip_similarity", 29)
+    assert notes.of(config(), found) == []

@@ -68,7 +68,7 @@ def by_hand(trained, row, keys):
         own = encoded.conditioning_of(index)
         for level, share in enumerate(LEVELS):
             for name, conditioning in (("own", own), ("none", encoded.empty)):
-                noise = LevelGrid().noise(key, level, 0, encoded.latent_shape)[None]
+                noise = LevelGrid().noise(key, level, 0, encoded.shape_of(0))[None]
                 with torch.no_grad():
                     losses[name, key, level] = denoising_loss(
                         partial(model.predict, unet), model.schedule, encoded.latents_of(index),

@@ -7,26 +7,23 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import StableDiffusionPipeline
 
 from curate.run.schema import UserError
 from finetune.heldout import HeldoutGrid
-from finetune.models import load_model
+from finetune.models import load_model, refuse_unsupported
 from finetune.models.config import ModelConfig
 from finetune.opened_run import load_run
+from tests.finetune.conftest import with_text_model
 
 
 @pytest.fixture
-def model(pipeline_dir):
+def model(deep_dir):
     """The tiny pipeline with a text encoder of three layers."""
-    found = load_model(ModelConfig(path=str(pipeline_dir), resolution=16))
-    small = found.text_encoder.config.to_dict() | {"num_hidden_layers": 3}
-    torch.manual_seed(1)
-    found.text_encoder = CLIPTextModel(CLIPTextConfig(**small)).eval()
-    return found
+    return load_model(ModelConfig(path=str(deep_dir), resolution=16))
 
 
-def hidden(model, clip_skip: int, text: str = "a dot"):
+def hidden(model, clip_skip: int | None, text: str = "a dot"):
     return model.prompt_arguments([text], [text], clip_skip)["prompt_embeds"]
 
 
@@ -52,6 +49,50 @@ def test_clip_skip_leaves_out_the_last_layers(model):
     assert torch.equal(both["prompt_embeds"], both["negative_prompt_embeds"])
     with pytest.raises(UserError, match=r"clip_skip=4 .* has 3 layers\. Type clip_skip=3"):
         hidden(model, 4)
+
+
+@pytest.mark.parametrize("skip", [1, 2, 3])
+def test_captions_are_read_from_the_layer_that_diffusers_and_kohya_take(deep_dir, skip):
+    """kohya: the n-th hidden state from the end, and the last layer norm. diffusers counts what is left out."""
+    model = load_model(ModelConfig(path=str(deep_dir), resolution=16, clip_skip=skip))
+    captions = ["a dot", ""]
+    found = model.encode_captions(captions)["hidden"]
+    pipe = with_text_model(StableDiffusionPipeline.from_pretrained(deep_dir))
+    theirs, _ = pipe.encode_prompt(captions, "cpu", 1, False, clip_skip=skip - 1)
+    assert torch.equal(found, theirs)
+    ids = pipe.tokenizer(
+        captions, padding="max_length", max_length=8, truncation=True, return_tensors="pt"
+    ).input_ids
+    with torch.no_grad():
+        states = pipe.text_encoder(ids, output_hidden_states=True).hidden_states
+        inner = getattr(pipe.text_encoder, "text_model", pipe.text_encoder)
+        torch.testing.assert_close(found, inner.final_layer_norm(states[-skip]))
+    assert model.clip_skip == skip
+    assert torch.equal(hidden(model, None), found[:1])  # so are prompts, where nothing else is said
+    assert torch.equal(hidden(model, 1), hidden(load(deep_dir), None))
+
+
+def load(folder, **settings):
+    return load_model(ModelConfig(path=str(folder), resolution=16, **settings))
+
+
+def test_another_layer_is_another_model_and_the_same_pictures(deep_dir):
+    one, two, same = load(deep_dir), load(deep_dir, clip_skip=2), load(deep_dir, clip_skip=1)
+    assert one.fingerprint() == same.fingerprint() != two.fingerprint()
+    assert one.caption_fingerprint() == same.caption_fingerprint() != two.caption_fingerprint()
+    assert one.image_fingerprint() == two.image_fingerprint()
+
+
+def test_a_layer_that_is_not_there_is_refused_before_anything_is_loaded(deep_dir, monkeypatch):
+    config = ModelConfig(path=str(deep_dir), resolution=16, clip_skip=4)
+    says = r"^model\.clip_skip=4 .* has 3 layers\. Type model\.clip_skip=3"
+    with pytest.raises(UserError, match=says):
+        refuse_unsupported(config)
+    monkeypatch.setattr("finetune.models.refuse_unsupported", lambda config: None)
+    with pytest.raises(UserError, match=says):  # where it is not known before
+        load_model(config)
+    with pytest.raises(UserError, match=r"model\.clip_skip=0 is out of range"):
+        ModelConfig(path="x", resolution=16, clip_skip=0)
 
 
 def test_what_is_cut_off_changes_nothing(model):

@@ -17,6 +17,7 @@ from diffusers import (
 )
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from curate.measures import decode as images
 from curate.pack.plan import plan
@@ -34,7 +35,7 @@ from finetune.drawing.sampling import Frame, Prompt, Sampler
 from finetune.export import export
 from finetune.heldout import items_of
 from finetune.methods import METHODS, prepare
-from finetune.models import load_model
+from finetune.models import load_model, refuse_unsupported
 from finetune.models.config import ModelConfig
 from finetune.models.sdxl import StableDiffusionXL
 from finetune.objective import denoising_loss
@@ -145,8 +146,6 @@ def test_a_negative_prompt_and_clip_skip_are_diffusers(model, xl_dir):
 
 
 def test_clip_skip_of_encoders_of_more_layers(model, xl_dir):
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     pipe = StableDiffusionXLPipeline.from_pretrained(xl_dir)
     deeper = CLIPTextConfig(**model.text_encoder.config.to_dict() | {"num_hidden_layers": 3})
     model.text_encoder = pipe.text_encoder = CLIPTextModel(deeper).eval()
@@ -154,6 +153,22 @@ def test_clip_skip_of_encoders_of_more_layers(model, xl_dir):
     ours = model.prompt_arguments(["a dot"], [""], 2)
     assert torch.equal(ours["prompt_embeds"], theirs[0])
     assert torch.equal(ours["pooled_prompt_embeds"], theirs[2])
+
+
+def test_captions_of_clip_skip_and_of_a_layer_that_is_not_there(xl_dir, tmp_path):
+    pipe = StableDiffusionXLPipeline.from_pretrained(xl_dir)
+    config = pipe.text_encoder.config.to_dict() | {"num_hidden_layers": 3}
+    pipe.text_encoder = CLIPTextModel(CLIPTextConfig(**config)).eval()
+    pipe.save_pretrained(tmp_path / "deep")
+    found = load(tmp_path / "deep", clip_skip=2).encode_captions(["a dot", ""])
+    theirs = pipe.encode_prompt(["a dot"], clip_skip=1, do_classifier_free_guidance=False)
+    torch.testing.assert_close(found["hidden"][:1], theirs[0])
+    torch.testing.assert_close(found["pooled"][:1], theirs[2])
+    assert not found["hidden"][1].any()
+    with pytest.raises(
+        UserError, match=r"model\.clip_skip=2 .* has 1 layers\. Type model\.clip_skip=1"
+    ):
+        refuse_unsupported(ModelConfig(path=str(xl_dir), resolution=32, clip_skip=2))
 
 
 def test_the_cache_holds_the_size_and_crop_of_each_picture(split):

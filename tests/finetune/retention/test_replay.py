@@ -230,6 +230,8 @@ def test_settings_without_effect_are_refused(make_config):
         UserError, match=r"regularise\.teacher=1 has no effect with replay\.share=0"
     ):
         make_config(**{"regularise.teacher": 1.0})
+    with pytest.raises(UserError, match=r"replay\.share=0\.5 does not work with buckets\.enabled"):
+        make_config(**{"buckets.enabled": True, "replay.share": 0.5})
     with pytest.raises(UserError, match=r"regularise\.weight_l2"):
         RegulariseConfig(weight_l2=-1.0)
     config = make_config(**{"replay.share": 0.5, "replay.prompts": "nowhere.txt"})

@@ -275,12 +275,13 @@ def test_a_checkpoint_made_before_the_picture_was_drawn_did_not_see_it(series):
     keys = keys[np.argsort(key_hashes(keys), kind="stable")].tolist()
     split = SimpleNamespace(
         keys=keys,
-        latent_shape=(1,),
+        views=1,
+        has_deviations=False,
         latents_of=lambda rows: torch.zeros(len(rows), 1),
         conditioning_of=lambda *_: None,
     )
     split = type("Split", (), {**vars(split), "__len__": lambda self: len(keys)})()
-    split.latents_of = lambda rows: torch.zeros(len(rows), 1)
+    split.latents_of = lambda rows, _: torch.zeros(len(rows), 1)
     split.conditioning_of = lambda *_: None
     batches = Batches(split, batch_size=4, caption_dropout=0, timesteps=10, seed=0)
     first_two = {key for number in range(2) for key in batches(number).keys}

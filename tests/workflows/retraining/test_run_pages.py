@@ -190,6 +190,13 @@ def test_the_header_is_the_hubs(series, record):
     }
 
 
+def test_the_card_says_what_has_to_be_set_to_draw(series, record):
+    path = series.run_dir(record.run) / "finetune" / "config.yaml"
+    path.write_text("model:\n  path: a/b\n  clip_skip: 2\nmethod:\n  name: full\n")
+    _, body = card_of(series, replace(record, export="finetune/export"))
+    assert "Clip skip to 2" in body
+
+
 def test_a_base_in_a_folder_is_not_called_a_repository(series, record):
     path = series.run_dir(record.run) / "finetune" / "config.yaml"
     path.write_text("model:\n  path: finetune/starter_ldm\nmethod:\n  name: full\n")

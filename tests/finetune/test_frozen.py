@@ -1,0 +1,250 @@
+"""Weights held in fewer bits compute what diffusers computes with them, in both directions, and train."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+from torch.nn import functional
+
+from curate.run.schema import UserError, to_dataclass
+from finetune import frozen
+from finetune.checkpoint import list_checkpoints
+from finetune.config import TrainConfig
+from finetune.curve import HeldoutCurve
+from finetune.heldout import HeldoutGrid, grid_losses
+from finetune.methods import METHODS, prepare
+from finetune.models import load_model, parts
+from finetune.opened_run import load_run
+from tests.finetune.conftest import digests, losses
+
+ROOT = Path(__file__).resolve().parents[2]
+ADAPTERS = ("lora", "dora", "lokr", "loha", "locon")
+
+
+def chosen(method: str, held: str):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"method={method}", f"method.base_weights={held}"])
+    return to_dataclass(cfg, TrainConfig).method
+
+
+def inputs() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "sample": torch.randn((2, 4, 4, 4), generator=generator),
+        "timestep": torch.tensor([30, 700]),
+        "encoder_hidden_states": torch.randn((2, 8, 16), generator=generator),
+    }
+
+
+def held_unet(config, method) -> nn.Module:
+    unet = load_model(config.model).unet
+    frozen.round_to(unet, method.held())
+    prepare(unet, method, 0)
+    frozen.hold(unet, method.held())
+    return unet
+
+
+def predicted(unet: nn.Module, mixed: bool) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        return unet(**inputs()).sample.float()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("held", ["bf16", "fp8"])
+def test_predictions_are_those_of_diffusers_layerwise_casting(make_config, held, mixed):
+    config = make_config()
+    theirs = load_model(config.model).unet
+    plain = predicted(theirs, mixed)
+    theirs.enable_layerwise_casting(
+        storage_dtype=frozen.TYPES[held], compute_dtype=torch.bfloat16 if mixed else torch.float32
+    )
+    ours = held_unet(config, chosen("lora", held))
+    with torch.no_grad():
+        assert torch.equal(predicted(ours, mixed), predicted(theirs, mixed))
+        same = mixed and held == "bf16"  # mixed precision rounds fp32 weights to just these
+        assert torch.equal(predicted(ours, mixed), plain) == same
+
+
+def test_predictions_in_bf16_are_those_of_weights_cast_to_bf16(make_config):
+    """Of a U-Net in bf16 but for its normalisations, in mixed precision, where bf16 weights are taken as they are."""
+    config = make_config()
+    theirs = load_model(config.model).unet
+    for _, layer in frozen.layers(theirs):
+        layer.to(torch.bfloat16)
+    ours = held_unet(config, chosen("lora", "bf16"))
+    with torch.no_grad():
+        assert torch.equal(predicted(ours, True), predicted(theirs, True))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_gradients_are_those_of_rounded_weights_in_fp32(make_config, method, checkpointing):
+    config = make_config()
+    kind = chosen(method, "fp8")
+    ours = held_unet(config, kind)
+    theirs = load_model(config.model).unet
+    frozen.round_to(theirs, "fp8")
+    prepare(theirs, kind, 0)
+    for unet in (ours, theirs):
+        torch.manual_seed(2)
+        for weight in kind.trainable(
+            unet
+        ).values():  # where adapters start, half of the gradients are 0
+            weight.data += 0.05 * torch.randn(weight.shape)
+            assert weight.dtype == torch.float32
+        if checkpointing:
+            unet.enable_gradient_checkpointing()
+        unet.train()
+        predicted(unet, False).square().sum().backward()
+    pairs = zip(kind.trainable(ours).values(), kind.trainable(theirs).values(), strict=True)
+    for mine, other in pairs:
+        assert other.grad.abs().max() > 0
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_starts_as_the_rounded_base(make_config):
+    config = make_config()
+    for method in ADAPTERS:
+        base = load_model(config.model).unet
+        frozen.round_to(base, "fp8")
+        with torch.no_grad():
+            torch.testing.assert_close(
+                predicted(held_unet(config, chosen(method, "fp8")), False),
+                predicted(base, False),
+                rtol=1e-5,
+                atol=1e-5,
+            )
+
+
+@pytest.mark.parametrize(("held", "size"), [("bf16", 2), ("fp8", 1)])
+def test_frozen_weights_take_fewer_bytes_and_nothing_else_does(make_config, held, size):
+    unet = held_unet(make_config(), chosen("lora", held))
+    there = dict(frozen.layers(unet))
+    assert len(there) > 20
+    names = {f"{name}.weight" for name in there}
+    for name, weight in unet.named_parameters():
+        assert weight.element_size() == (size if name in names else 4), name
+    large = sum(weight.numel() for name, weight in unet.named_parameters() if name in names)
+    whole = sum(weight.numel() for weight in unet.parameters() if not weight.requires_grad)
+    assert large > 0.9 * whole
+
+
+def test_autograd_keeps_weights_as_they_are_held():
+    layer = nn.Conv2d(8, 8, 3, padding=1, stride=2).requires_grad_(False)
+    plain = copy.deepcopy(layer)
+    frozen.round_to(plain, "fp8")
+    holder = nn.Sequential(layer)
+    frozen.round_to(holder, "fp8")
+    frozen.hold(holder, "fp8")
+    x = torch.randn(2, 8, 9, 9, requires_grad=True)
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        out = holder(x)
+    assert [each.dtype for each in saved] == [torch.float8_e4m3fn]
+    (ours,) = torch.autograd.grad(out.square().sum(), x)
+    same = functional.conv2d(x, plain.weight, plain.bias, 2, 1)
+    (theirs,) = torch.autograd.grad(same.square().sum(), x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_beyond_8_bits_are_refused():
+    layer = nn.Sequential(nn.Linear(2, 2)).requires_grad_(False)
+    layer[0].weight.data[0, 0] = 500.0
+    frozen.round_to(layer, "bf16")
+    with pytest.raises(
+        UserError, match=r"base_weights=fp8 cannot hold the weights of 0, up to 500"
+    ):
+        frozen.round_to(layer, "fp8")
+
+
+def test_releasing_gives_the_base_back(make_config):
+    config = make_config()
+    base, unet = load_model(config.model).unet, held_unet(config, chosen("lora", "fp8"))
+    frozen.release(unet, lambda: load_model(config.model).unet)
+    with torch.no_grad():
+        assert torch.equal(predicted(unet, False), predicted(base, False))
+    assert {weight.dtype for weight in unet.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("held", ["bf16", "fp8"])
+def test_a_training_measures_resumes_and_exports(
+    make_config, run_training, monkeypatch, capsys, held
+):
+    changes = {"method": "lora", "method.base_weights": held}
+    straight, config = (make_config(name, **changes) for name in ("straight", "cut"))
+    run_training(straight)
+    assert f"fp32, frozen weights {held}" in capsys.readouterr().out
+    real = os.fsync
+
+    def dying(descriptor: int) -> None:
+        if list_checkpoints(config.folder):
+            raise KeyboardInterrupt
+        real(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(config)
+    run_training(config)
+    assert losses(config) == losses(straight)
+    ours, theirs = (
+        {k: v for k, v in digests(c).items() if "export" not in k} for c in (config, straight)
+    )
+    assert ours == theirs
+
+    # What was measured is the loss of the weights that were held; evaluation, in fp32, knows that it is another one.
+    run = load_run(config.run.folder)
+    model, items = run.model(), run.items("val", 4)
+    curve = HeldoutCurve.load(config.folder / "heldout.npz")
+    assert set(curve.precisions) == {f"no, weights {held}"}
+    grid = HeldoutGrid(bins=3, draws=2, seed=0)
+    exact = grid_losses(model, model.unet, items, grid, 5)
+    frozen.round_to(model.unet, held)
+    rounded = grid_losses(model, model.unet, items, grid, 5)
+    torch.testing.assert_close(torch.tensor(rounded), torch.tensor(curve.val[0]), rtol=1e-5, atol=0)
+    assert abs(exact - rounded).max() > 1e-6
+
+
+def test_other_weights_are_another_training(make_config, run_training):
+    config = make_config(method="lora", **{"train.samples": 16})
+    run_training(config)
+    config.train.samples, config.method.base_weights = 32, "bf16"
+    with pytest.raises(UserError, match=r"started with method\.base_weights=fp32, not bf16"):
+        run_training(config)
+
+
+def test_only_adapters_have_frozen_weights():
+    with pytest.raises(UserError, match=r"method\.base_weights=int4 is out of range"):
+        METHODS["lora"](base_weights="int4")
+    assert not hasattr(METHODS["full"](), "base_weights")
+
+
+def test_encoders_wait_elsewhere_until_they_are_needed(make_config, monkeypatch):
+    """The device ``meta`` stands for the place where they wait: what is there cannot compute."""
+    model = load_model(make_config().model)
+    images, captions = torch.rand(1, 3, 16, 16) * 2 - 1, ["a red bar"]
+    before = model.encode_images(images), model.encode_captions(captions)["hidden"]
+    monkeypatch.setattr(parts, "PARKED", torch.device("meta"))
+    kept = [copy.deepcopy(module) for module in model.encoders]
+    model.park()
+    assert {module.device.type for module in model.encoders} == {"meta"}
+    assert model.device.type == "cpu"
+    for module, whole in zip(model.encoders, kept, strict=True):
+        back = vars(copy.deepcopy(whole))
+        monkeypatch.setattr(module, "to", lambda _, m=module, b=back: vars(m).update(b))
+    assert torch.equal(model.encode_images(images), before[0])
+    assert torch.equal(model.encode_captions(captions)["hidden"], before[1])
+
+
+def test_what_is_trained_is_not_parked(make_config, monkeypatch):
+    model = load_model(make_config().model)
+    monkeypatch.setattr(parts, "PARKED", torch.device("meta"))
+    next(model.text_encoder.parameters()).requires_grad_(True)
+    model.park()
+    assert [module.device.type for module in model.encoders] == ["meta", "cpu"]
