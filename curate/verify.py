@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
 from curate.run import checksums, cli, folder, parquet
+from curate.run.companions import KINDS, sha256_column
 from curate.run.files import read_json, sha256_of
 from curate.run.finished import is_finished, to_mend
 from curate.run.joined import FOLDER, curations_of
@@ -321,6 +322,11 @@ def _image(shard: ShardInfo, sample: Sample, as_written: bool) -> Iterator[str]:
     from curate.measures.decode import UnreadableImage, decode, probe
 
     meta, where = sample.meta, f"{shard.path}: {sample.key}: the picture"
+    for kind in KINDS:
+        beside = sample.companions.get(kind)
+        now = None if beside is None else hashlib.sha256(beside).hexdigest()
+        if now != meta.get(sha256_column(kind)):
+            yield f"{shard.path}: {sample.key}: its {kind} picture is not the one that its json says"
     if hashlib.sha256(sample.image).hexdigest() == meta.get("sha256"):
         return
     try:

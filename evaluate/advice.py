@@ -38,8 +38,8 @@ def advise(evidence: Evidence, config: TrainConfig, grid_items: int, costly: boo
         )
     if word is Word.OVERFITTING:
         return (
-            "Use the kept checkpoint. For a better one, add data, or train fewer weights "
-            f"({_typed(config, config.method.fewer_weights())}) or for fewer samples."
+            "Use the kept checkpoint. For a better one, add data, or train "
+            f"{_fewer_weights(config)}for fewer samples."
         )
     if word is Word.REGRESSING:
         return (
@@ -78,9 +78,15 @@ def about_captions(config: TrainConfig) -> str:
 def against_copying(config: TrainConfig) -> str:
     """What helps a run whose best checkpoint copies training pictures; more training does not."""
     return (
-        "Use the kept checkpoint. For a better one that does not copy, add data, or train fewer weights "
-        f"({_typed(config, config.method.fewer_weights())}) or for fewer samples."
+        "Use the kept checkpoint. For a better one that does not copy, add data, or train "
+        f"{_fewer_weights(config)}for fewer samples."
     )
+
+
+def _fewer_weights(config: TrainConfig) -> str:
+    """To go on with after "train"; "" where a method has one number of weights."""
+    change = config.method.fewer_weights()
+    return f"fewer weights ({_typed(config, change)}) or " if change else ""
 
 
 def export_kept(run_dir: Path, step: int) -> str:
@@ -178,9 +184,10 @@ def keep_more(config: TrainConfig) -> str:
         )
         less += f"export a share of what was trained: {again}. Or, in another training, "
     samples = _typed(config, f"train.samples={max(config.train.samples // 2, 1)}")
-    weights = _typed(config, config.method.fewer_weights())
+    fewer = config.method.fewer_weights()
+    weights = f"fewer weights ({_typed(config, fewer)}), " if fewer else ""
     return (
         f"{less}take an earlier checkpoint, or train for fewer samples "
-        f"({samples}), fewer weights ({weights}), or "
+        f"({samples}), {weights}or "
         f"with a lower learning rate: {_another_run(config, changes)}"
     )

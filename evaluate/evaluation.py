@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from curate.decide.config import SMALLEST_JUDGED
 from curate.measures.decode import decode
 from curate.pack.sample import read_shard
 from curate.run import devices
+from curate.run.companions import CONTROL
 from curate.run.manifest import Manifest, digest_now, intact, read_manifest
 from evaluate.judged_runs.against import Against
 from evaluate.judged_runs.judged import origin_of
@@ -30,7 +32,7 @@ from evaluate.measure_config import MeasureConfig
 from evaluate.metrics import copying
 from evaluate.metrics.slices import Paired, Slice, judge
 from evaluate.results import Metric, Picture, label_of
-from finetune import doctor, precision, rules
+from finetune import companions, doctor, precision, rules
 from finetune.at_once import pictures_at_once
 from finetune.cache.encode import to_square
 from finetune.checkpoint import Checkpoint, weights_sha256
@@ -94,7 +96,8 @@ class Evaluation:
         """What all losses depend on, see ``evaluate.judged_runs.judged``."""
         model = self.run.model(self.device)
         buckets = self.run.config.buckets.sides(model.resolution)
-        return origin_of(model, self.manifest.digest(), buckets)
+        beside = companions.used(self.run.config)
+        return origin_of(model, self.manifest.digest(), buckets, beside)
 
     # Losses
 
@@ -264,9 +267,16 @@ class Evaluation:
     def prompts(self) -> list[Prompt]:
         """The held-out captions that are drawn."""
         captions = self.run.captions("val", self.config.grid.items, self.device)
-        pairs = zip(self.table.keys, captions, strict=True)
         count = max(self.config.samples.rows, self.config.samples.clip_captions)
-        return [Prompt(key, caption) for key, caption in pairs][:count]
+        controls = self._controls("val", self.config.grid.items)
+        triples = list(zip(self.table.keys, captions, controls, strict=True))[:count]
+        return [Prompt(key, caption, control=control) for key, caption, control in triples]
+
+    def _controls(self, split: str, count: int) -> Sequence[Tensor | None]:
+        """What a ControlNet draws the pictures of the first items of a split from; None for each without one."""
+        items = self.run.items(split, count, self.device)
+        found = items.conditioning.tensors.get(CONTROL)
+        return [None] * len(items) if found is None else list(found)
 
     @cached_property
     def drawn(self) -> dict[int, list[Path]]:

@@ -39,8 +39,10 @@ def start(config: SampleConfig) -> None:
 
     devices.refuse_absent("device", config.device)
     found = prompts.gather(config.prompt, config.prompt_file, config.limit)
-    _check_image(config)
+    _check_picture("image", config.image, "a picture to start from")
+    _check_picture("control", config.control, "a picture to draw from")
     out = _settle(config)
+    _check_control(config)
     choices = sample_choice.choices(config)
     _settle_clip(config)
     stages = [] if config.model else [config.run.folder / name for name in ("finetune", "evaluate")]
@@ -55,22 +57,43 @@ def start(config: SampleConfig) -> None:
         sample(config, found, choices, out, say=print)
 
 
-def _check_image(config: SampleConfig) -> None:
-    """Look at the header of the picture to start from."""
-    if config.image is None:
+def _check_picture(key: str, file: str | None, meaning: str) -> None:
+    """Look at the header of a picture."""
+    if file is None:
         return
     from curate.measures.decode import probe
     from curate.measures.unreadable import UnreadableImage
 
-    path = Path(config.image).expanduser()
+    path = Path(file).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(
-            f"image={config.image} is no file; type image=FILE, a picture to start from"
-        )
+        raise FileNotFoundError(f"{key}={file} is no file; type {key}=FILE, {meaning}")
     try:
         probe(path.read_bytes())
     except UnreadableImage as error:
-        raise UserError(f"image={config.image} cannot be read as a picture: {error}") from error
+        raise UserError(f"{key}={file} cannot be read as a picture: {error}") from error
+
+
+def _check_control(config: SampleConfig) -> None:
+    """Refuse a condition where nothing follows one, and say where one is missing."""
+    from curate.run.provenance import read_config
+    from finetune import canny
+    from finetune.condition_kinds import CANNY
+
+    method: object = None
+    if config.model is None:
+        method = read_config(config.run.folder / "finetune" / "config.yaml").get("method")
+    condition = method.get("condition") if isinstance(method, dict) else None
+    if condition is None and config.control is not None:
+        whose = "model= draws from a base model"
+        if isinstance(method, dict):
+            whose = f"{config.run.folder} was trained with method={method.get('name')}"
+        raise UserError(f"control is for a run of method=controlnet, and {whose}; remove control")
+    if condition is None:
+        return
+    if config.control is None:
+        print("note    without control=FILE a ControlNet draws what its base draws")
+    elif condition == CANNY:
+        canny.refuse_absent("control=FILE of a run with method.condition=canny")
 
 
 def _settle(config: SampleConfig) -> Path:

@@ -37,6 +37,7 @@ class SampleConfig:
         clip_skip: which layer of the text encoder counts, from the one that the pipeline takes, which is 1; null is the
             one that was trained with (``model.clip_skip``).
         image: to start from. strength: the share of the noise that it gets.
+        control: the picture that a ControlNet draws from.
         best_of: pictures drawn for each seed, of which the one most similar to its prompt is kept.
         batch_size: pictures drawn at once; null is 8, and fewer above 256 px, see ``finetune.at_once``.
         out: folder of the results; null is ``evaluate/sample`` in the run.
@@ -58,6 +59,7 @@ class SampleConfig:
     clip_skip: int | None = None
     image: str | None = field(default=None, metadata=PATH)
     strength: float | None = None
+    control: str | None = field(default=None, metadata=PATH)
     best_of: int = 1
     clip: ClipConfig = MISSING
     batch_size: int | None = None

@@ -39,16 +39,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from curate.run.companions import MASK
 from curate.run.files import write_certified
 from curate.run.schema import UserError
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
 from finetune.intervals import Estimate, ratio
 from finetune.latents import energies as energies_of
+from finetune.latents import of_one_shape
 from finetune.models.config import ModelConfig
 from finetune.models.interface import LatentDiffusion
-from finetune.objective import NoiseSchedule
+from finetune.objective import NoiseSchedule, mean_error
 from finetune.prediction_types import PREDICTION_TYPES
 
 FILE = "base.json"
@@ -142,12 +145,18 @@ class Reading:
     factor: float
 
 
-def of_nothing(schedule: NoiseSchedule, timesteps: Tensor, energies: np.ndarray) -> np.ndarray:
+def of_nothing(
+    schedule: NoiseSchedule,
+    timesteps: Tensor,
+    energies: np.ndarray,
+    shares: np.ndarray | float = 1.0,
+) -> np.ndarray:
     """The expected loss of predicting 0 for the schedule's target.
 
     Args:
         schedule: of the model. timesteps: [K] int64.
-        energies: [N], the mean square of each picture's clean latents.
+        energies: [N], the mean square of each picture's clean latents; with masks that of what they let count.
+        shares: [N], the mean of each picture's mask, which the loss of the noise is multiplied by.
 
     Returns:
         float64 [N, K].
@@ -160,7 +169,19 @@ def of_nothing(schedule: NoiseSchedule, timesteps: Tensor, energies: np.ndarray)
         "v_prediction": (alphas, -sigmas),
         "sample": (np.zeros_like(alphas), np.ones_like(alphas)),
     }[schedule.prediction_type]
-    return noise**2 + energies[:, None] * picture**2
+    counted = np.broadcast_to(shares, energies.shape)[:, None]
+    return noise**2 * counted + energies[:, None] * picture**2
+
+
+def _counted(items: HeldoutItems) -> tuple[np.ndarray, np.ndarray | float]:
+    """Energies and shares as :func:`of_nothing` takes them."""
+    if MASK not in items.conditioning.tensors:
+        return energies_of(items.latents), 1.0
+    squares = of_one_shape(items.latents).double().square()
+    energies, shares = (
+        mean_error(x, items.conditioning) for x in (squares, torch.ones_like(squares))
+    )
+    return energies.numpy(), shares.numpy()
 
 
 def compare(
@@ -174,9 +195,9 @@ def compare(
         losses: [N, bins, draws], see :func:`finetune.heldout.grid_losses`.
     """
     timesteps = grid.timesteps(len(schedule)).flatten()
-    energies = energies_of(items.latents)
+    energies, shares = _counted(items)
     mine = losses.astype(np.float64).reshape(len(items), -1)
-    nothing = of_nothing(schedule, timesteps, energies)
+    nothing = of_nothing(schedule, timesteps, energies, shares)
     signal = schedule.alphas.cpu()[timesteps].square().numpy()
     counts = (signal >= LEAST_SIGNAL) | (schedule.prediction_type == "epsilon")
     confidence = 1 - 0.05 / max(1, counts.sum())
@@ -190,8 +211,9 @@ def compare(
         )
         for k, timestep in enumerate(timesteps.tolist())
     )
-    most = np.argsort(-(mine / nothing)[:, counts].sum(axis=1), kind="stable")[:_WORST]
-    scale = float(np.sqrt(energies.mean()))
+    least = np.maximum(nothing, np.finfo(np.float64).tiny)  # masks may leave nothing of a picture
+    most = np.argsort(-(mine / least)[:, counts].sum(axis=1), kind="stable")[:_WORST]
+    scale = float(np.sqrt(energies_of(items.latents).mean()))
     return BaseCheck(
         schedule.prediction_type, scale, levels, tuple(items.keys[place] for place in most)
     )

@@ -33,6 +33,7 @@ from finetune.heldout import Cells, HeldoutGrid, HeldoutItems, batches_of_cells,
 from finetune.intervals import Array, Estimate, ratio
 from finetune.latents import of_one_shape
 from finetune.models.interface import LatentDiffusion
+from finetune.objective import mean_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,8 @@ def _pair(
     )
     mine, other = predicted.float().chunk(2)
     differences = (mine - target, other - target, mine - other)
-    return torch.stack([each.square().mean(dim=(1, 2, 3)) for each in differences])
+    pictures = both[0].to(device)
+    return torch.stack([mean_error(each.square(), pictures) for each in differences])
 
 
 def gains(

@@ -18,6 +18,7 @@ from finetune.heldout import choose, grid_losses, items_of
 from finetune.loop import Training, measure
 from finetune.models.interface import LatentDiffusion
 from finetune.sidecars import duplicate_groups
+from finetune.tags import TagVariants
 
 
 def look_at(
@@ -38,6 +39,8 @@ def look_at(
         return lines
     pictures = sum(shard.samples for split in sides(config) for shard in manifest.shards_of(split))
     captions = round(found.all_captions * pictures / found.pictures)
+    if varied := TagVariants.of(config):
+        captions += varied.count * found.all_captions
     views = config.data.crops * (1 + config.data.flip)
     latents = pictures + round(found.pictures * (views * config.cache.size - 1))
     return lines | {"disk": forecast.disk(config, model, latents, captions)}

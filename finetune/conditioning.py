@@ -14,7 +14,8 @@ class Conditioning:
     """Named tensors whose first axis is the samples; which names there are is the model's business.
 
     Attributes:
-        tensors: by name, such as ``hidden``, the text encoder's hidden states [B, L, D].
+        tensors: by name, such as ``hidden``, the text encoder's hidden states [B, L, D], or ``input_ids`` [B, L],
+            what it makes them of.
         of_picture: the names of those that depend on the picture alone, such as its size; the others depend on
             the caption alone.
 
@@ -42,12 +43,12 @@ class Conditioning:
         return self._each(lambda tensor: tensor.to(device))
 
     def float(self) -> Conditioning:
-        """The same in fp32."""
-        return self._each(Tensor.float)
+        """The same in fp32; token ids stay whole numbers."""
+        return self._each(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
 
     def half(self) -> Conditioning:
-        """The same in fp16."""
-        return self._each(Tensor.half)
+        """The same in fp16; token ids stay whole numbers."""
+        return self._each(lambda tensor: tensor.half() if tensor.is_floating_point() else tensor)
 
     def take(self, rows: slice | Sequence[int] | Tensor) -> Conditioning:
         """Some of the samples, by a slice or by their indices."""

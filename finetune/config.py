@@ -34,7 +34,14 @@ AUTO = "auto"
 MOST_CROPS = 8  # a folder of the cache for each, in each bucket
 
 CHANGEABLE = (
-    *("optim.lr", "optim.beta1", "optim.beta2", "optim.eps", "optim.weight_decay"),
+    *(
+        "optim.lr",
+        "optim.text_encoder_lr",
+        "optim.beta1",
+        "optim.beta2",
+        "optim.eps",
+        "optim.weight_decay",
+    ),
     *("optim.schedule", "optim.warmup", "optim.max_grad_norm"),
     *("optim.decay_rate", "optim.clip_threshold", "optim.d_coef"),
     *("train.samples", "train.caption_dropout"),
@@ -104,6 +111,7 @@ class OptimConfig:
         warmup: samples over which the learning rate rises from zero.
         mixed_precision: of the forward pass; null takes the setting of ``accelerate launch``. Weights
             that are trained, the noise and its schedule stay fp32.
+        text_encoder_lr: the rate of the text encoders, where they are trained, over time like ``lr``; null is ``lr``.
     """
 
     name: str = "adamw"
@@ -125,8 +133,11 @@ class OptimConfig:
     d_coef: float = 1.0
     use_bias_correction: bool = True
     safeguard_warmup: bool = True
+    text_encoder_lr: float | None = None
 
     def __post_init__(self) -> None:
+        rate = self.text_encoder_lr
+        check(rate is None or rate > 0, "optim.text_encoder_lr", rate, "null or > 0")
         check(self.name in READS, "optim.name", self.name, ", ".join(READS))
         positive = ("lr", "eps", "batch_size", "gradient_accumulation", "max_grad_norm")
         for name in (*positive, "d0", "d_coef"):
@@ -175,21 +186,44 @@ class TrainingConfig:
         caption_dropout: share of the samples trained with the empty caption, which classifier-free
             guidance needs (Ho & Salimans 2022).
         seed: of the order, noise, timesteps, captions and initial weights.
+        shuffle_caption: captions are tags, separated by commas, which are seen in another order each time; see
+            ``finetune.tags``.
+        keep_tokens: so many of the first tags stay where they are, and are never left out.
+        caption_tag_dropout: share of the other tags that are left out.
+        tag_variants: how many variants of each caption are drawn and cached, of which each visit takes one.
+        compile: whether updates run through ``torch.compile``. What is measured and drawn does not.
     """
 
     samples: int = 24_000
     caption_dropout: float = 0.1
     seed: int = 0
+    shuffle_caption: bool = False
+    keep_tokens: int = 0
+    caption_tag_dropout: float = 0.0
+    tag_variants: int = 8
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check(self.samples > 0, "train.samples", self.samples, "> 0")
         share = self.caption_dropout
         check(0 <= share <= 1, "train.caption_dropout", share, "a share, 0 ... 1")
+        share = self.caption_tag_dropout
+        check(0 <= share < 1, "train.caption_tag_dropout", share, "a share, 0 <= p < 1")
+        check(self.keep_tokens >= 0, "train.keep_tokens", self.keep_tokens, ">= 0")
+        check(self.tag_variants > 0, "train.tag_variants", self.tag_variants, "> 0")
+        default, varied = type(self), self.shuffle_caption or self.caption_tag_dropout > 0
+        for name in ("keep_tokens", "tag_variants"):
+            value = getattr(self, name)
+            if value != getattr(default, name) and not varied:
+                raise UserError(
+                    f"train.{name}={value} has no effect without train.shuffle_caption=true or "
+                    "train.caption_tag_dropout=0.1; type one of them, or remove it"
+                )
 
 
 @dataclass
 class ObjectiveConfig:
-    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted.
+    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted, but for masks.
 
     Attributes:
         weighting: of the loss by noise level, see ``finetune.objective.loss_weights``.
@@ -202,6 +236,12 @@ class ObjectiveConfig:
             picture's mean can be learnt (Guttenberg 2023); 0 adds none.
         input_perturbation: times more normal noise is added to the input, and not to the target (Ning et al.
             2023, gamma of eq. 9); 0 adds none.
+        zero_terminal_snr: rescales the noise levels so that the last is noise alone, from which every picture is drawn
+            (Lin et al. 2024, algorithm 1), in training, held-out loss and drawing; kohya's ``zero_terminal_snr``. For
+            models that predict v or the clean latents. False leaves what the pipeline's scheduler says.
+        mask: whether the loss counts where a picture's ``key.mask.png`` says, see ``finetune.masks``; held-out losses
+            too. Pictures without one count whole.
+        unmasked_weight: what a position outside of the mask counts, 0 ... 1.
     """
 
     weighting: str = "none"
@@ -211,6 +251,9 @@ class ObjectiveConfig:
     logit_std: float = 1.0
     noise_offset: float = 0.0
     input_perturbation: float = 0.0
+    zero_terminal_snr: bool = False
+    mask: bool = False
+    unmasked_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, accepted in (("weighting", WEIGHTINGS), ("timesteps", TIMESTEPS)):
@@ -225,7 +268,7 @@ class ObjectiveConfig:
             self.logit_mean,
             "a finite number",
         )
-        for name in ("noise_offset", "input_perturbation"):
+        for name in ("noise_offset", "input_perturbation", "unmasked_weight"):
             value = getattr(self, name)
             check(0 <= value <= 1, f"objective.{name}", value, "0 ... 1")
         self._refuse_without_effect()
@@ -233,6 +276,11 @@ class ObjectiveConfig:
     def _refuse_without_effect(self) -> None:
         """Refuse a value that another setting leaves unread."""
         default = type(self)
+        if self.unmasked_weight and not self.mask:
+            raise UserError(
+                f"objective.unmasked_weight={self.unmasked_weight:g} has no effect without objective.mask=true; type "
+                "that, or remove it"
+            )
         for name, setting, readers in (
             ("snr_gamma", "weighting", ("min_snr", "soft_min_snr")),
             ("logit_mean", "timesteps", ("logit_normal",)),
@@ -402,7 +450,6 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     buckets: BucketsConfig = field(default_factory=BucketsConfig)
-    cache: CacheConfig = field(default_factory=CacheConfig)
     model: ModelConfig = MISSING
     method: Method = MISSING
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -414,6 +461,7 @@ class TrainConfig:
     export: ExportConfig = field(default_factory=ExportConfig)
     heldout: HeldoutConfig = field(default_factory=HeldoutConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
@@ -423,21 +471,75 @@ class TrainConfig:
     def __post_init__(self) -> None:
         tracking.check_names(self.tracker)
         self.replay.refuse(self.optim.batch_size)
-        if self.replay.share and self.buckets.enabled:
-            raise UserError(
-                f"replay.share={self.replay.share:g} does not work with buckets.enabled=true: the base draws squares, and a "
-                "batch has pictures of one shape; remove one of the two"
-            )
-        if self.regularise.teacher and not self.replay.share:
-            raise UserError(
-                f"regularise.teacher={self.regularise.teacher:g} has no effect with replay.share=0: the base is the teacher "
-                "on replayed samples; type replay.share=0.25 as well, or remove it"
-            )
         if self.export.chosen and not self.heldout.items:
             raise UserError(
                 f"export.scale={self.export.scale} is chosen by the held-out loss, and heldout.items=0 measures none; type "
                 "export.scale=0.5, or another number, or heldout.items=128"
             )
+        if self.method != MISSING:
+            self._refuse_contradictions()
+            self._refuse_cures()
+
+    def _refuse_contradictions(self) -> None:
+        """Refuse settings of text encoders that do not go together."""
+        method, rate = self.method, self.optim.text_encoder_lr
+        if method.text_encoder and type(method).attach_text is Method.attach_text:
+            raise UserError(
+                f"method={method.name} trains no text encoder; remove method.text_encoder=true"
+            )
+        if method.text_encoder and self.cache.captions == "hidden":
+            raise UserError(
+                "cache.captions=hidden keeps what the text encoder made of captions before training, and "
+                "method.text_encoder=true trains it; remove cache.captions, or type cache.captions=tokens"
+            )
+        if rate not in (None, self.optim.lr) and self.optim.name == "prodigy":
+            raise UserError(
+                f"optim.text_encoder_lr={rate:g} is another rate than optim.lr={self.optim.lr:g}, and Prodigy finds one "
+                "for all weights; remove it"
+            )
+        if rate is not None and not method.text_encoder:
+            raise UserError(
+                f"optim.text_encoder_lr={rate:g} has no effect without method.text_encoder=true; type that as well, "
+                "or remove it"
+            )
+
+    def _refuse_cures(self) -> None:
+        """Refuse cures against forgetting that have no effect, or do not work with the other settings."""
+        teacher, share = self.regularise.teacher, self.replay.share
+        if teacher and not share:
+            raise UserError(
+                f"regularise.teacher={teacher:g} has no effect with replay.share=0: the base is the teacher on replayed "
+                "samples; type replay.share=0.25 as well, or remove it"
+            )
+        typed = [
+            *([f"export.scale={self.export.scale}"] if self.export.scales != [1.0] else []),
+            *([f"replay.share={share:g}"] if share else []),
+            *([f"regularise.weight_l2={v:g}"] if (v := self.regularise.weight_l2) else []),
+        ]
+        if not typed:
+            return
+        if not self.method.retains or self.method.text_encoder:
+            other = "text_encoder=true" if self.method.retains else f"method={self.method.name}"
+            raise UserError(
+                f"{typed[0]} works where the U-Net alone is trained, not with {other}; remove one of the two"
+            )
+        unlike = {
+            "buckets.enabled=true": self.buckets.enabled,
+            "cache.captions=tokens": self.captions == "tokens",
+            "objective.mask=true": self.objective.mask,
+        }
+        for setting in (name for name, given in unlike.items() if given and share):
+            raise UserError(
+                f"replay.share={share:g} does not work with {setting}: the base draws plain squares for prompts; remove "
+                "one of the two"
+            )
+
+    @property
+    def captions(self) -> str:
+        """The form in which captions are cached, ``hidden`` or ``tokens``."""
+        if self.cache.captions != AUTO:
+            return self.cache.captions
+        return "tokens" if self.method.text_encoder else "hidden"
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
 from finetune import (
+    companions,
     enlarged,
     enough,
     equal_crops,
@@ -24,9 +26,11 @@ from finetune import (
     retention_config,
     seen_before,
     start,
+    tags,
 )
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
-from finetune.models import refuse_unsupported
+from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
+from finetune.models.config import CHUNK
 from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.retention import prompts
 from finetune.sidecars import identifiers
@@ -38,6 +42,7 @@ _FREE = {
     "optim.gradient_accumulation",
     "optim.gradient_checkpointing",
     "optim.mixed_precision",
+    "train.compile",
     "heldout.every",
     "heldout.batch_size",
     "heldout.patience",
@@ -61,9 +66,24 @@ _FORMERLY = (
         for name, value in asdict(settings).items()
     }
 )
-_FORMERLY["method.base_weights"] = "fp32"
+_FORMERLY |= {
+    "method.base_weights": "fp32",
+    "method.text_encoder": False,
+    "cache.captions": "hidden",
+}
 """Values of keys that trainings of earlier versions did not note."""
-_OPTIONAL = {"model.clip_skip": 1}
+_OPTIONAL = {
+    "model.clip_skip": 1,
+    "model.caption_tokens": CHUNK,
+    "model.beta_schedule": None,
+    "model.beta_start": None,
+    "model.beta_end": None,
+    "objective.zero_terminal_snr": False,
+    "train.shuffle_caption": False,
+    "train.keep_tokens": 0,
+    "train.caption_tag_dropout": 0.0,
+    "train.tag_variants": 8,
+}
 """Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
 ORDER = "hashed keys, noise by sample"
 """Of the samples and their noise, see ``cache.load_split`` and ``data.Batches``; earlier versions noted another or none."""
@@ -82,7 +102,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             little that nothing could be judged, a held-out picture is also trained on, the export to start with does not fit, or the run was
             started with other settings.
     """
-    refuse_unsupported(config.model)
+    _refuse_model(config)
     for of_prompts in (prompts.replayed, prompts.for_scales):
         of_prompts(config)
     start.examine(config)
@@ -98,8 +118,11 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         )
     for curate_dir in config.curations:  # across them, joining refuses it
         refuse_leaks(curate_dir, read_manifest(curate_dir) if config.data.runs else manifest)
+    for line in companions.examine(config, manifest):
+        start.say(line)
     seen = seen_before.examine(config, manifest)
     leaks.examine(config)
+    tags.examine(config, manifest)
     enlarged.examine(config, manifest)
     equal_crops.examine(config, manifest)
     last = read_json(config.folder / "checkpoints" / "last" / "state.json")
@@ -115,11 +138,19 @@ def examine_settings(config: TrainConfig) -> None:
     Raises:
         UserError: the model is not there or not supported, or the precision or a tracker is not to be had here.
     """
-    refuse_unsupported(config.model)
+    _refuse_model(config)
+    companions.examine_settings(config)
     config.buckets.sides(config.model.resolution)  # refuses what makes none
     refuse_precision(config.optim)
+    refuse_sharding()
     optimizers.refuse_absent(config.optim)
     tracking.refuse_absent(config.tracker)
+
+
+def _refuse_model(config: TrainConfig) -> None:
+    refuse_unsupported(config.model)
+    if config.objective.zero_terminal_snr:
+        refuse_zero_terminal_snr(config.model)
 
 
 def refuse_precision(optim: OptimConfig) -> None:
@@ -132,6 +163,25 @@ def refuse_precision(optim: OptimConfig) -> None:
         raise UserError(
             "optim.mixed_precision=fp16 needs a GPU; type optim.mixed_precision=bf16 or no"
         )
+
+
+def refuse_sharding() -> None:
+    """Refuse a launch that cuts the weights into pieces, a process each.
+
+    Every forward pass would be a collective one then, and here processes make different ones: each measures its share
+    of the held-out pictures, and the first alone draws. On processors accelerate would leave the weights whole without
+    a word.
+
+    Raises:
+        UserError: says what to type.
+    """
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1"):
+            raise UserError(
+                f"accelerate launch asks for {name}, which is not supported: each process has to hold all weights. "
+                "Type accelerate launch --config_file conf/accelerate/ddp.yaml; for less memory, "
+                "optim.gradient_checkpointing=true, optim=adamw8bit, or method=lora method.base_weights=bf16"
+            )
 
 
 def refuse_leaks(curate_dir: Path, manifest: Manifest) -> None:
@@ -159,6 +209,10 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         for name, value in asdict(getattr(config, group)).items()
         if f"{group}.{name}" not in _FREE
     }
+    if not config.method.text_encoder:  # what is read only then
+        for name in ("method.text_encoder_targets", "optim.text_encoder_lr"):
+            known.pop(name, None)
+    known["cache.captions"] = config.captions  # auto stands for one of the others
     for key, value in _OPTIONAL.items():
         if known[key] == value:
             del known[key]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import asdict
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,8 @@ from finetune.methods import Method
 from finetune.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from diffusers import DiffusionPipeline
+    from torch import Tensor
 
     from finetune.checkpoint import Checkpoint
     from finetune.config import TrainConfig
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 _DOES = """Export the weights of any checkpoint of a training, proven by loading them again.
 
 Training exports the best checkpoint to RUN/finetune/export. This writes another one beside it, to
-RUN/finetune/export-step-00000250: of method=full a whole pipeline for from_pretrained, else an adapter
+RUN/finetune/export-step-00000250: of method=full a whole pipeline for from_pretrained, of controlnet a folder for
+ControlNetModel.from_pretrained, else an adapter
 in two layouts: diffusers' for load_lora_weights (of lokr and loha peft's), and kohya's, which ComfyUI
 and AUTOMATIC1111 load, in RUN-step-00000250.safetensors. Averaged weights are taken where training
 kept an average."""
@@ -55,7 +59,7 @@ def export(
     trigger: str = "",
     to_set: AsTrained | None = None,
 ) -> float:
-    """Write the trained weights of ``model``'s U-Net to ``folder``; what is there stays until then.
+    """Write the trained weights of ``model`` to ``folder``; what is there stays until then.
 
     Args:
         method: the one that trained them; it decides the format.
@@ -67,8 +71,8 @@ def export(
         to_set: what has to be set to draw with it, for a ``README.md`` beside the weights.
 
     Returns:
-        The largest absolute difference between the U-Net's outputs in memory and after reloading, over all
-        ``method.readers``.
+        The largest absolute difference between the outputs of U-Net and trained text encoders in memory and after
+        reloading, over all ``method.readers``.
 
     Raises:
         ExportMismatch: the difference is beyond rounding; ``folder`` is as it was.
@@ -86,8 +90,10 @@ def export(
                 write_text(part / as_trained.FILE, to_set.readme)
             if source:
                 write_json(part / SOURCE, _identity(source))
+        parts = list(method.networks(model))
         difference = max(
-            _compare(model, unet.to(model.device)) for unet in method.reloaded(config, part, name)
+            _compare(method, model, pipeline, parts)
+            for pipeline in method.reloaded(config, part, name)
         )
         replace_folder(part, folder)
     finally:
@@ -121,27 +127,40 @@ def _identity(source: Checkpoint) -> dict[str, Any]:
     return known if source.scale == 1 else {**known, "scale": source.scale}
 
 
-def _compare(model: LatentDiffusion, reloaded: nn.Module) -> float:
-    """The largest difference between the predictions of ``model``'s U-Net and of ``reloaded``."""
+def _compare(
+    method: Method, model: LatentDiffusion, reloaded: DiffusionPipeline, parts: Sequence[str]
+) -> float:
+    """The largest difference between what ``model``'s networks ``parts`` compute and what those of ``reloaded`` do."""
     import torch
+
+    other: Any = copy(model)
+    for part in parts:
+        getattr(model, part).eval()
+        setattr(other, part, getattr(reloaded, part).to(model.device).eval())
 
     generator = torch.Generator().manual_seed(0)
     unet = model.unet.config
     size = unet["sample_size"] if isinstance(unet["sample_size"], int) else 8
     noisy = torch.randn((1, unet["in_channels"], size, size), generator=generator).to(model.device)
     timesteps = torch.tensor([500], device=model.device)
-    conditioning = model.encode_captions(["a picture"])
-    with torch.no_grad():
-        ours, theirs = (
-            model.predict(network.eval(), noisy, timesteps, conditioning).float()
-            for network in (model.unet, reloaded)
-        )
-    difference, largest = (ours - theirs).abs().max().item(), ours.abs().max().item()
-    if not difference <= TOLERANCE * max(1.0, largest):
-        raise ExportMismatch(
-            f"the export computes something else: outputs differ by {difference} of {largest}"
-        )
-    return difference
+    tokens, found = model.tokens(["a picture"]), []
+    further = method.example(model, noisy)
+    for each in (model, other):
+        with torch.no_grad():
+            text = each.encode_tokens(tokens)
+            given = replace(text, tensors=text.tensors | further)
+            output = each.predict(each.unet, noisy, timesteps, given).float()
+        found.append({**text.tensors, "prediction": output})
+    differences = [0.0]
+    for name, ours in found[0].items():
+        difference, largest = (ours - found[1][name]).abs().max().item(), ours.abs().max().item()
+        if not difference <= TOLERANCE * max(1.0, largest):
+            what = "" if name == "prediction" else " of its text encoder"
+            raise ExportMismatch(
+                f"the export computes something else: outputs{what} differ by {difference} of {largest}"
+            )
+        differences.append(difference)
+    return max(differences)
 
 
 def trigger_of(config: TrainConfig) -> str:
@@ -165,13 +184,13 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     """
     from finetune import doctor
     from finetune.ema import copy_into
-    from finetune.methods import prepare
+    from finetune.methods import prepare_model
 
     config, model = run.config, run.model()
     weights = {"weights": model.fingerprint()}
     doctor.refuse_change(run.finetune_dir, stored.state()["identity"], weights)
-    prepare(model.unet, config.method, config.train.seed)
-    copy_into(config.method.trainable(model.unet), values_of(config, model, stored))
+    prepare_model(model, config.method, config.train.seed)
+    copy_into(config.method.trained(model), values_of(config, model, stored))
     target = run.finetune_dir / f"export-{stored.path.name}"
     name = f"{run.run_dir.name}-{stored.path.name}"
     word = trigger_of(config)
@@ -184,7 +203,9 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
 
 
 def values_of(config: TrainConfig, model: LatentDiffusion, stored: Checkpoint) -> dict[str, Tensor]:
-    """The weights of a checkpoint at its scale, by name; ``model``'s U-Net is prepared."""
+    """The weights of a checkpoint at its scale, by name; ``model`` is prepared."""
+    if stored.scale == 1:
+        return stored.weights()
     return config.method.scaled(
         model.unet, stored.weights(), stored.scale, partial(base_values, config, model)
     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from curate.run.units import duration, size
+from finetune import peak
 from finetune.config import TrainConfig
 from finetune.data import Batch
 from finetune.due import due
+from finetune.models.denoiser import Denoiser, takes_captions
 from finetune.models.interface import LatentDiffusion
-from finetune.objective import denoising_loss
 from finetune.optimizers import state_bytes
 
 _FP32 = 4
@@ -25,13 +27,14 @@ def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: i
 
     Args:
         config: of the training.
-        model: its U-Net prepared.
+        model: prepared.
         pictures, captions: that will be encoded; each view of a picture counts, by its space.
     """
     latent = model.unet.config["in_channels"] * (model.resolution // model.pixels_per_latent) ** 2
-    hidden = sum(tensor.numel() for tensor in model.encode_captions([""]).tensors.values())
-    cached = pictures * latent * _FP32 + captions * hidden * 2
-    trained = config.method.trainable(model.unet).values()
+    text = model.encode_captions([""]).half().tensors.values()
+    hidden = sum(tensor.numel() * tensor.element_size() for tensor in text)
+    cached = pictures * latent * _FP32 + captions * hidden
+    trained = config.method.trained(model).values()
     weights = _numbers(trained) * _FP32
     whole = weights * (1 + bool(config.ema.decay)) + _held(config.optim.name, trained)
     count = -(-config.steps * config.optim.batch_size // config.checkpoint.every)
@@ -57,7 +60,7 @@ def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: i
 def memory(
     model: LatentDiffusion,
     weights: Mapping[str, Tensor],
-    activations: Callable[[int], int],
+    update: int,
     micro_batch: int,
     *,
     optimizer: str = "adamw",
@@ -68,23 +71,25 @@ def memory(
     """What an update will take on each process's device.
 
     Args:
-        model: the base, its U-Net prepared. weights: those that are trained.
-        activations: gives the bytes for a number of samples, see :func:`activation_bytes`.
+        model: the base, prepared. weights: those that are trained.
+        update: bytes of activations and gradients, see :func:`update_bytes`.
         micro_batch: samples at a time in a process.
         optimizer: its name.
         averaged: whether a moving average is kept.
         copied: bytes of copies of the base, see ``finetune.retention.regularise``.
         processes: of the launch; several exchange their gradients in buffers.
     """
-    encoders = [] if model.device.type == "cuda" else model.encoders  # parked
-    fixed = copied + sum(_bytes(part.parameters()) for part in (model.unet, *encoders))
-    copies = 1 + averaged + (processes > 1)
+    encoders: Iterable[nn.Module] = model.encoders
+    if model.device.type == "cuda":  # the others are parked
+        encoders = model.text_encoders.values() if model.captions == "tokens" else ()
+    fixed = sum(weight.nbytes for part in (model.unet, *encoders) for weight in part.parameters())
+    fixed += copied
+    copies = averaged + (processes > 1)
     trained = _numbers(weights.values()) * _FP32 * copies + _held(optimizer, weights.values())
-    kept, device = activations(micro_batch), model.device
-    total = fixed + trained + kept
+    total, device = fixed + trained + update, model.device
     text = (
-        f"about {size(total)} an update: weights {size(fixed)}, gradients and optimizer {size(trained)}, "
-        f"activations of {micro_batch} at a time {size(kept)}"
+        f"about {size(total)} an update: weights {size(fixed)}, optimizer{' and average' * averaged} {size(trained)}, "
+        f"gradients and activations of {micro_batch} at a time {size(update)}"
     )
     if device.type != "cuda":
         return text
@@ -95,51 +100,21 @@ def memory(
     return f"{text}, NOT ENOUGH: type a larger optim.gradient_accumulation, or optim.gradient_checkpointing=true"
 
 
-def activation_bytes(model: LatentDiffusion, unet: nn.Module, batch: Batch) -> Callable[[int], int]:
-    """What autograd keeps for the backward pass, by the number of samples at a time.
-
-    One and two samples go forward on the model's device, in its precision; what does not grow with them, such as
-    weights that were converted, counts once. What is computed again with gradient checkpointing is not in it, nor
-    are buffers of single operations.
+def update_bytes(
+    model: LatentDiffusion, unet: nn.Module, batch: Batch, micro_batch: int, mixed: str
+) -> int:
+    """Activations and gradients at the peak of an update, see ``finetune.peak``.
 
     Args:
-        model: the base. unet: its own, not distributed; left in the mode it was in, without gradients.
-        batch: of at least one sample.
+        model: the base. unet: its own, or the ``Denoiser`` of both where text encoders are trained, not distributed.
+        batch: gives the shapes. micro_batch: samples at a time. mixed: precision.
     """
-    one = _kept(model, unet, batch, 1)
-
-    def kept(count: int) -> int:
-        return one if count == 1 else one + (count - 1) * (_kept(model, unet, batch, 2) - one)
-
-    return kept
-
-
-def _kept(model: LatentDiffusion, unet: nn.Module, batch: Batch, count: int) -> int:
-    """Bytes of all that is saved for the backward pass of the batch's first sample, ``count`` times."""
-    weights = {weight.untyped_storage().data_ptr() for weight in unet.parameters()}
-    found: dict[int, int] = {}
-
-    def save(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    rows, device = [0] * count, model.device
-    training = unet.training
-    unet.eval()  # no dropout, which would draw random numbers
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(save, lambda kept: kept):
-        loss = denoising_loss(
-            partial(model.predict, unet),
-            model.schedule,
-            batch.latents[rows].to(device),
-            batch.noise[rows].to(device),
-            batch.timesteps[rows].to(device),
-            batch.conditioning.take(rows).to(device),
-        )
-    unet.train(training)
-    del loss  # until here all of it was held, so that no storage took another's place
-    return sum(found.values())
+    here: Any = copy.copy(model)  # on the CPU, as far as it knows
+    here.schedule = model.schedule.to(torch.device("cpu"))
+    if takes_captions(unet):
+        unet = Denoiser(here)
+    given = {"latents": batch.latents, **batch.conditioning.tensors}
+    return peak.update_bytes(unet, here.predict, given, samples=micro_batch, mixed=mixed)
 
 
 def heldout_share(config: TrainConfig, pictures: int) -> float:
@@ -175,11 +150,6 @@ def time_left(updates: int, update_s: float, evaluations: int, evaluation_s: flo
     elif evaluations:
         text += f", and {counted}, of which none was timed yet"
     return text
-
-
-def _bytes(weights: Iterable[Tensor]) -> int:
-    """In whichever precision each of them is held."""
-    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def _held(optimizer: str, weights: Iterable[Tensor]) -> int:

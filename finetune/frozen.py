@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
+from torch.nn.parallel import DistributedDataParallel
 
 from curate.run.schema import UserError
 
@@ -69,7 +70,11 @@ def hold(unet: nn.Module, kind: str) -> None:
     """
     if kind == "fp32":
         return
-    for _, layer in layers(unet):
+    there = list(layers(unet))
+    # Processes of a launch have read the same files; gloo could not send 8 bits.
+    unsent: Any = [f"{name}.weight" for name, _ in there]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(unet, unsent)
+    for _, layer in there:
         layer.weight.data = layer.weight.data.to(TYPES[kind])
         layer.__class__ = _Linear if isinstance(layer, nn.Linear) else _Conv2d
 

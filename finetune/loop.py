@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -21,7 +22,7 @@ from curate.run import checksums
 from curate.run.progress import Bar
 from curate.run.signals import StopRequest
 from curate.run.tracking import Curves
-from finetune import checkpoint, forecast, metrics
+from finetune import checkpoint, compiled, forecast, metrics
 from finetune.checkpoint import Checkpoint
 from finetune.config import OptimConfig, TrainConfig
 from finetune.curve import HeldoutCurve
@@ -30,8 +31,10 @@ from finetune.due import crossed, due
 from finetune.early_stop import reason_to_stop
 from finetune.ema import Ema, copy_into, swapped_in
 from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
+from finetune.models.denoiser import Denoiser
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
+from finetune.precision import computing_in
 from finetune.retention.regularise import Regulariser
 from finetune.samples import Samples
 from finetune.time_spent import BATCHES, CHECKPOINTS, LOSSES, PICTURES, UPDATES, TimeSpent
@@ -101,7 +104,7 @@ class Training:
         folder: the run's ``finetune`` folder.
         identity: goes into ``state.json``, to tell whether a later start continues the same run.
         model: gives the noise levels and knows how its U-Net is called.
-        unet: the model's, prepared by ``accelerator``.
+        unet: the model's, prepared by ``accelerator``; where text encoders are trained, the ``Denoiser`` of both.
         weights: those of its parameters that are trained.
         optimizer: over ``weights``, prepared too.
         loss_weights: by timestep, see ``finetune.objective``; None where all are 1.
@@ -229,11 +232,12 @@ def _train(run: Training) -> None:
             started = time.perf_counter()
             with run.spent.on(BATCHES):
                 batch = run.batches(progress.step).to(run.accelerator.device)
-            lr = learning_rate(config.optim, progress.samples_seen, config.steps * size)
-            for group in run.optimizer.param_groups:
-                group["lr"] = lr
+            lr, *others = rates(config, progress.samples_seen)
+            for group, rate in zip(run.optimizer.param_groups, [lr, *others], strict=True):
+                group["lr"] = rate
             with run.spent.on(UPDATES):
-                loss, grad_norm = update(run, batch)
+                with compiled.used(run.model.unet):
+                    loss, grad_norm = update(run, batch)
                 progress.step += 1
                 progress.samples_seen += size
                 if run.ema:
@@ -248,7 +252,8 @@ def _train(run: Training) -> None:
 
             saves, evaluates = due(config, progress.step)
             if evaluates or crossed(config.log.every, progress.step, size):
-                mean = _log_window(run, lr, grad_norm)
+                named = dict(zip(["text_encoder_lr"], others, strict=False))
+                mean = _log_window(run, grad_norm, lr=lr, **named)
                 bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
             if evaluates:
                 evaluate(run)
@@ -285,14 +290,14 @@ def refuse_to_go_on(run: Training) -> None:
         raise Interrupted
 
 
-def _log_window(run: Training, lr: float, grad_norm: float) -> float:
+def _log_window(run: Training, grad_norm: float, **lr: float) -> float:
     """Log the updates since the last line; returns their mean loss."""
     window = run.window
     samples = window.steps * run.config.optim.batch_size
     total: Any = run.accelerator.reduce(window.loss, "sum")
     of_data = samples - window.steps * run.batches.replayed
     mean, speed = total.item() / of_data, samples / window.seconds
-    _log(run, loss=mean, lr=lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
+    _log(run, loss=mean, **lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
     run.window = Window(torch.zeros_like(window.loss))
     return mean
 
@@ -376,6 +381,15 @@ def refuse_non_finite(run: Training, batch: Batch, losses: Tensor, grad_norm: fl
     )
 
 
+def rates(config: TrainConfig, samples_seen: int) -> list[float]:
+    """The rate of each group of weights: the U-Net's, then that of text encoders, if they are trained."""
+    optim, total = config.optim, config.steps * config.optim.batch_size
+    lrs = [optim.lr]
+    if config.method.text_encoder:
+        lrs.append(optim.lr if optim.text_encoder_lr is None else optim.text_encoder_lr)
+    return [learning_rate(replace(optim, lr=lr), samples_seen, total) for lr in lrs]
+
+
 def learning_rate(optim: OptimConfig, samples_seen: int, total: int) -> float:
     """The rate of the update that starts at ``samples_seen``: linear warm-up, then the schedule to ``total``.
 
@@ -436,11 +450,23 @@ def draw(run: Training) -> None:
     """
     accelerator, step = run.accelerator, run.progress.step
     if accelerator.is_main_process:
-        unet = accelerator.unwrap_model(run.unet)
-        with run.spent.on(PICTURES):
+        network = accelerator.unwrap_model(run.unet)
+        training = network.training
+        with run.spent.on(PICTURES), _alone(run, network.eval()) as unet:
             run.samples.draw(step, partial(_identity, run), unet, lambda: run.stop.made is None)
             run.model.park()
+        network.train(training)
     refuse_to_go_on(run)
+
+
+@contextmanager
+def _alone(run: Training, network: nn.Module) -> Iterator[nn.Module]:
+    """The U-Net to draw with, in the precision of training, whether it is trained alone or behind text encoders."""
+    if not isinstance(network, Denoiser):
+        yield network
+        return
+    with computing_in(run.accelerator.mixed_precision, network.unet):
+        yield network.unet
 
 
 def _identity(run: Training, step: int) -> list[Any]:

@@ -55,7 +55,7 @@ class Losses:
         decoded: pictures that went through the VAE and back. psnr: in dB, of their mean squared error.
         variance_lost: that error divided by the variance of their pixels.
         all_captions: of the split. captions: of them that were read. cut: share of them that is longer than the tokenizer reads.
-        tokens: that it reads.
+        tokens: that it reads, with the marks of start and end.
         foreign: share in another language than the text encoder's. by_detector: whether a detector of languages
             judged, or only letters a token.
     """
@@ -120,7 +120,7 @@ def measure(
         all_captions=every,
         captions=len(captions),
         cut=_rounded(np.mean([bool(model.cut_off(text)) for text in captions])),
-        tokens=int(tokenizer.model_max_length),
+        tokens=int(tokenizer.model_max_length) * model.chunks,
         foreign=_rounded(np.mean(foreign(captions, tokenizer))),
         by_detector=has_detector(),
     )

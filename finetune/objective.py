@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curate.run.companions import MASK
 from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.prediction_types import PREDICTION_TYPES
@@ -40,9 +41,20 @@ class NoiseSchedule:
             )
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any) -> NoiseSchedule:
-        """Take the schedule and the prediction type of a diffusers scheduler."""
+    def from_scheduler(cls, scheduler: Any, zero_terminal_snr: bool = False) -> NoiseSchedule:
+        """Take the schedule and the prediction type of a diffusers scheduler.
+
+        Args:
+            scheduler: with ``alphas_cumprod`` [T].
+            zero_terminal_snr: shift and scale the square roots of alpha_bar_t so that the last is 0 and the first stays
+                (Lin et al. 2024, algorithm 1).
+        """
         alpha_bar = scheduler.alphas_cumprod.double()
+        if zero_terminal_snr:
+            signal = alpha_bar.sqrt()
+            if getattr(scheduler.config, "rescale_betas_zero_snr", False):
+                signal[-1] = 0.0  # where some schedulers have 2^-12, since they divide by it
+            alpha_bar = ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])).square()
         return cls(
             alphas=alpha_bar.sqrt().float(),
             sigmas=(1 - alpha_bar).sqrt().float(),
@@ -144,10 +156,19 @@ def denoising_loss(
         target: fp32, like ``latents``, where it is not the schedule's, see ``finetune.retention.regularise``.
 
     Returns:
-        fp32 [B], the mean over channels and positions.
+        fp32 [B], the mean over channels and positions, see :func:`mean_error`.
     """
     noisy = schedule.add_noise(latents, noise if added is None else added, timesteps)
     predicted = predict(noisy, timesteps, conditioning)
     if target is None:
         target = schedule.target(latents, noise, timesteps)
-    return (predicted.float() - target).square().mean(dim=(1, 2, 3))
+    return mean_error((predicted.float() - target).square(), conditioning)
+
+
+def mean_error(squared: Tensor, conditioning: Conditioning) -> Tensor:
+    """The mean [B] over channels and positions of squared errors [B, C, h, w], each times the picture's mask, if it has one.
+
+    The entry ``mask`` [B, 1, h, w] of the conditioning holds weights 0 ... 1, see ``finetune.masks``.
+    """
+    mask = conditioning.tensors.get(MASK)
+    return (squared if mask is None else squared * mask).mean(dim=(1, 2, 3))

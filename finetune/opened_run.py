@@ -15,7 +15,7 @@ from curate.run.finished import to_mend
 from curate.run.manifest import read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
-from finetune import checkpoint, start
+from finetune import checkpoint, companions, start
 from finetune.cache import CACHE, EncodedSplit, encode_shards, load_split, remove_former
 from finetune.cache.framing import Framing
 from finetune.checkpoint import Checkpoint, list_checkpoints
@@ -44,7 +44,10 @@ class FinetuneRun:
     def model(self, device: torch.device | str = "cpu") -> LatentDiffusion:
         """The base model; loaded once for each device."""
         if str(device) not in self._models:
-            self._models[str(device)] = load_model(self.config.model, device)
+            config, zero_snr = self.config, self.config.objective.zero_terminal_snr
+            self._models[str(device)] = load_model(
+                config.model, device, config.captions, zero_terminal_snr=zero_snr
+            )
         return self._models[str(device)]
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -100,6 +103,9 @@ class FinetuneRun:
 
         It is the same module at every call for a device, so that there is one in memory: a call changes what
         the one before returned. LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.
+
+        Where text encoders are trained, the model's get theirs, too: token ids, as which :meth:`items` come then, are
+        encoded by what was asked for last.
         """
         model, place = self.model(device), str(device)
         if place not in self._unets:
@@ -107,9 +113,7 @@ class FinetuneRun:
                 return model.unet  # as it was loaded
             model.fingerprint()  # which has to see the base
             config = self.config
-            self._unets[place] = SwappedUnet(
-                model.unet, config.model, config.method, config.train.seed
-            )
+            self._unets[place] = SwappedUnet(model, config.model, config.method, config.train.seed)
         return self._unets[place].at(stored, ema)
 
     def has(self, split: str) -> bool:
@@ -154,7 +158,9 @@ class FinetuneRun:
         framing = replace(framing, buckets=()) if squares else framing
         encode_shards(model, self.curate_dir, shards, cache_dir, framing)
         remove_former(self.finetune_dir / "cache")
-        return load_split(model, shards, cache_dir, framing)
+        beside = self.config, model, self.curate_dir, shards, cache_dir, framing
+        companions.encode(*beside)
+        return companions.attach(load_split(model, shards, cache_dir, framing), *beside)
 
 
 def load_run(run_dir: Path) -> FinetuneRun:

@@ -55,11 +55,14 @@ def refuse_absent(optim: OptimConfig) -> None:
         )
 
 
-def make(optim: OptimConfig, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of ``optim`` over ``weights``, in one group."""
+def make(
+    optim: OptimConfig, unets: Iterable[nn.Parameter], texts: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """The optimizer of ``optim``: over the U-Net's weights in one group, and over text encoders' in another, if any."""
     import torch
 
-    weights = list(weights)
+    groups = [list(unets), list(texts)]
+    weights: Any = [{"params": group} for group in groups if group]
     decay = optim.weight_decay
     if optim.name == "adafactor":
         return torch.optim.Adafactor(

@@ -19,9 +19,11 @@ from finetune.checkpoint import Checkpoint
 from finetune.config import ObjectiveConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
-from finetune.loop import Training
+from finetune.loop import Training, rates
+from finetune.methods.interface import UNET
 from finetune.retention.replay import ReplayBatches
 from finetune.rules import FEWEST_TO_STOP
+from finetune.tags import TagVariants
 
 _MOST_SHOWN = 12  # buckets
 _LOOKED_AT = 100  # batches
@@ -46,6 +48,7 @@ def before(run: Training, held_out: int) -> str:
         **_buckets(run),
         **_views(run),
         **_start(run),
+        **_tags(run),
         **_objective(run),
         **_optimizer(run),
         **_retention(run),
@@ -73,10 +76,20 @@ def _held_out(run: Training, held_out: int) -> str:
 
 
 def _weights(run: Training) -> str:
-    """How many numbers are trained, and their share of the U-Net with what the method added to it."""
-    trained = sum(weight.numel() for weight in run.weights.values())
-    total = sum(weight.numel() for weight in run.model.unet.parameters())
-    return f"{trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}"
+    """How many numbers are trained, and their share of each network with what the method added to it."""
+    said = []
+    for part, network in run.config.method.networks(run.model).items():
+        trained = sum(weight.numel() for weight in run.config.method.trainable(network).values())
+        total = sum(weight.numel() for weight in network.parameters())
+        whose = "the U-Net's" if part == UNET else f"{part}'s"
+        said.append(f"{trained:,} trained, {100 * trained / total:.3g} % of {whose} {total:,}")
+    return "; ".join(said) + _rates(run)
+
+
+def _rates(run: Training) -> str:
+    """Those of U-Net and text encoders, where both are trained."""
+    found = rates(run.config, run.config.optim.warmup)
+    return f"; lr {found[0]:g} and {found[1]:g}" if len(found) > 1 else ""
 
 
 def _curations(run: Training) -> dict[str, str]:
@@ -137,6 +150,16 @@ def _start(run: Training) -> dict[str, str]:
     if found is None:
         return {}
     return {"start": f"{found['folder']}, sha256 {found['sha256']:.12}; compared with the base"}
+
+
+def _tags(run: Training) -> dict[str, str]:
+    """How captions are varied, where they are."""
+    if (tags := TagVariants.of(run.config)) is None:
+        return {}
+    order = "in another order" if tags.shuffle else "in their order"
+    left_out = f", {tags.dropout:.0%} of them left out" if tags.dropout else ""
+    kept = f"the first {tags.keep} kept, the others " if tags.keep else ""
+    return {"tags": f"{tags.count} variants of each caption: {kept}{order}{left_out}"}
 
 
 def _objective(run: Training) -> dict[str, str]:
@@ -216,19 +239,20 @@ def _device(run: Training) -> str:
 
 def _memory(run: Training) -> str:
     model, unet = run.model, run.accelerator.unwrap_model(run.unet)
+    size, mixed = _micro_batch(run), run.accelerator.mixed_precision
     try:
         return forecast.memory(
             model,
             run.weights,
-            forecast.activation_bytes(model, unet, run.batches(_largest(run))),
-            _micro_batch(run),
+            forecast.update_bytes(model, unet, run.batches(_largest(run)), size, mixed),
+            size,
             optimizer=run.config.optim.name,
             averaged=run.ema is not None,
             copied=run.regulariser.copied_bytes if run.regulariser else 0,
             processes=run.accelerator.num_processes,
         )
-    except torch.OutOfMemoryError:  # training may need less: it frees what measuring holds
-        return "not known: measuring it took more than there is"
+    except (RuntimeError, NotImplementedError) as error:  # of an operation that wants contents
+        return f"not known: {str(error).partition(chr(10))[0]}"
 
 
 def _largest(run: Training) -> int:

@@ -8,6 +8,7 @@ from curate.run.schema import UserError, check
 from finetune.buckets import Sides, sides
 
 LATENTS = ("mean", "posterior")
+CAPTIONS = ("hidden", "tokens")
 LATENT_PRECISIONS = ("fp32", "fp16")
 ENLARGE = ("warn", "refuse", "allow")
 _LATENT = 8  # pixels of a side for each value of a latent, in all models that are supported
@@ -69,19 +70,27 @@ class BucketsConfig:
 
 @dataclass
 class CacheConfig:
-    """What is kept of each training picture's latents. What is held out is the mean in fp32, whatever is trained on.
+    """What is encoded once, for all runs. Of a held-out picture it is the mean in fp32, whatever is trained on.
 
     Attributes:
         latents: ``mean`` of what the VAE says, or its ``posterior``, of which every visit draws a sample: mean and standard
             deviation, in twice the space.
         precision: of what is stored, fp32 or fp16, in half the space; training computes in fp32 from there.
+        captions: ``hidden``, the text encoder's hidden states; or ``tokens``, its token ids, which it encodes at each
+            use. auto: hidden states; token ids where a text encoder is trained, which makes others at each update.
     """
 
     latents: str = "mean"
     precision: str = "fp32"
+    captions: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, accepted in (("latents", LATENTS), ("precision", LATENT_PRECISIONS)):
+        known = (
+            ("latents", LATENTS),
+            ("precision", LATENT_PRECISIONS),
+            ("captions", ("auto", *CAPTIONS)),
+        )
+        for name, accepted in known:
             value = getattr(self, name)
             check(value in accepted, f"cache.{name}", value, ", ".join(accepted))
 

@@ -16,6 +16,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
 from curate.run import checksums, tracking
+from curate.run.companions import CONTROL
 from curate.run.files import remove_parts
 from curate.run.finished import is_of_retraining
 from curate.run.manifest import Manifest
@@ -27,6 +28,8 @@ from finetune import (
     caption_check,
     checkpoint,
     checks,
+    companions,
+    compiled,
     doctor,
     frozen,
     joined,
@@ -58,8 +61,10 @@ from finetune.export import (
 )
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure, precision_of
-from finetune.methods import prepare
+from finetune.methods import prepare_model
+from finetune.methods.interface import UNET
 from finetune.models import load_model, load_pipeline
+from finetune.models.denoiser import Denoiser, checkpoint_text_encoder
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
@@ -69,6 +74,7 @@ from finetune.retention.regularise import Regulariser
 from finetune.retention.replay import ReplayBatches
 from finetune.samples import Samples
 from finetune.sidecars import duplicate_groups
+from finetune.tags import TagVariants
 
 ENCODING_TIMEOUT = timedelta(hours=6)  # processes wait for the one whose shards take longest
 
@@ -90,14 +96,19 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
                 pass  # checkpoints may have been deleted
             tracking.write(config.tracker, folder, _points(folder), resumes=True)
         return
-    model = load_model(config.model, accelerator.device)
+    model = load_model(
+        config.model,
+        accelerator.device,
+        config.captions,
+        zero_terminal_snr=config.objective.zero_terminal_snr,
+    )
     identity = {**doctor.identity(config, manifest), "weights": model.fingerprint()}
     if stored:
         doctor.refuse_to_resume(config, stored[-1].state(), identity)
     if config.data.runs and accelerator.is_main_process:
         joined.keep(config, manifest)
     frozen.round_to(model.unet, config.method.held())
-    prepare(model.unet, config.method, config.train.seed)  # refuses what does not fit, at once
+    prepare_model(model, config.method, config.train.seed)  # refuses what does not fit, at once
     frozen.hold(model.unet, config.method.held())
     _keep_start(config, manifest, identity, accelerator, model, bool(stored))
     if accelerator.is_main_process:
@@ -107,9 +118,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
     run = _assemble(config, manifest, identity, accelerator, model, splits)
     if config.heldout.items:
         run.heldout = _heldout(config, manifest, *splits)
-        captions = dict(zip(splits[1].keys, splits[1].captions, strict=True))
-        shown = [captions[key] for key in run.heldout.val.keys[: config.samples.captions]]
-        run.samples = Samples(config.folder, model, config.samples, shown)
+        run.samples = _samples(run, run.heldout.val, splits[1])
     checks.check(run, manifest, bool(stored))
     if accelerator.is_main_process:
         with checksums.updated(folder, ("config.yaml", trained_on.FILE)):
@@ -125,6 +134,14 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
             _export_best(config, model, list_checkpoints(folder), accelerator, run.heldout)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _samples(run: Training, val: HeldoutItems, split: EncodedSplit) -> Samples:
+    """What is drawn while training: the first held-out captions, and what a ControlNet draws them from."""
+    config, captions = run.config, dict(zip(split.keys, split.captions, strict=True))
+    shown = [captions[key] for key in val.keys[: config.samples.captions]]
+    controls = val.conditioning.tensors.get(CONTROL)
+    return Samples(config.folder, run.model, config.samples, shown, controls)
 
 
 def _settle(folder: Path, keep: int | None) -> None:
@@ -229,25 +246,24 @@ def _encode(
 ) -> list[EncodedSplit]:
     """The splits ``train`` and, if there is a held-out loss, ``val``; each process encodes its share."""
     needed = checks.sides(config)
-    cache_dir = Path(config.run.root, CACHE)
+    cache_dir, tags = Path(config.run.root, CACHE), TagVariants.of(config)
     framings = {split: Framing.of(config, split, all_views=True) for split in needed}
     for framing, splits in groupby(needed, key=framings.__getitem__):
         shards = [shard for split in splits for shard in manifest.shards_of(split)]
-        encode_shards(
-            model,
-            config.curate_dir,
-            shards[accelerator.process_index :: accelerator.num_processes],
-            cache_dir,
-            framing,
-            progress=accelerator.is_main_process,
-        )
+        mine = shards[accelerator.process_index :: accelerator.num_processes]
+        data, main = (config.curate_dir, mine, cache_dir, framing), accelerator.is_main_process
+        encode_shards(model, *data, progress=main, tags=tags)
+        companions.encode(config, model, *data, progress=main)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_former(config.folder / "cache")
-    return [
-        load_split(model, manifest.shards_of(split), cache_dir, framing)
-        for split, framing in framings.items()
-    ]
+
+    def load(side: str, framing: Framing) -> EncodedSplit:
+        own, varied = manifest.shards_of(side), tags if side == "train" else None
+        split = load_split(model, own, cache_dir, framing, tags=varied)
+        return companions.attach(split, config, model, config.curate_dir, own, cache_dir, framing)
+
+    return [load(side, framing) for side, framing in framings.items()]
 
 
 def _replayed(
@@ -277,13 +293,20 @@ def _assemble(
     pictures = _replayed(config, accelerator, model)
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    weights, held = config.method.trainable(model.unet), config.regularise
-    regulariser = None
+        for part, encoder in config.method.networks(model).items():
+            if part != UNET:
+                checkpoint_text_encoder(encoder)
+    weights, unets = config.method.trained(model), config.method.trainable(model.unet)
+    texts = [weight for name, weight in weights.items() if name not in unets]
+    network = Denoiser(model) if config.method.text_encoder else model.unet
+    held, regulariser = config.regularise, None
     if held.weight_l2 or held.teacher:
         regulariser = Regulariser(model, config.method, held.weight_l2, held.teacher)
     unet, optimizer = accelerator.prepare(
-        model.unet, optimizers.make(config.optim, weights.values())
+        network, optimizers.make(config.optim, unets.values(), texts)
     )
+    if config.train.compile:
+        compiled.prepare(model.unet)
     replay = (
         {"pictures": pictures, "replayed": config.replay.samples(config.optim.batch_size)}
         if pictures
@@ -464,7 +487,7 @@ def _export_best(
         # in fp32 there may be no room for it and for what is loaded again
         model.move(torch.device("cpu"))
         frozen.release(model.unet, lambda: load_pipeline(config.model).unet)
-    copy_into(config.method.trainable(model.unet), values_of(config, model, best))
+    copy_into(config.method.trained(model), values_of(config, model, best))
     folder = config.folder / "export"
     name = config.run.folder.name
     word = trigger_of(config)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from curate.run import checksums
 from curate.run.files import atomic_write
@@ -39,10 +39,16 @@ class Samples:
         model: what draws; its U-Net is handed in for each evaluation.
         config: how to draw.
         captions: of the first held-out pictures.
+        controls: [N, C, H, W] uint8, what a ControlNet draws these from; None: nothing. Other prompts have none.
     """
 
     def __init__(
-        self, folder: Path, model: LatentDiffusion, config: SamplesConfig, captions: Sequence[str]
+        self,
+        folder: Path,
+        model: LatentDiffusion,
+        config: SamplesConfig,
+        captions: Sequence[str],
+        controls: Tensor | None = None,
     ) -> None:
         self.folder = folder / FOLDER
         self._model, self._config = model, config
@@ -50,7 +56,12 @@ class Samples:
             **{f"held-out-{n}": text for n, text in enumerate(captions[: config.captions], 1)},
             **{f"prompt-{n}": text for n, text in enumerate(config.prompts, 1)},
         }
-        self.prompts = [Prompt(key, text) for key, text in chosen.items()]
+        drawn_from = dict(
+            zip(chosen, () if controls is None else controls[: len(captions)], strict=False)
+        )
+        self.prompts = [
+            Prompt(key, text, control=drawn_from.get(key)) for key, text in chosen.items()
+        ]
 
     def draw(
         self,

@@ -40,6 +40,14 @@ def _remedy(path: Path, curate_dir: Path) -> str:
     return to_mend(run_dir, f"delete it and type: {curate_command(run_dir)}")
 
 
+def captions_of(curate_dir: Path, shard: ShardInfo) -> list[str]:
+    """All captions of a shard's samples."""
+    table = read_columns(curate_dir, shard, ("caption", "captions"))
+    if "captions" not in table.column_names:
+        return [caption or "" for caption in table["caption"].to_pylist()]
+    return [text for captions in table["captions"].to_pylist() for text in captions or ()]
+
+
 def sizes_of(curate_dir: Path, shard: ShardInfo) -> dict[str, tuple[int, int]]:
     """Width and height of each picture of a shard as it is stored, upright, by key.
 

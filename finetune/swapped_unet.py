@@ -1,4 +1,4 @@
-"""The base model's one U-Net, which holds the weights of one checkpoint after another."""
+"""The base model's one U-Net, and its text encoders, which hold the weights of one checkpoint after another."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from finetune.ema import copy_into
-from finetune.methods import prepare
+from finetune.methods import prepare_model
+from finetune.methods.interface import weights_of
 from finetune.models import load_pipeline
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-
     from finetune.checkpoint import Checkpoint
     from finetune.methods import Method
     from finetune.models.config import ModelConfig
+    from finetune.models.interface import LatentDiffusion
 
 
 class SwappedUnet:
-    """A U-Net of which no second one is kept in memory.
+    """A U-Net of which no second one is kept in memory, and the text encoders before it, where they are trained.
 
     What a method trains is overwritten in place. To become the base model again, weights that the base has
     itself are read from its files once more, and those that the method added get the values that training
@@ -27,29 +27,32 @@ class SwappedUnet:
     """
 
     def __init__(
-        self, unet: UNet2DConditionModel, model: ModelConfig, method: Method, seed: int
+        self, model: LatentDiffusion, config: ModelConfig, method: Method, seed: int
     ) -> None:
-        """Prepare ``unet`` in place.
+        """Prepare ``model`` in place.
 
         Args:
-            unet: of the base model, as it was loaded.
-            model: where its files are.
+            model: the base, as it was loaded.
+            config: where its files are.
             method: that the run was trained by. seed: of that training.
         """
-        own = {name for name, _ in unet.named_parameters()}
-        prepare(unet, method, seed)
-        self._unet, self._model, self._method = unet, model, method
-        self._weights = method.trainable(unet)
+        networks = method.networks(model)
+        own = set(weights_of(networks))
+        prepare_model(model, method, seed)
+        self._unet, self._config, self._parts = model.unet, config, list(networks)
+        self._weights = method.trained(model)
+        self._method = method
         self._added = {
             name: weight.detach().to("cpu", copy=True)
             for name, weight in self._weights.items()
             if name not in own
         }
-        unet.requires_grad_(False).eval()
+        for network in networks.values():
+            network.requires_grad_(False).eval()
         self._holds: object = None  # the base
 
     def at(self, stored: Checkpoint | None, ema: bool) -> nn.Module:
-        """The U-Net with the weights of a checkpoint, at its scale, or with those of the base for None.
+        """The U-Net with the weights of a checkpoint, at its scale, or with those of the base for None; text encoders too.
 
         Args:
             stored: which one.
@@ -72,5 +75,6 @@ class SwappedUnet:
     def _base(self) -> dict[str, Tensor]:
         if self._added.keys() == self._weights.keys():
             return self._added
-        read = dict(load_pipeline(self._model).unet.named_parameters())
+        pipeline = load_pipeline(self._config)
+        read = weights_of({part: getattr(pipeline, part) for part in self._parts})
         return {name: read[name] for name in self._weights if name not in self._added} | self._added

@@ -58,7 +58,7 @@ def test_every_choice_composes(name, choice):
 
 def test_every_file_belongs_to_a_command():
     known = {group for _, groups in COMMANDS.values() for group in groups}
-    known |= {"hydra", "experiment"}
+    known |= {"hydra", "experiment", "accelerate"}
     assert {path.parent.name for path in CONF.glob("*/*.yaml")} == known
     assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS) == set(SCHEMAS)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from curate.annotate import companions
 from curate.annotate.cache import AnnotationCache, ImageRecord
 from curate.annotate.table import captions_of, part_table
 from curate.measures import registry
@@ -122,9 +123,16 @@ class Measurer:
         records = self._records(chunk, passing, progress)
         scored = [c for c in chunk if records[c.key].embedding is not None]
         wanted = passing.intersection(caption for c in scored for caption in c.captions)
+        own = [records[c.key] for c in chunk]
+        if any(c.companions for c in chunk):
+            beside = companions.columns(chunk, own, self._load, self._pool)
+            chunk = [
+                replace(c, columns={**c.columns, **more})
+                for c, more in zip(chunk, beside, strict=True)
+            ]
         return part_table(
             chunk,
-            [records[c.key] for c in chunk],
+            own,
             self._texts(sorted(wanted)),
             self._spec.clip_model,
             self._image_columns,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,7 @@ from curate.measures.unreadable import CANNOT_BE_READ
 from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run import parquet
+from curate.run.companions import ERROR
 from curate.run.files import remove_parts, write_certified
 from curate.run.progress import Bar, count_done
 from curate.run.schema import UserError
@@ -166,7 +168,10 @@ def _digest(chunk: list[Candidate], spec: AnnotationSpec) -> str:
     """16 hex digits that change with what a part holds, but for the effect of the prefilter."""
     digest = hashlib.blake2b(f"{FORMAT} {spec.clip_model}".encode(), digest_size=8)
     for c in chunk:
-        content = [c.key, c.version, c.location, c.captions, c.source, sorted(c.columns.items())]
+        content: list[Any] = [c.key, c.version, c.location, c.captions, c.source]
+        content.append(sorted(c.columns.items()))
+        if c.companions:  # parts of sets without any keep their names
+            content.append([(each.kind, each.location, each.version) for each in c.companions])
         digest.update(json.dumps(content, default=str).encode())
     return digest.hexdigest()
 
@@ -185,11 +190,13 @@ def _is_done(path: Path, spec: AnnotationSpec) -> bool:
 def _with_head(part: pa.Table, spec: AnnotationSpec) -> pa.Table:
     """The part with what ``part_head`` reads."""
     errors = _counted(part["error"])
+    if ERROR in part.column_names:
+        errors += _counted(part[ERROR].drop_null())
     head = {
         "format": FORMAT,
         "clip_model": spec.clip_model,
         "measures": spec.measures,
-        "to_retry": sum(n for error, n in errors.items() if error.startswith(CANNOT_BE_READ)),
+        "to_retry": sum(n for error, n in errors.items() if CANNOT_BE_READ in error),
         "prefilter": spec.prefilter.digest if part.filter(_KEPT_OUT).num_rows else None,
     }
     return part.replace_schema_metadata({METADATA: json.dumps(head)})

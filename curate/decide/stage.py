@@ -21,16 +21,17 @@ from curate.decide.frozen import Frozen, HeldOutAgain
 from curate.decide.leaks import Leaks
 from curate.decide.rule_runner import RuleRunner
 from curate.decide.shuffled_captions import Null, shuffled
+from curate.filters import companions as companion_rules
 from curate.filters.config import FiltersConfig
 from curate.filters.rule import Rule
 from curate.filters.rules import rules
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.run import memory
+from curate.run import companions, memory
 from curate.run.ledger import HELD_OUT_BY
 from curate.run.removals import REASON, Removals
 
 # Not in the ledger, or there in other words.
-_INTERNAL = ("has_caption", "pixels_sha256", "thumbnail", "error", "version")
+_INTERNAL = ("has_caption", "pixels_sha256", "thumbnail", "error", "version", companions.ERROR)
 
 Head = Callable[[np.ndarray], np.ndarray]
 """Embeddings (N, D) float32 of unit length => scores (N,) float32."""
@@ -145,10 +146,10 @@ def decide(
     if removals.records:
         removed = removals.drops(pairs)
         runner.apply(Rule(REASON, REASON, lambda left: removed[left.index]))
-    for rule in rules(filters, threshold.value):
+    for rule in [*companion_rules.rules(pairs), *rules(filters, threshold.value)]:
         runner.apply(rule)
     runner.drop_copies(duplicates.copies(runner.left, filters.duplicates, embedded))
-    ledger = runner.ledger().drop(columns=list(_INTERNAL))
+    ledger = runner.ledger().drop(columns=list(_INTERNAL), errors="ignore")
     ledger["split"] = _split(runner.left, sides, frozen).reindex(ledger.index).fillna("")
     if frozen is not None:
         ledger[HELD_OUT_BY] = frozen.by(ledger["key"])

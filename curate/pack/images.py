@@ -11,11 +11,15 @@ import pandas as pd
 
 from curate.measures.decode import UnreadableImage, decode, encode, is_plain
 from curate.pack.sample import EXTENSIONS
+from curate.run.companions import KINDS, location_column, sha256_column
 from curate.run.schema import UserError
 from curate.run.threads import in_order
 
 ImageOf = Callable[[dict[str, Any]], bytes]
 """A sample's row => the bytes to store."""
+
+CompanionsOf = Callable[[dict[str, Any]], dict[str, bytes]]
+"""A sample's row => the bytes of the pictures beside it, by kind."""
 
 
 class ImageChanged(UserError):
@@ -53,18 +57,46 @@ def image_source(
     location_of = kept.set_index("key")["location"]
 
     def image_of(row: dict[str, Any]) -> bytes:
-        try:
-            data = load(location_of[row["key"]])
-        except UnreadableImage as error:
-            how = f"cannot be read any more ({error.reason})"
-            raise ImageChanged(row["key"], how) from error
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            raise ImageChanged(row["key"], "has changed since it was measured")
+        data = _unchanged(load, location_of[row["key"]], row["key"], row["sha256"])
         if EXTENSIONS.get(row["format"]) == extension and is_plain(data):
             return data
         return encode(decode(data), extension, jpeg_quality)
 
     return image_of
+
+
+def companion_source(load: Callable[[str], bytes], table: pd.DataFrame) -> CompanionsOf:
+    """A function from a row to the source's own bytes of the pictures beside its image.
+
+    It raises ``ImageChanged`` as :func:`image_source`'s does.
+    """
+    kept = table[table["kept"]].drop_duplicates("key").set_index("key")
+    locations = {
+        kind: kept[name] for kind in KINDS if (name := location_column(kind)) in kept.columns
+    }
+
+    def companions_of(row: dict[str, Any]) -> dict[str, bytes]:
+        key = row["key"]
+        return {
+            kind: _unchanged(load, places[key], key, sha256, f"(its {kind} picture) ")
+            for kind, places in locations.items()
+            if (sha256 := row.get(sha256_column(kind)))
+        }
+
+    return companions_of
+
+
+def _unchanged(
+    load: Callable[[str], bytes], location: str, key: str, sha256: str, what: str = ""
+) -> bytes:
+    """The bytes at a location, if they have the hash that was measured."""
+    try:
+        data = load(location)
+    except UnreadableImage as error:
+        raise ImageChanged(key, f"{what}cannot be read any more ({error.reason})") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ImageChanged(key, f"{what}has changed since it was measured")
+    return data
 
 
 def images(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curate.run.companions import KINDS, extension_of
 from curate.run.finished import to_mend
 from curate.run.provenance import curate_command
 from curate.run.tar import header
@@ -23,12 +24,13 @@ _ADDED = ("__url__", "__local_path__")  # keys that webdataset adds to a sample
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of a shard with its kept captions, the most similar first."""
+    """One image of a shard with its kept captions, the most similar first, and the pictures beside it by kind."""
 
     key: str
     image: bytes
     captions: tuple[str, ...]
     meta: dict[str, Any]
+    companions: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
@@ -86,14 +88,16 @@ def _sample(path: Path, key: str, files: dict[str, bytes]) -> Sample:
         raise ValueError(f"{path}: the json of sample {key!r} is damaged: {error}") from error
     if not isinstance(meta, dict) or not isinstance(meta.get("captions"), list):
         raise ValueError(f"{path}: the json of sample {key!r} holds no list of captions")
-    return Sample(key, image, tuple(meta["captions"]), meta)
+    beside = {kind: files[name] for kind in KINDS if (name := extension_of(kind)) in files}
+    return Sample(key, image, tuple(meta["captions"]), meta, beside)
 
 
 def encode_sample(sample: Sample, extension: str) -> list[bytes]:
-    """The USTAR bytes of a sample in parts: image, json and txt in a row, without times and owners."""
+    """The USTAR bytes of a sample in parts: image, companions, json and txt in a row, without times and owners."""
     meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True, allow_nan=False)
     members = (
         (extension, sample.image),
+        *((extension_of(kind), sample.companions[kind]) for kind in sorted(sample.companions)),
         ("json", meta.encode()),
         ("txt", sample.caption.encode()),
     )

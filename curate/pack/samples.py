@@ -11,11 +11,13 @@ import pandas as pd
 from curate.pack.digest import digests
 from curate.pack.plan import Plan
 from curate.readers.scrub import COLUMN
+from curate.run.companions import KINDS, location_column
 from curate.run.ledger import HELD_OUT_BY
 from curate.run.manifest import VERSION
 
 _VERDICT = (
     *("kept", "rule", "reason", "status", "copy_group", "duplicate_of", "clip_model", "location"),
+    *map(location_column, KINDS),
     COLUMN,
     HELD_OUT_BY,
 )

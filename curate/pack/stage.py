@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from curate.pack.config import ShardsConfig
-from curate.pack.images import extension_of, image_source, images
+from curate.pack.images import companion_source, extension_of, image_source, images
 from curate.pack.plan import Plan, is_written, plan
 from curate.pack.samples import Samples
 from curate.pack.writer import write_shard
@@ -58,6 +58,7 @@ def write_shards(
     extension = extension_of(config.image_format, kept.formats)
     settings = f"{extension} {config.jpeg_quality} plain"
     image_of = image_source(load, ledger, extension, config.jpeg_quality)
+    companions_of = companion_source(load, ledger)
     plans = plan(kept.sides(), config.max_samples, prefix)
     found: list[ShardInfo] = []
     with (
@@ -73,7 +74,14 @@ def write_shards(
                 rows = kept.rows(planned.keys)
                 with closing(images(pool, image_of, rows, extension, 2 * workers)) as stored:
                     info = write_shard(
-                        curate_dir, planned, rows, wanted, extension, stored, bar.update
+                        curate_dir,
+                        planned,
+                        rows,
+                        wanted,
+                        extension,
+                        stored,
+                        bar.update,
+                        companions_of,
                     )
             found.append(info)
     return Packed(plans, found, extension)

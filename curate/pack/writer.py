@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from curate.pack.images import CompanionsOf
 from curate.pack.plan import Plan
 from curate.pack.sample import Sample, encode_sample
 from curate.run import parquet
@@ -22,6 +23,7 @@ def write_shard(
     extension: str,
     images: Iterable[bytes],
     progress: Callable[[], object] = lambda: None,
+    companions_of: CompanionsOf = lambda row: {},
 ) -> ShardInfo:
     """Write one tar, its sidecar table and, last, its statistics.
 
@@ -33,13 +35,16 @@ def write_shard(
         extension: ``jpg`` or ``png``.
         images: the bytes of each row's image, in order.
         progress: called after each sample.
+        companions_of: the pictures beside a row's image, by kind.
     """
     path = curate_dir / planned.path
     # Before the tar changes, so that an interrupted write is not mistaken for the earlier shard.
     stats_path(path).unlink(missing_ok=True)
     with atomic_write(path) as stream, HashingWriter(stream) as hashing:
         for row, image in zip(rows, images, strict=True):
-            sample = Sample(row["key"], image, tuple(row["captions"]), _meta(row))
+            sample = Sample(
+                row["key"], image, tuple(row["captions"]), _meta(row), companions_of(row)
+            )
             hashing.write(*encode_sample(sample, extension))
             progress()
         hashing.write(END_OF_TAR)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from curate.readers.companions import Companion
+
 MAX_KEY_CHARACTERS = 95  # USTAR names end at 100, the extension included
 
 _FEW_DIGITS, _MANY_DIGITS = 8, 16  # of a name's hash
@@ -29,6 +31,7 @@ class Candidate:
         location: where the source finds the bytes, see ``Source.load``; "" where there are none.
         version: changes when the bytes may have changed; found without reading them.
         columns: what else the source says of the image, for the ledger: url, licence, ...
+        companions: pictures that come beside it, at most one of a kind.
     """
 
     key: str
@@ -37,6 +40,7 @@ class Candidate:
     location: str
     version: str
     columns: Mapping[str, Any] = field(default_factory=dict)
+    companions: tuple[Companion, ...] = ()
 
 
 def key_of(name: str) -> str:

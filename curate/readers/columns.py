@@ -11,6 +11,7 @@ from typing import Any
 
 from curate.measures import registry
 from curate.readers.candidate import clean_caption
+from curate.run import companions
 from curate.run.ledger import COLUMNS, HELD_OUT_BY
 
 CAPTION_NAMES = ("text", "caption", "captions", "TEXT", "alt", "top_caption", "title")
@@ -25,6 +26,7 @@ RESERVED = frozenset(
         *("image_embedding", "text_embedding"),
         "pixels",  # the former name of pixels_sha256, see annotate.parts
         *("captions", "similarity"),  # of a shard's JSON
+        *companions.COLUMNS,
         *registry.COLUMNS,
     )
 )

@@ -46,6 +46,8 @@ FOREIGN = {
     "report_to": "tracker",
     "log_with": "tracker",
     "unet_lr": "optim.lr",
+    "train_text_encoder": "method.text_encoder",
+    "cache_text_encoder_outputs": "cache.captions",
     "lr_warmup_steps": "optim.warmup",
     "max_train_steps": "train.samples",
     "max_train_epochs": "train.samples",

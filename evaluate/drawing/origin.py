@@ -56,7 +56,9 @@ class Origin:
             return self.model.unet
         unet = self.run.unet_at(self.stored(choice), device=self.device)
         if choice.step and self.run.config.method.scalable:
-            self.run.config.method.rescale(unet, choice.scale)
+            method = self.run.config.method
+            for network in method.networks(self.model).values():
+                method.rescale(network, choice.scale)
         return unet
 
     def named(self, choice: Choice) -> tuple[str, str, dict[str, str]]:

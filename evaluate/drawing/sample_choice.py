@@ -78,8 +78,8 @@ def _refuse_unscalable(run_dir: Path) -> None:
     kind = METHODS.get(str(name))
     if kind is not None and not kind.scalable:
         raise UserError(
-            f"lora_scale is for LoRA, and {run_dir} was trained with method={name}, which changes the weights "
-            "themselves; remove lora_scale"
+            f"lora_scale is for LoRA, and {run_dir} was trained with method={name}, which "
+            f"{'changes the weights themselves' if name == 'full' else 'has no such scale'}; remove lora_scale"
         )
 
 

@@ -27,12 +27,16 @@ from evaluate.drawing.origin import Origin
 from evaluate.drawing.prompts import SourcePrompt
 from evaluate.drawing.sample_choice import Choice
 from evaluate.sample_config import SampleConfig, check_side
+from finetune import conditions
 from finetune.at_once import pictures_at_once
+from finetune.condition_kinds import CANNY, FILE
 from finetune.data import keyed_seed
 from finetune.drawing import contact_sheet, sampling
 from finetune.drawing.sampling import Frame, Prompt, Sampler
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from curate.clip.scorer import ClipScorer
 
 LIST = "samples.jsonl"
@@ -77,13 +81,24 @@ class Drawing:
         )
         for name, side in (("width", self.width), ("height", self.height)):
             check_side(name, side, model.pixels_per_latent)
-        start = None if config.image is None else _fitted(config.image, (self.width, self.height))
+        size = self.width, self.height
+        start = None if config.image is None else _fitted(_read("image", config.image), size)
+        self.control = self._control(config.control, size)
         self.clip_skip = config.clip_skip or model.clip_skip
         self.frame = Frame(self.width, self.height, self.clip_skip, start, config.strength or 1.0)
         side = round((self.width * self.height) ** 0.5)
         size = config.batch_size or min(BATCH, pictures_at_once(side))
         self.sampler = Sampler(model, config.sampler, 0, size, self.frame)
         model.prompt_arguments([""], [""], self.clip_skip)  # refuses a layer that is not there
+
+    def _control(self, file: str | None, size: tuple[int, int]) -> Tensor | None:
+        """The condition that the run's ControlNet draws from, of a picture."""
+        condition = self.origin.run.config.method.follows() if self.origin.run else None
+        if file is None or condition is None:
+            return None
+        picture = _read("control", file)
+        drawn = condition == CANNY and conditions.is_drawing(picture)
+        return conditions.of(FILE if drawn else condition, _fitted(picture, size))
 
     @cached_property
     def scorer(self) -> ClipScorer:
@@ -106,7 +121,8 @@ class Drawing:
     def _cell(self, choice: Choice, source: SourcePrompt, seed: int, judge: str) -> Cell:
         count = self.config.best_of
         seeds = [seed, *(keyed_seed(seed, "candidate", n) % _SEEDS for n in range(1, count))]
-        plain = Prompt("", source.text, negative=self.config.negative_prompt)
+        negative = self.config.negative_prompt
+        plain = Prompt("", source.text, negative=negative, control=self.control)
         candidates = tuple(replace(plain, seed=one) for one in seeds)
         mark = self.sampler.fingerprint(candidates[0], self.origin.weights(choice))
         if count > 1:
@@ -184,6 +200,10 @@ class Drawing:
                 "sha256": sha256_of(image),
                 "strength": self.config.strength,
             }
+        controlled = {}
+        if self.config.control is not None:  # without one the records stay what they were
+            path = Path(self.config.control).expanduser()
+            controlled = {"control": {"file": str(path), "sha256": sha256_of(path)}}
         for cell in self.cells:
             texts = sampling.texts_of(cell.path)
             best = json.loads(texts[BEST_OF]) if BEST_OF in texts else None
@@ -200,6 +220,7 @@ class Drawing:
                 "height": self.height,
                 "clip_skip": self.clip_skip,
                 "image": started,
+                **controlled,
                 "best_of": best,
                 "not_read": self.origin.model.cut_off(cell.source.text),
                 "source": {
@@ -245,16 +266,20 @@ class Drawing:
             )
 
 
-def _fitted(file: str, size: tuple[int, int]) -> Image.Image:
-    """The picture to start from: resized so that it covers ``size``, the centre cropped.
+def _read(key: str, file: str) -> Image.Image:
+    """A picture that was named.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        picture = decode(Path(file).expanduser().read_bytes())
+        return decode(Path(file).expanduser().read_bytes())
     except UnreadableImage as error:
-        raise UserError(f"image={file} cannot be read as a picture: {error}") from error
+        raise UserError(f"{key}={file} cannot be read as a picture: {error}") from error
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A picture resized so that it covers ``size``, the centre cropped."""
     return ImageOps.fit(picture, size, Image.Resampling.BICUBIC)
 
 

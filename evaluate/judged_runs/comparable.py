@@ -43,7 +43,8 @@ of these to training pictures; two splits that know nothing of each other have m
 _IDENTITY = ("key", "sha256", "duplicate_group")
 _COLUMNS = (*_IDENTITY, "caption")
 _UNITS = {
-    "latents": "in the latents of another VAE or at another model.resolution or other buckets",
+    "latents": "in the latents of another VAE or at another model.resolution or other buckets, or with other masks or "
+    "conditions",
     "noise": "at other noise levels, or with a network that predicts something else",
 }
 
@@ -192,7 +193,7 @@ def refuse_other_units(
             raise UserError(
                 f"{other} was measured {meaning} than {first} (digest {others[name]:.12}, not {origin[name]:.12}), "
                 "so that their losses are no measure of each other. Compare runs that were trained with the same "
-                "model.resolution and buckets from base models with the same VAE"
+                "model.resolution, buckets and objective.mask from base models with the same VAE"
             )
 
 

@@ -152,14 +152,16 @@ class Judged:
         return path if path.is_file() else None
 
 
-def origin_of(model: LatentDiffusion, shards: str, buckets: Sequence[Sides]) -> dict[str, str]:
-    """What ``Judged.origin`` reads, as the digests of a model with its aspect buckets, and of the shards."""
+def origin_of(
+    model: LatentDiffusion, shards: str, buckets: Sequence[Sides], beside: str = ""
+) -> dict[str, str]:
+    """What ``Judged.origin`` reads: digests of a model with its aspect buckets and pictures beside pictures, and of the shards."""
     schedule = model.schedule
     noise = hashlib.sha256(schedule.prediction_type.encode())
     for table in (schedule.alphas, schedule.sigmas):
         noise.update(table.cpu().numpy().tobytes())
     made_by = [model.image_fingerprint(), model.resolution, *([buckets] if buckets else [])]
-    latents = hashlib.sha256(" ".join(map(str, made_by)).encode())
+    latents = hashlib.sha256((" ".join(map(str, made_by)) + beside).encode())
     return {
         "base": model.fingerprint(),
         "latents": latents.hexdigest(),

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from curate.decide.config import SMALLEST_JUDGED
+from curate.run.companions import CONTROL
 from curate.run.files import atomic_write
 from evaluate.measure.blank import is_flat
 from evaluate.measure_config import MeasureConfig
@@ -126,7 +127,13 @@ class OwnPictures:
     def prompts(self, split: str) -> list[Prompt]:
         """What is drawn for a split."""
         encoded = self._splits[split]
-        return [Prompt(encoded.keys[i], encoded.captions[i]) for i in self.chosen[split]]
+        rows = self.chosen[split]
+        entry = encoded.entries.get(CONTROL)
+        controls = [None] * len(rows) if entry is None else entry.take(np.array(rows, np.int64))
+        return [
+            Prompt(encoded.keys[i], encoded.captions[i], control=control)
+            for i, control in zip(rows, controls, strict=True)
+        ]
 
     def paths(self, split: str, row: int) -> list[Path]:
         """The pictures of a split that the checkpoint of a row drew; those that are missing are drawn now."""

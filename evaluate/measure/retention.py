@@ -6,7 +6,7 @@ again, and they are measured as held-out pictures are. The pictures are drawn on
 
 No model fits these pictures better than the base, so nearly every change of the weights raises the loss
 there: 0 is a model that forgot nothing of them, and what counts is by how much it rose. That holds for all
-methods alike, since only the weights of the U-Net differ.
+methods alike, since only the weights of the U-Net differ, and of text encoders that are trained.
 """
 
 from __future__ import annotations

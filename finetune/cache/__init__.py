@@ -12,7 +12,8 @@ curate.remove`` what was made of removed pictures (``curate.run.encoded``).
     up to ``packs.ENTRIES`` latents, each under the hash of the picture's bytes; the folder stands for the
     VAE, and the size and the crop, see ``framing.View``.
 ``conditioning/ENCODER/SHA256.safetensors``
-    the same for captions, each under the hash of its text; the folder stands for the text encoder.
+    the same for captions, each under the hash of its text; the folder stands for the text encoder, or, where token
+    ids are kept (``cache.captions=tokens``), for the tokenizer.
 
 A shard is compared with the manifest's hash whenever it is opened. Each file of the cache is compared with a
 hash of its whole content before a training or evaluation uses it: a listing's is in its first line, a pack's
@@ -21,13 +22,17 @@ remembered would cost less, and would miss all damage after it.
 """
 
 from curate.run.shared_cache import CACHE
+from finetune.cache.companions import Recipe, encode_companions, load_companions
 from finetune.cache.encode import encode_shards, load_split, pictures_at_once, remove_former
 from finetune.cache.split import EncodedSplit
 
 __all__ = [
     "CACHE",
     "EncodedSplit",
+    "Recipe",
+    "encode_companions",
     "encode_shards",
+    "load_companions",
     "load_split",
     "pictures_at_once",
     "remove_former",

@@ -25,13 +25,14 @@ from curate.run.progress import Bar
 from curate.run.shared_cache import CONDITIONING, LATENTS, LISTINGS, remove_abandoned, touch
 from finetune.cache.framing import Framing, View
 from finetune.cache.hold import hold
-from finetune.cache.listing import Listing, read_listing, write_listing
+from finetune.cache.listing import Listing, listing_path, read_listing, write_listing
 from finetune.cache.packs import ENTRIES, Packs, content_hash, hashes, write_pack
 from finetune.cache.pictures import DEVIATION, LATENT, Pictures
 from finetune.cache.rows import Rows
 from finetune.cache.split import EncodedSplit
 from finetune.crop import Crop
 from finetune.models.interface import LatentDiffusion
+from finetune.tags import TagVariants, texts_of
 
 ENCODE_BATCH = 32  # captions at a time, or pictures of 128 px
 MOST_WAITING = 4 * ENTRIES  # latents of all folders that are encoded and not written yet
@@ -54,6 +55,7 @@ def encode_shards(
     framing: Framing | None = None,
     *,
     progress: bool = True,
+    tags: TagVariants | None = None,
 ) -> None:
     """Encode those pictures and captions of ``shards`` that the cache does not hold.
 
@@ -67,6 +69,7 @@ def encode_shards(
         cache_dir: see ``curate.run.shared_cache``.
         framing: what is cut out of the pictures; squares by default.
         progress: whether to show it.
+        tags: variants of the captions of the split ``train`` that are encoded as well.
 
     Raises:
         UserError: a shard is not what the manifest says, or its table does not know what ``framing`` needs.
@@ -78,7 +81,7 @@ def encode_shards(
     remove_abandoned(cache_dir)
     pictures = _PictureEncoders(model, cache_dir)
     conditioning = Packs(_held(model, _captions_folder(model, cache_dir)), check=True)
-    stale = _incomplete(model, shards, cache_dir, framing, pictures, conditioning)
+    stale = _incomplete(model, shards, cache_dir, framing, pictures, conditioning, tags)
     captions = _Encoder(conditioning, lambda items: _encode_captions(model, items), ENCODE_BATCH)
     total = sum(info.samples for info in stale)
     with Bar(total=total, desc="encode", unit="img", disable=not (progress and stale)) as bar:
@@ -89,14 +92,15 @@ def encode_shards(
             for sample in read_shard(shard):
                 digest = content_hash(sample.image)
                 pictures.add(shard, sample, digest, views_of(sample.key))
-                for caption in sample.captions:
+                varied = tags if info.split == "train" else None
+                for caption in texts_of(sample.captions, varied):
                     if captions.lacks(digest_of_text := content_hash(caption.encode())):
                         captions.add(digest_of_text, caption)
                 listing.keys.append(sample.key)
                 listing.pictures.append(digest)
                 listing.captions.append(sample.captions)
                 bar.update()
-            write_listing(_listing_path(cache_dir, info), listing)
+            write_listing(listing_path(cache_dir, info), listing)
         pictures.finish()
         captions.finish()
 
@@ -106,8 +110,10 @@ def load_split(
     shards: Sequence[ShardInfo],
     cache_dir: Path,
     framing: Framing | None = None,
+    *,
+    tags: TagVariants | None = None,
 ) -> EncodedSplit:
-    """Open what :func:`encode_shards` wrote, of the same ``framing``.
+    """Open what :func:`encode_shards` wrote, of the same ``framing``; of ``tags`` the variants are trained on.
 
     Samples are in the order of their hashed keys, so that neither the size of shards nor how they are
     divided changes an order of training.
@@ -117,8 +123,8 @@ def load_split(
         Busy: the cache is being pruned.
     """
     hold(model, cache_dir / LISTINGS)
-    touch(_listing_path(cache_dir, info) for info in shards)
-    listings = [read_listing(_listing_path(cache_dir, info)) for info in shards]
+    touch(listing_path(cache_dir, info) for info in shards)
+    listings = [read_listing(listing_path(cache_dir, info)) for info in shards]
     framing = framing or Framing(cache_dir)  # of squares, which needs no curation
     samples = [
         sample
@@ -134,10 +140,10 @@ def load_split(
     ]
     order = np.argsort(key_hashes(key for key, *_ in samples), kind="stable")
     samples = [samples[index] for index in order]
-    texts = (caption for _, _, captions, _ in samples for caption in captions)
+    texts = [texts_of(captions, tags) for _, _, captions, _ in samples]
     rows = partial(_rows, model, complete=None not in listings, cache_dir=cache_dir)
     folder = _captions_folder(model, cache_dir)
-    conditioning = rows(folder, [content_hash(text.encode()) for text in texts])
+    conditioning = rows(folder, [content_hash(text.encode()) for each in texts for text in each])
     pictures = [(digest, views) for _, digest, _, views in samples]
     latents = _pictures(pictures, lambda view, found: rows(_folder(model, cache_dir, view), found))
     return EncodedSplit(
@@ -145,8 +151,9 @@ def load_split(
         captions=[captions[0] for _, _, captions, _ in samples],
         latents=latents,
         conditioning=conditioning,
-        offsets=np.cumsum([0, *(len(captions) for _, _, captions, _ in samples)]),
+        offsets=np.cumsum([0, *map(len, texts)]),
         empty=model.encode_captions([""]).to("cpu"),
+        written=np.array([len(captions) for _, _, captions, _ in samples]) if tags else None,
     )
 
 
@@ -210,10 +217,6 @@ def _held(model: LatentDiffusion, folder: Path) -> Path:
     return folder
 
 
-def _listing_path(cache_dir: Path, info: ShardInfo) -> Path:
-    return cache_dir / LISTINGS / f"{info.sha256}.json"
-
-
 def _incomplete(
     model: LatentDiffusion,
     shards: Sequence[ShardInfo],
@@ -221,11 +224,16 @@ def _incomplete(
     framing: Framing,
     pictures: _PictureEncoders,
     conditioning: Packs,
+    tags: TagVariants | None,
 ) -> list[ShardInfo]:
     """The shards that were never listed, or of which a view of a picture or a caption is missing."""
-    listings = [read_listing(_listing_path(cache_dir, info)) for info in shards]
+    listings = [read_listing(listing_path(cache_dir, info)) for info in shards]
     known = [listing or Listing([], [], []) for listing in listings]
-    texts = [[text for captions in each.captions for text in captions] for each in known]
+    used = [tags if info.split == "train" else None for info in shards]
+    texts = [
+        [text for captions in each.captions for text in texts_of(captions, varied)]
+        for each, varied in zip(known, used, strict=True)
+    ]
     captions = conditioning.hold([[content_hash(t.encode()) for t in each] for each in texts])
     wanted: defaultdict[View, list[list[bytes]]] = defaultdict(lambda: [[] for _ in known])
     for number, (info, each) in enumerate(zip(shards, known, strict=True)):

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curate.run.files import atomic_write
+from curate.run.manifest import ShardInfo
 from curate.run.progress import Bar
+from curate.run.shared_cache import LISTINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,11 @@ class Listing:
     keys: list[str]
     pictures: list[bytes]
     captions: list[tuple[str, ...]]
+
+
+def listing_path(cache_dir: Path, info: ShardInfo) -> Path:
+    """Where the listing of a shard is."""
+    return cache_dir / LISTINGS / f"{info.sha256}.json"
 
 
 def write_listing(path: Path, listing: Listing) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,14 @@ from finetune.conditioning import Conditioning
 from finetune.latents import Latents
 
 
+class Taken(Protocol):
+    """An entry of all samples."""
+
+    def take(self, indices: np.ndarray, views: np.ndarray) -> Tensor:
+        """[B, ...] of some samples, one view of each."""
+        ...
+
+
 class EncodedSplit:
     """N samples; their tensors are mapped from the cache's files, not read into memory.
 
@@ -21,6 +30,7 @@ class EncodedSplit:
         keys: of the samples.
         captions: the first one of each.
         empty: the conditioning of the empty caption alone, fp32.
+        entries: further ones that depend on the picture, by name, see ``finetune.cache.companions``.
     """
 
     def __init__(
@@ -31,6 +41,7 @@ class EncodedSplit:
         conditioning: Rows,
         offsets: np.ndarray,
         empty: Conditioning,
+        written: np.ndarray | None = None,
     ) -> None:
         """Put the columns of a split together.
 
@@ -39,15 +50,19 @@ class EncodedSplit:
             captions: N, the first of each sample.
             latents: of N pictures their views, or of one view of one shape N rows: ``latent`` [C, h, w], its
                 ``deviation``, if that is kept, and what else depends on the picture.
-            conditioning: one row for each caption of each sample, fp16. Hidden states have magnitudes
-                up to tens, which fp16 holds to three digits, in half the space.
+            conditioning: one row for each caption of each sample, fp16, or token ids. Hidden states have
+                magnitudes up to tens, which fp16 holds to three digits, in half the space.
             offsets: [N + 1]; the captions of sample i are rows ``offsets[i]`` up to ``offsets[i + 1]``.
             empty: of the empty caption, fp32.
+            written: [N], how many of a sample's rows, the first ones, are its captions as they are written, where
+                variants of them follow, which are trained on in their place; None where none do.
         """
         self.keys, self.captions, self.empty = list(keys), list(captions), empty
         self._latents = Pictures.of(latents) if isinstance(latents, Rows) else latents
         self._conditioning, self._offsets = conditioning, offsets
         self._of_picture = [name for name in self._latents.names if name not in (LATENT, DEVIATION)]
+        self._written = np.zeros(len(self.keys), np.int64) if written is None else written
+        self.entries: dict[str, Taken] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -98,17 +113,20 @@ class EncodedSplit:
         Args:
             indices: [B].
             which: [B] in [0, 1), the place in each sample's list of captions: of k captions, number
-                floor(k ``which``). The first by default.
+                floor(k ``which``), or of their variants, where there are any. By default the first as it is written.
             dropped: [B] bool, true where the empty caption takes the caption's place.
             views: [B], of the pictures; the plain ones by default.
         """
         rows, ends = self._offsets[indices.numpy()], self._offsets[indices.numpy() + 1]
         if which is not None:
+            rows = rows + self._written[indices.numpy()]
             rows = rows + (which.double().numpy() * (ends - rows)).astype(np.int64)
         numbers = _numbers(indices, views)
         pictures = self._latents.entries(indices.numpy(), numbers, self._of_picture)
+        for name, each in self.entries.items():
+            pictures[name] = each.take(indices.numpy(), numbers)
         tensors = self._conditioning.take(rows) | pictures
-        conditioning = Conditioning(tensors, frozenset(self._of_picture)).float()
+        conditioning = Conditioning(tensors, frozenset(pictures)).float()
         return conditioning if dropped is None else conditioning.drop(dropped, self.empty)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from finetune.models.config import BETAS, CHUNK
 
 FILE = "README.md"  # in an export, where there is something to set
 
@@ -14,16 +16,28 @@ class AsTrained:
     """The settings of a training that no file of weights holds.
 
     Attributes:
-        clip_skip: see ``finetune.models.config.ModelConfig``.
+        clip_skip, caption_tokens: see ``finetune.models.config.ModelConfig``. betas: its ``beta_*`` that are set.
+        zero_terminal_snr: see ``finetune.config.ObjectiveConfig``.
+        has_scheduler: whether the export is a whole pipeline, whose scheduler holds the noise levels.
     """
 
     clip_skip: int = 1
+    caption_tokens: int = CHUNK
+    betas: Mapping[str, Any] = field(default_factory=dict)
+    zero_terminal_snr: bool = False
+    has_scheduler: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> AsTrained:
         """From a training's configuration, by its groups; what earlier versions did not know is at its default."""
         model = config.get("model") or {}
-        return cls(clip_skip=model.get("clip_skip", 1))
+        return cls(
+            clip_skip=model.get("clip_skip", 1),
+            caption_tokens=model.get("caption_tokens", CHUNK),
+            betas={name: value for name in BETAS if (value := model.get(name)) is not None},
+            zero_terminal_snr=bool((config.get("objective") or {}).get("zero_terminal_snr")),
+            has_scheduler=(config.get("method") or {}).get("name") == "full",
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -37,6 +51,40 @@ class AsTrained:
                 f"left out, type pipe(..., clip_skip={skip - 1}) of SDXL; give a pipeline of Stable Diffusion 1 or 2 the "
                 f'text_encoder=CLIPTextModel.from_pretrained(BASE, subfolder="text_encoder", num_hidden_layers=N), where '
                 f"N is {skip - 1} less than the base's, as its clip_skip leaves the negative prompt out."
+            )
+        if (chunks := self.caption_tokens // CHUNK) > 1:
+            found.append(
+                f"It was trained on captions of up to {self.caption_tokens} tokens, read in {chunks} chunks of {CHUNK}. "
+                "ComfyUI, AUTOMATIC1111 and Forge read long prompts so by themselves. diffusers cuts a prompt at "
+                f"{CHUNK} tokens: encode each chunk of it alone, with its own marks of start and end, and give the pipeline "
+                "the hidden states of all, one behind the other, as prompt_embeds, and as many for the negative prompt."
+            )
+        return [*found, *self._noise()]
+
+    def _noise(self) -> list[str]:
+        found = []
+        if self.betas:
+            said = ", ".join(f"{name}={value!r}" for name, value in self.betas.items())
+            here = (
+                "The scheduler in this folder says so"
+                if self.has_scheduler
+                else "In diffusers type pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, "
+                f"trained_betas=None, {said})"
+            )
+            found.append(
+                f"It was trained at the noise levels of {said}. {here}; ComfyUI, AUTOMATIC1111 and Forge know those of "
+                "Stable Diffusion alone."
+            )
+        if self.zero_terminal_snr:
+            here = (
+                "diffusers takes that from the scheduler in this folder"
+                if self.has_scheduler
+                else "In diffusers type pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, "
+                'rescale_betas_zero_snr=True, timestep_spacing="trailing")'
+            )
+            found.append(
+                f"It was trained with zero terminal SNR. {here}; in ComfyUI put ModelSamplingDiscrete with zsnr behind the "
+                "model, in AUTOMATIC1111 and Forge set Noise schedule for sampling to Zero Terminal SNR."
             )
         return found
 

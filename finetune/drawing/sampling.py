@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torch import nn
+from torch import Tensor, nn
 
 from curate.run.files import atomic_write
 from curate.run.progress import Bar
@@ -32,6 +32,7 @@ from curate.run.schema import UserError
 from finetune import precision as precisions
 from finetune.data import keyed_seed
 from finetune.drawing.config import SamplerConfig
+from finetune.models.controlled import drawing_from
 from finetune.models.interface import LatentDiffusion
 
 # PNG text chunks: what made the picture, and what its pixels are.
@@ -51,7 +52,7 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def refuse(config: SamplerConfig, model: LatentDiffusion) -> None:
-    """Refuse diffusers' solver for a model that predicts the clean latents, which it does not sample with.
+    """Refuse a solver, or its noise levels, that diffusers does not sample this model with.
 
     Raises:
         UserError: says what to type.
@@ -60,6 +61,11 @@ def refuse(config: SamplerConfig, model: LatentDiffusion) -> None:
         raise UserError(
             "sampler=euler_ancestral does not work with this model, whose prediction_type is sample; type "
             "sampler=euler, or another one"
+        )
+    if config.timestep_spacing == "leading" and model.zero_terminal_snr:
+        raise UserError(
+            "sampler.timestep_spacing=leading does not begin at the last noise level, from which this model, trained with "
+            "objective.zero_terminal_snr, draws; type sampler.timestep_spacing=trailing"
         )
 
 
@@ -71,12 +77,14 @@ class Prompt:
         key: its file's name is derived from it.
         seed: of the noise, as torch counts; None derives the noise from the sampler's seed and the key.
         negative: what the guidance leads away from.
+        control: [1 or 3, H, W] uint8, what a ControlNet draws from, of the picture's size; None: nothing.
     """
 
     key: str
     caption: str
     seed: int | None = None
     negative: str = ""
+    control: Tensor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,15 @@ class Sampler:
 
         The metric ``flat_pictures`` counts black ones.
         """
+        drawn: dict[int, Image.Image] = {}
+        for has in (True, False):  # a ControlNet's part is called for all of a batch, or for none
+            places = [i for i, prompt in enumerate(prompts) if (prompt.control is not None) == has]
+            if places:
+                drawn |= zip(places, self._draw(unet, [prompts[i] for i in places]), strict=True)
+        return [drawn[place] for place in range(len(prompts))]
+
+    def _draw(self, unet: nn.Module, prompts: Sequence[Prompt]) -> list[Image.Image]:
+        """Those of prompts that all have a condition, or all have none."""
         frame = self.frame
         if frame.start is None:
             pipeline: Any = self.model.pipeline(unet)
@@ -157,7 +174,11 @@ class Sampler:
             [prompt.negative for prompt in prompts],
             frame.clip_skip,
         )
-        with precisions.computing_in(self.precision, unet):
+        controls = [prompt.control for prompt in prompts if prompt.control is not None]
+        with (
+            precisions.computing_in(self.precision, unet),
+            drawing_from(unet, torch.stack(controls) if controls else None),
+        ):
             pixels: Any = pipeline(
                 **arguments,
                 **placed,
@@ -205,6 +226,9 @@ class Sampler:
             known[3:5] = [prompt.seed]
         if prompt.negative:
             known.append({"negative": prompt.negative})
+        if prompt.control is not None:
+            content = prompt.control.contiguous().numpy().tobytes()
+            known.append({"control": hashlib.sha256(content).hexdigest()})
         if self.frame != self._whole:
             known.append(self.frame.described())
         if said := precisions.mark(self.precision):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from omegaconf import MISSING
 from curate.run.schema import PATH, UserError, register
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
     from torch import Tensor, nn
 
     from finetune.models.config import ModelConfig
@@ -22,27 +22,34 @@ if TYPE_CHECKING:
 
 
 _FP32 = 4  # bytes
+UNET = "unet"
+_CLIP = "text_model."  # begins the names of a text encoder's modules in files, and in some of transformers' classes
 
 
 @dataclass
 class Method(ABC):
-    """A way to train a U-Net. Subclasses are dataclasses whose fields are the keys ``method.*``.
+    """A way to train a U-Net, and text encoders. Subclasses are dataclasses whose fields are the keys ``method.*``.
 
     Attributes:
         name: of the method; its default names the schema in Hydra, ``_<name>``.
         init: an export to start with instead of the base model: its folder, or the name of a run, whose
             ``finetune/export`` is taken. Comparisons stay with the base, see ``finetune.start``.
+        text_encoder: whether the text encoders are trained as well, all that the pipeline has.
         scalable: whether :meth:`rescale` works; of the class, not a setting.
+        retains: whether :meth:`scaled` works, and the base is known while training, as cures against forgetting
+            (``export.scale``, ``replay``, ``regularise``) need; of the class.
         kept_states: what ``checkpoint.keep=auto`` means: how many checkpoints keep their optimizer; None: all.
             Of the class, too.
         readers: who reads an export for :meth:`reloaded`, as a message says it; of the class.
     """
 
     scalable: ClassVar[bool] = False
+    retains: ClassVar[bool] = False
     kept_states: ClassVar[int | None] = None
     readers: ClassVar[str] = "diffusers"
     name: str = MISSING
     init: str | None = field(default=None, metadata=PATH)
+    text_encoder: bool = False
 
     @abstractmethod
     def attach(self, unet: UNet2DConditionModel) -> None:
@@ -56,15 +63,54 @@ class Method(ABC):
             UserError: the settings do not fit the U-Net.
         """
 
+    def attach_at(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:
+        """The same, of a method that reads pixels, so many a side for each value of a latent."""
+        self.attach(unet)
+
+    def example(self, model: LatentDiffusion, latents: Tensor) -> dict[str, Tensor]:
+        """Entries of the conditioning that the trained network reads beside the base's, by name, to compare exports by.
+
+        Args:
+            model: with the network. latents: [B, C, h, w].
+        """
+        return {}
+
+    def follows(self) -> str | None:
+        """What the network is trained to follow beside captions, see ``finetune.conditions``; None: nothing."""
+        return None
+
+    def attach_text(self, encoder: nn.Module, unread: Sequence[str]) -> None:
+        """The same as :meth:`attach` for a text encoder.
+
+        Args:
+            encoder: of the base model, fp32, frozen.
+            unread: modules that get no gradient, by :func:`text_name` without its beginning.
+
+        Raises:
+            UserError: the settings do not fit it, or the method trains none.
+        """
+        raise UserError(
+            f"method={self.name} trains no text encoder; remove method.text_encoder=true"
+        )
+
+    def networks(self, model: LatentDiffusion) -> dict[str, nn.Module]:
+        """Those of a model that are trained: ``unet``, and the text encoders by their names in a pipeline."""
+        return {UNET: model.unet, **(model.text_encoders if self.text_encoder else {})}
+
     def trainable(self, unet: nn.Module) -> dict[str, nn.Parameter]:
         """The weights of a prepared ``unet`` that are trained, by name, in the module's order."""
         return {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
+
+    def trained(self, model: LatentDiffusion) -> dict[str, nn.Parameter]:
+        """The weights of a prepared ``model`` that are trained, by name: the U-Net's, then those of text encoders."""
+        found = weights_of(self.networks(model))
+        return {name: weight for name, weight in found.items() if weight.requires_grad}
 
     def rescale(self, unet: nn.Module, factor: float) -> None:
         """Multiply what training added to ``unet`` by ``factor``, in place; 0 leaves the base model.
 
         Args:
-            unet: prepared, with the weights as they were trained.
+            unet: or a text encoder; prepared, with the weights as they were trained.
             factor: 1 is as trained.
 
         Raises:
@@ -79,7 +125,6 @@ class Method(ABC):
         """In which precision frozen weights are held while training, see ``finetune.frozen``."""
         return "fp32"
 
-    @abstractmethod
     def scaled(
         self,
         unet: nn.Module,
@@ -98,6 +143,7 @@ class Method(ABC):
         Returns:
             fp32, on the device of ``values``, in their order.
         """
+        raise NotImplementedError(f"{self.name} does not say what lies between base and training")
 
     @contextmanager
     def switched_off(self, unet: nn.Module) -> Iterator[None]:
@@ -116,7 +162,7 @@ class Method(ABC):
         raise NotImplementedError(f"{self.name} trains the base's own weights")
 
     def fewer_weights(self) -> str:
-        """What to type to train fewer weights than now; part of the advice on overfitting."""
+        """What to type to train fewer weights than now, part of the advice on overfitting; "" where nothing does."""
         return "method=lora"
 
     @abstractmethod
@@ -124,25 +170,25 @@ class Method(ABC):
         """Write the trained weights in a format that diffusers loads; the same weights, the same bytes.
 
         Args:
-            model: with a prepared U-Net that holds the weights to store.
+            model: prepared; holds the weights to store.
             folder: does not exist yet.
         """
 
     @abstractmethod
-    def load(self, config: ModelConfig, folder: Path) -> nn.Module:
-        """A U-Net of the base model with the weights in ``folder``, read as a user of diffusers would.
+    def load(self, config: ModelConfig, folder: Path) -> DiffusionPipeline:
+        """A pipeline of the base model with the weights in ``folder``, read as a user of diffusers would.
 
         Args:
             config: of the base model.
             folder: written by :meth:`save`.
 
         Returns:
-            A U-Net on the CPU, fp32, that shares nothing with the one that was stored.
+            On the CPU, fp32; shares nothing with the one that was stored.
         """
 
     def export_bytes(self, model: LatentDiffusion) -> int:
-        """What the weights in an export of ``model`` take; its U-Net is prepared."""
-        return _FP32 * sum(weight.numel() for weight in self.trainable(model.unet).values())
+        """What the weights in an export of ``model``, which is prepared, take."""
+        return _FP32 * sum(weight.numel() for weight in self.trained(model).values())
 
     def save_for_others(
         self,
@@ -163,8 +209,8 @@ class Method(ABC):
         """
         return
 
-    def reloaded(self, config: ModelConfig, folder: Path, name: str) -> Iterator[nn.Module]:
-        """The U-Net as each of :attr:`readers` reads it from ``folder``, one after the other.
+    def reloaded(self, config: ModelConfig, folder: Path, name: str) -> Iterator[DiffusionPipeline]:
+        """The pipeline as each of :attr:`readers` reads it from ``folder``, one after the other.
 
         Args:
             config: of the base model.
@@ -209,14 +255,14 @@ class Method(ABC):
     def starting_weights(
         self, model: LatentDiffusion, folder: Path, option: str
     ) -> dict[str, Tensor]:
-        """What an export holds, by the names of :meth:`trainable`.
+        """What an export holds, by the names of :meth:`trained`.
 
         Args:
-            model: the base, its U-Net prepared; is not changed.
+            model: the base, prepared; is not changed.
             folder: that :meth:`refuse_to_start` lets pass. option: that named it.
 
         Returns:
-            fp32, on the CPU, in the order of :meth:`trainable`. With them the U-Net computes what plain diffusers
+            fp32, on the CPU, in the order of :meth:`trained`. With them the model computes what plain diffusers
             computes with the export.
 
         Raises:
@@ -225,23 +271,77 @@ class Method(ABC):
         raise NotImplementedError(f"{self.name} lets no export pass")
 
 
-def prepare(unet: UNet2DConditionModel, method: Method, seed: int) -> None:
+def text_name(name: str) -> str:
+    """What a weight or module of a text encoder is called in files, whichever of transformers' classes it is of.
+
+    >>> text_name("encoder.layers.0.mlp.fc1.bias"), text_name("text_model.final_layer_norm.bias")
+    ('text_model.encoder.layers.0.mlp.fc1.bias', 'text_model.final_layer_norm.bias')
+    >>> text_name("text_projection.weight")
+    'text_projection.weight'
+    """
+    return name if name.startswith((_CLIP, "text_projection")) else _CLIP + name
+
+
+def flat_text_name(name: str) -> str:
+    """The same without ``text_model.`` in front."""
+    return name.removeprefix(_CLIP)
+
+
+def weights_of(networks: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """All weights of some networks, by the names that checkpoints have: of the U-Net's its own.
+
+    Args:
+        networks: see :meth:`Method.networks`.
+    """
+    found: dict[str, nn.Parameter] = {}
+    for part, network in networks.items():
+        for name, weight in network.named_parameters():
+            found[name if part == UNET else f"{part}.{text_name(name)}"] = weight
+    return found
+
+
+def prepare_model(model: LatentDiffusion, method: Method, seed: int) -> None:
+    """:func:`prepare` its U-Net, and the text encoders, if they are trained.
+
+    Raises:
+        UserError: the method's settings do not fit the model.
+    """
+    prepare(model.unet, method, seed, model.pixels_per_latent)
+    unread = model.unread_text_modules()
+    for part, network in method.networks(model).items():
+        if part != UNET:
+            with _seeded(network, seed):
+                method.attach_text(network, unread.get(part, []))
+
+
+def prepare(
+    unet: UNet2DConditionModel, method: Method, seed: int, pixels_per_latent: int = 8
+) -> None:
     """Freeze ``unet`` but for what ``method`` trains, in place.
 
     Args:
         unet: fp32, of the base model.
         method: adds or unfreezes what it trains.
         seed: of initial weights; the global random state is left as it was.
+        pixels_per_latent: of the base model's VAE.
 
     Raises:
         UserError: the method's settings do not fit the U-Net.
     """
+    with _seeded(unet, seed):
+        method.attach_at(unet, pixels_per_latent)
+
+
+@contextmanager
+def _seeded(network: nn.Module, seed: int) -> Iterator[None]:
+    """Freeze a network, and seed the global random state inside a ``with`` block."""
     import torch
 
-    unet.requires_grad_(False)
-    with torch.random.fork_rng(devices=[unet.device] if unet.device.type == "cuda" else []):
+    network.requires_grad_(False)
+    device = next(network.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        method.attach(unet)
+        yield
 
 
 def fitting(

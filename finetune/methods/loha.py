@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.methods.adapters.peft_layout import PeftAdapter
 from finetune.methods.interface import register_method
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from collections.abc import Sequence
 
 
 @register_method
@@ -44,7 +44,7 @@ class Loha(PeftAdapter):
         """As LyCORIS names them."""
         return {"use_tucker": str(self.tucker)}
 
-    def attach(self, unet: UNet2DConditionModel) -> None:
+    def add(self, network: Any, key: str, without: Sequence[str]) -> None:
         """LyCORIS' start, to which published learning rates belong: C is zero, and A, B and D are normal.
 
         From peft's own start a weight of 320 x 320 moves 30 times less than LoRA's in 20 updates, from this 2 times more.
@@ -55,8 +55,8 @@ class Loha(PeftAdapter):
         from peft.tuners.loha import LoHaLayer
         from torch import nn
 
-        super().attach(unet)
-        for layer in unet.modules():
+        super().add(network, key, without)
+        for layer in network.modules():
             if isinstance(layer, LoHaLayer):
                 for weights, deviation in (
                     (layer.hada_t1, 0.1),

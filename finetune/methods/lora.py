@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.schema import UserError
-from finetune.methods.adapters.adapter import Adapter, plain_settings
-from finetune.methods.interface import register_method
+from finetune.methods.adapters.adapter import Adapter, Stored, plain_settings
+from finetune.methods.interface import UNET, register_method, text_name
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
     from torch import Tensor, nn
 
     from finetune.models.config import ModelConfig
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 _FILE = "pytorch_lora_weights.safetensors"  # as diffusers names it
 _HEADER_KEY = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY, which imports torch
-_PREFIX = "unet."  # of the weights' names in that file, and of the adapter's settings in its header
+# Begins a weight's name in that file, and a setting of the adapter in its header.
+_PARTS = (UNET, "text_encoder", "text_encoder_2")
+_MAGNITUDE = "lora_magnitude_vector"
 
 
 @register_method
@@ -51,16 +54,20 @@ class Lora(Adapter):
         return {"ss_network_module": "networks.lora", "ss_network_args": arguments}
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
-        """Write ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` loads.
+        """Write ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` loads, text encoders too.
 
-        The adapter's own configuration is in its header: rank alone does not tell alpha.
+        The adapters' own configurations are in its header: rank alone does not tell alpha.
         """
         from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
         from diffusers.training_utils import _collate_lora_metadata
-        from peft import get_peft_model_state_dict
 
-        metadata = _collate_lora_metadata({"unet": model.unet})["unet_lora_adapter_metadata"]
-        adapter = {f"{_PREFIX}{name}": value for name, value in plain_settings(metadata).items()}
+        networks = self.networks(model)
+        metadata = _collate_lora_metadata(networks)
+        adapter = {
+            f"{part}.{name}": value
+            for part in networks
+            for name, value in plain_settings(metadata[f"{part}_lora_adapter_metadata"]).items()
+        }
         header = {LORA_ADAPTER_METADATA_KEY: json.dumps(adapter, indent=2, sort_keys=True)}
 
         def write(weights: dict[str, Tensor], path: str) -> None:
@@ -72,22 +79,21 @@ class Lora(Adapter):
 
         # In peft's own names: diffusers' older ones exist for attention alone, and of a file that mixes
         # both its loader takes only the others.
-        model.pipeline().save_lora_weights(
-            folder, unet_lora_layers=get_peft_model_state_dict(model.unet), save_function=write
-        )
+        layers = {f"{part}_lora_layers": _layers(part, each) for part, each in networks.items()}
+        model.pipeline().save_lora_weights(folder, **layers, save_function=write)
 
-    def load(self, config: ModelConfig, folder: Path) -> nn.Module:
-        """The base model's U-Net with the adapter in ``folder``."""
+    def load(self, config: ModelConfig, folder: Path) -> DiffusionPipeline:
+        """The base model's pipeline with the adapters in ``folder``."""
         from finetune.models import load_pipeline
 
-        pipeline = load_pipeline(config)
+        pipeline: Any = load_pipeline(config)
         logger = logging.getLogger("diffusers.loaders.lora_base")
         logger.disabled = True  # it warns that there are no text encoder weights
         try:
             pipeline.load_lora_weights(str(folder))
         finally:
             logger.disabled = False
-        return pipeline.unet
+        return pipeline
 
     def python(self, base: str, folder: str) -> list[str]:
         """With ``load_lora_weights``."""
@@ -101,7 +107,7 @@ class Lora(Adapter):
     def _decomposes(self) -> bool:
         return bool(self.fixed.get("use_dora"))
 
-    def stored(self, folder: Path, option: str) -> tuple[dict[str, Any], list[str]]:
+    def stored(self, folder: Path, option: str) -> dict[str, Stored]:
         """From the file's header."""
         from safetensors import SafetensorError
 
@@ -112,18 +118,45 @@ class Lora(Adapter):
             raise UserError(
                 f"{option}: {path} cannot be read: {error}. Export it again: python -m finetune.export RUN step=best"
             ) from error
-        start = len(_PREFIX)
         found = {
-            name[start:]: value for name, value in settings.items() if name.startswith(_PREFIX)
+            part: (_of(part, settings), list(_of(part, dict.fromkeys(names)))) for part in _PARTS
         }
-        return found, [name.removeprefix(_PREFIX) for name in names]
+        return {part: each for part, each in found.items() if part == UNET or each[1]}
 
     def tensors(self, folder: Path) -> dict[str, Tensor]:
         """From that file."""
         from safetensors.torch import load_file
 
-        stored = load_file(folder / _FILE)
-        return {name.removeprefix(_PREFIX): weight for name, weight in stored.items()}
+        stored, found = load_file(folder / _FILE), {}
+        for part in _PARTS:
+            for name, weight in _of(part, stored).items():
+                plain = name.replace(f"{_MAGNITUDE}.weight", _MAGNITUDE)
+                found[plain if part == UNET else f"{part}.{text_name(plain)}"] = weight
+        return found
+
+
+def _of(part: str, named: dict[str, Any]) -> dict[str, Any]:
+    """Those of some values that are of one network, without its name."""
+    start = f"{part}."
+    return {name[len(start) :]: value for name, value in named.items() if name.startswith(start)}
+
+
+def _layers(part: str, network: nn.Module) -> dict[str, Tensor]:
+    """A network's adapter by its names in the file.
+
+    diffusers' loader gives text encoders to transformers, which of DoRA's magnitudes takes the names that the modules
+    have themselves.
+    """
+    from peft import get_peft_model_state_dict
+
+    found = get_peft_model_state_dict(network, save_embedding_layers=False)
+    if part == UNET:
+        return found
+    named = {text_name(name): weight for name, weight in found.items()}
+    return {
+        f"{name}.weight" if name.endswith(_MAGNITUDE) else name: weight
+        for name, weight in named.items()
+    }
 
 
 def _header(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -141,6 +174,6 @@ def _is_dora(path: Path) -> bool:
     from safetensors import SafetensorError
 
     try:
-        return any("lora_magnitude_vector" in name for name in _header(path)[1])
+        return any(_MAGNITUDE in name for name in _header(path)[1])
     except (SafetensorError, ValueError):
         return False

@@ -12,8 +12,8 @@ from curate.run import hub
 from curate.run.foreign_code import refuse_code, refuse_pickles
 from curate.run.schema import UserError
 from finetune.models.config import ModelConfig
-from finetune.models.layers import refuse_layer
 from finetune.models.original.header import read_header, refuse_adapter
+from finetune.models.refusals import refuse_epsilon, refuse_layer
 
 if TYPE_CHECKING:
     import torch
@@ -42,18 +42,34 @@ MODELS = {
 }
 # Where the parts' classes come from; the last one is a folder of diffusers, of safety checkers.
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
-_INDEX = "model_index.json"
+_INDEX, _SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"
 # Parts that training does not use. Any other, such as a motion adapter, is a reason to refuse.
 UNUSED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 
 
-def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> LatentDiffusion:
+def load_model(
+    config: ModelConfig,
+    device: torch.device | str = "cpu",
+    captions: str = "hidden",
+    *,
+    zero_terminal_snr: bool = False,
+) -> LatentDiffusion:
     """Load the parts of the pipeline onto ``device``, frozen, fp32 and in evaluation mode.
 
+    Args:
+        config: says which. device: of all parts.
+        captions: ``hidden`` or ``tokens``, see :class:`finetune.models.interface.LatentDiffusion`.
+        zero_terminal_snr: see ``finetune.config.ObjectiveConfig``.
+
     Raises:
-        UserError: the files are not there, the hub does not answer, or the pipeline is not supported.
+        UserError: the files are not there, the hub does not answer, or the pipeline is not supported, or it predicts
+            epsilon with ``zero_terminal_snr``.
     """
-    return _module(config).load_model(config, device)
+    model = _module(config).load_model(config, device)
+    model.captions = captions
+    if zero_terminal_snr:
+        import_module("finetune.models.noise").set_zero_terminal_snr(config, model)
+    return model
 
 
 def load_pipeline(config: ModelConfig) -> DiffusionPipeline:
@@ -78,7 +94,7 @@ def refuse_unsupported(config: ModelConfig) -> None:
     index = _index(config)
     module = _module_name(config, index)
     parts = MODELS[module]
-    _refuse_layer(config, module, lambda part: _part(config, part))
+    _refuse_layer(config, module, lambda part: _part(config, f"{part}/config.json"))
     folder = Path(config.location())
     if not (folder / _INDEX).is_file():
         return
@@ -87,6 +103,22 @@ def refuse_unsupported(config: ModelConfig) -> None:
     for part, kind in parts.items():
         if not kind.endswith("Tokenizer"):
             refuse_pickles(folder / part, option)
+
+
+def refuse_zero_terminal_snr(config: ModelConfig) -> None:
+    """Refuse ``objective.zero_terminal_snr`` for a model that predicts epsilon, as far as that is known before it is loaded.
+
+    Raises:
+        UserError: it does.
+    """
+    predicts, file = config.prediction_type, config.single_file()
+    if predicts is None and file and config.config is None:
+        predicts = read_header(file, f"model.path={config.path}").prediction_type
+    elif predicts is None:
+        place = Path(config.config).expanduser() if config.config else None
+        found = _settings(place / _SCHEDULER) if place else _part(config, _SCHEDULER)
+        predicts = "v_prediction" if found is None else found.get("prediction_type", "epsilon")
+    refuse_epsilon(config, predicts)
 
 
 def _refuse_file(config: ModelConfig) -> None:
@@ -101,7 +133,7 @@ def _refuse_file(config: ModelConfig) -> None:
         refuse_code(folder, f"model.config={config.config}")
         refuse_adapter(_names(config), f"model.path={config.path}")
         module = _module_name(config, _read(folder / _INDEX))
-        _refuse_layer(config, module, lambda part: _settings(folder / part))
+        _refuse_layer(config, module, lambda part: _settings(folder / part / "config.json"))
         return
     found = read_header(config.single_file() or Path(), f"model.path={config.path}")
     _refuse_layer(config, found.family.module, found.family.texts.get)
@@ -138,23 +170,21 @@ def _refuse_layer(
             refuse_layer(config.clip_skip, layers - left_out, "model.clip_skip")
 
 
-def _part(config: ModelConfig, part: str) -> dict[str, Any] | None:
-    """The settings of a part, from the folder or, downloaded alone, from the hub; None where they are not to be had."""
+def _part(config: ModelConfig, name: str) -> dict[str, Any] | None:
+    """A file of settings, from the folder or, downloaded alone, from the hub; None where it is not to be had."""
     location = Path(config.location())
     if location.is_dir():
-        return _settings(location / part)
+        return _settings(location / name)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        name = f"{part}/config.json"
         return _read(Path(hf_hub_download(config.location(), name, revision=config.revision)))
     except (OSError, HfHubHTTPError):
         return None
 
 
-def _settings(folder: Path) -> dict[str, Any] | None:
-    path = folder / "config.json"
+def _settings(path: Path) -> dict[str, Any] | None:
     return _read(path) if path.is_file() else None
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
 from curate.run.schema import PATH, UserError, check, register
 from finetune.prediction_types import PREDICTION_TYPES
 
+CHUNK = 75  # tokens that CLIP reads beside two marks
+CAPTION_TOKENS = (CHUNK, 2 * CHUNK, 3 * CHUNK)
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+BETAS = ("beta_schedule", "beta_start", "beta_end")  # keys
+_WITHOUT_ENDS = "squaredcos_cap_v2"
 PACKAGES = Path(__file__).resolve().parents[2]  # the folder that holds finetune/
 
 
@@ -33,6 +39,10 @@ class ModelConfig:
             left out: its ``clip_skip`` is one less. SDXL's pipeline takes the layer before the last already, so that
             there 2 is the third from the end, which ComfyUI calls -3 and kohya's trainers, which ignore the setting
             for SDXL, do not have.
+        caption_tokens: how much of a caption is read, in chunks of 75 tokens (of as many as the tokenizer says, where
+            that is another number), see ``finetune.models.chunks``; kohya's ``max_token_length``.
+        beta_schedule: of the noise levels, as diffusers' schedulers name it. beta_start, beta_end: of ``linear`` and
+            ``scaled_linear``, its first and last beta. null takes what the pipeline's scheduler says.
     """
 
     path: str = field(default=MISSING, metadata=PATH)
@@ -42,6 +52,10 @@ class ModelConfig:
     prediction_type: str | None = None
     config: str | None = field(default=None, metadata=PATH)
     clip_skip: int = 1
+    caption_tokens: int = CHUNK
+    beta_schedule: str | None = None
+    beta_start: float | None = None
+    beta_end: float | None = None
 
     def __post_init__(self) -> None:
         size, kind = self.resolution, self.prediction_type
@@ -53,6 +67,38 @@ class ModelConfig:
             f"null, {', '.join(PREDICTION_TYPES)}",
         )
         check(self.clip_skip >= 1, "model.clip_skip", self.clip_skip, "1, the last layer, or more")
+        known = self.caption_tokens in CAPTION_TOKENS
+        accepted = ", ".join(map(str, CAPTION_TOKENS))
+        check(known, "model.caption_tokens", self.caption_tokens, accepted)
+        self._check_betas()
+
+    def _check_betas(self) -> None:
+        name = self.beta_schedule
+        known = name is None or name in BETA_SCHEDULES
+        check(known, "model.beta_schedule", name, f"null, {', '.join(BETA_SCHEDULES)}")
+        for key in ("beta_start", "beta_end"):
+            value = getattr(self, key)
+            check(value is None or 0 < value < 1, f"model.{key}", value, "null or 0 < beta < 1")
+            if value is not None and name == _WITHOUT_ENDS:
+                raise UserError(
+                    f"model.{key}={value:g} has no effect with model.beta_schedule={name}, which has no ends to choose; "
+                    "remove it"
+                )
+        start, end = self.beta_start, self.beta_end
+        if start is not None and end is not None and start >= end:
+            raise UserError(
+                f"model.beta_start={start:g} is not below model.beta_end={end:g}; noise grows from step to step"
+            )
+
+    @property
+    def betas(self) -> dict[str, Any]:
+        """Those of ``beta_schedule``, ``beta_start`` and ``beta_end`` that are set."""
+        return {name: value for name in BETAS if (value := getattr(self, name)) is not None}
+
+    @property
+    def chunks(self) -> int:
+        """In which a caption is read."""
+        return self.caption_tokens // CHUNK
 
     def single_file(self) -> Path | None:
         """The file that ``path`` names; None where it names none.

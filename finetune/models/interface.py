@@ -9,7 +9,8 @@ an entry of its parts in ``finetune.models.MODELS``. Stable Diffusion 3 would ne
   as any others, and ``target`` gets another case; but they are made from ``alphas_cumprod``, which its scheduler lacks,
   and pictures are drawn by a solver of its own.
 - ``encode_images`` takes the VAE's shift off before it scales; latents have 16 channels.
-- A third text encoder, T5: large, not always wanted, and its hidden states have to be within fp16 to be cached.
+- A third text encoder, T5: large, not always wanted, and its hidden states have to be within fp16 to be cached;
+  ``finetune.methods`` names the modules of CLIP's.
 """
 
 from __future__ import annotations
@@ -27,14 +28,32 @@ from finetune.objective import NoiseSchedule
 
 
 class LatentDiffusion(Protocol):
-    """The parts of a pipeline, all fp32; only the U-Net is ever trained.
+    """The parts of a pipeline, all fp32; the U-Net is trained, and with ``method.text_encoder`` the text encoders.
 
     What computes with an encoder puts it on :attr:`device` first, where :meth:`park` took it away.
+
+    Attributes:
+        captions: ``hidden`` or ``tokens``, the form that :meth:`encode_captions` gives captions, and the cache holds.
+            Hidden states are for frozen text encoders alone: a changed one would make others.
     """
+
+    captions: str
 
     @property
     def unet(self) -> UNet2DConditionModel:
         """The network that is trained."""
+        ...
+
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """By the names that the pipeline has for them, ``text_encoder`` first."""
+        ...
+
+    def unread_text_modules(self) -> dict[str, list[str]]:
+        """Modules of text encoders, by encoder, that the U-Net is given nothing of, so that they get no gradient.
+
+        Names are as of transformers' flat ``CLIPTextModel``, see ``finetune.methods.interface.text_name``.
+        """
         ...
 
     @property
@@ -55,6 +74,16 @@ class LatentDiffusion(Protocol):
     @property
     def clip_skip(self) -> int:
         """Which layer of the text encoder captions are read from, see ``ModelConfig``; 1 is the pipeline's own."""
+        ...
+
+    @property
+    def chunks(self) -> int:
+        """In which captions are read, each of the text encoder's length; 1 cuts what is longer, as pipelines do."""
+        ...
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether ``objective.zero_terminal_snr`` asked for a last step without signal."""
         ...
 
     @property
@@ -93,7 +122,28 @@ class LatentDiffusion(Protocol):
         ...
 
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
-        """All entries that depend on the caption, as the pipeline computes them with :attr:`clip_skip`, fp32."""
+        """All entries that depend on the caption: as the pipeline computes them, fp32, or what :meth:`tokens` gives.
+
+        Which of them, :attr:`captions` says; :meth:`predict` takes both. Hidden states are of :attr:`clip_skip`.
+        Both are of :attr:`chunks`.
+        """
+        ...
+
+    def tokens(self, captions: Sequence[str]) -> Conditioning:
+        """All that :meth:`encode_tokens` needs of captions: token ids [B, L] int64 and marks, on the CPU."""
+        ...
+
+    def encode_tokens(self, conditioning: Conditioning) -> Conditioning:
+        """What the text encoders make of tokens, with their present weights.
+
+        With gradients, if the caller has them switched on and the encoders are trained; else in fp32.
+
+        Args:
+            conditioning: with the entries of :meth:`tokens`.
+
+        Returns:
+            Hidden states and the like in their place, on the model's device; entries of the picture are kept.
+        """
         ...
 
     def picture_entries(self, crops: Sequence[Crop]) -> dict[str, Tensor]:
@@ -131,7 +181,7 @@ class LatentDiffusion(Protocol):
     def predict(
         self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning
     ) -> Tensor:
-        """What ``network``, the U-Net or a wrapper of it, predicts.
+        """What ``network``, the U-Net, a ``Denoiser`` or a wrapper of one, predicts.
 
         This is where the names in ``conditioning`` become the network's keyword arguments.
 
@@ -139,7 +189,7 @@ class LatentDiffusion(Protocol):
             network: called with gradients, if the caller has them switched on.
             noisy: x_t [B, C, h, w].
             timesteps: [B] int64.
-            conditioning: of B samples.
+            conditioning: of B samples; of token ids, the text encoders make hidden states first.
 
         Returns:
             [B, C, h, w], in the network's precision.

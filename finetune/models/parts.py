@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, DiffusionPipeline
-from torch import nn
+from torch import Tensor, nn
 
 from curate.clip.scorer import tokenised
 from curate.run.schema import UserError
+from finetune.conditioning import Conditioning
+from finetune.models import chunks as chunked
+from finetune.models import noise
 from finetune.models.config import ModelConfig
 from finetune.models.original import reader
 from finetune.objective import NoiseSchedule
 
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
+IDS = "input_ids"  # of the first text encoder; a conditioning has it in place of hidden states
+TOKENS, HIDDEN = "tokens", "hidden"  # in which form captions are encoded, see the interface
 PARKED = torch.device("cpu")  # where encoders wait that are not needed
 
 
@@ -70,7 +77,7 @@ def refuse_other_unets(config: ModelConfig, pipeline: Any) -> None:
 
 
 def scheduler_of(config: ModelConfig, pipeline: Any) -> Any:
-    """The pipeline's scheduler, with ``model.prediction_type`` if it is set.
+    """The pipeline's scheduler, with ``model.prediction_type`` and ``model.beta_*`` if they are set.
 
     Raises:
         UserError: its noise levels are no table of timesteps.
@@ -84,9 +91,7 @@ def scheduler_of(config: ModelConfig, pipeline: Any) -> Any:
             f"{'without a table of noise levels' if not has_table else 'with timestep_type=continuous'}: models "
             "trained on continuous noise levels, such as EDM's, are not supported; give a pipeline of timesteps"
         )
-    if config.prediction_type:
-        return type(scheduler).from_config(settings, prediction_type=config.prediction_type)
-    return scheduler
+    return noise.with_settings(config, scheduler)
 
 
 def frozen_parts(
@@ -130,8 +135,13 @@ def pixels_per_latent(vae: AutoencoderKL) -> int:
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
 
 
-def tokens(tokenizer: Any, captions: Sequence[str]) -> Any:
-    """``input_ids`` and ``attention_mask`` [B, L], padded and cut to the length that the tokenizer has."""
+def tokens(tokenizer: Any, captions: Sequence[str], chunks: int = 1) -> Any:
+    """``input_ids`` and ``attention_mask`` [B, L], padded and cut to the length that the tokenizer has.
+
+    Of several chunks [B, chunks × L], see ``finetune.models.chunks``.
+    """
+    if chunks > 1:
+        return chunked.tokens(tokenizer, captions, chunks)
     return tokenizer(
         [tokenised(caption) for caption in captions],
         padding="max_length",
@@ -141,13 +151,56 @@ def tokens(tokenizer: Any, captions: Sequence[str]) -> Any:
     )
 
 
-def cut_off(tokenizer: Any, caption: str) -> str:
-    """The end of a caption beyond the tokenizer's limit, as the tokenizer spells it; "" if there is none."""
-    ids = tokenizer(tokenised(caption), verbose=False).input_ids
-    limit = tokenizer.model_max_length
-    if len(ids) <= limit:
-        return ""
-    return tokenizer.decode(ids[limit - 1 : -1])  # without the mark of the end
+def token_entries(
+    tokenizers: Sequence[Any], captions: Sequence[str], chunks: int = 1
+) -> dict[str, Tensor]:
+    """``input_ids`` [B, chunks × L] int64 of the first tokenizer, ``input_ids_2`` of the second."""
+    names = (
+        f"{IDS}{'' if number == 1 else f'_{number}'}" for number, _ in enumerate(tokenizers, 1)
+    )
+    found = (tokens(tokenizer, captions, chunks).input_ids for tokenizer in tokenizers)
+    return dict(zip(names, found, strict=True))
+
+
+@contextmanager
+def encoding(encoders: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
+    """Let text encoders compute inside a ``with`` block: with gradients and in mixed precision only where they are trained.
+
+    Elsewhere, with frozen weights or without gradients, they compute in fp32, whatever precision the U-Net has: hidden
+    states are then those that the cache holds.
+    """
+    wanted = torch.is_grad_enabled() and any(
+        weight.requires_grad for encoder in encoders for weight in encoder.parameters()
+    )
+    with ExitStack() as stack:
+        stack.enter_context(torch.set_grad_enabled(wanted))
+        if not wanted:
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        yield
+
+
+def encoded(model: Any, conditioning: Conditioning) -> Conditioning:
+    """The same with hidden states in place of token ids, if it has these."""
+    return model.encode_tokens(conditioning) if IDS in conditioning.tensors else conditioning
+
+
+def last_layers(encoder: Any, count: int) -> list[str]:
+    """The names of a CLIP's last layers."""
+    layers = encoder.config.num_hidden_layers
+    return [f"encoder.layers.{number}" for number in range(layers - count, layers)]
+
+
+def with_hidden(conditioning: Conditioning, found: dict[str, Tensor]) -> Conditioning:
+    """What was ``found`` by the text encoders, and the entries of the picture."""
+    kept = {name: conditioning[name] for name in conditioning.of_picture}
+    return Conditioning(found | kept, conditioning.of_picture)
+
+
+def cut_off(tokenizer: Any, caption: str, chunks: int) -> str:
+    """The end of a caption beyond so many chunks of the tokenizer's length, as it spells it; "" if there is none."""
+    ids = tokenizer(tokenised(caption), add_special_tokens=False, verbose=False).input_ids
+    limit = chunks * (tokenizer.model_max_length - 2)
+    return tokenizer.decode(ids[limit:]) if len(ids) > limit else ""
 
 
 def vocabulary(tokenizer: Any) -> bytes:
@@ -155,6 +208,14 @@ def vocabulary(tokenizer: Any) -> bytes:
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     del content["padding"], content["truncation"]  # traces of the last call
     return json.dumps([content, tokenizer.model_max_length]).encode()
+
+
+def tokens_fingerprint(tokenizers: Sequence[Any], *settings: object) -> str:
+    """Hex digest of all that token ids depend on, the texts aside."""
+    digest = hashlib.sha256(json.dumps([TOKENS, *settings]).encode())
+    for tokenizer in tokenizers:
+        digest.update(vocabulary(tokenizer))
+    return digest.hexdigest()
 
 
 def hash_weights(module: nn.Module, *digests: Any) -> None:

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from finetune.conditioning import Conditioning
 from finetune.crop import Crop
-from finetune.models import parts
+from finetune.models import controlled, parts
+from finetune.models.chunks import apart, joined
 from finetune.models.config import ModelConfig
-from finetune.models.layers import mark_of, refuse_layer
+from finetune.models.denoiser import takes_captions
 from finetune.models.parts import hash_weights
+from finetune.models.refusals import mark_of, refuse_layer
 from finetune.objective import NoiseSchedule
 
 # Settings that change what an encoder computes and leave no trace in its weights.
@@ -48,6 +50,9 @@ class StableDiffusion:
     schedule: NoiseSchedule
     resolution: int
     clip_skip: int = 1
+    chunks: int = 1
+    zero_terminal_snr: bool = False
+    captions: str = parts.HIDDEN
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -73,7 +78,7 @@ class StableDiffusion:
         """Put all parts onto another device."""
         self.schedule = self.schedule.to(device)
         for module in (self.unet, *self.encoders):
-            module.to(device)
+            nn.Module.to(module, device)  # diffusers' own has another type
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
@@ -85,6 +90,7 @@ class StableDiffusion:
     @torch.no_grad()
     def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents."""
+        parts.fetch([self.vae], self.device)
         posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
         factor = self.vae.config["scaling_factor"]
         return posterior.mean * factor, posterior.std * factor
@@ -95,26 +101,56 @@ class StableDiffusion:
         parts.fetch([self.vae], self.device)
         return self.vae.decode(latents / self.vae.config["scaling_factor"]).sample  # type: ignore[union-attr]
 
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """The one there is."""
+        return {"text_encoder": self.text_encoder}
+
+    def unread_text_modules(self) -> dict[str, list[str]]:
+        """The layers behind the one that is read; its norm is read whatever the layer."""
+        behind = parts.last_layers(self.text_encoder, self.clip_skip - 1)
+        return {"text_encoder": behind} if behind else {}
+
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
-        """``hidden`` [B, L, D], exactly as ``StableDiffusionPipeline`` computes it for its U-Net."""
-        return Conditioning({"hidden": self._hidden(captions)})
+        """``hidden`` [B, L, D], exactly as ``StableDiffusionPipeline`` computes it for its U-Net; or token ids."""
+        tokens = self.tokens(captions)
+        return tokens if self.captions == parts.TOKENS else self.encode_tokens(tokens)
 
-    def _hidden(self, captions: Sequence[str], clip_skip: int | None = None) -> Tensor:
+    def tokens(self, captions: Sequence[str]) -> Conditioning:
+        """``input_ids`` [B, chunks × L], and ``attention_mask`` like it, if the text encoder takes one."""
+        found = parts.tokens(self.tokenizer, captions, self.chunks)
+        entries = {parts.IDS: found.input_ids}
+        if getattr(self.text_encoder.config, "use_attention_mask", False):
+            entries["attention_mask"] = found.attention_mask
+        return Conditioning(entries)
+
+    @property
+    def _more_chunks(self) -> list[int]:
+        return [self.chunks] if self.chunks > 1 else []
+
+    def encode_tokens(self, conditioning: Conditioning) -> Conditioning:
+        """``hidden`` [B, L, D]."""
+        return parts.with_hidden(conditioning, {"hidden": self._hidden(conditioning)})
+
+    def _hidden(self, tokens: Conditioning, clip_skip: int | None = None) -> Tensor:
         """Hidden states [B, L, D] of a layer, counted from the last one, and the final layer norm."""
-        clip_skip = clip_skip or self.clip_skip
+        ids, mask = (tokens.tensors.get(name) for name in (parts.IDS, "attention_mask"))
+        assert ids is not None
+        ids = apart(ids, self.chunks).to(self.device)
+        mask = None if mask is None else apart(mask, self.chunks).to(self.device)
         parts.fetch([self.text_encoder], self.device)
-        tokens = parts.tokens(self.tokenizer, captions)
-        masked = getattr(self.text_encoder.config, "use_attention_mask", False)
-        mask = tokens.attention_mask.to(self.device) if masked else None
-        ids = tokens.input_ids.to(self.device)
+        with parts.encoding([self.text_encoder], self.device):
+            return self._layer(ids, mask, clip_skip or self.clip_skip)
+
+    def _layer(self, ids: Tensor, mask: Tensor | None, clip_skip: int) -> Tensor:
         if clip_skip == 1:
-            return self.text_encoder(ids, attention_mask=mask)[0]
+            return joined(self.text_encoder(ids, attention_mask=mask)[0], self.chunks)
         refuse_layer(clip_skip, self.text_encoder.config.num_hidden_layers)
         found = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True)
         # Where it is depends on the version of transformers.
         inner = getattr(self.text_encoder, "text_model", self.text_encoder)
-        return inner.final_layer_norm(found.hidden_states[-clip_skip])
+        return joined(inner.final_layer_norm(found.hidden_states[-clip_skip]), self.chunks)
 
     def picture_entries(self, crops: Sequence[Crop]) -> dict[str, Tensor]:
         """None: the U-Net does not know a picture's size."""
@@ -122,7 +158,7 @@ class StableDiffusion:
 
     def cut_off(self, caption: str) -> str:
         """The end of a caption that the tokenizer cuts off; "" if there is none."""
-        return parts.cut_off(self.tokenizer, caption)
+        return parts.cut_off(self.tokenizer, caption, self.chunks)
 
     @torch.no_grad()
     def prompt_arguments(
@@ -130,15 +166,17 @@ class StableDiffusion:
     ) -> dict[str, Any]:
         """Hidden states of prompts and negative prompts, both of the same layer."""
         return {
-            "prompt_embeds": self._hidden(prompts, clip_skip),
-            "negative_prompt_embeds": self._hidden(negative, clip_skip),
+            "prompt_embeds": self._hidden(self.tokens(prompts), clip_skip),
+            "negative_prompt_embeds": self._hidden(self.tokens(negative), clip_skip),
         }
 
     def predict(
         self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning
     ) -> Tensor:
         """The U-Net's output [B, C, h, w] for x_t and ``hidden``."""
-        return predict(network, noisy, timesteps, conditioning)
+        if takes_captions(network):
+            return network(noisy, timesteps, conditioning)
+        return predict(network, noisy, timesteps, parts.encoded(self, conditioning))
 
     def pipeline(self, unet: nn.Module | None = None) -> StableDiffusionPipeline:
         """A pipeline to sample from, sharing these weights; with another U-Net, if one is given."""
@@ -166,13 +204,16 @@ class StableDiffusion:
         return self._encoders()["images"]
 
     def caption_fingerprint(self) -> str:
-        """Hex digest of tokenizer and text encoder."""
+        """Hex digest of tokenizer and text encoder; of token ids, of the former alone."""
+        if self.captions == parts.TOKENS:
+            masked = getattr(self.text_encoder.config, "use_attention_mask", False)
+            return parts.tokens_fingerprint([self.tokenizer], masked, *self._more_chunks)
         return self._encoders()["captions"]
 
     def _encoders(self) -> dict[str, str]:
         """Digests of VAE and text encoder, and ``both``, which checkpoints of all versions have."""
         if "both" not in self._digests:
-            tokens = parts.vocabulary(self.tokenizer) + mark_of(self.clip_skip)
+            tokens = parts.vocabulary(self.tokenizer) + mark_of(self.clip_skip, self.chunks)
             vae = [self.vae.config[name] for name in _VAE]
             text = [getattr(self.text_encoder.config, name, None) for name in _TEXT]
             images = hashlib.sha256(json.dumps(vae).encode())
@@ -199,7 +240,8 @@ def predict(
     network: Callable[..., Any], noisy: Tensor, timesteps: Tensor, conditioning: Conditioning
 ) -> Tensor:
     """The output [B, C, h, w] of a U-Net that is conditioned on ``hidden`` alone."""
-    return network(noisy, timesteps, encoder_hidden_states=conditioning["hidden"]).sample
+    further = controlled.arguments(network, conditioning)
+    return network(noisy, timesteps, encoder_hidden_states=conditioning["hidden"], **further).sample
 
 
 def load_pipeline(config: ModelConfig) -> StableDiffusionPipeline:
@@ -233,4 +275,5 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         schedule=schedule,
         resolution=config.resolution,
         clip_skip=config.clip_skip,
+        chunks=config.chunks,
     )

@@ -20,15 +20,18 @@ from torch import Tensor, nn
 from curate.run.schema import UserError
 from finetune.conditioning import Conditioning
 from finetune.crop import Crop
-from finetune.models import parts
+from finetune.models import controlled, parts
+from finetune.models.chunks import apart, joined
 from finetune.models.config import ModelConfig
-from finetune.models.layers import mark_of, refuse_layer
+from finetune.models.denoiser import takes_captions
 from finetune.models.parts import hash_weights
+from finetune.models.refusals import mark_of, refuse_layer
 from finetune.objective import NoiseSchedule
 
 # Settings that change what an encoder computes and leave no trace in its weights.
 _VAE = ("act_fn", "norm_num_groups", "scaling_factor", "latents_mean", "latents_std")
 _TEXT = ("hidden_act", "num_attention_heads", "layer_norm_eps", "eos_token_id")
+_GIVEN = "given"  # an entry of tokens, see StableDiffusionXL.tokens
 _TIME_IDS = 6  # of a picture, see StableDiffusionXL.picture_entries
 
 
@@ -56,6 +59,9 @@ class StableDiffusionXL:
     resolution: int
     zeros_for_empty: bool
     clip_skip: int = 1
+    chunks: int = 1
+    zero_terminal_snr: bool = False
+    captions: str = parts.HIDDEN
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -81,7 +87,7 @@ class StableDiffusionXL:
         """Put all parts onto another device."""
         self.schedule = self.schedule.to(device)
         for module in (self.unet, *self.encoders):
-            module.to(device)
+            nn.Module.to(module, device)  # diffusers' own has another type
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
@@ -94,6 +100,7 @@ class StableDiffusionXL:
     @torch.no_grad()
     def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents."""
+        parts.fetch([self.vae], self.device)
         posterior = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[union-attr]
         centre, spread = self._shift()
         factor = self.vae.config["scaling_factor"]
@@ -117,15 +124,39 @@ class StableDiffusionXL:
         )
         return centre, spread
 
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """Both."""
+        return {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+
+    def unread_text_modules(self) -> dict[str, list[str]]:
+        """What is behind the layer of the first text encoder that is read; the second one's pooled text is of its last."""
+        behind = parts.last_layers(self.text_encoder, self.clip_skip)
+        return {"text_encoder": [*behind, "final_layer_norm"]}
+
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Conditioning:
-        """``hidden`` [B, L, D1 + D2] and ``pooled`` [B, P], as ``StableDiffusionXLPipeline`` computes them."""
-        hidden, pooled = self._encoded(captions)
-        return Conditioning({"hidden": hidden, "pooled": pooled})
+        """``hidden`` [B, L, D1 + D2] and ``pooled`` [B, P], as ``StableDiffusionXLPipeline`` does; or token ids."""
+        tokens = self.tokens(captions)
+        return tokens if self.captions == parts.TOKENS else self.encode_tokens(tokens)
 
-    def _encoded(
-        self, captions: Sequence[str], clip_skip: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def tokens(self, captions: Sequence[str]) -> Conditioning:
+        """``input_ids`` and ``input_ids_2`` [B, chunks × L]; with ``zeros_for_empty`` also ``given`` [B], 0 of the empty caption."""
+        entries = parts.token_entries((self.tokenizer, self.tokenizer_2), captions, self.chunks)
+        if self.zeros_for_empty:
+            entries[_GIVEN] = torch.tensor([int(caption != "") for caption in captions])
+        return Conditioning(entries)
+
+    @property
+    def _more_chunks(self) -> list[int]:
+        return [self.chunks] if self.chunks > 1 else []
+
+    def encode_tokens(self, conditioning: Conditioning) -> Conditioning:
+        """``hidden`` [B, L, D1 + D2] and ``pooled`` [B, P]."""
+        hidden, pooled = self._encoded(conditioning)
+        return parts.with_hidden(conditioning, {"hidden": hidden, "pooled": pooled})
+
+    def _encoded(self, tokens: Conditioning, clip_skip: int | None = None) -> tuple[Tensor, Tensor]:
         """Hidden states of a layer of both encoders, side by side, and the second one's pooled text.
 
         Layers are counted from the last but one, which the U-Net was trained with; no layer norm follows.
@@ -133,18 +164,20 @@ class StableDiffusionXL:
         clip_skip = clip_skip or self.clip_skip
         parts.fetch([self.text_encoder, self.text_encoder_2], self.device)
         states, pooled = [], None
-        both = ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
+        both = ((parts.IDS, self.text_encoder), (f"{parts.IDS}_2", self.text_encoder_2))
         for _, encoder in both:
             refuse_layer(clip_skip, encoder.config.num_hidden_layers - 1)
-        for tokenizer, encoder in both:
-            ids = parts.tokens(tokenizer, captions).input_ids.to(self.device)
-            found = encoder(ids, output_hidden_states=True)
-            states.append(found.hidden_states[-clip_skip - 1])
+        for name, encoder in both:
+            ids = apart(tokens[name], self.chunks).to(self.device)
+            with parts.encoding([encoder], self.device):
+                found = encoder(ids, output_hidden_states=True)
+            states.append(joined(found.hidden_states[-clip_skip - 1], self.chunks))
             pooled = found.get("text_embeds")  # which the second one has
         hidden = torch.cat(states, dim=-1)
         assert pooled is not None
+        pooled = pooled[:: self.chunks]  # the first chunk's
         if self.zeros_for_empty:
-            given = torch.tensor([caption != "" for caption in captions], device=self.device)
+            given = tokens[_GIVEN].to(self.device) > 0
             # Not a product: that of zero and what is not finite is not zero.
             hidden = torch.where(given[:, None, None], hidden, 0.0)
             pooled = torch.where(given[:, None], pooled, 0.0)
@@ -157,7 +190,9 @@ class StableDiffusionXL:
 
     def cut_off(self, caption: str) -> str:
         """The end of a caption that one of the tokenizers cuts off, the longer one; "" if there is none."""
-        ends = (parts.cut_off(each, caption) for each in (self.tokenizer, self.tokenizer_2))
+        ends = (
+            parts.cut_off(each, caption, self.chunks) for each in (self.tokenizer, self.tokenizer_2)
+        )
         return max(ends, key=len)
 
     @torch.no_grad()
@@ -165,8 +200,8 @@ class StableDiffusionXL:
         self, prompts: Sequence[str], negative: Sequence[str], clip_skip: int | None = None
     ) -> dict[str, Any]:
         """Hidden states and pooled text of prompts and negative prompts, hidden states of the same layer."""
-        hidden, pooled = self._encoded(prompts, clip_skip)
-        negative_hidden, negative_pooled = self._encoded(negative, clip_skip)
+        hidden, pooled = self._encoded(self.tokens(prompts), clip_skip)
+        negative_hidden, negative_pooled = self._encoded(self.tokens(negative), clip_skip)
         return {
             "prompt_embeds": hidden,
             "pooled_prompt_embeds": pooled,
@@ -178,6 +213,9 @@ class StableDiffusionXL:
         self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning
     ) -> Tensor:
         """The U-Net's output [B, C, h, w] for x_t, ``hidden``, ``pooled`` and ``time_ids``."""
+        if takes_captions(network):
+            return network(noisy, timesteps, conditioning)
+        conditioning = parts.encoded(self, conditioning)
         sizes = conditioning.tensors.get("time_ids")
         if sizes is None:
             whole = self.picture_entries([Crop.whole(self.resolution)] * len(conditioning))
@@ -185,7 +223,11 @@ class StableDiffusionXL:
         added = {"text_embeds": conditioning["pooled"], "time_ids": sizes}
         hidden = conditioning["hidden"]
         return network(
-            noisy, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added
+            noisy,
+            timesteps,
+            encoder_hidden_states=hidden,
+            added_cond_kwargs=added,
+            **controlled.arguments(network, conditioning),
         ).sample
 
     def pipeline(self, unet: nn.Module | None = None) -> StableDiffusionXLPipeline:
@@ -220,11 +262,18 @@ class StableDiffusionXL:
         return self._digests["images"]
 
     def caption_fingerprint(self) -> str:
+        """Hex digest of both tokenizers and text encoders; of token ids, of the former alone."""
+        if self.captions == parts.TOKENS:
+            both = (self.tokenizer, self.tokenizer_2)
+            return parts.tokens_fingerprint(both, self.zeros_for_empty, *self._more_chunks)
+        return self._text()
+
+    def _text(self) -> str:
         """Hex digest of both tokenizers and text encoders."""
         if "captions" not in self._digests:
             digest = hashlib.sha256(json.dumps(["penultimate", self.zeros_for_empty]).encode())
             for tokenizer in (self.tokenizer, self.tokenizer_2):
-                digest.update(parts.vocabulary(tokenizer) + mark_of(self.clip_skip))
+                digest.update(parts.vocabulary(tokenizer) + mark_of(self.clip_skip, self.chunks))
             for encoder in (self.text_encoder, self.text_encoder_2):
                 settings = [getattr(encoder.config, name, None) for name in _TEXT]
                 digest.update(json.dumps(settings).encode())
@@ -235,7 +284,7 @@ class StableDiffusionXL:
     def fingerprint(self) -> str:
         """Hex digest of the encoders, the U-Net and the scheduler's settings."""
         if "model" not in self._digests:
-            encoders = [self.resolution, self.image_fingerprint(), self.caption_fingerprint()]
+            encoders = [self.resolution, self.image_fingerprint(), self._text()]
             digest = hashlib.sha256(repr([*self.scheduler.config.items(), *encoders]).encode())
             hash_weights(self.unet, digest)
             self._digests["model"] = digest.hexdigest()
@@ -276,6 +325,7 @@ def load_model(config: ModelConfig, device: torch.device | str = "cpu") -> Stabl
         resolution=config.resolution,
         zeros_for_empty=bool(pipeline.config["force_zeros_for_empty_prompt"]),
         clip_skip=config.clip_skip,
+        chunks=config.chunks,
     )
 
 

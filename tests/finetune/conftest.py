@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from PIL import Image
 from curate.measures import decode as images
 from curate.pack.plan import plan
 from curate.pack.writer import write_shard
+from curate.run.companions import sha256_column
 from curate.run.manifest import Manifest, write_manifest
 from finetune import metrics
 from finetune.config import (
@@ -151,29 +153,45 @@ def picture(seed: int, size: int = 16) -> Image.Image:
 
 
 def curate(
-    folder: Path, counts: dict[str, int], max_samples: int = 8, prefix: str = "", seed: int = 0
+    folder: Path,
+    counts: dict[str, int],
+    max_samples: int = 8,
+    prefix: str = "",
+    seed: int = 0,
+    captions: Callable[[int], list[str]] | None = None,
+    beside: Callable[[int], dict[str, bytes]] = lambda seed: {},
 ) -> None:
     """Write shards, sidecars and manifest of random pictures, in the real format.
 
-    ``prefix`` begins the keys, and ``seed`` is that of the first picture: both tell curations apart.
+    ``prefix`` begins the keys, and ``seed`` is that of the first picture: both tell curations apart. ``captions`` gives
+    a picture's own by its seed, ``beside`` the pictures beside it, by kind.
     """
-    rows, pictures = [], {}
+    rows, pictures, companions = [], {}, {}
+    kinds = {kind for number in range(sum(counts.values())) for kind in beside(seed + number)}
     for split, count in counts.items():
         for number in range(count):
             key = f"{prefix}{split}-{number:03d}"
             image = picture(seed)
             pictures[key] = images.encode(image, "png", 95)
+            companions[key] = beside(seed)
             colour, shape = COLOURS[seed % 5], SHAPES[seed % 3]
             rows.append(
                 {
                     "key": key,
                     "split": split,
-                    "captions": [f"{colour} {shape}", f"a {shape}"][: 1 + seed % 2],
+                    "captions": captions(seed)
+                    if captions
+                    else [f"{colour} {shape}", f"a {shape}"][: 1 + seed % 2],
                     "sha256": f"{seed:064x}",
                     "duplicate_group": f"group-{seed}",
                     "width": image.width,
                     "height": image.height,
                     "source": "random",
+                    **{
+                        sha256_column(kind): data and hashlib.sha256(data).hexdigest()
+                        for kind in sorted(kinds)
+                        for data in [companions[key].get(kind)]
+                    },
                 }
             )
             seed += 1
@@ -187,6 +205,7 @@ def curate(
             "png",
             "png",
             [pictures[key] for key in plan.keys],
+            companions_of=lambda row: companions[row["key"]],
         )
         for plan in plan(sides, max_samples)
     ]

@@ -105,7 +105,7 @@ def test_a_models_own_entry_travels_from_the_cache_to_the_export(
     (folder / "model_index.json").write_text(json.dumps(index))
     monkeypatch.setitem(MODELS, __name__, MODELS["finetune.models.sd"] | {"pooler": "Pooler"})
     # The memory forecast goes forward with gradients, too, and is no batch.
-    monkeypatch.setattr("finetune.forecast.activation_bytes", lambda *_: lambda count: 0)
+    monkeypatch.setattr("finetune.forecast.update_bytes", lambda *_: 0)
     config = make_config(**{"model.path": str(folder), "train.caption_dropout": 0.5})
     run_training(config)
     model = loaded.pop()

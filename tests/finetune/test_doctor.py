@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -10,6 +12,7 @@ from curate.run.manifest import read_manifest
 from curate.run.removals import Removals, write_removals
 from curate.run.schema import UserError
 from finetune import doctor
+from finetune.models import load_model
 
 
 def examine(config):
@@ -63,6 +66,25 @@ def test_what_is_noted_only_where_it_is_no_default(make_config, run_training, de
     run_training(make_config("skipping", **deep, **{"model.clip_skip": 2}))
     with pytest.raises(UserError, match=r"with model\.clip_skip=2, not 1\."):
         examine(make_config("skipping", **deep))
+
+
+def test_zero_terminal_snr_needs_a_model_that_does_not_predict_epsilon(make_config, tmp_path):
+    zero = {"objective.zero_terminal_snr": True}
+    examine(make_config(**zero))
+    says = r"objective\.zero_terminal_snr=true needs .* v_prediction or sample, .* predicts epsilon"
+    with pytest.raises(UserError, match=says):
+        examine(make_config(**zero, **{"model.prediction_type": "epsilon"}))
+    shutil.copytree(make_config().model.path, tmp_path / "eps")
+    path = tmp_path / "eps" / "scheduler" / "scheduler_config.json"
+    path.write_text(path.read_text().replace("v_prediction", "epsilon"))
+    config = make_config(**zero, **{"model.path": str(tmp_path / "eps")})
+    for look in (examine, doctor.examine_settings):
+        with pytest.raises(UserError, match=says):
+            look(config)
+    with pytest.raises(UserError, match=says):
+        load_model(config.model, zero_terminal_snr=True)
+    config.model.prediction_type = "v_prediction"
+    examine(config)
 
 
 def test_a_training_of_samples_in_another_order_does_not_go_on(make_config, run_training, capsys):

@@ -6,65 +6,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from finetune import forecast
 from finetune.cache import CACHE
-from finetune.conditioning import Conditioning
-from finetune.data import Batch
-from finetune.methods import prepare
+from finetune.methods import prepare, prepare_model
 from finetune.models import load_model
-from finetune.objective import NoiseSchedule
 
 
-class Network(nn.Module):
-    """Scales, with a trained weight, then squares: the backward pass needs both inputs, of 4 bytes a number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(4, 1, 1))
-
-    def forward(self, noisy: torch.Tensor) -> torch.Tensor:
-        return (noisy * self.weight).square()
-
-
-def test_what_autograd_keeps_grows_with_the_samples():
-    flat = torch.full((1000,), 0.5**0.5)
-    latents = torch.randn(3, 4, 8, 8)
-    batch = Batch(
-        ["a", "b", "c"],
-        latents,
-        latents,
-        torch.zeros(3, dtype=torch.int64),
-        Conditioning({"hidden": torch.zeros(3, 1)}),
-    )
-    network = Network()
-    model: Any = SimpleNamespace(
-        device=torch.device("cpu"),
-        schedule=NoiseSchedule(flat, flat, "epsilon"),
-        predict=lambda net, noisy, *_: net(noisy),
-    )
-    sample = 4 * 8 * 8 * 4
-    kept = forecast.activation_bytes(model, network, batch)
-    # The noisy latents, their scaled copy, and the difference whose square is the loss.
-    assert [kept(n) for n in (1, 2, 16)] == [3 * sample * n for n in (1, 2, 16)]
-    assert network.weight.grad is None
-    assert network.training
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "lora and text encoder"])
 @pytest.mark.parametrize("keep", [None, 1])
 def test_the_disk_holds_what_was_forecast(make_config, run_training, capsys, method, keep):
-    config = make_config(method=method, **{"checkpoint.every": 8, "checkpoint.keep": keep})
+    kind, _, text = method.partition(" and ")
+    changes = {"checkpoint.every": 8, "checkpoint.keep": keep, "method.text_encoder": bool(text)}
+    config = make_config(method=kind, **changes)
     run_training(config)
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("disk"))
     checkpoints = sorted((config.folder / "checkpoints").glob("step-*"))
     assert " 4 checkpoints of " in said
     assert (", 2 of them cut to " in said) == bool(keep)
     assert len(checkpoints) == 4
-    model = load_model(config.model)
-    prepare(model.unet, config.method, 0)
+    model = load_model(config.model, captions=config.captions)
+    prepare_model(model, config.method, 0)
     text = forecast.disk(config, model, 18, 27)
     cached, each, export = (
         _bytes(text.partition(before)[2].split(after)[0])
@@ -97,15 +59,36 @@ def test_memory_counts_what_the_optimizer_holds(make_config):
     whole = count + sum(
         w.numel() for part in (model.vae, model.text_encoder) for w in part.parameters()
     )
-    text = forecast.memory(model, weights, lambda n: 1000 * n, 4, averaged=True, processes=1)
+    text = forecast.memory(model, weights, 4000, 4, averaged=True, processes=1)
     total, fixed, optimizer = (
         _bytes(text.partition(before)[2].split(after)[0])
-        for before, after in (("about ", " an"), ("weights ", ","), ("optimizer ", ","))
+        for before, after in (("about ", " an"), ("weights ", ","), ("average ", ","))
     )
     assert fixed == pytest.approx(4 * whole, rel=0.06)
-    assert optimizer == pytest.approx(16 * count, rel=0.06)
-    assert total == pytest.approx(4 * whole + 16 * count + 4000, rel=0.06)
-    assert "activations of 4 at a time 4.0 kB" in text
+    assert optimizer == pytest.approx(12 * count, rel=0.06)
+    assert total == pytest.approx(4 * whole + 12 * count + 4000, rel=0.06)
+    assert "gradients and activations of 4 at a time 4.0 kB" in text
+
+
+def test_memory_and_start_lines_count_trained_text_encoders(make_config, run_training, capsys):
+    """By hand: a LoRA of rank 2 on four 16 x 16 projections of the encoder has 4 x 2 x (16 + 16) weights."""
+    changes = {"method.rank": 2, "train.samples": 4, "heldout.items": 0, "ema.decay": None}
+    said = []
+    for name, text in (("alone", False), ("both", True)):
+        run_training(make_config(name, method="lora", **changes, **{"method.text_encoder": text}))
+        lines = capsys.readouterr().out.splitlines()
+        said.append({line[:8].strip(): line[8:] for line in lines})
+    alone, both = said
+    model = load_model(make_config("both").model)
+    total = sum(weight.numel() for weight in model.text_encoder.parameters()) + 256
+    added = f"; 256 trained, {25600 / total:.3g} % of text_encoder's {total:,}"
+    assert both["weights"].startswith(alone["weights"] + added)
+    optimizer, kept = (
+        [_bytes(each["memory"].partition(word)[2].split(after)[0]) for each in said]
+        for word, after in (("optimizer ", ","), ("at a time ", ";"))
+    )
+    assert optimizer[1] - optimizer[0] == pytest.approx(2 * 4 * 256, rel=0.1)
+    assert kept[1] > kept[0]  # what the encoder keeps for its backward pass
 
 
 def test_the_time_that_is_left_is_said_once(make_config, run_training, capsys):

@@ -21,7 +21,7 @@ from finetune.heldout import HeldoutGrid, grid_losses
 from finetune.methods import METHODS, prepare
 from finetune.models import load_model, parts
 from finetune.opened_run import load_run
-from tests.finetune.conftest import digests, losses
+from tests.finetune.conftest import command, digests, losses, start
 
 ROOT = Path(__file__).resolve().parents[2]
 ADAPTERS = ("lora", "dora", "lokr", "loha", "locon")
@@ -209,6 +209,21 @@ def test_a_training_measures_resumes_and_exports(
     rounded = grid_losses(model, model.unet, items, grid, 5)
     torch.testing.assert_close(torch.tensor(rounded), torch.tensor(curve.val[0]), rtol=1e-5, atol=0)
     assert abs(exact - rounded).max() > 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("held", ["bf16", "fp8"])
+def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, held):
+    changes = {"method": "lora", "method.base_weights": held}
+    one, two = make_config("one", **changes), make_config("two", **changes)
+    run_training(one)
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29573"]
+    arguments = command(two, f"method.base_weights={held}")
+    process = start([*launch, str(ROOT / "finetune" / "train.py"), *arguments], tmp_path)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    for ours, theirs in zip(losses(one), losses(two), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 def test_other_weights_are_another_training(make_config, run_training):

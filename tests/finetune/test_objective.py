@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from diffusers.training_utils import compute_snr
 
 from curate.run.schema import UserError
@@ -53,6 +54,22 @@ def test_the_tables_are_the_closed_forms(kind):
     torch.testing.assert_close(ours.sigmas.double(), (1 - expected).sqrt(), atol=2e-6, rtol=1e-4)
     if kind == "scaled_linear":
         assert len(ours.sigmas.unique()) == 1000  # bf16 would leave 192
+
+
+@pytest.mark.parametrize("kind", ["scaled_linear", "linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("scheduler", [DDPMScheduler, EulerDiscreteScheduler])
+def test_zero_terminal_snr_is_diffusers_rescaling(scheduler, kind):
+    """By both ways, from the plain schedule and from one that is rescaled already, of which Euler's keeps 2^-24."""
+    made = {**BETAS, "beta_schedule": kind, "prediction_type": "v_prediction"}
+    plain = NoiseSchedule.from_scheduler(scheduler(**made))
+    theirs = (1 - rescale_zero_terminal_snr(scheduler(**made).betas)).cumprod(0)
+    for again in (False, True):
+        ours = NoiseSchedule.from_scheduler(scheduler(**made, rescale_betas_zero_snr=again), True)
+        torch.testing.assert_close(ours.alphas.square(), theirs, atol=2e-6, rtol=0)
+        torch.testing.assert_close(ours.sigmas.square(), 1 - theirs, atol=2e-6, rtol=0)
+        assert (ours.alphas[-1], ours.sigmas[-1], ours.snr[-1]) == (0, 1, 0)
+        torch.testing.assert_close(ours.alphas[0], plain.alphas[0], atol=1e-6, rtol=0)
+    assert plain.alphas[-1] > 0
 
 
 def test_adding_noise_agrees_with_diffusers(batch):

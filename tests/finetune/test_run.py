@@ -207,15 +207,27 @@ CURES = {
 }
 
 
+_BY_FILE = ("accelerate.commands.launch", "--config_file", str(ROOT / "conf/accelerate/ddp.yaml"))
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"),
+        pytest.param(
+            (*_BY_FILE, "--cpu", "--main_process_port", "29572"), marks=pytest.mark.slow, id="file"
+        ),
+    ],
+)
 @pytest.mark.parametrize("changes", [{}, CURES], ids=["plain", "cures"])
-def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, changes):
+def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, launcher, changes):
     """Same global batch, half of it on each rank, in two micro-batches here and one there."""
     one = make_config("one", **changes, **{"optim.gradient_accumulation": 2})
     two = make_config("two", **changes)
     run_training(one)
     typed = [f"{key}={value}" for key, value in changes.items() if key != "method"]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571"]
-    process = start([*launch, str(ROOT / "finetune" / "train.py"), *command(two, *typed)], tmp_path)
+    script = str(ROOT / "finetune" / "train.py")
+    process = start(["-m", *launcher, script, *command(two, *typed)], tmp_path)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     for ours, theirs in zip(losses(one), losses(two), strict=True):

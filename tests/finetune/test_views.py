@@ -149,7 +149,8 @@ def test_a_visits_view_depends_on_seed_and_place_alone_and_each_comes_as_often(m
     def drawn(size=4, rank=0, world_size=1, seed=0):
         made = Batches(split, batch_size=size, caption_dropout=0, timesteps=10, seed=seed,
                        rank=rank, world_size=world_size)  # fmt: skip
-        return lambda number: made._views(made._visits(number)).tolist()
+        places = lambda number: range(number * size, (number + 1) * size)[made.share]  # noqa: E731
+        return lambda number: made._views(made._visits(places(number))).tolist()
 
     whole = [view for number in range(600) for view in drawn()(number)]
     counts = np.bincount(whole, minlength=6)

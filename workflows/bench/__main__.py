@@ -15,6 +15,7 @@ BENCHMARKS = (
     "memory",
     "drawing",
     "retraining",
+    "training",
 )
 VERDICTS = "verdicts"  # takes hours and arguments of its own, so it runs only where it is named
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curate.readers.candidate import Candidate, key_of
 from curate.readers.columns import encodable
+from curate.readers.companions import Companion, claimed
 from curate.readers.files import (
     ARCHIVE_SUFFIXES,
     CAPTION_SUFFIXES,
@@ -29,7 +30,8 @@ def read(config: FolderConfig) -> Source:
     """List the images below ``config.root`` in the order of their paths, without hidden files.
 
     In a folder with a metadata table, and below it, only the images that the table names are read.
-    Elsewhere an image's caption is in the text file with the same stem or name.
+    Elsewhere an image's caption is in the text file with the same stem or name. ``NAME.control.png`` and
+    ``NAME.mask.png`` beside an image ``NAME.*`` are its companions, unless they have a caption or a table's row.
 
     Raises:
         FileNotFoundError: the root is not there.
@@ -45,7 +47,7 @@ def read(config: FolderConfig) -> Source:
             f"dataset.root={config.root} is not a folder; type dataset.root=FOLDER, where FOLDER holds "
             "images with .txt or .caption files beside them, or a metadata.csv, .jsonl, .parquet or .json"
         )
-    rows, notes = _rows_and_notes(root, config.encoding)
+    rows, beside, notes = _rows_and_notes(root, config.encoding)
     if not rows:
         remedy = f"type dataset.root=FOLDER with a folder of pictures ({', '.join(IMAGE_SUFFIXES)})"
         raise UserError("; ".join([f"{root} holds no images", *notes, remedy]))
@@ -63,6 +65,10 @@ def read(config: FolderConfig) -> Source:
                 location=name,
                 version=version_of(root / name),
                 columns={"file_name": name, **columns},
+                companions=tuple(
+                    Companion(kind, file, version_of(root / file))
+                    for kind, file in sorted(beside.get(stem, {}).items())
+                ),
             )
         )
     return Source.of(candidates, loader(root), notes)
@@ -78,21 +84,36 @@ def files_read(config: FolderConfig) -> Iterator[Path]:
     tables = _tables(root)
     found = list(caption_files.files_read(root, [table.parent for table in tables]))
     for table in tables:
-        rows, _ = _from_table(root, table, config.encoding)
-        found += [table, *(root / name for name, _, _ in rows)]
+        rows, beside, _ = _from_table(root, table, config.encoding)
+        companions = (file for kinds in beside.values() for file in kinds.values())
+        found += [
+            table,
+            *(root / name for name, _, _ in rows),
+            *(root / name for name in companions),
+        ]
     yield from (path for path in found if encodable(path.name) == path.name)
 
 
-def _rows_and_notes(root: Path, encoding: str | None) -> tuple[list[Row], list[str]]:
-    """The images that tables name and those with caption files, and notes on what was not used."""
+Beside = dict[str, dict[str, str]]
+"""The companions of images, by the images' stems and their kinds."""
+
+
+def _rows_and_notes(root: Path, encoding: str | None) -> tuple[list[Row], Beside, list[str]]:
+    """The images that tables name and those with caption files, their companions, and notes on what was not used."""
     tables = _tables(root)
     rows, notes = caption_files.read(root, [table.parent for table in tables], encoding)
+    beside = claimed(
+        [name for name, _, _ in rows], [name for name, captions, _ in rows if captions]
+    )
+    companions = {file for kinds in beside.values() for file in kinds.values()}
+    rows = [row for row in rows if row[0] not in companions]
     for table in tables:
-        named, remarks = _from_table(root, table, encoding)
+        named, theirs, remarks = _from_table(root, table, encoding)
         rows += named
+        beside |= theirs
         notes += remarks if named else [f"{table} names no images", *remarks]
     rows, garbled = _with_utf8_names(rows)
-    return rows, notes + garbled
+    return rows, beside, notes + garbled
 
 
 def _tables(root: Path) -> list[Path]:
@@ -121,8 +142,10 @@ def _with_utf8_names(rows: list[Row]) -> tuple[list[Row], list[str]]:
     )
 
 
-def _from_table(root: Path, path: Path, encoding: str | None) -> tuple[list[Row], list[str]]:
-    """The images that the table at ``path`` names, with paths below ``root``, and notes on files it replaces."""
+def _from_table(
+    root: Path, path: Path, encoding: str | None
+) -> tuple[list[Row], Beside, list[str]]:
+    """The images that the table at ``path`` names and their companions below ``root``, and notes on files it replaces."""
     below = path.parent.relative_to(root)
     found = relative_files(path.parent)
     table = metadata.Table(path, found, encoding)
@@ -134,10 +157,12 @@ def _from_table(root: Path, path: Path, encoding: str | None) -> tuple[list[Row]
             f"none of the {len(named)} images that {path} names is there, but {min(archives)} is: the images "
             f"are probably still inside. Unpack it in {path.parent}, then type the same command again"
         )
+    images = {name for name in found if name.lower().endswith(IMAGE_SUFFIXES)}
+    stems = {name.rpartition(".")[0] for name in named}
+    beside = {stem: kinds for stem, kinds in claimed(images, named).items() if stem in stems}
+    companions = {file for kinds in beside.values() for file in kinds.values()}
     unused = {
-        f"images not named in {path.name}": (
-            {name for name in found if name.lower().endswith(IMAGE_SUFFIXES)} - named
-        ),
+        f"images not named in {path.name}": (images - named - companions),
         f"caption files and tables not used because of {path.name}": {
             name
             for name in found
@@ -147,8 +172,17 @@ def _from_table(root: Path, path: Path, encoding: str | None) -> tuple[list[Row]
         UNREAD_ARCHIVES: archives - named,
     }
     placed = [((below / name).as_posix(), captions, columns) for name, captions, columns in rows]
-    return placed, table.notes + [
-        f"{what}: {len(names)}, such as {encodable((below / min(names)).as_posix())}"
-        for what, names in unused.items()
-        if names
-    ]
+    beside = {
+        (below / stem).as_posix(): {kind: (below / file).as_posix() for kind, file in kinds.items()}
+        for stem, kinds in beside.items()
+    }
+    return (
+        placed,
+        beside,
+        table.notes
+        + [
+            f"{what}: {len(names)}, such as {encodable((below / min(names)).as_posix())}"
+            for what, names in unused.items()
+            if names
+        ],
+    )

@@ -5,7 +5,8 @@ How a sample is read:
 - Images: each member with an image suffix (``files.IMAGE_SUFFIXES``) and no second dot is a candidate;
   if there is none, each one with a second dot. ``a.jpg`` beside ``a.mask.png`` is one picture, and
   ``a.0.jpg`` beside ``a.1.jpg`` are two. Several candidates of one sample have the extension in their
-  keys, and share the captions except their own (``a.0.txt``). Images left out are noted. Without an image
+  keys, and share the captions except their own (``a.0.txt``). Images left out are noted. ``a.control.png`` and
+  ``a.mask.png`` beside ``a.jpg`` are its companions, which go with it. Without an image
   suffix, the only member that is a picture by its bytes, if there is a text.
 - Texts: an image's own (``a.0.txt`` or ``a.0.jpg.txt`` of ``a.0.jpg``), then the sample's (``a.txt``); whatever
   their middle parts, the only text of a kind belongs to the only image. Texts that serve no image are noted.
@@ -38,6 +39,7 @@ from curate.readers.candidate import (
     key_of,
 )
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
+from curate.readers.companions import Companion
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import version_of
 from curate.readers.shards import ShardsConfig
@@ -144,6 +146,10 @@ class ShardReader:
         return f"{key}..{time}"
 
     def _of_sample(self, name: str, key: str, sample: Sample, version: str) -> Iterator[Candidate]:
+        beside = tuple(
+            self._companion(name, kind, sample.members[member], version)
+            for kind, member in sorted(sample.companions.items())
+        )
         for image in sample.images or [None]:
             captions, columns = self._content(f"{name}: {key}", sample.texts(image))
             offset, size = (0, 0) if image is None else sample.members[image]
@@ -155,8 +161,14 @@ class ShardReader:
                 location="" if image is None else f"{name}.tar:{offset}:{size}",
                 version="" if image is None else f"{version}-{offset}",
                 columns=columns,
+                companions=beside,
             )
         sample.note_unused()
+
+    @staticmethod
+    def _companion(name: str, kind: str, place: tuple[int, int], version: str) -> Companion:
+        offset, size = place
+        return Companion(kind, f"{name}.tar:{offset}:{size}", f"{version}-{offset}")
 
     def _key(self, name: str, key: str) -> str:
         """The shard's name and the key, because WebDataset's keys are unique in one tar only.

@@ -12,6 +12,7 @@ from curate.readers.files import IMAGE_SUFFIXES
 from curate.readers.json_object import json_object
 from curate.readers.tars import LINK, Members
 from curate.readers.text_encoding import TextDecoder
+from curate.run import companions
 
 CAPTION_KINDS = ("txt", "caption")
 TEXT_KINDS = (*CAPTION_KINDS, "json", "cls")
@@ -53,7 +54,11 @@ class Sample:
         self._offered: set[str] = set()
         self._used: set[str] = set()
         found = [extension for extension in members if _is_image(extension)] or self._unnamed()
-        self.images = [extension for extension in found if "." not in extension] or found
+        whole = [extension for extension in found if "." not in extension]
+        beside = {companions.extension_of(kind): kind for kind in companions.KINDS} if whole else {}
+        self.companions = {beside[name]: name for name in found if name in beside}
+        found = [extension for extension in found if extension not in beside]
+        self.images = whole or found
         self._is_single = len(found) < 2
         self._note_members("further images of a sample, left out", set(found) - set(self.images))
 

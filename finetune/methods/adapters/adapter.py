@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from curate.run.schema import UserError, check
-from finetune.methods.interface import Method, fitting
+from finetune.methods.interface import UNET, Method, fitting, flat_text_name
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
     from torch import Tensor, nn
 
     from finetune.models.config import ModelConfig
     from finetune.models.interface import LatentDiffusion
+
+TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # as diffusers' scripts train them
+Stored = tuple[dict[str, Any], list[str]]
+"""peft's settings, {} where an export says none, and the names of the weights, as peft has them."""
 
 ADAPTER = "default"  # that peft gives an adapter, as a part of its weights' names
 _PARAMETER = re.compile(r"\.(lora|lokr|hada)_.*")  # behind a module's name
@@ -29,12 +33,13 @@ _UNKNOWN_SCALE = ("use_rslora", "rank_pattern", "alpha_pattern")
 
 @dataclass
 class Adapter(Method):
-    """A frozen U-Net with small trained weights beside those of some modules.
+    """Frozen networks with small trained weights beside those of some modules.
 
     Attributes:
         rank: of what is added to a weight.
         alpha: its scale; ``alpha == rank`` is a scale of one.
         targets: suffixes of the names of the U-Net's modules that get an adapter.
+        text_encoder_targets: the same of the text encoders, where they are trained.
         base_weights: in which the frozen weights are held while training, see ``finetune.frozen``: ``fp32``, ``bf16`` or
             ``fp8`` (float8_e4m3fn). What is trained stays fp32, and what is computed is as ``optim.mixed_precision`` says.
         noun: what it is called in messages; of the class, as the three below.
@@ -44,6 +49,7 @@ class Adapter(Method):
     """
 
     scalable: ClassVar[bool] = True
+    retains: ClassVar[bool] = True
     noun: ClassVar[str] = "adapter"
     linear: ClassVar[tuple[str, ...]]
     settings: ClassVar[dict[str, str]] = {"rank": "r", "alpha": "alpha"}
@@ -51,6 +57,7 @@ class Adapter(Method):
     rank: int = 16
     alpha: float = 16.0
     targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
+    text_encoder_targets: list[str] = field(default_factory=lambda: list(TEXT_TARGETS))
     base_weights: str = "fp32"
 
     def __post_init__(self) -> None:
@@ -58,7 +65,9 @@ class Adapter(Method):
         check(known, "method.base_weights", self.base_weights, ", ".join(_HELD))
         check(self.rank > 0, "method.rank", self.rank, "> 0")
         check(self.alpha > 0, "method.alpha", self.alpha, "> 0")
-        check(len(self.targets) > 0, "method.targets", self.targets, "at least one module name")
+        for key in ("targets", "text_encoder_targets"):
+            named = getattr(self, key)
+            check(len(named) > 0, f"method.{key}", named, "at least one module name")
 
     @staticmethod
     @abstractmethod
@@ -70,14 +79,11 @@ class Adapter(Method):
         """What the file in kohya's layout says of the method: ``ss_network_module`` and ``ss_network_args``."""
 
     @abstractmethod
-    def stored(self, folder: Path, option: str) -> tuple[dict[str, Any], list[str]]:
-        """What an export says of itself.
+    def stored(self, folder: Path, option: str) -> dict[str, Stored]:
+        """What an export says of itself, by network: ``unet``, and text encoders that were trained.
 
         Args:
             folder: with :meth:`files`. option: that named it.
-
-        Returns:
-            peft's settings, {} where it says none, and the names of its weights, as peft has them.
 
         Raises:
             UserError: it cannot be read.
@@ -85,7 +91,7 @@ class Adapter(Method):
 
     @abstractmethod
     def tensors(self, folder: Path) -> dict[str, Tensor]:
-        """The weights of an export, by peft's names without that of the adapter."""
+        """The weights of an export, by the names of :meth:`trained` without that of the adapter."""
 
     def attach(self, unet: UNet2DConditionModel) -> None:
         """The first forward pass is the base model's.
@@ -93,14 +99,25 @@ class Adapter(Method):
         Raises:
             UserError: the U-Net has no modules of the names ``targets``, or such that take no adapter.
         """
+        self.add(unet, "targets", ())
+
+    def attach_text(self, encoder: nn.Module, unread: Sequence[str]) -> None:
+        """As :meth:`attach`; what the U-Net is given nothing of gets no adapter, as it could not learn."""
+        self.add(encoder, "text_encoder_targets", unread)
+
+    def add(self, network: Any, key: str, without: Sequence[str]) -> None:
+        """Add adapters to the modules that the setting ``key`` names, but for those in the modules ``without``."""
         chosen = {theirs: getattr(self, ours) for ours, theirs in self.settings.items()}
-        adapter = self.kind()(target_modules=list(self.targets), **chosen, **self.fixed)
+        targets = list(getattr(self, key))
+        if left_out := _inside(network, targets, without):
+            chosen["exclude_modules"] = left_out
+        adapter = self.kind()(target_modules=targets, **chosen, **self.fixed)
         try:
-            unet.add_adapter(adapter)
+            network.add_adapter(adapter)
         except (ValueError, TypeError) as error:
-            raise UserError(
-                f"method.targets={list(self.targets)} does not fit the model: {error}"
-            ) from error
+            raise UserError(f"method.{key}={targets} does not fit the model: {error}") from error
+        # transformers notes the folder that the base was in
+        network.peft_config[ADAPTER].base_model_name_or_path = None
 
     def rescale(self, unet: nn.Module, factor: float) -> None:
         """W + factor * what training added to it."""
@@ -184,17 +201,19 @@ class Adapter(Method):
         said = {"ss_network_dim": str(self.rank), "ss_network_alpha": f"{self.alpha:g}"}
         if trigger:
             said["modelspec.trigger_phrase"] = trigger
-        kohya.write(kohya.path(folder, name), model, config, said | self.header(), name)
+        encoders = {part: each for part, each in self.networks(model).items() if part != UNET}
+        file = kohya.path(folder, name)
+        kohya.write(file, model, config, said | self.header(), name, encoders)
 
-    def reloaded(self, config: ModelConfig, folder: Path, name: str) -> Iterator[nn.Module]:
-        """The base model's U-Net with each of the two files."""
+    def reloaded(self, config: ModelConfig, folder: Path, name: str) -> Iterator[DiffusionPipeline]:
+        """The base model's pipeline with each of the two files."""
         from finetune.methods.adapters import kohya, kohya_reader
         from finetune.models import load_pipeline
 
         yield self.load(config, folder)
-        unet = load_pipeline(config).unet
-        kohya_reader.apply(unet, kohya.path(folder, name))
-        yield unet
+        pipeline = load_pipeline(config)
+        kohya_reader.apply(pipeline, kohya.path(folder, name))
+        yield pipeline
 
     def refuse_to_start(self, folder: Path, option: str) -> None:
         """Rank, alpha, targets and the like have to equal the export's.
@@ -202,8 +221,14 @@ class Adapter(Method):
         Raises:
             UserError: they do not, or the export does not say them.
         """
-        adapter, names = self.stored(folder, option)
-        where = self.files(folder)[0]
+        found, where = self.stored(folder, option), self.files(folder)[0]
+        if (len(found) > 1) != self.text_encoder:
+            raise UserError(_other_networks(option, self.text_encoder))
+        for part, (adapter, names) in found.items():
+            self._refuse_other_scale(adapter, option, where)
+            self._refuse_other_targets(adapter, names, option, part)
+
+    def _refuse_other_scale(self, adapter: dict[str, Any], option: str, where: Path) -> None:
         theirs = {ours: adapter.get(peft) for ours, peft in self.settings.items()}
         if not isinstance(theirs["rank"], int) or not isinstance(theirs["alpha"], int | float):
             raise UserError(
@@ -220,22 +245,25 @@ class Adapter(Method):
                 f"{option} is a {self.noun} of {_said(theirs)}, and the settings are {_typed(ours)}. A training goes "
                 f"on with the {_said(dict.fromkeys(ours, ''))} of what it starts with; type {_typed(theirs)}"
             )
-        self._refuse_other_targets(adapter, names, option)
 
-    def _refuse_other_targets(self, adapter: dict[str, Any], names: list[str], option: str) -> None:
+    def _refuse_other_targets(
+        self, adapter: dict[str, Any], names: list[str], option: str, part: str
+    ) -> None:
+        key = "targets" if part == UNET else "text_encoder_targets"
+        targets = getattr(self, key)
         known = adapter.get("target_modules")
-        if isinstance(known, list) and set(known) == set(self.targets):
+        if isinstance(known, list) and set(known) == set(targets):
             return
         modules = {_PARAMETER.sub("", name) for name in names}
-        others = {m for m in modules if not any(_is_named(m, target) for target in self.targets)}
-        unused = [t for t in self.targets if not any(_is_named(m, t) for m in modules)]
+        others = {m for m in modules if not any(_is_named(m, target) for target in targets)}
+        unused = [t for t in targets if not any(_is_named(m, t) for m in modules)]
         if not others and not unused:
             return
         theirs = ",".join(known) if isinstance(known, list) else "..."
         odd = f"it has {min(others)}" if others else f"it has no module {unused[0]}"
         raise UserError(
-            f"{option} trained other modules than method.targets=[{','.join(self.targets)}]: {odd}. A training goes "
-            f"on with those of what it starts with; type 'method.targets=[{theirs}]', or the method= that it was "
+            f"{option} trained other modules than method.{key}=[{','.join(targets)}]: {odd}. A training goes "
+            f"on with those of what it starts with; type 'method.{key}=[{theirs}]', or the method= that it was "
             "trained by, such as method=lora or method=locon"
         )
 
@@ -245,13 +273,37 @@ class Adapter(Method):
         """The adapter's weights.
 
         Raises:
-            UserError: they are of another U-Net.
+            UserError: they are of another model.
         """
-        wanted = self.trainable(model.unet)
+        wanted = self.trained(model)
         names = {plain_name(name): name for name in wanted}
         found = {names.get(name, name): weight for name, weight in self.tensors(folder).items()}
         otherwise = f"Take a {self.noun} of this base's architecture, or the base that it was trained on (model=...)"
         return fitting(found, wanted, option, otherwise)
+
+
+def _inside(network: nn.Module, targets: Sequence[str], modules: Sequence[str]) -> list[str]:
+    """The names of those targets in a network that are parts of some ``modules``."""
+    beginnings = tuple(f"{module}." for module in modules)
+    flat = [flat_text_name(name) for name, _ in network.named_modules()] if beginnings else []
+    return [
+        name
+        for name in flat
+        if name.startswith(beginnings) and any(_is_named(name, target) for target in targets)
+    ]
+
+
+def _other_networks(option: str, wanted: bool) -> str:
+    """Why a training cannot go on from an export, of which only one of the two trained text encoders."""
+    if wanted:
+        return (
+            f"{option} holds no text encoder, and method.text_encoder=true trains one. A training goes on with the "
+            "networks of what it starts with; remove method.text_encoder=true, or method.init"
+        )
+    return (
+        f"{option} trained the text encoder too, without which its U-Net computes something else; type "
+        "method.text_encoder=true"
+    )
 
 
 def plain_name(name: str) -> str:

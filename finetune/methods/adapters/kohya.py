@@ -1,6 +1,7 @@
 """The file that ComfyUI, AUTOMATIC1111 and their kin load: an adapter in kohya's layout, beside diffusers'.
 
-A weight's name is ``lora_unet_``, the name of diffusers' module with ``_`` for every dot, and a part that says the kind:
+A weight's name is ``lora_unet_`` (of a pipeline's one text encoder ``lora_te_``, of two ``lora_te1_`` and ``lora_te2_``),
+the name of diffusers' module with ``_`` for every dot, and a part that says the kind:
 ``lora_down.weight``, ``lora_up.weight`` and, of a DoRA, ``dora_scale``; ``lokr_w1`` and so on; ``hada_w1_a`` and so on. Each
 module has its own ``alpha``; its scale is alpha / rank. kohya's trainers name SDXL's modules after the original blocks, of
 which readers accept diffusers' names as well, as of Stable Diffusion 1 and 2.
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from finetune.methods.interface import UNET, text_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,24 +47,65 @@ def file_of(folder: Path) -> Path | None:
 
 
 def write(
-    file: Path, model: LatentDiffusion, config: ModelConfig, said: Mapping[str, str], title: str
+    file: Path,
+    model: LatentDiffusion,
+    config: ModelConfig,
+    said: Mapping[str, str],
+    title: str,
+    encoders: Mapping[str, nn.Module] | None = None,
 ) -> None:
-    """Write the adapter of ``model``'s U-Net; the same weights and title, the same bytes.
+    """Write the adapters of ``model``; the same weights and title, the same bytes.
 
     Args:
         file: to write.
-        model: with a prepared U-Net.
+        model: prepared.
         config: of the base model.
         said: keys of the header that are the method's.
         title: of the model.
+        encoders: those of its text encoders that have an adapter.
     """
-    arrays = {name: tensor.cpu().float().numpy() for name, tensor in tensors(model.unet).items()}
+    found = tensors(model.unet)
+    prefixes = text_prefixes(list(model.text_encoders))
+    for part, encoder in (encoders or {}).items():
+        found |= tensors(encoder, prefixes[part])
+    arrays = {name: tensor.cpu().float().numpy() for name, tensor in found.items()}
     header = {**_facts(model, config), **said, "modelspec.title": title}
     write_safetensors(file, arrays, header)
 
 
-def tensors(unet: nn.Module) -> dict[str, Tensor]:
-    """The adapter's weights by this layout's names."""
+def text_prefixes(parts: Sequence[str]) -> dict[str, str]:
+    """What the names of each text encoder's modules begin with.
+
+    >>> text_prefixes(["text_encoder"]), text_prefixes(["text_encoder", "text_encoder_2"])
+    ({'text_encoder': 'lora_te_'}, {'text_encoder': 'lora_te1_', 'text_encoder_2': 'lora_te2_'})
+    """
+    if len(parts) == 1:
+        return {parts[0]: "lora_te_"}
+    return {part: f"lora_te{number}_" for number, part in enumerate(parts, 1)}
+
+
+def stems(networks: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """All modules with a weight of a pipeline's networks, by what their names begin with in this layout.
+
+    Args:
+        networks: ``unet``, and all text encoders of the pipeline in order.
+    """
+    prefixes = {UNET: PREFIX, **text_prefixes([part for part in networks if part != UNET])}
+    return {
+        stem(name, prefixes[part]): module
+        for part, network in networks.items()
+        for name, module in network.named_modules()
+        if hasattr(module, "weight")
+    }
+
+
+def stem(module: str, prefix: str) -> str:
+    """What the names of a module's weights begin with."""
+    return prefix + (module if prefix == PREFIX else text_name(module)).replace(".", "_")
+
+
+def tensors(unet: nn.Module, prefix: str = PREFIX) -> dict[str, Tensor]:
+    """The weights of an adapter, the U-Net's or a text encoder's, by this layout's names."""
     import torch
     from peft import get_peft_model_state_dict
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -70,7 +114,7 @@ def tensors(unet: nn.Module) -> dict[str, Tensor]:
         name: layer for name, layer in unet.named_modules() if isinstance(layer, BaseTunerLayer)
     }
     found: dict[str, dict[str, Tensor]] = {name: {} for name in layers}
-    for name, weight in get_peft_model_state_dict(unet).items():
+    for name, weight in get_peft_model_state_dict(unet, save_embedding_layers=False).items():
         module = next(m for m in _above(name) if m in layers)
         found[module][name[len(module) + 1 :]] = weight.detach()
     written = {}
@@ -85,8 +129,8 @@ def tensors(unet: nn.Module) -> dict[str, Tensor]:
             ones = [1] * (layer.get_base_layer().weight.dim() - 1)
             parts["lora_magnitude_vector"] = parts["lora_magnitude_vector"].reshape(-1, *ones)
         parts["alpha"] = torch.tensor(float(alpha))
-        stem = PREFIX + module.replace(".", "_")
-        written |= {f"{stem}.{_RENAMED.get(part, part)}": value for part, value in parts.items()}
+        start = stem(module, prefix)
+        written |= {f"{start}.{_RENAMED.get(part, part)}": value for part, value in parts.items()}
     return written
 
 
@@ -110,6 +154,10 @@ def _facts(model: LatentDiffusion, config: ModelConfig) -> dict[str, str]:
     predicts = model.schedule.prediction_type
     family, version = _family(model.unet.config, predicts)
     asked = {"ss_clip_skip": str(config.clip_skip)} if config.clip_skip != 1 else {}
+    if config.chunks > 1:
+        asked["ss_max_token_length"] = str(config.caption_tokens)
+    if model.zero_terminal_snr:
+        asked["ss_zero_terminal_snr"] = "True"
     return asked | {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{family}/lora",

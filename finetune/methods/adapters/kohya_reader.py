@@ -8,32 +8,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.methods.adapters.kohya import PREFIX
+from finetune.methods.adapters.kohya import stems
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+
+_NETWORKS = ("unet", "text_encoder", "text_encoder_2")
 
 
-def apply(unet: nn.Module, file: Path) -> None:
-    """Add what ``file`` holds to the weights of a base model's U-Net, in place.
+def apply(pipeline: Any, file: Path) -> None:
+    """Add what ``file`` holds to the weights of a base model's U-Net and text encoders, in place.
 
     Raises:
-        ValueError: it is for a module that the U-Net has not, or of no known kind.
+        ValueError: it is for a module that the pipeline has not, or of no known kind.
     """
     import torch
     from safetensors.torch import load_file
 
-    modules: dict[str, Any] = {
-        PREFIX + name.replace(".", "_"): module
-        for name, module in unet.named_modules()
-        if hasattr(module, "weight")
-    }
+    modules = stems({n: getattr(pipeline, n) for n in _NETWORKS if hasattr(pipeline, n)})
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in load_file(file).items():
         module, _, part = name.partition(".")
         found.setdefault(module, {})[part] = tensor
     if unknown := sorted(found.keys() - modules.keys()):
-        raise ValueError(f"{file}: the U-Net has no module {unknown[0]}")
+        raise ValueError(f"{file}: the pipeline has no module {unknown[0]}")
     with torch.no_grad():
         for name, parts in found.items():
             weight = modules[name].weight

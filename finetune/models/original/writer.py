@@ -20,7 +20,12 @@ PREDICTIONS = tuple(_SAID)  # what programs that read such files can sample with
 
 
 def write(
-    path: Path, pipeline: Any, family: Family, resolution: int, dtype: torch.dtype = torch.float16
+    path: Path,
+    pipeline: Any,
+    family: Family,
+    resolution: int,
+    dtype: torch.dtype = torch.float16,
+    trigger: str = "",
 ) -> None:
     """Write it; the same weights, the same bytes.
 
@@ -29,6 +34,7 @@ def write(
         pipeline: of diffusers, whose scheduler says what its U-Net predicts.
         family: of the pipeline. resolution: in pixels, for the header.
         dtype: of the weights in the file, fp16 or fp32.
+        trigger: the word in front of all captions, for the header; "" for none.
 
     Raises:
         ValueError: a weight is beyond the range of ``dtype``.
@@ -45,6 +51,8 @@ def write(
         "modelspec.prediction_type": _SAID[predicts],
         "modelspec.resolution": f"{resolution}x{resolution}",
     }
+    if trigger:
+        said["modelspec.trigger_phrase"] = trigger
     _write(path, {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}, said)
 
 

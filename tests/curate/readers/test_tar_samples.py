@@ -75,8 +75,8 @@ def test_texts_that_serve_no_picture_are_noted_for_what_they_are(tmp_path):
         **{"b.png": picture(2), "b.en.txt": "which", "b.de.txt": "of two?"},
         **{
             "c.png": picture(3),
-            "c.mask.png": picture(4),
-            "c.mask.txt": "of the mask",
+            "c.detail.png": picture(4),
+            "c.detail.txt": "of the detail",
             "c.txt": "c",
         },
     }
@@ -85,7 +85,7 @@ def test_texts_that_serve_no_picture_are_noted_for_what_they_are(tmp_path):
     assert notes == [
         "text members beside another one of the same image, which is used: 1, such as s: a.caption",
         "text members that belong to no image: 3, such as s: b.de.txt",
-        "further images of a sample, left out: 1, such as s: c.mask.png",
+        "further images of a sample, left out: 1, such as s: c.detail.png",
     ]
 
 

@@ -302,7 +302,7 @@ def test_several_images_of_a_sample(tmp_path):
     pack(
         tmp_path / "s.tar",
         {
-            **{"a.png": picture(1), "a.mask.png": picture(2), "a.txt": "one"},
+            **{"a.png": picture(1), "a.detail.png": picture(2), "a.txt": "one"},
             **{"b.0.png": picture(3), "b.1.png": picture(4), "b.txt": "all", "b.1.txt": "own"},
         },
     )
@@ -310,7 +310,7 @@ def test_several_images_of_a_sample(tmp_path):
     got = {c.captions: source.load(c.location) for c in source.candidates()}
     assert got == {("one",): picture(1), ("all",): picture(3), ("own",): picture(4)}
     assert len({c.key for c in source.candidates()}) == 3
-    assert source.notes == ["further images of a sample, left out: 1, such as s: a.mask.png"]
+    assert source.notes == ["further images of a sample, left out: 1, such as s: a.detail.png"]
 
 
 def test_samples_that_share_a_key_are_told_apart_and_counted(tmp_path):

@@ -30,6 +30,8 @@ def test_every_key_of_a_schema_and_of_all_choices_is_known():
         ("train", "optm.lr", "optim.lr"),
         ("train", "max_grad_norm", "optim.max_grad_norm"),
         ("train", "learning_rate", "optim.lr"),
+        ("train", "train_text_encoder", "method.text_encoder"),
+        ("train", "text_encoder_lr", "optim.text_encoder_lr"),
         ("curate", "datset.root", "dataset.root"),
         ("curate", "dry-run", "dry_run"),
         ("train", "runname", "run.name"),

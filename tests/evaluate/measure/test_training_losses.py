@@ -110,7 +110,7 @@ def test_checkpoints_are_judged_at_the_scale_of_the_export(trained, counted, tmp
     assert measured == 2 * 2 * 4 * CELLS, "only the base's losses are those of the training"
     np.testing.assert_array_equal(half.val[0], whole.val[0])
     run = load_run(trained)
-    unet = run.config.method.load(run.config.model, trained / "finetune" / "export")
+    unet = run.config.method.load(run.config.model, trained / "finetune" / "export").unet
     base = load_model(run.config.model).unet
     for weight, own in zip(unet.parameters(), base.parameters(), strict=True):
         weight.data.copy_((weight + own) / 2)

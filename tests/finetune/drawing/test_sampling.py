@@ -135,9 +135,20 @@ def test_the_schedule_is_the_models_own(model):
         )
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
-def test_a_perfect_denoiser_is_sampled_to_its_picture(model, prediction_type):
+@pytest.mark.parametrize(
+    ("prediction_type", "zero_terminal_snr"),
+    [*((name, False) for name in PREDICTION_TYPES), ("v_prediction", True), ("sample", True)],
+)
+def test_a_perfect_denoiser_is_sampled_to_its_picture(
+    model, pipeline_dir, prediction_type, zero_terminal_snr
+):
     """Each solver, given a network that knows x_0, ends at the picture that x_0 decodes to."""
+    if zero_terminal_snr:
+        model = load_model(
+            ModelConfig(path=str(pipeline_dir), resolution=16), zero_terminal_snr=True
+        )
+        with pytest.raises(UserError, match=r"type sampler\.timestep_spacing=trailing"):
+            sampler(model, timestep_spacing="leading")
     target = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         decoded = model.vae.decode(target / model.vae.config["scaling_factor"]).sample

@@ -225,7 +225,7 @@ def test_a_training_resumes_and_exports_and_another_starts_with_it(
     second.optim.lr = 1e-9
     run_training(second)
     opened = load_run(second.run.folder)
-    theirs = config.method.load(config.model, config.folder / "export").eval()
+    theirs = config.method.load(config.model, config.folder / "export").unet.eval()
     scope: dict = {}
     exec("\n".join(config.method.python(config.model.path, str(config.folder / "export"))), scope)
     assert torch.equal(output(scope["pipe"].unet.eval()), output(theirs))

@@ -98,21 +98,18 @@ def output(unet, model) -> torch.Tensor:
 
 
 def kohya_rules(
-    file: Path, base_weights: dict, *, alpha: bool = True, of_base: bool = False
+    file: Path,
+    base_weights: dict,
+    *,
+    alpha: bool = True,
+    of_base: bool = False,
+    prefix: str = "lora_unet_",
 ) -> dict:
-    """The base's weights with what a file in kohya's layout adds.
+    """The base's weights with what a file in kohya's layout adds to the network of a prefix.
 
     ``alpha=False`` leaves alpha out, and ``of_base`` takes DoRA's norm of the base's weights.
     """
-    keys = {
-        "lora_unet_" + name.removesuffix(".weight").replace(".", "_"): name
-        for name in base_weights
-        if name.endswith(".weight")
-    }
-    by_module = defaultdict(dict)
-    for name, tensor in load_file(file).items():
-        stem, part = name.split(".", 1)
-        by_module[keys[stem]][part] = tensor.double()
+    by_module = _by_module(file, base_weights, prefix)
     merged = dict(base_weights)
     for name, p in by_module.items():
         weight, rank = base_weights[name].double(), None
@@ -158,8 +155,25 @@ def kohya_rules(
     return merged
 
 
-def other_rules(folder: Path, base_weights: dict) -> dict:
-    """The base's weights with what diffusers' file adds, or peft's."""
+def _by_module(file: Path, base_weights: dict, prefix: str) -> dict[str, dict]:
+    """The parts of a file in kohya's layout by the name of the base's weight."""
+    keys = {
+        prefix + name.removesuffix(".weight").replace(".", "_"): name
+        for name in base_weights
+        if name.endswith(".weight")
+    }
+    found = defaultdict(dict)
+    for name, tensor in load_file(file).items():
+        stem, part = name.split(".", 1)
+        if stem.startswith(prefix):
+            found[keys[stem]][part] = tensor.double()
+    return found
+
+
+def other_rules(folder: Path, base_weights: dict, network: str = "unet") -> dict:
+    """The base's weights with what diffusers' file adds, or peft's, to a network."""
+    if (folder / "adapter_config.json").is_file() and network != "unet":
+        folder = folder / network
     if (folder / "adapter_config.json").is_file():
         settings = json.loads((folder / "adapter_config.json").read_bytes())
         stored = load_file(folder / "adapter_model.safetensors")
@@ -170,11 +184,16 @@ def other_rules(folder: Path, base_weights: dict) -> dict:
         with safe_open(file, "pt") as opened:
             (text,) = opened.metadata().values()
         settings = json.loads(text)
-        prefix, scale = "unet.", settings["unet.lora_alpha"] / settings["unet.r"]
+        prefix = f"{network}."
+        scale = settings[f"{prefix}lora_alpha"] / settings[f"{prefix}r"]
+        stored = {name: tensor for name, tensor in stored.items() if name.startswith(prefix)}
     by_module = defaultdict(dict)
     for name, tensor in stored.items():
         module, part = re.fullmatch(r"(.+?)\.((?:lora|lokr|hada)_.+)", name).groups()
-        by_module[module.removeprefix(prefix)][part] = tensor.double()
+        module = module.removeprefix(prefix)
+        if network != "unet" and not module.startswith("text_model."):
+            module = f"text_model.{module}"  # peft has the names that transformers has in memory
+        by_module[module][part] = tensor.double()
     merged = dict(base_weights)
     for module, p in by_module.items():
         name = f"{module}.weight"
@@ -188,8 +207,8 @@ def other_rules(folder: Path, base_weights: dict) -> dict:
             one, two = _whole(p, "lokr_w1", ""), _whole(p, "lokr_w2", "lokr_t2")
             difference = torch.kron(one.reshape(*one.shape, *[1] * (two.dim() - 2)), two)
         changed = weight + scale * difference.reshape(weight.shape)
-        if "lora_magnitude_vector" in p:
-            length = p["lora_magnitude_vector"].flatten() / changed.flatten(1).norm(dim=1)
+        if lengths := [p[part] for part in p if part.startswith("lora_magnitude_vector")]:
+            length = lengths[0].flatten() / changed.flatten(1).norm(dim=1)
             changed = changed * length.reshape(-1, *[1] * (weight.dim() - 1))
         merged[name] = changed.float()
     return merged

@@ -129,9 +129,10 @@ def biases():
             save_file(self.trainable(model.unet), folder / "biases.safetensors")
 
         def load(self, config, folder):
-            unet = load_pipeline(config).unet
-            unet.load_state_dict(load_file(folder / "biases.safetensors"), strict=False)
-            return unet
+            pipeline = load_pipeline(config)
+            stored = load_file(folder / "biases.safetensors")
+            pipeline.unet.load_state_dict(stored, strict=False)
+            return pipeline
 
     register_method(Biases)
     yield Biases
@@ -181,6 +182,9 @@ def test_a_method_of_ones_own_is_configured_and_checked_like_the_others(biases):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["method=_biases", "method.suffix=.gamma"])
         assert to_dataclass(cfg, TrainConfig).method == biases(suffix=".gamma")
+        cfg = compose("train", ["method=_biases", "method.text_encoder=true"])
+        with pytest.raises(UserError, match="method=biases trains no text encoder; remove method"):
+            to_dataclass(cfg, TrainConfig)
         cfg = compose("train", ["method=_biases", "method.suffix=gamma"])
         with pytest.raises(UserError, match=r"method\.suffix=gamma"):
             to_dataclass(cfg, TrainConfig)

@@ -230,8 +230,19 @@ def test_settings_without_effect_are_refused(make_config):
         UserError, match=r"regularise\.teacher=1 has no effect with replay\.share=0"
     ):
         make_config(**{"regularise.teacher": 1.0})
-    with pytest.raises(UserError, match=r"replay\.share=0\.5 does not work with buckets\.enabled"):
-        make_config(**{"buckets.enabled": True, "replay.share": 0.5})
+    for setting in ("buckets.enabled", "objective.mask"):
+        with pytest.raises(
+            UserError, match=rf"replay\.share=0\.5 does not work with {setting}=true"
+        ):
+            make_config(**{setting: True, "replay.share": 0.5})
+    cures: list[tuple[str, Any]] = [
+        ("export.scale", 0.5), ("replay.share", 0.5), ("regularise.weight_l2", 0.1)
+    ]  # fmt: skip
+    for key, value in cures:
+        with pytest.raises(UserError, match=rf"{key}=.* where the U-Net alone.*text_encoder=true"):
+            make_config(method="lora", **{"method.text_encoder": True, key: value})
+        with pytest.raises(UserError, match=rf"{key}=.* not with method=controlnet"):
+            make_config(method="controlnet", **{key: value})
     with pytest.raises(UserError, match=r"regularise\.weight_l2"):
         RegulariseConfig(weight_l2=-1.0)
     config = make_config(**{"replay.share": 0.5, "replay.prompts": "nowhere.txt"})

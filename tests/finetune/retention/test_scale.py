@@ -65,7 +65,7 @@ def test_the_export_is_between_base_and_training_and_is_what_is_judged(
     assert "scale   0.5 of what was trained (export.scale)" in said
     run = load_run(config.run.folder)
     stored = run.exported()
-    unet = config.method.load(config.model, config.folder / "export")
+    unet = config.method.load(config.model, config.folder / "export").unet
     assert torch.allclose(output(run.unet_at(stored)), output(unet), atol=1e-5)
 
     # by hand: the mean of what base and training make of each weight, in one layer
@@ -86,7 +86,7 @@ def test_the_export_is_between_base_and_training_and_is_what_is_judged(
     run_training(config)
     assert "is complete" in capsys.readouterr().out
     target, _ = export_checkpoint(load_run(config.run.folder), run.checkpoints()[0])
-    first = config.method.load(config.model, target)
+    first = config.method.load(config.model, target).unet
     assert torch.allclose(output(run.unet_at(run.checkpoints()[0])), output(first), atol=1e-5)
 
     # Another scale exports again, and trains nothing again.
@@ -96,7 +96,7 @@ def test_the_export_is_between_base_and_training_and_is_what_is_judged(
     assert "scale   " not in capsys.readouterr().out
     assert (config.folder / "metrics.jsonl").read_bytes() == before
     assert not (config.folder / scale.FILE).exists()
-    whole = config.method.load(config.model, config.folder / "export")
+    whole = config.method.load(config.model, config.folder / "export").unet
     with torch.no_grad():
         torch.testing.assert_close(whole.get_submodule(name)(x), ends[1], atol=1e-5, rtol=1e-4)
 

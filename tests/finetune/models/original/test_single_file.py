@@ -256,6 +256,9 @@ def test_an_export_of_stable_diffusion_is_read_back_by_value(
     assert load_model(again).schedule.prediction_type == "v_prediction"
     exports.export(method, config, model, tmp_path / "second")
     assert (tmp_path / "second" / SINGLE_FILE).read_bytes() == file.read_bytes()
+    exports.export(method, config, model, tmp_path / "second", name="mine", trigger="ohwx")
+    with safe_open(tmp_path / "second" / SINGLE_FILE, framework="pt") as stored:
+        assert stored.metadata() == said | {"modelspec.trigger_phrase": "ohwx"}
 
 
 def test_an_export_of_sdxl_is_read_back_by_value(xl_dir, tmp_path, tiny):
