@@ -171,12 +171,23 @@ def keep_more(config: TrainConfig) -> str:
 
     All of it makes the weights change less, for LoRA and full fine-tuning alike.
     """
-    changes = f"optim.lr={config.optim.lr / 3:.2g}"
+    changes, less = (
+        f"optim.lr={config.optim.lr / 3:.2g}",
+        "To lose less of what the base could do, ",
+    )
+    if config.export.scales == [1.0]:  # and not chosen among several
+        share = "export.scale=auto"
+        again = (
+            _retrain_with(share)
+            if is_of_retraining(config.run.folder)
+            else f"type the same training command with {share}, which trains nothing again"
+        )
+        less += f"export a share of what was trained: {again}. Or, in another training, "
     samples = _typed(config, f"train.samples={max(config.train.samples // 2, 1)}")
     fewer = config.method.fewer_weights()
     weights = f"fewer weights ({_typed(config, fewer)}), " if fewer else ""
     return (
-        "To lose less of what the base could do, take an earlier checkpoint, or train for fewer samples "
+        f"{less}take an earlier checkpoint, or train for fewer samples "
         f"({samples}), {weights}or "
         f"with a lower learning rate: {_another_run(config, changes)}"
     )

@@ -33,6 +33,7 @@ from finetune import start
 from finetune.curve import HeldoutCurve
 from finetune.drawing import sampling
 from finetune.npz import DamagedArrays
+from finetune.retention import scale
 from finetune.rules import Word
 
 
@@ -98,6 +99,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
             "finetune": redacted(asdict(evaluation.run.config)),
             "measured": items.digests(evaluation),
             "start": start.origin_of(evaluation.run.finetune_dir),
+            **_scale(evaluation),
             "curate": {
                 **asdict(evaluation.manifest)["fingerprint"],
                 "clip": judging_clip.label_of_curation(evaluation.curate_dir),
@@ -105,6 +107,12 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
         },
         retention=evaluation.retention.result(evaluation.kept) if evaluation.retention else None,
     )
+
+
+def _scale(evaluation: Evaluation) -> dict[str, Any]:
+    """How the scale of the export was chosen; nothing where it is as it was trained."""
+    found = scale.chosen(evaluation.run.finetune_dir)
+    return {"scale": asdict(found)} if found else {}
 
 
 def _checkpoints(evaluation: Evaluation) -> tuple[CheckpointResult, ...]:
@@ -129,7 +137,12 @@ def _checkpoints(evaluation: Evaluation) -> tuple[CheckpointResult, ...]:
 
 
 def _looks(evaluation: Evaluation) -> tuple[Look, ...]:
-    """Every evaluation of the training; none if it measured none, or ``heldout.npz`` is damaged."""
+    """Every evaluation of the training; none if it measured none, or ``heldout.npz`` is damaged.
+
+    Nor where checkpoints are judged at another scale than training measured them.
+    """
+    if evaluation.run.exported().scale != 1:
+        return ()
     try:
         curve = HeldoutCurve.load(evaluation.run.finetune_dir / "heldout.npz")
     except (FileNotFoundError, DamagedArrays):

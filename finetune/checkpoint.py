@@ -47,6 +47,8 @@ class Checkpoint:
             where it was not finite.
         interrupted: it is there because a signal stopped the run, only for resuming; the next
             checkpoint replaces it.
+        scale: at which those who judge, draw or export it take its update, see ``finetune.retention.scale``; what is
+            stored, and :meth:`weights`, are at 1.
     """
 
     step: int
@@ -54,6 +56,7 @@ class Checkpoint:
     path: Path
     heldout: float | None
     interrupted: bool = False
+    scale: float = 1.0
 
     def weights(self, ema: bool = True) -> dict[str, Tensor]:
         """The trained weights by name, fp32, on the CPU; the average where there is one and ``ema``."""
@@ -341,5 +344,8 @@ def _link(link: Path, target: str) -> None:
 
 
 def weights_sha256(stored: Checkpoint | None) -> str:
-    """Of the file that :meth:`Checkpoint.weights` reads by default; "base" for None, the base model."""
-    return "base" if stored is None else sha256_once(stored.weights_path())
+    """Of the file that :meth:`Checkpoint.weights` reads by default, with its scale; "base" for None, the base model."""
+    if stored is None:
+        return "base"
+    known = sha256_once(stored.weights_path())
+    return known if stored.scale == 1 else f"{known} at {stored.scale!r}"

@@ -22,6 +22,7 @@ from finetune.at_once import losses_at_once
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
 from finetune.picture_config import BucketsConfig, CacheConfig
+from finetune.retention_config import ExportConfig, RegulariseConfig, ReplayConfig
 
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -463,6 +464,9 @@ class TrainConfig:
     train: TrainingConfig = field(default_factory=TrainingConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    regularise: RegulariseConfig = field(default_factory=RegulariseConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     heldout: HeldoutConfig = field(default_factory=HeldoutConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -474,8 +478,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         tracking.check_names(self.tracker)
+        self.replay.refuse(self.optim.batch_size)
+        if self.export.chosen and not self.heldout.items:
+            raise UserError(
+                f"export.scale={self.export.scale} is chosen by the held-out loss, and heldout.items=0 measures none; type "
+                "export.scale=0.5, or another number, or heldout.items=128"
+            )
         if self.method != MISSING:
             self._refuse_contradictions()
+            self._refuse_cures()
 
     def _refuse_contradictions(self) -> None:
         """Refuse settings of text encoders that do not go together."""
@@ -498,6 +509,37 @@ class TrainConfig:
             raise UserError(
                 f"optim.text_encoder_lr={rate:g} has no effect without method.text_encoder=true; type that as well, "
                 "or remove it"
+            )
+
+    def _refuse_cures(self) -> None:
+        """Refuse cures against forgetting that have no effect, or do not work with the other settings."""
+        teacher, share = self.regularise.teacher, self.replay.share
+        if teacher and not share:
+            raise UserError(
+                f"regularise.teacher={teacher:g} has no effect with replay.share=0: the base is the teacher on replayed "
+                "samples; type replay.share=0.25 as well, or remove it"
+            )
+        typed = [
+            *([f"export.scale={self.export.scale}"] if self.export.scales != [1.0] else []),
+            *([f"replay.share={share:g}"] if share else []),
+            *([f"regularise.weight_l2={v:g}"] if (v := self.regularise.weight_l2) else []),
+        ]
+        if not typed:
+            return
+        if not self.method.retains or self.method.text_encoder:
+            other = "text_encoder=true" if self.method.retains else f"method={self.method.name}"
+            raise UserError(
+                f"{typed[0]} works where the U-Net alone is trained, not with {other}; remove one of the two"
+            )
+        unlike = {
+            "buckets.enabled=true": self.buckets.enabled,
+            "cache.captions=tokens": self.captions == "tokens",
+            "objective.mask=true": self.objective.mask,
+        }
+        for setting in (name for name, given in unlike.items() if given and share):
+            raise UserError(
+                f"replay.share={share:g} does not work with {setting}: the base draws plain squares for prompts; remove "
+                "one of the two"
             )
 
     @property

@@ -146,6 +146,7 @@ class Batch:
         timesteps: [B] int64.
         conditioning: of the captions, or of the empty one; fp32.
         added: the noise that the latents get, where that is another.
+        replayed: bool [B], the samples that are none of the data, see ``finetune.retention.replay``; None where all are.
     """
 
     keys: list[str]
@@ -154,6 +155,7 @@ class Batch:
     timesteps: Tensor
     conditioning: Conditioning
     added: Tensor | None = None
+    replayed: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -164,6 +166,7 @@ class Batch:
             self.timesteps.to(device),
             self.conditioning.to(device),
             None if self.added is None else self.added.to(device),
+            None if self.replayed is None else self.replayed.to(device),
         )
 
     def split(self, pieces: int) -> Iterator[Batch]:
@@ -178,6 +181,7 @@ class Batch:
                 self.timesteps[part],
                 self.conditioning.take(part),
                 None if self.added is None else self.added[part],
+                None if self.replayed is None else self.replayed[part],
             )
 
 
@@ -212,6 +216,7 @@ class Batches:
         self.objective = objective or ObjectiveConfig()
         self.share = slice(rank, None, world_size)
         self.plan = plan or SamplePlan(seed, len(split))
+        self.replayed = 0  # samples of a whole batch, see ``finetune.retention.replay``
 
     def __call__(self, number: int) -> Batch:
         """Batch ``number``, counted from zero."""
@@ -220,21 +225,43 @@ class Batches:
         timesteps = self._timesteps(generator)
         which_caption = torch.rand(size, generator=generator)[self.share]
         dropped = (torch.rand(size, generator=generator) < self.caption_dropout)[self.share]
-        indices = torch.from_numpy(self.plan(number * size, size)[self.share])
-        keys = [self.split.keys[index] for index in indices]
         places = range(number * size, (number + 1) * size)[self.share]
-        visits = self._visits(places)
-        views = self._views(visits)
-        latents = self._latents(indices, views, visits)
+        keys, latents, conditioning, replayed = self._samples(
+            number, places, which_caption, dropped
+        )
         noise, added = self._noise(places, keys, latents.shape[1:])
         return Batch(
             keys=keys,
             latents=latents,
             noise=noise,
             timesteps=timesteps[self.share],
-            conditioning=self.split.conditioning_of(indices, which_caption, dropped, views),
+            conditioning=conditioning,
             added=added,
+            replayed=replayed,
         )
+
+    def _samples(
+        self, number: int, places: Sequence[int], which: Tensor, dropped: Tensor
+    ) -> tuple[list[str], Tensor, Conditioning, Tensor | None]:
+        """Keys, latents and conditioning of this process's share, and which of them are replayed.
+
+        Args:
+            number: of the batch. places: of the samples in the run, counted from zero.
+            which: [B] in [0, 1), for one of several captions. dropped: [B] bool.
+        """
+        size = self.batch_size
+        indices = torch.from_numpy(self.plan(number * size, size)[self.share])
+        return *self._of_data(indices, places, which, dropped), None
+
+    def _of_data(
+        self, indices: Tensor, places: Sequence[int], which: Tensor, dropped: Tensor
+    ) -> tuple[list[str], Tensor, Conditioning]:
+        """Keys, latents and conditioning of some samples of the data."""
+        visits = self._visits(places)
+        views = self._views(visits)
+        latents = self._latents(indices, views, visits)
+        keys = [self.split.keys[index] for index in indices]
+        return keys, latents, self.split.conditioning_of(indices, which, dropped, views)
 
     def _visits(self, places: Sequence[int]) -> list[torch.Generator]:
         """A generator for each sample of the share, keyed by seed and place among all samples; none where nothing is drawn."""

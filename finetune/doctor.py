@@ -23,6 +23,7 @@ from finetune import (
     equal_crops,
     leaks,
     optimizers,
+    retention_config,
     seen_before,
     start,
     tags,
@@ -31,6 +32,7 @@ from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfi
 from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
 from finetune.models.config import CHUNK
 from finetune.picture_config import BucketsConfig, CacheConfig
+from finetune.retention import prompts
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -48,16 +50,22 @@ _FREE = {
 }
 _GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets", "cache")
 _VIEWS = {"data.flip": False, "data.crops": 1}
-_FORMERLY = _VIEWS | {
-    f"{group}.{name}": value
-    for group, settings in (
-        ("objective", ObjectiveConfig()),
-        ("optim", OptimConfig()),
-        ("buckets", BucketsConfig()),
-        ("cache", CacheConfig()),
-    )
-    for name, value in asdict(settings).items()
-}
+_UNSAID = {**retention_config.defaults(), "replay.prompts": None}
+"""Values of keys that only trainings note in which one of them is another."""
+_FORMERLY = (
+    _VIEWS
+    | _UNSAID
+    | {
+        f"{group}.{name}": value
+        for group, settings in (
+            ("objective", ObjectiveConfig()),
+            ("optim", OptimConfig()),
+            ("buckets", BucketsConfig()),
+            ("cache", CacheConfig()),
+        )
+        for name, value in asdict(settings).items()
+    }
+)
 _FORMERLY |= {
     "method.base_weights": "fp32",
     "method.text_encoder": False,
@@ -95,6 +103,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
             started with other settings.
     """
     _refuse_model(config)
+    for of_prompts in (prompts.replayed, prompts.for_scales):
+        of_prompts(config)
     start.examine(config)
     where = " and ".join(map(str, config.curations))
     if not manifest.shards_of("train"):
@@ -214,7 +224,21 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     known["init"] = start.digest(config)
     known |= {key: getattr(config.data, key.removeprefix("data.")) for key in _VIEWS}
     known["data.runs"] = dict(sorted(config.data.runs.items())) or None  # weights of the curations
-    return known
+    return known | _of_retention(config)
+
+
+def _of_retention(config: TrainConfig) -> dict[str, Any]:
+    """What ``replay`` and ``regularise`` decide; nothing where they are off. The prompts count, wherever they are."""
+    now = {
+        f"{group}.{name}": value
+        for group in ("replay", "regularise")
+        for name, value in asdict(getattr(config, group)).items()
+    }
+    shown = prompts.replayed(config)
+    now["replay.pictures"], now["replay.prompts"] = len(shown) or None, None
+    if shown:
+        now["replay.prompts"] = prompts.digest(shown)
+    return now if now != _UNSAID else {}
 
 
 def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> None:
@@ -230,6 +254,7 @@ def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, A
     Raises:
         UserError: as :func:`refuse_change`.
     """
+    now = {**_UNSAID, **now}
     has_ended = last["step"] >= config.steps or last["stopped"] is not None
     free = ["order"] if has_ended else config.resume.allow
     now = {key: value for key, value in {**_OPTIONAL, **now}.items() if key not in free}

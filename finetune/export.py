@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from finetune.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import Tensor
 
     from finetune.checkpoint import Checkpoint
     from finetune.config import TrainConfig
@@ -121,7 +123,8 @@ def holds(folder: Path, source: Checkpoint) -> bool:
 
 def _identity(source: Checkpoint) -> dict[str, Any]:
     digest = sha256_of(source.weights_path())
-    return {"step": source.step, "samples_seen": source.samples_seen, "weights_sha256": digest}
+    known = {"step": source.step, "samples_seen": source.samples_seen, "weights_sha256": digest}
+    return known if source.scale == 1 else {**known, "scale": source.scale}
 
 
 def _compare(
@@ -187,7 +190,7 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     weights = {"weights": model.fingerprint()}
     doctor.refuse_change(run.finetune_dir, stored.state()["identity"], weights)
     prepare_model(model, config.method, config.train.seed)
-    copy_into(config.method.trained(model), stored.weights())
+    copy_into(config.method.trained(model), values_of(config, model, stored))
     target = run.finetune_dir / f"export-{stored.path.name}"
     name = f"{run.run_dir.name}-{stored.path.name}"
     word = trigger_of(config)
@@ -197,6 +200,23 @@ def export_checkpoint(run: FinetuneRun, stored: Checkpoint) -> tuple[Path, float
     with checksums.updated(run.finetune_dir, (f"{target.name}/",)):
         pass
     return target, difference
+
+
+def values_of(config: TrainConfig, model: LatentDiffusion, stored: Checkpoint) -> dict[str, Tensor]:
+    """The weights of a checkpoint at its scale, by name; ``model`` is prepared."""
+    if stored.scale == 1:
+        return stored.weights()
+    return config.method.scaled(
+        model.unet, stored.weights(), stored.scale, partial(base_values, config, model)
+    )
+
+
+def base_values(config: TrainConfig, model: LatentDiffusion) -> dict[str, Tensor]:
+    """What the base has itself of the weights that are trained, read from its files."""
+    from finetune.models import load_pipeline
+
+    own = dict(load_pipeline(config.model).unet.named_parameters())
+    return {name: own[name].detach() for name in config.method.trainable(model.unet) if name in own}
 
 
 def _chosen(step: str, run_dir: Path) -> Path:

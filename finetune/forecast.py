@@ -66,6 +66,7 @@ def memory(
     optimizer: str = "adamw",
     averaged: bool,
     processes: int,
+    copied: int = 0,
 ) -> str:
     """What an update will take on each process's device.
 
@@ -75,12 +76,14 @@ def memory(
         micro_batch: samples at a time in a process.
         optimizer: its name.
         averaged: whether a moving average is kept.
+        copied: bytes of copies of the base, see ``finetune.retention.regularise``.
         processes: of the launch; several exchange their gradients in buffers.
     """
     encoders: Iterable[nn.Module] = model.encoders
     if model.device.type == "cuda":  # the others are parked
         encoders = model.text_encoders.values() if model.captions == "tokens" else ()
     fixed = sum(weight.nbytes for part in (model.unet, *encoders) for weight in part.parameters())
+    fixed += copied
     copies = averaged + (processes > 1)
     trained = _numbers(weights.values()) * _FP32 * copies + _held(optimizer, weights.values())
     total, device = fixed + trained + update, model.device

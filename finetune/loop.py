@@ -35,6 +35,7 @@ from finetune.models.denoiser import Denoiser
 from finetune.models.interface import LatentDiffusion
 from finetune.objective import denoising_loss
 from finetune.precision import computing_in
+from finetune.retention.regularise import Regulariser
 from finetune.samples import Samples
 from finetune.time_spent import BATCHES, CHECKPOINTS, LOSSES, PICTURES, UPDATES, TimeSpent
 
@@ -107,6 +108,7 @@ class Training:
         weights: those of its parameters that are trained.
         optimizer: over ``weights``, prepared too.
         loss_weights: by timestep, see ``finetune.objective``; None where all are 1.
+        regulariser: the base as it was, where the loss holds on to it.
         samples: draws pictures at every evaluation.
         start: what it starts with; None where that is the base, which ``weights`` are of until then.
         window: for the next line of ``metrics.jsonl``.
@@ -130,6 +132,7 @@ class Training:
     heldout: Heldout | None
     samples: Samples
     window: Window
+    regulariser: Regulariser | None = None
     start: Checkpoint | None = None
     progress: Progress = field(default_factory=Progress)
     stored: int = 0
@@ -292,7 +295,8 @@ def _log_window(run: Training, grad_norm: float, **lr: float) -> float:
     window = run.window
     samples = window.steps * run.config.optim.batch_size
     total: Any = run.accelerator.reduce(window.loss, "sum")
-    mean, speed = total.item() / samples, samples / window.seconds
+    of_data = samples - window.steps * run.batches.replayed
+    mean, speed = total.item() / of_data, samples / window.seconds
     _log(run, loss=mean, **lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
     run.window = Window(torch.zeros_like(window.loss))
     return mean
@@ -305,14 +309,16 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
     on any number of processes and micro-batches.
 
     Returns:
-        The sum of the share's losses, unweighted, and the norm of the whole batch's gradient before clipping.
+        The sum of the losses of the share's samples that are not replayed, unweighted, and the norm of the whole batch's gradient before clipping.
     """
     accelerator, optim = run.accelerator, run.config.optim
     scale = accelerator.num_processes / optim.batch_size  # DDP divides by the number of processes
-    losses, weights = [], run.loss_weights
+    losses, weights, held = [], run.loss_weights, run.regulariser
     for number, part in enumerate(batch.split(optim.gradient_accumulation), start=1):
         last = number == optim.gradient_accumulation
         with nullcontext() if last else accelerator.no_sync(run.unet):
+            with accelerator.autocast():
+                target = held.target(part) if held else None
             loss = denoising_loss(
                 partial(run.model.predict, run.unet),
                 run.model.schedule,
@@ -321,16 +327,23 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
                 part.timesteps,
                 part.conditioning,
                 part.added,
+                target,
             )
             weighted = loss if weights is None else loss * weights[part.timesteps]
+            if held and (factors := held.weights(part)) is not None:
+                weighted = weighted * factors
             accelerator.backward(weighted.sum() * scale)
         losses.append(loss.detach())
+    if held:
+        scaler = accelerator.scaler
+        held.add_gradient(run.weights, scaler.get_scale() if scaler else 1.0)
     grad_norm = accelerator.clip_grad_norm_(run.weights.values(), optim.max_grad_norm)
     grad_norm = float(grad_norm)  # type: ignore[arg-type]
     refuse_non_finite(run, batch, torch.cat(losses), grad_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    return torch.cat(losses).sum(), grad_norm
+    of_data = torch.cat(losses)
+    return (of_data if batch.replayed is None else of_data[~batch.replayed]).sum(), grad_norm
 
 
 def refuse_non_finite(run: Training, batch: Batch, losses: Tensor, grad_norm: float) -> None:

@@ -139,6 +139,7 @@ def denoising_loss(
     timesteps: Tensor,
     conditioning: Conditioning,
     added: Tensor | None = None,
+    target: Tensor | None = None,
 ) -> Tensor:
     """Unweighted squared error of the network's prediction, one value a sample.
 
@@ -152,13 +153,15 @@ def denoising_loss(
         conditioning: of the B samples.
         added: the noise that the latents get, where it is not the one that the target is made of; see
             ``objective.input_perturbation``.
+        target: fp32, like ``latents``, where it is not the schedule's, see ``finetune.retention.regularise``.
 
     Returns:
         fp32 [B], the mean over channels and positions, see :func:`mean_error`.
     """
     noisy = schedule.add_noise(latents, noise if added is None else added, timesteps)
     predicted = predict(noisy, timesteps, conditioning)
-    target = schedule.target(latents, noise, timesteps)
+    if target is None:
+        target = schedule.target(latents, noise, timesteps)
     return mean_error((predicted.float() - target).square(), conditioning)
 
 

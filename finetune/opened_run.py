@@ -24,6 +24,7 @@ from finetune.heldout import HeldoutItems, choose, items_of
 from finetune.methods import METHODS
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
+from finetune.retention import scale
 from finetune.sidecars import duplicate_groups
 from finetune.swapped_unet import SwappedUnet
 
@@ -55,8 +56,17 @@ class FinetuneRun:
         One that is there only for resuming, since a signal stopped the training, is left out where there are
         others: the next one replaces it.
         """
-        found = list_checkpoints(self.finetune_dir)
+        found = self.all_checkpoints()
         return [stored for stored in found if not stored.interrupted] or found
+
+    def all_checkpoints(self) -> list[Checkpoint]:
+        """The same with one that is there only for resuming, at the scale of the run's export.
+
+        Raises:
+            UserError: the file that says the scale is damaged.
+        """
+        of_export = scale.of_run(self.finetune_dir)
+        return [replace(stored, scale=of_export) for stored in list_checkpoints(self.finetune_dir)]
 
     def start(self) -> Checkpoint | None:
         """What training started with (``method.init``), as a checkpoint of step 0; None where that was the base.
@@ -89,7 +99,7 @@ class FinetuneRun:
         ema: bool = True,
         device: torch.device | str = "cpu",
     ) -> nn.Module:
-        """The base model's U-Net with the weights of a checkpoint, or with its own for None.
+        """The base model's U-Net with the weights of a checkpoint, at its scale, or with its own for None.
 
         It is the same module at every call for a device, so that there is one in memory: a call changes what
         the one before returned. LoRA weights stay an adapter. ``ema`` takes the average, where one was kept.

@@ -21,6 +21,7 @@ from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
 from finetune.loop import Training, rates
 from finetune.methods.interface import UNET
+from finetune.retention.replay import ReplayBatches
 from finetune.rules import FEWEST_TO_STOP
 from finetune.tags import TagVariants
 
@@ -38,9 +39,10 @@ def before(run: Training, held_out: int) -> str:
     """
     config, pictures = run.config, len(run.batches.split)
     samples = config.steps * config.optim.batch_size
+    of_data = samples - config.steps * run.batches.replayed
     lines = {
         "train": f"{pictures:,} pictures; {_held_out(run, held_out)}",
-        "length": f"{samples:,} samples = {samples / pictures:.3g} passes = {config.steps:,} updates",
+        "length": f"{samples:,} samples = {of_data / pictures:.3g} passes = {config.steps:,} updates",
         "weights": _weights(run),
         **_curations(run),
         **_buckets(run),
@@ -49,6 +51,7 @@ def before(run: Training, held_out: int) -> str:
         **_tags(run),
         **_objective(run),
         **_optimizer(run),
+        **_retention(run),
         "batch": _batch(run),
         "device": f"{_device(run)}, {_precision(run)}",
         "memory": _memory(run),
@@ -170,6 +173,34 @@ def _objective(run: Training) -> dict[str, str]:
     return {"loss": ", ".join(said)} if said else {}
 
 
+def _retention(run: Training) -> dict[str, str]:
+    """What holds on to what the base knew, with what it costs."""
+    config, lines = run.config, dict[str, str]()
+    if isinstance(run.batches, ReplayBatches):
+        lines["replay"] = (
+            f"{run.batches.replayed} of each batch's {config.optim.batch_size} samples, of "
+            f"{len(run.batches.pictures):,} pictures that the base drew"
+        )
+    held = config.regularise
+    said = []
+    if held.weight_l2:
+        said.append(f"{held.weight_l2:g} × the squared norm of the update")
+    if held.teacher:
+        said.append(
+            f"the base teaches replayed samples, × {held.teacher:g}, a forward pass more of each"
+        )
+    if said:
+        lines["holds"] = ", ".join(said)
+    if config.export.chosen:
+        scales, pictures = config.export.scales, config.export.pictures
+        items = (len(run.heldout.val) if run.heldout else 0) + pictures
+        losses = (1 + len(scales)) * items * config.heldout.bins
+        lines["scale"] = (
+            f"chosen after the training of {len(scales)}: {pictures} pictures drawn, {losses:,} losses"
+        )
+    return lines
+
+
 def _optimizer(run: Training) -> dict[str, str]:
     """Which one it is, where that is not AdamW."""
     name = run.config.optim.name
@@ -217,6 +248,7 @@ def _memory(run: Training) -> str:
             size,
             optimizer=run.config.optim.name,
             averaged=run.ema is not None,
+            copied=run.regulariser.copied_bytes if run.regulariser else 0,
             processes=run.accelerator.num_processes,
         )
     except (RuntimeError, NotImplementedError) as error:  # of an operation that wants contents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import groupby, repeat
@@ -49,7 +50,15 @@ from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import Batches, WeightedPlan
 from finetune.ema import Ema, copy_into
-from finetune.export import described, export, holds, to_set_of, trigger_of
+from finetune.export import (
+    base_values,
+    described,
+    export,
+    holds,
+    to_set_of,
+    trigger_of,
+    values_of,
+)
 from finetune.heldout import HeldoutGrid, HeldoutItems, items_of
 from finetune.loop import Heldout, Progress, Training, Window, fit, measure, precision_of
 from finetune.methods import prepare_model
@@ -59,6 +68,10 @@ from finetune.models.denoiser import Denoiser, checkpoint_text_encoder
 from finetune.models.interface import LatentDiffusion
 from finetune.npz import DamagedArrays
 from finetune.objective import loss_weights
+from finetune.retention import prompts, scale, sweep
+from finetune.retention.base_pictures import BasePictures, pictures_of
+from finetune.retention.regularise import Regulariser
+from finetune.retention.replay import ReplayBatches
 from finetune.samples import Samples
 from finetune.sidecars import duplicate_groups
 from finetune.tags import TagVariants
@@ -118,7 +131,7 @@ def train(config: TrainConfig, manifest: Manifest) -> None:
         fit(run)
     if accelerator.is_main_process:
         with checksums.updated(folder, ("export/",)):
-            _export_best(config, model, list_checkpoints(folder), accelerator)
+            _export_best(config, model, list_checkpoints(folder), accelerator, run.heldout)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -194,6 +207,7 @@ def _damaged(folder: Path, accelerator: Accelerator) -> bool:
         caption_check.FILE,
         lost_in_encoding.FILE,
         trained_on.FILE,
+        scale.FILE,
         "export/",
         "heldout.npz",
         "metrics.jsonl",
@@ -221,7 +235,10 @@ def _is_finished(config: TrainConfig, stored: list[Checkpoint]) -> bool:
     if not stored or stored[-1].interrupted:
         return False
     trained = stored[-1].step >= config.steps or stored[-1].state()["stopped"] is not None
-    return trained and holds(config.folder / "export", checkpoint.best_of(stored))
+    if not trained:
+        return False
+    exported = sweep.at_its_scale(config, checkpoint.best_of(stored))
+    return exported is not None and holds(config.folder / "export", exported)
 
 
 def _encode(
@@ -249,6 +266,22 @@ def _encode(
     return [load(side, framing) for side, framing in framings.items()]
 
 
+def _replayed(
+    config: TrainConfig, accelerator: Accelerator, model: LatentDiffusion
+) -> BasePictures | None:
+    """The pictures of the base that are replayed, drawn by the first process; ``model``'s U-Net is not trained yet."""
+    wanted = prompts.replayed(config)
+    if not wanted:
+        return None
+    found = None
+    for mine in (True, False):
+        if accelerator.is_main_process == mine:
+            held = config.method.held()
+            found = pictures_of(config.folder, "replay", model, lambda: model.unet, wanted, held)
+        accelerator.wait_for_everyone()
+    return found
+
+
 def _assemble(
     config: TrainConfig,
     manifest: Manifest,
@@ -257,6 +290,7 @@ def _assemble(
     model: LatentDiffusion,
     splits: list[EncodedSplit],
 ) -> Training:
+    pictures = _replayed(config, accelerator, model)
     if config.optim.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
         for part, encoder in config.method.networks(model).items():
@@ -265,13 +299,22 @@ def _assemble(
     weights, unets = config.method.trained(model), config.method.trainable(model.unet)
     texts = [weight for name, weight in weights.items() if name not in unets]
     network = Denoiser(model) if config.method.text_encoder else model.unet
+    held, regulariser = config.regularise, None
+    if held.weight_l2 or held.teacher:
+        regulariser = Regulariser(model, config.method, held.weight_l2, held.teacher)
     unet, optimizer = accelerator.prepare(
         network, optimizers.make(config.optim, unets.values(), texts)
     )
     if config.train.compile:
         compiled.prepare(model.unet)
-    batches = Batches(
+    replay = (
+        {"pictures": pictures, "replayed": config.replay.samples(config.optim.batch_size)}
+        if pictures
+        else {}
+    )
+    batches = (ReplayBatches if pictures else Batches)(
         splits[0],
+        **replay,
         batch_size=config.optim.batch_size,
         caption_dropout=config.train.caption_dropout,
         timesteps=len(model.schedule),
@@ -295,6 +338,7 @@ def _assemble(
         loss_weights=loss_weights(
             model.schedule, config.objective.weighting, config.objective.snr_gamma
         ),
+        regulariser=regulariser,
         heldout=None,
         samples=Samples(config.folder, model, config.samples, ()),
         start=start.stored(config.folder),
@@ -427,25 +471,31 @@ def _curve(run: Training, stored: list[Checkpoint]) -> HeldoutCurve:
 
 
 def _export_best(
-    config: TrainConfig, model: LatentDiffusion, stored: list[Checkpoint], accelerator: Accelerator
+    config: TrainConfig,
+    model: LatentDiffusion,
+    stored: list[Checkpoint],
+    accelerator: Accelerator,
+    heldout: Heldout | None,
 ) -> None:
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
-    copy_into(config.method.trained(model), best.weights())
-    if (
-        config.method.held() != "fp32"
-    ):  # in fp32 there may be no room for it and for what is loaded again
+    vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
+    items, base = heldout.val if heldout else None, partial(base_values, config, model)
+    choice = sweep.choose(config, model, best, items, base)
+    best = replace(best, scale=choice.scale)
+    if config.method.held() != "fp32":
+        # in fp32 there may be no room for it and for what is loaded again
         model.move(torch.device("cpu"))
         frozen.release(model.unet, lambda: load_pipeline(config.model).unet)
-    vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
+    copy_into(config.method.trained(model), values_of(config, model, best))
     folder = config.folder / "export"
     name = config.run.folder.name
     word = trigger_of(config)
     to_set = to_set_of(config)
     difference = export(config.method, config.model, model, folder, best, name, word, to_set)
-    accelerator.print(
-        f"best    {overview.after(config.folder, stored)}\n"
-        f"{described(config.method, folder, difference, to_set)}"
-    )
+    accelerator.print(f"best    {overview.after(config.folder, stored)}")
+    if choice.scale != 1 or choice.table:
+        accelerator.print(f"scale   {scale.line(choice)}")
+    accelerator.print(described(config.method, folder, difference, to_set))
     if not is_of_retraining(config.run.folder):
         accelerator.print(f"next    python -m evaluate {next_arguments(config.run.folder)}")

@@ -41,6 +41,7 @@ class SwappedUnet:
         prepare_model(model, method, seed)
         self._unet, self._config, self._parts = model.unet, config, list(networks)
         self._weights = method.trained(model)
+        self._method = method
         self._added = {
             name: weight.detach().to("cpu", copy=True)
             for name, weight in self._weights.items()
@@ -51,19 +52,25 @@ class SwappedUnet:
         self._holds: object = None  # the base
 
     def at(self, stored: Checkpoint | None, ema: bool) -> nn.Module:
-        """The U-Net with the weights of a checkpoint, or with those of the base for None; text encoders too.
+        """The U-Net with the weights of a checkpoint, at its scale, or with those of the base for None; text encoders too.
 
         Args:
             stored: which one.
             ema: whether to take the average, where one was kept.
         """
-        wanted = None if stored is None else (stored.path, ema)
+        wanted = None if stored is None else (stored.path, ema, stored.scale)
         if wanted != self._holds:
-            values = self._base() if stored is None else stored.weights(ema)
+            values = self._base() if stored is None else self._of(stored, ema)
             self._holds = "a part of two rows"  # if copying fails halfway
             copy_into(self._weights, values)
             self._holds = wanted
         return self._unet
+
+    def _of(self, stored: Checkpoint, ema: bool) -> dict[str, Tensor]:
+        values = stored.weights(ema)
+        if stored.scale == 1:
+            return values
+        return self._method.scaled(self._unet, values, stored.scale, self._base)
 
     def _base(self) -> dict[str, Tensor]:
         if self._added.keys() == self._weights.keys():

@@ -13,7 +13,7 @@ from curate.run import devices
 from evaluate.drawing.sample_choice import Choice
 from evaluate.sample_config import SampleConfig
 from finetune import doctor
-from finetune.checkpoint import Checkpoint, list_checkpoints, weights_sha256
+from finetune.checkpoint import Checkpoint, weights_sha256
 from finetune.export import holds
 from finetune.methods.adapters import kohya
 from finetune.models import load_model
@@ -33,7 +33,7 @@ class Origin:
             self.path, self._stored = config.model.path, {}
         else:
             self.model, self.path = self.run.model(self.device), self.run.config.model.path
-            self._stored = {c.step: c for c in list_checkpoints(self.run.finetune_dir)}
+            self._stored = {c.step: c for c in self.run.all_checkpoints()}
             started = next(iter(self._stored.values())).state()["identity"]
             doctor.refuse_change(
                 self.run.finetune_dir, started, {"weights": self.model.fingerprint()}

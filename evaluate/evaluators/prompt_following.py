@@ -15,9 +15,9 @@ from curate.report.page import Section
 from curate.run.intervals import wilson
 from evaluate.evaluators import Description, Evaluator, cost, draw_interval
 from evaluate.measure.blank import is_flat
-from evaluate.measure.features import read_picture
 from evaluate.metrics.clip_score import anchored, clip_anchors, clip_similarity, distinct, retrieved
 from evaluate.results import BASE_KEPT, Metric, Results
+from finetune.drawing.picture import read_picture
 from finetune.intervals import Array, Estimate, estimate, group_means
 
 if TYPE_CHECKING:

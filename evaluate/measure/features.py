@@ -16,6 +16,7 @@ import numpy as np
 
 from curate.run.schema import UserError
 from evaluate.measure_config import DistributionConfig
+from finetune.drawing.picture import read_picture
 from finetune.intervals import Array
 
 if TYPE_CHECKING:
@@ -52,14 +53,6 @@ class Features:
     def of_files(self, paths: Sequence[Path]) -> Array:
         """[N, D] of stored pictures."""
         return self.of([str(path) for path in paths], lambda name: read_picture(Path(name)))
-
-
-def read_picture(path: Path) -> Image:
-    """A stored picture, RGB."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
 
 
 def unit(vectors: Array) -> Array:

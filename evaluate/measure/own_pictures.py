@@ -16,14 +16,14 @@ from curate.decide.config import SMALLEST_JUDGED
 from curate.run.companions import CONTROL
 from curate.run.files import atomic_write
 from evaluate.measure.blank import is_flat
-from evaluate.measure.drawn_latents import encode
-from evaluate.measure.features import read_picture
 from evaluate.measure_config import MeasureConfig
 from evaluate.metrics import copying
 from evaluate.metrics.copying import Found, NearestSearch, Side
 from evaluate.results import BASE_KEPT, CopiedPair, CopyingLook, CopyingResult, Metric
 from finetune.cache import EncodedSplit
 from finetune.cache.encode import to_square
+from finetune.drawing.latents import encode
+from finetune.drawing.picture import read_picture
 from finetune.drawing.sampling import Prompt
 from finetune.heldout import choose
 from finetune.latents import of_one_shape

@@ -22,7 +22,6 @@ import torch
 from curate.decide.config import SMALLEST_JUDGED
 from curate.run.manifest import ShardInfo, read_manifest
 from evaluate.measure import retention_inputs
-from evaluate.measure.drawn_latents import encode
 from evaluate.measure.grid import Grid
 from evaluate.measure_config import MeasureConfig
 from evaluate.metrics.drift import drift
@@ -37,6 +36,7 @@ from evaluate.results import (
 from finetune.at_once import pictures_at_once
 from finetune.cache import CACHE, encode_shards, load_split
 from finetune.checkpoint import Checkpoint, weights_sha256
+from finetune.drawing.latents import encode
 from finetune.drawing.sampling import Prompt, Sampler
 from finetune.heldout import HeldoutGrid, HeldoutItems, choose, relative
 from finetune.intervals import estimate

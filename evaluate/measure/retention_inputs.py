@@ -22,6 +22,7 @@ from curate.run.manifest import Manifest, read_manifest
 from curate.run.next_command import run_arguments
 from curate.run.schema import UserError
 from evaluate.measure_config import MeasureConfig, RetentionConfig
+from finetune.retention.prompts import lines, of_file
 
 BUILT_IN = Path(__file__).with_name("neutral_prompts.txt")
 
@@ -36,36 +37,15 @@ def neutral_prompts(config: RetentionConfig) -> list[str]:
     if not config.items:
         return []
     if config.prompts is None:
-        found = _lines(BUILT_IN)
+        found = lines(BUILT_IN)
         if config.items > len(found):
             raise UserError(
                 f"retention.items={config.items}: the built-in list has {len(found)} prompts. Type "
                 f"retention.items={len(found)}, or give a longer list with retention.prompts=FILE"
             )
     else:
-        found = _of_file(Path(config.prompts).expanduser())
+        found = of_file(config.prompts, "retention.prompts")
     return found[: config.items]
-
-
-def _of_file(path: Path) -> list[str]:
-    key = f"retention.prompts={path}"
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise UserError(f"{key} {what}; give a text file with one prompt a line")
-    try:
-        found = _lines(path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{key} is not text in UTF-8; save it as such") from error
-    if not found:
-        raise UserError(f"{key} has no prompts; give a text file with one prompt a line")
-    if repeated := sorted({prompt for prompt in found if found.count(prompt) > 1}):
-        raise UserError(f"{key} has the prompt {repeated[0]!r} more than once; keep one of them")
-    return found
-
-
-def _lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return [prompt for line in lines if (prompt := " ".join(line.split()))]
 
 
 def run_of_base(config: MeasureConfig) -> Path | None:

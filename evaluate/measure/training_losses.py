@@ -52,6 +52,8 @@ class TrainingLosses:
         at = curve.steps.index(step)
         if curve.precisions[at] != self.precision:
             return {}
+        if row and row.scale != 1:  # training measured it as it was trained
+            return {}
         if row and (row.interrupted or row.heldout != curve.heldout(at)):
             return {}
         keys, losses = (

@@ -13,7 +13,7 @@ from PIL import Image
 from curate.report import page
 from curate.report.page import Section
 from evaluate import evaluators
-from evaluate.outputs import headline, pictures
+from evaluate.outputs import export_scale, headline, pictures
 from evaluate.outputs.glossary import TERMS, glossary, shown, title
 from evaluate.results import NOT_MEASURED, Results
 
@@ -66,6 +66,7 @@ def _render(
             for evaluator in evaluators.in_order().values()
             for section in (*evaluator.sections(found), *evaluator.pictures(found, folder))
         ),
+        *export_scale.sections(found),
         Section("All metrics", "metrics", _metrics(found)),
         Section("Data", "data", _data(funnel, found.provenance["finetune"].get("data") or {})),
         Section("Not measured", "not-measured", _not_measured(found)),

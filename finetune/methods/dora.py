@@ -6,13 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from finetune.methods.adapters.adapter import ADAPTER
 from finetune.methods.interface import register_method
 from finetune.methods.lora import Lora
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
 
 
+_PARTS = ("lora_A", "lora_B", "lora_magnitude_vector")
 _HOOK = "_rescaled"  # where a layer keeps the handle of its hook
 
 
@@ -32,6 +36,50 @@ class Dora(Lora):
         """It is LyCORIS that defines DoRA in kohya's layout."""
         arguments = {"algo": "lora", "dora_wd": "True", "wd_on_output": "True"}
         return {"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps(arguments)}
+
+    def scaled(
+        self,
+        unet: nn.Module,
+        values: Mapping[str, Tensor],
+        factor: float,
+        base: Callable[[], Mapping[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Another DoRA of the same rank, which computes exactly the weights in between.
+
+        With d = m / |W + B A|, by output, the trained weight is d (W + B A), and the one in between
+        (1 - f) W + f d (W + B A) = c (W + (f d / c) B A) with c = 1 - f + f d: its B is (f d / c) B, and its
+        magnitude c |W + (f d / c) B A|.
+        """
+        import torch
+        from peft.tuners.lora import LoraLayer
+
+        if factor == 1:
+            return dict(values)
+        found = dict(values)
+        for name, layer in unet.named_modules():
+            if not isinstance(layer, LoraLayer):
+                continue
+            down, up, size = (f"{name}.{part}.{ADAPTER}.weight" for part in _PARTS)
+            weight = layer.get_base_layer().weight.detach().to(values[up])  # type: ignore[union-attr, arg-type]
+            weight = weight.flatten(1)  # type: ignore[operator]
+            added = layer.scaling[ADAPTER] * values[up].flatten(1) @ values[down].flatten(1)
+            share = values[size].flatten() / torch.linalg.norm(weight + added, dim=1)
+            kept = 1 - factor + factor * share
+            less = (factor * share / kept)[:, None]
+            magnitude = kept * torch.linalg.norm(weight + less * added, dim=1)
+            found[up] = (less * values[up].flatten(1)).reshape(values[up].shape)
+            found[size] = magnitude.reshape(values[size].shape)
+        return found
+
+    def update_of(self, layer: Any) -> Tensor:
+        """Of magnitude and direction."""
+        import torch
+
+        base = layer.get_base_layer().weight.detach()
+        moved = (base + layer.get_delta_weight(ADAPTER)).flatten(1)
+        magnitude = layer.lora_magnitude_vector[ADAPTER].weight.flatten()
+        length = torch.linalg.norm(moved, dim=1)
+        return (magnitude / length)[:, None] * moved - base.flatten(1)
 
     def rescale(self, unet: nn.Module, factor: float) -> None:
         """W + factor * (W' - W), as web interfaces have it.

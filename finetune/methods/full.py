@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -49,6 +49,7 @@ class Full(Method):
             Stable Diffusion 1, 2 and XL have one.
     """
 
+    retains: ClassVar[bool] = True
     kept_states: ClassVar[int | None] = 2  # one more than resuming needs: the last may be damaged
     name: str = "full"
     original_layout: str = "fp16"
@@ -60,6 +61,19 @@ class Full(Method):
     def attach(self, unet: UNet2DConditionModel) -> None:
         """Unfreeze everything; there is nothing to initialise."""
         unet.requires_grad_(True)
+
+    def scaled(
+        self,
+        unet: nn.Module,
+        values: Mapping[str, Tensor],
+        factor: float,
+        base: Callable[[], Mapping[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Between the base's weights and the trained ones, as WiSE-FT (Wortsman et al. 2022, eq. 1)."""
+        if factor == 1:
+            return dict(values)
+        own = base()
+        return {name: own[name].to(weight).lerp(weight, factor) for name, weight in values.items()}
 
     def attach_text(self, encoder: nn.Module, unread: Sequence[str]) -> None:
         """Unfreeze everything that the U-Net is given something of."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +36,15 @@ class Method(ABC):
             ``finetune/export`` is taken. Comparisons stay with the base, see ``finetune.start``.
         text_encoder: whether the text encoders are trained as well, all that the pipeline has.
         scalable: whether :meth:`rescale` works; of the class, not a setting.
+        retains: whether :meth:`scaled` works, and the base is known while training, as cures against forgetting
+            (``export.scale``, ``replay``, ``regularise``) need; of the class.
         kept_states: what ``checkpoint.keep=auto`` means: how many checkpoints keep their optimizer; None: all.
             Of the class, too.
         readers: who reads an export for :meth:`reloaded`, as a message says it; of the class.
     """
 
     scalable: ClassVar[bool] = False
+    retains: ClassVar[bool] = False
     kept_states: ClassVar[int | None] = None
     readers: ClassVar[str] = "diffusers"
     name: str = MISSING
@@ -121,6 +124,42 @@ class Method(ABC):
     def held(self) -> str:
         """In which precision frozen weights are held while training, see ``finetune.frozen``."""
         return "fp32"
+
+    def scaled(
+        self,
+        unet: nn.Module,
+        values: Mapping[str, Tensor],
+        factor: float,
+        base: Callable[[], Mapping[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """The weights, by the same names, with which the U-Net is W_base + factor * (W - W_base).
+
+        Args:
+            unet: prepared; whatever trained weights it holds are not read, and nothing is changed.
+            values: W, by the names of :meth:`trainable`.
+            factor: 0 ... 1; 1 gives ``values``.
+            base: gives the base's own values of those trained weights that it has itself; called where they are needed.
+
+        Returns:
+            fp32, on the device of ``values``, in their order.
+        """
+        raise NotImplementedError(f"{self.name} does not say what lies between base and training")
+
+    @contextmanager
+    def switched_off(self, unet: nn.Module) -> Iterator[None]:
+        """Make ``unet`` compute what the base does inside a ``with`` block, whatever was trained.
+
+        Only of methods that are ``scalable``; of others the base is gone, as its own weights are trained.
+        """
+        raise NotImplementedError(f"{self.name} trains the base's own weights")
+        yield
+
+    def squared_norms(self, unet: nn.Module) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """Of each module's update W - W_base the squared Frobenius norm, with a gradient, and the weights it depends on.
+
+        Only of methods that are ``scalable``.
+        """
+        raise NotImplementedError(f"{self.name} trains the base's own weights")
 
     def fewer_weights(self) -> str:
         """What to type to train fewer weights than now, part of the advice on overfitting; "" where nothing does."""

@@ -22,6 +22,7 @@ class Loha(PeftAdapter):
     """
 
     noun: ClassVar[str] = "LoHa"
+    linear: ClassVar[tuple[str, ...]] = ("hada_w2_a",)
     peft_type: ClassVar[str] = "LOHA"
     algorithm: ClassVar[str] = "loha"
     settings: ClassVar[dict[str, str]] = {

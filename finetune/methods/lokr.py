@@ -22,6 +22,7 @@ class Lokr(PeftAdapter):
     """
 
     noun: ClassVar[str] = "LoKr"
+    linear: ClassVar[tuple[str, ...]] = ("lokr_w1", "lokr_w1_a")
     peft_type: ClassVar[str] = "LOKR"
     algorithm: ClassVar[str] = "lokr"
     settings: ClassVar[dict[str, str]] = {

@@ -33,6 +33,7 @@ class Lora(Adapter):
 
     readers: ClassVar[str] = "diffusers and by kohya's rules"
     noun: ClassVar[str] = "LoRA"
+    linear: ClassVar[tuple[str, ...]] = ("lora_B",)
     settings: ClassVar[dict[str, str]] = {"rank": "r", "alpha": "lora_alpha"}
     # B starts at zero and A at N(0, 1/rank).
     fixed: ClassVar[dict[str, Any]] = {"init_lora_weights": "gaussian"}

@@ -16,6 +16,7 @@ from evaluate.verdict import judge
 from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from finetune.methods.full import Full
 from finetune.methods.lora import Lora
+from finetune.retention_config import ExportConfig
 from finetune.rules import Evidence, Word
 from workflows.retraining.commands import split
 
@@ -91,7 +92,7 @@ def test_a_training_that_cost_something_is_not_told_to_go_on(improving):
     said = advise(improving, config("constant"), 128, costly=True)
     assert said.startswith("Look at the pictures first: the loss fell, and the base lost something")
     assert "optim.lr=3.3e-05" in said
-    assert "type the same training command" not in said
+    assert "type the same training command with train." not in said
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,11 @@ def test_another_run_has_the_settings_of_this_one(tmp_path):
     provenance = {"overrides": ["run.name=mine", "model=sd15", "optim.lr=1e-4", "optim.warmup=9"]}
     write.write_text(OmegaConf.to_yaml({"provenance": provenance}))
     said = keep_more(trained)
+    assert (
+        "type the same training command with export.scale=auto, which trains nothing again" in said
+    )
+    scaled = replace(trained, export=ExportConfig(scale=0.5))
+    assert "export.scale" not in keep_more(scaled)
     start = "type accelerate launch finetune/train.py model=sd15 optim.warmup=9 run.name=mine-2"
     assert start in said
     assert said.endswith("data.run=mine optim.lr=3.3e-05")

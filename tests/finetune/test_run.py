@@ -197,6 +197,16 @@ def test_base_value_comes_from_the_untouched_model(make_config, run_training):
     assert len(run.captions("val", 4)) == 4
 
 
+CURES = {
+    "method": "lora",
+    "replay.share": 0.5,
+    "replay.pictures": 2,
+    "regularise.teacher": 1.0,
+    "regularise.weight_l2": 0.1,
+    "export.scale": 0.5,
+}
+
+
 _BY_FILE = ("accelerate.commands.launch", "--config_file", str(ROOT / "conf/accelerate/ddp.yaml"))
 
 
@@ -209,12 +219,15 @@ _BY_FILE = ("accelerate.commands.launch", "--config_file", str(ROOT / "conf/acce
         ),
     ],
 )
-def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, launcher):
+@pytest.mark.parametrize("changes", [{}, CURES], ids=["plain", "cures"])
+def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, launcher, changes):
     """Same global batch, half of it on each rank, in two micro-batches here and one there."""
-    one = make_config("one", **{"optim.gradient_accumulation": 2})
-    two = make_config("two")
+    one = make_config("one", **changes, **{"optim.gradient_accumulation": 2})
+    two = make_config("two", **changes)
     run_training(one)
-    process = start(["-m", *launcher, str(ROOT / "finetune" / "train.py"), *command(two)], tmp_path)
+    typed = [f"{key}={value}" for key, value in changes.items() if key != "method"]
+    script = str(ROOT / "finetune" / "train.py")
+    process = start(["-m", *launcher, script, *command(two, *typed)], tmp_path)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     for ours, theirs in zip(losses(one), losses(two), strict=True):

@@ -25,6 +25,7 @@ from finetune.drawing.as_trained import AsTrained
 from finetune.methods import METHODS
 from finetune.methods.adapters import kohya
 from finetune.models.config import PACKAGES
+from finetune.retention import scale
 from workflows.retraining import lineage, run_files, summary
 from workflows.retraining.record import Record
 from workflows.retraining.series import Series
@@ -155,6 +156,10 @@ def _what(known: _Facts) -> Iterator[str]:
     )
     if record.start_from:
         yield f"It began with the export of {plain(record.start_from)}, not with the base itself."
+    if known.results and (scaled := known.results.provenance.get("scale")):
+        choice = scale.of_json(scaled)
+        rule = f", by this rule: {choice.rule}" if choice.rule else ""
+        yield f"The export is {choice.scale:g} of what was trained{rule}."
     yield ""
     yield f"**{record.outcome or 'not ended'}**: {plain(record.sentence)}"
 

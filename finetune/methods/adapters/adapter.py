@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,7 +24,7 @@ TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # as diffusers' scrip
 Stored = tuple[dict[str, Any], list[str]]
 """peft's settings, {} where an export says none, and the names of the weights, as peft has them."""
 
-_NAME = "default"  # that peft gives an adapter, as a part of its weights' names
+ADAPTER = "default"  # that peft gives an adapter, as a part of its weights' names
 _PARAMETER = re.compile(r"\.(lora|lokr|hada)_.*")  # behind a module's name
 # Settings of an adapter that change what rank and alpha mean.
 _HELD = ("fp32", "bf16", "fp8")
@@ -41,13 +42,16 @@ class Adapter(Method):
         text_encoder_targets: the same of the text encoders, where they are trained.
         base_weights: in which the frozen weights are held while training, see ``finetune.frozen``: ``fp32``, ``bf16`` or
             ``fp8`` (float8_e4m3fn). What is trained stays fp32, and what is computed is as ``optim.mixed_precision`` says.
-        noun: what it is called in messages; of the class, as the two below.
+        noun: what it is called in messages; of the class, as the three below.
+        linear: peft's names of the parts of which each module has one, in which the update is linear.
         settings: peft's name of each key ``method.*`` that decides what the stored weights mean.
         fixed: settings of peft that have no key.
     """
 
     scalable: ClassVar[bool] = True
+    retains: ClassVar[bool] = True
     noun: ClassVar[str] = "adapter"
+    linear: ClassVar[tuple[str, ...]]
     settings: ClassVar[dict[str, str]] = {"rank": "r", "alpha": "alpha"}
     fixed: ClassVar[dict[str, Any]] = {}
     rank: int = 16
@@ -113,7 +117,7 @@ class Adapter(Method):
         except (ValueError, TypeError) as error:
             raise UserError(f"method.{key}={targets} does not fit the model: {error}") from error
         # transformers notes the folder that the base was in
-        network.peft_config[_NAME].base_model_name_or_path = None
+        network.peft_config[ADAPTER].base_model_name_or_path = None
 
     def rescale(self, unet: nn.Module, factor: float) -> None:
         """W + factor * what training added to it."""
@@ -127,6 +131,53 @@ class Adapter(Method):
     def held(self) -> str:
         """As the setting says."""
         return self.base_weights
+
+    def scaled(
+        self,
+        unet: nn.Module,
+        values: Mapping[str, Tensor],
+        factor: float,
+        base: Callable[[], Mapping[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """One of the matrices, in which the update is linear, times ``factor``.
+
+        Not alpha: of a LoKr whose matrices are whole no reader applies it, a DoRA is not linear in it, and loaders that
+        do not know an adapter's alpha take its rank. So every reader gets the same strength, and ``method.init`` starts
+        with the same settings.
+        """
+        linear = [
+            name for name in values if any(f".{part}." in f".{name}." for part in self.linear)
+        ]
+        return {
+            name: weight * factor if name in linear else weight for name, weight in values.items()
+        }
+
+    @contextmanager
+    def switched_off(self, unet: nn.Module) -> Iterator[None]:
+        """Without the adapter."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [m for m in unet.modules() if isinstance(m, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+    def squared_norms(self, unet: nn.Module) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """Of what each adapter adds to its module's weight."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for layer in unet.modules():
+            if isinstance(layer, BaseTunerLayer):
+                parts = [weight for weight in layer.parameters() if weight.requires_grad]
+                yield self.update_of(layer).square().sum(), parts
+
+    def update_of(self, layer: Any) -> Tensor:
+        """W - W_base of a layer of peft's, with a gradient."""
+        return layer.get_delta_weight(ADAPTER)
 
     def fewer_weights(self) -> str:
         """Half the rank."""
@@ -263,7 +314,7 @@ def plain_name(name: str) -> str:
     >>> plain_name("conv.lora_magnitude_vector.default.weight")
     'conv.lora_magnitude_vector'
     """
-    parts = [part for part in name.split(".") if part != _NAME]
+    parts = [part for part in name.split(".") if part != ADAPTER]
     return ".".join(parts).replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 

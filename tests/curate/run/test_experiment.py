@@ -30,11 +30,12 @@ DEMO = {
     "train": [
         *("run.name=demo", "method=locon", "optim.lr=1e-3", "optim.batch_size=32"),
         *("train.samples=7200", "heldout.items=32", "heldout.every=2400", "checkpoint.every=2400"),
+        "export.scale=auto",
     ],
     "evaluate": [
         "run.name=demo",
         "grid.items=64",
-        "samples.clip_captions=48",
+        "samples.clip_captions=64",
         "retention.items=32",
     ],
 }
@@ -79,7 +80,7 @@ def start(command, *arguments):
 
 
 @pytest.mark.parametrize("section", DEMO)
-def test_the_demo_is_what_it_always_was(section):
+def test_the_demo_is_what_these_settings_are(section):
     assert applied(section, "experiment=demo") == composed(section, DEMO[section])
 
 

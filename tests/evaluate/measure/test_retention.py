@@ -15,7 +15,6 @@ import torch
 from curate.clip.config import ClipConfig
 from evaluate.evaluators.retention import caption_gains
 from evaluate.measure import caption_losses, grid
-from evaluate.measure.drawn_latents import encode
 from evaluate.measure.grid import Grid, LossStore
 from evaluate.measure.retention import Retention, key_of
 from evaluate.measure_config import GridConfig, MeasureConfig, RetentionConfig, RunConfig
@@ -24,6 +23,7 @@ from evaluate.results import Metric
 from finetune.config import ModelConfig
 from finetune.drawing import sampling
 from finetune.drawing.config import SamplerConfig
+from finetune.drawing.latents import encode
 from finetune.heldout import HeldoutGrid, grid_losses, relative
 from finetune.intervals import estimate
 from finetune.models import load_model
@@ -40,6 +40,7 @@ class PlantedCheckpoint:
     step: int
     factor: float
     file: Path
+    scale: float = 1.0
 
     samples_seen = 64
 

@@ -14,7 +14,10 @@ from evaluate.measure.training_losses import TrainingLosses
 from evaluate.measure_config import GridConfig
 from finetune.curve import HeldoutCurve
 from finetune.heldout import HeldoutGrid
+from finetune.models import load_model
 from finetune.opened_run import load_run
+from finetune.retention import scale
+from finetune.retention.scale import Choice
 
 CPU = torch.device("cpu")
 CELLS = 3 * 2
@@ -100,6 +103,24 @@ def test_what_is_not_surely_the_same_is_measured(trained, counted, tmp_path):
     assert counted(trained, tmp_path, items=4)[1] == everything
 
 
+def test_checkpoints_are_judged_at_the_scale_of_the_export(trained, counted, tmp_path):
+    whole, _ = counted(trained, tmp_path, items=4)
+    scale.note(trained / "finetune", Choice(0.5, 0.5, 0.15, "", "", "digest"))
+    half, measured = counted(trained, tmp_path, items=4)
+    assert measured == 2 * 2 * 4 * CELLS, "only the base's losses are those of the training"
+    np.testing.assert_array_equal(half.val[0], whole.val[0])
+    run = load_run(trained)
+    unet = run.config.method.load(run.config.model, trained / "finetune" / "export").unet
+    base = load_model(run.config.model).unet
+    for weight, own in zip(unet.parameters(), base.parameters(), strict=True):
+        weight.data.copy_((weight + own) / 2)
+    row = whole.steps.index(run.exported().step)
+    items = run.items("val", 4)
+    expected = measuring.grid_losses(run.model(), unet, items, HeldoutGrid(3, 2), 8, lambda _: None)
+    np.testing.assert_allclose(half.val[row], expected, rtol=1e-4)
+    assert not np.allclose(half.val[row], whole.val[row], rtol=1e-3)
+
+
 def test_other_origins_other_pictures_and_interrupted_checkpoints_are_not_reused(trained):
     run, cells = load_run(trained), HeldoutGrid(3, 2)
     base, last = run.model().fingerprint(), run.checkpoints()[-1]
@@ -108,5 +129,6 @@ def test_other_origins_other_pictures_and_interrupted_checkpoints_are_not_reused
     assert known.of(last, "test") == {}
     assert known.of(replace(last, interrupted=True), "val") == {}
     assert known.of(replace(last, heldout=None), "val") == {}
+    assert known.of(replace(last, scale=0.5), "val") == {}
     assert known.of(replace(last, step=5), "val") == {}
     assert TrainingLosses(run, cells, "no", "another base").of(last, "val") == {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,6 +18,7 @@ from evaluate.outputs import report, summary
 from evaluate.outputs.glossary import shown
 from evaluate.outputs.headline import findings
 from evaluate.results import BASE_KEPT, Check, Metric, Results
+from finetune.retention.scale import Choice, Measured
 from tests.evaluate.conftest import HOSTILE
 
 FUNNEL = {
@@ -270,6 +272,20 @@ def test_the_section_says_whether_the_clip_chose_the_training_pairs(results: Res
         "ViT-L-14 openai"
     )
     assert "If the same CLIP chose the training pairs" in said(None)
+
+
+def test_the_scale_of_the_export_and_how_it_was_chosen_are_shown(results: Results, render):
+    assert "Scale of the export" not in render(results)
+    rows = (
+        Measured(0.5, (-0.2, -0.22, -0.18), (0.08, 0.05, 0.11)),
+        Measured(1.0, (-0.27, -0.3, -0.24), (0.4, 0.3, 0.5)),
+    )
+    choice = asdict(Choice(0.5, [0.5, 1], 0.15, "", "the largest at which", "digest", rows))
+    found = json.loads(json.dumps(choice))  # as report.json has it
+    html = render(replace(results, provenance=results.provenance | {"scale": found}))
+    section = html[html.index("Exported and judged at 0.5 of what was trained") :][:3000]
+    for said in ("0.5 (chosen)", "-20.0 % [-22.0, -18.0]", "+40.0 % [+30.0, +50.0]"):
+        assert said in section.replace("−", "-")
 
 
 def test_a_large_number_that_was_not_measured_says_so(results: Results, render):

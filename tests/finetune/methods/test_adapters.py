@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 
 import pytest
@@ -14,6 +15,7 @@ from curate.run.schema import UserError, to_dataclass
 from finetune import doctor
 from finetune.checkpoint import list_checkpoints
 from finetune.config import TrainConfig
+from finetune.ema import copy_into
 from finetune.methods import METHODS, prepare
 from finetune.methods.dora import Dora
 from finetune.methods.loha import Loha
@@ -115,6 +117,73 @@ def test_an_adapter_is_scaled_between_base_and_trained(unet, pipeline_dir, kind)
             assert torch.allclose(output(unet), trained) == (factor == 1)
             assert torch.allclose(output(unet), plain, atol=1e-6) == (factor == 0)
             torch.testing.assert_close(layer(x), own(x) + factor * change, atol=1e-5, rtol=1e-4)
+
+
+MORE = {  # settings with which weights are divided otherwise
+    "lora": {},
+    "dora": {},
+    "lokr": {"factor": 2, "tucker": True},
+    "lokr ": {"decompose_both": True},
+    "lokr  ": {"factor": -1, "rank": 16},  # both matrices whole
+    "loha": {"tucker": True},
+    "loha ": {},
+}
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_weights_at_a_share_of_the_update_are_those_in_between(unet, kind):
+    """Against ``rescale``, which changes outputs or scales instead of weights, and against the merged weights."""
+    settings = {"rank": 2, "alpha": 3.0, "targets": TARGETS} | MORE[kind]
+    prepare(unet, method := KINDS[kind.strip()](**settings), seed=0)
+    start = output(unet)  # the base's
+    moved(unet, method)
+    weights = method.trainable(unet)
+    trained = {name: weight.detach().clone() for name, weight in weights.items()}
+    for factor in (0.4, 0, 1):
+        copy_into(weights, trained)
+        method.rescale(unet, factor)
+        expected, merged = output(unet), updates(unet, method)
+        method.rescale(unet, 1)
+        whole = updates(unet, method)
+        scaled = method.scaled(unet, trained, factor, dict)
+        assert list(scaled) == list(trained)
+        copy_into(weights, scaled)
+        torch.testing.assert_close(output(unet), expected, atol=2e-5, rtol=1e-4)
+        for now, once in zip(updates(unet, method), whole, strict=True):
+            torch.testing.assert_close(now, factor * once, atol=2e-5, rtol=1e-4)
+    assert len(merged) > 2
+    with method.switched_off(unet):
+        assert torch.allclose(output(unet), start, atol=1e-6)
+    assert not torch.allclose(output(unet), start, atol=1e-3)
+    assert all(weight.requires_grad for weight in method.trainable(unet).values())
+    assert method.trainable(unet).keys() == weights.keys()
+
+
+def updates(unet, method) -> list[torch.Tensor]:
+    """W - W_base of all modules with an adapter, as peft merges it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    found = []
+    for layer in unet.modules():
+        if isinstance(layer, BaseTunerLayer):
+            merged = copy.deepcopy(layer)
+            merged.merge()
+            own = layer.get_base_layer().weight.detach()
+            found.append((merged.get_base_layer().weight.detach() - own).flatten(1))
+    return found
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_the_norm_of_an_update_is_that_of_the_merged_weights(unet, kind):
+    settings = {"rank": 2, "alpha": 3.0, "targets": TARGETS} | MORE[kind]
+    prepare(unet, method := KINDS[kind.strip()](**settings), seed=0)
+    moved(unet, method)
+    found = list(method.squared_norms(unet))
+    for (norm, parts), update in zip(found, updates(unet, method), strict=True):
+        torch.testing.assert_close(norm, update.square().sum(), atol=1e-4, rtol=1e-3)
+        assert all(gradient is not None for gradient in torch.autograd.grad(norm, parts))
+    every = {id(weight) for _, parts in found for weight in parts}
+    assert every == {id(weight) for weight in method.trainable(unet).values()}
 
 
 @pytest.mark.parametrize("kind", OTHER)

@@ -39,6 +39,8 @@ from finetune.models import load_model, refuse_unsupported
 from finetune.models.config import ModelConfig
 from finetune.models.sdxl import StableDiffusionXL
 from finetune.objective import denoising_loss
+from finetune.retention.base_pictures import pictures_of
+from finetune.retention.replay import ReplayBatches
 from tests.finetune.models.conftest import save_xl_pipeline
 
 SIZES = {"a": (32, 32), "b": (300, 200), "c": (41, 90)}  # width and height
@@ -198,6 +200,43 @@ def test_ids_beyond_fp16_are_kept(model, split):
     [ids] = model.picture_entries([Crop.square((4097, 5003), 32)])["time_ids"].tolist()
     assert ids[:2] == [5003, 4097]
     assert split.conditioning_of(torch.tensor([0]))["time_ids"].dtype == torch.float32
+
+
+def test_pictures_of_the_base_stand_beside_those_of_the_data(model, split, tmp_path):
+    """They say of themselves that they are whole squares, and have both encoders' conditioning."""
+    pictures = pictures_of(tmp_path, "replay", model, lambda: model.unet, ["a cat", "dog", "a cat"])
+    assert len(set(pictures.keys)) == 3, "the same prompt again starts from other noise"
+    assert not torch.equal(pictures.latents[0], pictures.latents[2])
+    made = ReplayBatches(
+        split,
+        batch_size=6,
+        caption_dropout=0.5,
+        timesteps=1000,
+        seed=1,
+        pictures=pictures,
+        replayed=3,
+    )
+    for batch in map(made, range(3)):
+        mask, ids = batch.replayed, batch.conditioning["time_ids"]
+        assert mask is not None
+        assert (ids[mask] == torch.tensor([32, 32, 0, 0, 32, 32])).all()
+        for row in mask.nonzero().flatten().tolist():
+            place = pictures.keys.index(batch.keys[row])
+            assert torch.equal(batch.latents[row], pictures.latents[place])
+            own = model.encode_captions([pictures.prompts[place]])
+            empty = model.encode_captions([""])
+            for name in ("hidden", "pooled"):
+                near = [
+                    torch.allclose(batch.conditioning[name][row], each[name][0], atol=5e-3)
+                    for each in (own, empty)
+                ]
+                assert any(near)
+    again = pictures_of(
+        tmp_path, "replay", model, lambda: pytest.fail("drawn twice"), pictures.prompts
+    )
+    assert torch.equal(again.latents, pictures.latents)
+    other = pictures_of(tmp_path, "replay", model, lambda: model.unet, ["a cat"], held="bf16")
+    assert len(other) == 1
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluate.measure.features import read_picture
 from finetune.cache import pictures_at_once
+from finetune.drawing.picture import read_picture
 from finetune.models.interface import LatentDiffusion
 
 
