@@ -57,7 +57,7 @@ def test_a_run_is_judged_by_pictures_from_held_out_conditions(trained, tmp_path)
         gate=GateConfig({"rule": rule}),
         grid=GridConfig(items=34, bins=3, draws=1),
         samples=SamplesConfig(rows=2, clip_captions=4),
-        copying=CopyingConfig(4),
+        copying=CopyingConfig(32),
         retention=RetentionConfig(0),
         reconsider=ReconsiderConfig(0),
         distribution=DistributionConfig("vae", captions=0),
