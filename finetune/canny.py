@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def edges(picture: Image.Image) -> np.ndarray:
         UserError: OpenCV is not installed.
     """
     refuse_absent("a ControlNet of method.condition=canny")
-    import cv2
+    cv2 = import_module("cv2")  # which has no types
     import numpy as np
 
     return cv2.Canny(np.array(picture.convert("RGB")), LOW, HIGH)

@@ -21,7 +21,6 @@ from curate.run.schema import PATH, UserError, check, entries, register
 from finetune.at_once import losses_at_once
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
-from finetune.optimizers import READS
 from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.retention_config import ExportConfig, RegulariseConfig, ReplayConfig
 
@@ -32,6 +31,15 @@ WEIGHTINGS = ("none", "min_snr", "soft_min_snr", "debiased")
 TIMESTEPS = ("stratified", "uniform", "logit_normal")
 AUTO = "auto"
 MOST_CROPS = 8  # a folder of the cache for each, in each bucket
+
+_ADAM = ("beta1", "beta2", "eps")
+READS = {
+    "adamw": _ADAM,
+    "adamw8bit": _ADAM,
+    "adafactor": ("decay_rate", "clip_threshold"),
+    "prodigy": (*_ADAM, "d0", "d_coef", "use_bias_correction", "safeguard_warmup"),
+}
+"""The settings that only some optimizers read, by the optimizer's name."""
 
 CHANGEABLE = (
     *(

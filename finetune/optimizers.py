@@ -1,4 +1,4 @@
-"""The optimizers of the group ``optim``: what each reads, how it is made, what it holds and what is stored of it."""
+"""The optimizers of the group ``optim``: how each is made, what it holds and what is stored of it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from finetune.config import OptimConfig
-
-_ADAM = ("beta1", "beta2", "eps")
-READS = {
-    "adamw": _ADAM,
-    "adamw8bit": _ADAM,
-    "adafactor": ("decay_rate", "clip_threshold"),
-    "prodigy": (*_ADAM, "d0", "d_coef", "use_bias_correction", "safeguard_warmup"),
-}
-"""The settings that only some optimizers read, by the optimizer's name."""
 
 _PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 _GROUP_STATE = ("d", "d_max", "d_hat", "d_numerator", "d_denom", "k")

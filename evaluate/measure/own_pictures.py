@@ -129,7 +129,7 @@ class OwnPictures:
         encoded = self._splits[split]
         rows = self.chosen[split]
         entry = encoded.entries.get(CONTROL)
-        controls = [None] * len(rows) if entry is None else entry.take(np.array(rows, np.int64))
+        controls = [None] * len(rows) if entry is None else entry.take(*_plain(rows))
         return [
             Prompt(encoded.keys[i], encoded.captions[i], control=control)
             for i, control in zip(rows, controls, strict=True)
@@ -261,3 +261,8 @@ def _stored(look: Look) -> CopyingLook:
         blank=look.blank,
         copies=found.copies,
     )
+
+
+def _plain(rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a split, in the plain view, as its entries are taken."""
+    return np.array(rows, np.int64), np.zeros(len(rows), np.int64)

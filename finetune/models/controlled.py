@@ -68,7 +68,7 @@ class ControlledUnet(UNet2DConditionModel):
         return super().forward(sample, timestep, encoder_hidden_states, *args, **options)
 
 
-def attach(unet: UNet2DConditionModel, controlnet: ControlNetModel) -> None:
+def attach(unet: UNet2DConditionModel, controlnet: nn.Module) -> None:
     """Make ``controlnet`` a part of ``unet``, in place."""
     unet.__class__ = ControlledUnet  # as torch.nn.utils.parametrize does it
     unet.add_module(PART, controlnet)
@@ -103,7 +103,7 @@ def copy_of(unet: UNet2DConditionModel, pixels_per_latent: int) -> ControlNetMod
     return own
 
 
-def arguments(network: nn.Module, conditioning: Conditioning) -> dict[str, Tensor]:
+def arguments(network: Any, conditioning: Conditioning) -> dict[str, Tensor]:
     """What a network is given beside its captions: the condition, if it takes and the samples have one."""
     condition = conditioning.tensors.get(CONTROL)
     if condition is None or not isinstance(_inner(network), ControlledUnet):
@@ -111,7 +111,7 @@ def arguments(network: nn.Module, conditioning: Conditioning) -> dict[str, Tenso
     return {CONTROL: condition}
 
 
-def _inner(network: nn.Module) -> nn.Module:
+def _inner(network: Any) -> Any:
     """Without what distributes or compiles it."""
     for name in ("module", "_orig_mod"):
         found = getattr(network, name, None)

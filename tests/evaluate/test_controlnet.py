@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_a_run_is_judged_by_pictures_from_held_out_conditions(trained, tmp_path)
         gate=GateConfig({"rule": rule}),
         grid=GridConfig(items=34, bins=3, draws=1),
         samples=SamplesConfig(rows=2, clip_captions=4),
-        copying=CopyingConfig(0),
+        copying=CopyingConfig(4),
         retention=RetentionConfig(0),
         reconsider=ReconsiderConfig(0),
         distribution=DistributionConfig("vae", captions=0),
@@ -115,7 +116,7 @@ def test_a_file_is_followed_as_diffusers_follows_it(
     pipe.scheduler = EulerDiscreteScheduler.from_config(
         pipe.scheduler.config, timestep_spacing="trailing"
     )
-    theirs = pipe(
+    drawn: Any = pipe(
         "a red dot",
         image=Image.open(file),
         num_inference_steps=3,
@@ -124,7 +125,8 @@ def test_a_file_is_followed_as_diffusers_follows_it(
         width=16,
         generator=torch.Generator().manual_seed(0),
         output_type="np",
-    ).images[0]
+    )
+    theirs = drawn.images[0]
     assert abs(ours - (theirs * 255).round()).max() <= 1
     capsys.readouterr()
     sample.start(compose_sample(*typed))

@@ -419,6 +419,10 @@ def _exports_of(model: Model, made: Sequence[str]) -> Iterator[str]:
             yield name
 
 
+_SAME_ORDER = "hashed keys"
+"""How earlier versions noted the same order of pictures; only their noise was another."""
+
+
 def _after(model: Model, key: str) -> Iterator[str]:
     """The checkpoints made after a training picture was first drawn; all where the order is not known."""
     from finetune.doctor import ORDER
@@ -426,7 +430,8 @@ def _after(model: Model, key: str) -> Iterator[str]:
     position = -1
     identity, given = model.identity, model.given[0]
     in_buckets = identity.get("buckets.enabled", False)  # whose order is another
-    if identity.get("order") == ORDER and given["run"].nunique() == 1 and not in_buckets:
+    known = identity.get("order") in (ORDER, _SAME_ORDER) and not in_buckets
+    if known and given["run"].nunique() == 1:
         position = _first_draw(
             given.loc[given["split"] == "train", "key"], key, identity["train.seed"]
         )

@@ -52,8 +52,10 @@ def test_pictures_with_the_conditions_edges_obey(tmp_path, channels):
     pytest.importorskip("cv2")
     found = dict(obedience.measure(planted(tmp_path, Controlnet(), channels=channels)))
     assert found["obedience_kept"].value == pytest.approx(1)
-    assert found["obedience_off"].value < 0.5
-    assert found["obedience_change"].low > 0.5
+    off, change = found["obedience_off"].value, found["obedience_change"].low
+    assert off is not None
+    assert change is not None
+    assert off < 0.5 < change
     assert found["obedience_change"].n == 8
     [finding] = obedience.findings(found)
     assert finding.state == "good"

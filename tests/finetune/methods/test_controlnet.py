@@ -6,6 +6,7 @@ import io
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from finetune.conditioning import Conditioning
 from finetune.drawing.config import SamplerConfig
 from finetune.drawing.sampling import Prompt, Sampler
 from finetune.export import export, export_checkpoint
+from finetune.latents import of_one_shape
 from finetune.methods import prepare
 from finetune.methods.controlnet import Controlnet
 from finetune.models import load_model
@@ -170,7 +172,7 @@ def test_an_export_is_a_folder_for_diffusers_and_draws_what_diffusers_draws(conf
     pipeline = kind.from_pretrained(config.path, controlnet=controlnet, safety_checker=None)
     pipeline.scheduler = sampler.scheduler
     for place, row in ((0, 0), (2, 1)):
-        expected = pipeline(
+        made: Any = pipeline(
             prompts[place].caption,
             image=control[row][None].float() / 255,
             num_inference_steps=3,
@@ -178,8 +180,8 @@ def test_an_export_is_a_folder_for_diffusers_and_draws_what_diffusers_draws(conf
             height=model.resolution,
             width=model.resolution,
             generator=sampler.generator(prompts[place]),
-        ).images[0]
-        difference = np.abs(np.asarray(expected, int) - np.asarray(drawn[place], int))
+        )
+        difference = np.abs(np.asarray(made.images[0], int) - np.asarray(drawn[place], int))
         assert difference.max() <= 1
     without = sampler.draw(model.unet, [prompts[1]])[0]
     assert without.tobytes() == drawn[1].tobytes()
@@ -248,14 +250,14 @@ def _check_checkpoint(config):
     plain = DiffusionPipeline.from_pretrained(config.model.path).unet
     items = load_run(config.run.folder).items("val", 2)
     model = load_model(config.model)
-    steps = torch.tensor([100, 700])
+    steps, noisy = torch.tensor([100, 700]), of_one_shape(items.latents)
     with torch.no_grad():
         expected = plain_prediction(
-            plain, theirs, items.latents, steps, items.conditioning, model.resolution
+            plain, theirs, noisy, steps, items.conditioning, model.resolution
         )
         again = load_run(config.run.folder)
         found = again.model().predict(
-            again.unet_at(last), items.latents, steps, _sized(items.conditioning, model.resolution)
+            again.unet_at(last), noisy, steps, _sized(items.conditioning, model.resolution)
         )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert any(w.abs().max() > 0 for n, w in theirs.state_dict().items() if "controlnet_mid" in n)
