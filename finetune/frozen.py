@@ -76,7 +76,7 @@ def hold(unet: nn.Module, kind: str) -> None:
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(unet, unsent)
     for _, layer in there:
         layer.weight.data = layer.weight.data.to(TYPES[kind])
-        layer.__class__ = _Linear if isinstance(layer, nn.Linear) else _Conv2d
+        layer.__class__ = _Linear if isinstance(layer, nn.Linear) else _Conv2d  # type: ignore[assignment]
 
 
 @torch.no_grad()
@@ -94,7 +94,7 @@ def release(unet: nn.Module, plain: Callable[[], nn.Module]) -> None:
         for part, weight in layer.named_parameters():
             value = values[f"{name.removesuffix('.base_layer')}.{part}"]
             weight.data = value.detach().to(weight.device, torch.float32)
-        layer.__class__ = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
+        layer.__class__ = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d  # type: ignore[assignment]
 
 
 def _computing_type(x: Tensor) -> torch.dtype:

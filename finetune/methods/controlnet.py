@@ -53,7 +53,7 @@ class Controlnet(Method):
         """
         from finetune.models import controlled
 
-        made: nn.Module = controlled.copy_of(unet, pixels_per_latent)
+        made: Any = controlled.copy_of(unet, pixels_per_latent)
         controlled.attach(unet, made.to(unet.device).requires_grad_(True))
 
     def attach_at(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:

@@ -40,9 +40,9 @@ def improving():
 
 def test_a_constant_rate_is_continued_and_another_schedule_needs_another_run(improving):
     """``finetune.doctor`` refuses to stretch a schedule that ends."""
-    assert advise(improving, config("constant"), 128).endswith("train.samples=40000")
+    assert advise(improving, config("constant"), 128).endswith("train.samples=48000")
     another = advise(improving, config("cosine"), 128)
-    assert another.endswith("run.name=mine-2 data.run=mine train.samples=40000")
+    assert another.endswith("run.name=mine-2 data.run=mine train.samples=48000")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_another_run_reads_the_shards_that_this_one_read(improving):
     trained = config("cosine")
     trained.data.run = "the others'"
     said = advise(improving, trained, 128)
-    assert said.endswith("""run.name=mine-2 'data.run=the others'"'"'' train.samples=40000""")
+    assert said.endswith("""run.name=mine-2 'data.run=the others'"'"'' train.samples=48000""")
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -70,11 +70,11 @@ def test_a_run_of_a_retraining_gets_what_its_command_takes(improving, schedule, 
     (tmp_path / "mine-0001").mkdir()
     (tmp_path / "mine-0001" / RECORD).write_text("{}")
     said = advise(improving, trained, 128)
-    assert said.endswith("type the same python -m workflows.retrain with train.train.samples=40000")
+    assert said.endswith("type the same python -m workflows.retrain with train.train.samples=48000")
     assert keep_more(trained).endswith("workflows.retrain with train.optim.lr=3.3e-05")
-    assert "(train.train.samples=10000), fewer weights (train.method.rank=8)" in keep_more(trained)
+    assert "(train.train.samples=12000), fewer weights (train.method.rank=8)" in keep_more(trained)
     own, handed = split(said.split(" with ")[1].split())
-    assert (own, handed["train"]) == ([], ["train.samples=40000"])
+    assert (own, handed["train"]) == ([], ["train.samples=48000"])
     few = Evidence(np.ones((3, 4)), np.ones((3, 20)))
     for text in (about_captions(trained), advise(few, trained, 128)):
         assert "type the same python -m workflows.retrain again" in text

@@ -46,9 +46,9 @@ def write(folder: Path, pairs: int) -> None:
 
     import torch
 
-    from finetune.cache.encode import _captions_folder, _folder, _listing_path
+    from finetune.cache.encode import _captions_folder, _folder
     from finetune.cache.framing import Framing
-    from finetune.cache.listing import Listing, write_listing
+    from finetune.cache.listing import Listing, listing_path, write_listing
     from finetune.cache.packs import ENTRIES, content_hash, write_pack
 
     model, infos = _model(), shards(pairs)
@@ -68,7 +68,7 @@ def write(folder: Path, pairs: int) -> None:
             write_pack(latents, part, {"latent": torch.zeros(len(part), 1, 1, 1)})
         captions = [(texts[name % 1000],) for name in names]
         write_listing(
-            _listing_path(folder, info), Listing([f"{n:09d}" for n in names], digests, captions)
+            listing_path(folder, info), Listing([f"{n:09d}" for n in names], digests, captions)
         )
 
 

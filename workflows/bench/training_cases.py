@@ -302,7 +302,7 @@ def _save_reduced(path: Path) -> None:
         "sample_size": 64,
         "norm_num_groups": 16,
     }
-    vae = SD1.vae | {
+    vae: dict[str, Any] = SD1.vae | {
         "block_out_channels": [width // _NARROWER for width in SD1.vae["block_out_channels"]]
     }
     path.mkdir(parents=True)
@@ -311,7 +311,7 @@ def _save_reduced(path: Path) -> None:
         text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
         tokenizer=_tokenizer(),
         unet=UNet2DConditionModel(**unet),
-        scheduler=DDPMScheduler(
+        scheduler=DDPMScheduler(  # type: ignore[arg-type]
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",

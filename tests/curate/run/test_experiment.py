@@ -182,7 +182,7 @@ BAD = {
     "train: {optim.lr: -1}": ["section train", "optim.lr=-1", "accepted: > 0"],
     "train: {optim.lr: abc}": ["section train", "optim.lr", "'abc'"],
     "train: {method: loar}": ["section train", "method=loar", "Type method=lora"],
-    "train: {optim: {momentum: 1}}": ["section train", "momentum", "accepted: lr, beta1"],
+    "train: {optim: {momentum: 1}}": ["section train", "momentum", "accepted: ", "lr, beta1"],
     "evaluate: {grid.itms: 3}": ["section evaluate", "itms", "accepted: items,"],
     "evaluate: {heads: {a: {path: b}}}": ["section evaluate", "heads"],
     "trian: {optim.lr: 1}": ["'trian' is no section", "accepted: curate:, train:, evaluate:"],
