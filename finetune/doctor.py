@@ -23,7 +23,6 @@ from finetune import (
     equal_crops,
     leaks,
     optimizers,
-    retention_config,
     seen_before,
     start,
     tags,
@@ -33,6 +32,7 @@ from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
 from finetune.models.config import CHUNK
 from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.retention import prompts
+from finetune.retention_config import RegulariseConfig, ReplayConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -48,43 +48,37 @@ _FREE = {
     "heldout.patience",
     "buckets.enlarge",
 }
-_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout", "buckets", "cache")
+_GROUPS = ("model", "method", "optim", "train", "objective", "ema", "heldout")
+_GROUPS += ("buckets", "cache", "replay", "regularise")
 _VIEWS = {"data.flip": False, "data.crops": 1}
-_UNSAID = {**retention_config.defaults(), "replay.prompts": None}
-"""Values of keys that only trainings note in which one of them is another."""
-_FORMERLY = (
-    _VIEWS
-    | _UNSAID
-    | {
-        f"{group}.{name}": value
-        for group, settings in (
-            ("objective", ObjectiveConfig()),
-            ("optim", OptimConfig()),
-            ("buckets", BucketsConfig()),
-            ("cache", CacheConfig()),
-        )
-        for name, value in asdict(settings).items()
-    }
-)
+_FORMERLY = {
+    f"{group}.{name}": value
+    for group, settings in (
+        ("objective", ObjectiveConfig()),
+        ("optim", OptimConfig()),
+        ("buckets", BucketsConfig()),
+        ("cache", CacheConfig()),
+        ("replay", ReplayConfig()),
+        ("regularise", RegulariseConfig()),
+    )
+    for name, value in asdict(settings).items()
+}
+_FORMERLY |= _VIEWS
 _FORMERLY |= {
+    "cache.captions": "hidden",
     "method.base_weights": "fp32",
     "method.text_encoder": False,
-    "cache.captions": "hidden",
-}
-"""Values of keys that trainings of earlier versions did not note."""
-_OPTIONAL = {
     "model.clip_skip": 1,
     "model.caption_tokens": CHUNK,
     "model.beta_schedule": None,
     "model.beta_start": None,
     "model.beta_end": None,
-    "objective.zero_terminal_snr": False,
     "train.shuffle_caption": False,
     "train.keep_tokens": 0,
     "train.caption_tag_dropout": 0.0,
     "train.tag_variants": 8,
 }
-"""Values of keys that are noted only where they are others, so that trainings of earlier versions go on."""
+"""Values of keys that trainings of earlier versions did not note."""
 ORDER = "hashed keys, noise by sample"
 """Of the samples and their noise, see ``cache.load_split`` and ``data.Batches``; earlier versions noted another or none."""
 _ORIGINS = {
@@ -213,9 +207,6 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         for name in ("method.text_encoder_targets", "optim.text_encoder_lr"):
             known.pop(name, None)
     known["cache.captions"] = config.captions  # auto stands for one of the others
-    for key, value in _OPTIONAL.items():
-        if known[key] == value:
-            del known[key]
     if config.optim.schedule == "constant":  # then training longer leaves the first part as it was
         del known["train.samples"]
     known["shards"] = manifest.digest()
@@ -224,21 +215,10 @@ def identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     known["init"] = start.digest(config)
     known |= {key: getattr(config.data, key.removeprefix("data.")) for key in _VIEWS}
     known["data.runs"] = dict(sorted(config.data.runs.items())) or None  # weights of the curations
-    return known | _of_retention(config)
-
-
-def _of_retention(config: TrainConfig) -> dict[str, Any]:
-    """What ``replay`` and ``regularise`` decide; nothing where they are off. The prompts count, wherever they are."""
-    now = {
-        f"{group}.{name}": value
-        for group in ("replay", "regularise")
-        for name, value in asdict(getattr(config, group)).items()
-    }
-    shown = prompts.replayed(config)
-    now["replay.pictures"], now["replay.prompts"] = len(shown) or None, None
-    if shown:
-        now["replay.prompts"] = prompts.digest(shown)
-    return now if now != _UNSAID else {}
+    shown = prompts.replayed(config)  # which count, wherever they are
+    known["replay.pictures"] = len(shown) or None
+    known["replay.prompts"] = prompts.digest(shown) if shown else None
+    return known
 
 
 def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, Any]) -> None:
@@ -254,10 +234,9 @@ def refuse_to_resume(config: TrainConfig, last: dict[str, Any], now: dict[str, A
     Raises:
         UserError: as :func:`refuse_change`.
     """
-    now = {**_UNSAID, **now}
     has_ended = last["step"] >= config.steps or last["stopped"] is not None
     free = ["order"] if has_ended else config.resume.allow
-    now = {key: value for key, value in {**_OPTIONAL, **now}.items() if key not in free}
+    now = {key: value for key, value in now.items() if key not in free}
     refuse_change(config.folder, last["identity"], now, config.resume.allow)
 
 
@@ -297,7 +276,7 @@ def refuse_change(
     Raises:
         UserError: names the first key that differs.
     """
-    stored = {**_FORMERLY, **_OPTIONAL, **stored}
+    stored = {**_FORMERLY, **stored}
     for key in now:
         if stored.get(key) == now[key]:
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from curate.run.schema import PATH, UserError, check
@@ -128,12 +128,3 @@ class RegulariseConfig:
         for name in ("weight_l2", "teacher"):
             value = getattr(self, name)
             check(0 <= value < math.inf, f"regularise.{name}", value, ">= 0")
-
-
-def defaults() -> dict[str, Any]:
-    """By dotted key, of what decides a training's losses."""
-    return {
-        f"{group}.{name}": value
-        for group, settings in (("replay", ReplayConfig()), ("regularise", RegulariseConfig()))
-        for name, value in asdict(settings).items()
-    }
