@@ -63,7 +63,8 @@ def test_a_key_that_was_not_noted_had_its_default(make_config, run_training, dee
         state = read_json(path)
         assert "model.clip_skip" in state["identity"]
         for key in doctor._FORMERLY:
-            state["identity"].pop(key, None)
+            if not key.startswith("optim."):  # of which these tests have their own
+                state["identity"].pop(key, None)
         write_certified(path, state)
     examine(make_config(**deep))
     with pytest.raises(UserError, match=r"with model\.clip_skip=1, not 2\."):
