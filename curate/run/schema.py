@@ -54,13 +54,17 @@ def _near(value: Any, accepted: str) -> str:
         if isinstance(value, int) and value < 0 and re.search(r">=? 0", accepted):
             return str(-value)
     words = accepted.split(", ")
+    if isinstance(value, int) and len(words) > 1 and all(word.isdecimal() for word in words):
+        numbers = sorted(map(int, words))
+        return str(next((number for number in numbers if number >= value), numbers[-1]))
     if (
         isinstance(value, str)
         and len(words) > 1
         and all(re.fullmatch(r"\w[\w:+]*", w) for w in words)
     ):
         near = get_close_matches(value.lower(), words, n=1, cutoff=0.75)
-        return [*near, *(word for word in words if word != "null")][0]
+        starts = [word for word in words if value.lower().startswith(f"{word}_")]
+        return [*near, *starts, *(word for word in words if word != "null")][0]
     return "..."
 
 

@@ -69,3 +69,18 @@ def test_missing_values_do_not_hide_wrong_ones():
     with pytest.raises(UserError, match=r"dummy\.share=2"):
         check_given(given)
     assert OmegaConf.is_missing(given.inside, "file")
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted", "says"),
+    [
+        (100, "75, 150, 225", "150"),
+        (500, "75, 150, 225", "225"),
+        ("cosine_with_restarts", "constant, cosine, linear", "cosine"),
+        ("cosin", "constant, cosine, linear", "cosine"),
+        ("sqrt", "constant, cosine, linear", "constant"),
+    ],
+)
+def test_what_is_said_to_type_is_near_to_what_was_typed(value, accepted, says):
+    with pytest.raises(UserError, match=rf"Type dummy\.key={says}$"):
+        check(False, "dummy.key", value, accepted)
