@@ -48,21 +48,11 @@ FOREIGN = {
     "unet_lr": "optim.lr",
     "train_text_encoder": "method.text_encoder",
     "cache_text_encoder_outputs": "cache.captions",
-    "lr_warmup_steps": "optim.warmup",
-    "max_train_steps": "train.samples",
-    "max_train_epochs": "train.samples",
-    "num_train_epochs": "train.samples",
     "caption_dropout_rate": "train.caption_dropout",
-    "min_snr_gamma": "objective.snr_gamma",
     "ip_noise_gamma": "objective.input_perturbation",
     "network_weights": "method.init",
     "ema_decay": "ema.decay",
-    "save_every_n_steps": "checkpoint.every",
-    "checkpointing_steps": "checkpoint.every",
     "checkpoints_total_limit": "checkpoint.keep",
-    "sample_prompts": "samples.prompts",
-    "validation_prompt": "samples.prompts",
-    "sample_every_n_steps": "heldout.every",
     "validation_split": "split.val",
     "train_data_dir": "dataset.root",
     "instance_data_dir": "dataset.root",
@@ -71,7 +61,10 @@ FOREIGN = {
     "trigger_word": "dataset.trigger",
     "samples": "train.samples",  # which is a group, too
 }
-"""Names of diffusers' scripts, kohya's and img2dataset's, and names cut short; our keys for the same."""
+"""Names of diffusers' scripts, kohya's and img2dataset's, and names cut short; our keys for the same.
+
+What takes more than another name is in ``curate.run.foreign``.
+"""
 
 
 SCHEMAS = {
@@ -251,8 +244,10 @@ def handed_on(name: str, section: str, near: bool = False) -> list[str]:
 
 
 def owners(key: str, section: str) -> list[str]:
-    """The other sections that have the group, or whose help shows the key."""
+    """The other sections that have the group, or whose help shows the key; none where the group is this one's."""
     group = key.partition(".")[0]
+    if group in groups(section):
+        return []
     return [
         other
         for other in sections()

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from curate.run.foreign import TABLE_IN_README, advice
 from curate.run.help import choices
 from curate.run.keys import example, groups, handed_on, keys, meant
 from curate.run.overrides import CONF, is_override, key_of, value_of
-from curate.run.refusals import length
 from curate.run.schema import Typed, UserError
 
 _FORM = "settings are typed key=value, as in run.name=mine"
@@ -86,8 +86,7 @@ def _no_option(option: str, arguments: Sequence[str], section: str) -> str:
     if not equals and place < len(arguments):
         follows = arguments[place]
         value = "" if _is_option(follows) or is_override(follows) else follows
-    said = length(name, value, arguments) if section == "train" else ""
-    if said:
+    if said := advice(name, value, arguments, section):
         return f"{option} is no option; {said}"
     return f"{option} is no option; {_FORM}. {_to_type(name, value, section)}"
 
@@ -99,9 +98,17 @@ def _to_type(name: str, value: str, section: str) -> str:
     else:
         found = handed_on(name, section) or meant(name, section)
     if not found:
-        return "See --help for the keys"
-    settings = [f"{key}={value or example(section, key) or '...'}" for key in found]
+        see = "See --help for the keys"
+        return f"{see}. {TABLE_IN_README}" if section == "train" else see
+    settings = [f"{key}={value or _example(section, key)}" for key in found]
     return f"Type {' or '.join(map(shlex.quote, settings))}"
+
+
+def _example(section: str, name: str) -> str:
+    """A value that a key takes."""
+    key = keys(section).get(name)
+    on = "true" if key is not None and key.kind == "true or false" else "..."
+    return example(section, name) or on
 
 
 def _is_group_of_keys(name: str, section: str) -> bool:
@@ -124,8 +131,10 @@ def _no_setting(words: Sequence[str], place: int, section: str) -> str:
     if place and is_override(before) and _is_cut(before, word):
         whole = _until_next_setting(words, place - 1)
         return f"{word!r} has no key; if it belongs to the value before it, quote both: type {shlex.quote(whole)}"
+    bare = after if after and not is_override(after) else ""
+    if said := advice(word, bare, words, section):
+        return f"{word} has no value; {_FORM}. {said[0].upper()}{said[1:]}"
     if word in keys(section) or word in groups(section):
-        bare = after if after and not is_override(after) else ""
         return f"{word} has no value; {_FORM}. {_to_type(word, bare, section)}"
     if meaning := _bare_value(word, section):
         return f"{word!r} has no key; type {shlex.quote(meaning)}"

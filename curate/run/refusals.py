@@ -13,6 +13,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
+from curate.run.foreign import TABLE_IN_README, advice, as_list, sides
 from curate.run.keys import (
     FOREIGN,
     Key,
@@ -59,7 +60,8 @@ def _explained(
     if isinstance(cause, MissingConfigException) and cause.options:
         group, _, choice = str(cause.missing_cfg_file).partition("/")
         options = [option for option in cause.options if not option.startswith("_")]
-        return no_choice(group, choice, options)
+        default = groups(section).get(group, "") if section else ""
+        return no_choice(group, choice, options, default)
     if found := re.match(r"You must specify '(\w+)'", text):
         return _unchosen(found[1], text, typed, section)
     if found := re.match(r"Multiple values for (\w+)", text):
@@ -80,8 +82,8 @@ def _explained(
     return f"{_first_line(cause, key)} (from {argument!r})"
 
 
-def no_choice(group: str, choice: str, options: Sequence[str]) -> str:
-    """What to say of ``group=choice`` where the group has no such choice."""
+def no_choice(group: str, choice: str, options: Sequence[str], default: str = "") -> str:
+    """What to say of ``group=choice`` where the group has no such choice; ``default`` is the command's own."""
     choice = choice.rstrip("/")  # a leading one begins a path
     text = f"{group}={choice} is no choice; accepted: {', '.join(options)}"
     if "," in choice and {part.strip() for part in choice.split(",")} <= set(options):
@@ -91,7 +93,7 @@ def no_choice(group: str, choice: str, options: Sequence[str]) -> str:
     lower = {option.lower(): option for option in options}
     near = [lower[found] for found in get_close_matches(choice.lower(), lower, n=1)]
     starts = [option for option in options if choice and option.startswith(choice)]
-    usual = [option for option in ("folder", "default") if option in options]
+    usual = [option for option in (default, "folder", "default") if option in options]
     return f"{text}. Type {group}={[*near, *starts, *usual, *options][0]}"
 
 
@@ -132,7 +134,7 @@ def unknown_key(
     """
     name, value = key_of(argument), value_of(argument)
     text = f"there is no key {name}"
-    if said := length(name, value, typed) if section == "train" else "":
+    if said := advice(name, value, typed, section):
         return f"{text}; {said}"
     if found := handed_on(name, section):
         listed = " or ".join(shlex.quote(f"{key}={value}") for key in found)
@@ -143,8 +145,8 @@ def unknown_key(
     twin = {"path": "root", "root": "path"}.get(last)
     if above == "dataset" and twin in accepted:
         return f"{text} with this dataset; did you mean {shlex.quote(f'dataset.{twin}={value}')}"
-    if near := get_close_matches(last, accepted, n=1) if above else []:
-        return f"{text}; accepted: {', '.join(accepted)}. Did you mean {above}.{near[0]}={value}"
+    if above and (said := _beside(name, value, section, accepted)):
+        return f"{text}; {said}"
     if section and name in keys(section):  # of another choice of its group
         having = " or ".join(f"{above}={choice}" for choice in choices_with(above, last))
         return (
@@ -159,24 +161,18 @@ def unknown_key(
     if others := owners(name, section) if section else []:
         listed = " and ".join(COMMANDS[other] for other in others)
         return f"{text} here; {name.partition('.')[0]} belongs to {listed}. Remove it"
-    return text + (f"; accepted: {', '.join(accepted)}" if accepted else "")
+    text += f"; accepted: {', '.join(accepted)}" if accepted else ""
+    return f"{text}. {TABLE_IN_README}" if section == "train" else text
 
 
-def length(name: str, value: str, typed: Sequence[str]) -> str:
-    """What to type for a number of steps or epochs, for which a training has no key; "" for other names."""
-    last = name.rpartition(".")[2]
-    if last in ("steps", "max_train_steps", "max_steps"):
-        batches = [value_of(text) for text in typed if key_of(text) == "optim.batch_size"]
-        batch = batches[-1] if batches else example("train", "optim.batch_size")
-        if value.isdigit() and batch.isdigit():
-            samples = int(value) * int(batch)
-            return (
-                f"the length of a training is counted in samples: type train.samples={samples}, which is "
-                f"{value} steps of optim.batch_size={batch}"
-            )
-        return "the length of a training is counted in samples, steps times batch size: type train.samples=20000"
-    if last in ("epochs", "num_train_epochs", "max_train_epochs", "num_epochs"):
-        return "the length of a training is counted in samples, epochs times pictures: type train.samples=20000"
+def _beside(name: str, value: str, section: str, accepted: Sequence[str]) -> str:
+    """What to say of a key in a group that has others; "" where it is like none of them."""
+    above, _, last = name.rpartition(".")
+    if section and FOREIGN.get(last) in keys(section):  # a name that is no misspelling
+        return f"did you mean {shlex.quote(f'{FOREIGN[last]}={value}')}"
+    if near := get_close_matches(last, accepted, n=1):
+        instead = shlex.quote(f"{above}.{near[0]}={value}")
+        return f"accepted: {', '.join(accepted)}. Did you mean {instead}"
     return ""
 
 
@@ -192,8 +188,10 @@ def wrong_value(key: Key, value: str, section: str) -> str:
             return f"{name} must be {key.kind} or null, not {value!r}; type {name}=null"
         return f"{name} cannot be null; type {name}={_shown(key, section)}"
     if key.kind == "a list":
-        parts = ",".join(part.strip() for part in value.split(",") if part.strip())
-        return f"{name} must be a list, in brackets; type {name}=[{parts}]"
+        form = "with quotes around such an entry" if value.startswith("[") else "in brackets"
+        return f"{name} must be a list, {form}; type {shlex.quote(f'{name}={as_list(value)}')}"
+    if name == "model.resolution" and (said := sides(value)):
+        return f"{name} must be a whole number; {said}"
     number = _number_in(value)
     if number is not None and key.kind == "a whole number" and number == int(number):
         return f"{name} must be a whole number in digits, not {value!r}; type {name}={int(number)}"
@@ -205,6 +203,8 @@ def wrong_value(key: Key, value: str, section: str) -> str:
 
 def _a_group(key: Key, value: str, section: str) -> str:
     """What to say of a value for keys that hold keys, as in ``run=mine``."""
+    if said := advice(key.name, value, (), section):
+        return f"{key.name} takes no value itself; {said}"
     inside = [k for k in keys(section).values() if k.name.rpartition(".")[0] == key.name]
     number = _number_in(value) is not None
     fitting = [k for k in inside if (k.kind in ("a number", "a whole number")) == number]

@@ -182,7 +182,7 @@ def check_names(tracker: Any) -> None:
     names = tracker if isinstance(tracker, list) else [tracker]
     for name in names:
         if isinstance(name, str) and "," in name:
-            raise UserError(f"tracker={name}: several are a list; type tracker=[{name}]")
+            raise UserError(f"tracker={name}: several are a list; type 'tracker=[{name}]'")
         known = name in _TRACKERS or (name in (AUTO, NONE, None) and len(names) == 1)
         check(known, "tracker", name, _ACCEPTED)
 
