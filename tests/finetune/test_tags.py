@@ -9,13 +9,14 @@ import torch
 
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
+from curate.run.tag_variants import encoded_of, tags_of
 from finetune import doctor
 from finetune.cache import encode_shards, load_split
 from finetune.config import TrainingConfig
 from finetune.data import Batches
 from finetune.models import load_model
 from finetune.opened_run import load_run
-from finetune.tags import TagVariants, tags_of
+from finetune.tags import TagVariants
 from tests.finetune.conftest import curate
 
 CAPTION = "ohwx,  a b , c,d,e,"
@@ -185,6 +186,10 @@ def test_variants_are_encoded_once_and_only_of_the_training_split(tagged, monkey
         encoded.clear()
         encode_shards(model, config.curate_dir, shards, cache, progress=False, tags=tags)
         assert bool(encoded) != again
+        found = {*encoded_of(cache, [f"w, a, b, c{letter}" for letter in "abcdefghij"])}
+        assert {
+            text for text in encoded if "a" in tags_of(text)
+        } <= found  # what a removal looks for
         if not again:
             held_out = {f"w, a, b, c{'abcdefghij'[n]}" for n in range(6, 10)}
             variants = {text for caption in held_out for text in tags.variants(caption)}
