@@ -13,15 +13,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from curate.run import checksums
-from curate.run.files import read_json, write_certified
+from curate.run.files import read_json, sha256_once, write_certified
 from curate.run.finished import to_mend
 from curate.run.schema import UserError
 from finetune.intervals import Estimate, estimate
+from finetune.retention_config import ExportConfig
+
+if TYPE_CHECKING:
+    from finetune.checkpoint import Checkpoint
 
 FILE = "scale.json"
 PICTURES = "scale"  # the folder of the base's pictures
@@ -127,10 +131,32 @@ def of_json(content: Mapping[str, Any]) -> Choice:
     return Choice(**{**content, "table": tuple(rows)})
 
 
-def of_run(finetune_dir: Path) -> float:
-    """The scale at which a run's checkpoints are judged, drawn and exported."""
-    found = chosen(finetune_dir)
-    return found.scale if found else 1.0
+def given(export: ExportConfig, weights_sha256: str) -> Choice:
+    """That of an ``export.scale`` which needs no measurement, for a checkpoint of that hash."""
+    return Choice(float(export.scales[0]), export.scale, export.forgotten, "", "", weights_sha256)
+
+
+def of_run(finetune_dir: Path, export: ExportConfig, best: Checkpoint) -> Choice | None:
+    """The scale at which a run's checkpoints are judged, drawn and exported; None is as they were trained.
+
+    What was chosen counts for the best checkpoint that was measured and for what was asked then alone: after a training
+    has gone on, or was begun again with another scale, the next one is still to be chosen.
+
+    Args:
+        finetune_dir: of the run. export: its settings. best: its best checkpoint by now.
+
+    Raises:
+        UserError: ``scale.json`` is damaged.
+    """
+    known = chosen(finetune_dir)
+    if export.scales == [1.0] and not export.chosen:
+        return None
+    digest = sha256_once(best.weights_path())
+    if not export.chosen:
+        return given(export, digest)
+    asked = (export.scale, export.forgotten, digest)
+    holds = known and (known.asked, known.forgotten, known.weights_sha256) == asked
+    return known if holds else None
 
 
 def note(finetune_dir: Path, choice: Choice) -> None:

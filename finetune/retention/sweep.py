@@ -35,7 +35,7 @@ def settled(config: TrainConfig, best: Checkpoint) -> Choice | None:
     except UserError:
         return None  # it is made again
     if not export.chosen:
-        wanted = Choice(float(export.scales[0]), export.scale, export.forgotten, "", "", digest)
+        wanted = scale.given(export, digest)
         noted = known is None if wanted.scale == 1 else known == wanted
         return wanted if noted else None
     asked = (export.scale, export.forgotten, prompts.digest(prompts.for_scales(config)), digest)
@@ -71,7 +71,7 @@ def choose(
     digest = sha256_once(best.weights_path())
     export = config.export
     if not export.chosen:
-        found = Choice(float(export.scales[0]), export.scale, export.forgotten, "", "", digest)
+        found = scale.given(export, digest)
     else:
         assert items is not None
         table = _Sweep(config, model, best, items, base).table()

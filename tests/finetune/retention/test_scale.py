@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from curate.run.files import sha256_of
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
 from finetune import doctor
@@ -21,7 +23,7 @@ from finetune.methods.adapters import kohya
 from finetune.models import load_model
 from finetune.opened_run import load_run
 from finetune.retention import scale
-from finetune.retention.scale import Measured
+from finetune.retention.scale import Choice, Measured
 from finetune.retention_config import ExportConfig
 
 INPUTS = (torch.randn(1, 4, 4, 4), torch.tensor([500]), torch.randn(1, 8, 16))
@@ -30,6 +32,10 @@ INPUTS = (torch.randn(1, 4, 4, 4), torch.tensor([500]), torch.randn(1, 8, 16))
 @torch.no_grad()
 def output(unet) -> torch.Tensor:
     return unet.eval()(*INPUTS).sample
+
+
+def interrupted(*_) -> None:
+    raise InterruptedError
 
 
 def row(value: float, gain: float, cost: float, width: float = 0.01) -> Measured:
@@ -54,9 +60,33 @@ def test_one_that_gains_nothing_is_not_chosen():
     assert scale.choose(table, 0.1)[0] == 0.5
 
 
+def test_what_was_chosen_counts_for_what_is_asked_and_for_the_best_checkpoint_of_now(tmp_path):
+    """Not after a training has gone on, nor where it was begun again with another scale."""
+    files = {name: tmp_path / name for name in ("measured", "later")}
+    for name, path in files.items():
+        path.write_text(name)
+    digest = sha256_of(files["measured"])
+    known = Choice(0.5, "auto", 0.15, "prompts", "the largest", digest, tuple(TABLE))
+    scale.note(tmp_path, known)
+
+    def found(best="measured", **export):
+        stored: Any = SimpleNamespace(weights_path=lambda: files[best])
+        return scale.of_run(tmp_path, ExportConfig(**export), stored)
+
+    assert found(scale="auto") == known
+    assert found("later", scale="auto") is None
+    assert found(scale=[0.5, 1]) is None
+    assert found(scale="auto", forgotten=0.2) is None
+    assert found(scale=1) is None
+    for best in files:
+        given = found(best, scale=0.25)
+        assert given is not None
+        assert (given.scale, given.table) == (0.25, ())
+
+
 @pytest.mark.parametrize("method", ["full", "dora"])
 def test_the_export_is_between_base_and_training_and_is_what_is_judged(
-    make_config, run_training, method, capsys
+    make_config, run_training, method, capsys, monkeypatch
 ):
     changes = {"method": method, "optim.lr": 0.02}
     config = make_config(**changes, **{"export.scale": 0.5})
@@ -92,6 +122,12 @@ def test_the_export_is_between_base_and_training_and_is_what_is_judged(
     # Another scale exports again, and trains nothing again.
     before = (config.folder / "metrics.jsonl").read_bytes()
     config.export = ExportConfig()
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.run._export_best", interrupted)
+        with pytest.raises(InterruptedError):
+            run_training(config)
+    assert scale.chosen(config.folder) is not None
+    assert {each.scale for each in load_run(config.run.folder).checkpoints()} == {1.0}
     run_training(config)
     assert "scale   " not in capsys.readouterr().out
     assert (config.folder / "metrics.jsonl").read_bytes() == before
