@@ -149,7 +149,14 @@ def _start(run: Training) -> dict[str, str]:
     found = start.origin_of(run.folder)
     if found is None:
         return {}
-    return {"start": f"{found['folder']}, sha256 {found['sha256']:.12}; compared with the base"}
+    text = f"{found['folder']}, sha256 {found['sha256']:.12}; compared with the base"
+    export = run.config.export
+    if not export.chosen and export.scale < 1:
+        text += (
+            f"; export.scale={export.scale:g} exports that share of all that differs from the base, and so of this start as "
+            "well, each time anew where a training starts with the one before"
+        )
+    return {"start": text}
 
 
 def _tags(run: Training) -> dict[str, str]:
@@ -193,8 +200,9 @@ def _retention(run: Training) -> dict[str, str]:
         lines["holds"] = ", ".join(said)
     if config.export.chosen:
         scales, pictures = config.export.scales, config.export.pictures
-        items = (len(run.heldout.val) if run.heldout else 0) + pictures
-        losses = (1 + len(scales)) * items * config.heldout.bins
+        held_out = len(run.heldout.val) if run.heldout else 0
+        losses = (1 + len(scales)) * (held_out + pictures) * config.heldout.bins
+        losses += held_out * config.heldout.bins if run.start else 0
         lines["scale"] = (
             f"chosen after the training of {len(scales)}: {pictures} pictures drawn, {losses:,} losses"
         )

@@ -39,11 +39,13 @@ class Measured:
     Attributes:
         heldout: change of the held-out loss: value, low, high.
         base_pictures: change of the loss on pictures that the base drew.
+        start: the difference of the held-out loss from that of what the training started with; None where that was the base.
     """
 
     scale: float
     heldout: tuple[float, float, float]
     base_pictures: tuple[float, float, float]
+    start: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +76,51 @@ def choose(table: Sequence[Measured], forgotten: float) -> tuple[float, str]:
     That is one at which the loss on the base's pictures rose by ``forgotten`` at most, by the upper end of its interval,
     and the held-out loss fell, by the upper end of its interval. Where none is, the smallest one.
 
+    A scale shrinks what a training started with as well. So where that was an export, the held-out loss has to be lower
+    than the start's, too; where none is, it is the smallest of those with a lower one, or else the largest of all.
+
     >>> row = lambda s, gain, cost: Measured(s, (gain, gain, gain), (cost, cost, cost))
     >>> choose([row(0.5, -0.2, 0.05), row(1.0, -0.3, 0.4)], 0.1)[0]
     0.5
     """
+    started = any(row.start for row in table)
+    against = " against the base and against what the training started with" if started else ""
     rule = (
         f"the largest at which the loss on the base's pictures rose by at most {100 * forgotten:g} % and the held-out loss "
-        "fell, each by the upper end of its 95 % interval"
+        f"fell{against}, each by the upper end of its 95 % interval"
     )
-    fine = [row.scale for row in table if row.base_pictures[2] <= forgotten and row.heldout[2] < 0]
+    better = [row for row in table if row.start is None or row.start[2] < 0]
+    fine = [row.scale for row in better if row.base_pictures[2] <= forgotten and row.heldout[2] < 0]
     if fine:
         return max(fine), rule
-    return min(row.scale for row in table), f"none is {rule}; so the smallest"
+    if not better:
+        return (
+            max(row.scale for row in table),
+            f"none is {rule}; so the largest, since at no scale it fell against what the training started with, which a "
+            "smaller one shrinks as well",
+        )
+    of_those = (
+        " of those at which it fell against what the training started with" if started else ""
+    )
+    return min(row.scale for row in better), f"none is {rule}; so the smallest{of_those}"
 
 
 def change(
-    losses: np.ndarray, base: np.ndarray, groups: Sequence[str]
+    losses: np.ndarray,
+    base: np.ndarray,
+    groups: Sequence[str],
+    since: np.ndarray | None = None,
 ) -> tuple[float, float, float]:
     """Of the mean relative loss, with its 95 % interval over groups: value, low, high.
 
     Args:
         losses: [N, B, R]. base: those of the base, same items and grid. groups: [N].
+        since: those that it changed from; None is the base.
     """
     from finetune.heldout import relative
 
-    found: Estimate = estimate(
-        relative(losses, base, groups) - relative(base, base, groups), groups
-    )
+    before = relative(base if since is None else since, base, groups)
+    found: Estimate = estimate(relative(losses, base, groups) - before, groups)
     return found.value, found.low, found.high
 
 
@@ -125,7 +145,12 @@ def chosen(finetune_dir: Path) -> Choice | None:
 def of_json(content: Mapping[str, Any]) -> Choice:
     """What ``scale.json`` holds, as an object."""
     rows = [
-        Measured(row["scale"], tuple(row["heldout"]), tuple(row["base_pictures"]))
+        Measured(
+            row["scale"],
+            tuple(row["heldout"]),
+            tuple(row["base_pictures"]),
+            tuple(row["start"]) if row.get("start") else None,
+        )
         for row in content["table"]
     ]
     return Choice(**{**content, "table": tuple(rows)})
@@ -188,12 +213,13 @@ def _percent(values: tuple[float, float, float]) -> str:
 
 
 def as_rows(choice: Choice) -> list[list[str]]:
-    """The table in words: scale, held-out loss, loss on the base's pictures."""
+    """The table in words: scale, held-out loss, loss on the base's pictures, held-out loss against that of a start."""
     return [
         [
             f"{row.scale:g}{' (chosen)' if row.scale == choice.scale else ''}",
             _percent(row.heldout),
             _percent(row.base_pictures),
+            *([_percent(row.start)] if row.start else []),
         ]
         for row in choice.table
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +55,55 @@ def test_the_largest_that_costs_little_is_chosen_by_the_ends_of_intervals(forgot
     assert found == expected
     assert f"at most {100 * forgotten:g} %" in rule
     assert rule.startswith("none is") == (forgotten == 0.001)
+
+
+@pytest.mark.parametrize(
+    ("gains", "forgotten", "expected", "says"),
+    [
+        ((0.1, 0.0, -0.1, -0.2), 0.22, 0.75, "the largest at which"),
+        ((0.1, 0.0, -0.1, -0.2), 0.1, 0.75, "none is .* so the smallest of those at which it fell"),
+        ((0.1, 0.05, 0.02, 0.0), 0.5, 1.0, "none is .* so the largest, since at no scale"),
+        ((0.1, 0.05, 0.02, -0.005), 0.5, 1.0, "none is .* so the largest, since at no scale"),
+    ],
+)
+def test_one_that_loses_what_the_training_started_with_is_not_chosen(
+    gains, forgotten, expected, says
+):
+    table = [
+        replace(each, start=(gain, gain - 0.01, gain + 0.01))
+        for each, gain in zip(TABLE, gains, strict=True)
+    ]
+    found, rule = scale.choose(table, forgotten)
+    assert found == expected
+    assert re.match(says, rule)
+    assert "against the base and against what the training started with" in rule
+
+
+def test_what_training_started_with_is_measured_as_well(
+    make_config, run_training, tmp_path, capsys
+):
+    """A training that hardly moves is its start at scale 1, and less than that at a half."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\nred dog\n")
+    run_training(make_config("first", **{"optim.lr": 0.05}))
+    begun = {"data.run": "first", "method.init": "first", "optim.lr": 1e-9}
+    chosen = {"export.scale": [0.5, 1], "export.prompts": str(prompts), "export.pictures": 2}
+    run_training(config := make_config("second", **begun, **chosen, **{"export.forgotten": 9.0}))
+    found = scale.chosen(config.folder)
+    assert found is not None
+    half, whole = found.table
+    assert half.start is not None
+    assert whole.start is not None
+    assert whole.start == pytest.approx((0, 0, 0), abs=1e-5)
+    assert half.start[0] == pytest.approx(half.heldout[0] - whole.heldout[0], abs=1e-5)
+    assert abs(half.start[0]) > 1e-4
+    assert (found.scale, found.rule) == scale.choose(found.table, 9.0)
+    assert [len(each) for each in scale.as_rows(found)] == [4, 4]
+
+    said = "of all that differs from the base, and so of this start as well"
+    assert said not in capsys.readouterr().out
+    run_training(make_config("third", **begun, **{"export.scale": 0.5}))
+    assert f"export.scale=0.5 exports that share {said}" in capsys.readouterr().out
 
 
 def test_one_that_gains_nothing_is_not_chosen():
