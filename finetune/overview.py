@@ -23,7 +23,7 @@ from finetune.loop import Training, rates
 from finetune.methods.interface import UNET
 from finetune.retention.replay import ReplayBatches
 from finetune.rules import FEWEST_TO_STOP
-from finetune.tags import TagVariants
+from finetune.tags import TagVariants, shares
 
 _MOST_SHOWN = 12  # buckets
 _LOOKED_AT = 100  # batches
@@ -166,7 +166,13 @@ def _tags(run: Training) -> dict[str, str]:
     order = "in another order" if tags.shuffle else "in their order"
     left_out = f", {tags.dropout:.0%} of them left out" if tags.dropout else ""
     kept = f"the first {tags.keep} kept, the others " if tags.keep else ""
-    return {"tags": f"{tags.count} variants of each caption: {kept}{order}{left_out}"}
+    text = f"{tags.count} variants of each caption: {kept}{order}{left_out}"
+    found = shares(run.config, tags)
+    several = bool(run.config.data.runs)
+    where = [
+        f"{share:.1%} of the captions{f' of {name}' * several}" for name, share in found.items()
+    ]
+    return {"tags": f"{text}; {', '.join(where)} have enough between commas to be varied"}
 
 
 def _objective(run: Training) -> dict[str, str]:

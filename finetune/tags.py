@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from curate.run.manifest import Manifest
+from curate.run.joined import owner_of
+from curate.run.manifest import Manifest, read_manifest
 from curate.run.schema import UserError
 from curate.run.tag_variants import Variants
 from finetune.sidecars import captions_of
@@ -57,3 +58,14 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         f"{names[0] if tags.shuffle else names[1]} has no effect: no caption in {config.curate_dir} has {needed} tags or "
         f"more, separated by commas, with train.keep_tokens={tags.keep}; remove it"
     )
+
+
+def shares(config: TrainConfig, tags: TagVariants) -> dict[str, float]:
+    """The share of the training captions that have tags enough to be varied, by the run of their curation."""
+    counts: dict[str, list[int]] = {}
+    for shard in read_manifest(config.curate_dir).shards_of("train"):
+        found = captions_of(config.curate_dir, shard)
+        of_run = counts.setdefault(owner_of(config.curate_dir, shard.path).parent.name, [0, 0])
+        of_run[0] += sum(map(tags.changes, found))
+        of_run[1] += len(found)
+    return {name: varied / max(total, 1) for name, (varied, total) in counts.items()}

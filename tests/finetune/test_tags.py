@@ -131,6 +131,30 @@ def test_training_sees_variants_and_is_measured_on_captions_as_written(
         assert torch.equal(items.conditioning["hidden"], hidden)
 
 
+def test_the_share_of_captions_that_are_varied_is_said_by_curation(tagged, run_training, capsys):
+    """Six of nine have a tag to spare; of the sentences of the other curation two of eight."""
+    config = tagged(**VARIED | {"train.keep_tokens": 2})
+    run_training(config)
+    said = "; 66.7% of the captions have enough between commas to be varied\n"
+    assert said in capsys.readouterr().out
+    root = config.run.folder.parent
+    curate(
+        root / "photos" / "curate",
+        {"train": 8, "val": 4},
+        prefix="p-",
+        seed=100,
+        captions=lambda seed: ["a cat, red, on a mat, at night" if seed % 4 == 0 else "a dog, wet"],
+    )
+    config.run.name = "both"
+    config.data.run, config.data.runs = None, {"tagged": 1, "photos": 1}
+    run_training(config)
+    # in the order of the names
+    assert (
+        "; 25.0% of the captions of photos, 66.7% of the captions of tagged have enough between commas"
+        in capsys.readouterr().out
+    )
+
+
 def test_each_visit_takes_one_of_the_variants_of_one_of_the_captions(tagged):
     config = tagged(**VARIED)
     model, manifest = load_model(config.model), read_manifest(config.curate_dir)
