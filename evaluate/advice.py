@@ -15,7 +15,7 @@ from curate.run.provenance import read_config
 from curate.run.schema import UserError
 from evaluate.verdict import groups_needed, judge
 from finetune.config import TrainConfig
-from finetune.retention_config import AUTO, ExportConfig
+from finetune.config.retention import AUTO, ExportConfig
 from finetune.rules import Evidence, Word
 
 

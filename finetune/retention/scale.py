@@ -21,8 +21,8 @@ from curate.run import checksums
 from curate.run.files import read_json, sha256_once, write_certified
 from curate.run.finished import to_mend
 from curate.run.schema import UserError
+from finetune.config.retention import ExportConfig
 from finetune.intervals import Estimate, estimate
-from finetune.retention_config import ExportConfig
 
 if TYPE_CHECKING:
     from finetune.checkpoint import Checkpoint

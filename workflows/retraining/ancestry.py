@@ -442,7 +442,7 @@ def _after(model: Model, key: str) -> Iterator[str]:
 
 def _of_data(samples_seen: int, identity: dict[str, Any]) -> int:
     """How many samples were pictures of the data, and not such that the base drew (``replay.share``)."""
-    from finetune.retention_config import ReplayConfig
+    from finetune.config.retention import ReplayConfig
 
     if not (share := identity.get("replay.share", 0.0)):
         return samples_seen
