@@ -70,13 +70,23 @@ def hold(unet: nn.Module, kind: str) -> None:
     """
     if kind == "fp32":
         return
-    there = list(layers(unet))
-    # Processes of a launch have read the same files; gloo could not send 8 bits.
-    unsent: Any = [f"{name}.weight" for name, _ in there]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(unet, unsent)
-    for _, layer in there:
+    for _, layer in list(layers(unet)):
         layer.weight.data = layer.weight.data.to(TYPES[kind])
         layer.__class__ = _Linear if isinstance(layer, nn.Linear) else _Conv2d  # type: ignore[assignment]
+
+
+def keep_unsent(network: nn.Module) -> None:
+    """Let the processes of a launch not send each other the weights that :func:`hold` holds.
+
+    They have read the same files, and gloo cannot send 8 bits.
+
+    Args:
+        network: that will be distributed; the U-Net, or what it is a part of.
+    """
+    held = (name for name, each in network.named_modules() if isinstance(each, _Linear | _Conv2d))
+    if unsent := [f"{name}.weight" for name in held]:
+        ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        ignore(network, unsent)
 
 
 @torch.no_grad()

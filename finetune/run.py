@@ -299,6 +299,7 @@ def _assemble(
     weights, unets = config.method.trained(model), config.method.trainable(model.unet)
     texts = [weight for name, weight in weights.items() if name not in unets]
     network = Denoiser(model) if config.method.text_encoder else model.unet
+    frozen.keep_unsent(network)
     held, regulariser = config.regularise, None
     if held.weight_l2 or held.teacher:
         regulariser = Regulariser(model, config.method, held.weight_l2, held.teacher)

@@ -18,8 +18,9 @@ from finetune.checkpoint import list_checkpoints
 from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.heldout import HeldoutGrid, grid_losses
-from finetune.methods import METHODS, prepare
+from finetune.methods import METHODS, prepare, prepare_model
 from finetune.models import load_model, parts
+from finetune.models.denoiser import Denoiser
 from finetune.opened_run import load_run
 from tests.finetune.conftest import command, digests, losses, start
 
@@ -211,14 +212,36 @@ def test_a_training_measures_resumes_and_exports(
     assert abs(exact - rounded).max() > 1e-6
 
 
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_what_is_held_is_not_sent_whatever_is_distributed(make_config, text_encoder):
+    config = make_config(method="lora", **{"method.text_encoder": text_encoder})
+    config.method.base_weights = "fp8"
+    model = load_model(config.model, captions=config.captions)
+    frozen.round_to(model.unet, "fp8")
+    prepare_model(model, config.method, 0)
+    frozen.hold(model.unet, "fp8")
+    network = Denoiser(model) if text_encoder else model.unet
+    frozen.keep_unsent(network)
+    unsent = set(network._ddp_params_and_buffers_to_ignore)
+    small = {name for name, each in network.named_parameters() if each.element_size() == 1}
+    assert unsent == small
+    assert len(small) > 20
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("text_encoder", [False, True])
 @pytest.mark.parametrize("held", ["bf16", "fp8"])
-def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, held):
-    changes = {"method": "lora", "method.base_weights": held}
+def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, held, text_encoder):
+    changes = {
+        "method": "lora",
+        "method.base_weights": held,
+        "method.text_encoder": text_encoder,
+    }
     one, two = make_config("one", **changes), make_config("two", **changes)
     run_training(one)
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29573"]
-    arguments = command(two, f"method.base_weights={held}")
+    further = f"method.base_weights={held}", f"method.text_encoder={text_encoder}"
+    arguments = command(two, *further)
     process = start([*launch, str(ROOT / "finetune" / "train.py"), *arguments], tmp_path)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
