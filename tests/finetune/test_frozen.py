@@ -95,6 +95,17 @@ def test_predictions_in_bf16_are_those_of_weights_cast_to_bf16(make_config):
         assert torch.equal(predicted(ours, True), predicted(theirs, True))
 
 
+def test_biases_are_neither_rounded_nor_held(make_config):
+    config = make_config()
+    base = load_model(config.model).unet.requires_grad_(False)
+    for number, bias in enumerate(biases(base)):
+        bias.data += 1e4 + number / 3  # 8 bits could not hold it
+    ours = held_unet(config, chosen("lora", "fp8"), base)
+    pairs = list(zip(biases(ours), biases(base), strict=True))
+    assert len(pairs) > 10
+    assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
 def pair(config, kind) -> tuple[Any, Any]:
     """A U-Net whose weights are held, and one whose weights are rounded and fp32, with the same adapter."""
     ours = held_unet(config, kind)
