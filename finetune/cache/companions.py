@@ -45,6 +45,7 @@ class Recipe:
         kind: of the companion that it is made of; None: of the picture itself.
         made_by: changes with everything that the entry depends on, the bytes and the view aside.
         make: of the encoded bytes of one picture, and of how it is cut out.
+        nbytes: that one entry takes.
         default: of pictures without the companion; None where all have it.
     """
 
@@ -52,6 +53,7 @@ class Recipe:
     kind: str | None
     made_by: str
     make: Callable[[bytes, View], Tensor]
+    nbytes: int
     default: Tensor | None = None
 
     def folder(self, cache_dir: Path, view: View) -> Path:
