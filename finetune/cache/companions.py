@@ -92,8 +92,12 @@ class Entries:
 
 
 def views_of(framing: Framing, resolution: int) -> tuple[View, ...]:
-    """The views that pictures beside pictures have: the square from the centre, and mirrored, if it is flipped."""
-    return replace(framing, buckets=(), crops=1).views(resolution, _ANY)("")
+    """The views that pictures beside pictures have: the square from the centre, and mirrored, if it is flipped.
+
+    How latents are kept does not matter to them.
+    """
+    plain = replace(framing, buckets=(), crops=1, posterior=False, half=False)
+    return plain.views(resolution, _ANY)("")
 
 
 def encode_companions(
