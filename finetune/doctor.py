@@ -28,11 +28,11 @@ from finetune import (
     tags,
 )
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
+from finetune.config.pictures import BucketsConfig, CacheConfig
+from finetune.config.retention import RegulariseConfig, ReplayConfig
 from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
 from finetune.models.config import CHUNK
-from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.retention import prompts
-from finetune.retention_config import RegulariseConfig, ReplayConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.

@@ -19,11 +19,11 @@ from finetune.cache.framing import Framing, View
 from finetune.checkpoint import best_of, list_checkpoints
 from finetune.conditioning import Conditioning
 from finetune.config import ObjectiveConfig
+from finetune.config.pictures import CacheConfig
 from finetune.heldout import HeldoutGrid, HeldoutItems
 from finetune.models import load_model
 from finetune.objective import NoiseSchedule, denoising_loss
 from finetune.opened_run import load_run
-from finetune.picture_config import CacheConfig
 from tests.finetune.conftest import curate, digests
 
 SCHEDULE = NoiseSchedule(torch.tensor([0.9, 0.5]), torch.tensor([0.19, 0.75]).sqrt(), "epsilon")
