@@ -299,6 +299,7 @@ def _assemble(
     weights, unets = config.method.trained(model), config.method.trainable(model.unet)
     texts = [weight for name, weight in weights.items() if name not in unets]
     network = Denoiser(model) if config.method.text_encoder else model.unet
+    frozen.keep_unsent(network)
     held, regulariser = config.regularise, None
     if held.weight_l2 or held.teacher:
         regulariser = Regulariser(model, config.method, held.weight_l2, held.teacher)
@@ -479,9 +480,10 @@ def _export_best(
 ) -> None:
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
-    vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     items, base = heldout.val if heldout else None, partial(base_values, config, model)
+    # Scales are measured as held-out losses are, in mixed precision by accelerate's forward; exports are compared in fp32.
     choice = sweep.choose(config, model, best, items, base)
+    vars(model.unet).pop("forward", None)
     best = replace(best, scale=choice.scale)
     if config.method.held() != "fp32":
         # in fp32 there may be no room for it and for what is loaded again

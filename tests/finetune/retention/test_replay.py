@@ -199,6 +199,13 @@ def test_the_gradient_is_that_of_the_squared_norm_of_the_update(model, kind):
         torch.testing.assert_close(found[name], weight.grad, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("weight_l2", "teacher", "copies"), [(0.1, 0, 1), (0, 2, 1), (0.1, 2, 2)])
+def test_the_base_is_copied_once_for_each_that_reads_it(model, weight_l2, teacher, copies):
+    prepare(model.unet, METHODS["full"], seed=0)
+    one = 4 * sum(weight.numel() for weight in model.unet.parameters())
+    assert Regulariser(model, METHODS["full"], weight_l2, teacher).copied_bytes == copies * one
+
+
 def test_prompts_are_of_their_own(make_config, tmp_path):
     """What is held on to is neither what scales are chosen by nor what an evaluation judges by."""
     from evaluate.measure import retention_inputs

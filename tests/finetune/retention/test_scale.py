@@ -19,6 +19,7 @@ from finetune import doctor
 from finetune.checkpoint import list_checkpoints, weights_sha256
 from finetune.config import TrainConfig
 from finetune.config.retention import ExportConfig
+from finetune.curve import HeldoutCurve
 from finetune.export import export_checkpoint, values_of
 from finetune.heldout import HeldoutGrid, grid_losses, relative
 from finetune.methods import prepare
@@ -258,6 +259,27 @@ def test_several_scales_are_measured_once_and_one_is_chosen(
         scale.choose(again.table, 9.0)[0],
         found.rule[:3] if again.rule[:3] == "non" else "the",
     )
+
+
+def test_scales_are_measured_in_the_precision_of_the_held_out_losses(make_config, run_training):
+    """One noise of each level, as for scales: the row of 1 is then what the curve says of the best checkpoint."""
+    chosen = {"export.scale": [1], "export.pictures": 2, "heldout.draws": scale.DRAWS}
+    config = make_config(
+        method="lora", **{"optim.lr": 0.05, "optim.mixed_precision": "bf16", **chosen}
+    )
+    run_training(config)
+    choice = scale.chosen(config.folder)
+    assert choice is not None
+    run = load_run(config.run.folder)
+    curve = HeldoutCurve.load(config.folder / "heldout.npz")
+    at = curve.steps.index(run.exported().step)
+    assert {curve.precisions[0], curve.precisions[at]} == {"bf16"}
+    items = run.items("val", 4)
+    assert choice.table[0].heldout == scale.change(curve.val[at], curve.val[0], items.groups)
+
+    model = run.model()
+    losses = grid_losses(model, run.unet_at(run.exported()), items, HeldoutGrid(3, scale.DRAWS), 8)
+    assert abs(losses - curve.val[at]).max() > 1e-6, "in fp32 they are others"
 
 
 def test_settings_that_mean_nothing_are_refused(make_config, tmp_path):
