@@ -46,8 +46,12 @@ class AsTrained:
         if (skip := self.clip_skip) != 1:
             found.append(
                 f"It was trained with clip_skip={skip}: layer {skip} of the text encoder, counted from the one that the "
-                f"pipeline takes. In AUTOMATIC1111 and Forge set Clip skip to {skip}; in ComfyUI put CLIP Set Last Layer "
-                f"with -{skip} behind the model, of SDXL with -{skip + 1}. In diffusers, which counts the layers that are "
+                f"pipeline takes. Of Stable Diffusion 1 set Clip skip to {skip} in AUTOMATIC1111 and Forge; in ComfyUI put "
+                f"CLIP Set Last Layer with -{skip} behind the model. The pipelines of Stable Diffusion 2 and SDXL take the "
+                "layer before the last, and these programs count from the last: in ComfyUI that is "
+                f"-{skip + 1}, in Forge for SDXL Clip skip {skip + 1}. AUTOMATIC1111 cannot do it: of Stable Diffusion 2 it "
+                "always reads the pipeline's own layer, of SDXL another one from the first of the two text encoders at "
+                "most. In diffusers, which counts the layers that are "
                 f"left out, type pipe(..., clip_skip={skip - 1}) of SDXL; give a pipeline of Stable Diffusion 1 or 2 the "
                 f'text_encoder=CLIPTextModel.from_pretrained(BASE, subfolder="text_encoder", num_hidden_layers=N), where '
                 f"N is {skip - 1} less than the base's, as its clip_skip leaves the negative prompt out."

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers import (
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+)
 from safetensors import safe_open
 from transformers import CLIPTextModel
 
@@ -13,8 +18,14 @@ from finetune.drawing.as_trained import AsTrained
 from finetune.drawing.config import SamplerConfig
 from finetune.drawing.sampling import Prompt, Sampler
 from finetune.export import export_checkpoint
+from finetune.methods.adapters import kohya
+from finetune.models import load_model
+from finetune.models.config import ModelConfig
 from finetune.opened_run import load_run
 from tests.finetune.conftest import with_text_model
+from tests.finetune.models.conftest import xl_dir
+
+__all__ = ["xl_dir"]
 
 PROMPT = Prompt("k", "a red", 3)
 
@@ -50,8 +61,6 @@ def test_plain_diffusers_draws_the_same_as_it_is_said(skipping):
     readme = (config.folder / "export" / "README.md").read_text()
     assert "pipe(..., clip_skip=1) of SDXL" in readme
     assert "N is 1 less than the base's" in readme
-    assert "Clip skip to 2" in readme
-    assert "with -2 behind the model, of SDXL with -3." in readme
     assert "draw    It was trained with clip_skip=2" in said
     run = load_run(config.run.folder)
     pipe = DiffusionPipeline.from_pretrained(config.folder / "export")
@@ -90,6 +99,26 @@ def test_the_file_of_an_adapter_says_it(make_config, run_training, deep_dir):
             with safe_open(file, "np") as stored:
                 said = stored.metadata() or {}
             assert said.get("ss_clip_skip") == {2: "2", 1: None}[skip]
+
+
+@pytest.mark.parametrize("skip", [2, 3])
+def test_the_numbers_of_other_programs_are_right_for_each_family(skip):
+    """ComfyUI and Forge count from the last layer, which Stable Diffusion 1 alone reads."""
+    [said] = AsTrained(clip_skip=skip).notes
+    [first] = re.findall(r"Of Stable Diffusion 1 set (.*?)\. The", said)
+    assert f"Clip skip to {skip} in AUTOMATIC1111 and Forge" in first
+    assert f"CLIP Set Last Layer with -{skip} behind" in first
+    [others] = re.findall(r"The pipelines of Stable Diffusion 2 and SDXL (.*?) In diffusers", said)
+    assert f"in ComfyUI that is -{skip + 1}, in Forge for SDXL Clip skip {skip + 1}." in others
+    assert "AUTOMATIC1111 cannot do it" in others
+
+
+@pytest.mark.parametrize(("kind", "said"), [("pipeline_dir", "2"), ("xl_dir", None)])
+def test_kohyas_name_is_written_where_its_trainers_mean_the_same(request, kind, said):
+    config = ModelConfig(path=str(request.getfixturevalue(kind)), resolution=32)
+    model = load_model(config)
+    config.clip_skip = 2
+    assert kohya._facts(model, config).get("ss_clip_skip") == said
 
 
 def test_nothing_is_said_of_a_training_with_default_settings():
