@@ -73,7 +73,7 @@ class AsTrained:
                 "The scheduler in this folder says so"
                 if self.has_scheduler
                 else "In diffusers type pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, "
-                f"trained_betas=None, {said})"
+                f"trained_betas=None, clip_sample=False, {said})"
             )
             found.append(
                 f"It was trained at the noise levels of {said}. {here}; ComfyUI, AUTOMATIC1111 and Forge know those of "
@@ -84,7 +84,7 @@ class AsTrained:
                 "diffusers takes that from the scheduler in this folder"
                 if self.has_scheduler
                 else "In diffusers type pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, "
-                'rescale_betas_zero_snr=True, timestep_spacing="trailing")'
+                'rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False)'
             )
             found.append(
                 f"It was trained with zero terminal SNR. {here}; in ComfyUI put ModelSamplingDiscrete with zsnr behind the "

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
 )
 from safetensors import safe_open
 from transformers import CLIPTextModel
@@ -119,6 +122,40 @@ def test_kohyas_name_is_written_where_its_trainers_mean_the_same(request, kind, 
     model = load_model(config)
     config.clip_skip = 2
     assert kohya._facts(model, config).get("ss_clip_skip") == said
+
+
+@pytest.mark.parametrize(
+    ("settings", "zero", "spacing"),
+    [
+        ({"beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.02}, False, "leading"),
+        ({}, True, "trailing"),
+        ({"beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.02}, True, "trailing"),
+    ],
+)
+def test_the_written_lines_draw_what_training_draws(
+    tmp_path, pipeline_dir, settings, zero, spacing
+):
+    """Of a base whose scheduler's file says nothing of clipping, as Stable Diffusion 1's; DDIM's own default clips."""
+    pipe = StableDiffusionPipeline.from_pretrained(pipeline_dir)
+    pipe.scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+        prediction_type="v_prediction", steps_offset=1, skip_prk_steps=True,
+    )  # fmt: skip
+    pipe.save_pretrained(folder := tmp_path / "pndm")
+    base = ModelConfig(path=str(folder), resolution=16, **settings)
+    model = load_model(base, zero_terminal_snr=zero)
+    ours = Sampler(model, SamplerConfig("ddim", 4, 3.0, spacing), 0, 1).draw(model.unet, [PROMPT])
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    to_set = AsTrained(betas=settings, zero_terminal_snr=zero)
+    for note in to_set.notes:
+        [line] = re.findall(r"In diffusers type (pipe\.scheduler = .*?\))[.;]", note)
+        exec(line, {"pipe": pipe, "DDIMScheduler": DDIMScheduler})
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        PROMPT.caption, height=16, width=16, num_inference_steps=4, guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(3), output_type="np",
+    ).images[0]  # fmt: skip
+    assert np.abs(np.asarray(ours[0], int) - (theirs * 255).round()).max() <= 1
 
 
 def test_nothing_is_said_of_a_training_with_default_settings():
