@@ -1,4 +1,4 @@
-"""What has to be set in other programs, so that they draw with a model as it was trained; with default settings nothing."""
+"""What has to be set in other programs, so that they draw with a model as it was trained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune.canny import HIGH, LOW
+from finetune.condition_kinds import CANNY
 from finetune.models.config import BETAS, CHUNK
 
 FILE = "README.md"  # in an export, where there is something to set
@@ -18,6 +20,7 @@ class AsTrained:
     Attributes:
         clip_skip, caption_tokens: see ``finetune.models.config.ModelConfig``. betas: its ``beta_*`` that are set.
         zero_terminal_snr: see ``finetune.config.ObjectiveConfig``.
+        follows: of a ControlNet, ``method.condition``; None of any other.
         has_scheduler: whether the export is a whole pipeline, whose scheduler holds the noise levels.
     """
 
@@ -25,24 +28,26 @@ class AsTrained:
     caption_tokens: int = CHUNK
     betas: Mapping[str, Any] = field(default_factory=dict)
     zero_terminal_snr: bool = False
+    follows: str | None = None
     has_scheduler: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> AsTrained:
         """From a training's configuration, by its groups; what earlier versions did not know is at its default."""
-        model = config.get("model") or {}
+        model, method = config.get("model") or {}, config.get("method") or {}
         return cls(
             clip_skip=model.get("clip_skip", 1),
             caption_tokens=model.get("caption_tokens", CHUNK),
             betas={name: value for name in BETAS if (value := model.get(name)) is not None},
             zero_terminal_snr=bool((config.get("objective") or {}).get("zero_terminal_snr")),
-            has_scheduler=(config.get("method") or {}).get("name") == "full",
+            follows=method.get("condition", CANNY) if method.get("name") == "controlnet" else None,
+            has_scheduler=method.get("name") == "full",
         )
 
     @property
     def notes(self) -> list[str]:
         """What to set, a sentence or two for each setting."""
-        found = []
+        found = self._condition()
         if (skip := self.clip_skip) != 1:
             found.append(
                 f"It was trained with clip_skip={skip}: layer {skip} of the text encoder, counted from the one that the "
@@ -64,6 +69,21 @@ class AsTrained:
                 "the hidden states of all, one behind the other, as prompt_embeds, and as many for the negative prompt."
             )
         return [*found, *self._noise()]
+
+    def _condition(self) -> list[str]:
+        if self.follows is None:
+            return []
+        if self.follows == CANNY:
+            return [
+                f"It follows edges, white on black, as OpenCV's Canny finds them with the thresholds {LOW} and {HIGH} in "
+                "an 8-bit RGB picture of the size to draw: in Python, with pip install opencv-python-headless, "
+                f'condition = Image.fromarray(cv2.Canny(np.array(picture.convert("RGB")), {LOW}, {HIGH})).convert("RGB"). '
+                "In diffusers type pipe(prompt, image=condition); in ComfyUI give Apply ControlNet such a picture."
+            ]
+        return [
+            "It follows RGB pictures of the kind that it was trained on, NAME.control.png of the data, of the size to draw. "
+            "In diffusers type pipe(prompt, image=condition); in ComfyUI give Apply ControlNet such a picture."
+        ]
 
     def _noise(self) -> list[str]:
         found = []

@@ -14,9 +14,11 @@ from diffusers import (
     PNDMScheduler,
     StableDiffusionPipeline,
 )
+from PIL import Image
 from safetensors import safe_open
 from transformers import CLIPTextModel
 
+from finetune.conditions import of_picture
 from finetune.drawing.as_trained import AsTrained
 from finetune.drawing.config import SamplerConfig
 from finetune.drawing.sampling import Prompt, Sampler
@@ -25,7 +27,7 @@ from finetune.methods.adapters import kohya
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
 from finetune.opened_run import load_run
-from tests.finetune.conftest import with_text_model
+from tests.finetune.conftest import picture, with_text_model
 from tests.finetune.models.conftest import xl_dir
 
 __all__ = ["xl_dir"]
@@ -156,6 +158,26 @@ def test_the_written_lines_draw_what_training_draws(
         generator=torch.Generator().manual_seed(3), output_type="np",
     ).images[0]  # fmt: skip
     assert np.abs(np.asarray(ours[0], int) - (theirs * 255).round()).max() <= 1
+
+
+def test_a_controlnet_says_what_it_follows(make_config, run_training):
+    """The written line makes the condition that training makes."""
+    cv2 = pytest.importorskip("cv2")
+    config = make_config(method="controlnet", **{"train.samples": 4})
+    run_training(config)
+    readme = (config.folder / "export" / "README.md").read_text()
+    [line] = re.findall(r"condition = (.*?)\. In diffusers type pipe\(prompt, image=", readme)
+    found = eval(line, {"cv2": cv2, "np": np, "Image": Image, "picture": picture(3)})
+    edges = of_picture(picture(3))[0].numpy()
+    assert set(np.unique(edges)) == {0, 255}
+    np.testing.assert_array_equal(np.asarray(found), np.stack([edges] * 3, -1))
+
+
+def test_a_controlnet_of_files_says_which():
+    [said] = AsTrained.of({"method": {"name": "controlnet", "condition": "file"}}).notes
+    assert "NAME.control.png" in said
+    assert "pipe(prompt, image=condition)" in said
+    assert AsTrained.of({"method": {"name": "lora"}}).notes == []
 
 
 def test_nothing_is_said_of_a_training_with_default_settings():
