@@ -11,7 +11,8 @@ from curate.clip.config import ClipConfig
 from curate.decide.config import SMALLEST_JUDGED
 from curate.run.config import check_name
 from curate.run.schema import PATH, UserError, check
-from finetune.config import PRECISIONS, RunConfig
+from finetune.config import RunConfig
+from finetune.config.optim import PRECISIONS
 from finetune.drawing.config import SamplerConfig
 
 FEATURES = ("clip", "vae", "timm", "off")

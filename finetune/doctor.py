@@ -28,11 +28,11 @@ from finetune import (
     tags,
 )
 from finetune.config import CHANGEABLE, ObjectiveConfig, OptimConfig, TrainConfig
+from finetune.config.pictures import BucketsConfig, CacheConfig
+from finetune.config.retention import RegulariseConfig, ReplayConfig
 from finetune.models import refuse_unsupported, refuse_zero_terminal_snr
 from finetune.models.config import CHUNK
-from finetune.picture_config import BucketsConfig, CacheConfig
 from finetune.retention import prompts
-from finetune.retention_config import RegulariseConfig, ReplayConfig
 from finetune.sidecars import identifiers
 
 # What may differ when a run is resumed, since it does not change the losses.
@@ -290,6 +290,11 @@ def refuse_change(
         remedy = "Restore it, or train under another run.name"
         if key in CHANGEABLE:
             others = [k for k in CHANGEABLE if k in now and stored.get(k) != now[k]]
+            if key in allowed:
+                raise UserError(
+                    f"{folder} was started {difference}, and has ended, so that nothing of it is changed any more. To "
+                    "train on with another value, type a larger train.samples as well"
+                )
             allow = ",".join(sorted({*others, *allowed}))
             remedy = (
                 f"Restore it, train under another run.name, or, to train on with {now[key]} from here, type "

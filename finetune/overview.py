@@ -16,11 +16,11 @@ from finetune import checkpoint, forecast, start
 from finetune.bucket_plan import BucketPlan
 from finetune.buckets import shown
 from finetune.checkpoint import Checkpoint
-from finetune.config import ObjectiveConfig
+from finetune.config import ObjectiveConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
 from finetune.loop import Training, rates
-from finetune.methods.interface import UNET
+from finetune.methods.interface import UNET, Method
 from finetune.retention.replay import ReplayBatches
 from finetune.rules import FEWEST_TO_STOP
 from finetune.tags import TagVariants
@@ -42,7 +42,7 @@ def before(run: Training, held_out: int) -> str:
     of_data = samples - config.steps * run.batches.replayed
     lines = {
         "train": f"{pictures:,} pictures; {_held_out(run, held_out)}",
-        "length": f"{samples:,} samples = {of_data / pictures:.3g} passes = {config.steps:,} updates",
+        "length": f"{samples:,} samples = {of_data / pictures:.3g} passes = {_updates(config)}",
         "weights": _weights(run),
         **_curations(run),
         **_buckets(run),
@@ -75,6 +75,13 @@ def _held_out(run: Training, held_out: int) -> str:
     )
 
 
+def _updates(config: TrainConfig) -> str:
+    """How many, and that they are whole batches, where that makes the training longer than was typed."""
+    asked, samples = config.train.samples, config.steps * config.optim.batch_size
+    text = f"{config.steps:,} update{'s' if config.steps > 1 else ''}"
+    return text if samples == asked else f"{text} (train.samples={asked} to whole batches)"
+
+
 def _weights(run: Training) -> str:
     """How many numbers are trained, and their share of each network with what the method added to it."""
     said = []
@@ -83,7 +90,15 @@ def _weights(run: Training) -> str:
         total = sum(weight.numel() for weight in network.parameters())
         whose = "the U-Net's" if part == UNET else f"{part}'s"
         said.append(f"{trained:,} trained, {100 * trained / total:.3g} % of {whose} {total:,}")
-    return "; ".join(said) + _rates(run)
+    return "; ".join(said) + _strength(run.config.method) + _rates(run)
+
+
+def _strength(method: Method) -> str:
+    """What an adapter's update is multiplied by, where that is not 1: one of rank and alpha was typed alone, perhaps."""
+    rank, alpha = getattr(method, "rank", None), getattr(method, "alpha", None)
+    if not rank or not alpha or rank == alpha:
+        return ""
+    return f"; alpha {alpha:g} over rank {rank} multiplies the update by {alpha / rank:g}"
 
 
 def _rates(run: Training) -> str:
@@ -253,7 +268,7 @@ def _memory(run: Training) -> str:
             processes=run.accelerator.num_processes,
         )
     except (RuntimeError, NotImplementedError) as error:  # of an operation that wants contents
-        return f"not known: {str(error).partition(chr(10))[0]}"
+        return f"not known, as torch cannot follow this model without computing ({str(error).partition(chr(10))[0]})"
 
 
 def _largest(run: Training) -> int:

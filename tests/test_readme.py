@@ -19,7 +19,7 @@ from curate.run.schema import to_dataclass
 from evaluate.config import EvaluateConfig
 from evaluate.sample_config import SampleConfig
 from finetune.config import TrainConfig
-from finetune.retention_config import ExportConfig, RegulariseConfig, ReplayConfig
+from finetune.config.retention import ExportConfig, RegulariseConfig, ReplayConfig
 
 README = (CONF.parent / "README.md").read_text("utf-8")
 COMMANDS = {

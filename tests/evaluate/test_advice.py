@@ -14,9 +14,9 @@ from evaluate.results import Metric
 from evaluate.run import _advice
 from evaluate.verdict import judge
 from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from finetune.config.retention import ExportConfig
 from finetune.methods.full import Full
 from finetune.methods.lora import Lora
-from finetune.retention_config import ExportConfig
 from finetune.rules import Evidence, Word
 from workflows.retraining.commands import split
 

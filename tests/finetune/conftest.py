@@ -36,9 +36,9 @@ from finetune.config import (
     TrainConfig,
     TrainingConfig,
 )
+from finetune.config.pictures import BucketsConfig
 from finetune.methods import METHODS
 from finetune.models.config import ModelConfig
-from finetune.picture_config import BucketsConfig
 
 COLOURS = ("red", "green", "blue", "white", "black")
 SHAPES = ("square", "bar", "dot")

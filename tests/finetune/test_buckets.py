@@ -10,8 +10,8 @@ import pytest
 
 from curate.run.schema import UserError
 from finetune.buckets import enlarged, kept, nearest, shown, sides
+from finetune.config.pictures import BucketsConfig
 from finetune.crop import Crop
-from finetune.picture_config import BucketsConfig
 
 
 def test_the_sizes_are_those_that_kohya_prints_for_512_px():

@@ -12,11 +12,11 @@ from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
 from finetune.cache import encode_shards, load_split
 from finetune.cache.framing import Framing
+from finetune.config.pictures import CacheConfig
 from finetune.data import Batches
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
 from finetune.opened_run import load_run
-from finetune.picture_config import CacheConfig
 from tests.finetune.conftest import losses
 from tests.finetune.models.conftest import xl_dir
 

@@ -12,6 +12,7 @@ from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
 from finetune import doctor
 from finetune.conditioning import Conditioning
+from finetune.config.retention import RegulariseConfig, ReplayConfig
 from finetune.data import Batch
 from finetune.methods import prepare
 from finetune.methods.full import Full
@@ -21,7 +22,6 @@ from finetune.models.config import ModelConfig
 from finetune.retention import prompts
 from finetune.retention.regularise import Regulariser
 from finetune.retention.replay import ReplayBatches
-from finetune.retention_config import RegulariseConfig, ReplayConfig
 from tests.finetune.conftest import digests, losses
 from tests.finetune.test_data import split
 

@@ -14,6 +14,7 @@ from curate.run.schema import UserError
 from finetune import doctor
 from finetune.checkpoint import list_checkpoints, weights_sha256
 from finetune.config import TrainConfig
+from finetune.config.retention import ExportConfig
 from finetune.export import export_checkpoint, values_of
 from finetune.heldout import HeldoutGrid, grid_losses, relative
 from finetune.methods import prepare
@@ -22,7 +23,6 @@ from finetune.models import load_model
 from finetune.opened_run import load_run
 from finetune.retention import scale
 from finetune.retention.scale import Measured
-from finetune.retention_config import ExportConfig
 
 INPUTS = (torch.randn(1, 4, 4, 4), torch.tensor([500]), torch.randn(1, 8, 16))
 

@@ -1,4 +1,4 @@
-"""The schema of ``conf/train.yaml`` and of its group ``optim``, with the range of every value.
+"""The schema of ``conf/train.yaml``, with the range of every value.
 
 The groups ``model`` and ``method`` have theirs in ``finetune/models`` and ``finetune/methods``.
 """
@@ -19,27 +19,16 @@ from curate.run.joined import FOLDER, shown
 from curate.run.provenance import is_damaged
 from curate.run.schema import PATH, UserError, check, entries, register
 from finetune.at_once import losses_at_once
+from finetune.config.objective import ObjectiveConfig
+from finetune.config.optim import OptimConfig
+from finetune.config.pictures import BucketsConfig, CacheConfig
+from finetune.config.retention import ExportConfig, RegulariseConfig, ReplayConfig
 from finetune.methods import Method
 from finetune.models.config import ModelConfig
-from finetune.picture_config import BucketsConfig, CacheConfig
-from finetune.retention_config import ExportConfig, RegulariseConfig, ReplayConfig
 
-SCHEDULES = ("constant", "cosine", "linear")
-PRECISIONS = ("no", "fp16", "bf16")
 REACTIONS = ("refuse", "warn", "off")
-WEIGHTINGS = ("none", "min_snr", "soft_min_snr", "debiased")
-TIMESTEPS = ("stratified", "uniform", "logit_normal")
 AUTO = "auto"
 MOST_CROPS = 8  # a folder of the cache for each, in each bucket
-
-_ADAM = ("beta1", "beta2", "eps")
-READS = {
-    "adamw": _ADAM,
-    "adamw8bit": _ADAM,
-    "adafactor": ("decay_rate", "clip_threshold"),
-    "prodigy": (*_ADAM, "d0", "d_coef", "use_bias_correction", "safeguard_warmup"),
-}
-"""The settings that only some optimizers read, by the optimizer's name."""
 
 CHANGEABLE = (
     *(
@@ -105,87 +94,6 @@ class DataConfig:
 
 
 @dataclass
-class OptimConfig:
-    """The optimizer, its learning rate over time, and how a batch is computed.
-
-    Attributes:
-        name: ``adamw`` (Loshchilov & Hutter 2017); ``adamw8bit``, the same with its moments in 8 bits (bitsandbytes);
-            ``adafactor`` (Shazeer & Stern 2018; torch's), whose ``lr`` is relative to the size of each weight;
-            ``prodigy`` (Mishchenko & Defazio 2023; prodigyopt), which finds the rate by itself, so that ``lr`` is 1.
-        decay_rate, clip_threshold: of Adafactor, c and d of its algorithm 4; torch writes the first as beta2_decay.
-        d0, d_coef, use_bias_correction, safeguard_warmup: of Prodigy, as prodigyopt has them.
-        batch_size: samples of one update, over all processes and accumulated micro-batches.
-        gradient_accumulation: micro-batches into which each process cuts its share of a batch.
-        warmup: samples over which the learning rate rises from zero.
-        mixed_precision: of the forward pass; null takes the setting of ``accelerate launch``. Weights
-            that are trained, the noise and its schedule stay fp32.
-        text_encoder_lr: the rate of the text encoders, where they are trained, over time like ``lr``; null is ``lr``.
-    """
-
-    name: str = "adamw"
-    lr: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    schedule: str = "constant"
-    warmup: int = 0
-    batch_size: int = 16
-    gradient_accumulation: int = 1
-    gradient_checkpointing: bool = False
-    max_grad_norm: float = 1.0
-    mixed_precision: str | None = None
-    decay_rate: float = -0.8
-    clip_threshold: float = 1.0
-    d0: float = 1e-6
-    d_coef: float = 1.0
-    use_bias_correction: bool = True
-    safeguard_warmup: bool = True
-    text_encoder_lr: float | None = None
-
-    def __post_init__(self) -> None:
-        rate = self.text_encoder_lr
-        check(rate is None or rate > 0, "optim.text_encoder_lr", rate, "null or > 0")
-        check(self.name in READS, "optim.name", self.name, ", ".join(READS))
-        positive = ("lr", "eps", "batch_size", "gradient_accumulation", "max_grad_norm")
-        for name in (*positive, "d0", "d_coef"):
-            check(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "> 0")
-        for name in ("beta1", "beta2"):
-            check(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 <= b < 1")
-        for name in ("weight_decay", "warmup"):
-            check(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), ">= 0")
-        check(self.schedule in SCHEDULES, "optim.schedule", self.schedule, ", ".join(SCHEDULES))
-        check(
-            self.batch_size % self.gradient_accumulation == 0,
-            "optim.gradient_accumulation",
-            self.gradient_accumulation,
-            f"a divisor of optim.batch_size={self.batch_size}",
-        )
-        precision = self.mixed_precision
-        check(
-            precision is None or precision in PRECISIONS,
-            "optim.mixed_precision",
-            precision,
-            f"null, {', '.join(PRECISIONS)}",
-        )
-        check(self.decay_rate <= 0, "optim.decay_rate", self.decay_rate, "<= 0")
-        check(self.clip_threshold >= 1, "optim.clip_threshold", self.clip_threshold, ">= 1")
-        self._refuse_without_effect()
-
-    def _refuse_without_effect(self) -> None:
-        """Refuse a value that this optimizer does not read."""
-        for name in sorted({name for names in READS.values() for name in names}):
-            value = getattr(self, name)
-            if value != getattr(type(self), name) and name not in READS[self.name]:
-                readers = [other for other, names in READS.items() if name in names]
-                shown = str(value).lower() if isinstance(value, bool) else f"{value:g}"
-                raise UserError(
-                    f"optim.{name}={shown} has no effect with optim={self.name}: it is of {', '.join(readers)}. "
-                    f"Remove it, or type optim={readers[0]}"
-                )
-
-
-@dataclass
 class TrainingConfig:
     """How long, and on what.
 
@@ -226,79 +134,6 @@ class TrainingConfig:
                 raise UserError(
                     f"train.{name}={value} has no effect without train.shuffle_caption=true or "
                     "train.caption_tag_dropout=0.1; type one of them, or remove it"
-                )
-
-
-@dataclass
-class ObjectiveConfig:
-    """Which noise a training sees and how much each sample's loss counts. What is logged and held out is unweighted, but for masks.
-
-    Attributes:
-        weighting: of the loss by noise level, see ``finetune.objective.loss_weights``.
-        snr_gamma: of ``min_snr`` and ``soft_min_snr``; 5 is the paper's.
-        timesteps: ``stratified`` over a batch, which is uniform for each sample; ``uniform``, each sample's drawn
-            for itself; ``logit_normal``, stratified too, t / T = sigmoid(mean + std z) with z standard normal
-            (Esser et al. 2024, eq. 19).
-        logit_mean, logit_std: of ``logit_normal``.
-        noise_offset: times one more normal number for each sample and channel is added to the noise, so that a
-            picture's mean can be learnt (Guttenberg 2023); 0 adds none.
-        input_perturbation: times more normal noise is added to the input, and not to the target (Ning et al.
-            2023, gamma of eq. 9); 0 adds none.
-        zero_terminal_snr: rescales the noise levels so that the last is noise alone, from which every picture is drawn
-            (Lin et al. 2024, algorithm 1), in training, held-out loss and drawing; kohya's ``zero_terminal_snr``. For
-            models that predict v or the clean latents. False leaves what the pipeline's scheduler says.
-        mask: whether the loss counts where a picture's ``key.mask.png`` says, see ``finetune.masks``; held-out losses
-            too. Pictures without one count whole.
-        unmasked_weight: what a position outside of the mask counts, 0 ... 1.
-    """
-
-    weighting: str = "none"
-    snr_gamma: float = 5.0
-    timesteps: str = "stratified"
-    logit_mean: float = 0.0
-    logit_std: float = 1.0
-    noise_offset: float = 0.0
-    input_perturbation: float = 0.0
-    zero_terminal_snr: bool = False
-    mask: bool = False
-    unmasked_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, accepted in (("weighting", WEIGHTINGS), ("timesteps", TIMESTEPS)):
-            value = getattr(self, name)
-            check(value in accepted, f"objective.{name}", value, ", ".join(accepted))
-        for name in ("snr_gamma", "logit_std"):
-            value = getattr(self, name)
-            check(0 < value < math.inf, f"objective.{name}", value, "> 0")
-        check(
-            math.isfinite(self.logit_mean),
-            "objective.logit_mean",
-            self.logit_mean,
-            "a finite number",
-        )
-        for name in ("noise_offset", "input_perturbation", "unmasked_weight"):
-            value = getattr(self, name)
-            check(0 <= value <= 1, f"objective.{name}", value, "0 ... 1")
-        self._refuse_without_effect()
-
-    def _refuse_without_effect(self) -> None:
-        """Refuse a value that another setting leaves unread."""
-        default = type(self)
-        if self.unmasked_weight and not self.mask:
-            raise UserError(
-                f"objective.unmasked_weight={self.unmasked_weight:g} has no effect without objective.mask=true; type "
-                "that, or remove it"
-            )
-        for name, setting, readers in (
-            ("snr_gamma", "weighting", ("min_snr", "soft_min_snr")),
-            ("logit_mean", "timesteps", ("logit_normal",)),
-            ("logit_std", "timesteps", ("logit_normal",)),
-        ):
-            value, chosen = getattr(self, name), getattr(self, setting)
-            if value != getattr(default, name) and chosen not in readers:
-                raise UserError(
-                    f"objective.{name}={value:g} has no effect with objective.{setting}={chosen}; "
-                    f"type objective.{setting}={readers[0]}, or remove it"
                 )
 
 
@@ -594,4 +429,3 @@ def refuse_damaged(run_dir: Path) -> None:
 
 
 register(TrainConfig, "train")
-register(OptimConfig, "optim", "optim")
