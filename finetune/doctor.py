@@ -93,8 +93,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
 
     Raises:
         UserError: the model is not there or not supported, there is nothing to train on or to hold out, or so
-            little that nothing could be judged, a held-out picture is also trained on, the export to start with does not fit, or the run was
-            started with other settings.
+            little that nothing could be judged, a held-out picture is also trained on, the export to start with does
+            not fit, or the run was started with other settings.
     """
     _refuse_model(config)
     for of_prompts in (prompts.replayed, prompts.for_scales):

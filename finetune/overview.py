@@ -202,7 +202,7 @@ def _objective(run: Training) -> dict[str, str]:
 
 
 def _retention(run: Training) -> dict[str, str]:
-    """What holds on to what the base knew, with what it costs."""
+    """What keeps what the base could do, with what it costs."""
     config, lines = run.config, dict[str, str]()
     if isinstance(run.batches, ReplayBatches):
         lines["replay"] = (
@@ -212,13 +212,14 @@ def _retention(run: Training) -> dict[str, str]:
     held = config.regularise
     said = []
     if held.weight_l2:
-        said.append(f"{held.weight_l2:g} × the squared norm of the update")
+        said.append(f"{held.weight_l2:g} × the squared norm of the update is added to the loss")
     if held.teacher:
         said.append(
-            f"the base teaches replayed samples, × {held.teacher:g}, a forward pass more of each"
+            f"replayed samples' loss is {held.teacher:g} × the squared difference from the base's prediction, a forward pass "
+            "more of each"
         )
     if said:
-        lines["holds"] = ", ".join(said)
+        lines["retain"] = "; ".join(said)
     if config.export.chosen:
         scales, pictures = config.export.scales, config.export.pictures
         held_out = len(run.heldout.val) if run.heldout else 0

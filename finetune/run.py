@@ -269,17 +269,16 @@ def _encode(
 def _replayed(
     config: TrainConfig, accelerator: Accelerator, model: LatentDiffusion
 ) -> BasePictures | None:
-    """The pictures of the base that are replayed, drawn by the first process; ``model``'s U-Net is not trained yet."""
+    """The pictures of the base that are replayed; ``model``'s U-Net is not trained yet.
+
+    The first process draws them, those that are not stored; then the others read them.
+    """
     wanted = prompts.replayed(config)
     if not wanted:
         return None
-    found = None
-    for mine in (True, False):
-        if accelerator.is_main_process == mine:
-            held = config.method.held()
-            found = pictures_of(config.folder, "replay", model, lambda: model.unet, wanted, held)
-        accelerator.wait_for_everyone()
-    return found
+    with accelerator.main_process_first():
+        held = config.method.held()
+        return pictures_of(config.folder, "replay", model, lambda: model.unet, wanted, held)
 
 
 def _assemble(

@@ -97,6 +97,8 @@ def test_a_training_with_all_of_it_resumes_exactly(
     run_training(config)
     said = capsys.readouterr().out
     assert "replay  2 of each batch's 4 samples, of 3 pictures that the base drew" in said
+    assert "retain  0.01 × the squared norm of the update is added to the loss; " in said
+    assert "replayed samples' loss is 2 × the squared difference from the base's prediction" in said
     assert len(list((config.folder / "replay").glob("*.png"))) == 3
     whole = losses(config), digests(config)
     shutil.rmtree(config.folder)
