@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from curate.decide.config import SMALLEST_JUDGED
@@ -11,8 +12,10 @@ from curate.run.joined import shown
 from curate.run.next_command import COMMANDS, named, run_arguments
 from curate.run.overrides import key_of
 from curate.run.provenance import read_config
+from curate.run.schema import UserError
 from evaluate.verdict import groups_needed, judge
 from finetune.config import TrainConfig
+from finetune.config.retention import AUTO, ExportConfig
 from finetune.rules import Evidence, Word
 
 
@@ -166,6 +169,15 @@ def _another_run(config: TrainConfig, change: str) -> str:
     return " ".join(["type", COMMANDS["train"], *settings, run_arguments(new), curation, change])
 
 
+def _takes_scales(config: TrainConfig) -> bool:
+    """Whether the training may have ``export.scale=auto`` as well."""
+    try:
+        replace(config, export=ExportConfig(scale=AUTO))
+    except UserError:
+        return False
+    return True
+
+
 def keep_more(config: TrainConfig) -> str:
     """What to type so that another training loses less of what the base could do.
 
@@ -175,8 +187,8 @@ def keep_more(config: TrainConfig) -> str:
         f"optim.lr={config.optim.lr / 3:.2g}",
         "To lose less of what the base could do, ",
     )
-    if config.export.scales == [1.0]:  # and not chosen among several
-        share = "export.scale=auto"
+    if config.export.scales == [1.0] and _takes_scales(config):  # and not chosen among several
+        share = f"export.scale={AUTO}"
         again = (
             _retrain_with(share)
             if is_of_retraining(config.run.folder)

@@ -33,7 +33,6 @@ from finetune import start
 from finetune.curve import HeldoutCurve
 from finetune.drawing import sampling
 from finetune.npz import DamagedArrays
-from finetune.retention import scale
 from finetune.rules import Word
 
 
@@ -111,7 +110,7 @@ def conclude(config: EvaluateConfig, evaluation: Evaluation, metrics: dict[str, 
 
 def _scale(evaluation: Evaluation) -> dict[str, Any]:
     """How the scale of the export was chosen; nothing where it is as it was trained."""
-    found = scale.chosen(evaluation.run.finetune_dir)
+    found = evaluation.run.export_scale()
     return {"scale": asdict(found)} if found else {}
 
 

@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from curate.run import checksums
 from curate.run.joined import curations_of, named_runs
 from curate.run.manifest import Manifest
-from finetune import base_check, caption_check, forecast, lost_in_encoding
+from finetune import base_check, caption_check, companions, forecast, lost_in_encoding
 from finetune.base_check import BaseCheck
 from finetune.caption_check import CaptionCheck
 from finetune.config import TrainConfig
@@ -43,7 +43,8 @@ def look_at(
         captions += varied.count * found.all_captions
     views = config.data.crops * (1 + config.data.flip)
     latents = pictures + round(found.pictures * (views * config.cache.size - 1))
-    return lines | {"disk": forecast.disk(config, model, latents, captions)}
+    beside = companions.cached_bytes(config, model, manifest, sides(config))
+    return lines | {"disk": forecast.disk(config, model, latents, captions, beside)}
 
 
 def sides(config: TrainConfig) -> list[str]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from finetune.cache.framing import Framing
     from finetune.models.interface import LatentDiffusion
 
+_CALLED = {MASK: "masks", CONTROL: "conditions"}
+
 
 def recipes(config: TrainConfig, model: LatentDiffusion) -> list[Recipe]:
     """What is made of the pictures beside a training's, see ``finetune.cache.companions``."""
@@ -29,7 +31,7 @@ def recipes(config: TrainConfig, model: LatentDiffusion) -> list[Recipe]:
         least = config.objective.unmasked_weight
         found.append(masks.recipe(model.resolution, model.pixels_per_latent, least))
     if condition := config.method.follows():
-        found.append(conditions.recipe(condition))
+        found.append(conditions.recipe(condition, model.resolution))
     return found
 
 
@@ -73,6 +75,24 @@ def attach(
 
     wanted = recipes(config, model)
     return load_companions(model, split, curate_dir, shards, cache_dir, wanted, framing)
+
+
+def cached_bytes(
+    config: TrainConfig, model: LatentDiffusion, manifest: Manifest, splits: Sequence[str]
+) -> dict[str, int]:
+    """What :func:`encode` makes of some splits takes at most, by what it is: ``masks``, ``conditions``."""
+    from finetune.cache import views_of
+    from finetune.cache.framing import Framing
+
+    found = {}
+    for recipe in recipes(config, model):
+        entries = 0
+        for split in splits:
+            held = _held(config, manifest.shards_of(split), recipe.kind)[0]
+            framing = Framing.of(config, split, all_views=True)
+            entries += held * len(views_of(framing, model.resolution))
+        found[_CALLED[recipe.name]] = entries * recipe.nbytes
+    return found
 
 
 def examine(config: TrainConfig, manifest: Manifest) -> list[str]:
@@ -150,10 +170,12 @@ def _controls(config: TrainConfig, manifest: Manifest) -> str:
     return ""
 
 
-def _held(config: TrainConfig, shards: Sequence[ShardInfo], kind: str) -> tuple[int, int]:
-    """How many samples of some shards have a companion, and how many there are."""
-    held = sum(_count(config.curate_dir, info, kind) for info in shards)
-    return held, sum(info.samples for info in shards)
+def _held(config: TrainConfig, shards: Sequence[ShardInfo], kind: str | None) -> tuple[int, int]:
+    """How many samples of some shards have a companion, and how many there are; None: the picture itself."""
+    total = sum(info.samples for info in shards)
+    if kind is None:
+        return total, total
+    return sum(_count(config.curate_dir, info, kind) for info in shards), total
 
 
 def _count(curate_dir: Path, info: ShardInfo, kind: str) -> int:

@@ -45,8 +45,8 @@ def is_drawing(picture: Image.Image) -> bool:
     return set(np.unique(pixels)) <= {0, 255} and bool((pixels == pixels[..., :1]).all())
 
 
-def recipe(condition: str) -> Recipe:
-    """How conditions are made, at the resolution of the pictures and cropped like them."""
+def recipe(condition: str, resolution: int) -> Recipe:
+    """How conditions are made for a model, at the resolution of the pictures and cropped like them."""
     from curate.measures.decode import decode
     from finetune import canny
     from finetune.cache import Recipe
@@ -55,5 +55,6 @@ def recipe(condition: str) -> Recipe:
         picture = decode(data)
         return of(condition, view.cropped(picture.size, b"").cut(picture))
 
-    made_by = f"canny {canny.LOW} {canny.HIGH}" if condition == CANNY else "rgb"
-    return Recipe(CONTROL, None if condition == CANNY else CONTROL, made_by, make)
+    if condition == CANNY:
+        return Recipe(CONTROL, None, f"canny {canny.LOW} {canny.HIGH}", make, resolution**2)
+    return Recipe(CONTROL, CONTROL, "rgb", make, 3 * resolution**2)

@@ -21,8 +21,8 @@ class HeldoutCurve:
         val_keys, train_probe_keys: the pictures' keys. val_groups, train_probe_groups: their duplicate groups.
         steps, samples_seen: [K] where each evaluation was made.
         val, train_probe: [K] arrays of float32 [N, bins, draws].
-        precisions: [K] what each was computed in, one of ``finetune.config.optim.PRECISIONS``, with the kind of frozen weights that are not fp32; "" where that is not
-            known, as earlier versions noted none.
+        precisions: [K] what each was computed in, one of ``finetune.config.optim.PRECISIONS``, with the kind of
+            frozen weights that are not fp32; "" where that is not known, as earlier versions noted none.
         start: the two arrays [N, bins, draws] of what training started with, as precise as the first; None where
             that was the base.
     """

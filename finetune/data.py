@@ -190,9 +190,9 @@ class Batches:
 
     Timesteps, captions and dropout are drawn for the whole batch from one CPU generator, keyed by seed and batch
     number, and then shared out; the noise of a sample from one of its own, keyed by seed, place in the run and the
-    picture's key, so that each process draws its share alone. Timesteps are by default stratified over the batch, and a sample's stratum is as random
-    as its place in the order: each sample's timestep is uniform, and the batch mean varies less (Kingma et al.
-    2021, appendix I.1).
+    picture's key, so that each process draws its share alone. Timesteps are by default stratified over the batch,
+    and a sample's stratum is as random as its place in the order: each sample's timestep is uniform, and the batch
+    mean varies less (Kingma et al. 2021, appendix I.1).
     """
 
     def __init__(

@@ -93,8 +93,8 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
 
     Raises:
         UserError: the model is not there or not supported, there is nothing to train on or to hold out, or so
-            little that nothing could be judged, a held-out picture is also trained on, the export to start with does not fit, or the run was
-            started with other settings.
+            little that nothing could be judged, a held-out picture is also trained on, the export to start with does
+            not fit, or the run was started with other settings.
     """
     _refuse_model(config)
     for of_prompts in (prompts.replayed, prompts.for_scales):
@@ -290,6 +290,11 @@ def refuse_change(
         remedy = "Restore it, or train under another run.name"
         if key in CHANGEABLE:
             others = [k for k in CHANGEABLE if k in now and stored.get(k) != now[k]]
+            if key in allowed:
+                raise UserError(
+                    f"{folder} was started {difference}, and has ended, so that nothing of it is changed any more. To "
+                    "train on with another value, type a larger train.samples as well"
+                )
             allow = ",".join(sorted({*others, *allowed}))
             remedy = (
                 f"Restore it, train under another run.name, or, to train on with {now[key]} from here, type "

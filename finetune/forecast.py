@@ -22,18 +22,26 @@ from finetune.optimizers import state_bytes
 _FP32 = 4
 
 
-def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: int) -> str:
+def disk(
+    config: TrainConfig,
+    model: LatentDiffusion,
+    pictures: int,
+    captions: int,
+    beside: Mapping[str, int] = {},
+) -> str:
     """What cache, checkpoints and export will hold at most, and what is free.
 
     Args:
         config: of the training.
         model: prepared.
         pictures, captions: that will be encoded; each view of a picture counts, by its space.
+        beside: bytes of what else is kept of pictures, by its name.
     """
     latent = model.unet.config["in_channels"] * (model.resolution // model.pixels_per_latent) ** 2
     text = model.encode_captions([""]).half().tensors.values()
     hidden = sum(tensor.numel() * tensor.element_size() for tensor in text)
-    cached = pictures * latent * _FP32 + captions * hidden
+    cached = pictures * latent * _FP32 + captions * hidden + sum(beside.values())
+    kept = ", ".join(["latents", *beside])
     trained = config.method.trained(model).values()
     weights = _numbers(trained) * _FP32
     whole = weights * (1 + bool(config.ema.decay)) + _held(config.optim.name, trained)
@@ -51,7 +59,7 @@ def disk(config: TrainConfig, model: LatentDiffusion, pictures: int, captions: i
     )
     less += ", or take another disk with run.root=FOLDER"
     return (
-        f"at most {size(total)}: latents and captions {size(cached)} less what is there already, {checkpoints}, "
+        f"at most {size(total)}: {kept} and captions {size(cached)} less what is there already, {checkpoints}, "
         f"export {size(export)}; {size(free)} free"
         f"{'' if total < free else ', NOT ENOUGH: ' + less}"
     )

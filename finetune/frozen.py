@@ -1,9 +1,10 @@
 """The weights of a U-Net that adapters leave as they are, held in fewer bits than the U-Net computes in.
 
 Which layers, and what they compute, is as in diffusers' ``enable_layerwise_casting``: linear layers and convolutions
-whose name does not say that they belong to a normalisation. That function casts a layer's weight for each forward pass
-and back after it, so that the backward pass meets the wrong one: it fails, also with gradient checkpointing. Here each
-pass converts a copy for itself. What autograd then keeps is the weight as it is held, and of the input nothing.
+whose name does not say that they belong to a normalisation. That function casts their biases, too, which stay fp32 here.
+And it casts a layer's weight for each forward pass and back after it, so that the backward pass meets the wrong one: it
+fails, also with gradient checkpointing. Here each pass converts a copy for itself. What autograd then keeps is the weight
+as it is held, and of the input nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def layers(unet: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
 
 @torch.no_grad()
 def round_to(unet: nn.Module, kind: str) -> None:
-    """Round what will be held in fewer bits, still in fp32; call it before adapters are attached.
+    """Round the weights that will be held in fewer bits, still in fp32; call it before adapters are attached.
 
     So an adapter that starts from the weights, as DoRA does, starts from those that it will stand beside.
 
@@ -49,20 +50,19 @@ def round_to(unet: nn.Module, kind: str) -> None:
     if kind == "fp32":
         return
     for name, layer in layers(unet):
-        for weight in layer.parameters():
-            rounded = weight.to(TYPES[kind]).float()
-            largest = weight.abs().max().item()
-            if not rounded.isfinite().all() or largest > torch.finfo(TYPES[kind]).max:
-                raise UserError(
-                    f"method.base_weights={kind} cannot hold the weights of {name}, up to {largest:.3g}; type "
-                    "method.base_weights=bf16"
-                )
-            weight.copy_(rounded)
+        rounded = layer.weight.to(TYPES[kind]).float()
+        largest = layer.weight.abs().max().item()
+        if not rounded.isfinite().all() or largest > torch.finfo(TYPES[kind]).max:
+            raise UserError(
+                f"method.base_weights={kind} cannot hold the weights of {name}, up to {largest:.3g}; type "
+                "method.base_weights=bf16"
+            )
+        layer.weight.copy_(rounded)
 
 
 @torch.no_grad()
 def hold(unet: nn.Module, kind: str) -> None:
-    """Hold the frozen weights in ``kind``, in place; what is trained, biases and normalisations stay fp32.
+    """Hold the frozen weights in ``kind``, in place; what is trained, biases and normalisations stay as they are, fp32.
 
     Args:
         unet: prepared; :func:`round_to` has rounded it.
@@ -70,13 +70,23 @@ def hold(unet: nn.Module, kind: str) -> None:
     """
     if kind == "fp32":
         return
-    there = list(layers(unet))
-    # Processes of a launch have read the same files; gloo could not send 8 bits.
-    unsent: Any = [f"{name}.weight" for name, _ in there]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(unet, unsent)
-    for _, layer in there:
+    for _, layer in list(layers(unet)):
         layer.weight.data = layer.weight.data.to(TYPES[kind])
         layer.__class__ = _Linear if isinstance(layer, nn.Linear) else _Conv2d  # type: ignore[assignment]
+
+
+def keep_unsent(network: nn.Module) -> None:
+    """Let the processes of a launch not send each other the weights that :func:`hold` holds.
+
+    They have read the same files, and gloo cannot send 8 bits.
+
+    Args:
+        network: that will be distributed; the U-Net, or what it is a part of.
+    """
+    held = (name for name, each in network.named_modules() if isinstance(each, _Linear | _Conv2d))
+    if unsent := [f"{name}.weight" for name in held]:
+        ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        ignore(network, unsent)
 
 
 @torch.no_grad()
@@ -91,9 +101,8 @@ def release(unet: nn.Module, plain: Callable[[], nn.Module]) -> None:
         return
     values = dict(plain().named_parameters())
     for name, layer in held:
-        for part, weight in layer.named_parameters():
-            value = values[f"{name.removesuffix('.base_layer')}.{part}"]
-            weight.data = value.detach().to(weight.device, torch.float32)
+        value = values[f"{name.removesuffix('.base_layer')}.weight"]
+        layer.weight.data = value.detach().to(layer.weight.device, torch.float32)
         layer.__class__ = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d  # type: ignore[assignment]
 
 

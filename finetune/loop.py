@@ -309,7 +309,8 @@ def update(run: Training, batch: Batch) -> tuple[Tensor, float]:
     on any number of processes and micro-batches.
 
     Returns:
-        The sum of the losses of the share's samples that are not replayed, unweighted, and the norm of the whole batch's gradient before clipping.
+        The sum of the losses of the share's samples that are not replayed, unweighted, and the norm of the whole
+        batch's gradient before clipping.
     """
     accelerator, optim = run.accelerator, run.config.optim
     scale = accelerator.num_processes / optim.batch_size  # DDP divides by the number of processes

@@ -58,5 +58,6 @@ def recipe(resolution: int, pixels_per_latent: int, least: float) -> Recipe:
         MASK,
         f"area {pixels_per_latent} {least}",
         lambda data, view: weights(grey(data), view, pixels_per_latent, least),
+        4 * side**2,
         torch.ones(1, side, side),
     )

@@ -25,6 +25,7 @@ from finetune.methods import METHODS
 from finetune.models import load_model
 from finetune.models.interface import LatentDiffusion
 from finetune.retention import scale
+from finetune.retention.scale import Choice
 from finetune.sidecars import duplicate_groups
 from finetune.swapped_unet import SwappedUnet
 
@@ -56,8 +57,7 @@ class FinetuneRun:
         One that is there only for resuming, since a signal stopped the training, is left out where there are
         others: the next one replaces it.
         """
-        found = self.all_checkpoints()
-        return [stored for stored in found if not stored.interrupted] or found
+        return _of_training(self.all_checkpoints())
 
     def all_checkpoints(self) -> list[Checkpoint]:
         """The same with one that is there only for resuming, at the scale of the run's export.
@@ -65,8 +65,20 @@ class FinetuneRun:
         Raises:
             UserError: the file that says the scale is damaged.
         """
-        of_export = scale.of_run(self.finetune_dir)
+        choice = self.export_scale()
+        of_export = choice.scale if choice else 1.0
         return [replace(stored, scale=of_export) for stored in list_checkpoints(self.finetune_dir)]
+
+    def export_scale(self) -> Choice | None:
+        """How that scale was chosen; None where checkpoints are as they were trained.
+
+        Raises:
+            UserError: the file that says it is damaged.
+        """
+        if not (found := _of_training(list_checkpoints(self.finetune_dir))):
+            return None
+        best = checkpoint.best_of(found)
+        return scale.of_run(self.finetune_dir, self.config.export, best)
 
     def start(self) -> Checkpoint | None:
         """What training started with (``method.init``), as a checkpoint of step 0; None where that was the base.
@@ -161,6 +173,11 @@ class FinetuneRun:
         beside = self.config, model, self.curate_dir, shards, cache_dir, framing
         companions.encode(*beside)
         return companions.attach(load_split(model, shards, cache_dir, framing), *beside)
+
+
+def _of_training(found: list[Checkpoint]) -> list[Checkpoint]:
+    """Without one that is there only for resuming, where there are others."""
+    return [stored for stored in found if not stored.interrupted] or found
 
 
 def load_run(run_dir: Path) -> FinetuneRun:

@@ -16,14 +16,14 @@ from finetune import checkpoint, forecast, start
 from finetune.bucket_plan import BucketPlan
 from finetune.buckets import shown
 from finetune.checkpoint import Checkpoint
-from finetune.config import ObjectiveConfig
+from finetune.config import ObjectiveConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
 from finetune.loop import Training, rates
-from finetune.methods.interface import UNET
+from finetune.methods.interface import UNET, Method
 from finetune.retention.replay import ReplayBatches
 from finetune.rules import FEWEST_TO_STOP
-from finetune.tags import TagVariants
+from finetune.tags import TagVariants, shares
 
 _MOST_SHOWN = 12  # buckets
 _LOOKED_AT = 100  # batches
@@ -42,7 +42,7 @@ def before(run: Training, held_out: int) -> str:
     of_data = samples - config.steps * run.batches.replayed
     lines = {
         "train": f"{pictures:,} pictures; {_held_out(run, held_out)}",
-        "length": f"{samples:,} samples = {of_data / pictures:.3g} passes = {config.steps:,} updates",
+        "length": f"{samples:,} samples = {of_data / pictures:.3g} passes = {_updates(config)}",
         "weights": _weights(run),
         **_curations(run),
         **_buckets(run),
@@ -75,6 +75,13 @@ def _held_out(run: Training, held_out: int) -> str:
     )
 
 
+def _updates(config: TrainConfig) -> str:
+    """How many, and that they are whole batches, where that makes the training longer than was typed."""
+    asked, samples = config.train.samples, config.steps * config.optim.batch_size
+    text = f"{config.steps:,} update{'s' if config.steps > 1 else ''}"
+    return text if samples == asked else f"{text} (train.samples={asked} to whole batches)"
+
+
 def _weights(run: Training) -> str:
     """How many numbers are trained, and their share of each network with what the method added to it."""
     said = []
@@ -83,7 +90,15 @@ def _weights(run: Training) -> str:
         total = sum(weight.numel() for weight in network.parameters())
         whose = "the U-Net's" if part == UNET else f"{part}'s"
         said.append(f"{trained:,} trained, {100 * trained / total:.3g} % of {whose} {total:,}")
-    return "; ".join(said) + _rates(run)
+    return "; ".join(said) + _strength(run.config.method) + _rates(run)
+
+
+def _strength(method: Method) -> str:
+    """What an adapter's update is multiplied by, where that is not 1: one of rank and alpha was typed alone, perhaps."""
+    rank, alpha = getattr(method, "rank", None), getattr(method, "alpha", None)
+    if not rank or not alpha or rank == alpha:
+        return ""
+    return f"; alpha {alpha:g} over rank {rank} multiplies the update by {alpha / rank:g}"
 
 
 def _rates(run: Training) -> str:
@@ -149,7 +164,14 @@ def _start(run: Training) -> dict[str, str]:
     found = start.origin_of(run.folder)
     if found is None:
         return {}
-    return {"start": f"{found['folder']}, sha256 {found['sha256']:.12}; compared with the base"}
+    text = f"{found['folder']}, sha256 {found['sha256']:.12}; compared with the base"
+    export = run.config.export
+    if not export.chosen and export.scale < 1:
+        text += (
+            f"; export.scale={export.scale:g} exports that share of all that differs from the base, and so of this start as "
+            "well, each time anew where a training starts with the one before"
+        )
+    return {"start": text}
 
 
 def _tags(run: Training) -> dict[str, str]:
@@ -159,7 +181,13 @@ def _tags(run: Training) -> dict[str, str]:
     order = "in another order" if tags.shuffle else "in their order"
     left_out = f", {tags.dropout:.0%} of them left out" if tags.dropout else ""
     kept = f"the first {tags.keep} kept, the others " if tags.keep else ""
-    return {"tags": f"{tags.count} variants of each caption: {kept}{order}{left_out}"}
+    text = f"{tags.count} variants of each caption: {kept}{order}{left_out}"
+    found = shares(run.config, tags)
+    several = bool(run.config.data.runs)
+    where = [
+        f"{share:.1%} of the captions{f' of {name}' * several}" for name, share in found.items()
+    ]
+    return {"tags": f"{text}; {', '.join(where)} have enough between commas to be varied"}
 
 
 def _objective(run: Training) -> dict[str, str]:
@@ -174,7 +202,7 @@ def _objective(run: Training) -> dict[str, str]:
 
 
 def _retention(run: Training) -> dict[str, str]:
-    """What holds on to what the base knew, with what it costs."""
+    """What keeps what the base could do, with what it costs."""
     config, lines = run.config, dict[str, str]()
     if isinstance(run.batches, ReplayBatches):
         lines["replay"] = (
@@ -184,17 +212,19 @@ def _retention(run: Training) -> dict[str, str]:
     held = config.regularise
     said = []
     if held.weight_l2:
-        said.append(f"{held.weight_l2:g} × the squared norm of the update")
+        said.append(f"{held.weight_l2:g} × the squared norm of the update is added to the loss")
     if held.teacher:
         said.append(
-            f"the base teaches replayed samples, × {held.teacher:g}, a forward pass more of each"
+            f"replayed samples' loss is {held.teacher:g} × the squared difference from the base's prediction, a forward pass "
+            "more of each"
         )
     if said:
-        lines["holds"] = ", ".join(said)
+        lines["retain"] = "; ".join(said)
     if config.export.chosen:
         scales, pictures = config.export.scales, config.export.pictures
-        items = (len(run.heldout.val) if run.heldout else 0) + pictures
-        losses = (1 + len(scales)) * items * config.heldout.bins
+        held_out = len(run.heldout.val) if run.heldout else 0
+        losses = (1 + len(scales)) * (held_out + pictures) * config.heldout.bins
+        losses += held_out * config.heldout.bins if run.start else 0
         lines["scale"] = (
             f"chosen after the training of {len(scales)}: {pictures} pictures drawn, {losses:,} losses"
         )
@@ -252,7 +282,7 @@ def _memory(run: Training) -> str:
             processes=run.accelerator.num_processes,
         )
     except (RuntimeError, NotImplementedError) as error:  # of an operation that wants contents
-        return f"not known: {str(error).partition(chr(10))[0]}"
+        return f"not known, as torch cannot follow this model without computing ({str(error).partition(chr(10))[0]})"
 
 
 def _largest(run: Training) -> int:

@@ -269,17 +269,16 @@ def _encode(
 def _replayed(
     config: TrainConfig, accelerator: Accelerator, model: LatentDiffusion
 ) -> BasePictures | None:
-    """The pictures of the base that are replayed, drawn by the first process; ``model``'s U-Net is not trained yet."""
+    """The pictures of the base that are replayed; ``model``'s U-Net is not trained yet.
+
+    The first process draws them, those that are not stored; then the others read them.
+    """
     wanted = prompts.replayed(config)
     if not wanted:
         return None
-    found = None
-    for mine in (True, False):
-        if accelerator.is_main_process == mine:
-            held = config.method.held()
-            found = pictures_of(config.folder, "replay", model, lambda: model.unet, wanted, held)
-        accelerator.wait_for_everyone()
-    return found
+    with accelerator.main_process_first():
+        held = config.method.held()
+        return pictures_of(config.folder, "replay", model, lambda: model.unet, wanted, held)
 
 
 def _assemble(
@@ -299,6 +298,7 @@ def _assemble(
     weights, unets = config.method.trained(model), config.method.trainable(model.unet)
     texts = [weight for name, weight in weights.items() if name not in unets]
     network = Denoiser(model) if config.method.text_encoder else model.unet
+    frozen.keep_unsent(network)
     held, regulariser = config.regularise, None
     if held.weight_l2 or held.teacher:
         regulariser = Regulariser(model, config.method, held.weight_l2, held.teacher)
@@ -479,9 +479,10 @@ def _export_best(
 ) -> None:
     """Export the best checkpoint's weights, and print which one it is and, outside a retraining, what to type next."""
     best = checkpoint.best_of(stored)
-    vars(model.unet).pop("forward", None)  # accelerate's, in mixed precision; exports are fp32
     items, base = heldout.val if heldout else None, partial(base_values, config, model)
+    # Scales are measured as held-out losses are, in mixed precision by accelerate's forward; exports are compared in fp32.
     choice = sweep.choose(config, model, best, items, base)
+    vars(model.unet).pop("forward", None)
     best = replace(best, scale=choice.scale)
     if config.method.held() != "fp32":
         # in fp32 there may be no room for it and for what is loaded again

@@ -3,41 +3,27 @@
 Hidden states are cached, so each caption has so many variants, drawn once, and every visit of its picture takes one of
 them. They depend on the caption and these settings alone: two runs share them, and more variants begin with the same.
 What is held out, and all checks before training, read captions as they are written.
-
-The rules are kohya's ``shuffle_caption``, ``keep_tokens`` and ``caption_tag_dropout_rate``: tags are what is between
-commas, without spaces at their ends; the first few keep their place and are never left out; ", " joins the others.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from curate.run.manifest import Manifest
+from curate.run.joined import owner_of
+from curate.run.manifest import Manifest, read_manifest
 from curate.run.schema import UserError
+from curate.run.tag_variants import Variants
 from finetune.sidecars import captions_of
 
 if TYPE_CHECKING:
     from finetune.config import TrainConfig
 
 
-@dataclass(frozen=True, slots=True)
-class TagVariants:
-    """How captions are varied.
+class TagVariants(Variants):
+    """Those of a training."""
 
-    Attributes:
-        shuffle: whether tags change their order. keep: how many of the first stay as they are.
-        dropout: probability of each other tag to be left out.
-        count: variants of each caption.
-    """
-
-    shuffle: bool
-    keep: int
-    dropout: float
-    count: int
+    __slots__ = ()
 
     @classmethod
     def of(cls, config: TrainConfig) -> TagVariants | None:
@@ -48,39 +34,6 @@ class TagVariants:
         return cls(
             train.shuffle_caption, train.keep_tokens, train.caption_tag_dropout, train.tag_variants
         )
-
-    def texts(self, captions: Sequence[str]) -> list[str]:
-        """The captions as they are written, then the variants of each."""
-        return [*captions, *(text for caption in captions for text in self.variants(caption))]
-
-    def variants(self, caption: str) -> list[str]:
-        """``count`` texts, which may be alike where there are few tags."""
-        seed = hashlib.blake2b(caption.encode(), digest_size=8, person=b"tags").digest()
-        generator = random.Random(int.from_bytes(seed, "little"))
-        tags = tags_of(caption)
-        fixed, others = tags[: self.keep], tags[self.keep :]
-        return [", ".join(fixed + self._drawn(others, generator)) for _ in range(self.count)]
-
-    def _drawn(self, tags: list[str], generator: random.Random) -> list[str]:
-        # Only random() is promised to give the same numbers in every version of Python.
-        places = [(generator.random(), tag) for tag in tags]
-        kept = [place for place in places if generator.random() >= self.dropout]
-        return [
-            tag for _, tag in (sorted(kept, key=lambda place: place[0]) if self.shuffle else kept)
-        ]
-
-    def changes(self, caption: str) -> bool:
-        """Whether a caption has tags enough to be varied."""
-        return len(tags_of(caption)) > self.keep + (self.dropout == 0)
-
-
-def tags_of(caption: str) -> list[str]:
-    """What is between commas.
-
-    >>> tags_of("ohwx,  red hair , smile,")
-    ['ohwx', 'red hair', 'smile']
-    """
-    return [tag for part in caption.split(",") if (tag := part.strip())]
 
 
 def texts_of(captions: Sequence[str], tags: TagVariants | None) -> Sequence[str]:
@@ -105,3 +58,14 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         f"{names[0] if tags.shuffle else names[1]} has no effect: no caption in {config.curate_dir} has {needed} tags or "
         f"more, separated by commas, with train.keep_tokens={tags.keep}; remove it"
     )
+
+
+def shares(config: TrainConfig, tags: TagVariants) -> dict[str, float]:
+    """The share of the training captions that have tags enough to be varied, by the run of their curation."""
+    counts: dict[str, list[int]] = {}
+    for shard in read_manifest(config.curate_dir).shards_of("train"):
+        found = captions_of(config.curate_dir, shard)
+        of_run = counts.setdefault(owner_of(config.curate_dir, shard.path).parent.name, [0, 0])
+        of_run[0] += sum(map(tags.changes, found))
+        of_run[1] += len(found)
+    return {name: varied / max(total, 1) for name, (varied, total) in counts.items()}

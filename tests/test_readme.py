@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from curate.run.schema import to_dataclass
 from evaluate.config import EvaluateConfig
 from evaluate.sample_config import SampleConfig
 from finetune.config import TrainConfig
+from finetune.config.retention import ExportConfig, RegulariseConfig, ReplayConfig
 
 README = (CONF.parent / "README.md").read_text("utf-8")
 COMMANDS = {
@@ -77,6 +79,23 @@ def test_the_commands_compose(line):
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert to_dataclass(compose(section, overrides=prepare(overrides)), schema)
+
+
+KEYS = [
+    f"{group}.{each.name}"
+    for group, kind in (
+        ("export", ExportConfig),
+        ("replay", ReplayConfig),
+        ("regularise", RegulariseConfig),
+    )
+    for each in fields(kind)
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_settings_against_forgetting_are_explained(key):
+    assert f"`{key}" in README or f" {key}=" in README
+    assert f" {key}=" in (CONF / "train.yaml").read_text("utf-8")
 
 
 def test_there_are_commands_and_python():

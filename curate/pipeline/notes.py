@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.decide.config import NOTICEABLE, REMEDY
@@ -15,6 +17,7 @@ from curate.decide.stage import Verdicts
 from curate.measures.heif import NEEDS_PLUGIN
 from curate.pipeline import own_part
 from curate.pipeline.config import CurateConfig
+from curate.run.companions import KINDS, sha256_column
 from curate.run.ledger import UNREADABLE
 from curate.run.removals import REASON
 
@@ -55,6 +58,7 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
         *much_dropped(verdicts),
         *siblings_across(verdicts.leaks),
         *held_out_again(verdicts),
+        *beside_some(kept),
     ]
 
 
@@ -156,3 +160,22 @@ def held_out_again(verdicts: Verdicts) -> list[str]:
             "since each holds a picture of split.held_out; by its hash such a group would be in train"
         )
     return notes
+
+
+def beside_some(kept: pd.DataFrame) -> list[str]:
+    """A note for each kind of companion that some of the kept pictures have and others have not.
+
+    Args:
+        kept: a row for each kept picture.
+    """
+    found = []
+    for kind in KINDS:
+        column = sha256_column(kind)
+        count = int(kept[column].fillna("").ne("").sum()) if column in kept else 0
+        if 0 < count < len(kept):
+            found.append(
+                f"{count:,} of {len(kept):,} pictures have a NAME.{kind}.png beside them. Hugging Face's "
+                'load_dataset("webdataset") refuses shards whose first samples differ in that; the package webdataset '
+                "reads them"
+            )
+    return found

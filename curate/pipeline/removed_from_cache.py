@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from curate.run import encoded, ledger
+from curate.run import encoded, ledger, tag_variants
 from curate.run.folder import CURATED
 from curate.run.locks import locked
 from curate.run.removals import Removals, identities
@@ -67,7 +67,9 @@ def take_out(
     pictures = {bytes.fromhex(digits) for digits in known.sha256}
     for shard, keys in concerned.items():
         pictures |= set(_stored(curate_dir / shard, keys))
-    captions = {hashlib.sha256(text.encode()).digest() for text in _captions(curate_dir, known)}
+    gone, others = _captions(curate_dir, known)
+    texts = {*tag_variants.encoded_of(cache_dir, gone)} - others
+    captions = {hashlib.sha256(text.encode()).digest() for text in texts}
     return found + encoded.take_out(cache_dir, pictures, captions)
 
 
@@ -109,8 +111,9 @@ def _stored(path: Path, keys: Collection[str]) -> Iterator[bytes]:
                 yield hashlib.sha256(stream.read()).digest()
 
 
-def _captions(curate_dir: Path, known: Removals) -> set[str]:
-    """The captions that no other picture of the run has."""
+def _captions(curate_dir: Path, known: Removals) -> tuple[set[str], set[str]]:
+    """The captions that no other picture of the run has, and those that others have."""
     gone = known.drops(identities(curate_dir)).to_numpy()
     captions = ledger.read(curate_dir, ["caption"])["caption"].fillna("")
-    return set(captions[gone]) - set(captions[~gone])
+    others = set(captions[~gone])
+    return set(captions[gone]) - others, others

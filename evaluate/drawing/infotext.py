@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 CHUNK = "parameters"
@@ -80,7 +80,7 @@ def values_of(
 
     Args:
         model_hash: 10 hex digits.
-        clip_skip: 1, the interface's default, is left out, as it does.
+        clip_skip: of :func:`clip_skip_of`; 1, the interface's default, is left out, as it does.
         strength: of a picture that was started from; None is left out.
         more: pairs of our own, behind the interface's.
     """
@@ -99,6 +99,18 @@ def values_of(
         **more,
     }
     return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def clip_skip_of(clip_skip: int, text_encoders: Collection[str]) -> int:
+    """The interface's number, which counts from the last layer; SDXL's pipeline takes the layer before it.
+
+    Args:
+        clip_skip: counted from the layer that the pipeline takes. text_encoders: the names of the pipeline's.
+
+    >>> clip_skip_of(2, ["text_encoder"]), clip_skip_of(2, ["text_encoder", "text_encoder_2"])
+    (2, 3)
+    """
+    return clip_skip + (clip_skip > 1 and "text_encoder_2" in text_encoders)
 
 
 def _quoted(value: str) -> str:

@@ -184,7 +184,7 @@ class Drawing:
             height=self.height,
             model=model,
             model_hash=digest,
-            clip_skip=self.clip_skip,
+            clip_skip=infotext.clip_skip_of(self.clip_skip, self.origin.model.text_encoders),
             strength=self.config.strength,
             more=more,
         )

@@ -177,8 +177,14 @@ class OwnPictures:
             raise NotMeasured(str(error)) from error
 
     def _latents(self, paths: Sequence[Path]) -> np.ndarray:
-        """[N, D] of stored pictures, encoded as the training pictures were."""
-        return encode(self.evaluation.run.model(self.evaluation.device), paths).flatten(1).numpy()
+        """[V, N, D] of stored pictures, encoded as the training pictures were: as they are, with ``data.flip`` mirrored too.
+
+        A mirrored copy of a picture is as near to it, once mirrored back, as a copy.
+        """
+        model = self.evaluation.run.model(self.evaluation.device)
+        views = (False, True) if self.evaluation.run.config.data.flip else (False,)
+        found = [encode(model, paths, mirrored=mirrored) for mirrored in views]
+        return torch.stack(found).flatten(2).numpy()
 
     # For the report
 

@@ -9,6 +9,9 @@ nearer to those that it was trained on. So what counts is how much nearer the pi
 caption came, from base to checkpoint, on training less on held-out captions: a difference in differences. Its
 groups are two independent samples, see ``finetune.intervals.two_sample``.
 
+After a training on mirrored pictures (``data.flip``) a drawn picture counts in the view, as it is or mirrored, that is
+nearer, on both sides and of the base, too.
+
 Comparing training captions alone does not work: a base may be nearer to the training pictures by chance.
 """
 
@@ -37,7 +40,8 @@ class Side:
     Attributes:
         keys, groups: [N] of the captions' pictures.
         real: [N, D], the pictures that the captions belong to.
-        base, drawn: [N, D], drawn for them by the base and by the checkpoint, from the same noise.
+        base, drawn: [N, D], drawn for them by the base and by the checkpoint, from the same noise; or [V, N, D] in
+            several views, of which the nearest to a real picture counts.
     """
 
     keys: Sequence[str]
@@ -49,7 +53,9 @@ class Side:
     def take(self, rows: Sequence[int]) -> Side:
         """Some of the captions."""
         keys, groups = ([names[row] for row in rows] for names in (self.keys, self.groups))
-        return Side(keys, groups, self.real[rows], self.base[rows], self.drawn[rows])
+        return Side(
+            keys, groups, self.real[rows], self.base[..., rows, :], self.drawn[..., rows, :]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +129,27 @@ def unrelated(real: Array, groups: Sequence[str]) -> float:
 def came_nearer(side: Side) -> Array:
     """[N] how much smaller the distance from the caption's own picture is than the base's."""
     base, drawn = (
-        np.sqrt(((latents.astype(np.float64) - side.real) ** 2).mean(1))
+        np.sqrt(((latents.astype(np.float64) - side.real) ** 2).mean(-1))
         for latents in (side.base, side.drawn)
     )
-    return base - drawn
+    return _nearest_view(base) - _nearest_view(drawn)
 
 
 def _own_is_nearest(side: Side) -> Array:
     names = np.array(side.groups, object)
-    nearest = [distances(latents, side.real).argmin(1) for latents in (side.base, side.drawn)]
+    nearest = [_from_views(latents, side.real).argmin(1) for latents in (side.base, side.drawn)]
     return np.stack([names[rows] == names for rows in nearest])
+
+
+def _nearest_view(found: Array) -> Array:
+    """[N] of distances [N] or [V, N]."""
+    return found.reshape(-1, found.shape[-1]).min(0)
+
+
+def _from_views(drawn: Array, real: Array) -> Array:
+    """[N, M], the distance of each of ``drawn`` [N, D] or [V, N, D], in its nearest view, from each of ``real`` [M, D]."""
+    views = drawn.reshape(-1, *drawn.shape[-2:])
+    return np.min([distances(view, real) for view in views], axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +164,13 @@ class NearestSearch:
     """Finds the nearest training pictures of drawn ones, a block of training pictures at a time."""
 
     def __init__(self, drawn: Array) -> None:
-        self._drawn = drawn
-        self._distance = np.full(len(drawn), np.inf)
-        self._keys: list[str] = [""] * len(drawn)
+        self._drawn = drawn  # [N, D] or [V, N, D], see ``Side``
+        self._distance = np.full(drawn.shape[-2], np.inf)
+        self._keys: list[str] = [""] * drawn.shape[-2]
 
     def add(self, keys: Sequence[str], real: Array) -> None:
         """Compare with training pictures [M, D] of these keys."""
-        found = distances(self._drawn, real)
+        found = _from_views(self._drawn, real)
         rows = found.argmin(1)
         for i, row in enumerate(rows.tolist()):
             if found[i, row] < self._distance[i]:

@@ -10,6 +10,7 @@ from evaluate.results import Results
 from finetune.retention import scale
 
 _HEAD = ["Scale", "Held-out loss, against base", "Loss on the base's pictures, against base"]
+_START = "Held-out loss, against what the training started with"
 
 
 def sections(found: Results) -> Iterator[Section]:
@@ -24,7 +25,8 @@ def sections(found: Results) -> Iterator[Section]:
         + (f"{choice.rule}." if choice.rule else "it was typed (export.scale).")
     )
     if choice.table:
-        body += page.table(_HEAD, scale.as_rows(choice))
+        further = [_START] if choice.table[0].start else []
+        body += page.table(_HEAD + further, scale.as_rows(choice))
         body += page.paragraph(
             "Measured after the training on its held-out pictures and on pictures that the base drew for that, of other "
             "prompts than those of this report.",

@@ -46,8 +46,14 @@ def markdown(found: Results) -> str:
 
 
 def plain(text: str, most: int = 400) -> str:
-    """Text that Markdown shows unchanged, on one line and in one table cell, cut at ``most`` signs."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", page.clean(text, most))
+    """Text that Markdown shows unchanged, on one line and in one table cell, cut at ``most`` signs.
+
+    An underscore within a word means nothing to Markdown, and without a backslash a command can be copied from the file.
+
+    >>> plain("type optim.batch_size=4, _not_ *this*")
+    'type optim.batch_size=4, \\\\_not\\\\_ \\\\*this\\\\*'
+    """
+    return re.sub(r"([\\`*\[\]<>|#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", page.clean(text, most))
 
 
 def junit(found: Results) -> str:

@@ -22,7 +22,7 @@ remembered would cost less, and would miss all damage after it.
 """
 
 from curate.run.shared_cache import CACHE
-from finetune.cache.companions import Recipe, encode_companions, load_companions
+from finetune.cache.companions import Recipe, encode_companions, load_companions, views_of
 from finetune.cache.encode import encode_shards, load_split, pictures_at_once, remove_former
 from finetune.cache.split import EncodedSplit
 
@@ -36,4 +36,5 @@ __all__ = [
     "load_split",
     "pictures_at_once",
     "remove_former",
+    "views_of",
 ]

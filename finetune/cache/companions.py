@@ -45,6 +45,7 @@ class Recipe:
         kind: of the companion that it is made of; None: of the picture itself.
         made_by: changes with everything that the entry depends on, the bytes and the view aside.
         make: of the encoded bytes of one picture, and of how it is cut out.
+        nbytes: that one entry takes.
         default: of pictures without the companion; None where all have it.
     """
 
@@ -52,6 +53,7 @@ class Recipe:
     kind: str | None
     made_by: str
     make: Callable[[bytes, View], Tensor]
+    nbytes: int
     default: Tensor | None = None
 
     def folder(self, cache_dir: Path, view: View) -> Path:
@@ -90,8 +92,12 @@ class Entries:
 
 
 def views_of(framing: Framing, resolution: int) -> tuple[View, ...]:
-    """The views that pictures beside pictures have: the square from the centre, and mirrored, if it is flipped."""
-    return replace(framing, buckets=(), crops=1).views(resolution, _ANY)("")
+    """The views that pictures beside pictures have: the square from the centre, and mirrored, if it is flipped.
+
+    How latents are kept does not matter to them.
+    """
+    plain = replace(framing, buckets=(), crops=1, posterior=False, half=False)
+    return plain.views(resolution, _ANY)("")
 
 
 def encode_companions(

@@ -20,6 +20,7 @@ from torch import Tensor
 from curate.measures.decode import UnreadableImage, decode
 from curate.pack.buckets import key_hashes
 from curate.pack.sample import Sample, read_shard
+from curate.run import tag_variants
 from curate.run.manifest import ShardInfo, intact
 from curate.run.progress import Bar
 from curate.run.shared_cache import CONDITIONING, LATENTS, LISTINGS, remove_abandoned, touch
@@ -79,6 +80,8 @@ def encode_shards(
     framing = framing or Framing(curate_dir)
     hold(model, cache_dir / LISTINGS)
     remove_abandoned(cache_dir)
+    if tags:
+        tag_variants.note(cache_dir, tags)
     pictures = _PictureEncoders(model, cache_dir)
     conditioning = Packs(_held(model, _captions_folder(model, cache_dir)), check=True)
     stale = _incomplete(model, shards, cache_dir, framing, pictures, conditioning, tags)

@@ -21,7 +21,8 @@ class BucketsConfig:
     Attributes:
         step: both sides of a bucket are multiples of it, in pixels.
         min, max: of both sides; null is half of and twice ``model.resolution``.
-        enlarge: where a picture has fewer pixels than its bucket.
+        enlarge: pictures that have fewer pixels than their bucket are enlarged: ``warn`` says how many, ``allow`` says
+            nothing, and with ``refuse`` no training starts that has some.
     """
 
     enabled: bool = False

@@ -113,7 +113,7 @@ class ReplayConfig:
 
 @dataclass
 class RegulariseConfig:
-    """What else the loss holds on to.
+    """Terms of the loss that keep the model near the base.
 
     Attributes:
         weight_l2: times the squared norm of W - W_base, over all trained modules, is added to the loss of each update.

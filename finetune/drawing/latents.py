@@ -14,8 +14,8 @@ from finetune.drawing.picture import read_picture
 from finetune.models.interface import LatentDiffusion
 
 
-def encode(model: LatentDiffusion, paths: Sequence[Path]) -> Tensor:
-    """Latents [N, C, h, w], fp32 on the CPU, of stored pictures that have the model's resolution.
+def encode(model: LatentDiffusion, paths: Sequence[Path], *, mirrored: bool = False) -> Tensor:
+    """Latents [N, C, h, w], fp32 on the CPU, of stored pictures that have the model's resolution, or of their mirror images.
 
     All batches have the same size, the last one filled up, so that a picture's latent does not depend on
     the others.
@@ -24,6 +24,7 @@ def encode(model: LatentDiffusion, paths: Sequence[Path]) -> Tensor:
     parts = []
     for start in range(0, len(paths), size):
         pixels = [_pixels(path) for path in paths[start : start + size]]
+        pixels = [each.flip(-1) for each in pixels] if mirrored else pixels
         batch = torch.stack(pixels + pixels[-1:] * (size - len(pixels)))
         parts.append(model.encode_images(batch).cpu()[: len(pixels)])
     return torch.cat(parts)

@@ -45,8 +45,10 @@ class Controlnet(Method):
                 f"method={self.name} trains no text encoder; remove method.text_encoder=true"
             )
 
-    def attach(self, unet: UNet2DConditionModel, pixels_per_latent: int = 8) -> None:
+    def attach(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:
         """Give the U-Net a ControlNet whose last layers are zero, so that the first forward pass is the base model's.
+
+        Its condition is at pixel resolution.
 
         Raises:
             UserError: there is none for such a U-Net.
@@ -55,10 +57,6 @@ class Controlnet(Method):
 
         made: Any = controlled.copy_of(unet, pixels_per_latent)
         controlled.attach(unet, made.to(unet.device).requires_grad_(True))
-
-    def attach_at(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:
-        """The condition is at pixel resolution."""
-        self.attach(unet, pixels_per_latent)
 
     def follows(self) -> str | None:
         """The condition."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.methods.adapters.adapter import ADAPTER
@@ -11,7 +12,7 @@ from finetune.methods.interface import register_method
 from finetune.methods.lora import Lora
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -31,6 +32,19 @@ class Dora(Lora):
     noun: ClassVar[str] = "DoRA"
     fixed: ClassVar[dict[str, Any]] = {"init_lora_weights": "gaussian", "use_dora": True}
     name: str = "dora"
+
+    def add(self, network: Any, key: str, without: Sequence[str]) -> None:
+        """With norms of convolutions that are computed in fp32, in whatever the kernels are held.
+
+        Raises:
+            UserError: as of all adapters.
+        """
+        from peft.tuners.lora.dora import DoraConv2dLayer
+
+        super().add(network, key, without)
+        for part in network.modules():
+            if type(part) is DoraConv2dLayer:
+                part.__class__ = _norm_in_fp32()  # type: ignore[assignment]
 
     def header(self) -> dict[str, str]:
         """It is LyCORIS that defines DoRA in kohya's layout."""
@@ -75,7 +89,7 @@ class Dora(Lora):
         """Of magnitude and direction."""
         import torch
 
-        base = layer.get_base_layer().weight.detach()
+        base = layer.get_base_layer().weight.detach().float()
         moved = (base + layer.get_delta_weight(ADAPTER)).flatten(1)
         magnitude = layer.lora_magnitude_vector[ADAPTER].weight.flatten()
         length = torch.linalg.norm(moved, dim=1)
@@ -95,6 +109,18 @@ class Dora(Lora):
                 if factor != 1:
                     hook = layer.register_forward_hook(_Between(factor), with_kwargs=True)
                     vars(layer)[_HOOK] = hook
+
+
+@cache
+def _norm_in_fp32() -> type[nn.Module]:
+    """peft's own adds a kernel as it is held, which torch does not do with 8 bits; of linear layers it converts them."""
+    from peft.tuners.lora.dora import DoraConv2dLayer
+
+    class Magnitudes(DoraConv2dLayer):
+        def get_weight_norm(self, weight: Tensor, *given: Any, **named: Any) -> Tensor:
+            return super().get_weight_norm(weight.float(), *given, **named)
+
+    return Magnitudes
 
 
 class _Between:

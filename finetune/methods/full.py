@@ -58,7 +58,7 @@ class Full(Method):
         known = self.original_layout in _BYTES
         check(known, "method.original_layout", self.original_layout, ", ".join(_BYTES))
 
-    def attach(self, unet: UNet2DConditionModel) -> None:
+    def attach(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:
         """Unfreeze everything; there is nothing to initialise."""
         unet.requires_grad_(True)
 

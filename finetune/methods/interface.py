@@ -52,20 +52,17 @@ class Method(ABC):
     text_encoder: bool = False
 
     @abstractmethod
-    def attach(self, unet: UNet2DConditionModel) -> None:
+    def attach(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:
         """Unfreeze what is trained, or add it, without changing what ``unet`` computes; :func:`prepare` calls it.
 
         Args:
             unet: of the base model, fp32, frozen. Initial weights may be drawn from torch's global random
                 state, which is seeded.
+            pixels_per_latent: pixels of a side for each value of a latent, for methods that read pixels.
 
         Raises:
             UserError: the settings do not fit the U-Net.
         """
-
-    def attach_at(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:
-        """The same, of a method that reads pixels, so many a side for each value of a latent."""
-        self.attach(unet)
 
     def example(self, model: LatentDiffusion, latents: Tensor) -> dict[str, Tensor]:
         """Entries of the conditioning that the trained network reads beside the base's, by name, to compare exports by.
@@ -329,7 +326,7 @@ def prepare(
         UserError: the method's settings do not fit the U-Net.
     """
     with _seeded(unet, seed):
-        method.attach_at(unet, pixels_per_latent)
+        method.attach(unet, pixels_per_latent)
 
 
 @contextmanager

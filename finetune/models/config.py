@@ -35,10 +35,10 @@ class ModelConfig:
             the area of none exceeds that of the square.
         prediction_type: what the U-Net predicts; null takes what its scheduler says.
         clip_skip: which layer of a text encoder the U-Net reads, counted from the one that its pipeline takes, which is
-            1; 2 is the layer before, as in kohya's trainers and web interfaces. diffusers counts the layers that are
-            left out: its ``clip_skip`` is one less. SDXL's pipeline takes the layer before the last already, so that
-            there 2 is the third from the end, which ComfyUI calls -3 and kohya's trainers, which ignore the setting
-            for SDXL, do not have.
+            1; 2 is the layer before, of Stable Diffusion 1 as in kohya's trainers and web interfaces. diffusers counts
+            the layers that are left out: its ``clip_skip`` is one less. The pipelines of Stable Diffusion 2 and SDXL
+            take the layer before the last already, so that there 2 is the third from the end, which ComfyUI calls -3,
+            Forge for SDXL 3, and kohya's trainers, which ignore the setting for SDXL, do not have.
         caption_tokens: how much of a caption is read, in chunks of 75 tokens (of as many as the tokenizer says, where
             that is another number), see ``finetune.models.chunks``; kohya's ``max_token_length``.
         beta_schedule: of the noise levels, as diffusers' schedulers name it. beta_start, beta_end: of ``linear`` and

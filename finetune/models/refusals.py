@@ -19,8 +19,8 @@ def refuse_layer(clip_skip: int, layers: int, option: str = "clip_skip") -> None
     """
     if clip_skip > layers:
         raise UserError(
-            f"{option}={clip_skip} is out of range: this text encoder has {layers} layers. "
-            f"Type {option}={layers} or less; 1 is the last layer"
+            f"{option}={clip_skip} is out of range: a text encoder of this model has {layers} "
+            f"layer{'s' if layers > 1 else ''} up to the one that the pipeline takes, which is 1. Type {option}={layers}"
         )
 
 

@@ -41,7 +41,7 @@ class Regulariser:
         trained = method.trainable(model.unet)
         self._base: Mapping[str, Tensor] = {}
         self._network: nn.Module | None = None
-        if not method.scalable and (weight_l2 or teacher):  # what is trained is the base's own
+        if not method.scalable and weight_l2:  # what is trained is the base's own
             self._base = {name: weight.detach().clone() for name, weight in trained.items()}
         if not method.scalable and teacher:
             self._network = copy.deepcopy(model.unet).requires_grad_(False).eval()

@@ -13,15 +13,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from curate.run import checksums
-from curate.run.files import read_json, write_certified
+from curate.run.files import read_json, sha256_once, write_certified
 from curate.run.finished import to_mend
 from curate.run.schema import UserError
+from finetune.config.retention import ExportConfig
 from finetune.intervals import Estimate, estimate
+
+if TYPE_CHECKING:
+    from finetune.checkpoint import Checkpoint
 
 FILE = "scale.json"
 PICTURES = "scale"  # the folder of the base's pictures
@@ -35,11 +39,13 @@ class Measured:
     Attributes:
         heldout: change of the held-out loss: value, low, high.
         base_pictures: change of the loss on pictures that the base drew.
+        start: the difference of the held-out loss from that of what the training started with; None where that was the base.
     """
 
     scale: float
     heldout: tuple[float, float, float]
     base_pictures: tuple[float, float, float]
+    start: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +76,51 @@ def choose(table: Sequence[Measured], forgotten: float) -> tuple[float, str]:
     That is one at which the loss on the base's pictures rose by ``forgotten`` at most, by the upper end of its interval,
     and the held-out loss fell, by the upper end of its interval. Where none is, the smallest one.
 
+    A scale shrinks what a training started with as well. So where that was an export, the held-out loss has to be lower
+    than the start's, too; where none is, it is the smallest of those with a lower one, or else the largest of all.
+
     >>> row = lambda s, gain, cost: Measured(s, (gain, gain, gain), (cost, cost, cost))
     >>> choose([row(0.5, -0.2, 0.05), row(1.0, -0.3, 0.4)], 0.1)[0]
     0.5
     """
+    started = any(row.start for row in table)
+    against = " against the base and against what the training started with" if started else ""
     rule = (
         f"the largest at which the loss on the base's pictures rose by at most {100 * forgotten:g} % and the held-out loss "
-        "fell, each by the upper end of its 95 % interval"
+        f"fell{against}, each by the upper end of its 95 % interval"
     )
-    fine = [row.scale for row in table if row.base_pictures[2] <= forgotten and row.heldout[2] < 0]
+    better = [row for row in table if row.start is None or row.start[2] < 0]
+    fine = [row.scale for row in better if row.base_pictures[2] <= forgotten and row.heldout[2] < 0]
     if fine:
         return max(fine), rule
-    return min(row.scale for row in table), f"none is {rule}; so the smallest"
+    if not better:
+        return (
+            max(row.scale for row in table),
+            f"none is {rule}; so the largest, since at no scale it fell against what the training started with, which a "
+            "smaller one shrinks as well",
+        )
+    of_those = (
+        " of those at which it fell against what the training started with" if started else ""
+    )
+    return min(row.scale for row in better), f"none is {rule}; so the smallest{of_those}"
 
 
 def change(
-    losses: np.ndarray, base: np.ndarray, groups: Sequence[str]
+    losses: np.ndarray,
+    base: np.ndarray,
+    groups: Sequence[str],
+    since: np.ndarray | None = None,
 ) -> tuple[float, float, float]:
     """Of the mean relative loss, with its 95 % interval over groups: value, low, high.
 
     Args:
         losses: [N, B, R]. base: those of the base, same items and grid. groups: [N].
+        since: those that it changed from; None is the base.
     """
     from finetune.heldout import relative
 
-    found: Estimate = estimate(
-        relative(losses, base, groups) - relative(base, base, groups), groups
-    )
+    before = relative(base if since is None else since, base, groups)
+    found: Estimate = estimate(relative(losses, base, groups) - before, groups)
     return found.value, found.low, found.high
 
 
@@ -121,16 +145,43 @@ def chosen(finetune_dir: Path) -> Choice | None:
 def of_json(content: Mapping[str, Any]) -> Choice:
     """What ``scale.json`` holds, as an object."""
     rows = [
-        Measured(row["scale"], tuple(row["heldout"]), tuple(row["base_pictures"]))
+        Measured(
+            row["scale"],
+            tuple(row["heldout"]),
+            tuple(row["base_pictures"]),
+            tuple(row["start"]) if row.get("start") else None,
+        )
         for row in content["table"]
     ]
     return Choice(**{**content, "table": tuple(rows)})
 
 
-def of_run(finetune_dir: Path) -> float:
-    """The scale at which a run's checkpoints are judged, drawn and exported."""
-    found = chosen(finetune_dir)
-    return found.scale if found else 1.0
+def given(export: ExportConfig, weights_sha256: str) -> Choice:
+    """That of an ``export.scale`` which needs no measurement, for a checkpoint of that hash."""
+    return Choice(float(export.scales[0]), export.scale, export.forgotten, "", "", weights_sha256)
+
+
+def of_run(finetune_dir: Path, export: ExportConfig, best: Checkpoint) -> Choice | None:
+    """The scale at which a run's checkpoints are judged, drawn and exported; None is as they were trained.
+
+    What was chosen counts for the best checkpoint that was measured and for what was asked then alone: after a training
+    has gone on, or was begun again with another scale, the next one is still to be chosen.
+
+    Args:
+        finetune_dir: of the run. export: its settings. best: its best checkpoint by now.
+
+    Raises:
+        UserError: ``scale.json`` is damaged.
+    """
+    known = chosen(finetune_dir)
+    if export.scales == [1.0] and not export.chosen:
+        return None
+    digest = sha256_once(best.weights_path())
+    if not export.chosen:
+        return given(export, digest)
+    asked = (export.scale, export.forgotten, digest)
+    holds = known and (known.asked, known.forgotten, known.weights_sha256) == asked
+    return known if holds else None
 
 
 def note(finetune_dir: Path, choice: Choice) -> None:
@@ -162,12 +213,13 @@ def _percent(values: tuple[float, float, float]) -> str:
 
 
 def as_rows(choice: Choice) -> list[list[str]]:
-    """The table in words: scale, held-out loss, loss on the base's pictures."""
+    """The table in words: scale, held-out loss, loss on the base's pictures, held-out loss against that of a start."""
     return [
         [
             f"{row.scale:g}{' (chosen)' if row.scale == choice.scale else ''}",
             _percent(row.heldout),
             _percent(row.base_pictures),
+            *([_percent(row.start)] if row.start else []),
         ]
         for row in choice.table
     ]

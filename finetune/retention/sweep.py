@@ -14,6 +14,7 @@ from torch import Tensor
 from curate.run.files import sha256_once
 from curate.run.progress import Bar
 from curate.run.schema import UserError
+from finetune import start
 from finetune.checkpoint import Checkpoint
 from finetune.config import TrainConfig
 from finetune.ema import copy_into
@@ -35,7 +36,7 @@ def settled(config: TrainConfig, best: Checkpoint) -> Choice | None:
     except UserError:
         return None  # it is made again
     if not export.chosen:
-        wanted = Choice(float(export.scales[0]), export.scale, export.forgotten, "", "", digest)
+        wanted = scale.given(export, digest)
         noted = known is None if wanted.scale == 1 else known == wanted
         return wanted if noted else None
     asked = (export.scale, export.forgotten, prompts.digest(prompts.for_scales(config)), digest)
@@ -71,17 +72,19 @@ def choose(
     digest = sha256_once(best.weights_path())
     export = config.export
     if not export.chosen:
-        found = Choice(float(export.scales[0]), export.scale, export.forgotten, "", "", digest)
+        found = scale.given(export, digest)
     else:
         assert items is not None
         table = _Sweep(config, model, best, items, base).table()
         value, rule = scale.choose(table, export.forgotten)
         asked = prompts.digest(prompts.for_scales(config))
         found = Choice(value, export.scale, export.forgotten, asked, rule, digest, table)
-        if value == min(export.scales) and rule.startswith("none"):
+        if rule.startswith("none"):
+            started = any(row.start for row in table)
+            others = "export.scale=1" if started else "smaller ones"  # which would shrink the start
             print(
                 f"warning: no scale of export.scale={export.scales} keeps what the base could and still gains: {rule}. Read "
-                f"{config.folder / scale.FILE}, then type smaller ones, or a larger export.forgotten",
+                f"{config.folder / scale.FILE}, then type {others}, or a larger export.forgotten",
                 file=sys.stderr,
             )
     scale.note(config.folder, found)
@@ -103,6 +106,7 @@ class _Sweep:
         self._base = cache(base)  # several scales need them
         self._weights = config.method.trainable(model.unet)
         self._values = best.weights()
+        self._start = start.stored(config.folder)
         self.grid = HeldoutGrid(config.heldout.bins, scale.DRAWS, config.heldout.seed)
 
     def _at(self, factor: float) -> None:
@@ -126,17 +130,28 @@ class _Sweep:
         pictures = HeldoutItems(drawn.keys, drawn.latents, drawn.conditioning_of(every), shown)
         scales = self.config.export.scales
         total = (1 + len(scales)) * (len(self.items) + len(pictures)) * self.grid.bins
+        total += len(self.items) * self.grid.bins if self._start else 0
         rows = []
         with Bar(desc="scales", total=total, unit="loss", leave=False) as bar:
             base = [self._losses(each, bar.update) for each in (self.items, pictures)]
+            since = self._of_start(bar.update)
             for value in scales:
                 self._at(value)
-                changes = [
-                    scale.change(self._losses(each, bar.update), own, each.groups)
-                    for each, own in zip((self.items, pictures), base, strict=True)
-                ]
-                rows.append(Measured(value, *changes))
+                losses = [self._losses(each, bar.update) for each in (self.items, pictures)]
+                heldout = scale.change(losses[0], base[0], self.items.groups)
+                drawn_ones = scale.change(losses[1], base[1], pictures.groups)
+                further = None
+                if since is not None:
+                    further = scale.change(losses[0], base[0], self.items.groups, since)
+                rows.append(Measured(value, heldout, drawn_ones, further))
         return tuple(rows)
+
+    def _of_start(self, progress: Callable[[int], object]) -> np.ndarray | None:
+        """The held-out losses of what the training started with; None where that was the base."""
+        if self._start is None:
+            return None
+        copy_into(self._weights, self._start.weights())
+        return self._losses(self.items, progress)
 
     def _losses(self, items: HeldoutItems, progress: Callable[[int], object]) -> np.ndarray:
         size = self.config.heldout.at_once(self.model.resolution)

@@ -1,5 +1,6 @@
 """Advice that can be typed."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from curate.run.finished import RECORD
+from curate.run.schema import UserError
 from evaluate.advice import about_captions, advise, keep_more
 from evaluate.results import Metric
 from evaluate.run import _advice
 from evaluate.verdict import judge
-from finetune.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from finetune.config import HeldoutConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
 from finetune.config.retention import ExportConfig
+from finetune.methods.controlnet import Controlnet
 from finetune.methods.full import Full
 from finetune.methods.lora import Lora
 from finetune.rules import Evidence, Word
@@ -115,6 +118,24 @@ def test_wrong_captions_are_to_be_looked_at_first():
     said = about_captions(config("constant"))
     assert said.startswith("Do not use this model: captions hardly matter to it.")
     assert "runs/mine/curate/report.html" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "offered"),
+    [
+        ({}, True),
+        ({"method": Lora(text_encoder=True)}, False),
+        ({"method": Controlnet()}, False),
+        ({"heldout": HeldoutConfig(items=0)}, False),
+    ],
+)
+def test_a_scale_is_offered_where_one_may_be_chosen(changes, offered):
+    trained = replace(config("constant"), **changes)
+    assert ("export.scale=auto" in keep_more(trained)) == offered
+    assert "with a lower learning rate" in keep_more(trained)
+    scaled = {**changes, "export": ExportConfig(scale="auto")}
+    with nullcontext() if offered else pytest.raises(UserError):
+        replace(trained, **scaled)
 
 
 def test_another_run_has_the_settings_of_this_one(tmp_path):

@@ -5,12 +5,17 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file
 
-from finetune import forecast
-from finetune.cache import CACHE
+from curate.measures.decode import encode
+from finetune import canny, checks, companions, forecast, joined
+from finetune.cache import CACHE, encode_shards
+from finetune.cache.framing import Framing
 from finetune.methods import prepare, prepare_model
 from finetune.models import load_model
+from tests.finetune.conftest import curate, picture
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "lora and text encoder"])
@@ -37,6 +42,55 @@ def test_the_disk_holds_what_was_forecast(make_config, run_training, capsys, met
     assert _on_disk(config.folder / "export", "**/*.safetensors") == pytest.approx(export, rel=0.3)
     packs = config.run.folder.parent / CACHE
     assert _on_disk(packs, "**/*.safetensors") == pytest.approx(cached, rel=0.5)
+
+
+WAYS = {
+    "masks": {"objective.mask": True},
+    "conditions": {"method": "controlnet", "method.condition": "file"},
+    "edges": {"method": "controlnet"},
+}
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_kept_beside_latents_is_forecast_to_the_byte(
+    make_config, tmp_path, monkeypatch, way, flip
+):
+    """Two thirds of the pictures have a mask, and all a condition."""
+    monkeypatch.setattr(canny, "edges", lambda image: np.zeros(image.size[::-1], np.uint8))
+    sparse = way == "masks"
+
+    def beside(seed: int) -> dict[str, bytes]:
+        if sparse and seed % 3 == 0:
+            return {}
+        data = encode(picture(1000 + seed), "png", 95)  # another of each, none is kept once for two
+        return {"mask": data, "control": data}
+
+    counts = {"train": 12, "val": 6}
+    curate(tmp_path / "tiny" / "curate", counts, beside=beside)
+    config = make_config(**WAYS[way], **{"data.flip": flip})
+    model, manifest = load_model(config.model), joined.read(config)
+    prepare_model(model, config.method, 0)
+    config.folder.mkdir(parents=True)
+    said = checks.look_at(config, manifest, model, False)["disk"]
+    assert f"latents, {'conditions' if way == 'edges' else way} and captions " in said
+    forecast_bytes = companions.cached_bytes(config, model, manifest, checks.sides(config))
+
+    there, found = set(), 0
+    cache = tmp_path / CACHE
+    for split in counts:
+        framing = Framing.of(config, split, all_views=True)
+        data = config.curate_dir, manifest.shards_of(split), cache, framing
+        encode_shards(model, *data)
+        there |= set(cache.rglob("*.safetensors"))
+        companions.encode(config, model, *data)
+        for path in set(cache.rglob("*.safetensors")) - there:
+            found += load_file(path)["made"].nbytes
+            there.add(path)
+    assert sum(forecast_bytes.values()) == found
+    pixels = {"masks": 4 * 4 * 4, "conditions": 3 * 16 * 16, "edges": 16 * 16}[way]
+    entries = (8 if sparse else 12) * (1 + flip) + (4 if sparse else 6)
+    assert found == entries * pixels
 
 
 def test_a_disk_that_is_too_small_is_said(make_config, monkeypatch):
@@ -79,7 +133,7 @@ def test_memory_and_start_lines_count_trained_text_encoders(make_config, run_tra
         lines = capsys.readouterr().out.splitlines()
         said.append({line[:8].strip(): line[8:] for line in lines})
     alone, both = said
-    model = load_model(make_config("both").model)
+    model: Any = load_model(make_config("both").model)
     total = sum(weight.numel() for weight in model.text_encoder.parameters()) + 256
     added = f"; 256 trained, {25600 / total:.3g} % of text_encoder's {total:,}"
     assert both["weights"].startswith(alone["weights"] + added)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +20,11 @@ from finetune.checkpoint import list_checkpoints
 from finetune.config import TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.heldout import HeldoutGrid, grid_losses
-from finetune.methods import METHODS, prepare
+from finetune.methods import METHODS, prepare, prepare_model
 from finetune.models import load_model, parts
+from finetune.models.denoiser import Denoiser
 from finetune.opened_run import load_run
+from finetune.retention.regularise import Regulariser
 from tests.finetune.conftest import command, digests, losses, start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,8 +32,10 @@ ADAPTERS = ("lora", "dora", "lokr", "loha", "locon")
 
 
 def chosen(method: str, held: str):
+    kind, _, convolutions = method.partition(" of ")
+    further = ["method.targets=[to_q,conv1,conv2]"] if convolutions else []
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [f"method={method}", f"method.base_weights={held}"])
+        cfg = compose("train", [f"method={kind}", f"method.base_weights={held}", *further])
     return to_dataclass(cfg, TrainConfig).method
 
 
@@ -42,12 +48,17 @@ def inputs() -> dict[str, torch.Tensor]:
     }
 
 
-def held_unet(config, method) -> nn.Module:
-    unet = load_model(config.model).unet
+def held_unet(config, method, base: nn.Module | None = None) -> Any:
+    unet: Any = copy.deepcopy(base) if base else load_model(config.model).unet
     frozen.round_to(unet, method.held())
     prepare(unet, method, 0)
     frozen.hold(unet, method.held())
     return unet
+
+
+def biases(unet: nn.Module) -> list[torch.Tensor]:
+    """Of the layers whose weights are held."""
+    return [layer.bias for _, layer in frozen.layers(unet) if layer.bias is not None]
 
 
 def predicted(unet: nn.Module, mixed: bool) -> torch.Tensor:
@@ -60,11 +71,13 @@ def predicted(unet: nn.Module, mixed: bool) -> torch.Tensor:
 def test_predictions_are_those_of_diffusers_layerwise_casting(make_config, held, mixed):
     config = make_config()
     theirs = load_model(config.model).unet
+    for bias in biases(theirs):  # they cast biases, too; we do not
+        bias.data = bias.data.to(frozen.TYPES[held]).float()
+    ours = held_unet(config, chosen("lora", held), theirs)
     plain = predicted(theirs, mixed)
     theirs.enable_layerwise_casting(
         storage_dtype=frozen.TYPES[held], compute_dtype=torch.bfloat16 if mixed else torch.float32
     )
-    ours = held_unet(config, chosen("lora", held))
     with torch.no_grad():
         assert torch.equal(predicted(ours, mixed), predicted(theirs, mixed))
         same = mixed and held == "bf16"  # mixed precision rounds fp32 weights to just these
@@ -82,14 +95,22 @@ def test_predictions_in_bf16_are_those_of_weights_cast_to_bf16(make_config):
         assert torch.equal(predicted(ours, True), predicted(theirs, True))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", ADAPTERS)
-def test_gradients_are_those_of_rounded_weights_in_fp32(make_config, method, checkpointing):
+def test_biases_are_neither_rounded_nor_held(make_config):
     config = make_config()
-    kind = chosen(method, "fp8")
+    base = load_model(config.model).unet.requires_grad_(False)
+    for number, bias in enumerate(biases(base)):
+        bias.data += 1e4 + number / 3  # 8 bits could not hold it
+    ours = held_unet(config, chosen("lora", "fp8"), base)
+    pairs = list(zip(biases(ours), biases(base), strict=True))
+    assert len(pairs) > 10
+    assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+def pair(config, kind) -> tuple[Any, Any]:
+    """A U-Net whose weights are held, and one whose weights are rounded and fp32, with the same adapter."""
     ours = held_unet(config, kind)
-    theirs = load_model(config.model).unet
-    frozen.round_to(theirs, "fp8")
+    theirs: Any = load_model(config.model).unet
+    frozen.round_to(theirs, kind.held())
     prepare(theirs, kind, 0)
     for unet in (ours, theirs):
         torch.manual_seed(2)
@@ -98,19 +119,65 @@ def test_gradients_are_those_of_rounded_weights_in_fp32(make_config, method, che
         ).values():  # where adapters start, half of the gradients are 0
             weight.data += 0.05 * torch.randn(weight.shape)
             assert weight.dtype == torch.float32
+    return ours, theirs
+
+
+ALL = [*ADAPTERS, "dora of convolutions"]
+
+
+@pytest.mark.parametrize("held", ["bf16", "fp8"])
+@pytest.mark.parametrize("method", ALL)
+def test_what_cures_forgetting_reads_held_weights_as_rounded_ones(make_config, method, held):
+    kind = chosen(method, held)
+    ours, theirs = pair(make_config(), kind)
+    for unet in (ours, theirs):
+        weights = kind.trainable(unet)
+        for weight in weights.values():
+            weight.grad = torch.zeros_like(weight)
+        model: Any = SimpleNamespace(unet=unet)
+        Regulariser(model, kind, 0.7, 0.0).add_gradient(weights, factor=2.0)
+    mine, other = (kind.trainable(unet) for unet in (ours, theirs))
+    assert all(weight.grad.abs().max() > 0 for weight in mine.values())  # type: ignore[union-attr]
+    for name, weight in mine.items():
+        torch.testing.assert_close(weight.grad, other[name].grad)
+    scaled = [
+        kind.scaled(unet, {n: w.detach() for n, w in kind.trainable(unet).items()}, 0.3, dict)
+        for unet in (ours, theirs)
+    ]
+    for name, weight in scaled[0].items():
+        assert weight.dtype == torch.float32
+        torch.testing.assert_close(weight, scaled[1][name])
+    with torch.no_grad():
+        for factor in (0.3, 0.0, 1.0):
+            for unet in (ours, theirs):
+                kind.rescale(unet, factor)
+            ends = predicted(ours, False), predicted(theirs, False)
+            torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+        with kind.switched_off(ours), kind.switched_off(theirs):
+            ends = predicted(ours, False), predicted(theirs, False)
+            torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("held", ["bf16", "fp8"])
+@pytest.mark.parametrize("method", ALL)
+def test_gradients_are_those_of_rounded_weights_in_fp32(make_config, method, held, checkpointing):
+    kind = chosen(method, held)
+    ours, theirs = pair(make_config(), kind)
+    for unet in (ours, theirs):
         if checkpointing:
             unet.enable_gradient_checkpointing()
         unet.train()
         predicted(unet, False).square().sum().backward()
     pairs = zip(kind.trainable(ours).values(), kind.trainable(theirs).values(), strict=True)
     for mine, other in pairs:
-        assert other.grad.abs().max() > 0
+        assert other.grad.abs().max() > 0  # type: ignore[union-attr]
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_an_adapter_starts_as_the_rounded_base(make_config):
     config = make_config()
-    for method in ADAPTERS:
+    for method in ALL:
         base = load_model(config.model).unet
         frozen.round_to(base, "fp8")
         with torch.no_grad():
@@ -154,7 +221,7 @@ def test_autograd_keeps_weights_as_they_are_held():
 
 
 def test_weights_beyond_8_bits_are_refused():
-    layer = nn.Sequential(nn.Linear(2, 2)).requires_grad_(False)
+    layer: Any = nn.Sequential(nn.Linear(2, 2)).requires_grad_(False)
     layer[0].weight.data[0, 0] = 500.0
     frozen.round_to(layer, "bf16")
     with pytest.raises(
@@ -211,14 +278,48 @@ def test_a_training_measures_resumes_and_exports(
     assert abs(exact - rounded).max() > 1e-6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("held", ["bf16", "fp8"])
-def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, held):
-    changes = {"method": "lora", "method.base_weights": held}
+def test_a_dora_of_convolutions_is_held_back_scaled_and_exported(
+    make_config, run_training, capsys, held
+):
+    changes = {"method.targets": ["to_q", "conv1"], "method.base_weights": held}
+    cures = {"regularise.weight_l2": 0.01, "export.scale": [0.5, 1], "export.pictures": 2}
+    run_training(make_config(method="dora", **changes, **cures, **{"train.samples": 16}))
+    said = capsys.readouterr().out
+    assert "of what was trained: held-out loss " in said
+    assert "(loaded again by " in said  # so that what is exported is what is in memory
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_what_is_held_is_not_sent_whatever_is_distributed(make_config, text_encoder):
+    config = make_config(method="lora", **{"method.text_encoder": text_encoder})
+    config.method.base_weights = "fp8"
+    model = load_model(config.model, captions=config.captions)
+    frozen.round_to(model.unet, "fp8")
+    prepare_model(model, config.method, 0)
+    frozen.hold(model.unet, "fp8")
+    network = Denoiser(model) if text_encoder else model.unet
+    frozen.keep_unsent(network)
+    unsent = set(vars(network)["_ddp_params_and_buffers_to_ignore"])
+    small = {name for name, each in network.named_parameters() if each.element_size() == 1}
+    assert unsent == small
+    assert len(small) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text_encoder", [False, True])
+@pytest.mark.parametrize("held", ["bf16", "fp8"])
+def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, held, text_encoder):
+    changes = {
+        "method": "lora",
+        "method.base_weights": held,
+        "method.text_encoder": text_encoder,
+    }
     one, two = make_config("one", **changes), make_config("two", **changes)
     run_training(one)
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29573"]
-    arguments = command(two, f"method.base_weights={held}")
+    further = f"method.base_weights={held}", f"method.text_encoder={text_encoder}"
+    arguments = command(two, *further)
     process = start([*launch, str(ROOT / "finetune" / "train.py"), *arguments], tmp_path)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
@@ -236,7 +337,7 @@ def test_other_weights_are_another_training(make_config, run_training):
 
 def test_only_adapters_have_frozen_weights():
     with pytest.raises(UserError, match=r"method\.base_weights=int4 is out of range"):
-        METHODS["lora"](base_weights="int4")
+        METHODS["lora"](base_weights="int4")  # type: ignore[call-arg]
     assert not hasattr(METHODS["full"](), "base_weights")
 
 
@@ -258,7 +359,7 @@ def test_encoders_wait_elsewhere_until_they_are_needed(make_config, monkeypatch)
 
 
 def test_what_is_trained_is_not_parked(make_config, monkeypatch):
-    model = load_model(make_config().model)
+    model: Any = load_model(make_config().model)
     monkeypatch.setattr(parts, "PARKED", torch.device("meta"))
     next(model.text_encoder.parameters()).requires_grad_(True)
     model.park()

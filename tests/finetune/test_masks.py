@@ -19,6 +19,7 @@ from finetune.cache.framing import Framing, View
 from finetune.checkpoint import best_of, list_checkpoints
 from finetune.conditioning import Conditioning
 from finetune.config import ObjectiveConfig
+from finetune.config.pictures import CacheConfig
 from finetune.heldout import HeldoutGrid, HeldoutItems
 from finetune.models import load_model
 from finetune.objective import NoiseSchedule, denoising_loss
@@ -183,6 +184,21 @@ def test_a_mirrored_picture_has_a_mirrored_mask(masked):
         for view in (0, 1)
     ]
     assert [row.tolist() for row in found] == [[1, 1, 0, 0], [0, 0, 1, 1]]
+
+
+def test_masks_are_made_once_however_latents_are_kept(masked):
+    """Also for both splits: what is made of one picture is one folder's."""
+    config = masked("kept", lambda seed: {"mask": half(0)}, **{"objective.mask": True})
+    model, manifest = load_model(config.model), joined.read(config)
+    folders = []
+    for kept in ({}, {"latents": "posterior"}, {"precision": "fp16"}):
+        config.cache = CacheConfig(**kept)
+        for split in ("train", "val"):
+            framing = Framing.of(config, split, all_views=True)
+            data = config.curate_dir, manifest.shards_of(split), tmp_cache(config), framing
+            companions.encode(config, model, *data)
+            folders.append(sorted((tmp_cache(config) / "latents").rglob("*.safetensors")))
+    assert [len(each) for each in folders] == [1] * 6
 
 
 def tmp_cache(config):

@@ -92,7 +92,8 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(make_config, run_trainin
         "train   12 pictures; held out 6, of which 4 are measured while training; that takes 150.0 % of what "
         "training takes",
         "length  32 samples = 2.67 passes = 8 updates",
-        f"weights {trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}",
+        f"weights {trained:,} trained, {100 * trained / total:.3g} % of the U-Net's {total:,}; alpha 16 over rank 2 "
+        "multiplies the update by 8",
         "batch   4 = 2 at a time × 2 accumulated × 1 process",
         "device  cpu, fp32",
     ]

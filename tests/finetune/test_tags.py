@@ -9,13 +9,14 @@ import torch
 
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
+from curate.run.tag_variants import encoded_of, tags_of
 from finetune import doctor
 from finetune.cache import encode_shards, load_split
 from finetune.config import TrainingConfig
 from finetune.data import Batches
 from finetune.models import load_model
 from finetune.opened_run import load_run
-from finetune.tags import TagVariants, tags_of
+from finetune.tags import TagVariants
 from tests.finetune.conftest import curate
 
 CAPTION = "ohwx,  a b , c,d,e,"
@@ -130,6 +131,30 @@ def test_training_sees_variants_and_is_measured_on_captions_as_written(
         assert torch.equal(items.conditioning["hidden"], hidden)
 
 
+def test_the_share_of_captions_that_are_varied_is_said_by_curation(tagged, run_training, capsys):
+    """Six of nine have a tag to spare; of the sentences of the other curation two of eight."""
+    config = tagged(**VARIED | {"train.keep_tokens": 2})
+    run_training(config)
+    said = "; 66.7% of the captions have enough between commas to be varied\n"
+    assert said in capsys.readouterr().out
+    root = config.run.folder.parent
+    curate(
+        root / "photos" / "curate",
+        {"train": 8, "val": 4},
+        prefix="p-",
+        seed=100,
+        captions=lambda seed: ["a cat, red, on a mat, at night" if seed % 4 == 0 else "a dog, wet"],
+    )
+    config.run.name = "both"
+    config.data.run, config.data.runs = None, {"tagged": 1, "photos": 1}
+    run_training(config)
+    # in the order of the names
+    assert (
+        "; 25.0% of the captions of photos, 66.7% of the captions of tagged have enough between commas"
+        in capsys.readouterr().out
+    )
+
+
 def test_each_visit_takes_one_of_the_variants_of_one_of_the_captions(tagged):
     config = tagged(**VARIED)
     model, manifest = load_model(config.model), read_manifest(config.curate_dir)
@@ -185,6 +210,10 @@ def test_variants_are_encoded_once_and_only_of_the_training_split(tagged, monkey
         encoded.clear()
         encode_shards(model, config.curate_dir, shards, cache, progress=False, tags=tags)
         assert bool(encoded) != again
+        found = {*encoded_of(cache, [f"w, a, b, c{letter}" for letter in "abcdefghij"])}
+        assert {
+            text for text in encoded if "a" in tags_of(text)
+        } <= found  # what a removal looks for
         if not again:
             held_out = {f"w, a, b, c{'abcdefghij'[n]}" for n in range(6, 10)}
             variants = {text for caption in held_out for text in tags.variants(caption)}

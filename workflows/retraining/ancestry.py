@@ -436,8 +436,18 @@ def _after(model: Model, key: str) -> Iterator[str]:
             given.loc[given["split"] == "train", "key"], key, identity["train.seed"]
         )
     for name, samples_seen in model.checkpoints.items():
-        if samples_seen > position:
+        if _of_data(samples_seen, identity) > position:
             yield name
+
+
+def _of_data(samples_seen: int, identity: dict[str, Any]) -> int:
+    """How many samples were pictures of the data, and not such that the base drew (``replay.share``)."""
+    from finetune.config.retention import ReplayConfig
+
+    if not (share := identity.get("replay.share", 0.0)):
+        return samples_seen
+    size = identity["optim.batch_size"]  # each batch has as many of them
+    return samples_seen // size * (size - ReplayConfig(share).samples(size))
 
 
 def _first_draw(keys: pd.Series, key: str, seed: int) -> int:

@@ -93,7 +93,7 @@ class Adapter(Method):
     def tensors(self, folder: Path) -> dict[str, Tensor]:
         """The weights of an export, by the names of :meth:`trained` without that of the adapter."""
 
-    def attach(self, unet: UNet2DConditionModel) -> None:
+    def attach(self, unet: UNet2DConditionModel, pixels_per_latent: int) -> None:
         """The first forward pass is the base model's.
 
         Raises:

@@ -153,7 +153,8 @@ def _facts(model: LatentDiffusion, config: ModelConfig) -> dict[str, str]:
     """What readers ask for of the base model; no date and no picture, so that the bytes repeat."""
     predicts = model.schedule.prediction_type
     family, version = _family(model.unet.config, predicts)
-    asked = {"ss_clip_skip": str(config.clip_skip)} if config.clip_skip != 1 else {}
+    is_xl = "text_encoder_2" in model.text_encoders  # for which kohya's trainers ignore the setting
+    asked = {"ss_clip_skip": str(config.clip_skip)} if config.clip_skip != 1 and not is_xl else {}
     if config.chunks > 1:
         asked["ss_max_token_length"] = str(config.caption_tokens)
     if model.zero_terminal_snr:

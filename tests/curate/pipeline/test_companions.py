@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 
 import pytest
@@ -99,6 +100,9 @@ def test_they_go_into_the_shards_byte_for_byte_and_what_is_unfit_has_a_reason(
     }
     assert set(lost["rule"]) == {"companion"}
     assert list(verify.problems(curate_dir, images=True)) == []
+    noted = " ".join(json.loads((curate_dir / "funnel.json").read_bytes())["notes"])
+    assert "3 of 21 pictures have a NAME.mask.png beside them" in noted
+    assert "1 of 21 pictures have a NAME.control.png beside them" in noted
 
 
 def test_a_changed_companion_is_measured_and_packed_again(with_companions, curate_as):

@@ -61,6 +61,18 @@ def test_a_blind_clip_and_few_held_out_images_are_noted(own, held_out, count, sa
     assert all(text in note for text, note in zip(says, found, strict=True))
 
 
+@pytest.mark.parametrize(("masks", "noted"), [(0, False), (3, True), (80, False), (None, False)])
+def test_companions_of_some_pictures_alone_are_noted(masks, noted):
+    found = verdicts(own=0.9, held_out=32)
+    if masks is not None:
+        found.ledger["mask_sha256"] = [
+            "ab" * 32 if row < masks else None for row in range(len(found.ledger))
+        ]
+    said = notes.of(config(), found)
+    assert len(said) == noted
+    assert all("3 of 80 pictures have a NAME.mask.png beside them" in note for note in said)
+
+
 def test_a_clip_in_use_is_not_suggested():
     poor = verdicts(own=0.5, held_out=32)
     assert "vit_b32_openai" not in notes.blind_clip(poor, SCORER)[0]

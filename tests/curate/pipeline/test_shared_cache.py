@@ -9,8 +9,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save
 
 from curate import calibrate, readers, remove
 from curate.annotate.config import AnnotateConfig
@@ -26,10 +28,11 @@ from curate.pack.sample import read_shard
 from curate.pipeline import full, trial
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
-from curate.run import ledger
+from curate.run import ledger, tag_variants
 from curate.run.config import RunConfig
 from curate.run.files import sha256_of
 from curate.run.manifest import read_manifest
+from curate.run.tag_variants import Variants
 from curate.verify import problems
 
 
@@ -215,6 +218,45 @@ def test_latents_go_by_what_a_shard_stored(config):
     listing.write_text("hash\n" + json.dumps({"pictures": [stored[key]]}))
     assert "1 listings of shards" in removed(config, key)
     assert not listing.exists()
+
+
+def test_a_removal_reaches_all_variants_of_a_caption_of_tags(config):
+    """By whatever settings they were made; what another picture's caption says stays."""
+    root = Path(config.dataset.root)
+    for number in range(40):
+        (root / f"{number:04d}.txt").write_text(f"ohwx, a {number}, red, blue")
+    config.filters = FiltersConfig()
+    key, other = ledger.read(curate(config)).query("kept")["key"].tolist()[:2]
+    cache_dir = Path(config.run.root, ".cache")
+    ways = [Variants(True, 1, 0.0, 8), Variants(False, 0, 0.4, 4)]
+    for variants in ways:
+        tag_variants.note(cache_dir, variants)
+    encoded = {
+        each: {text for way in ways for text in way.texts([f"ohwx, a {int(each)}, red, blue"])}
+        for each in (key, other)
+    }
+    digests = {
+        each: {hashlib.sha256(text.encode()).digest() for text in texts}
+        for each, texts in encoded.items()
+    }
+    own = digests[key] - digests[other]
+    assert len(own) > 4
+    write_pack(cache_dir / "conditioning/x", sorted(encoded[key] | encoded[other]))
+    removed(config, key)
+    left = {
+        row.tobytes()
+        for path in (cache_dir / "conditioning").glob("*/*.safetensors")
+        for row in load_file(path)["content_hashes"]
+    }
+    assert not left & own
+    assert digests[other] - digests[key] <= left
+
+
+def write_pack(folder, texts):
+    hashes = [[*hashlib.sha256(text.encode()).digest()] for text in texts]
+    content = save({"content_hashes": np.array(hashes, np.uint8)})
+    folder.mkdir(parents=True)
+    (folder / f"{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
 
 
 def test_a_removal_waits_for_another_one(config):

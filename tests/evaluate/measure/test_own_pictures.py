@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def noise(key: str) -> np.ndarray:
 def draws(monkeypatch) -> Callable[..., None]:
     """Make checkpoints draw, in place of what they learnt, noise or their training pictures."""
 
-    def install(copies: Callable[[int], bool], blank: int = 0) -> None:
+    def install(copies: Callable[[int], bool], blank: int = 0, mirrored: bool = False) -> None:
         def draw(
             self: Evaluation, row: int, prompts, again: int = 0, subfolder: str = ""
         ) -> list[Path]:
@@ -44,7 +45,8 @@ def draws(monkeypatch) -> Callable[..., None]:
             for number, prompt in enumerate(prompts):
                 pixels = noise(prompt.key)
                 if prompt.key in real:
-                    pixels = 0.9 * np.asarray(real[prompt.key], float) + 0.1 * pixels
+                    copied = np.asarray(real[prompt.key], float)
+                    pixels = 0.9 * (copied[:, ::-1] if mirrored else copied) + 0.1 * pixels
                 if row and number < blank:
                     pixels = np.zeros_like(pixels)
                 picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
@@ -60,8 +62,8 @@ def draws(monkeypatch) -> Callable[..., None]:
 def judge(make_run, clip_dir):
     """Evaluate a run whose losses keep falling, so that the last checkpoint is the one to keep."""
 
-    def judged(pictures: int = 36) -> tuple[int, results.Results, EvaluateConfig]:
-        trained = make_run()
+    def judged(pictures: int = 36, **changes: Any) -> tuple[int, results.Results, EvaluateConfig]:
+        trained = make_run(**changes)
         asked = config(trained, clip_dir)
         asked.copying = CopyingConfig(pictures)
         asked.gate = GateConfig({"copies_nothing": RULE})
@@ -114,6 +116,19 @@ def _check_the_page(found: results.Results, folder: Path) -> None:
     assert "Most suspicious pairs" in text
     assert "Step 16 copies training pictures" in text
     assert "of the distance between unrelated pictures. Keep step 8." in text
+
+
+@pytest.mark.parametrize(("flip", "kept"), [(True, 8), (False, 16)])
+def test_mirrored_copies_are_found_where_mirrored_pictures_were_trained_on(
+    draws, judge, flip, kept
+):
+    draws(copies=lambda row: row >= 3, mirrored=True)
+    _, found, _ = judge(**{"data.flip": flip})
+    assert found.verdict.kept == kept
+    assert found.copying is not None
+    pairs = [(pair.key == pair.nearest_key, pair.distance) for pair in found.copying.pairs]
+    assert len(pairs) == 8
+    assert all(own and distance < 0.2 for own, distance in pairs) == flip
 
 
 def test_where_all_copy_the_base_is_kept(draws, judge):

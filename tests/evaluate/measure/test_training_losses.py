@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from curate.run import checksums
 from evaluate.measure import grid as measuring
 from evaluate.measure.grid import Grid, LossStore
 from evaluate.measure.training_losses import TrainingLosses
@@ -16,8 +18,6 @@ from finetune.curve import HeldoutCurve
 from finetune.heldout import HeldoutGrid
 from finetune.models import load_model
 from finetune.opened_run import load_run
-from finetune.retention import scale
-from finetune.retention.scale import Choice
 
 CPU = torch.device("cpu")
 CELLS = 3 * 2
@@ -105,7 +105,11 @@ def test_what_is_not_surely_the_same_is_measured(trained, counted, tmp_path):
 
 def test_checkpoints_are_judged_at_the_scale_of_the_export(trained, counted, tmp_path):
     whole, _ = counted(trained, tmp_path, items=4)
-    scale.note(trained / "finetune", Choice(0.5, 0.5, 0.15, "", "", "digest"))
+    path = trained / "finetune" / "config.yaml"
+    with checksums.updated(path.parent, (path.name,)):
+        stored = OmegaConf.load(path)
+        stored.export.scale = 0.5
+        OmegaConf.save(stored, path)
     half, measured = counted(trained, tmp_path, items=4)
     assert measured == 2 * 2 * 4 * CELLS, "only the base's losses are those of the training"
     np.testing.assert_array_equal(half.val[0], whole.val[0])

@@ -359,6 +359,6 @@ def test_an_export_of_another_architecture_is_refused(pipeline_dir, xl_dir, tmp_
 def test_conditions_of_files_keep_their_colours():
     stream = io.BytesIO()
     Image.new("RGB", (6, 4), (1, 2, 3)).save(stream, "PNG")
-    found = conditions.recipe("file").make(stream.getvalue(), View((4, 4)))
+    found = conditions.recipe("file", 4).make(stream.getvalue(), View((4, 4)))
     assert found.shape == (3, 4, 4)
     assert found.flatten(1).unique(dim=1).flatten().tolist() == [1, 2, 3]

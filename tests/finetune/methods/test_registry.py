@@ -78,7 +78,7 @@ def test_a_method_starts_from_a_frozen_network_and_a_seeded_state(unet):
     drawn = []
 
     class Recording(Full):
-        def attach(self, unet):
+        def attach(self, unet, pixels_per_latent):
             assert self.trainable(unet) == {}
             drawn.append(torch.rand(3).tolist())
 
@@ -120,7 +120,7 @@ def biases():
         def __post_init__(self) -> None:
             check(self.suffix.startswith("."), "method.suffix", self.suffix, "a dot and a name")
 
-        def attach(self, unet):
+        def attach(self, unet, pixels_per_latent):
             for name, weight in unet.named_parameters():
                 weight.requires_grad_(name.endswith(self.suffix))
 

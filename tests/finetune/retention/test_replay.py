@@ -97,6 +97,8 @@ def test_a_training_with_all_of_it_resumes_exactly(
     run_training(config)
     said = capsys.readouterr().out
     assert "replay  2 of each batch's 4 samples, of 3 pictures that the base drew" in said
+    assert "retain  0.01 × the squared norm of the update is added to the loss; " in said
+    assert "replayed samples' loss is 2 × the squared difference from the base's prediction" in said
     assert len(list((config.folder / "replay").glob("*.png"))) == 3
     whole = losses(config), digests(config)
     shutil.rmtree(config.folder)
@@ -197,6 +199,13 @@ def test_the_gradient_is_that_of_the_squared_norm_of_the_update(model, kind):
     (4.0 * 0.7 * norm).backward()  # type: ignore[union-attr]
     for name, weight in weights.items():
         torch.testing.assert_close(found[name], weight.grad, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("weight_l2", "teacher", "copies"), [(0.1, 0, 1), (0, 2, 1), (0.1, 2, 2)])
+def test_the_base_is_copied_once_for_each_that_reads_it(model, weight_l2, teacher, copies):
+    prepare(model.unet, METHODS["full"], seed=0)
+    one = 4 * sum(weight.numel() for weight in model.unet.parameters())
+    assert Regulariser(model, METHODS["full"], weight_l2, teacher).copied_bytes == copies * one
 
 
 def test_prompts_are_of_their_own(make_config, tmp_path):

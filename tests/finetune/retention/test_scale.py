@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from curate.run.files import sha256_of
 from curate.run.manifest import read_manifest
 from curate.run.schema import UserError
 from finetune import doctor
 from finetune.checkpoint import list_checkpoints, weights_sha256
 from finetune.config import TrainConfig
 from finetune.config.retention import ExportConfig
+from finetune.curve import HeldoutCurve
 from finetune.export import export_checkpoint, values_of
 from finetune.heldout import HeldoutGrid, grid_losses, relative
 from finetune.methods import prepare
@@ -22,7 +27,7 @@ from finetune.methods.adapters import kohya
 from finetune.models import load_model
 from finetune.opened_run import load_run
 from finetune.retention import scale
-from finetune.retention.scale import Measured
+from finetune.retention.scale import Choice, Measured
 
 INPUTS = (torch.randn(1, 4, 4, 4), torch.tensor([500]), torch.randn(1, 8, 16))
 
@@ -30,6 +35,10 @@ INPUTS = (torch.randn(1, 4, 4, 4), torch.tensor([500]), torch.randn(1, 8, 16))
 @torch.no_grad()
 def output(unet) -> torch.Tensor:
     return unet.eval()(*INPUTS).sample
+
+
+def interrupted(*_) -> None:
+    raise InterruptedError
 
 
 def row(value: float, gain: float, cost: float, width: float = 0.01) -> Measured:
@@ -49,14 +58,87 @@ def test_the_largest_that_costs_little_is_chosen_by_the_ends_of_intervals(forgot
     assert rule.startswith("none is") == (forgotten == 0.001)
 
 
+@pytest.mark.parametrize(
+    ("gains", "forgotten", "expected", "says"),
+    [
+        ((0.1, 0.0, -0.1, -0.2), 0.22, 0.75, "the largest at which"),
+        ((0.1, 0.0, -0.1, -0.2), 0.1, 0.75, "none is .* so the smallest of those at which it fell"),
+        ((0.1, 0.05, 0.02, 0.0), 0.5, 1.0, "none is .* so the largest, since at no scale"),
+        ((0.1, 0.05, 0.02, -0.005), 0.5, 1.0, "none is .* so the largest, since at no scale"),
+    ],
+)
+def test_one_that_loses_what_the_training_started_with_is_not_chosen(
+    gains, forgotten, expected, says
+):
+    table = [
+        replace(each, start=(gain, gain - 0.01, gain + 0.01))
+        for each, gain in zip(TABLE, gains, strict=True)
+    ]
+    found, rule = scale.choose(table, forgotten)
+    assert found == expected
+    assert re.match(says, rule)
+    assert "against the base and against what the training started with" in rule
+
+
+def test_what_training_started_with_is_measured_as_well(
+    make_config, run_training, tmp_path, capsys
+):
+    """A training that hardly moves is its start at scale 1, and less than that at a half."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\nred dog\n")
+    run_training(make_config("first", **{"optim.lr": 0.05}))
+    begun = {"data.run": "first", "method.init": "first", "optim.lr": 1e-9}
+    chosen = {"export.scale": [0.5, 1], "export.prompts": str(prompts), "export.pictures": 2}
+    run_training(config := make_config("second", **begun, **chosen, **{"export.forgotten": 9.0}))
+    found = scale.chosen(config.folder)
+    assert found is not None
+    half, whole = found.table
+    assert half.start is not None
+    assert whole.start is not None
+    assert whole.start == pytest.approx((0, 0, 0), abs=1e-5)
+    assert half.start[0] == pytest.approx(half.heldout[0] - whole.heldout[0], abs=1e-5)
+    assert abs(half.start[0]) > 1e-4
+    assert (found.scale, found.rule) == scale.choose(found.table, 9.0)
+    assert [len(each) for each in scale.as_rows(found)] == [4, 4]
+
+    said = "of all that differs from the base, and so of this start as well"
+    assert said not in capsys.readouterr().out
+    run_training(make_config("third", **begun, **{"export.scale": 0.5}))
+    assert f"export.scale=0.5 exports that share {said}" in capsys.readouterr().out
+
+
 def test_one_that_gains_nothing_is_not_chosen():
     table = [row(0.5, -0.2, 0.05), row(1.0, -0.005, 0.05)]
     assert scale.choose(table, 0.1)[0] == 0.5
 
 
+def test_what_was_chosen_counts_for_what_is_asked_and_for_the_best_checkpoint_of_now(tmp_path):
+    """Not after a training has gone on, nor where it was begun again with another scale."""
+    files = {name: tmp_path / name for name in ("measured", "later")}
+    for name, path in files.items():
+        path.write_text(name)
+    digest = sha256_of(files["measured"])
+    known = Choice(0.5, "auto", 0.15, "prompts", "the largest", digest, tuple(TABLE))
+    scale.note(tmp_path, known)
+
+    def found(best="measured", **export):
+        stored: Any = SimpleNamespace(weights_path=lambda: files[best])
+        return scale.of_run(tmp_path, ExportConfig(**export), stored)
+
+    assert found(scale="auto") == known
+    assert found("later", scale="auto") is None
+    assert found(scale=[0.5, 1]) is None
+    assert found(scale="auto", forgotten=0.2) is None
+    assert found(scale=1) is None
+    for best in files:
+        given = found(best, scale=0.25)
+        assert given is not None
+        assert (given.scale, given.table) == (0.25, ())
+
+
 @pytest.mark.parametrize("method", ["full", "dora"])
 def test_the_export_is_between_base_and_training_and_is_what_is_judged(
-    make_config, run_training, method, capsys
+    make_config, run_training, method, capsys, monkeypatch
 ):
     changes = {"method": method, "optim.lr": 0.02}
     config = make_config(**changes, **{"export.scale": 0.5})
@@ -92,6 +174,12 @@ def test_the_export_is_between_base_and_training_and_is_what_is_judged(
     # Another scale exports again, and trains nothing again.
     before = (config.folder / "metrics.jsonl").read_bytes()
     config.export = ExportConfig()
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.run._export_best", interrupted)
+        with pytest.raises(InterruptedError):
+            run_training(config)
+    assert scale.chosen(config.folder) is not None
+    assert {each.scale for each in load_run(config.run.folder).checkpoints()} == {1.0}
     run_training(config)
     assert "scale   " not in capsys.readouterr().out
     assert (config.folder / "metrics.jsonl").read_bytes() == before
@@ -171,6 +259,27 @@ def test_several_scales_are_measured_once_and_one_is_chosen(
         scale.choose(again.table, 9.0)[0],
         found.rule[:3] if again.rule[:3] == "non" else "the",
     )
+
+
+def test_scales_are_measured_in_the_precision_of_the_held_out_losses(make_config, run_training):
+    """One noise of each level, as for scales: the row of 1 is then what the curve says of the best checkpoint."""
+    chosen = {"export.scale": [1], "export.pictures": 2, "heldout.draws": scale.DRAWS}
+    config = make_config(
+        method="lora", **{"optim.lr": 0.05, "optim.mixed_precision": "bf16", **chosen}
+    )
+    run_training(config)
+    choice = scale.chosen(config.folder)
+    assert choice is not None
+    run = load_run(config.run.folder)
+    curve = HeldoutCurve.load(config.folder / "heldout.npz")
+    at = curve.steps.index(run.exported().step)
+    assert {curve.precisions[0], curve.precisions[at]} == {"bf16"}
+    items = run.items("val", 4)
+    assert choice.table[0].heldout == scale.change(curve.val[at], curve.val[0], items.groups)
+
+    model = run.model()
+    losses = grid_losses(model, run.unet_at(run.exported()), items, HeldoutGrid(3, scale.DRAWS), 8)
+    assert abs(losses - curve.val[at]).max() > 1e-6, "in fp32 they are others"
 
 
 def test_settings_that_mean_nothing_are_refused(make_config, tmp_path):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -261,15 +262,19 @@ def test_a_training_that_wrote_no_table(series):
     assert "did not write down" in use.note
 
 
-def test_a_checkpoint_made_before_the_picture_was_drawn_did_not_see_it(series):
-    """Counted by the batches that training takes, one after the other."""
+@pytest.mark.parametrize("replayed", [0, 1, 3])
+def test_a_checkpoint_made_before_the_picture_was_drawn_did_not_see_it(series, replayed):
+    """Counted by the batches that training takes, one after the other; of some samples the base drew the pictures."""
     from types import SimpleNamespace
 
     import numpy as np
     import torch
 
     from curate.pack.buckets import key_hashes
+    from finetune.conditioning import Conditioning
     from finetune.data import Batches
+    from finetune.doctor import ORDER
+    from finetune.retention.replay import ReplayBatches
 
     keys = np.array([key for key, side in FIRST.items() if side == "train"])
     keys = keys[np.argsort(key_hashes(keys), kind="stable")].tolist()
@@ -281,20 +286,30 @@ def test_a_checkpoint_made_before_the_picture_was_drawn_did_not_see_it(series):
         conditioning_of=lambda *_: None,
     )
     split = type("Split", (), {**vars(split), "__len__": lambda self: len(keys)})()
-    split.latents_of = lambda rows, _: torch.zeros(len(rows), 1)
-    split.conditioning_of = lambda *_: None
-    batches = Batches(split, batch_size=4, caption_dropout=0, timesteps=10, seed=0)
-    first_two = {key for number in range(2) for key in batches(number).keys}
-    assert 0 < len(first_two) < len(keys)
+    split.latents_of = lambda rows, *_: torch.zeros(len(rows), 1)
+    split.conditioning_of = lambda rows, *_: Conditioning({"hidden": torch.zeros(len(rows), 1)})
+    sizes: Any = {"batch_size": 4, "caption_dropout": 0, "timesteps": 10, "seed": 0}
+    batches, run = Batches(split, **sizes), "mine-0001"
+    if replayed:
+        drawn = type("Pictures", (), {**vars(split), "keys": ["drawn"], "__len__": lambda _: 1})()
+        drawn.latents_of = split.latents_of
+        drawn.conditioning_of = split.conditioning_of
+        batches, run = ReplayBatches(split, pictures=drawn, replayed=replayed, **sizes), "replayed"
+        curate(series.run_dir(run), FIRST)
+        settings = {"replay.share": replayed / 4, "optim.batch_size": 4, "order": ORDER}
+        train(series.run_dir(run), settings=settings)
+    first_two = {key for number in range(2) for key in batches(number).keys} - {"drawn"}
+    assert len(first_two) == 2 * (4 - replayed)
+    first_eight = {key for number in range(8) for key in batches(number).keys}
     for key in keys:
-        seen_by = uses_of(series.root, key)["mine-0001"].checkpoints
-        expected = ("step-00000002", "step-00000008") if key in first_two else ("step-00000008",)
-        assert seen_by == expected, key
-    early = series.run_dir("mine-0001") / "finetune" / "export-step-00000002"
+        seen_by = uses_of(series.root, key)[run].checkpoints
+        steps = (("step-00000002", first_two), ("step-00000008", first_eight))
+        assert seen_by == tuple(name for name, seen in steps if key in seen), key
+    early = series.run_dir(run) / "finetune" / "export-step-00000002"
     early.mkdir()
     (early / "checkpoint.json").write_text('{"step": 2}')
-    (late,) = [key for key in keys if key not in first_two][:1]
-    exports = {key: uses_of(series.root, key)["mine-0001"].exports for key in (late, *first_two)}
+    late = next(key for key in keys if key in first_eight - first_two)
+    exports = {key: uses_of(series.root, key)[run].exports for key in (late, *first_two)}
     both = ("finetune/export", "finetune/export-step-00000002")
     assert exports == {late: both[:1]} | dict.fromkeys(first_two, both)
 

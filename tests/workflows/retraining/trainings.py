@@ -129,10 +129,12 @@ def train(
     steps: tuple[int, ...] = (2, 8),
     init: str | None = None,
     runs: Mapping[str, float] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> Path:
     """What a training leaves that is looked at here: its table, identity, checkpoints and an export.
 
-    It began with ``start``, whose weights have the sha256 ``init``; ``runs`` are several curations with weights.
+    It began with ``start``, whose weights have the sha256 ``init``; ``runs`` are several curations with weights,
+    ``settings`` more of its identity.
     """
     curate_dir = (run_dir.with_name(data_run) if data_run else run_dir) / "curate"
     if runs:
@@ -144,7 +146,7 @@ def train(
     model = "model:\n  path: stable-diffusion-v1-5/stable-diffusion-v1-5\n  resolution: 512\n"
     write_text(folder / "config.yaml", f"{config}{model}train:\n  samples: 32\n  seed: 0\n")
     identity = {"shards": manifest.digest(), "order": ORDER, "train.seed": 0, "weights": "b" * 64}
-    identity["init"] = init
+    identity |= {"init": init, **(settings or {})}
     if own_table:
         trained_on.write(folder, curate_dir, manifest, manifest.digest())
     for step in steps:
