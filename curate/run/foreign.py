@@ -177,8 +177,10 @@ def advice(name: str, value: str, typed: Sequence[str], section: str) -> str:
         typed: all that was typed.
         section: of the command; none but a training has an answer.
     """
+    if section != "train" or name in groups(section):
+        return ""
     ours = keys(section).get(name)
-    if section != "train" or name in groups(section) or (ours is not None and not ours.is_group):
+    if ours is not None and not ours.is_group:
         return ""
     last = name.rpartition(".")[2].replace("-", "_").lower()
     if last in _IN_STEPS:

@@ -169,7 +169,7 @@ def test_accepted_values(value):
     ("value", "says"),
     [
         ("tensorbord", "Type tracker=tensorboard"),
-        ("tensorboard,wandb", r"type tracker=\[tensorboard,wandb\]"),
+        ("tensorboard,wandb", r"type 'tracker=\[tensorboard,wandb\]'"),
         (["wandb", "none"], "tracker=none is out of range"),
         (["auto", "wandb"], "tracker=auto is out of range"),
         ("all", "accepted: auto, none, tensorboard, wandb, mlflow"),
