@@ -200,7 +200,7 @@ CASES = [
     ("retrain", ["experiment=demo", "keep=0"], "accepted: null or > 0"),
     ("retrain", ["experiment=demo", "notify.url=hooks.x.org"], "type notify.url=https://"),
     ("retrain", ["experiment=demo", "launch=torchrum -n 2"], "there is no program torchrum"),
-    ("retrain", ["experiment=demo", "--dry-run"], "is no option"),
+    ("retrain", ["experiment=demo", "--dryrun"], "type --dry-run"),
     ("retrain", ["-m", "experiment=demo", "keep=1,2"], "-m does not work with a retraining"),
     # what this machine does not have
     ("curate", [OPENMOJI, "clip.device=cuda"], "Type clip.device=auto"),
