@@ -125,10 +125,20 @@ def test_a_training_with_all_of_it_resumes_exactly(
             setattr(config, name, value)
 
 
-def test_a_training_without_them_notes_nothing_of_them(make_config):
+def test_only_what_changes_losses_is_noted(make_config):
+    """The scale of an export does not; what is replayed does, by its prompts, wherever they are."""
     config = make_config()
-    known = doctor.identity(config, read_manifest(config.curate_dir))
-    assert not [key for key in known if key.startswith(("replay", "regularise", "export"))]
+    manifest = read_manifest(config.curate_dir)
+    known = doctor.identity(config, manifest)
+    assert not [key for key in known if key.startswith("export")]
+    assert (known["replay.share"], known["replay.pictures"], known["replay.prompts"]) == (
+        0,
+        None,
+        None,
+    )
+    replaying = doctor.identity(make_config(**{"replay.share": 0.5}), manifest)
+    assert replaying["replay.pictures"]
+    assert len(replaying["replay.prompts"]) == 64
 
 
 @pytest.fixture
