@@ -10,6 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from curate.clip.config import ClipConfig
+from curate.measures import decode as images
 from curate.run.overrides import CONF
 from curate.run.schema import to_dataclass
 from evaluate import results, run
@@ -55,6 +56,7 @@ ALWAYS = {
     ("dora", "sdxl"),
     ("lokr", "starter"),
     ("loha", "sd21_v"),
+    ("controlnet", "sd15"),
 }
 
 
@@ -99,7 +101,12 @@ def test_from_shards_to_verdict(
     path, side = saved(family)
     monkeypatch.setattr(conftest, "picture", lambda seed: picture(seed, side))
     root = Path(make_config("unused").run.root)
-    curate(root / "every" / "curate", {"train": 34, "val": 34}, max_samples=40)
+    curate(
+        root / "every" / "curate",
+        {"train": 34, "val": 34},
+        max_samples=40,
+        beside=(lambda seed: _control(seed, side)) if method == "controlnet" else lambda _: {},
+    )
     config = make_config("every", **{"optim.lr": 3e-3, "heldout.bins": 2})
     config.method = _chosen(method)
     config.model.path, config.model.resolution = str(path), side
@@ -129,10 +136,16 @@ def test_from_shards_to_verdict(
     assert any(folder.iterdir())
 
 
+def _control(seed: int, side: int) -> dict[str, bytes]:
+    """The picture that a ControlNet follows; edges need an optional package."""
+    return {"control": images.encode(picture(seed, side), "png", 95)}
+
+
 def _chosen(name: str) -> Method:
     """What ``method=NAME`` is on the command line."""
+    condition = ["method.condition=file"] if name == "controlnet" else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides=[f"method={name}", "run.name=every"])
+        cfg = compose("train", overrides=[f"method={name}", "run.name=every", *condition])
     return to_dataclass(cfg, TrainConfig).method
 
 
