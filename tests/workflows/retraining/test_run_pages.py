@@ -221,7 +221,7 @@ def test_the_card_tells_data_judgement_and_limits(series, record):
     ]
     assert "It began with the export of mine-0001, not with the base itself." in body
     assert "/finetune/export')" in body
-    assert "| clip\\_similarity | 2 | 26 |" in body
+    assert "| clip_similarity | 2 | 26 |" in body
     assert "| CC BY 4.0 | 8 |" in body
     assert "Pictures by: Ann \\*A\\*." in body
     assert "`python -m curate.credits mine-0002`" in body
