@@ -126,7 +126,8 @@ def test_memory_counts_what_the_optimizer_holds(make_config):
 
 def test_memory_and_start_lines_count_trained_text_encoders(make_config, run_training, capsys):
     """By hand: a LoRA of rank 2 on four 16 x 16 projections of the encoder has 4 x 2 x (16 + 16) weights."""
-    changes = {"method.rank": 2, "train.samples": 4, "heldout.items": 0, "ema.decay": None}
+    changes = {"method.rank": 2, "method.alpha": 2, "train.samples": 4, "heldout.items": 0}
+    changes |= {"ema.decay": None}
     said = []
     for name, text in (("alone", False), ("both", True)):
         run_training(make_config(name, method="lora", **changes, **{"method.text_encoder": text}))
