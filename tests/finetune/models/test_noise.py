@@ -150,7 +150,8 @@ def test_an_adapter_says_which_scheduler_draws_with_it(zero, run_training, pipel
     run_training(config := zero("adapter", method="lora"))
     export = config.folder / "export"
     readme = (export / "README.md").read_text()
-    line = 'DDIMScheduler.from_config(pipe.scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")'
+    said = 'rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False'
+    line = f"DDIMScheduler.from_config(pipe.scheduler.config, {said})"
     assert f"pipe.scheduler = {line};" in readme
     pipe = DiffusionPipeline.from_pretrained(pipeline_dir)
     pipe.load_lora_weights(export)
@@ -166,7 +167,8 @@ def test_an_adapter_says_its_betas(make_config, run_training, pipeline_dir):
     config = make_config(method="lora", **{"model.beta_schedule": "linear", "train.samples": 8})
     run_training(config)
     readme = (config.folder / "export" / "README.md").read_text()
-    line = "DDIMScheduler.from_config(pipe.scheduler.config, trained_betas=None, beta_schedule='linear')"
+    said = "trained_betas=None, clip_sample=False, beta_schedule='linear'"
+    line = f"DDIMScheduler.from_config(pipe.scheduler.config, {said})"
     assert f"In diffusers type pipe.scheduler = {line}; ComfyUI" in readme
     pipe = DiffusionPipeline.from_pretrained(pipeline_dir)
     pipe.load_lora_weights(config.folder / "export")
