@@ -281,7 +281,7 @@ def _memory(run: Training) -> str:
             copied=run.regulariser.copied_bytes if run.regulariser else 0,
             processes=run.accelerator.num_processes,
         )
-    except (RuntimeError, NotImplementedError) as error:  # of an operation that wants contents
+    except (RuntimeError, NotImplementedError, AssertionError) as error:  # of what wants contents
         return f"not known, as torch cannot follow this model without computing ({str(error).partition(chr(10))[0]})"
 
 

@@ -142,7 +142,7 @@ def test_advice_can_be_typed(method: Any, fewer: str):
     )
     said = keep_more(config)
     assert said.endswith("run.name=mine-2 data.run=mine optim.lr=3.3e-05")
-    assert "train.samples=10000" in said
+    assert "train.samples=12000" in said
     assert fewer in said
 
 
