@@ -13,6 +13,15 @@ from workflows.bench.training_cases import starter
 from workflows.bench.training_gpu import Setting
 
 
+@pytest.fixture
+def _state_of_its_own():
+    """accelerate keeps the precision of the first training in a process."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     return starter(tmp_path_factory.mktemp("bench"), "lora")
@@ -44,6 +53,7 @@ def test_a_start_on_many_pairs(tmp_path, monkeypatch):
     assert 0 < seconds < 60
 
 
+@pytest.mark.usefixtures("_state_of_its_own")
 @pytest.mark.parametrize("family", [SD1, SDXL])
 def test_the_line_of_a_gpu_can_be_computed(monkeypatch, family):
     """On the CPU, with a U-Net of the same layers and few channels."""
