@@ -17,6 +17,7 @@ from finetune.data import Batch
 from finetune.due import due
 from finetune.models.denoiser import Denoiser, takes_captions
 from finetune.models.interface import LatentDiffusion
+from finetune.models.parts import IDS
 from finetune.optimizers import state_bytes
 
 _FP32 = 4
@@ -119,9 +120,12 @@ def update_bytes(
     """
     here: Any = copy.copy(model)  # on the CPU, as far as it knows
     here.schedule = model.schedule.to(torch.device("cpu"))
+    conditioning = batch.conditioning
     if takes_captions(unet):
         unet = Denoiser(here)
-    given = {"latents": batch.latents, **batch.conditioning.tensors}
+    elif IDS in conditioning.tensors:  # a frozen text encoder keeps nothing for the backward pass
+        conditioning = model.encode_tokens(conditioning.take([0]))
+    given = {"latents": batch.latents, **conditioning.tensors}
     return peak.update_bytes(unet, here.predict, given, samples=micro_batch, mixed=mixed)
 
 

@@ -12,6 +12,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensor
 
 from curate.clip.config import ClipConfig
 from curate.run.overrides import CONF, prepare
@@ -60,7 +61,7 @@ def test_sdxl_from_shards_to_verdict(
     real_predict = sdxl.StableDiffusionXL.predict
 
     def predict(self, network, noisy, timesteps, conditioning):
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not isinstance(noisy, FakeTensor):  # of the memory forecast
             given.append(conditioning["time_ids"])
         return real_predict(self, network, noisy, timesteps, conditioning)
 

@@ -70,9 +70,10 @@ class Pooled(sd.StableDiffusion):
 
     seen: list[tuple[bool, Conditioning]]
 
-    def encode_captions(self, captions):
-        hidden = super().encode_captions(captions)["hidden"]
-        return Conditioning({"hidden": hidden, "pooled": hidden.mean(1)})
+    def encode_tokens(self, conditioning):
+        found = super().encode_tokens(conditioning)
+        pooled = found["hidden"].mean(1)
+        return Conditioning(found.tensors | {"pooled": pooled}, found.of_picture)
 
     def predict(self, network, noisy, timesteps, conditioning):
         self.seen.append((torch.is_grad_enabled(), conditioning))

@@ -154,12 +154,19 @@ def _check_resumed(config: TrainConfig, run_training) -> None:
     assert (losses(config), digests(config)) == whole
 
 
-def test_token_ids_of_a_frozen_text_encoder_train_what_hidden_states_do(make_config, run_training):
-    """But for the rounding to fp16, in which hidden states are cached."""
+def test_token_ids_of_a_frozen_text_encoder_train_what_hidden_states_do(
+    make_config, run_training, capsys
+):
+    """But for the rounding to fp16, in which hidden states are cached; in the same memory."""
     kept = make_config("hidden", method="lora", **{"optim.lr": 0.01})
     live = make_config("tokens", method="lora", **{"optim.lr": 0.01, "cache.captions": "tokens"})
+    memory = []
     for config in (kept, live):
         run_training(config)
+        lines = capsys.readouterr().out.splitlines()
+        memory += [line for line in lines if line.startswith("memory ")]
+    assert memory[0] == memory[1]
+    assert "about" in memory[0]
     assert (kept.captions, live.captions) == ("hidden", "tokens")
     for ours, theirs in zip(losses(live), losses(kept), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-3)
