@@ -107,7 +107,10 @@ def test_vectors_are_not_mapped_where_the_system_has_no_room(tmp_path, monkeypat
     assert f"error: {tmp_path}: No space left on device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kilobytes", [40, 100, 160])
+@pytest.mark.parametrize(
+    "kilobytes",
+    [pytest.param(40, marks=pytest.mark.slow), 100, pytest.param(160, marks=pytest.mark.slow)],
+)
 def test_a_run_on_a_full_disk_ends_politely_and_resumes(
     kilobytes, small_disk, tiny_clip, pictures, tmp_path, bytes_of, capsys
 ):

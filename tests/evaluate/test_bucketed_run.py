@@ -19,6 +19,7 @@ from tests.finetune.conftest import picture
 SHAPES = [(60, 20), (20, 80), (40, 40), (64, 48)]  # width and height
 
 
+@pytest.mark.slow
 def test_a_training_in_buckets_is_judged(make_run, clip_dir, monkeypatch):
     monkeypatch.setattr(
         conftest, "picture", lambda seed: picture(seed, 80).resize(SHAPES[seed % 4])

@@ -173,6 +173,7 @@ def test_a_run_in_buckets_that_is_cut_resumes_to_the_same_bytes(
     assert (losses(config), digests(config)) == whole
 
 
+@pytest.mark.slow
 def test_two_processes_train_in_buckets_what_one_does(make_config, run_training, tmp_path):
     """Same batches, half of each on each rank, in two micro-batches here and one there."""
     one = make_config("one", **BUCKETS, **VIEWS, **{"optim.gradient_accumulation": 2})

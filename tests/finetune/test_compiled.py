@@ -10,7 +10,8 @@ from finetune import compiled, doctor
 from tests.finetune.conftest import losses
 
 
-@pytest.mark.parametrize("backend", ["counted", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["counted", "inductor"])
 def test_updates_are_compiled_and_nothing_else(make_config, run_training, monkeypatch, backend):
     graphs = []
 

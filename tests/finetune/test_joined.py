@@ -98,7 +98,9 @@ def test_the_order_of_typing_changes_nothing_and_a_weight_does(two, run_training
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize("cut", [5, 14, 22])
+@pytest.mark.parametrize(
+    "cut", [pytest.param(5, marks=pytest.mark.slow), 14, pytest.param(22, marks=pytest.mark.slow)]
+)
 def test_a_run_cut_at_any_write_resumes_to_the_same_bytes(
     two, run_training, monkeypatch, tmp_path, cut
 ):

@@ -220,7 +220,10 @@ _BY_FILE = ("accelerate.commands.launch", "--config_file", str(ROOT / "conf/acce
         ),
     ],
 )
-@pytest.mark.parametrize("changes", [{}, CURES], ids=["plain", "cures"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({}, id="plain"), pytest.param(CURES, id="cures", marks=pytest.mark.slow)],
+)
 def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, launcher, changes):
     """Same global batch, half of it on each rank, in two micro-batches here and one there."""
     one = make_config("one", **changes, **{"optim.gradient_accumulation": 2})

@@ -315,7 +315,18 @@ class Killed(BaseException):
     """Stands in for the power cut."""
 
 
-@pytest.mark.parametrize("cut", [3, 7, 9, 11, 14, 20, 26])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(3, marks=pytest.mark.slow),
+        7,
+        pytest.param(9, marks=pytest.mark.slow),
+        pytest.param(11, marks=pytest.mark.slow),
+        pytest.param(14, marks=pytest.mark.slow),
+        20,
+        pytest.param(26, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_cut_at_any_write_resumes_to_the_same_bytes(
     started, run_training, monkeypatch, tmp_path, cut
 ):

@@ -178,7 +178,9 @@ def wait_for_updates(config, process):
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_the_command_ends_with_130_and_goes_on(make_config, run_training, tmp_path, sent):
     config = make_config(**{"train.samples": 4_000, "log.every": 8})
     config.heldout.every = config.checkpoint.every = 100_000

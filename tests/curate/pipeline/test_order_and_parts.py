@@ -95,7 +95,12 @@ def verdicts(tiny_clip, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("calibrated", 10_000), ("calibrated", 50), ("fraction", 10_000)]
+    ("name", "most"),
+    [
+        ("calibrated", 50),
+        pytest.param("calibrated", 10_000, marks=pytest.mark.slow),
+        pytest.param("fraction", 10_000, marks=pytest.mark.slow),
+    ],
 )
 def test_verdicts_do_not_depend_on_parts_or_order(images, verdicts, monkeypatch, name, most):
     monkeypatch.setattr(shuffled_captions, "MAX_PAIRS", most)

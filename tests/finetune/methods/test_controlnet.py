@@ -206,7 +206,7 @@ def trained(make_config, tmp_path, xl_dir):
     return make
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["sd", pytest.param("xl", marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
     trained, run_training, monkeypatch, tmp_path, kind
 ):

@@ -52,6 +52,7 @@ def test_deciding(capsys, monkeypatch):
     assert re.search(r"reading the annotations +\d", printed)
 
 
+@pytest.mark.slow
 def test_retraining(capsys, monkeypatch):
     monkeypatch.setattr(retraining, "FILES", 50)
     monkeypatch.setattr(retraining, "_PER_FOLDER", 20)

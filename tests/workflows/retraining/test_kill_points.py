@@ -206,7 +206,18 @@ def fast(team, monkeypatch):
     team.commands.ledger = False
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+# Those in which most kinds of writes happen; `make test-all` takes the others, too.
+ALWAYS = ("first", "promoted by hand", "rolled back", "nothing to do")
+ALWAYS += ("promoted, two older ones deleted", "two data sets, given up, and the next")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow, id=name)
+        for name in SCENARIOS
+    ],
+)
 def test_killed_before_any_write_it_ends_as_an_undisturbed_one(team, tmp_path, name):
     scenario = SCENARIOS[name]
     scenario.before(team)
