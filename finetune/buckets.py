@@ -63,6 +63,11 @@ def nearest(sizes: np.ndarray, buckets: Sequence[Sides]) -> np.ndarray:
     return best
 
 
+def targets(sizes: np.ndarray, buckets: Sequence[Sides]) -> np.ndarray:
+    """The height and the width of each picture's bucket, int64 [2, N]; arguments as for :func:`nearest`."""
+    return np.array(buckets)[nearest(sizes, buckets)].T
+
+
 def kept(sizes: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The share of a picture's pixels that is not cropped away, float64 [N].
 

@@ -14,11 +14,12 @@ from finetune import base_check, caption_check, companions, forecast, lost_in_en
 from finetune.base_check import BaseCheck
 from finetune.caption_check import CaptionCheck
 from finetune.config import TrainConfig
+from finetune.evaluating import measure
 from finetune.heldout import choose, grid_losses, items_of
-from finetune.loop import Training, measure
 from finetune.models.interface import LatentDiffusion
 from finetune.sidecars import duplicate_groups
 from finetune.tags import TagVariants
+from finetune.training import Training
 
 
 def look_at(

@@ -7,7 +7,7 @@ import numpy as np
 from curate.run.manifest import Manifest
 from curate.run.schema import UserError
 from finetune import start
-from finetune.buckets import enlarged, nearest, shown
+from finetune.buckets import enlarged, shown, targets
 from finetune.config import TrainConfig
 from finetune.sidecars import sizes_of
 
@@ -28,10 +28,10 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
         for shard in manifest.shards_of(side):
             sizes = sizes_of(config.curate_dir, shard)
             array = np.array(list(sizes.values()), np.int64).reshape(-1, 2).T
-            targets = np.array(buckets)[nearest(array, buckets)].T
-            small = np.flatnonzero(enlarged(array, targets)).tolist()
+            wanted = targets(array, buckets)
+            small = np.flatnonzero(enlarged(array, wanted)).tolist()
             keys = list(sizes)
-            found += [(keys[place], array[::-1, place], targets[:, place]) for place in small]
+            found += [(keys[place], array[::-1, place], wanted[:, place]) for place in small]
             total += len(sizes)
     if not found:
         return

@@ -6,7 +6,7 @@ import numpy as np
 
 from curate.run.manifest import Manifest
 from curate.run.schema import UserError
-from finetune.buckets import movable, nearest
+from finetune.buckets import movable, targets
 from finetune.config import TrainConfig
 from finetune.sidecars import sizes_of
 
@@ -23,8 +23,7 @@ def examine(config: TrainConfig, manifest: Manifest) -> None:
     buckets = config.buckets.sides(side) or ((side, side),)
     for shard in manifest.shards_of("train"):
         sizes = np.array(list(sizes_of(config.curate_dir, shard).values()), np.int64).reshape(-1, 2)
-        targets = np.array(buckets)[nearest(sizes.T, buckets)].T
-        if movable(sizes.T, targets).any():
+        if movable(sizes.T, targets(sizes.T, buckets)).any():
             return
     raise UserError(
         f"data.crops={config.data.crops} has no effect: every picture has the shape of what is cut out, so that all "

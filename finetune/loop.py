@@ -4,141 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 
 from curate.run import checksums
 from curate.run.progress import Bar
-from curate.run.signals import StopRequest
-from curate.run.tracking import Curves
-from finetune import checkpoint, compiled, forecast, metrics
-from finetune.checkpoint import Checkpoint
+from finetune import checkpoint, compiled, forecast
 from finetune.config import OptimConfig, TrainConfig
-from finetune.curve import HeldoutCurve
-from finetune.data import Batch, Batches
+from finetune.data import Batch
 from finetune.due import crossed, due
-from finetune.early_stop import reason_to_stop
-from finetune.ema import Ema, copy_into, swapped_in
-from finetune.heldout import HeldoutGrid, HeldoutItems, grid_losses
-from finetune.models.denoiser import Denoiser
-from finetune.models.interface import LatentDiffusion
+from finetune.ema import copy_into
+from finetune.evaluating import evaluate, log, measure_start, show
 from finetune.objective import denoising_loss
-from finetune.precision import computing_in
-from finetune.retention.regularise import Regulariser
-from finetune.samples import Samples
-from finetune.time_spent import BATCHES, CHECKPOINTS, LOSSES, PICTURES, UPDATES, TimeSpent
+from finetune.time_spent import BATCHES, CHECKPOINTS, UPDATES
+from finetune.training import Interrupted, Progress, Training, Window, refuse_to_go_on
 
 _TIMED = 10  # updates before the rest is forecast; the first ones take longer
 
 
 class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is NaN or infinite; no checkpoint was touched."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal asked to stop; how far the run is was stored."""
-
-
-@dataclass
-class Progress:
-    """How far the run is: what resuming needs beside the weights and the optimizer's state."""
-
-    step: int = 0
-    samples_seen: int = 0
-    heldout: float | None = (
-        None  # of the last evaluation, relative to the base; None: none yet, or not finite
-    )
-    stopped: str | None = None  # why the run ended early
-    changes: list[dict[str, Any]] = field(default_factory=list)  # see ``doctor.changed``
-
-
-@dataclass
-class Window:
-    """What has been trained since the last line of ``metrics.jsonl``.
-
-    Attributes:
-        loss: this process's sum over its samples.
-        steps: updates. seconds: that they took.
-    """
-
-    loss: Tensor
-    steps: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
-class Heldout:
-    """What is measured while training: held-out pictures, as many training pictures, the curve so far.
-
-    Attributes:
-        base: the base's losses of ``val`` [N, bins, draws], where they were measured before the loop.
-        seconds: that a picture took in the last measurement; 0 before. drawing: that the pictures of the last
-            evaluation took to be drawn.
-    """
-
-    val: HeldoutItems
-    train_probe: HeldoutItems
-    grid: HeldoutGrid
-    curve: HeldoutCurve
-    base: np.ndarray | None = None
-    seconds: float = 0.0
-    drawing: float = 0.0
-
-
-@dataclass
-class Training:
-    """Everything the loop needs, put together by ``finetune.run``.
-
-    Attributes:
-        folder: the run's ``finetune`` folder.
-        identity: goes into ``state.json``, to tell whether a later start continues the same run.
-        model: gives the noise levels and knows how its U-Net is called.
-        unet: the model's, prepared by ``accelerator``; where text encoders are trained, the ``Denoiser`` of both.
-        weights: those of its parameters that are trained.
-        optimizer: over ``weights``, prepared too.
-        loss_weights: by timestep, see ``finetune.objective``; None where all are 1.
-        regulariser: the base as it was, where the loss holds on to it.
-        samples: draws pictures at every evaluation.
-        start: what it starts with; None where that is the base, which ``weights`` are of until then.
-        window: for the next line of ``metrics.jsonl``.
-        stored: the update of the last checkpoint.
-        stop: whether a signal asked to stop.
-        curves: get what ``metrics.jsonl`` gets, in the first process.
-        spent: what the time since the start went to.
-    """
-
-    config: TrainConfig
-    folder: Path
-    identity: dict[str, Any]
-    accelerator: Accelerator
-    model: LatentDiffusion
-    unet: nn.Module
-    weights: dict[str, nn.Parameter]
-    optimizer: Any
-    ema: Ema | None
-    batches: Batches
-    loss_weights: Tensor | None
-    heldout: Heldout | None
-    samples: Samples
-    window: Window
-    regulariser: Regulariser | None = None
-    start: Checkpoint | None = None
-    progress: Progress = field(default_factory=Progress)
-    stored: int = 0
-    stop: StopRequest = field(default_factory=StopRequest)
-    curves: Curves | None = None
-    spent: TimeSpent = field(default_factory=TimeSpent)
 
 
 def fit(run: Training) -> Progress:
@@ -192,29 +84,8 @@ def begin(run: Training) -> None:
         if run.ema:
             copy_into(run.ema.shadow, values)
         if run.heldout:
-            _measure_start(run, run.heldout)
+            measure_start(run, run.heldout)
     show(run)
-
-
-def _measure_start(run: Training, heldout: Heldout) -> None:
-    """Note the losses of what training starts with."""
-    curve = heldout.curve
-    curve.start = (measure(run, heldout.val), measure(run, heldout.train_probe))
-    change = curve.start_heldout()
-    assert change is not None
-    _store(run, curve)
-    _log(
-        run,
-        heldout=float(curve.start[0].mean(dtype=np.float64)),
-        heldout_base=curve.objective(0),
-        heldout_relative=change,
-    )
-
-
-def _store(run: Training, curve: HeldoutCurve) -> None:
-    if run.accelerator.is_main_process:
-        with checksums.updated(run.folder, ("heldout.npz", "metrics.jsonl")):
-            curve.save(run.folder / "heldout.npz")
 
 
 def _train(run: Training) -> None:
@@ -275,21 +146,6 @@ def _time_left(run: Training, update_s: float) -> str:
     return forecast.time_left(len(left), update_s, evaluations, measuring + heldout.drawing)
 
 
-def refuse_to_go_on(run: Training) -> None:
-    """Raise if a signal asked any of the processes to stop; all of them do, at the same place.
-
-    Raises:
-        Interrupted: as it says.
-    """
-    asked = run.stop.made is not None
-    if run.accelerator.num_processes > 1:
-        mine = torch.tensor(float(asked), device=run.accelerator.device)
-        total: Any = run.accelerator.reduce(mine, "sum")
-        asked = total.item() > 0
-    if asked:
-        raise Interrupted
-
-
 def _log_window(run: Training, grad_norm: float, **lr: float) -> float:
     """Log the updates since the last line; returns their mean loss."""
     window = run.window
@@ -297,7 +153,7 @@ def _log_window(run: Training, grad_norm: float, **lr: float) -> float:
     total: Any = run.accelerator.reduce(window.loss, "sum")
     of_data = samples - window.steps * run.batches.replayed
     mean, speed = total.item() / of_data, samples / window.seconds
-    _log(run, loss=mean, **lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
+    log(run, loss=mean, **lr, grad_norm=grad_norm, samples_per_s=round(speed, 2))
     run.window = Window(torch.zeros_like(window.loss))
     return mean
 
@@ -408,115 +264,6 @@ def learning_rate(optim: OptimConfig, samples_seen: int, total: int) -> float:
     return optim.lr * factor[optim.schedule]
 
 
-def evaluate(run: Training) -> None:
-    """Draw pictures from the weights that would be exported, measure them, and decide whether to stop."""
-    exported = run.ema.shadow if run.ema else run.weights
-    with swapped_in(exported, run.weights):
-        started = time.perf_counter()
-        draw(run)
-        if run.heldout is None:
-            return
-        run.heldout.drawing = time.perf_counter() - started
-        known = run.heldout.base if run.progress.step == 0 else None
-        with run.spent.on(LOSSES):
-            val = measure(run, run.heldout.val) if known is None else known
-            train_probe = measure(run, run.heldout.train_probe)
-    curve = run.heldout.curve
-    seen = run.progress.step, run.progress.samples_seen
-    curve.add(*seen, val, train_probe, precision_of(run))
-    run.progress.heldout = _finite(curve.heldout())
-    run.progress.stopped = reason_to_stop(curve, run.config.heldout.patience)
-    _store(run, curve)
-    _log(
-        run,
-        heldout=curve.objective(),
-        heldout_base=curve.objective(0),
-        heldout_relative=curve.heldout(),
-        train_probe=float(train_probe.mean(dtype=np.float64)),
-        train_probe_relative=curve.train_probe_loss(),
-    )
-
-
-def precision_of(run: Training) -> str:
-    """In which the held-out losses are computed; weights that are held in fewer bits make it another one."""
-    mixed, held = run.accelerator.mixed_precision, run.config.method.held()
-    return mixed if held == "fp32" else f"{mixed}, weights {held}"
-
-
-def draw(run: Training) -> None:
-    """Draw the pictures of this update, in the first process.
-
-    Raises:
-        Interrupted: a signal asked to stop.
-    """
-    accelerator, step = run.accelerator, run.progress.step
-    if accelerator.is_main_process:
-        network = accelerator.unwrap_model(run.unet)
-        training = network.training
-        with run.spent.on(PICTURES), _alone(run, network.eval()) as unet:
-            run.samples.draw(step, partial(_identity, run), unet, lambda: run.stop.made is None)
-            run.model.park()
-        network.train(training)
-    refuse_to_go_on(run)
-
-
-@contextmanager
-def _alone(run: Training, network: nn.Module) -> Iterator[nn.Module]:
-    """The U-Net to draw with, in the precision of training, whether it is trained alone or behind text encoders."""
-    if not isinstance(network, Denoiser):
-        yield network
-        return
-    with computing_in(run.accelerator.mixed_precision, network.unet):
-        yield network.unet
-
-
-def _identity(run: Training, step: int) -> list[Any]:
-    """What the weights of an update depend on."""
-    seen = step * run.config.optim.batch_size
-    return [run.identity, [each for each in run.progress.changes if each["samples_seen"] < seen]]
-
-
-def show(run: Training) -> None:
-    """Give the trackers the pictures of this update, behind all other values of it."""
-    step, pictures = run.samples.point(run.progress.step)
-    if run.curves and pictures:
-        run.curves.add(step, pictures)
-
-
-def measure(run: Training, items: HeldoutItems) -> np.ndarray:
-    """Grid losses [N, bins, draws] of ``items``, each process doing its share.
-
-    Raises:
-        Interrupted: a signal asked to stop.
-    """
-    accelerator, heldout = run.accelerator, run.heldout
-    assert heldout is not None
-    share = slice(accelerator.process_index, None, accelerator.num_processes)
-    losses = np.zeros((len(items), heldout.grid.bins, heldout.grid.draws), np.float32)
-    mine = items.take(share)
-    started = time.perf_counter()
-    with Bar(
-        desc="held-out",
-        total=len(mine) * heldout.grid.bins * heldout.grid.draws,
-        leave=False,
-        disable=not accelerator.is_main_process,
-    ) as bar:
-        unet = accelerator.unwrap_model(run.unet)
-        size = run.config.heldout.at_once(run.model.resolution)
-
-        def after_batch(count: int) -> None:
-            bar.update(count)
-            if run.stop.made:
-                raise Interrupted
-
-        with suppress(Interrupted):  # the other processes have to hear of it first
-            losses[share] = grid_losses(run.model, unet, mine, heldout.grid, size, after_batch)
-    refuse_to_go_on(run)
-    heldout.seconds = (time.perf_counter() - started) / len(items)
-    total = accelerator.reduce(torch.from_numpy(losses).to(accelerator.device), "sum")
-    return total.cpu().numpy()  # type: ignore[union-attr]
-
-
 def save(run: Training, interrupted: bool = False) -> None:
     """Store a checkpoint, once for all processes.
 
@@ -548,18 +295,3 @@ def save(run: Training, interrupted: bool = False) -> None:
             changes += checkpoint.settle(run.folder, run.config.kept_states)
     run.stored = run.progress.step
     run.accelerator.wait_for_everyone()
-
-
-def _log(run: Training, **values: float) -> None:
-    if run.accelerator.is_main_process:
-        position = {"step": run.progress.step, "samples_seen": run.progress.samples_seen}
-        finite = {name: _finite(value) for name, value in values.items()}
-        record = {**position, **finite}
-        metrics.append(run.folder / "metrics.jsonl", record)
-        if run.curves:
-            run.curves.add(*metrics.point(record))
-
-
-def _finite(value: float) -> float | None:
-    """None for NaN and infinity, which JSON does not have."""
-    return value if math.isfinite(value) else None

@@ -25,7 +25,7 @@ from curate.measures.language import detect
 from curate.pack.sample import read_shard
 from curate.run.files import read_json, write_certified
 from curate.run.manifest import ShardInfo, intact
-from finetune.buckets import Sides, enlarged, kept, nearest
+from finetune.buckets import Sides, enlarged, kept, nearest, targets
 from finetune.cache import pictures_at_once
 from finetune.crop import Crop
 from finetune.models.interface import LatentDiffusion
@@ -105,8 +105,8 @@ def measure(
     buckets = buckets or [(model.resolution, model.resolution)]
     cropped = larger = None
     if sizes is not None:
-        targets = np.array(buckets)[nearest(sizes, buckets)].T
-        cropped, larger = 1 - kept(sizes, targets), enlarged(sizes, targets)
+        wanted = targets(sizes, buckets)
+        cropped, larger = 1 - kept(sizes, wanted), enlarged(sizes, wanted)
     parts = _parts(buckets, intact(curate_dir, shards[0]))
     error, variance = round_trip(model, parts) if parts else (0.0, 0.0)
     tokenizer = model.pipeline().tokenizer

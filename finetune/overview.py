@@ -19,11 +19,12 @@ from finetune.checkpoint import Checkpoint
 from finetune.config import ObjectiveConfig, TrainConfig
 from finetune.curve import HeldoutCurve
 from finetune.data import WeightedPlan
-from finetune.loop import Training, rates
+from finetune.loop import rates
 from finetune.methods.interface import UNET, Method
 from finetune.retention.replay import ReplayBatches
 from finetune.rules import FEWEST_TO_STOP
 from finetune.tags import TagVariants, shares
+from finetune.training import Training
 
 _MOST_SHOWN = 12  # buckets
 _LOOKED_AT = 100  # batches
@@ -169,7 +170,7 @@ def _start(run: Training) -> dict[str, str]:
     if not export.chosen and export.scale < 1:
         text += (
             f"; export.scale={export.scale:g} exports that share of all that differs from the base, and so of this start as "
-            "well, each time anew where a training starts with the one before"
+            "well, and again with each training that starts with the one before"
         )
     return {"start": text}
 

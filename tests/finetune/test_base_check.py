@@ -12,7 +12,7 @@ import torch
 
 from curate.run import checksums
 from curate.run.schema import UserError
-from finetune import base_check, loop
+from finetune import base_check, checks, evaluating
 from finetune.base_check import FILE, LEAST_SIGNAL, compare, judge, of_nothing, reread
 from finetune.conditioning import Conditioning
 from finetune.curve import HeldoutCurve
@@ -209,13 +209,13 @@ def test_the_base_is_measured_once_and_the_training_is_the_same(
     make_config, run_training, capsys, monkeypatch
 ):
     counts = []
-    measure = loop.measure
+    measure = evaluating.measure
 
     def counting(run, items):
         counts.append(items.keys)
         return measure(run, items)
 
-    for module in (loop, __import__("finetune.checks", fromlist=["checks"])):
+    for module in (evaluating, checks):
         monkeypatch.setattr(module, "measure", counting)
     run_training(unchecked := make_config("unchecked"))
     plain, counts[:] = list(counts), []

@@ -18,6 +18,7 @@ import torch
 
 from finetune import loop
 from finetune.checkpoint import list_checkpoints
+from finetune.training import Progress
 from tests.finetune.conftest import command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +123,7 @@ def test_every_process_decides_the_same(monkeypatch, losses, norm, expected, ran
         scaler=scaler,
         reduce=lambda mine, _: mine + torch.tensor(flags[1 - rank]),
     )
-    run = SimpleNamespace(accelerator=accelerator, progress=loop.Progress(5, 20))
+    run = SimpleNamespace(accelerator=accelerator, progress=Progress(5, 20))
     call = partial(
         loop.refuse_non_finite, run, SimpleNamespace(keys=keys[rank]), tensors[rank], norm
     )

@@ -353,15 +353,15 @@ def test_a_held_out_loss_that_is_not_finite_ends_the_run_as_diverged(
     make_config, run_training, monkeypatch
 ):
     """The weights to export broke down though training losses are finite, as in low precision."""
-    import finetune.loop
+    import finetune.evaluating
 
-    real = finetune.loop.measure
+    real = finetune.evaluating.measure
 
     def broken(run, items):
         measured = real(run, items)
         return measured * np.float32("nan") if run.progress.step > 4 else measured
 
-    monkeypatch.setattr(finetune.loop, "measure", broken)
+    monkeypatch.setattr(finetune.evaluating, "measure", broken)
     config = make_config(**{"train.samples": 64})
     run_training(config)
     stored = list_checkpoints(config.folder)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import finetune.evaluating
 import finetune.loop
 from curate.run import checksums
 from finetune.checkpoint import list_checkpoints
-from finetune.loop import Interrupted
+from finetune.training import Interrupted
 from tests.finetune.conftest import command, digests, losses, start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,10 +33,11 @@ def whole_run(make_config, run_training, tmp_path):
 
 @pytest.fixture
 def signal_at(monkeypatch):
-    """Send this process a signal during call ``number`` of a function of the loop."""
+    """Send this process a signal during call ``number`` of a function of the loop or of the evaluations."""
 
     def arrange(name: str, number: int, sent: signal.Signals) -> None:
-        real, calls = getattr(finetune.loop, name), 0
+        module = finetune.evaluating if name == "measure" else finetune.loop
+        real, calls = getattr(module, name), 0
 
         def signalled(*args, **options):
             nonlocal calls
@@ -44,7 +46,7 @@ def signal_at(monkeypatch):
                 os.kill(os.getpid(), sent)
             return real(*args, **options)
 
-        monkeypatch.setattr(finetune.loop, name, signalled)
+        monkeypatch.setattr(module, name, signalled)
 
     return arrange
 
@@ -158,13 +160,13 @@ def test_a_checkpoint_of_an_interruption_is_not_kept_or_judged_best(
 def test_what_was_not_logged_goes_to_the_first_of_other_processes():
     from types import SimpleNamespace
 
-    from finetune.run import _restored
+    from finetune.resuming import restored
 
     unlogged = {"losses": [0.1, 0.7], "steps": 3, "seconds": 0.5}
     for processes, expected in ((2, [0.1, 0.7]), (1, [0.8]), (3, [0.8, 0.0, 0.0])):
         for rank, loss in enumerate(expected):
             there = SimpleNamespace(num_processes=processes, process_index=rank, device="cpu")
-            window = _restored(unlogged, there)
+            window = restored(unlogged, there)
             torch.testing.assert_close(window.loss, torch.tensor(loss))
             assert (window.steps, window.seconds) == (3, 0.5)
 

@@ -30,11 +30,12 @@ from finetune.cache import encode_shards, load_split
 from finetune.config import TrainConfig
 from finetune.data import Batches
 from finetune.ema import Ema
-from finetune.loop import Training, Window, update
+from finetune.loop import update
 from finetune.methods import prepare
 from finetune.models import load_model
 from finetune.models.config import PACKAGES
 from finetune.models.original.families import SD1
+from finetune.training import Training, Window
 from workflows.bench.data import Photographs
 
 _NARROWER, _TOKENS = 4, 77

@@ -20,12 +20,13 @@ from finetune.conditioning import Conditioning
 from finetune.config import TrainConfig
 from finetune.data import Batch
 from finetune.ema import Ema
-from finetune.loop import Training, Window, update
+from finetune.loop import update
 from finetune.methods import prepare
 from finetune.models.original.families import SD1, SDXL, Family
 from finetune.models.sd import StableDiffusion
 from finetune.models.sdxl import StableDiffusionXL
 from finetune.objective import NoiseSchedule
+from finetune.training import Training, Window
 from workflows.bench.compare import say
 
 WARM_UP, UPDATES = 3, 10
