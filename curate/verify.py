@@ -6,9 +6,9 @@ import hashlib
 import os
 import shlex
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from curate.run.progress import Bar
 from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
+from curate.run.threads import in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,14 +253,13 @@ def _shards(
 
 def _hashes(curate_dir: Path, shards: Sequence[ShardInfo]) -> Iterator[str]:
     """The hash of each tar, "" for one that is missing; threads are a few tars ahead."""
-    paths = [curate_dir / shard.path for shard in shards]
+
+    def hash_of(shard: ShardInfo) -> str:
+        path = curate_dir / shard.path
+        return sha256_of(path) if path.is_file() else ""
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        ahead: deque[Future[str]] = deque()
-        for path in paths:
-            ahead.append(pool.submit(lambda path: sha256_of(path) if path.is_file() else "", path))
-            if len(ahead) > _THREADS:
-                yield ahead.popleft().result()
-        yield from (future.result() for future in ahead)
+        yield from in_order(pool, hash_of, shards, _THREADS)
 
 
 def _shard(

@@ -23,7 +23,8 @@ remembered would cost less, and would miss all damage after it.
 
 from curate.run.shared_cache import CACHE
 from finetune.cache.companions import Recipe, encode_companions, load_companions, views_of
-from finetune.cache.encode import encode_shards, load_split, pictures_at_once, remove_former
+from finetune.cache.encode import encode_shards, load_split, remove_former
+from finetune.cache.encoders import pictures_at_once
 from finetune.cache.split import EncodedSplit
 
 __all__ = [

@@ -132,7 +132,7 @@ class Case:
 
     def encoding(self, rounds: int) -> tuple[list[float], list[float]]:
         """Seconds to fill a cache, and of VAE and text encoder alone in the same batches, by round."""
-        from finetune.cache.encode import ENCODE_BATCH, pictures_at_once
+        from finetune.cache.encoders import ENCODE_BATCH, pictures_at_once
 
         model, cache = self.run.model, self.folder / "timed"
         size = pictures_at_once(model.resolution)

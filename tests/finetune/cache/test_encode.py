@@ -20,8 +20,9 @@ from curate.pack.writer import write_shard
 from curate.run.encoded import take_out
 from curate.run.manifest import Manifest, read_manifest, write_manifest
 from curate.run.schema import UserError
-from finetune.cache import encode, encode_shards, hold, load_split
-from finetune.cache.encode import pictures_at_once, to_square
+from finetune.cache import encode_shards, encoders, hold, load_split
+from finetune.cache.encoders import pictures_at_once
+from finetune.crop import Crop
 from finetune.data import Batches
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
@@ -38,13 +39,13 @@ def encoded(model, monkeypatch):
     """Pictures and captions that went through the encoders, without those that fill up a batch."""
     counted = {"pictures": 0, "captions": 0}
     for name, function in (("pictures", "_encode_pictures"), ("captions", "_encode_captions")):
-        real = getattr(encode, function)
+        real = getattr(encoders, function)
 
         def count(model, items, name=name, real=real):
             counted[name] += len({id(item) for item in items})
             return real(model, items)
 
-        monkeypatch.setattr(encode, function, count)
+        monkeypatch.setattr(encoders, function, count)
 
     def since_last():
         found = counted["pictures"], counted["captions"]
@@ -232,7 +233,7 @@ def test_large_pictures_go_through_the_vae_in_small_batches(model, make_run, mon
     open_run(model, make_run("a", range(3)))
     assert sizes == [2, 2]
     shutil.rmtree(make_run("a", range(3)).parents[1] / ".cache")
-    monkeypatch.setattr("finetune.cache.encode.pictures_at_once", lambda _: 1)
+    monkeypatch.setattr("finetune.cache.encoders.pictures_at_once", lambda _: 1)
     model.resolution = 16
     single = open_run(model, make_run("a", range(3)))
     at = torch.arange(3)
@@ -246,7 +247,7 @@ def test_captions_are_encoded_as_the_pipeline_does(model):
 
 
 def test_an_interruption_loses_no_written_pack(model, make_run, encoded, monkeypatch):
-    monkeypatch.setattr(encode, "ENTRIES", 32)
+    monkeypatch.setattr(encoders, "ENTRIES", 32)
     curate_dir = make_run("a", range(100), max_samples=16)
     real, calls = type(model).encode_images, []
 
@@ -328,10 +329,10 @@ def test_the_shorter_side_fills_the_square_and_the_centre_stays():
     wide = Image.new("RGB", (64, 32), "black")
     wide.paste("white", (16, 0, 48, 32))
     inside = (1, 1, 15, 15)  # the kernel reaches a little beyond the crop
-    assert to_square(wide, 16).crop(inside).getextrema() == ((255, 255),) * 3
+    assert Crop.square(wide.size, 16).cut(wide).crop(inside).getextrema() == ((255, 255),) * 3
     tall = wide.transpose(Image.Transpose.ROTATE_90)
-    assert to_square(tall, 16).crop(inside).getextrema() == ((255, 255),) * 3
-    assert to_square(wide, 16).size == (16, 16)
+    assert Crop.square(tall.size, 16).cut(tall).crop(inside).getextrema() == ((255, 255),) * 3
+    assert Crop.square(wide.size, 16).cut(wide).size == (16, 16)
 
 
 def test_every_flipped_bit_of_the_cache_is_found_and_healed(model, make_run, tmp_path, capsys):
