@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.measures.unreadable import MISSING_FILE
+from curate.measures.not_fetched import is_absent
 from curate.run.schema import UserError
 
 WINDOW = 512  # images, the default size of a part; of how the pass is cut nothing depends
@@ -48,8 +48,8 @@ class Rejects:
             self._check(self._images)
 
     def _check(self, window: list[_Image]) -> None:
-        """A missing file is not a decoder's fault."""
-        present = [image for image in window if image[0] != MISSING_FILE]
+        """A picture that is missing, or that was not fetched, is not a decoder's fault."""
+        present = [image for image in window if not is_absent(image[0])]
         rejected = [image for image in present if image[0]]
         if len(rejected) <= self._limit * len(present):
             return

@@ -4,42 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-STORED = "stored"
+from curate.measures.not_fetched import PERMANENT, STATES, STORED, TRANSIENT
 
-TRANSIENT = {
-    "dns_failed": "the name server did not answer",
-    "cannot_connect": "no connection to the host",
-    "timeout": "no whole answer in time",
-    "cut_short": "the connection ended within the answer",
-    "rate_limited": "the host asks for fewer requests (429)",
-    "server_error": "an error of the server (5xx)",
-    "host_down": "the host failed several times in a row, so it was not asked again",
-    "robots_unreachable": "robots.txt of the host cannot be read, so nothing else may be",
-}
-"""States that may be otherwise an hour later, each with what a report says of it: asked again."""
-
-PERMANENT = {
-    "bad_address": "no address of http or https",
-    "opted_out": "in a list of those who opted out",
-    "robots": "robots.txt forbids it",
-    "reserved": "the host's headers forbid it (X-Robots-Tag, tdm-reservation)",
-    "forbidden_network": "the host is in a private or reserved network",
-    "unknown_host": "there is no host of this name",
-    "bad_certificate": "TLS could not be verified",
-    "redirects": "too many redirects, or one that leads nowhere",
-    "not_found": "nothing is there (404, 410)",
-    "refused": "the host refuses (401, 403, 451)",
-    "bad_answer": "an answer that is not sound HTTP, or of another status",
-    "too_large": "more bytes than fetch.max_mb",
-    "too_many_pixels": "more pixels than fetch.max_pixels",
-    "not_a_picture": "something else than a picture, such as a page of HTML",
-    "damaged": "a picture that is cut short or cannot be read",
-    "changed": "another picture than the data set's hash says",
-}
-"""States that stay: not asked again."""
-
-STATES = {STORED: "stored", **TRANSIENT, **PERMANENT}
-"""Every state, with what a report says of it. A request ends in exactly one."""
+__all__ = ["PERMANENT", "STATES", "STORED", "TRANSIENT", "Answer", "Request"]
 
 
 @dataclass(frozen=True, slots=True)

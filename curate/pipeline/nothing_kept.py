@@ -79,6 +79,9 @@ def _advice(config: CurateConfig, table: pd.DataFrame, funnel: dict[str, Any]) -
     if dropped <= {ledger.UNREADABLE, "no_caption"}:
         if len(missing):
             yield _looked_for(config.dataset, missing)
+        if any(each["asked_again"] for each in funnel.get("not_fetched", ())):
+            run = shlex.quote(str(config.run.folder))
+            yield f"to ask again for what may pass, type: python -m curate.retry {run}"
         if "no_caption" in dropped:
             yield _where_captions_are(config.dataset)
     elif SIMILARITY in dropped:

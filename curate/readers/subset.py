@@ -22,7 +22,7 @@ def take_subset(source: Source, config: DatasetConfig) -> Source:
         return source
 
     def candidates() -> Iterator[Candidate]:
-        chosen = (c for c in source.candidates() if _is_chosen(c.key, config))
+        chosen = (c for c in source.candidates() if is_chosen(c.key, config))
         return islice(chosen, config.limit)
 
     return replace(source, candidates=candidates, total=None)
@@ -37,7 +37,8 @@ def described(config: DatasetConfig) -> str:
     )
 
 
-def _is_chosen(key: str, config: DatasetConfig) -> bool:
+def is_chosen(key: str, config: DatasetConfig) -> bool:
+    """Whether ``dataset.sample`` and ``dataset.shard`` choose the image of this key."""
     if config.sample is not None and _position(key, b"sample") >= config.sample:
         return False
     if config.shard is None:

@@ -1,8 +1,9 @@
 """How well a row names a picture, and which of several rows names it best.
 
-A row names its picture exactly by a path under which there is a file, or by an address that was noted
-when the picture was downloaded. Everything else is a guess, and there are four ways to guess, the better
-one first:
+A row names its picture exactly by a path under which there is a file, by its own identity where that was
+noted when the picture was fetched for it, or by an address that was noted when the picture was downloaded.
+A row of which it is noted that its picture could not be fetched has none, whatever else it names.
+Everything else is a guess, and there are four ways to guess, the better one first:
 
 1. PATH: one of the two paths ends with the other, by whole parts: ``/mnt/old/cats/1.jpg`` and ``cats/1.jpg``;
    the more parts agree, the better;
@@ -79,6 +80,7 @@ class Row:
         table: the file of the row, within which its identifiers are unique and its relative paths mean
             one folder.
         is_beside: the row only keeps its pictures from others; it is not one of the data set.
+        identity: as noted of the picture that was fetched for this very row, see ``tables.row_identity``.
     """
 
     paths: tuple[str, ...] = ()
@@ -89,6 +91,7 @@ class Row:
     sha256: str = ""
     table: str = ""
     is_beside: bool = False
+    identity: str = ""
 
     @cached_property
     def claimant(self) -> int:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
-from itertools import chain
 from typing import Any
 
+from curate.measures.not_fetched import state_at
 from curate.readers.matching.claims import Name, Picture, Row, mark, names_of
 
 MAX_SHARING = 8  # pictures; a name that more of them share says nothing
 
 Noted = tuple[Picture, Mapping[str, str]]
-"""A picture, and the texts noted of it: url, caption and uid, as far as they are."""
+"""A picture, and the texts noted of it: url, caption, uid and row, as far as they are.
+
+A picture that could not be fetched has a location that says so, and is found by its row alone.
+"""
 
 _TABLES = """
 CREATE TABLE pictures (
@@ -38,11 +41,13 @@ class PictureIndex:
     Attributes:
         count: the number of pictures; they are numbered from 0 on, in their order.
         any_is_noted, all_are_noted: whether pictures note an address.
+        any_has_row: whether pictures, or what could not be fetched, note the row that asked for them.
     """
 
     def __init__(self, connection: sqlite3.Connection, pictures: Iterable[Noted]) -> None:
         self._connection = connection
         self.count, self.any_is_noted, self.all_are_noted = 0, False, True
+        self.any_has_row = False
         connection.executescript(_TABLES)
         for picture, noted in pictures:
             self._add(picture, noted)
@@ -52,22 +57,30 @@ class PictureIndex:
         # No file has this name: one that is not UTF-8 cannot be found.
         texts = (text.encode(errors="replace").decode() for text in picture[:2])
         self._connection.execute(_ADD, (self.count, *texts, *picture[2:]))
-        names = chain(_addresses_of(noted), names_of(picture, noted.get("uid", "")))
+        names = [("row", noted["row"])] if noted.get("row") else []
+        self.any_has_row = self.any_has_row or bool(names)
+        if not state_at(picture.location):
+            names += [*_addresses_of(noted), *names_of(picture, noted.get("uid", ""))]
+            self.any_is_noted = self.any_is_noted or picture.address != 0
+            self.all_are_noted = self.all_are_noted and picture.address != 0
         self._connection.executemany(_ADD_NAME, [(_hash(name), self.count) for name in names])
         self.count += 1
-        self.any_is_noted = self.any_is_noted or picture.address != 0
-        self.all_are_noted = self.all_are_noted and picture.address != 0
 
     def noted(self, row: Row) -> tuple[int, str] | None:
-        """Number and location of the first picture that notes an address of ``row``.
+        """Number and location of the picture that was fetched for ``row``, else one of its address.
 
-        One that notes the caption as well comes first: several pictures of one address are the same.
+        The former's location may say that it could not be fetched. Of the latter the first that notes an
+        address of the row is taken, and one that notes the caption as well comes before: several pictures
+        of one address are the same.
         """
-        if not self.any_is_noted:
-            return None
-        captions = row.captions or ("",)
-        pairs = (_pair(address, caption) for address in row.addresses for caption in captions)
-        for name in chain(pairs, (("url", address) for address in row.addresses)):
+        names: list[Name] = []
+        if self.any_has_row and row.identity:
+            names.append(("row", row.identity))
+        if self.any_is_noted:
+            captions = row.captions or ("",)
+            names += [_pair(address, text) for address in row.addresses for text in captions]
+            names += [("url", address) for address in row.addresses]
+        for name in names:
             found = self._connection.execute(_NOTED, (_hash(name),)).fetchone()
             if found:
                 return found

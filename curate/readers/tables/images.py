@@ -1,8 +1,9 @@
 """The pictures of a table: image files or WebDataset shards below one folder, and what was noted of them.
 
 img2dataset notes the address of each picture: in the parquet beside a shard, or in the JSON beside a
-picture or in its sample. The pictures' names are kept in an index on disk, built when the folder or the
-table has changed; a table that names all its files exactly needs none.
+picture or in its sample. ``curate.fetch`` notes its row as well, and of each row without a picture why.
+The pictures' names are kept in an index on disk, built when the folder or the table has changed; a table
+that names all its files exactly needs none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from curate.measures.not_fetched import STORED, error_of, location_of, state_at
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.candidate import clean_caption
 from curate.readers.files import IMAGE_SUFFIXES, raise_error, read_bytes, version_of
@@ -33,7 +35,8 @@ from curate.readers.tars import LINK, BrokenTar, Members, iter_samples, read_ran
 
 _IN_TAR = re.compile(rf"(.+\.tar):(\d+):(\d+|{LINK})", re.DOTALL)
 _INDEX = ".curate-index.sqlite"
-_NOTED = ("key", "url", "caption", "uid", "sha256")  # columns of img2dataset's parquet
+_NOTED = ("key", "url", "caption", "uid", "sha256", "row")  # columns of a shard's parquet
+_STATE = "state"
 _INDEXED = (".tar", ".parquet", ".json", *IMAGE_SUFFIXES)
 
 
@@ -108,7 +111,12 @@ class Images:
             yield match
 
     def version(self, location: str) -> str:
-        """A text that changes with the bytes at a location; "" if nothing is there."""
+        """A text that changes with the bytes at a location; "" if nothing is there.
+
+        It also changes with the reason why a picture was not fetched.
+        """
+        if state_at(location):
+            return location
         found = _IN_TAR.fullmatch(location)
         if not found:
             return version_of(self.root / location) if location and is_inside(location) else ""
@@ -121,6 +129,8 @@ class Images:
         """The bytes at a location; raises ``UnreadableImage``."""
         if not location:
             raise UnreadableImage(MISSING_FILE)
+        if state := state_at(location):
+            raise UnreadableImage(error_of(state))
         found = _IN_TAR.fullmatch(location)
         name = found[1] if found else location
         if not is_inside(name):
@@ -173,8 +183,13 @@ def _in_tar(path: Path, location: str) -> Iterator[Noted]:
         record = records.get(stem, {}) if times[key] == 1 else {}  # else ambiguous
         if not record and "json" in members:
             record = _record(read_range(path, *members["json"]))
+        records.pop(stem, None)
         offset, size = members[extension]
         yield _noted(f"{location}:{offset}:{size}", f"{key}.{extension}", record)
+    for record in records.values():
+        state, row = text_of(record.get(_STATE)), text_of(record.get("row"))
+        if row and state and state != STORED:
+            yield Picture(location_of(state)), {"row": row}
 
 
 def _noted(location: str, member: str, record: dict[str, Any]) -> Noted:
@@ -203,7 +218,7 @@ def _records_beside(path: Path) -> dict[str, dict[str, Any]]:
 
     try:
         with pq.ParquetFile(path) as file:
-            columns = [name for name in _NOTED if name in file.schema_arrow.names]
+            columns = [name for name in (*_NOTED, _STATE) if name in file.schema_arrow.names]
             records = file.read(columns).to_pylist() if {"key", "url"} <= set(columns) else []
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the file could not be read

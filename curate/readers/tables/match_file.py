@@ -10,7 +10,7 @@ from pathlib import Path
 
 from curate.run.schema import UserError
 
-_FORMAT = 3  # increase it when the format or the rules of matching change, so that older files are built again
+_FORMAT = 4  # increase it when the format or the rules of matching change, so that older files are built again
 _ATTEMPTS = 3
 
 

@@ -44,4 +44,4 @@ def rows_beside(
     for table in tables:
         with suppress(UserError):
             for row in rows(table):
-                yield replace(row, key="", ids=(), is_beside=True)
+                yield replace(row, key="", ids=(), identity="", is_beside=True)

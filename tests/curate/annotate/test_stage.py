@@ -26,6 +26,7 @@ from curate.filters.caption import CaptionFilterConfig
 from curate.filters.image import ImageFilterConfig
 from curate.filters.prefilter import Prefilter
 from curate.measures.decode import decode
+from curate.measures.not_fetched import error_of, location_of
 from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers.candidate import Candidate
 from curate.readers.folder import FolderConfig
@@ -239,8 +240,19 @@ def test_missing_files_are_no_reason_to_stop(run, pictures):
     gone = [
         Candidate(f"gone{number}", ("a cat",), "x", f"gone{number}.png", "") for number in range(20)
     ]
-    rows = run(Source.of([*gone, *source.candidates()], source.load))
+
+    def load(location):
+        if location == location_of("timeout"):
+            raise UnreadableImage(error_of("timeout"))
+        return source.load(location)
+
+    gone += [
+        Candidate(f"late{number}", ("a cat",), "x", location_of("timeout"), "1")
+        for number in range(20)
+    ]
+    rows = run(Source.of([*gone, *source.candidates()], load))
     assert sum(row["error"] == "missing file" for row in rows) == 20
+    assert sum(row["error"] == error_of("timeout") for row in rows) == 20
     assert sum(row["clip_similarity"] is not None for row in rows) == 48
 
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from curate.measures.not_fetched import location_of, state_at
 from curate.readers.matching.claims import Picture, Row, mark
 from curate.readers.matching.matches import fill, match, stored
 
@@ -100,6 +101,9 @@ def exact(row, pictures):
         for picture, _ in pictures:
             if path == picture.location:
                 return picture
+    for picture, noted in pictures:
+        if row.identity and noted.get("row") == row.identity:
+            return picture
     for address in row.addresses:
         for picture, noted in pictures:
             if noted.get("url") == address:
@@ -121,8 +125,9 @@ def oracle(pictures, rows):
         if picture:
             found.append(picture.location)
             continue
-        how = {p: s for p, n in pictures if (s := strength(row, p, n)) is not None}
-        noted = dict(pictures)
+        there = [(p, n) for p, n in pictures if not state_at(p.location)]
+        how = {p: s for p, n in there if (s := strength(row, p, n)) is not None}
+        noted = dict(there)
         found.append("")
         for s in sorted(set(how.values())):
             equal = [p for p in how if how[p] == s]
@@ -152,6 +157,8 @@ def folder(tmp_path):
     def make(number, pictures):
         root = tmp_path / str(number)
         for picture, _ in pictures:
+            if state_at(picture.location):
+                continue
             path = root / picture.location
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -178,6 +185,39 @@ def test_every_row_gets_what_the_oracle_says_in_any_order(folder):
             bool(f) and exact(r, pictures) is None for f, r in zip(expected, rows, strict=True)
         )
     assert guessed > 100
+
+
+def draw_fetched_world(rng):
+    """Some rows have a picture that was fetched for them, which notes an address, or had none to fetch."""
+    pictures, rows = draw_world(rng)
+    rows = [
+        replace(row, identity=f"r{number}", ids=rng.choice([row.ids, ("timeout",)]))
+        for number, row in enumerate(rows)
+    ]
+    free = [number for number in range(len(rows)) if rng.random() < 0.5]
+    rng.shuffle(free)
+    for number, (picture, noted) in enumerate(pictures):
+        if noted and free and rng.random() < 0.7:
+            pictures[number] = picture, {**noted, "row": f"r{free.pop()}"}
+    others = ["of another table"] if rng.random() < 0.5 else []
+    asked = [*(f"r{number}" for number in free), *others]
+    failed = [(Picture(location_of("timeout")), {"row": row}) for row in asked]
+    return [*pictures, *failed], rows
+
+
+def test_a_row_is_given_what_was_fetched_for_it_or_nothing(folder):
+    rng = random.Random(2)
+    own = failed = 0
+    for number in range(300):
+        pictures, rows = draw_fetched_world(rng)
+        found = matched(folder(number, pictures), pictures, rows)
+        assert found == oracle(pictures, rows), (pictures, rows)
+        at = {noted["row"]: picture.location for picture, noted in pictures if "row" in noted}
+        for row, location in zip(rows, found, strict=True):
+            if row.identity in at and location not in row.paths:
+                assert location == at[row.identity]
+                own, failed = own + 1, failed + bool(state_at(location))
+    assert own > failed > 100
 
 
 def test_no_two_rows_that_say_different_things_share_a_guess(folder):
