@@ -1,0 +1,93 @@
+"""The body of an answer, counted as it comes and as it is unpacked."""
+
+from __future__ import annotations
+
+import zlib
+
+from aiohttp import ClientResponse
+
+from curate.fetch.answer import Answer
+
+_GZIP, _ZLIB, _RAW = (
+    16 + zlib.MAX_WBITS,
+    zlib.MAX_WBITS,
+    -zlib.MAX_WBITS,
+)  # zlib's names of the formats
+
+
+class BadBody(Exception):
+    """A body that is not taken; ``answer`` says why."""
+
+    def __init__(self, state: str, error: str) -> None:
+        super().__init__(error)
+        self.answer = Answer(state, error)
+
+
+async def read(response: ClientResponse, max_bytes: int, *, cut: bool = False) -> bytes:
+    """The body, unpacked.
+
+    No more than ``max_bytes`` are kept at any time, packed or unpacked, whatever the headers say.
+
+    Args:
+        response: whose body has not been read.
+        max_bytes: of the body.
+        cut: keep the first ``max_bytes`` of a larger body.
+
+    Raises:
+        BadBody: it is larger, or is packed in a way that was not asked for or that is broken.
+    """
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+        raise BadBody("bad_answer", "a Content-Encoding that was not asked for")
+    if (response.content_length or 0) > max_bytes and not cut:
+        raise BadBody("too_large", "")
+    body = await _counted(response, max_bytes, cut)
+    if encoding in ("", "identity") or not body:
+        return body
+    return _unpacked(body, encoding, max_bytes, cut)
+
+
+async def _counted(response: ClientResponse, max_bytes: int, cut: bool) -> bytes:
+    chunks, count = [], 0
+    while chunk := await response.content.readany():
+        chunks.append(chunk)
+        count += len(chunk)
+        if count > max_bytes:
+            if not cut:
+                raise BadBody("too_large", "")
+            break
+    return (chunks[0] if len(chunks) == 1 else b"".join(chunks))[:max_bytes]
+
+
+def _unpacked(body: bytes, encoding: str, max_bytes: int, cut: bool) -> bytes:
+    """Unpack by parts of zlib's format; gzip may hold several one after another (RFC 1952, 2.2)."""
+    parts, count, is_whole = [], 0, False
+    while body:
+        unpacker = zlib.decompressobj(_format(body, encoding))
+        try:
+            part = unpacker.decompress(body, max_bytes - count + 1)
+        except zlib.error as error:
+            if is_whole:  # something else behind the last part, as gzip itself ignores it
+                break
+            raise BadBody("bad_answer", "a compressed body that is broken") from error
+        parts.append(part)
+        count += len(part)
+        if count > max_bytes:
+            if cut:
+                break
+            raise BadBody("too_large", "")
+        is_whole = unpacker.eof
+        if not is_whole:
+            if cut:
+                break
+            raise BadBody("bad_answer", "a compressed body that is cut short")
+        body = unpacker.unused_data if encoding != "deflate" else b""
+    return b"".join(parts)[:max_bytes]
+
+
+def _format(body: bytes, encoding: str) -> int:
+    """For ``deflate`` many servers leave out zlib's header (RFC 1950, 2.2), which is told by its check."""
+    if encoding != "deflate":
+        return _GZIP
+    has_header = body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0
+    return _ZLIB if has_header else _RAW
