@@ -13,7 +13,9 @@ from typing import Any
 from omegaconf import MISSING
 
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
+from curate.readers.archives import Archive
 from curate.readers.candidate import Candidate, key_of
+from curate.readers.coco_archives import published
 from curate.readers.columns import captions_in
 from curate.readers.config import DatasetConfig
 from curate.readers.counted_notes import CountedNotes
@@ -35,10 +37,17 @@ class CocoConfig(DatasetConfig):
     Attributes:
         root: the folder that holds ``annotations``, or one caption file.
         splits: such as [train2017]; null takes every caption file.
+        download: whether what is missing is fetched, which is train2017 and val2017, or ``splits``.
     """
 
     root: str = field(default=MISSING, metadata=PATH)
     splits: list[str] | None = None
+    download: bool = False
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """As ``coco_archives.published`` has them."""
+        return published(self.splits)
 
 
 def reads(config: CocoConfig) -> Reads:

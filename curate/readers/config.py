@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from curate.readers.archives import Archive
 from curate.run.schema import check
 
 
@@ -48,6 +49,11 @@ class DatasetConfig:
         check(sound, "dataset.shard", self.shard, "null or i/n with 0 <= i < n, such as 0/4")
         if self.shard and part:
             self.shard = f"{int(part[1])}/{int(part[2])}"  # without leading zeros
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """What ``dataset.download=true`` fetches; nothing where it cannot be fetched."""
+        return ()
 
     @property
     def pictures_key(self) -> str | None:

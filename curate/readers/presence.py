@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import shlex
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from curate.readers.archives import gigabytes
 from curate.readers.config import DatasetConfig
 from curate.run.next_command import COMMANDS
 from curate.run.overrides import key_of, section_of_command, typed
@@ -17,7 +19,7 @@ def refuse_absent(config: DatasetConfig) -> None:
     """Refuse a data set of a known layout whose folder or files are not there.
 
     Raises:
-        FileNotFoundError: in three lines, where it was looked for, what to put there, what else to type.
+        FileNotFoundError: in lines, where it was looked for, what to put there, what else to type.
     """
     if not config.layout:
         return
@@ -28,8 +30,17 @@ def refuse_absent(config: DatasetConfig) -> None:
             raise FileNotFoundError(
                 f"dataset={config.name}: there is nothing at dataset.{key}={place}\n"
                 f"  put into {home}: {config.layout}\n"
-                f"  or type where it is: {_retyped(config, key)}={stands_for}"
+                f"  or type where it is: {_retyped(config, key)}={stands_for}{_fetchable(config)}"
             )
+
+
+def _fetchable(config: DatasetConfig) -> str:
+    """A line that says how it can be fetched; "" where it cannot."""
+    if not hasattr(config, "download") or not config.archives:
+        return ""
+    host = urlsplit(config.archives[0].url).hostname
+    size = gigabytes(config.archives)
+    return f"\n  or have {size} fetched from {host}: {_retyped(config, 'download')}=true"
 
 
 def _is_absent(place: str, empty: bool) -> bool:

@@ -32,16 +32,28 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_set_alone_says_in_three_lines_what_to_put_where(name):
+def test_a_published_set_alone_says_in_lines_what_to_put_where(name):
     overrides.remember([f"dataset={name}", "split.val=0.1"], "curate")
     with pytest.raises(FileNotFoundError) as absent:
         readers.read(dataset(f"dataset={name}"))
-    looked, put, typed = str(absent.value).splitlines()
+    looked, put, typed, *fetched = str(absent.value).splitlines()
     assert looked.startswith(f"dataset={name}: there is nothing at dataset.")
     layout = yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text())["layout"]
     assert put == f"  put into data/{name}: {layout}"
     key = looked.rpartition("at ")[2].partition("=")[0]
     assert f"python -m curate dataset={name} split.val=0.1 {key}=" in typed
+    assert len(fetched) == (name == "coco")
+
+
+def test_how_coco_is_fetched_is_said_with_its_size():
+    overrides.remember(["dataset=coco", "split.val=0.1"], "curate")
+    for splits, size in (([], "20.4 GB"), (["dataset.splits=[val2017]"], "1.1 GB")):
+        with pytest.raises(FileNotFoundError) as absent:
+            readers.read(dataset("dataset=coco", *splits))
+        assert str(absent.value).splitlines()[3] == (
+            f"  or have {size} fetched from images.cocodataset.org: "
+            "python -m curate dataset=coco split.val=0.1 dataset.download=true"
+        )
 
 
 def test_what_is_put_there_is_found(tmp_path):
