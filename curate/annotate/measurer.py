@@ -107,6 +107,7 @@ class Measurer:
         self._load_scorer = load_scorer
         self._pool = pool
         self._image_measures = registry.image_measures(spec.measures)
+        self._file_measures = registry.file_measures(spec.measures)
         self._image_columns = registry.image_columns(spec.measures)
         self._caption_measures = registry.caption_measures(spec.measures)
 
@@ -275,6 +276,8 @@ class Measurer:
         values: dict[str, Any] = {}
         for measure in self._image_measures:
             values |= measure.measure(rgb)
+        for measure in self._file_measures:
+            values |= measure.measure(image.data)
         measured = replace(
             record,
             width=width,

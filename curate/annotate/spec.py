@@ -44,7 +44,7 @@ class AnnotationSpec:
 
 def needed(filters: FiltersConfig, wanted: Sequence[str]) -> tuple[str, ...]:
     """The optional measures that the rules read, and the ``wanted`` ones, sorted."""
-    columns = set(filters.columns)
+    columns = {*filters.columns, *filters.consent.columns}
     if filters.language.accepted is not None or filters.language.rejected is not None:
         columns.add("language")
     if filters.caption.max_tokens is not None:

@@ -93,7 +93,9 @@ class SharedStore(AnnotationCache):
         super().__init__(spec.measures)
         self.images = self.texts_found = 0
         self._folder, self._removals = folder, removals
-        wanted = {m.name: spec.measures[m.name] for m in registry.image_measures(spec.measures)}
+        asked = spec.measures
+        of_images = [*registry.image_measures(asked), *registry.file_measures(asked)]
+        wanted = {measure.name: asked[measure.name] for measure in of_images}
         complete: list[Path] = []
         for path, head in _heads(folder):
             if (head.get("format"), head.get("clip_model")) != (FORMAT, spec.clip_model):

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from curate.annotate.cache import STORED, ImageRecord
 from curate.clip.similarity import cosine
+from curate.measures import registry
 from curate.readers.candidate import Candidate
 
 _TYPES = {
@@ -84,7 +85,8 @@ def _image_columns(
     for name in STORED:
         columns[name] = pa.array([getattr(record, name) for record in records], _TYPES[name])
     for name in measures:
-        columns[name] = pa.array([record.values.get(name) for record in records], pa.float32())
+        kind = pa.string() if name in registry.TEXTS else pa.float32()
+        columns[name] = pa.array([record.values.get(name) for record in records], kind)
     return columns
 
 

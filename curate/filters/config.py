@@ -8,6 +8,7 @@ from typing import Any
 from curate.filters.caption import CaptionFilterConfig
 from curate.filters.captions import CaptionsConfig
 from curate.filters.columns import ColumnConfig
+from curate.filters.consent import ConsentConfig
 from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.image import ImageFilterConfig
 from curate.filters.language import LanguageFilterConfig
@@ -27,6 +28,7 @@ class FiltersConfig:
     image: ImageFilterConfig = field(default_factory=ImageFilterConfig)
     caption: CaptionFilterConfig = field(default_factory=CaptionFilterConfig)
     language: LanguageFilterConfig = field(default_factory=LanguageFilterConfig)
+    consent: ConsentConfig = field(default_factory=ConsentConfig)
     columns: dict[str, Any] = field(default_factory=dict, metadata=entries(ColumnConfig))
     clip_similarity: ClipSimilarityConfig = field(default_factory=ClipSimilarityConfig)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from curate.filters import caption, captions, columns, image, language, similarity
+from curate.filters import caption, captions, columns, consent, image, language, similarity
 from curate.filters.rule import Rule
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def rules(config: FiltersConfig, cut: float | None) -> list[Rule]:
     return [
         Rule("no_caption", "no_caption", lambda pairs: ~pairs["has_caption"]),
         Rule("empty_caption", "empty_caption", lambda pairs: pairs["caption"] == ""),
+        *consent.rules(config.consent),
         *image.rules(config.image),
         *caption.rules(config.caption),
         *language.rules(config.language),

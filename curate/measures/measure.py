@@ -31,6 +31,19 @@ class ImageMeasure:
 
 
 @dataclass(frozen=True, slots=True)
+class FileMeasure:
+    """A measure of a picture's encoded bytes: one text for each of ``columns``, None where there is none.
+
+    Attributes as in ``ImageMeasure``.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    measure: Callable[[bytes], dict[str, str | None]]
+    package: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CaptionMeasure:
     """A measure of N captions: N values for each of ``columns``. Attributes as in ``ImageMeasure``."""
 

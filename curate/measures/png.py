@@ -64,6 +64,11 @@ def has_notes_behind_the_pixels(data: bytes) -> bool:
     return not {*behind} <= {b"IDAT", b"IEND"}
 
 
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of each chunk of a PNG; the last may be cut off."""
+    return ((chunk.kind, chunk.body) for chunk in _chunks(data))
+
+
 def _chunks(data: bytes) -> Iterator[_Chunk]:
     """The chunks in order; the last may be cut off."""
     start = len(SIGNATURE)

@@ -9,19 +9,28 @@ from __future__ import annotations
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 
-from curate.measures import language, nsfw, quality, text_share, tokens
-from curate.measures.measure import CaptionMeasure, ImageMeasure
+from curate.measures import consent, credentials, language, nsfw, quality, text_share, tokens
+from curate.measures.measure import CaptionMeasure, FileMeasure, ImageMeasure
 
-MEASURES: dict[str, ImageMeasure | CaptionMeasure] = {
-    module.MEASURE.name: module.MEASURE
-    for module in (quality, nsfw, text_share, language, tokens)  # the order of their columns
+MEASURES: dict[str, ImageMeasure | FileMeasure | CaptionMeasure] = {
+    module.MEASURE.name: module.MEASURE  # in the order of their columns
+    for module in (quality, nsfw, text_share, consent, credentials, language, tokens)
 }
 COLUMNS = tuple(column for measure in MEASURES.values() for column in measure.columns)
+TEXTS = frozenset(
+    column for m in MEASURES.values() if isinstance(m, FileMeasure) for column in m.columns
+)
+"""Those of ``image_columns`` that hold texts; the others hold numbers."""
 
 
 def image_measures(names: Collection[str]) -> list[ImageMeasure]:
-    """The measures of images among ``names``."""
+    """The measures of images' pixels among ``names``."""
     return [m for m in MEASURES.values() if isinstance(m, ImageMeasure) and m.name in names]
+
+
+def file_measures(names: Collection[str]) -> list[FileMeasure]:
+    """The measures of images' encoded bytes among ``names``."""
+    return [m for m in MEASURES.values() if isinstance(m, FileMeasure) and m.name in names]
 
 
 def caption_measures(names: Collection[str]) -> list[CaptionMeasure]:
@@ -30,8 +39,9 @@ def caption_measures(names: Collection[str]) -> list[CaptionMeasure]:
 
 
 def image_columns(names: Collection[str]) -> list[str]:
-    """The columns that the measures of images among ``names`` fill."""
-    return [column for measure in image_measures(names) for column in measure.columns]
+    """The columns that the measures of images among ``names`` fill, from pixels or from bytes."""
+    found = [*image_measures(names), *file_measures(names)]
+    return [column for measure in found for column in measure.columns]
 
 
 def columns_of_others(names: Collection[str]) -> list[str]:

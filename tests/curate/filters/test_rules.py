@@ -12,6 +12,7 @@ from curate.filters.caption import CaptionFilterConfig
 from curate.filters.captions import CaptionsConfig
 from curate.filters.columns import ColumnConfig
 from curate.filters.config import FiltersConfig
+from curate.filters.consent import ConsentConfig
 from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.image import ImageFilterConfig
 from curate.filters.language import LanguageFilterConfig
@@ -37,6 +38,7 @@ def pair(**changes):
         "source_nsfw": "UNLIKELY",
         "licence": "CC BY",
         "clip_similarity": 0.3,
+        **dict.fromkeys(("data_mining", "digital_source", "c2pa_training", "c2pa_source")),
     }
     return row | changes
 
@@ -57,6 +59,7 @@ def reasons(config, pairs, cut=None):
 
 
 STRICT = FiltersConfig(
+    consent=ConsentConfig(reserved="drop", ai_generated="drop", c2pa=True),
     image=ImageFilterConfig(
         min_side_px=200, max_aspect=3.0, max_pixels=1_000_000, min_bytes=5000, max_bytes=20_000
     ),
@@ -135,6 +138,12 @@ CASES = [
     ({"language": ""}, "language is not en or de"),
     ({"language_confidence": 0.3}, ""),
     ({"language_confidence": 0.2999}, "language is not en or de"),
+    ({"data_mining": "DMI-ALLOWED"}, ""),
+    ({"data_mining": "DMI-PROHIBITED"}, "reserved: data_mining prohibits training"),
+    ({"c2pa_training": "constrained"}, "reserved: c2pa_training does not allow training"),
+    ({"digital_source": "digitalCapture"}, ""),
+    ({"digital_source": "trainedAlgorithmicMedia"}, "ai_generated: digital_source names a model"),
+    ({"c2pa_source": "trainedAlgorithmicMedia"}, "ai_generated: c2pa_source names a model"),
     ({"aesthetic": 4.5}, ""),
     ({"aesthetic": 6.3}, ""),
     ({"aesthetic": 4.49}, "aesthetic < 4.5"),

@@ -9,6 +9,7 @@ from PIL import Image
 from curate.annotate.spec import needed
 from curate.filters.caption import CaptionFilterConfig
 from curate.filters.config import FiltersConfig
+from curate.filters.consent import ConsentConfig
 from curate.filters.language import LanguageFilterConfig
 from curate.measures import registry
 
@@ -18,6 +19,14 @@ def test_columns_of_images_are_those_that_are_filled(measure):
     if measure.package:
         pytest.importorskip(measure.package.replace("-", "_"))
     assert tuple(measure.measure(Image.new("RGB", (64, 48)))) == measure.columns
+
+
+@pytest.mark.parametrize("measure", registry.file_measures(registry.MEASURES))
+def test_columns_of_files_are_those_that_are_filled(measure):
+    if measure.package:
+        pytest.importorskip(measure.package.removesuffix("-python"))
+    assert tuple(measure.measure(b"")) == measure.columns
+    assert registry.TEXTS.issuperset(measure.columns)
 
 
 @pytest.mark.parametrize("measure", registry.caption_measures(registry.MEASURES))
@@ -54,6 +63,12 @@ def test_checking_a_configuration_imports_nothing_heavy():
         (FiltersConfig(language=LanguageFilterConfig(accepted=["en"])), ("language",)),
         (FiltersConfig(language=LanguageFilterConfig(rejected=["en"])), ("language",)),
         (FiltersConfig(caption=CaptionFilterConfig(max_tokens=77)), ("tokens",)),
+        (FiltersConfig(consent=ConsentConfig(reserved="drop")), ("consent",)),
+        (FiltersConfig(consent=ConsentConfig(reserved="keep")), ()),
+        (
+            FiltersConfig(consent=ConsentConfig(ai_generated="drop", c2pa=True)),
+            ("consent", "credentials"),
+        ),
     ],
 )
 def test_what_the_filters_need_is_measured(filters, names):
