@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import hydra
 from omegaconf import DictConfig
 
@@ -13,7 +15,12 @@ from curate.run.schema import to_dataclass
 @hydra.main(version_base="1.3", config_path="../conf", config_name="curate")
 @cli.polite
 def main(cfg: DictConfig) -> None:
-    """Everything that can be wrong with the request is said before anything heavy is imported."""
+    """Everything that can be wrong with the request is said before anything heavy is imported.
+
+    Under a launcher of several processes the first does the work and the others return.
+    """
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
     config = to_dataclass(cfg, CurateConfig)
     from curate.pipeline import request
     from curate.run.finished import refuse_finished

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -49,13 +48,9 @@ _FIRST = 1000  # images whose columns are looked at before anything is scored
 def run(config: CurateConfig, source: Source) -> None:
     """Curate ``source`` into ``<run.root>/<run.name>/curate`` and print the funnel.
 
-    Under a launcher of several processes the first does the work and the others return.
-
     Raises:
         UserError: nothing is kept, or too much is unreadable.
     """
-    if int(os.environ.get("RANK", "0")) != 0:
-        return
     curate_dir = config.run.folder / "curate"
     with locked(curate_dir):
         _run(config, source, curate_dir)
@@ -236,7 +231,7 @@ def _manifest(
         totals={name: funnel[name] for name in counts},
         fingerprint={
             "scorer": fingerprint(config.clip, config.annotate.draft),
-            "filters": _digest([asdict(config.filters), _blocked(config.filters)]),
+            "filters": _digest([_rules(config.filters), _blocked(config.filters)]),
             "split": _digest_of_split(config.split, again),
             "heads": _digest(heads),
         },
@@ -250,6 +245,14 @@ def _digest_of_split(sides: SplitConfig, again: HeldOutAgain | None) -> str:
     settings = asdict(sides)
     del settings["held_out"]
     return _digest(settings if again is None else [settings, again.digest])
+
+
+def _rules(filters: FiltersConfig) -> dict[str, Any]:
+    """The settings; those on consent only where they ask for anything, as earlier releases had none."""
+    settings = asdict(filters)
+    if not filters.consent.columns:
+        del settings["consent"]
+    return settings
 
 
 def _blocked(filters: FiltersConfig) -> list[str]:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Keys of ``dataset`` that do not name the data.
-_NOT_DATA = {"limit", "sample", "index", "spool", "layout"}
+_NOT_DATA = {"limit", "sample", "index", "spool", "layout", "download"}
 _DECIDING = ("dataset", "clip", "heads", "filters", "split", "shards")
 _FREE = {  # change no shard
     *("clip.device", "clip.batch_size"),
-    *("dataset.index", "dataset.spool", "dataset.layout"),
+    *("dataset.index", "dataset.spool", "dataset.layout", "dataset.download"),
 }
 _STORED = ("caption", "sha256", "format", "split", "duplicate_group", "clip_similarity")
 _SHOWN = 3  # settings in one message

@@ -7,7 +7,7 @@ from pathlib import Path
 from curate import readers
 from curate.clip import availability, models
 from curate.decide import cut, held_out
-from curate.pipeline import own_part
+from curate.pipeline import fetching, own_part
 from curate.pipeline.config import CurateConfig
 from curate.readers.source import Source
 from curate.run import devices, tracking
@@ -28,8 +28,16 @@ def examine(config: CurateConfig) -> Source:
     held_out.named_in(config.split)
     if not config.dry_run:
         own_part.check(config)
+    if config.fetch.enabled or getattr(config.dataset, "download", False):
+        _check_clip(config)  # before hours of fetching
+    fetching.settle(config)
     source = readers.read(config.dataset)
+    _check_clip(config)
+    return source
+
+
+def _check_clip(config: CurateConfig) -> None:
+    """Check that the CLIP is to be had, unless all may have been scored."""
     measured = Path(config.run.root, CACHE, "annotations"), config.run.folder / "curate/annotations"
     if not any(any(folder.rglob("part-*.parquet")) for folder in measured):
-        availability.check_available(config.clip)  # else all may have been scored
-    return source
+        availability.check_available(config.clip)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import os
 import resource
 import shlex
 import sys
@@ -51,8 +50,6 @@ def run(config: CurateConfig, source: Source) -> None:
     Raises:
         UserError: too much is unreadable.
     """
-    if int(os.environ.get("RANK", "0")) != 0:
-        return
     folder = config.run.folder / DRY_RUN / "curate"
     chosen, whole = choose(source, config.dry_run or 1)
     with locked(folder.parent):

@@ -17,6 +17,7 @@ from curate.report import (
     funnel,
     headline,
     licences,
+    not_fetched,
     page,
     planted,
     sheets,
@@ -67,6 +68,9 @@ def _sections(
         Section("Pairs kept and dropped", "funnel", overview),
         Section("Similarity and the cut", "similarity", similarity.section(verdicts, figures)),
     ]
+    if "not_fetched" in figures:
+        body = not_fetched.section(curate_dir, ledger, figures["not_fetched"])
+        found.insert(1, Section("Pictures that were not fetched", "not-fetched", body))
     if "planted" in figures:
         found.append(Section("Planted mismatches", "planted", planted.section(figures["planted"])))
     rates = drop_rates.section(verdicts)

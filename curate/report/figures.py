@@ -9,14 +9,15 @@ import pandas as pd
 from curate.decide.config import SIDES
 from curate.decide.stage import Verdicts
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.report import siblings
+from curate.report import not_fetched, siblings
 from curate.run.ledger import DROPPED, KEPT, UNREADABLE
 
 
 def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
     """All figures of a run as one JSON-ready dictionary, which the report and the terminal show.
 
-    ``planted`` is there if the data set has planted mismatches, see ``planted``.
+    ``planted`` is there if the data set has planted mismatches, see ``planted``; ``not_fetched`` if pictures
+    were not fetched, see ``not_fetched.figures``.
     """
     ledger = verdicts.ledger
     status = ledger["status"].value_counts()
@@ -40,6 +41,8 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
         "split": siblings.figures(verdicts),
         "notes": notes,
     }
+    if unfetched := not_fetched.figures(ledger):
+        funnel["not_fetched"] = unfetched
     if "planted_mismatch" in ledger and ledger["planted_mismatch"].any():
         funnel["planted"] = planted(ledger)
     return funnel
@@ -110,6 +113,8 @@ def lines(funnel: dict[str, Any]) -> list[str]:
     found += [f"cut: {describe_cut(funnel['cut'])}"]
     if "held_out_again" in funnel["split"]:
         found.append(siblings.describe_held_out_again(funnel["split"]["held_out_again"]))
+    if "not_fetched" in funnel:
+        found.append(not_fetched.line(funnel["not_fetched"]))
     if "planted" in funnel:
         found.append(describe_planted(funnel["planted"]))
     return found + [f"note: {note}" for note in funnel["notes"]]

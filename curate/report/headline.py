@@ -11,6 +11,7 @@ from curate.decide.stage import Verdicts
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.report import page
 from curate.report.duplicates import leaks_are_listed
+from curate.run.ledger import UNREADABLE
 
 _NAMED = 3  # of the rules that dropped most
 _FATE = {
@@ -37,7 +38,7 @@ def _dropped(figures: dict[str, Any], blind: bool) -> str:
     """What became of the pairs that were not kept, the most frequent first."""
     rules = sorted(figures["rules"], key=lambda rule: -rule["dropped"])
     dropping = [rule for rule in rules if rule["dropped"]]
-    parts = [f"{rule['dropped']:,} {_fate(rule['rule'], blind)}" for rule in dropping[:_NAMED]]
+    parts = [part for rule in dropping[:_NAMED] for part in _parts(rule, figures, blind)]
     if rest := sum(rule["dropped"] for rule in dropping[_NAMED:]):
         parts.append(f"{rest:,} fell to other rules")
     if not blind or any(rule["rule"] == SIMILARITY for rule in dropping):
@@ -45,6 +46,16 @@ def _dropped(figures: dict[str, Any], blind: bool) -> str:
     return "; ".join(
         [*parts, "none fell to similarity, because this CLIP does not know these pictures."]
     )
+
+
+def _parts(rule: dict[str, Any], figures: dict[str, Any], blind: bool) -> list[str]:
+    """What a rule dropped; a picture that was never there is not one that cannot be read."""
+    dropped, unfetched = rule["dropped"], 0
+    if rule["rule"] == UNREADABLE:
+        unfetched = sum(each["pairs"] for each in figures.get("not_fetched", ()))
+    counted = ((unfetched, "have a picture that was not fetched"),)
+    counted += ((dropped - unfetched, _fate(rule["rule"], blind)),)
+    return [f"{count:,} {fate}" for count, fate in counted if count]
 
 
 def _fate(rule: str, blind: bool) -> str:

@@ -13,6 +13,7 @@ from curate.decide.stage import Verdicts
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.report import counts, page
 from curate.report.counts import among
+from curate.report.not_fetched import ELSEWHERE, are_in
 from curate.report.pictures import Pictures
 from curate.run.ledger import UNREADABLE
 
@@ -64,12 +65,15 @@ def by_reason(verdicts: Verdicts, pictures: Pictures) -> Iterator[page.Section]:
 
 
 def unreadable(verdicts: Verdicts) -> Iterator[page.Section]:
-    """A table of pairs whose image could not be read."""
+    """A table of pairs whose image could not be read; for those not fetched see ``not_fetched``."""
     ledger = verdicts.ledger
-    rows = ledger.index[ledger["status"] == UNREADABLE]
+    query = f"status == {UNREADABLE!r}"
+    if are_in(ledger):
+        query += f" and {ELSEWHERE}"
+    rows = ledger.query(query).index
     if len(rows):
         total = Markup("The images of {} pairs could not be read, for example:").format(
-            counts.pairs(len(rows), f"status == {UNREADABLE!r}")
+            counts.pairs(len(rows), query)
         )
         columns = ["key", "caption", "reason"]
         shown = ledger.loc[_spread(rows, UNREADABLE_SHOWN), columns].to_numpy().tolist()

@@ -1,4 +1,4 @@
-"""Settings of other trainers (kohya's, OneTrainer, diffusers' scripts): what to type for them in a training.
+"""Settings of other tools: what to type here for those of kohya's, OneTrainer's and diffusers' trainers, or img2dataset.
 
 Names that only have another name here are in ``keys.FOREIGN``. Here is what needs more: other values, several
 settings, another command, or nothing at all. README.md has the same as a table.
@@ -8,57 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
+from curate.run import img2dataset
+from curate.run.foreign_row import Row
 from curate.run.keys import example, groups, keys
 from curate.run.manifest import old_manifest
 
 TABLE_IN_README = 'README.md has a table of other trainers\' settings, "If you come from kohya"'
 _CURATE = "pictures and captions are curated first"
 _FILES_OF_TEXT = "text files beside the pictures are found by themselves"
-
-
-@dataclass(frozen=True)
-class Row:
-    """What to type for a setting of another trainer.
-
-    Attributes:
-        settings: separated by spaces, each with ``{}`` where the value belongs; "" where there is nothing to type.
-        example: the value where none was typed, or none that fits: a number, ``true``, or a text.
-        why: said before.
-        values: theirs, in lower case, and ours for them; empty where they are the same.
-        command: that the settings belong to; "" for the training.
-    """
-
-    settings: str
-    example: str = ""
-    why: str = ""
-    values: Mapping[str, str] = field(default_factory=dict)
-    command: str = ""
-
-    def say(self, value: str) -> str:
-        """Why, and what to type."""
-        if not self.settings:
-            return f"{self.why}; remove it"
-        if value.lower() == "false" and "{}" not in self.settings:
-            return "false is what holds without it; remove it"
-        fitting = self._fitting(value)
-        listed = [each.replace("{}", fitting) for each in self.settings.split(" ")]
-        unknown = value and self.values and value.lower() not in self.values
-        why = f"{value} is not there" if unknown else self.why
-        return f"{why}{': ' if why else ''}type {self.command}{shlex.join(listed)}"
-
-    def _fitting(self, value: str) -> str:
-        if self.values:
-            return self.values.get(value.lower(), self.example)
-        if self.example == "true":
-            return value.lower() if value.lower() in ("true", "false") else "true"
-        if _is_number(self.example):
-            return value if _is_number(value) else self.example
-        return value or self.example
 
 
 _LORA = {"networks.lora": "lora", "networks.lora_flux": "lora", "lycoris.kohya": "locon"}
@@ -169,20 +129,22 @@ _IN_EPOCHS = {
 
 
 def advice(name: str, value: str, typed: Sequence[str], section: str) -> str:
-    """What to type for a setting of another trainer; "" where it is none, or has only another name here.
+    """What to type for a setting of another tool; "" where it is none, or has only another name here.
 
     Args:
         name: as typed, with or without a group in front.
         value: as typed; "" for none.
         typed: all that was typed.
-        section: of the command; none but a training has an answer.
+        section: of the command; none but a curation and a training have an answer.
     """
-    if section != "train" or name in groups(section):
+    if section not in ("curate", "train") or name in groups(section):
         return ""
     ours = keys(section).get(name)
     if ours is not None and not ours.is_group:
         return ""
     last = name.rpartition(".")[2].replace("-", "_").lower()
+    if section == "curate":
+        return img2dataset.ROWS[last].say(value) if last in img2dataset.ROWS else ""
     if last in _IN_STEPS:
         return _steps(_IN_STEPS[last], value, typed)
     if last in _IN_EPOCHS:
@@ -294,7 +256,3 @@ def _last(typed: Sequence[str], *names: str) -> str:
 
 def _is_count(text: str) -> bool:
     return text.isdecimal() and int(text) > 0
-
-
-def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?|\.\d+", text))

@@ -55,6 +55,12 @@ def test_mistakes_end_early_with_one_paragraph(overrides, says, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_the_first_process_of_a_launch_works(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    done = command("dataset=folder", "dataset.root=nowhere", f"run.root={tmp_path}", check=0)
+    assert not any(tmp_path.iterdir()), done.stdout
+
+
 def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(
     tiny_clip, pictures, bytes_of, tmp_path
 ):

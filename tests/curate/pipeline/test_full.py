@@ -369,12 +369,6 @@ def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
     assert not (Path(config.run.root, "small", "curate") / "shards").exists()
 
 
-def test_only_the_first_process_of_a_launch_works(config, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    run(config)
-    assert not Path(config.run.root).exists()
-
-
 def test_an_image_that_changed_since_is_noticed(config, make_pictures, tmp_path, monkeypatch):
     config.dataset.root = str(make_pictures(tmp_path / "changes", 12))
     source = readers.read(config.dataset)

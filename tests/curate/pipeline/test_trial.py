@@ -2,7 +2,6 @@
 
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -156,9 +155,3 @@ def test_units_and_the_next_command():
     assert dry_run.next_command(["dataset=coco", "dry_run=500", "run.name=my run"]) == (
         "python -m curate dataset=coco 'run.name=my run'"
     )
-
-
-def test_only_the_first_process_of_a_launch_runs_a_trial(config, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    dry_run.run(config, readers.read(config.dataset))
-    assert not Path(config.run.root).exists()

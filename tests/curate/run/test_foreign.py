@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 import curate.pipeline.config
 import finetune.config
-from curate.run import foreign, keys, mistakes, refusals
+from curate.run import foreign, img2dataset, keys, mistakes, refusals
 from curate.run.manifest import Manifest, ShardInfo, write_manifest
 from curate.run.overrides import CONF, prepare
 from curate.run.schema import UserError, to_dataclass
@@ -144,6 +144,64 @@ def test_each_row_of_the_table_has_an_example_that_is_accepted(name):
     if not said.endswith(NOTHING):
         settings = (*shlex.split(said.rpartition("type ")[2].removeprefix("python -m curate ")),)
         assert _accepted(settings, "curate" if "python -m curate" in said else "train")
+
+
+FETCHING = [
+    ("url_list=my urls.parquet", "dataset=table 'dataset.path=my urls.parquet'"),
+    ("url_col=URL", "dataset.url_column=URL"),
+    ("caption_col=TEXT", "'dataset.caption_columns=[TEXT]'"),
+    ("output_folder=out", "dataset.images_dir=out"),
+    ("number_sample_per_shard=1000", "fetch.rows_per_shard=1000"),
+    ("thread_count=256", "fetch.connections=256"),
+    ("timeout=20", "fetch.timeout_s=20"),
+    ("fetch.timeout=20", "fetch.timeout_s=20"),
+    ("retries=3", "fetch.retries=3"),
+    ("min_image_size=256", "filters.image.min_side_px=256"),
+    ("max_aspect_ratio=2", "filters.image.max_aspect=2"),
+    ("verify_hash=[md5,md5]", "fetch.verify=true"),
+    ("user_agent_token=me", "fetch.contact=you@example.org"),
+    ("enable_wandb=True", "tracker=wandb"),
+    ("image_size=512", NOTHING),
+    ("processes_count=16", NOTHING),
+    ("disallowed_header_directives=[]", NOTHING),
+]
+
+
+@pytest.mark.parametrize("is_option", [True, False])
+@pytest.mark.parametrize(("typed", "says"), FETCHING, ids=lambda value: str(value))
+def test_what_img2dataset_calls_otherwise_is_answered_by_what_is_accepted(typed, says, is_option):
+    if is_option:
+        with pytest.raises(UserError) as caught:
+            mistakes.refuse([f"--{typed}"], "curate")
+        said = str(caught.value)
+    else:
+        said = refusals.unknown_key(typed, "curate", typed=[typed])
+    if says == NOTHING:
+        assert said.endswith(NOTHING)
+        return
+    assert re.search(rf"[Tt]ype {re.escape(says)}(?:, |$)", said)
+    of_a_table = "dataset." in says and "dataset=" not in says
+    chosen = ["dataset=table", "dataset.path=t.csv"] if of_a_table else ["dataset=folder"]
+    _accepted((*chosen, *shlex.split(says)), "curate")
+
+
+README = (CONF.parent / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", img2dataset.ROWS)
+def test_each_option_of_img2dataset_is_answered_and_in_the_readme(name):
+    said = foreign.advice(name, "", [], "curate")
+    if not said.endswith(NOTHING):
+        settings = shlex.split(said.rpartition("type ")[2])
+        chosen = ["dataset=table", "dataset.path=t.csv"] if "dataset=" not in said else []
+        _accepted((*chosen, *settings), "curate")
+    table = README.partition("### If you come from img2dataset")[2].partition("\n#")[0]
+    assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", table, re.MULTILINE)
+
+
+def test_what_a_curation_has_itself_is_not_taken_for_img2datasets():
+    assert foreign.advice("fetch.retries", "5", [], "curate") == ""
+    assert foreign.advice("retries", "5", [], "train") == ""
 
 
 def test_readme_has_a_row_for_each_and_is_named_where_nothing_is_known():

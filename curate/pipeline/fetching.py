@@ -1,0 +1,134 @@
+"""Before a data set is read: fetch its pictures where that is asked for, and say how where there are none."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curate.fetch.answer import STATES, STORED, TRANSIENT
+from curate.fetch.config import FetchConfig
+from curate.pipeline.config import CurateConfig
+from curate.readers.tables import TableConfig
+from curate.run.next_command import COMMANDS, named
+from curate.run.overrides import key_of, section_of_command, typed
+from curate.run.schema import UserError
+from curate.run.units import size
+
+if TYPE_CHECKING:
+    from curate.fetch.requests import Size
+
+_COMMONEST = 5
+
+
+def settle(config: CurateConfig) -> None:
+    """Fetch what ``dataset.download`` or ``fetch.enabled`` asks for; offer it where a table has no pictures.
+
+    A trial, ``dry_run``, fetches nothing: it looks at the pictures that are there.
+
+    Raises:
+        UserError: there is nothing to fetch, nothing could be fetched, or pictures are missing and nobody asked
+            for them; says what to type.
+    """
+    dataset = config.dataset
+    if getattr(dataset, "download", False):
+        from curate.fetch import official
+
+        official.fetch_missing(dataset)
+    if not isinstance(dataset, TableConfig):
+        if config.fetch.enabled:
+            raise UserError(
+                f"fetch.enabled=true fetches the pictures of tables of addresses, and dataset={dataset.name} is "
+                "none; type fetch.enabled=false"
+            )
+        return
+    if config.fetch.enabled and not config.dry_run:
+        _fetch(config, dataset, config.fetch)
+    elif not _has_files(dataset.images_dir):
+        _offer(config, dataset)
+    elif config.fetch.enabled:
+        print("note: dry_run fetches nothing, and tries pictures that are there", flush=True)
+
+
+def _fetch(config: CurateConfig, dataset: TableConfig, fetch: FetchConfig) -> None:
+    from curate.fetch import stage
+
+    states = stage.run(dataset, fetch)
+    total, stored = sum(states.values()), states.get(STORED, 0)
+    failed = sorted(
+        ((count, state) for state, count in states.items() if state != STORED and count),
+        reverse=True,
+    )
+    causes = "; ".join(f"{count:,} {STATES[state]}" for count, state in failed[:_COMMONEST])
+    if not stored:
+        raise UserError(
+            f"none of the {total:,} pictures could be fetched ({causes or 'the table has no address'}); "
+            f"{dataset.images_dir} says of each why"
+        )
+    print(f"fetched: {stored:,} of {total:,} pictures{f'; not: {causes}' if causes else ''}")
+    if passing := sum(count for count, state in failed if state in TRANSIENT):
+        print(
+            f"  {passing:,} of the failures may pass: python -m curate.retry {named(config.run.folder)} asks for "
+            "these again, once this curation has ended"
+        )
+    sys.stdout.flush()
+
+
+def _offer(config: CurateConfig, dataset: TableConfig) -> None:
+    """Say how many pictures there are to fetch; nothing where the table is not there or has no addresses."""
+    found = _size(dataset)
+    if found is None or not found.requests:
+        return
+    place = dataset.images_dir or str(_beside(dataset))
+    key = "curate.fetch" if section_of_command() == "retrain" else "fetch"
+    if config.dry_run:
+        what = f"dry_run looks at pictures and fetches none. To fetch the first {config.dry_run:,}, type"
+        more = [f"dataset.limit={config.dry_run}"]
+    else:
+        what, more = (
+            "Nothing is fetched unasked. To fetch them, type, with an address of your own",
+            [],
+        )
+    if dataset.images_dir is None:
+        more.append(f"dataset.images_dir={place}")
+    more += [f"{key}.enabled=true", f"{key}.contact=you@example.org"]
+    raise UserError(
+        f"{dataset.path} lists about {found.requests:,} addresses of pictures, and there are none in {place}. They would "
+        f"take about {size(found.bytes)}. {what}\n"
+        f"  {_retyped(dataset, more)}\n"
+        "or where they are, if you have them, such as what img2dataset wrote: dataset.images_dir=FOLDER"
+    )
+
+
+def _size(dataset: TableConfig) -> Size | None:
+    """About how much there is to fetch; None where the table is not there or has no addresses."""
+    from curate.fetch import requests
+    from curate.readers.tables.entries import find
+
+    try:
+        return requests.about(dataset, find(dataset, []))
+    except (FileNotFoundError, UserError):
+        return None  # whoever reads the table says what is wrong, and what to type
+
+
+def _has_files(folder: str | None) -> bool:
+    """Whether a folder has anything in it but hidden files."""
+    if folder is None or not Path(folder).is_dir():
+        return False
+    return any(not path.name.startswith(".") for path in Path(folder).iterdir())
+
+
+def _beside(dataset: TableConfig) -> Path:
+    """A folder for the pictures: ``images`` beside the table."""
+    path = Path(dataset.path)
+    return (path if path.is_dir() else path.parent) / "images"
+
+
+def _retyped(dataset: TableConfig, more: list[str]) -> str:
+    """The command line that was typed, with further settings."""
+    retrains = section_of_command() == "retrain"
+    keys = {key_of(text) for text in more} | {"dry_run"}
+    given = [text for text in typed() or [] if text[:2] != "--" and key_of(text) not in keys]
+    command = COMMANDS["retrain" if retrains else "curate"]
+    return " ".join([command, shlex.join([*(given or [f"dataset={dataset.name}"]), *more])])

@@ -1,0 +1,106 @@
+"""``python -m curate.retry``: asks again for what may pass, and says what has changed."""
+
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from curate import retry
+from curate.fetch import stage
+from curate.fetch.config import FetchConfig
+from curate.readers.tables import TableConfig
+from curate.run.schema import UserError
+from tests.curate.fetch.misbehaving import in_thread
+
+PATHS = (
+    "/ok/0.jpg",
+    "/once/503/1.jpg",
+    "/status/404/2",
+    "/status/503/3",
+    "/once/429/4.jpg?after=0",
+)
+
+
+@pytest.fixture
+def server():
+    with in_thread() as server:
+        yield server
+
+
+@pytest.fixture
+def run(server, tmp_path, monkeypatch):
+    """Fetch a table without further attempts, and write down how as a curation does; gives the run's name."""
+    table = tmp_path / "t.tsv"
+    table.write_text("".join(f"{server.base}{path}\ta caption\n" for path in PATHS))
+    dataset = {"name": "web", "reader": "table", "path": str(table), "quotes": False}
+    dataset |= {"columns": ["url", "caption"], "images_dir": str(tmp_path / "images")}
+    fetch = {"enabled": True, "contact": "test@example.org", "host_rate": None, "retries": 0}
+    fetch |= {"allow_networks": ["127.0.0.0/8"], "rows_per_shard": 3}
+    stage.run(TableConfig(**dataset), FetchConfig(**fetch))
+    known = {"dataset": dataset, "fetch": fetch, "provenance": {"overrides": ["dataset=table"]}}
+    folder = tmp_path / "runs/web/curate"
+    folder.mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(known), folder / "config.yaml")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def typed(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["retry", *arguments])
+    capsys.readouterr()
+    retry.main()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_it_asks_again_for_what_may_pass_and_says_what_came(run, server, monkeypatch, capsys):
+    before = dict(server.asked)
+    lines = typed(monkeypatch, capsys, "web")
+    assert "asked again for 3: 2 pictures came, 1 may still pass" in lines
+    assert lines[-1] == "to take them in, type: python -m curate dataset=table run.name=web"
+    assert [line.split()[:2] for line in lines if line.startswith("  ")] == [
+        *(["stored", "3"], ["rate_limited", "0"], ["server_error", "1"], ["not_found", "1"])
+    ]
+    asked = {path for path, count in server.asked.items() if count > before[path]}
+    assert asked - {"/robots.txt"} == {PATHS[1], PATHS[3], PATHS[4]}
+    lines = typed(monkeypatch, capsys, "web", "fetch.retries=1", "fetch.retry_wait_s=0.01")
+    assert lines[-1] == "to ask once more, later, type: python -m curate.retry web"
+    assert server.asked[PATHS[3]] == before[PATHS[3]] + 3
+
+
+def test_as_a_command_it_ends_politely(run):
+    command = [sys.executable, "-m", "curate.retry", "web", "retries=5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 'retries=5' is no setting of the fetch; type, for")
+
+
+def test_where_nothing_may_pass_it_says_so(run, server, monkeypatch, capsys):
+    monkeypatch.setattr(retry, "may_pass", lambda states: 0)
+    before = dict(server.asked)
+    lines = typed(monkeypatch, capsys, "web")
+    assert lines[0] == "1 pictures are there, and 4 failed; none of these failures may pass"
+    assert server.asked == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["fetch.rows_per_shard=9"], r"fetch\.rows_per_shard=9 would cut other shards"),
+        (["dataset.limit=3"], "is no setting of the fetch"),
+        (["fetch.retries"], "is no setting of the fetch"),
+        (["fetch.retries=-1"], r"fetch\.retries=-1 is out of range"),
+    ],
+)
+def test_settings_are_checked(run, settings, said):
+    with pytest.raises(UserError, match=said):
+        retry.configuration(run, settings)
+
+
+def test_a_run_that_has_not_fetched_is_refused(run):
+    path = run / "config.yaml"
+    known = OmegaConf.load(path)
+    for change in ({"fetch": {"enabled": False}}, {"fetch": None}):
+        OmegaConf.save(OmegaConf.merge(known, change), path)
+        with pytest.raises(UserError, match=r"run\.name=web.* fetch\.enabled=true fetch\.contact="):
+            retry.configuration(run, [])
