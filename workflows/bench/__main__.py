@@ -12,6 +12,7 @@ BENCHMARKS = (
     "growing",
     "deciding",
     "sharding",
+    "fetching",
     "memory",
     "drawing",
     "retraining",

@@ -10,6 +10,7 @@ from workflows.bench import (
     compare,
     deciding,
     drawing,
+    fetching,
     growing,
     memory,
     retraining,
@@ -116,6 +117,31 @@ def test_memory(capsys, monkeypatch):
     growth = float(re.search(r"growth (-?[\d.]+)%", printed)[1])
     assert growth == pytest.approx(100 * (peaks[1] / peaks[0] - 1), abs=0.2)
     assert min(peaks) > 200  # a model was loaded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_wrk", [True, False])
+def test_fetching(capsys, monkeypatch, has_wrk):
+    rates = {64: 100.0, 4: 50.0} if has_wrk else {64: None, 4: None}
+    monkeypatch.setattr(fetching, "_wrk", lambda port, connections: rates[connections])
+    for name, value in {"COUNT": 150, "AT_ONE_TIME": (4,), "SECONDS": 1, "SIZES": (20, 60)}.items():
+        monkeypatch.setattr(fetching, name, value)
+    fetching.run()
+    printed = capsys.readouterr().out
+    ours = float(
+        re.search(r"ours +([\d,]+) img/s +[\d.]+ ms of CPU each", printed)[1].replace(",", "")
+    )
+    if has_wrk:
+        assert float(re.search(r"ratio +([\d.]+)", printed)[1]) == pytest.approx(
+            ours / 100, abs=0.02
+        )
+    else:
+        assert "wrk is not installed" in printed
+        assert "ratio" not in printed.replace("no ratio", "")
+    assert re.search(rf"\n +4 +[\d,]+ +{'50' if has_wrk else '–'} +80\n", printed)
+    peaks = [int(peak) for peak in re.findall(r"addresses +(\d+) MiB", printed)]
+    assert len(peaks) == 2
+    assert min(peaks) > 50
 
 
 def test_an_unknown_benchmark_is_an_error(capsys):
