@@ -34,8 +34,8 @@ from evaluate.metrics.slices import Paired, Slice, judge
 from evaluate.results import Metric, Picture, label_of
 from finetune import companions, doctor, precision, rules
 from finetune.at_once import pictures_at_once
-from finetune.cache.encode import to_square
 from finetune.checkpoint import Checkpoint, weights_sha256
+from finetune.crop import to_square
 from finetune.drawing.sampling import Prompt, Sampler
 from finetune.heldout import relative
 from finetune.intervals import Array, estimate

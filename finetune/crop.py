@@ -84,3 +84,8 @@ class Crop:
         down, across = self.place
         part = ImageOps.fit(image, (width, height), method=method, centering=(across, down))
         return ImageOps.mirror(part) if self.mirrored else part
+
+
+def to_square(image: Image.Image, resolution: int) -> Image.Image:
+    """The shorter side resized to ``resolution`` pixels (bicubic, antialiased), the centre cropped."""
+    return Crop.square(image.size, resolution).cut(image)

@@ -21,7 +21,7 @@ from evaluate.metrics import copying
 from evaluate.metrics.copying import Found, NearestSearch, Side
 from evaluate.results import BASE_KEPT, CopiedPair, CopyingLook, CopyingResult, Metric
 from finetune.cache import EncodedSplit
-from finetune.cache.encode import to_square
+from finetune.crop import to_square
 from finetune.drawing.latents import encode
 from finetune.drawing.picture import read_picture
 from finetune.drawing.sampling import Prompt

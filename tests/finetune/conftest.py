@@ -37,7 +37,6 @@ from finetune.config import (
     TrainingConfig,
 )
 from finetune.config.pictures import BucketsConfig
-from finetune.crop import Crop
 from finetune.methods import METHODS
 from finetune.models.config import ModelConfig
 
@@ -151,11 +150,6 @@ def picture(seed: int, size: int = 16) -> Image.Image:
     rng = np.random.default_rng(seed)
     pixels = rng.normal(rng.uniform(40, 215, 3), 30, (size, size, 3)).clip(0, 255)
     return Image.fromarray(pixels.astype(np.uint8))
-
-
-def square(image: Image.Image, resolution: int) -> Image.Image:
-    """The square of ``resolution`` pixels that training sees of a picture."""
-    return Crop.square(image.size, resolution).cut(image)
 
 
 def curate(

@@ -14,12 +14,12 @@ from curate.measures.decode import decode
 from curate.run.schema import UserError
 from finetune import base_check, companions, doctor, joined, masks
 from finetune.cache import encode_shards, load_split
-from finetune.cache.encode import to_square
 from finetune.cache.framing import Framing, View
 from finetune.checkpoint import best_of, list_checkpoints
 from finetune.conditioning import Conditioning
 from finetune.config import ObjectiveConfig
 from finetune.config.pictures import CacheConfig
+from finetune.crop import to_square
 from finetune.heldout import HeldoutGrid, HeldoutItems
 from finetune.models import load_model
 from finetune.objective import NoiseSchedule, denoising_loss

@@ -46,14 +46,15 @@ def write(folder: Path, pairs: int) -> None:
 
     import torch
 
-    from finetune.cache.encode import _captions_folder, _folder
+    from finetune.cache.folders import captions_folder, latents_folder
     from finetune.cache.framing import Framing
     from finetune.cache.listing import Listing, listing_path, write_listing
     from finetune.cache.packs import ENTRIES, content_hash, write_pack
 
     model, infos = _model(), shards(pairs)
     (view,) = Framing(folder).views(model.resolution, infos[0])("")
-    latents, conditioning = _folder(model, folder, view), _captions_folder(model, folder)
+    latents = latents_folder(model, folder, view)
+    conditioning = captions_folder(model, folder)
     texts = [f"a caption of number {n}" for n in range(1000)]
     write_pack(
         conditioning,

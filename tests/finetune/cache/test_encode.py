@@ -22,7 +22,7 @@ from curate.run.manifest import Manifest, read_manifest, write_manifest
 from curate.run.schema import UserError
 from finetune.cache import encode_shards, encoders, hold, load_split
 from finetune.cache.encoders import pictures_at_once
-from finetune.crop import Crop
+from finetune.crop import to_square
 from finetune.data import Batches
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
@@ -329,10 +329,10 @@ def test_the_shorter_side_fills_the_square_and_the_centre_stays():
     wide = Image.new("RGB", (64, 32), "black")
     wide.paste("white", (16, 0, 48, 32))
     inside = (1, 1, 15, 15)  # the kernel reaches a little beyond the crop
-    assert Crop.square(wide.size, 16).cut(wide).crop(inside).getextrema() == ((255, 255),) * 3
+    assert to_square(wide, 16).crop(inside).getextrema() == ((255, 255),) * 3
     tall = wide.transpose(Image.Transpose.ROTATE_90)
-    assert Crop.square(tall.size, 16).cut(tall).crop(inside).getextrema() == ((255, 255),) * 3
-    assert Crop.square(wide.size, 16).cut(wide).size == (16, 16)
+    assert to_square(tall, 16).crop(inside).getextrema() == ((255, 255),) * 3
+    assert to_square(wide, 16).size == (16, 16)
 
 
 def test_every_flipped_bit_of_the_cache_is_found_and_healed(model, make_run, tmp_path, capsys):

@@ -25,6 +25,7 @@ from finetune import canny, conditions, doctor, joined
 from finetune.cache.framing import View
 from finetune.checkpoint import list_checkpoints
 from finetune.conditioning import Conditioning
+from finetune.crop import to_square
 from finetune.drawing.config import SamplerConfig
 from finetune.drawing.sampling import Prompt, Sampler
 from finetune.export import export, export_checkpoint
@@ -36,7 +37,7 @@ from finetune.models.config import ModelConfig
 from finetune.models.controlled import ControlledUnet
 from finetune.objective import denoising_loss
 from finetune.opened_run import load_run
-from tests.finetune.conftest import command, curate, digests, losses, picture, square, start
+from tests.finetune.conftest import command, curate, digests, losses, picture, start
 from tests.finetune.models.conftest import xl_dir
 
 __all__ = ["xl_dir"]
@@ -283,7 +284,7 @@ def test_held_out_losses_start_at_the_base_and_conditions_are_the_files_pixels(
     items = load_run(config.run.folder).items("val", 4)
     for key, control in zip(items.keys, items.conditioning["control"], strict=True):
         data = beside(12 + int(key.rpartition("-")[2]))["control"]
-        pixels = np.asarray(square(decode(data), 16))
+        pixels = np.asarray(to_square(decode(data), 16))
         np.testing.assert_array_equal(control.permute(1, 2, 0), pixels)
         assert control.dtype == torch.uint8
 

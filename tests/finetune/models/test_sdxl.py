@@ -27,7 +27,7 @@ from curate.run.schema import UserError
 from finetune.cache import encode_shards, load_split
 from finetune.caption_gain import Exchanged, without_caption
 from finetune.conditioning import Conditioning
-from finetune.crop import Crop
+from finetune.crop import Crop, to_square
 from finetune.data import Batches
 from finetune.drawing.config import SamplerConfig
 from finetune.drawing.sampling import Frame, Prompt, Sampler
@@ -40,7 +40,6 @@ from finetune.models.sdxl import StableDiffusionXL
 from finetune.objective import denoising_loss
 from finetune.retention.base_pictures import pictures_of
 from finetune.retention.replay import ReplayBatches
-from tests.finetune.conftest import square
 from tests.finetune.models.conftest import save_xl_pipeline
 
 SIZES = {"a": (32, 32), "b": (300, 200), "c": (41, 90)}  # width and height
@@ -189,7 +188,7 @@ def test_the_cache_holds_the_size_and_crop_of_each_picture(split):
         assert (top, left) == tuple(round((side - 32) / 2) for side in whole[::-1])
         resized = picture(key).resize(whole, Image.Resampling.BICUBIC)
         theirs = np.asarray(resized.crop((left, top, left + 32, top + 32)), int)
-        ours = np.asarray(square(picture(key), 32), int)
+        ours = np.asarray(to_square(picture(key), 32), int)
         assert abs(theirs - ours).mean() < 4  # half a pixel of the resized picture at most
         elsewhere = np.asarray(resized.crop((0, 0, 32, 32)), int)
         assert key == "a" or abs(elsewhere - ours).mean() > 8
@@ -254,7 +253,7 @@ def test_a_training_batch_is_a_step_of_diffusers_bit_by_bit(model, split, xl_dir
     dropped = 0
     for place, key in enumerate(batch.keys):
         width, height = SIZES[key]
-        cropped = np.array(square(picture(key), 32))
+        cropped = np.array(to_square(picture(key), 32))
         # Pictures are encoded in batches of one size, filled up; another size changes the last bit.
         pixels = torch.from_numpy(np.stack([cropped] * 32)).permute(0, 3, 1, 2).float() / 127.5 - 1
         latents = pipe.vae.encode(pixels).latent_dist.mode()[:1]
