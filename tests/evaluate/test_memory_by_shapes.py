@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from finetune.at_once import losses_at_once, pictures_at_once
-from finetune.cache.encode import pictures_at_once as encoded_at_once
+from finetune.cache.encoders import pictures_at_once as encoded_at_once
 from finetune.models.original.families import SDXL
 
 GB = 10**9

@@ -57,6 +57,7 @@ def config(trained, clip_dir: Path, rule: GateRule = BETTER, **grid_changes) -> 
     )
 
 
+@pytest.mark.slow
 def test_a_training_that_started_with_an_export(make_run, clip_dir, monkeypatch, capsys):
     """Judged against the base; the report says what it started with; any checkpoint is exported."""
     make_run("first")
@@ -83,6 +84,7 @@ def test_a_training_that_started_with_an_export(make_run, clip_dir, monkeypatch,
         run.evaluate_run(config(trained, clip_dir), lines.append)
 
 
+@pytest.mark.slow
 def test_a_training_on_two_curations(make_config, run_training, clip_dir):
     """Judged on what both hold out; refused once one of them has other shards."""
     root = Path(make_config("unused").run.root)
@@ -186,6 +188,7 @@ def test_a_training_on_the_shards_of_another_run_is_judged_on_them(make_run, cli
     assert not (shared / "evaluate").exists()
 
 
+@pytest.mark.slow
 def test_a_training_that_has_not_ended_is_said_to_go_on_first(make_run, clip_dir):
     trained = make_run()
     write_config(

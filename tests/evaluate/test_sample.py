@@ -271,6 +271,7 @@ def test_others_at_work_are_said(draw, trained):
         draw("prompt=a dot")
 
 
+@pytest.mark.slow
 def test_a_base_alone_from_the_command_line(tmp_path):
     pipeline = save_pipeline(tmp_path / "tiny")
     command = [

@@ -288,6 +288,7 @@ def test_checkpoints_of_an_earlier_release_are_read(trained):
         assert stored.weights()
 
 
+@pytest.mark.slow
 def test_a_full_training_keeps_two_optimizers_and_all_weights(make_config, run_training):
     for name, method, setting, kept in (
         ("full", "full", {}, 2),

@@ -57,7 +57,13 @@ def test_lora_of_attention_and_convolutions_together(config, tmp_path):
         assert any(f".{target}." in name for name in names)
 
 
-@pytest.mark.parametrize(("rank", "alpha"), [(4, 4.0), (4, 1.0), (2, 16.0), (3, 0.5)])
+@pytest.mark.parametrize(
+    ("rank", "alpha"),
+    [
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((4, 4.0), (4, 1.0), (3, 0.5))),
+        (2, 16.0),
+    ],
+)
 def test_lora_loads_in_plain_diffusers_with_its_own_alpha(config, tmp_path, rank, alpha):
     method = Lora(rank=rank, alpha=alpha)
     model = trained(config, method)

@@ -15,7 +15,7 @@ def umask(request):
     os.umask(before)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_files_and_folders_have_the_permissions_that_the_umask_leaves(
     make_config, run_training, umask, method
 ):

@@ -150,11 +150,13 @@ def test_another_training_on_the_same_pictures_encodes_nothing(
 ):
     run_training(make_config("one"))
     for function in ("_encode_pictures", "_encode_captions"):
-        monkeypatch.setattr(f"finetune.cache.encode.{function}", lambda *_: pytest.fail("encoded"))
+        monkeypatch.setattr(
+            f"finetune.cache.encoders.{function}", lambda *_: pytest.fail("encoded")
+        )
     run_training(make_config("other", method="lora"))
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_run_in_half_precision_exports_what_it_trained(make_config, run_training, capsys, method):
     """The export is compared in fp32, though training computed in bf16."""
     config = make_config(method=method, **{"optim.mixed_precision": "bf16"})

@@ -65,7 +65,7 @@ def started(make_config, run_training):
     return make
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_the_export_computes_the_same_and_the_base_stays_the_measure(
     started, run_training, capsys, method
 ):
@@ -116,6 +116,7 @@ def test_what_it_started_with_is_noted_for_the_lineage(started, run_training):
     assert list_checkpoints(first.folder)[-1].state()["identity"]["init"] is None
 
 
+@pytest.mark.slow
 def test_a_folder_names_an_export_too_and_is_not_needed_any_more_after_the_start(
     started, run_training, tmp_path
 ):
@@ -319,7 +320,7 @@ class Killed(BaseException):
     "cut",
     [
         pytest.param(3, marks=pytest.mark.slow),
-        7,
+        pytest.param(7, marks=pytest.mark.slow),
         pytest.param(9, marks=pytest.mark.slow),
         pytest.param(11, marks=pytest.mark.slow),
         pytest.param(14, marks=pytest.mark.slow),
@@ -352,7 +353,14 @@ def test_a_run_cut_at_any_write_resumes_to_the_same_bytes(
     assert digests(config) == whole[1]
 
 
-@pytest.mark.parametrize("lost", ["heldout.npz", "start/weights.safetensors", "start/state.json"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        pytest.param("heldout.npz", marks=pytest.mark.slow),
+        "start/weights.safetensors",
+        pytest.param("start/state.json", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_damaged_is_made_again(started, run_training, lost):
     _, config = started(**{"optim.lr": 0.01})
     run_training(config)

@@ -54,13 +54,17 @@ def signal_at(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "number", "sent", "step"),
     [
-        ("update", 1, signal.SIGTERM, 1),
+        pytest.param("update", 1, signal.SIGTERM, 1, marks=pytest.mark.slow),
         ("update", 5, signal.SIGUSR1, 5),  # in the middle of a window of the log
-        ("measure", 1, signal.SIGTERM, 0),  # the base model's: nothing to store yet
-        ("measure", 3, signal.SIGTERM, 2),  # an evaluation without a checkpoint
+        pytest.param(
+            "measure", 1, signal.SIGTERM, 0, marks=pytest.mark.slow
+        ),  # the base model's: nothing to store yet
+        pytest.param(
+            "measure", 3, signal.SIGTERM, 2, marks=pytest.mark.slow
+        ),  # an evaluation without a checkpoint
         ("measure", 6, signal.SIGINT, 4),  # the second half of one before a checkpoint
-        ("measure", 11, signal.SIGUSR1, 10),  # the last
-        ("save", 1, signal.SIGTERM, 4),
+        pytest.param("measure", 11, signal.SIGUSR1, 10, marks=pytest.mark.slow),  # the last
+        pytest.param("save", 1, signal.SIGTERM, 4, marks=pytest.mark.slow),
         ("save", 3, signal.SIGTERM, 10),
     ],
 )

@@ -408,7 +408,10 @@ OF_ONE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", OF_ONE)
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(what, marks=() if what == "a device" else pytest.mark.slow) for what in OF_ONE],
+)
 def test_what_the_curation_of_one_data_set_would_refuse_is_refused_first(
     run, fake, of_two, monkeypatch, what
 ):

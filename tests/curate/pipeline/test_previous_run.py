@@ -109,7 +109,16 @@ def test_new_pictures_are_asked_about_as_well(config, make_pictures, tmp_path):
     assert after == before
 
 
-@pytest.mark.parametrize("lost", ["nothing", "a tar", "a shard", "the manifest"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "a shard",
+        *(
+            pytest.param(lost, marks=pytest.mark.slow)
+            for lost in ("nothing", "a tar", "the manifest")
+        ),
+    ],
+)
 def test_nobody_is_asked_where_the_shards_stay(config, lost, bytes_of):
     curate_dir = run(config)
     before = bytes_of(curate_dir / "shards")

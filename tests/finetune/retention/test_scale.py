@@ -80,6 +80,7 @@ def test_one_that_loses_what_the_training_started_with_is_not_chosen(
     assert "against the base and against what the training started with" in rule
 
 
+@pytest.mark.slow
 def test_what_training_started_with_is_measured_as_well(
     make_config, run_training, tmp_path, capsys
 ):
@@ -136,7 +137,7 @@ def test_what_was_chosen_counts_for_what_is_asked_and_for_the_best_checkpoint_of
         assert (given.scale, given.table) == (0.25, ())
 
 
-@pytest.mark.parametrize("method", ["full", "dora"])
+@pytest.mark.parametrize("method", ["full", pytest.param("dora", marks=pytest.mark.slow)])
 def test_the_export_is_between_base_and_training_and_is_what_is_judged(
     make_config, run_training, method, capsys, monkeypatch
 ):
@@ -261,6 +262,7 @@ def test_several_scales_are_measured_once_and_one_is_chosen(
     )
 
 
+@pytest.mark.slow
 def test_scales_are_measured_in_the_precision_of_the_held_out_losses(make_config, run_training):
     """One noise of each level, as for scales: the row of 1 is then what the curve says of the best checkpoint."""
     chosen = {"export.scale": [1], "export.pictures": 2, "heldout.draws": scale.DRAWS}

@@ -163,7 +163,7 @@ def remove(team, run, *keys):
     write_removals(folder, Removals(keys=frozenset(keys)))
 
 
-@pytest.mark.parametrize("at", ["own", "photos"])
+@pytest.mark.parametrize("at", ["own", pytest.param("photos", marks=pytest.mark.slow)])
 def test_a_removal_during_a_curation_is_taken_over_by_all(both, at):
     """Also by one that was made before; nothing is compared or trained until then."""
     both.retrain()
@@ -188,7 +188,12 @@ def test_a_removal_during_a_curation_is_taken_over_by_all(both, at):
 
 
 @pytest.mark.parametrize(
-    ("keys", "says"), [("bl", "2 were removed"), ("b", "1 was removed"), ("ak", "")]
+    ("keys", "says"),
+    [
+        ("bl", "2 were removed"),
+        pytest.param("b", "1 was removed", marks=pytest.mark.slow),
+        pytest.param("ak", "", marks=pytest.mark.slow),
+    ],
 )
 def test_a_removal_during_the_training_is_said_of_all_data_sets_together(both, keys, says):
     """``a`` and ``k`` are held out."""
