@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from curate.fetch.requests import Size
 
 _COMMONEST = 5
+_EXAMPLE = "you@example.org"
+
+
+def is_asked_for(config: CurateConfig) -> bool:
+    """Whether the settings ask for pictures to be fetched."""
+    return config.fetch.enabled or bool(getattr(config.dataset, "download", False))
 
 
 def settle(config: CurateConfig) -> None:
@@ -54,17 +61,25 @@ def settle(config: CurateConfig) -> None:
 def _fetch(config: CurateConfig, dataset: TableConfig, fetch: FetchConfig) -> None:
     from curate.fetch import stage
 
-    states = stage.run(dataset, fetch)
+    _check_folder(dataset.images_dir)
+    before = stage.states_in(dataset)
+    nothing_came = (
+        bool(before) and not before[STORED]
+    )  # and so there is no run that curate.retry could name
+    states = stage.run(dataset, fetch, again=nothing_came)
     total, stored = sum(states.values()), states.get(STORED, 0)
     failed = sorted(
         ((count, state) for state, count in states.items() if state != STORED and count),
         reverse=True,
     )
     causes = "; ".join(f"{count:,} {STATES[state]}" for count, state in failed[:_COMMONEST])
+    if others := sum(count for count, _ in failed[_COMMONEST:]):
+        causes += f"; {others:,} for other reasons"
     if not stored:
         raise UserError(
-            f"none of the {total:,} pictures could be fetched ({causes or 'the table has no address'}); "
-            f"{dataset.images_dir} says of each why"
+            f"none of the {total:,} pictures could be fetched ({causes or 'the table has no address'}); the "
+            f"parquet files in {dataset.images_dir} say of each why. Where the cause is mended, type the same "
+            "command again: what may pass is then asked for again"
         )
     print(f"fetched: {stored:,} of {total:,} pictures{f'; not: {causes}' if causes else ''}")
     if passing := sum(count for count, state in failed if state in TRANSIENT):
@@ -73,6 +88,23 @@ def _fetch(config: CurateConfig, dataset: TableConfig, fetch: FetchConfig) -> No
             "these again, once this curation has ended"
         )
     sys.stdout.flush()
+
+
+def _check_folder(folder: str | None) -> None:
+    """Refuse what pictures cannot be fetched into."""
+    if folder is None:
+        return  # refused with what to type by the fetch itself
+    above = next(path for path in [Path(folder), *Path(folder).absolute().parents] if path.exists())
+    if not above.is_dir():
+        raise UserError(
+            f"dataset.images_dir={folder}: {above} is a file, and pictures are fetched into a folder; type "
+            "dataset.images_dir=FOLDER"
+        )
+    if not os.access(above, os.W_OK):
+        raise UserError(
+            f"dataset.images_dir={folder}: this user cannot write to {above}; let it (ls -ld, chmod, chown), or "
+            "type dataset.images_dir=FOLDER with another folder"
+        )
 
 
 def _offer(config: CurateConfig, dataset: TableConfig) -> None:
@@ -92,7 +124,7 @@ def _offer(config: CurateConfig, dataset: TableConfig) -> None:
         )
     if dataset.images_dir is None:
         more.append(f"dataset.images_dir={place}")
-    more += [f"{key}.enabled=true", f"{key}.contact=you@example.org"]
+    more += [f"{key}.enabled=true", f"{key}.contact={config.fetch.contact or _EXAMPLE}"]
     raise UserError(
         f"{dataset.path} lists about {found.requests:,} addresses of pictures, and there are none in {place}. They would "
         f"take about {size(found.bytes)}. {what}\n"

@@ -122,7 +122,7 @@ def _caption_files(root: Path, splits: list[str] | None) -> list[Path]:
     if not found:
         raise FileNotFoundError(
             f"dataset.root={root} holds no annotations/{_PREFIX}*.json; unpack COCO's "
-            "annotations_trainval2017.zip there, or type dataset.root=FOLDER"
+            "annotations_trainval2017.zip there, or type dataset.download=true, or dataset.root=FOLDER"
         )
     for split in splits or ():
         if split not in found:

@@ -104,7 +104,7 @@ def _curation(cfg: DictConfig, _settings: Settings, series: Series, _start: Path
     config = to_dataclass(cfg, CurateConfig)
     for text in held_out.settings(series):
         config.split = replace(config.split, held_out=text.partition("=")[2])
-    request.examine(config)
+    request.check(config)
 
 
 def _training(cfg: DictConfig, _settings: Settings, _series: Series, start: Path | None) -> None:

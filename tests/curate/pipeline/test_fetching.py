@@ -7,7 +7,7 @@ import pytest
 
 from curate.clip.config import ClipConfig
 from curate.fetch.config import FetchConfig
-from curate.pipeline import fetching
+from curate.pipeline import fetching, request
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
 from curate.readers.tables import TableConfig
@@ -111,6 +111,7 @@ def test_what_is_asked_for_is_fetched_and_counted(config, tmp_path, capsys):
         fetching.settle(config)
     said = capsys.readouterr().out
     assert "fetched: 2 of 4 pictures; not: " in said
+    assert "other reasons" not in said
     assert "1 nothing is there (404, 410)" in said
     assert "1 of the failures may pass: python -m curate.retry" in said
     assert (tmp_path / "images/000000.tar").is_file()
@@ -132,3 +133,39 @@ def test_trial_fetches_nothing(config, tmp_path, capsys):
         fetching.settle(config)
         assert not server.asked
     assert "dry_run fetches nothing" in capsys.readouterr().out
+
+
+def test_what_starts_later_fetches_nothing(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(request.availability, "check_available", lambda clip: None)
+    monkeypatch.setattr(request.models, "check", lambda clip: None)
+    monkeypatch.setattr(request.cut, "check", lambda *_: None)
+    with in_thread() as server:
+        from_server(config, tmp_path, server.base, ["/ok/0.jpg"])
+        request.check(config)
+        assert not server.asked
+        assert not (tmp_path / "images").exists()
+        config.fetch = FetchConfig()
+        with pytest.raises(FileNotFoundError, match=r"dataset\.images_dir"):
+            request.check(config)
+
+
+def test_where_nothing_came_the_same_command_asks_again(config, tmp_path):
+    with in_thread() as server:
+        from_server(config, tmp_path, server.base, ["/once/503/0.jpg", "/status/404/1"])
+        with pytest.raises(UserError, match=r"type the same command again"):
+            fetching.settle(config)
+        fetching.settle(config)
+        assert server.asked["/once/503/0.jpg"] == 2
+        assert server.asked["/status/404/1"] == 1
+
+
+def test_folder_that_is_a_file_is_refused(config, tmp_path):
+    from_server(config, tmp_path, "http://127.0.0.1:1", ["/ok/0.jpg"])
+    config.dataset = replace(config.dataset, images_dir=str(tmp_path / "web.csv"))
+    with pytest.raises(UserError, match=r"web.csv is a file, .* dataset.images_dir=FOLDER"):
+        fetching.settle(config)
+
+
+def test_own_contact_is_in_the_offer(config, monkeypatch):
+    config.fetch = FetchConfig(contact="me@home.example")
+    assert "fetch.contact=me@home.example" in offer(config, monkeypatch=monkeypatch)
