@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 
-from curate.measures.measure import FileMeasure
+from curate.measures.measure import LONGEST, FileMeasure
 
 DATA_MINING, SOURCE = "data_mining", "digital_source"
 
@@ -45,18 +45,20 @@ def measure(data: bytes) -> dict[str, str | None]:
     mining: list[str] = []
     sources: list[str] = []
     for packet in xmp.packets(data):
-        if not any(mark in _plain(packet) for mark in _MARKS):
+        plain = _plain(packet)
+        if not any(mark in plain for mark in _MARKS):
             continue
         found = xmp.values(packet, (_PLUS, _IPTC))
         mining += [_term(value) for value in found.get(_PLUS, ())]
         sources += [_last(value) for value in found.get(_IPTC, ())]
         if not found:
-            mining += [term.upper() for term in xmp.terms(_plain(packet), _TERM)]
+            mining += [term.upper() for term in xmp.terms(plain, _TERM)]
     prohibited = [term for term in mining if is_prohibited(term)]
-    return {
+    said = {
         DATA_MINING: next(iter([*prohibited, *mining]), None),
         SOURCE: next(iter(sources), None),
     }
+    return {column: value and value[:LONGEST] for column, value in said.items()}
 
 
 def is_prohibited(term: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LONGEST = 100  # letters of a text that is measured; a picture could fill it with megabytes
 CountTokens = Callable[[Sequence[str]], list[int]]
 """Captions (N) => how many tokens the CLIP's tokenizer makes of each."""
 
@@ -33,6 +34,8 @@ class ImageMeasure:
 @dataclass(frozen=True, slots=True)
 class FileMeasure:
     """A measure of a picture's encoded bytes: one text for each of ``columns``, None where there is none.
+
+    It raises nothing for the bytes' sake, whatever they are, and needs little memory: several run at once.
 
     Attributes as in ``ImageMeasure``.
     """

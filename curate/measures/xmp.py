@@ -11,24 +11,27 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import Any
 from xml.parsers import expat
 
 from curate.measures import heif, libtiff, png
 
-MOST_BYTES = (
-    1 << 24
-)  # of the packets of one file; a packet of Photoshop's with a long history has some MB
+MOST_BYTES = 1 << 21  # of the packets of one file: what has more holds pictures or a history
+MOST_PACKETS = 16  # that are looked at; a file has one, a JPEG also what extends it
+MOST_DEPTH = 100  # of elements; the properties of IPTC and PLUS lie below ten others
 
 Name = tuple[str, str]
 """Namespace and local name of a property."""
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_BLOCK_BYTES = 1 << 16  # that the parser gets at once
 _JPEG, _MAIN, _EXTENDED = (
     b"\xff\xd8",
     b"http://ns.adobe.com/xap/1.0/\0",
     b"http://ns.adobe.com/xmp/extension/\0",
 )
+_WIDE = (b"\xff\xfe", b"\xfe\xff")  # UTF-16's byte-order marks
 _KEYWORD = b"XML:com.adobe.xmp\0"  # of the chunk iTXt
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # JPEG's markers that no segment follows
 
@@ -44,9 +47,11 @@ def packets(data: bytes) -> list[bytes]:
     else:
         found = _of_others(data)
     kept, left = [], MOST_BYTES
-    for packet in found:
-        kept.append(packet[:left])
+    for packet in islice(found, MOST_PACKETS):
+        kept.append(_unpacked(packet, left) if isinstance(packet, _Packed) else packet[:left])
         left -= len(kept[-1])
+        if left <= 0:
+            break
     return [packet for packet in kept if packet]
 
 
@@ -54,35 +59,37 @@ def values(packet: bytes, names: Collection[Name]) -> dict[Name, list[str]]:
     """The values of properties, in the order in which they are found.
 
     Each of the three ways to write one counts: an element, an attribute of ``rdf:Description``, and an element with
-    ``rdf:resource``; of a list, each entry. A packet that is no sound XML, or declares a document type (which no
-    XMP does, and by which a file can grow without bounds or name other files), has no values.
+    ``rdf:resource``; of a list, each entry. A packet has no values where it is no sound XML, is deeper than
+    ``MOST_DEPTH``, or declares a document type (which no XMP does, and by which a file can grow without bounds or
+    name other files).
     """
     reading = _Reading(names)
-    parser = expat.ParserCreate(namespace_separator=" ")
+    # The encoding that a packet declares does not count: Python would look up any codec of that name.
+    is_wide = packet[:2] in _WIDE
+    parser = expat.ParserCreate("utf-16" if is_wide else "utf-8", " ")
+    parser.buffer_text = True
     parser.StartElementHandler = reading.start
     parser.EndElementHandler = reading.end
     parser.CharacterDataHandler = reading.text
     parser.StartDoctypeDeclHandler = _refuse
-    parser.EntityDeclHandler = _refuse
+    if not is_wide:  # some writers pad a packet; in UTF-16 a zero may belong to a letter
+        packet = packet.strip(b"\0 \t\r\n")
     try:
-        parser.Parse(_trimmed(packet), True)
-    except (expat.ExpatError, _HasDoctypeError, ValueError):
+        # In blocks: a parser stops at what a handler raises only when it has gone through all it was given.
+        for start in range(0, len(packet), _BLOCK_BYTES):
+            parser.Parse(packet[start : start + _BLOCK_BYTES])
+        parser.Parse(b"", True)
+    except Exception:  # the bytes may be made to break it
         return {}
     return reading.found
 
 
-def _trimmed(packet: bytes) -> bytes:
-    """Without what some writers pad a packet with, which is no XML; in UTF-16 a zero may belong to a letter."""
-    is_wide = packet[:2] in (b"\xff\xfe", b"\xfe\xff")
-    return packet if is_wide else packet.strip(b"\0 \t\r\n")
-
-
-class _HasDoctypeError(Exception):
+class _RefusedError(Exception):
     pass
 
 
 def _refuse(*_: Any) -> None:
-    raise _HasDoctypeError
+    raise _RefusedError
 
 
 class _Reading:
@@ -94,6 +101,8 @@ class _Reading:
         self.found: dict[Name, list[str]] = defaultdict(list)
 
     def start(self, element: str, attributes: dict[str, str]) -> None:
+        if len(self._open) >= MOST_DEPTH:
+            raise _RefusedError
         for attribute, value in attributes.items():
             if name := self._names.get(attribute):
                 self._add(name, value)
@@ -148,19 +157,26 @@ def _segments(data: bytes) -> Iterator[bytes]:
             place = max(end, place + 4)
 
 
+class _Packed(bytes):
+    """A packet that is packed by zlib."""
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    """The first ``most`` bytes of a packet; none where it is damaged."""
+    try:
+        return zlib.decompressobj().decompress(packed, most)
+    except zlib.error:
+        return b""
+
+
 def _of_png(data: bytes) -> Iterator[bytes]:
     """The text of chunks iTXt with the keyword of XMP, before or behind the pixels, packed or not."""
     for kind, body in png.chunks(data):
         if kind != b"iTXt" or not body.startswith(_KEYWORD):
             continue
-        packed, body = body[len(_KEYWORD) : len(_KEYWORD) + 2], body[len(_KEYWORD) + 2 :]
+        is_packed, body = body[len(_KEYWORD) : len(_KEYWORD) + 1], body[len(_KEYWORD) + 2 :]
         text = body.split(b"\0", 2)[-1]  # behind language and translated keyword
-        if packed[:1] == b"\1":
-            try:
-                text = zlib.decompressobj().decompress(text, MOST_BYTES)
-            except zlib.error:
-                continue
-        yield text
+        yield _Packed(text) if is_packed == b"\1" else text
 
 
 def _of_webp(data: bytes) -> Iterator[bytes]:

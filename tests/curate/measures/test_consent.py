@@ -2,12 +2,14 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import pytest
 from PIL import Image
 
 from curate.measures import consent, xmp
+from curate.measures.measure import LONGEST
 
 VOCABULARY = "http://ns.useplus.org/ldf/vocab/"
 SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -172,11 +174,89 @@ def test_a_declared_document_type_is_no_xmp():
     )
 
 
-def test_what_is_packed_does_not_unpack_without_bounds(monkeypatch):
+@pytest.mark.parametrize("name", ["x-unknown", "rot13", "base64", "utf-7", "idna", "latin-1"])
+def test_a_declared_encoding_does_not_count(name):
+    declared = f'<?xml version="1.0" encoding="{name}"?>'.encode() + NO.split(b"?>", 1)[1]
+    assert xmp.values(declared, [consent._PLUS])
+    assert consent.measure(png(declared))["data_mining"] == "DMI-PROHIBITED-GENAIMLTRAINING"
+
+
+@pytest.fixture
+def unpacked(monkeypatch):
+    """How many bytes each packed text gave."""
+    sizes = []
+
+    class Counting:
+        def __init__(self):
+            self._of_zlib = zlib_decompressobj()
+
+        def decompress(self, *arguments):
+            found = self._of_zlib.decompress(*arguments)
+            sizes.append(len(found))
+            return found
+
+    zlib_decompressobj = zlib.decompressobj
+    monkeypatch.setattr(xmp.zlib, "decompressobj", Counting)
+    return sizes
+
+
+def test_what_is_packed_does_not_unpack_without_bounds(monkeypatch, unpacked):
     monkeypatch.setattr(xmp, "MOST_BYTES", 1000)
     (found,) = xmp.packets(png(b" " * 10_000_000, packed=True))
     assert len(found) == 1000
     assert consent.measure(png(NO * 10, packed=True))["data_mining"] is not None
+    assert sum(unpacked) <= 2000
+
+
+def many_texts(text, count):
+    whole = png(text, packed=True)
+    end = 33 + 12 + int.from_bytes(whole[33:37], "big")
+    return whole[:33] + whole[33:end] * count + whole[end:]
+
+
+def test_many_packed_packets_share_one_limit(monkeypatch, unpacked):
+    monkeypatch.setattr(xmp, "MOST_BYTES", 1000)
+    assert [len(each) for each in xmp.packets(many_texts(b" " * 400, 100))] == [400, 400, 200]
+    assert unpacked == [400, 400, 200]  # and the others are not looked at
+
+
+def test_only_some_packets_are_looked_at(unpacked):
+    xmp.packets(many_texts(b"", 100))
+    assert len(unpacked) == xmp.MOST_PACKETS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"<a>" * 6_000_000, b"<!DOCTYPE x [" + b'<!ENTITY e "x">' * 1_000_000],
+    ids=["deep", "entities"],
+)
+def test_no_packet_takes_much_memory(text):
+    marked = b"<DataMining>" + text
+    data = png(marked, packed=True)
+    tracemalloc.start()
+    try:
+        assert consent.measure(data) == NOTHING
+        assert tracemalloc.get_traced_memory()[1] < 10 * xmp.MOST_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def nested(depth):
+    return packet(
+        "<b>" * depth
+        + f"<plus:DataMining>{VOCABULARY}DMI-ALLOWED</plus:DataMining>"
+        + "</b>" * depth
+    )
+
+
+def test_what_lies_deeper_than_any_property_of_xmp_is_not_read():
+    assert xmp.values(nested(xmp.MOST_DEPTH - 4), [consent._PLUS])
+    assert xmp.values(nested(xmp.MOST_DEPTH - 3), [consent._PLUS]) == {}
+
+
+def test_a_value_is_not_longer_than_a_term():
+    long = packet(f"<Iptc4xmpExt:DigitalSourceType>{'x' * 10_000}</Iptc4xmpExt:DigitalSourceType>")
+    assert consent.measure(png(long))["digital_source"] == "x" * LONGEST
 
 
 @pytest.mark.filterwarnings("ignore")
