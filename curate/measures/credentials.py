@@ -17,7 +17,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from curate.measures.measure import FileMeasure
+from curate.measures.measure import LONGEST, FileMeasure
 from curate.run.schema import UserError
 
 TRAINING, SOURCE = "c2pa_training", "c2pa_source"
@@ -29,7 +29,7 @@ _USES = ("ai_training", "ai_generative_training", "data_mining")
 _STRICTEST = ("notAllowed", "constrained", "allowed")
 _ACTIONS = ("c2pa.actions", "c2pa.actions.v2")
 _MODELS = ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia")
-_OFFLINE = {
+_OFFLINE = {  # twice: neither a fetch of its own accord, nor any host that could be asked
     "verify": {
         "remote_manifest_fetch": False,
         "ocsp_fetch": False,
@@ -54,11 +54,14 @@ def measure(data: bytes) -> dict[str, str | None]:
     if not all(mark in data for mark in _MARKS):
         return {TRAINING: None, SOURCE: None}
     try:
-        manifests = read(data)
+        return _said(read(data))
     except _library().C2paError.ManifestNotFound:
         return {TRAINING: None, SOURCE: None}
-    except Exception:  # a native library, given bytes that may be made to break it
+    except Exception:  # a native library, and whatever a signer wrote, may be made to break this
         return {TRAINING: UNREADABLE, SOURCE: None}
+
+
+def _said(manifests: list[dict[str, Any]]) -> dict[str, str | None]:
     uses = list(_uses(manifests))
     sources = list(_sources(manifests))
     return {
@@ -103,7 +106,7 @@ def _sources(manifests: list[dict[str, Any]]) -> Iterator[str]:
     for data in _assertions(manifests, _ACTIONS):
         for action in data.get("actions") or ():
             if isinstance(action, dict) and (source := action.get("digitalSourceType")):
-                yield str(source).rpartition("/")[2]
+                yield str(source).rpartition("/")[2][:LONGEST]
 
 
 @cache

@@ -108,6 +108,38 @@ def test_nothing_is_fetched(asked):
     assert paths == ["/m.c2pa"]
 
 
+@pytest.mark.parametrize(
+    ("section", "key"), [("verify", "remote_manifest_fetch"), ("core", "allowed_network_hosts")]
+)
+def test_each_of_two_settings_alone_holds_a_fetch_back(asked, monkeypatch, section, key):
+    """A release of the library may not know one of them, and takes it without a word then."""
+    address, paths = asked
+    settings = credentials._OFFLINE
+    left = {name: value for name, value in settings[section].items() if name != key}
+    monkeypatch.setattr(credentials, "_OFFLINE", settings | {section: left})
+    credentials._context.cache_clear()
+    data, _ = signed(training("notAllowed"), created("digitalCapture"), remote=f"{address}/m.c2pa")
+    with pytest.raises(c2pa.C2paError, match="Remote"):
+        credentials.read(data)
+    credentials._context.cache_clear()
+    assert paths == []
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"label": "c2pa.actions", "data": {"actions": 5}},
+        {"label": "c2pa.actions", "data": {"actions": [None, {"digitalSourceType": {"a": 1}}]}},
+        {"label": "cawg.training-mining", "data": {"entries": [1]}},
+        {"label": None, "data": []},
+        5,
+    ],
+)
+def test_what_no_standard_knows_does_not_raise(monkeypatch, written):
+    monkeypatch.setattr(credentials, "read", lambda data: [{"assertions": [written]}])
+    assert credentials.measure(b"jumb c2pa").keys() == NOTHING.keys()
+
+
 def test_without_the_package_the_message_says_what_to_type(monkeypatch):
     credentials._library.cache_clear()
     monkeypatch.setitem(sys.modules, "c2pa", None)
