@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -109,6 +109,7 @@ class Measurer:
         self._image_measures = registry.image_measures(spec.measures)
         self._file_measures = registry.file_measures(spec.measures)
         self._image_columns = registry.image_columns(spec.measures)
+        self._file_columns = {column for each in self._file_measures for column in each.columns}
         self._caption_measures = registry.caption_measures(spec.measures)
 
     def measure(self, chunk: Sequence[Candidate], progress: Callable[[int], object]) -> pa.Table:
@@ -177,10 +178,10 @@ class Measurer:
 
         return {key: record for key, record in cached.items() if is_enough(key, record)}
 
-    def _is_complete(self, record: ImageRecord) -> bool:
-        """Whether an image was decoded, encoded and measured as the spec asks."""
+    def _is_complete(self, record: ImageRecord, but_for: Set[str] = frozenset()) -> bool:
+        """Whether an image was decoded, encoded and measured as the spec asks, ``but_for`` some columns."""
         is_scored = record.pixels_sha256 != "" and record.embedding is not None
-        return is_scored and record.values.keys() >= set(self._image_columns)
+        return is_scored and record.values.keys() >= {*self._image_columns} - but_for
 
     def _passes(self, records: Sequence[ImageRecord]) -> np.ndarray:
         """Mask (N,): True where the image itself passes the prefilter."""
@@ -213,10 +214,10 @@ class Measurer:
         except UnreadableImage as error:
             return Fetched(ImageRecord(error=error.reason))
         sha256 = hashlib.sha256(data).hexdigest()
-        cached = self._cache.of_content(sha256)
+        cached = self._with_texts(self._cache.of_content(sha256), data)
         if cached and self._is_complete(cached):
             return Fetched(cached)
-        shared = self._shared.of_content(sha256) if self._shared else None
+        shared = self._with_texts(self._shared.of_content(sha256), data) if self._shared else None
         try:
             width, height, kind = probe(data)
         except UnreadableImage as error:
@@ -224,6 +225,16 @@ class Measurer:
         embedding = cached.embedding if cached else None
         record = ImageRecord(sha256, len(data), width, height, kind, embedding=embedding)
         return Fetched(record, data, shared)
+
+    def _with_texts(self, record: ImageRecord | None, data: bytes) -> ImageRecord | None:
+        """A record with what measures of files say, where it lacks nothing else: it is not decoded for them."""
+        if record is None or not self._is_complete(record, but_for=self._file_columns):
+            return record
+        texts: dict[str, Any] = {}
+        for measure in self._file_measures:
+            if not record.values.keys() >= {*measure.columns}:
+                texts |= measure.measure(data)
+        return replace(record, values=record.values | texts)
 
     def _start_decoding(
         self,

@@ -35,6 +35,7 @@ from curate.run.files import sha256_of
 from curate.run.locks import locked
 from curate.run.removals import Removals
 from curate.run.schema import Busy
+from tests.curate.measures.test_consent import chunk, element
 
 NOTHING = {"decoded": 0, "images": 0, "texts": 0}
 
@@ -222,6 +223,64 @@ def test_a_measure_that_another_run_did_not_take_is_taken_once(
     run("c", pictures, measures=["quality"])
     run("d", pictures)
     assert counted() == NOTHING
+
+
+def saved_with_xmp(path, term):
+    """Let a PNG say something of its use."""
+    whole = path.read_bytes()
+    text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + element(term))
+    path.write_bytes(whole[:33] + text + whole[33:])
+    return term
+
+
+def consent_of(root, name):
+    """What a run's parts say of consent, by key."""
+    parts = (root / name / "curate/annotations").glob("part-*.parquet")
+    return {row["key"]: row["data_mining"] for part in parts for row in read_part(part).to_pylist()}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_only_the_bytes_say_decodes_nothing(
+    run, make_pictures, tmp_path, counted, root, shared
+):
+    """A default that begins to ask for consent must not decode the pictures of all earlier runs."""
+    pictures = make_pictures(tmp_path / "pictures", 12)
+    said = saved_with_xmp(pictures / "0003.png", "DMI-PROHIBITED")
+    before = run("a", pictures, shared=shared)
+    counted()
+    parts = run("a", pictures, shared=shared, measures=["consent"])
+    assert counted() == NOTHING
+    assert consent_of(root, "a") == {f"{n:04d}": said if n == 3 else None for n in range(12)}
+    assert parts == run("at once", pictures, shared=False, measures=["consent"])  # to the byte
+    assert run("a", pictures, shared=shared) == parts
+    assert run("without", pictures, shared=False) == before
+
+
+def test_what_only_the_bytes_say_of_another_runs_pictures_decodes_nothing(
+    run, make_pictures, tmp_path, counted, root, monkeypatch
+):
+    pictures = make_pictures(tmp_path / "pictures", 12)
+    saved_with_xmp(pictures / "0003.png", "DMI-PROHIBITED")
+    run("a", pictures)
+    counted()
+    parts = run("b", pictures, measures=["consent"])
+    assert counted() == NOTHING
+    assert parts == run("at once", pictures, shared=False, measures=["consent"])
+    counted()
+    monkeypatch.setattr("curate.measures.xmp.packets", lambda data: pytest.fail("was measured"))
+    assert run("c", pictures, measures=["consent"]) == parts  # it is in the store by now
+    assert counted() == NOTHING
+
+
+def test_where_pixels_are_measured_as_well_they_are_decoded(
+    run, make_pictures, tmp_path, counted, root
+):
+    pictures = make_pictures(tmp_path / "pictures", 12)
+    run("a", pictures)
+    counted()
+    parts = run("a", pictures, measures=["consent", "quality"])
+    assert counted() == {"decoded": 12, "images": 0, "texts": 0}
+    assert parts == run("at once", pictures, shared=False, measures=["consent", "quality"])
 
 
 def test_what_is_new_takes_room_once(run, make_pictures, tmp_path, root):

@@ -70,7 +70,7 @@ def test_a_column_without_any_value_drops_nothing():
 
 
 def test_unless_asked_nothing_more_is_measured():
-    """Or every curation would decode all its pictures once more."""
+    """Or every curation would read all its pictures once more."""
     clip = ClipConfig("ViT-B-32-quickgelu", "openai")
     spec = AnnotationSpec.of(clip, FiltersConfig(), AnnotateConfig())
     assert spec.measures == {}

@@ -69,10 +69,11 @@ def test_a_picture_that_says_no_is_dropped_with_the_reason(config):
     assert table["data_mining"].dropna().to_dict() == SAID
 
 
-def test_to_ask_later_decodes_again_and_encodes_nothing(config, capsys):
+def test_to_ask_later_neither_decodes_nor_encodes(config, capsys, monkeypatch):
     before, plain = curated(config)
     assert "data_mining" not in before
     assert "images/s" in capsys.readouterr().out
+    monkeypatch.setattr("curate.annotate.measurer.decode", lambda *_: pytest.fail("was decoded"))
     after, _ = curated(config, reserved="drop")
     assert "images/s" not in capsys.readouterr().out
     assert set(before.index[before["kept"]]) - set(after.index[after["kept"]]) == {"0000"}
