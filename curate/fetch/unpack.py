@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -20,6 +21,8 @@ MOST_TIMES_LARGER = (
 MOST_FILES = 1_000_000
 
 _ENCRYPTED = 0x1  # flag bit 0 (PKWARE's APPNOTE, 4.4.4)
+# What a file system says of a name: too long, not its letters, or another one's but for upper case.
+_NAMES_REFUSED = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -30,7 +33,8 @@ def unpack(archive: Archive, path: Path, root: Path, aside: Path) -> int:
     whole where ``root`` has none of its name; else its files, one by one.
 
     Raises:
-        UserError: the file is no sound zip file, or holds what it must not; names it. A damaged one is deleted.
+        UserError: the file is no sound zip file, or holds what it must not; names it. A damaged one is deleted. Or
+            ``root`` has a file where the archive has a folder, or the reverse.
         OSError: the disk is full.
     """
     shutil.rmtree(aside, ignore_errors=True)  # of a killed process
@@ -59,9 +63,10 @@ def _members(archive: Archive, opened: zipfile.ZipFile) -> Iterator[zipfile.ZipI
     """The files that are wanted, each once.
 
     Raises:
-        UserError: one has a path that leads out, is a link or a device, or is encrypted.
+        UserError: one has a path that leads out or that another one has, is a link or a device, or is encrypted.
     """
     seen: set[str] = set()
+    folders: set[str] = set()
     for member in opened.infolist():
         if member.is_dir() or not archive.wants(member.filename):
             continue
@@ -78,6 +83,10 @@ def _members(archive: Archive, opened: zipfile.ZipFile) -> Iterator[zipfile.ZipI
             )
         if name in seen:
             raise UserError(f"{archive.name} holds {name!r} twice")
+        above = {str(folder) for folder in PurePosixPath(name).parents}
+        folders |= above
+        if both := ({name} & folders) | (seen & above):
+            raise UserError(f"{archive.name} holds {both.pop()!r} as a file and as a folder")
         seen.add(name)
         yield member
         if len(seen) > MOST_FILES:
@@ -108,8 +117,16 @@ def _extract(
     aside.mkdir(parents=True)
     for member in Bar(members, desc=f"unpack {archive.name}", unit="file"):
         target = aside / member.filename
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with opened.open(member) as stream, target.open("xb") as file:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = target.open("xb")
+        except OSError as error:
+            if error.errno not in _NAMES_REFUSED:
+                raise
+            raise UserError(
+                f"{archive.name} holds {member.filename!r}, for which the disk has no name ({error.strerror})"
+            ) from error
+        with file, opened.open(member) as stream:
             shutil.copyfileobj(stream, file)  # raises at the end where the checksum differs
 
 
@@ -118,5 +135,11 @@ def _move(source: Path, target: Path) -> None:
     if source.is_dir() and target.is_dir():
         for path in sorted(source.iterdir()):
             _move(path, target / path.name)
+    elif target.exists() and source.is_dir() != target.is_dir():
+        kinds = ("file", "folder") if source.is_dir() else ("folder", "file")
+        raise UserError(
+            f"{target} is a {kinds[0]}, and the archive holds a {kinds[1]} of that name; move it away, and type "
+            "the same command again"
+        )
     else:
         source.replace(target)
