@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from curate.fetch import resumable, unpack
+from curate.fetch.config import FetchConfig
+from curate.fetch.transport import user_agent
 from curate.readers.archives import Archive, gigabytes
 from curate.readers.config import DatasetConfig
 from curate.run.locks import locked
@@ -21,8 +23,10 @@ _SPARE_BYTES = 1 << 30  # that stay free on the disk
 _BLOCK_BYTES = 1 << 22
 
 
-def fetch_missing(config: DatasetConfig) -> None:
+def fetch_missing(config: DatasetConfig, asking: FetchConfig | None = None) -> None:
     """Fetch what ``dataset.download=true`` asks for and is not in ``dataset.root`` yet.
+
+    The User-Agent names this program and, where ``asking`` has one, the contact of whoever fetches.
 
     Raises:
         UserError: the data set has no archives that can be fetched, its folder is a file, the disk is too
@@ -37,12 +41,13 @@ def fetch_missing(config: DatasetConfig) -> None:
             f"dataset.root={root} is a file, and dataset.download=true fetches into a folder; type "
             f"dataset.root={root.parent}"
         )
-    fetch(config.archives, root)
+    fetch(config.archives, root, asking)
 
 
 def fetch(
     archives: Sequence[Archive],
     root: Path,
+    asking: FetchConfig | None = None,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
     """Fetch and unpack those archives of which something is missing in ``root``, one after another.
@@ -57,7 +62,7 @@ def fetch(
     if not missing:
         return
     root.mkdir(parents=True, exist_ok=True)
-    aside = root / FOLDER
+    aside, agent = root / FOLDER, user_agent(asking or FetchConfig())
     with locked(aside, "dataset.root"):
         check_disk(missing, aside)
         for archive in missing:
@@ -65,7 +70,7 @@ def fetch(
                 continue
             path = aside / archive.name
             if not path.exists():
-                asyncio.run(resumable.fetch(archive, path, sleep))
+                asyncio.run(resumable.fetch(archive, path, agent, sleep))
             _check_hash(archive, path)
             files = unpack.unpack(archive, path, root, aside / f"{archive.name}.unpacked")
             path.unlink()

@@ -27,7 +27,6 @@ CONNECT_S = 30.0
 _BLOCK_BYTES = 1 << 18
 _LONGEST_WAIT_S = 30.0
 _FOREVER = 7 * 24 * 3600.0  # more than the largest archive takes at 40 kB/s
-_USER_AGENT = "Darkroom (fetches a data set's published archives once)"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -38,9 +37,16 @@ class _Broken(Exception):
 async def fetch(
     archive: Archive,
     path: Path,
+    agent: str,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
     """Fetch ``archive`` to ``path``, which appears when it is complete; until then there is ``path.part``.
+
+    Args:
+        archive: what to fetch.
+        path: where to.
+        agent: who asks, for the User-Agent.
+        sleep: waits between attempts.
 
     Raises:
         UserError: the server has another file, or does not answer for long.
@@ -51,7 +57,7 @@ async def fetch(
     with Bar(total=archive.bytes // 10**6, desc=f"fetch {archive.name}", unit="MB") as bar:
         count_done(bar, _size(part) // 10**6)
         async with aiohttp.ClientSession(
-            timeout=timeout, auto_decompress=False, headers={"User-Agent": _USER_AGENT}
+            timeout=timeout, auto_decompress=False, headers={"User-Agent": agent}
         ) as session:
             idle = 0
             while _size(part) < archive.bytes:

@@ -42,7 +42,7 @@ def settle(config: CurateConfig) -> None:
     if getattr(dataset, "download", False):
         from curate.fetch import official
 
-        official.fetch_missing(dataset)
+        official.fetch_missing(dataset, config.fetch)
     if not isinstance(dataset, TableConfig):
         if config.fetch.enabled:
             raise UserError(

@@ -23,6 +23,7 @@ class Behaviour:
     location: str = ""
     bytes_per_s: float = 0.0
     asked: list = field(default_factory=list)  # Range headers
+    agents: set = field(default_factory=set)  # User-Agent headers
     sent: int = 0
 
 
@@ -33,6 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         how = self.server.behaviour
         wanted = self.headers.get("Range", "")
         how.asked.append(wanted)
+        how.agents.add(self.headers.get("User-Agent", ""))
         if how.statuses:
             status = how.statuses.pop(0)
             self.send_response(status)

@@ -11,10 +11,12 @@ import sys
 import time
 import zipfile
 from collections import namedtuple
+from importlib.metadata import version
 
 import pytest
 
 from curate.fetch import official, resumable, unpack
+from curate.fetch.config import FetchConfig
 from curate.readers.archives import Archive
 from curate.readers.coco import CocoConfig
 from curate.readers.folder import FolderConfig
@@ -54,7 +56,7 @@ at_once.waits = []
 
 def fetch(host, root, **changes):
     at_once.waits.clear()
-    official.fetch([archive(host, **changes)], root, at_once)
+    official.fetch([archive(host, **changes)], root, sleep=at_once)
 
 
 def files(root):
@@ -116,7 +118,7 @@ def test_a_changed_file_is_fetched_from_the_start(tmp_path, capsys):
             async def changes(_, how=how):
                 how.etag, how.body = '"two"', BODY
 
-            official.fetch([archive(host)], root, changes)
+            official.fetch([archive(host)], root, sleep=changes)
         assert files(root) == content()
         assert how.asked[:2] == ["", "bytes=90000-"]
     assert "from the start" in capsys.readouterr().out
@@ -233,6 +235,47 @@ def test_what_leads_out_is_refused(tmp_path, evil):
     assert not list(tmp_path.rglob("out.jpg"))
 
 
+@pytest.mark.parametrize("names", [("val/a", "val/a/b"), ("val/a/b/c", "val/a"), ("val", "val/b")])
+def test_a_name_of_a_file_and_of_a_folder_is_refused(tmp_path, names):
+    for number, order in enumerate((names, names[::-1])):
+        root, body = tmp_path / str(number), zipped(dict.fromkeys(order, b"x"))
+        said = r"val\.zip holds 'val(/a)?' as a file and as a folder"
+        with serving(Behaviour(body)) as host, pytest.raises(UserError, match=said):
+            fetch(host, root, body=body)
+        assert not (root / "val").exists()
+
+
+def test_a_name_that_the_disk_refuses_is_named(tmp_path):
+    long = f"val/{'x' * 300}.jpg"
+    body = zipped({**content(), long: b"x"})
+    with (
+        serving(Behaviour(body)) as host,
+        pytest.raises(UserError, match=r"val\.zip holds 'val/xxx.* no name"),
+    ):
+        fetch(host, tmp_path / "data", body=body)
+    assert not (tmp_path / "data" / "val").exists()
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    for name, said in (("val", "is a file"), ("val/003.jpg/x", "is a folder")):
+        root = tmp_path / name.replace("/", "-")
+        path = root / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        with serving(Behaviour(BODY)) as host, pytest.raises(UserError, match=said):
+            fetch(host, root)
+        assert path.read_text() == "mine"
+
+
+def test_the_server_is_told_who_asks(tmp_path):
+    for contact, said in ((None, ""), ("me@example.org", " (+me@example.org)")):
+        how = Behaviour(BODY)
+        with serving(how) as host:
+            asking = FetchConfig(contact=contact)
+            official.fetch([archive(host)], tmp_path / str(contact), asking)
+        assert how.agents == {f"Darkroom/{version('darkroom')}{said}"}
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_comes_twice_is_refused(tmp_path):
     body = zipped({**content(), member("val/000.jpg"): b"other"})
@@ -340,7 +383,7 @@ def test_the_pipeline_fetches_before_it_reads(tmp_path, monkeypatch):
     from curate.pipeline import request
 
     order = []
-    monkeypatch.setattr(official, "fetch_missing", lambda config: order.append("fetch"))
+    monkeypatch.setattr(official, "fetch_missing", lambda *_: order.append("fetch"))
     monkeypatch.setattr(request.readers, "read", lambda config: order.append("read"))
     monkeypatch.setattr(request.availability, "check_available", lambda clip: order.append("clip"))
     monkeypatch.setattr(request.models, "check", lambda clip: None)
