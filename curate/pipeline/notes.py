@@ -14,6 +14,7 @@ from curate.decide.laion import LAION_CLIP
 from curate.decide.leaks import Leaks
 from curate.decide.split import LARGEST_HELD_OUT
 from curate.decide.stage import Verdicts
+from curate.measures import credentials
 from curate.measures.heif import NEEDS_PLUGIN
 from curate.pipeline import own_part
 from curate.pipeline.config import CurateConfig
@@ -51,6 +52,7 @@ def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     groups = kept[kept["split"] == "val"]["duplicate_group"].nunique()
     return [
         *unread_heic(verdicts),
+        *unread_credentials(config, verdicts),
         *own_part.note(config.dataset),
         *blind_clip(verdicts, config.clip),
         *unsafe(config),
@@ -69,6 +71,22 @@ def unread_heic(verdicts: Verdicts) -> list[str]:
         return []
     images = verdicts.ledger.loc[left_out, "key"].nunique()
     return [f"{images} .heic: pip install pillow-heif, then type the same command again"]
+
+
+def unread_credentials(config: CurateConfig, verdicts: Verdicts) -> list[str]:
+    """A note if pictures are kept whose Content Credentials say something that nobody could read."""
+    if credentials.TRAINING not in config.filters.consent.columns:
+        return []
+    ledger, rule = verdicts.ledger, f"filters.columns.{credentials.TRAINING}"
+    unread = ledger["kept"] & (ledger[credentials.TRAINING] == credentials.UNREADABLE)
+    if not unread.any():
+        return []
+    images = ledger.loc[unread, "key"].nunique()
+    return [
+        f"{images} kept pictures have Content Credentials that are damaged or of an unknown kind, so nobody knows "
+        f"whether they reserve their use ({credentials.TRAINING} is {credentials.UNREADABLE} in the ledger); to leave "
+        f"them out, type {rule}.reject=[{credentials.UNREADABLE}] {rule}.keep_missing=true"
+    ]
 
 
 def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:

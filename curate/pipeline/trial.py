@@ -61,6 +61,7 @@ def run(config: CurateConfig, source: Source) -> None:
     config_notes = [*own_part.note(config.dataset), *notes.unsafe(config)]
     seen_notes = [
         *notes.unread_heic(trial.verdicts),
+        *notes.unread_credentials(config, trial.verdicts),
         *notes.blind_clip(trial.verdicts, config.clip),
     ]
     for note in [*chosen.notes, *config_notes, *seen_notes]:

@@ -6,6 +6,7 @@ import pytest
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.spec import AnnotationSpec
 from curate.clip.config import ClipConfig
+from curate.filters import columns
 from curate.filters.config import FiltersConfig
 from curate.filters.consent import ConsentConfig, rules
 from curate.pipeline.config import CurateConfig
@@ -53,6 +54,14 @@ def dropped(**settings):
 )
 def test_each_setting_drops_what_it_names(settings, gone):
     assert dropped(**settings) == gone
+
+
+def test_what_the_note_on_unreadable_credentials_types_drops_these_alone():
+    typed = {"c2pa_training": {"reject": ["unreadable"], "keep_missing": True}}
+    gone = pd.Series(False, PAIRS.index)
+    for rule in columns.rules(FiltersConfig(columns=typed).columns):
+        gone |= rule.drops(PAIRS)
+    assert set(PAIRS.index[gone]) == {"unreadable"}
 
 
 def test_a_rule_reads_only_the_columns_that_it_asks_for():

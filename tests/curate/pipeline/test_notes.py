@@ -12,6 +12,7 @@ from curate.decide.leaks import COLUMNS, Leaks
 from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.filters.config import FiltersConfig
+from curate.filters.consent import ConsentConfig
 from curate.measures.heif import NEEDS_PLUGIN
 from curate.pipeline import notes
 from curate.pipeline.config import CurateConfig
@@ -108,6 +109,28 @@ def test_pictures_that_only_a_package_is_missing_for_are_counted():
     whole.ledger.loc[71, "key"] = whole.ledger.loc[70, "key"]  # two captions of one picture
     (note,) = notes.of(config(), whole)
     assert note.startswith("2 .heic: pip install pillow-heif")
+
+
+@pytest.mark.parametrize(
+    ("settings", "noted"),
+    [
+        ({"reserved": "drop", "c2pa": True}, True),
+        ({"ai_generated": "drop", "c2pa": True}, False),  # it does not ask what is reserved
+        ({"reserved": "drop"}, False),
+        ({}, False),
+    ],
+)
+def test_kept_pictures_whose_credentials_cannot_be_read_are_counted(settings, noted):
+    whole = verdicts(own=0.9, held_out=32)
+    whole.ledger["c2pa_training"] = None
+    asked = replace(config(), filters=FiltersConfig(consent=ConsentConfig(**settings)))
+    assert notes.of(asked, whole) == []
+    whole.ledger.loc[[70, 71, 72, 73], "c2pa_training"] = "unreadable"
+    whole.ledger.loc[71, "key"] = whole.ledger.loc[70, "key"]  # two captions of one picture
+    whole.ledger.loc[73, "kept"] = False
+    found = notes.of(asked, whole)
+    assert len(found) == noted
+    assert all(note.startswith("2 kept pictures have Content Credentials") for note in found)
 
 
 @pytest.mark.parametrize(("twins", "says"), [(0, 0), (1, 0), (2, 1)])
