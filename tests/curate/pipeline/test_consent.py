@@ -96,3 +96,18 @@ def test_another_run_finds_it_in_the_cache(config, monkeypatch):
     table = ledger.read(Path(config.run.root, "other", "curate")).set_index("key")
     assert table["data_mining"].dropna().to_dict() == SAID
     assert calls == []
+
+
+def test_credentials_decide_and_those_that_cannot_be_read_are_noted(config, capsys):
+    pytest.importorskip("c2pa")
+    from tests.curate.measures.content_credentials import created, signed, training
+
+    root = Path(config.dataset.root)
+    data = signed(training("notAllowed"), created("digitalCapture"), kind="PNG")
+    place = data.index(b"cawg.training-mining")
+    (root / "0005.png").write_bytes(data)
+    (root / "0006.png").write_bytes(data[:place] + b"\xff" * 40 + data[place + 40 :])
+    table, _ = curated(config, reserved="drop", c2pa=True)
+    assert list(table.index[table["status"] == "dropped"]) == ["0000", "0005"]
+    assert table.loc["0006", "c2pa_training"] == "unreadable"
+    assert "1 kept pictures have Content Credentials" in capsys.readouterr().out
