@@ -31,7 +31,7 @@ _JPEG, _MAIN, _EXTENDED = (
     b"http://ns.adobe.com/xap/1.0/\0",
     b"http://ns.adobe.com/xmp/extension/\0",
 )
-_WIDE = (b"\xff\xfe", b"\xfe\xff")  # UTF-16's byte-order marks
+_WIDE = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")  # UTF-16 with its byte-order mark, and without
 _KEYWORD = b"XML:com.adobe.xmp\0"  # of the chunk iTXt
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # JPEG's markers that no segment follows
 

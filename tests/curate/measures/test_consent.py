@@ -92,6 +92,8 @@ def test_a_picture_without_metadata_says_nothing(kind):
         ),
         packet("<plus:DataMining> DMI-PROHIBITED-GENAIMLTRAINING\n</plus:DataMining>"),
         NO.decode().encode("utf-16"),
+        NO.decode().encode("utf-16-le"),  # the mark is in the first line only
+        NO.decode().encode("utf-16-be"),
     ],
 )
 def test_every_way_to_write_it_is_read(written):
