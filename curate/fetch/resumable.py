@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO, Any
@@ -59,19 +60,33 @@ async def fetch(
         async with aiohttp.ClientSession(
             timeout=timeout, auto_decompress=False, headers={"User-Agent": agent}
         ) as session:
-            idle = 0
+            idle, at_first = 0, _size(part)
             while _size(part) < archive.bytes:
                 before = _size(part)
                 try:
                     await _attempt(session, archive, part, note, bar)
                 except (_Broken, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                     idle = 0 if _size(part) > before else idle + 1
+                    if (
+                        isinstance(error, aiohttp.ClientConnectorDNSError)
+                        and _size(part) == at_first
+                    ):
+                        raise UserError(
+                            f"{archive.url}: there is no host of this name, or no network ({_reason(error)}). What "
+                            "has come before is kept; with a network, the same command goes on there"
+                        ) from error
                     if idle >= TRIES:
                         raise UserError(
                             f"{archive.url} did not answer {TRIES} times in a row "
                             f"({_reason(error)}); what has come is kept, and the same command goes on there"
                         ) from error
-                    await sleep(min(2.0**idle, _LONGEST_WAIT_S))
+                    wait_s = min(2.0**idle, _LONGEST_WAIT_S)
+                    if idle:
+                        Bar.write(
+                            f"{archive.name}: no answer ({_reason(error)}); asked again in {wait_s:.0f} s",
+                            file=sys.stderr,
+                        )
+                    await sleep(wait_s)
     part.replace(path)
     note.unlink(missing_ok=True)
 

@@ -12,7 +12,9 @@ import time
 import zipfile
 from collections import namedtuple
 from importlib.metadata import version
+from types import SimpleNamespace
 
+import aiohttp
 import pytest
 
 from curate.fetch import official, resumable, unpack
@@ -164,6 +166,23 @@ def test_errors_that_pass_are_waited_for_and_others_are_not(tmp_path):
     with serving(how) as host, pytest.raises(UserError, match="the same command goes on"):
         fetch(host, tmp_path / "down")
     assert len(how.asked) == resumable.TRIES
+
+
+def test_without_a_network_it_ends_at_once(tmp_path, monkeypatch):
+    async def unknown(*_):
+        key = SimpleNamespace(host="a.test", port=80, ssl=False)
+        raise aiohttp.ClientConnectorDNSError(key, OSError("Name or service not known"))  # pyright: ignore
+
+    monkeypatch.setattr(resumable, "_attempt", unknown)
+    with pytest.raises(UserError, match=r"no host of this name, or no network"):
+        fetch("http://a.test", tmp_path)
+    assert not at_once.waits
+
+
+def test_each_wait_is_said(tmp_path, capsys):
+    with serving(Behaviour(BODY, statuses=[503, 503])) as host:
+        fetch(host, tmp_path)
+    assert capsys.readouterr().err.count("no answer (status 503); asked again in") == 2
 
 
 def test_it_goes_nowhere_else(tmp_path):
