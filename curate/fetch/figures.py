@@ -19,7 +19,7 @@ HOSTS = 1000  # of which the mean time is known
 
 _CAUSES: dict[str, tuple[str, ...]] = {
     "names": ("dns_failed",),
-    "limits": ("rate_limited", "refused"),
+    "limits": ("rate_limited", "asks_to_wait", "refused"),
     "gone": (
         *("unknown_host", "not_found", "not_a_picture", "redirects", "bad_address", "bad_answer"),
         *("bad_certificate", "damaged", "changed"),

@@ -12,6 +12,7 @@ TRANSIENT = {
     "timeout": "no whole answer in time",
     "cut_short": "the connection ended within the answer",
     "rate_limited": "the host asks for fewer requests (429)",
+    "asks_to_wait": "the host asks to be left alone for longer than fetch.max_wait_s",
     "server_error": "an error of the server (5xx)",
     "host_down": "the host failed several times in a row, so it was not asked again",
     "robots_unreachable": "robots.txt of the host cannot be read, so nothing else may be",
