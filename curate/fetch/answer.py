@@ -23,6 +23,7 @@ class Answer:
         http_status: of the last answer, 0 if there was none.
         retry_after_s: how long the host asks to be left alone; None if it does not.
         seconds: how long the attempt took.
+        host: ``name:port`` of the last host that was to be asked, behind all redirects; "" if there was none.
     """
 
     state: str
@@ -34,6 +35,7 @@ class Answer:
     http_status: int = 0
     retry_after_s: float | None = None
     seconds: float = 0.0
+    host: str = ""
 
     @property
     def is_transient(self) -> bool:

@@ -34,6 +34,14 @@ class _Elsewhere:
     status: int
 
 
+@dataclass(slots=True)
+class _Way:
+    """How far an attempt has come: the last host that it was led to, and the status of the redirect there."""
+
+    host: str = ""
+    status: int = 0
+
+
 class Client:
     """Asks addresses for pictures while its ``async with`` lasts.
 
@@ -95,38 +103,37 @@ class Client:
 
     async def get(self, request_url: str) -> Answer:
         """One attempt, redirects included; whatever a server does is an Answer."""
-        started = self._clock()
+        started, way = self._clock(), _Way()
         HOP.set(None)
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                answer = await self._followed(request_url)
+                answer = await self._followed(request_url, way)
         except TimeoutError:
             status = hop.status if (hop := HOP.get()) else 0
             answer = Answer("timeout", "no whole answer within fetch.timeout_s", http_status=status)
         if answer.state == STORED and not picture.seems_whole(answer.body, answer.extension):
             loop = asyncio.get_running_loop()
             answer = await loop.run_in_executor(self._decoder, picture.by_pixels, answer)
-        return replace(answer, seconds=self._clock() - started)
+        return replace(answer, seconds=self._clock() - started, host=way.host)
 
-    async def _followed(self, text: str) -> Answer:
+    async def _followed(self, text: str, way: _Way) -> Answer:
         """The Answer at the end of the redirects; each address on the way passes the same guards."""
-        status = 0  # of the redirect before, 0 at the first address
         for _ in range(self._config.max_redirects + 1):
             try:
                 target = parse(text)
             except BadAddress as error:
-                return Answer(
-                    "redirects" if status else "bad_address", str(error), http_status=status
-                )
-            answer = await self._asked(text, target, status)
+                state = "redirects" if way.status else "bad_address"
+                return Answer(state, str(error), http_status=way.status)
+            way.host = target.name
+            answer = await self._asked(text, target, way.status)
             if isinstance(answer, Answer):
-                return answer if answer.http_status else replace(answer, http_status=status)
-            status = answer.status
+                return answer if answer.http_status else replace(answer, http_status=way.status)
+            way.status = answer.status
             try:
                 text = urljoin(target.text, answer.location.strip())
             except ValueError:
-                return Answer("redirects", "an address that cannot be read", http_status=status)
-        return Answer("redirects", "more than fetch.max_redirects", http_status=status)
+                return Answer("redirects", "an address that cannot be read", http_status=way.status)
+        return Answer("redirects", "more than fetch.max_redirects", http_status=way.status)
 
     async def _asked(self, text: str, target: Target, status: int) -> Answer | _Elsewhere:
         if self.opt_out.has_host(target.host) or self.opt_out.has_address(text):

@@ -232,6 +232,29 @@ def test_the_last_status_tells_whether_the_host_itself_answered(to, state, statu
     assert before == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [
+        ("/ok/1.jpg", "one.example"),
+        ("/redirect/302?to=ftp%3A%2F%2Fa.example", "one.example"),
+        ("/loop/1", "one.example"),
+        ("/redirect/302?to=http%3A%2F%2Fother.example%3A{port}%2Fok%2F1.jpg", "other.example"),
+        ("/redirect/302?to=http%3A%2F%2Fother.example%3A{port}%2Fprivate%2F1", "other.example"),
+        ("/redirect/302?to=http%3A%2F%2Fother.example%3A{port}%2Fdrip%2F1", "other.example"),
+        ("/redirect/302?to=http%3A%2F%2Fnobody.example%3A{port}%2F", "nobody.example"),
+    ],
+)
+def test_the_last_host_is_told(path, host):
+    async def work(server, client):
+        url = f"http://one.example:{server.port}{path.format(port=server.port)}"
+        return (await client.get(url)).host, f"{host}:{server.port}"
+
+    lookup = {"resolver": named(one="127.0.0.1", other="127.0.0.1")}
+    found, expected = asking(work, client=lookup, timeout_s=0.6)
+    assert found == expected
+    assert got("nan").host == ""
+
+
 def test_each_hop_is_asked_of_robots_and_of_the_lists(tmp_path):
     assert got("/redirect/302?to=%2Fprivate%2F1").state == "robots"
     path = tmp_path / "hosts.txt"
