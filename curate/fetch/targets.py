@@ -10,6 +10,8 @@ from yarl import URL
 
 _SENT_AS_WRITTEN = re.compile(r"[!-~]+")
 _PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)(.*)", re.DOTALL)
+_BRACKETS = re.compile(r"[^/?#]*//[^/?#]*[\[\]]")
+_IN_BRACKETS = re.compile(r"[^/?#]*//\[[0-9A-Fa-f:.]+\](?::[0-9]*)?(?:[/?#]|$)", re.ASCII)
 _OTHER = re.compile(r"[^!-~]+")
 _PLAIN_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}", re.ASCII)
 _ENDS_IN_NUMBER = re.compile(r"(?:^|\.)(?:\d+|0[xX][0-9a-fA-F]*)\.?$", re.ASCII)
@@ -72,6 +74,8 @@ def parse(text: str) -> Target:
     try:
         if not _SENT_AS_WRITTEN.fullmatch(text):
             text = _quoted(text)
+        if _BRACKETS.match(text) and not _IN_BRACKETS.match(text):
+            raise BadAddress("an address that cannot be read")  # programs read it differently
         url = URL(text, encoded=True)
         scheme, host, port = url.scheme, url.raw_host, url.port
     except ValueError as error:

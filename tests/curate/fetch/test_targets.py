@@ -1,3 +1,6 @@
+import random
+from urllib.parse import urlsplit
+
 import pytest
 
 from curate.fetch.targets import BadAddress, parse
@@ -101,6 +104,35 @@ def test_the_host_and_the_port_are_those_of_the_request():
 def test_other_addresses_are_refused(text):
     with pytest.raises(BadAddress):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    "authority", ["a]:1[@", "a]b[c", "]:80[", "a][", "[::1]x", "x[::1]", "[::1]@h", "[v1.a]"]
+)
+@pytest.mark.parametrize("rest", ["", "/a", "?a", "#a"])
+def test_brackets_frame_an_ip_address_or_nothing(authority, rest):
+    with pytest.raises(BadAddress):
+        parse(f"http://{authority}{rest}")
+    assert parse(f"http://h.example/a?{authority}").host == "h.example"
+
+
+def test_no_text_ends_in_another_error():
+    draw = random.Random(0)
+    letters = 'htps:/?#@[]\\%.0129axXé\udc80\ud800\u3002\uff11\u200b\0\r\n \t&=;~"<>{}|^`-_'
+    begins = ("http://", "https://", "http://h", "http://[", "http:", "//", "http:///", "HTTP://")
+    read = 0
+    for _ in range(20_000):
+        text = draw.choice(begins) + "".join(draw.choices(letters, k=draw.randrange(25)))
+        try:
+            target = parse(text)
+        except BadAddress:
+            continue
+        read += 1
+        assert target.text.isascii()
+        assert parse(target.text) == target
+        assert target.name.endswith(f":{target.port}")
+        assert urlsplit(target.origin).hostname == target.host
+    assert read > 1000
 
 
 def test_a_plain_ip_address_is_read():
