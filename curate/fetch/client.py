@@ -152,7 +152,9 @@ class Client:
         if status != 200:
             state = state_of(status)
             error = f"status {status}" if state in ("bad_answer", "server_error") else ""
-            wait = retry_after_s(headers.get("Retry-After"))
+            # Of other answers it is of the address, where it is said at all (RFC 9110, 10.2.3).
+            is_busy = status in (429, 503)
+            wait = retry_after_s(headers.get("Retry-After")) if is_busy else None
             return Answer(state, error, http_status=status, retry_after_s=wait)
         if rule := reserved(response):
             return Answer("reserved", rule, http_status=status)

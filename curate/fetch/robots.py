@@ -177,7 +177,7 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[str, str | None] | An
     if 400 <= status < 500:
         return "", None
     if status != 200:
-        wait = retry_after_s(response.headers.get("Retry-After"))
+        wait = retry_after_s(response.headers.get("Retry-After")) if status == 503 else None
         return Answer(
             "robots_unreachable", f"status {status}", http_status=status, retry_after_s=wait
         )

@@ -467,7 +467,12 @@ def test_a_reserved_picture_is_not_waited_for(path):
 
 
 @pytest.mark.parametrize(
-    ("path", "seconds"), [("/once/429/1.jpg?after=7", 7), ("/once/503/1.jpg?after=0", 0)]
+    ("path", "seconds"),
+    [
+        ("/once/429/1.jpg?after=7", 7),
+        ("/once/503/1.jpg?after=0", 0),
+        *((f"/once/{status}/1.jpg?after=86400", None) for status in (403, 404, 410, 500)),
+    ],
 )
 def test_how_long_to_wait_is_told(path, seconds):
     assert got(path).retry_after_s == seconds
