@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from curate.run.schema import PATH, UserError, check
 
+MOST_PIXELS = 89_478_485
+"""``curate.measures.decode.MAX_PIXELS``: of a larger picture not even the header is taken."""
+
 _CONTACT = re.compile(r"[^\s@()<>]+@[^\s@()<>]+\.[^\s@()<>]+|https?://[^\s()<>]+")
 
 
@@ -50,7 +53,7 @@ class FetchConfig:
     retry_wait_s: float = 1.0
     max_wait_s: float = 120.0
     max_mb: float = 32.0
-    max_pixels: int = 89_478_485
+    max_pixels: int = MOST_PIXELS
     max_redirects: int = 5
     robots: bool = True
     opt_out_hosts: str | None = field(default=None, metadata=PATH)
@@ -65,6 +68,11 @@ class FetchConfig:
     def __post_init__(self) -> None:
         for name in ("connections", "host_connections", "rows_per_shard", "max_pixels"):
             check(getattr(self, name) > 0, f"fetch.{name}", getattr(self, name), "> 0")
+        if self.max_pixels > MOST_PIXELS:
+            raise UserError(
+                f"fetch.max_pixels={self.max_pixels} is more than is read of any picture; type "
+                f"fetch.max_pixels={MOST_PIXELS} or fewer"
+            )
         for name in ("timeout_s", "connect_s", "stall_s", "retry_wait_s", "max_mb"):
             check(getattr(self, name) > 0, f"fetch.{name}", getattr(self, name), "> 0")
         for name in ("retries", "max_redirects", "max_wait_s"):

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 
 from curate.fetch.answer import STORED, Answer
-from curate.fetch.config import FetchConfig
+from curate.fetch.config import MOST_PIXELS, FetchConfig
 from curate.run.intervals import wilson
 
 RECENT = 1000
@@ -186,8 +186,13 @@ def _advice(name: str, config: FetchConfig) -> str:
         "networks": "Names lead to private or reserved networks: a filtering name server does that, or the "
         "hosts are in your intranet; then name them in fetch.allow_hosts or fetch.allow_networks",
         "size": f"Pictures are larger than fetch.max_mb={config.max_mb:g} or "
-        f"fetch.max_pixels={config.max_pixels}: raise them if you want such pictures",
+        f"fetch.max_pixels={config.max_pixels}: {_larger(config)} if you want such pictures",
     }[name]
+
+
+def _larger(config: FetchConfig) -> str:
+    """Which limits of size there are to raise."""
+    return "raise them" if config.max_pixels < MOST_PIXELS else "raise the first"
 
 
 def _percent(share: float) -> str:

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from curate.fetch.answer import STORED, Answer, Request
-from curate.fetch.config import FetchConfig
+from curate.fetch.config import MOST_PIXELS, FetchConfig
 from curate.fetch.opt_out import OptOut
 from curate.fetch.picture import by_header, by_pixels, checked, seems_whole
+from curate.measures import decode
+from curate.run.schema import UserError
 from tests.curate.fetch.misbehaving import picture
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000")
@@ -87,6 +89,16 @@ def test_another_thing_is_named(body, error):
 def test_pixels_are_counted_before_any_is_decoded():
     assert judged(encoded("PNG", (40, 30)), max_pixels=1200).state == STORED
     assert judged(encoded("PNG", (40, 31)), max_pixels=1200).state == "too_many_pixels"
+
+
+def test_a_limit_that_decoding_does_not_have_is_refused():
+    assert MOST_PIXELS == decode.MAX_PIXELS == FetchConfig().max_pixels
+    with pytest.raises(UserError, match=r"type fetch\.max_pixels=89478485"):
+        FetchConfig(max_pixels=MOST_PIXELS + 1)
+    stream = io.BytesIO()
+    Image.new("1", (9459, 9459)).save(stream, "PNG")
+    assert 9459**2 <= MOST_PIXELS
+    assert by_header(stream.getvalue(), MOST_PIXELS).state == STORED
 
 
 def test_a_turned_picture_has_its_upright_size():
