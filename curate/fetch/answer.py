@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from curate.measures.not_fetched import PERMANENT, STATES, STORED, TRANSIENT
 
-__all__ = ["PERMANENT", "STATES", "STORED", "TRANSIENT", "Answer", "Request"]
+__all__ = ["PERMANENT", "STATES", "STORED", "TRANSIENT", "Answer", "Request", "Way"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Answer:
         retry_after_s: how long the host asks to be left alone; None if it does not.
         seconds: how long the attempt took.
         host: ``name:port`` of the last host that was to be asked, behind all redirects; "" if there was none.
+        elsewhere: the address that a redirect leads to, which has to be asked next; "" for an end.
     """
 
     state: str
@@ -36,11 +37,31 @@ class Answer:
     retry_after_s: float | None = None
     seconds: float = 0.0
     host: str = ""
+    elsewhere: str = ""
 
     @property
     def is_transient(self) -> bool:
         """Whether another attempt may end otherwise."""
         return self.state in TRANSIENT
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The redirects that led to an address within one attempt.
+
+    Attributes:
+        redirects: how many.
+        status: of the last one, 0 without any.
+        seconds: that they took together, without what was waited for between them.
+    """
+
+    redirects: int = 0
+    status: int = 0
+    seconds: float = 0.0
+
+    def and_then(self, answer: Answer) -> Way:
+        """With one more redirect."""
+        return Way(self.redirects + 1, answer.http_status, self.seconds + answer.seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 from urllib.parse import urljoin
@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 import aiohttp
 
 from curate.fetch import bodies, picture
-from curate.fetch.answer import STORED, Answer
+from curate.fetch.answer import STORED, Answer, Way
 from curate.fetch.config import FetchConfig
 from curate.fetch.opt_out import OptOut
 from curate.fetch.reservations import reserved
@@ -26,26 +26,10 @@ from curate.fetch.targets import BadAddress, Target, in_dns, parse
 from curate.fetch.transport import Transport
 
 
-@dataclass(frozen=True, slots=True)
-class _Elsewhere:
-    """A redirect to ``location``, by ``status``."""
-
-    location: str
-    status: int
-
-
-@dataclass(slots=True)
-class _Way:
-    """How far an attempt has come: the last host that it was led to, and the status of the redirect there."""
-
-    host: str = ""
-    status: int = 0
-
-
 class Client:
     """Asks addresses for pictures while its ``async with`` lasts.
 
-    How many requests run at one time, how often and when again is decided by whoever calls `get`.
+    How many requests run at one time, how often and when again is decided by whoever calls `ask`.
     """
 
     def __init__(
@@ -101,53 +85,64 @@ class Client:
                 return None
         return self._robots.crawl_delay(name)
 
-    async def get(self, request_url: str) -> Answer:
-        """One attempt, redirects included; whatever a server does is an Answer."""
-        started, way = self._clock(), _Way()
+    async def get(self, url: str) -> Answer:
+        """One attempt, its redirects followed at once; whatever a server does is an Answer."""
+        way = Way()
+        while (answer := await self.ask(url, way)).elsewhere:
+            url, way = answer.elsewhere, way.and_then(answer)
+        return replace(answer, seconds=way.seconds + answer.seconds)
+
+    async def ask(self, url: str, way: Way) -> Answer:
+        """One request; a redirect is not followed, so that the limits of the next host can be kept.
+
+        Args:
+            url: what is asked for.
+            way: the redirects that led there, which share ``fetch.timeout_s`` with this request.
+        """
+        started, status = self._clock(), way.status
+        try:
+            target = parse(url)
+        except BadAddress as error:
+            return Answer("redirects" if status else "bad_address", str(error), http_status=status)
         HOP.set(None)
         try:
-            async with asyncio.timeout(self._config.timeout_s):
-                answer = await self._followed(request_url, way)
+            async with asyncio.timeout(max(0.0, self._config.timeout_s - way.seconds)):
+                answer = await self._asked(url, target, status)
         except TimeoutError:
-            status = hop.status if (hop := HOP.get()) else 0
+            status = hop.status if (hop := HOP.get()) else status
             answer = Answer("timeout", "no whole answer within fetch.timeout_s", http_status=status)
+        if answer.elsewhere:
+            answer = self._led(answer, target, way)
         if answer.state == STORED and not picture.seems_whole(answer.body, answer.extension):
             loop = asyncio.get_running_loop()
             answer = await loop.run_in_executor(self._decoder, picture.by_pixels, answer)
-        return replace(answer, seconds=self._clock() - started, host=way.host)
+        seconds, status = self._clock() - started, answer.http_status or way.status
+        return replace(answer, seconds=seconds, http_status=status, host=target.name)
 
-    async def _followed(self, text: str, way: _Way) -> Answer:
-        """The Answer at the end of the redirects; each address on the way passes the same guards."""
-        for _ in range(self._config.max_redirects + 1):
+    def _led(self, answer: Answer, target: Target, way: Way) -> Answer:
+        """A redirect with its whole address, or why it is none to follow."""
+        if way.redirects >= self._config.max_redirects:
+            error = "more than fetch.max_redirects"
+        else:
             try:
-                target = parse(text)
-            except BadAddress as error:
-                state = "redirects" if way.status else "bad_address"
-                return Answer(state, str(error), http_status=way.status)
-            way.host = target.name
-            answer = await self._asked(text, target, way.status)
-            if isinstance(answer, Answer):
-                return answer if answer.http_status else replace(answer, http_status=way.status)
-            way.status = answer.status
-            try:
-                text = urljoin(target.text, answer.location.strip())
-            except ValueError:
-                return Answer("redirects", "an address that cannot be read", http_status=way.status)
-        return Answer("redirects", "more than fetch.max_redirects", http_status=way.status)
+                return replace(answer, elsewhere=_absolute(target, answer.elsewhere))
+            except BadAddress as bad:
+                error = str(bad)
+        return Answer("redirects", error, http_status=answer.http_status)
 
-    async def _asked(self, text: str, target: Target, status: int) -> Answer | _Elsewhere:
+    async def _asked(self, text: str, target: Target, status: int) -> Answer:
         if self.opt_out.has_host(target.host) or self.opt_out.has_address(text):
             return Answer("opted_out")
         if self._config.robots and (refusal := await self._robots.refusal(target)) is not None:
             return refusal
         return await self._transport.ask(target, self._read, status)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer | _Elsewhere:
+    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
         """What an answer is, by its headers first."""
         status, headers = response.status, response.headers
         if status in REDIRECTS:
             if location := headers.get("Location"):
-                return _Elsewhere(location, status)
+                return Answer("redirects", http_status=status, elsewhere=location)
             return Answer("redirects", "no Location", http_status=status)
         if status != 200:
             state = state_of(status)
@@ -161,3 +156,17 @@ class Client:
         body = await bodies.read(response, self._max_bytes)
         answer = picture.by_header(body, self._config.max_pixels)
         return replace(answer, http_status=status)
+
+
+def _absolute(target: Target, location: str) -> str:
+    """The address that a redirect names.
+
+    Raises:
+        BadAddress: it is none.
+    """
+    try:
+        text = urljoin(target.text, location.strip())
+    except ValueError as error:
+        raise BadAddress("an address that cannot be read") from error
+    parse(text)
+    return text

@@ -30,6 +30,7 @@ NOT_ASKED = {"bad_address", "opted_out", "robots", "forbidden_network", "unknown
 """States in which the host got no request, so that they say nothing of it and need not be paced."""
 
 _NO_CONNECTION = {"dns_failed", "cannot_connect", "timeout", "cut_short", "robots_unreachable"}
+_BUSY = {429, 503}
 _SLOWER, _FASTER = 2.0, 0.95  # factors of the pause between requests after a 429, another answer
 _LEAST_PAUSE_S = 0.1  # after the first 429
 
@@ -122,11 +123,10 @@ class Host:
         if not self.name:
             return
         state = answer.state
-        is_elsewhere = 300 <= answer.http_status < 400  # it sent a redirect; the next host failed
-        was_asked = is_elsewhere or state not in NOT_ASKED
-        if state == "unknown_host" and not is_elsewhere:
+        was_asked = state not in NOT_ASKED
+        if state == "unknown_host":
             self._close(Answer(state, answer.error), math.inf)
-        elif state in _NO_CONNECTION and not is_elsewhere and _has_no_answer(answer):
+        elif state in _NO_CONNECTION and _has_no_answer(answer):
             self._fail(started, now, answer, is_first)
         elif was_asked:
             self._answered(started, now, answer)
@@ -146,8 +146,8 @@ class Host:
     def _check_crawl_delay(self, now: float) -> None:
         delay = self._crawl_delay(self.name)
         if delay is not None and delay > self._config.max_wait_s:
-            error = "robots.txt asks for a longer Crawl-delay than fetch.max_wait_s"
-            self._close(Answer("rate_limited", error), now + delay)
+            error = "by the Crawl-delay of robots.txt"
+            self._close(Answer("asks_to_wait", error), now + delay)
 
     def _answered(self, started: float, now: float, answer: Answer) -> None:
         """The host is there."""
@@ -155,7 +155,7 @@ class Host:
         self._failures, self._trials = 0, 0
         self._rest_until, self._rest_s = math.inf, REST_S
         self._is_alive = True
-        if answer.state == "rate_limited" or answer.retry_after_s:
+        if answer.state == "rate_limited" or _is_busy(answer):
             self._is_alive = False  # one at a time until it answers otherwise
             if started > self._slowed_at:  # not once for each of those that ran at one time
                 self._slowed_at = now
@@ -168,11 +168,11 @@ class Host:
                 self._pause_s = 0.0
 
     def _heed(self, now: float, answer: Answer) -> None:
-        """Retry-After is of the whole host."""
-        seconds = answer.retry_after_s or 0.0
+        """Retry-After is of the whole host; its rows are not asked, which is all that is known of them."""
+        seconds = (answer.retry_after_s or 0.0) if _is_busy(answer) else 0.0
         if seconds > self._config.max_wait_s:
-            error = "the host asks for a longer wait than fetch.max_wait_s"
-            self._close(Answer(answer.state, error, http_status=answer.http_status), now + seconds)
+            error = "by Retry-After, with 429 or 503"
+            self._close(Answer("asks_to_wait", error), now + seconds)
         else:
             self.back_off(now + seconds)
 
@@ -205,6 +205,11 @@ class Host:
     def _close(self, answer: Answer, until: float) -> None:
         self._closed, self._closed_until = answer, until
         self._is_alive = False
+
+
+def _is_busy(answer: Answer) -> bool:
+    """Whether a Retry-After is of the host: of other answers it is of the address."""
+    return answer.http_status in _BUSY and bool(answer.retry_after_s)
 
 
 def _has_no_answer(answer: Answer) -> bool:

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
 
-from curate.fetch.answer import Answer, Request
+from curate.fetch.answer import Answer, Request, Way
 from curate.fetch.config import FetchConfig
 from curate.fetch.hosts import NOT_ASKED, Host, Hosts, host_of
 
@@ -20,14 +20,20 @@ AHEAD = 256
 SHARDS = 64
 """Shards that have rows without an answer, so that a row which takes long does not leave all later ones open."""
 
-_PULL = 256  # rows read at one time, between which answers are dealt with
+_PULL, _PULL_S = (
+    256,
+    0.005,
+)  # rows and seconds of one turn of reading, between which answers are dealt with
 
-Get = Callable[[str], Awaitable[Answer]]
+_STRAIGHT = Way()
+_END = object()
+
+Get = Callable[[str, Way], Awaitable[Answer]]
 Done = Callable[[Request, Answer], object]
 
 
 async def fetch(
-    requests: Iterable[Request],
+    requests: Iterable[Request | None],
     get: Get,
     config: FetchConfig,
     done: Done,
@@ -37,11 +43,12 @@ async def fetch(
     """Ask for every request, politely and again where that may help; ``done`` gets each one's answer once.
 
     At most ``connections * AHEAD`` rows are held at one time. Rows of the same address among them are
-    asked once. Times are those of the running event loop.
+    asked once. What a redirect leads to waits for its turn at its own host, and is what is asked again if that
+    fails. Times are those of the running event loop.
 
     Args:
-        requests: read bit by bit.
-        get: one attempt at one address; see ``curate.fetch.client``.
+        requests: read bit by bit; None is a row that needs no request.
+        get: one request for one address, after so many redirects; see ``curate.fetch.client.Client.ask``.
         config: limits, rates and waits.
         done: called for each request with its last answer, from the event loop's thread.
         crawl_delay: the seconds between two requests that a host (see ``hosts.host_of``) asks for, if known.
@@ -63,12 +70,20 @@ async def fetch(
 
 
 class _Ask:
-    """An address that is to be asked, for one row or several."""
+    """An address that is to be asked, for one row or several.
 
-    __slots__ = ("attempts", "host", "last", "rows", "started", "url")
+    Attributes:
+        url: as the rows have it.
+        at, way: what is asked now, and the redirects that led there.
+        host: of that.
+        last: its latest answer, if it failed before.
+    """
+
+    __slots__ = ("at", "attempts", "host", "last", "rows", "started", "url", "way")
 
     def __init__(self, url: str, host: Host) -> None:
-        self.url, self.host = url, host
+        self.url = self.at = url
+        self.host, self.way = host, _STRAIGHT
         self.rows: list[Request] = []
         self.attempts = 0
         self.started = 0.0
@@ -80,7 +95,7 @@ class _Scheduler:
 
     def __init__(
         self,
-        requests: Iterable[Request],
+        requests: Iterable[Request | None],
         get: Get,
         config: FetchConfig,
         done: Done,
@@ -95,6 +110,7 @@ class _Scheduler:
         self._shards: Counter[int] = Counter()  # the same by shard
         self._held: Request | None = None  # the next row, of a shard that has to wait
         self._is_read = False
+        self._has_read = False  # in this turn of the event loop
         self._ready: deque[Host] = deque()
         self._later: list[tuple[float, int, Host | _Ask]] = []  # a heap by time
         self._numbers = count()
@@ -106,14 +122,12 @@ class _Scheduler:
         while True:
             ask = self._take()
             if ask is not None:
-                answer = await self._get(ask.url)
+                answer = await self._get(ask.at, ask.way)
                 self._settle(ask, answer)
                 if answer.state in NOT_ASKED:
                     await asyncio.sleep(0)  # nothing was waited for, and others want their turn
             elif self._is_read and not self._rows:
                 break
-            elif self._may_read:
-                await asyncio.sleep(0)  # there is more
             else:
                 await self._rest()
         while self._resting:
@@ -136,7 +150,7 @@ class _Scheduler:
                 self._list(host, now)
                 continue
             # An address that has failed before would say little of the host.
-            is_newest_better = host.is_on_trial and host.queue[0].attempts
+            is_newest_better = host.is_on_trial and host.queue[0].last
             ask = host.queue.pop() if is_newest_better else host.queue.popleft()
             host.start(now)
             ask.started = now
@@ -149,24 +163,36 @@ class _Scheduler:
     def _may_read(self) -> bool:
         return (
             not self._is_read
+            and not self._has_read
             and self._rows < self._ahead
             and (self._held is None or len(self._shards) < SHARDS)
         )
 
     def _read(self) -> None:
-        """Read rows until enough are held."""
+        """Read rows until enough are held, or for a moment: most of them may have an answer already."""
         if not self._may_read:
             return
         now = self._loop.time()
         for _ in range(min(_PULL, self._ahead - self._rows)):
-            request, self._held = self._held or next(self._requests, None), None
-            if request is None:
+            request, self._held = self._held or next(self._requests, _END), None
+            if request is _END:
                 self._is_read = True
+                return
+            if isinstance(request, Request):
+                if len(self._shards) >= SHARDS and request.shard not in self._shards:
+                    self._held = request
+                    break
+                self._add(request, now)
+            if self._loop.time() - now >= _PULL_S:
                 break
-            if len(self._shards) >= SHARDS and request.shard not in self._shards:
-                self._held = request
-                break
-            self._add(request, now)
+        self._has_read = True
+        self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """The event loop has had its turn; a worker without anything to do reads more."""
+        self._has_read = False
+        if self._may_read:
+            self._wake()
 
     def _add(self, request: Request, now: float) -> None:
         """A row that was read waits for its turn, unless its host is closed."""
@@ -238,9 +264,11 @@ class _Scheduler:
         """Hand on an answer, or have the address asked again later."""
         now = self._loop.time()
         host = ask.host
-        host.end(ask.started, now, answer, is_first=ask.attempts == 1)
+        host.end(ask.started, now, answer, is_first=ask.last is None)
         closed = host.closed(now)
-        if answer.is_transient and closed is None and ask.attempts <= self._config.retries:
+        if answer.elsewhere:
+            self._send_on(ask, answer, now)
+        elif answer.is_transient and closed is None and ask.attempts <= self._config.retries:
             wait = self._wait_s(ask)
             if answer.state == "rate_limited":
                 host.back_off(now + wait)
@@ -253,6 +281,22 @@ class _Scheduler:
                 other = host.queue.popleft()
                 self._end(other, other.last or closed, now)
         self._list(host, now)
+
+    def _send_on(self, ask: _Ask, answer: Answer, now: float) -> None:
+        """A redirect goes to the queue of its host, ahead of what has not begun, and is the same attempt."""
+        before, host = ask.host, self._hosts.busy(host_of(answer.elsewhere) or "")
+        host.rows += 1
+        ask.at, ask.way, ask.host = answer.elsewhere, ask.way.and_then(answer), host
+        ask.last = None
+        ask.attempts -= 1
+        before.rows -= 1
+        if not before.rows:
+            self._hosts.idle(before, now)
+        if (closed := host.closed(now)) is not None:
+            self._end(ask, closed, now)
+        else:
+            host.queue.appendleft(ask)
+            self._list(host, now)
 
     def _wait_s(self, ask: _Ask) -> float:
         """Exponential back-off with full jitter, the same for the same address and attempt."""

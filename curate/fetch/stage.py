@@ -86,7 +86,8 @@ def _run(
     notes: list[str] = []
     total, answered = rows_about(dataset, tables), kept.answered()
     print(kept.described(total), flush=True)
-    pending = (each for each in requests(dataset, fetch, tables, notes) if kept.pending(each))
+    asked_for = requests(dataset, fetch, tables, notes)
+    pending = (each if kept.pending(each) else None for each in asked_for)
     with Monitor(fetch, None if total is None else max(total, answered), answered) as monitor:
         asyncio.run(_fetch(pending, fetch, kept, monitor, new_client))
         states = kept.finish()
@@ -97,7 +98,7 @@ def _run(
 
 
 async def _fetch(
-    pending: Iterable[Request],
+    pending: Iterable[Request | None],
     fetch: FetchConfig,
     kept: Store,
     monitor: Monitor,
@@ -110,4 +111,4 @@ async def _fetch(
             kept.put(request, answer)
             monitor.add(request, answer)
 
-        await scheduler.fetch(pending, client.get, fetch, done, crawl_delay=client.crawl_delay)
+        await scheduler.fetch(pending, client.ask, fetch, done, crawl_delay=client.crawl_delay)

@@ -139,7 +139,7 @@ def test_failures_of_names_and_robots_are_told_apart(state):
 def test_every_state_of_a_request_is_reached_by_a_test():
     of_tls = {"bad_certificate"}
     of_lists_and_hashes = {"opted_out", "changed"}  # test_picture
-    of_the_scheduler = {"host_down"}
+    of_the_scheduler = {"host_down", "asks_to_wait"}
     reached = {*BAD.values(), *SLOW.values(), *SPECIAL, STORED}
     assert reached | of_tls | of_lists_and_hashes | of_the_scheduler == {*STATES}
 

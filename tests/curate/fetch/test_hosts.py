@@ -78,7 +78,7 @@ def test_state_without_a_request_gives_the_time_back():
     one = host()
     asked(one, 1.0, Answer("opted_out"))
     assert one.start_at == 1.0
-    asked(one, 2.0, Answer("opted_out", http_status=301))  # what it leads to is opted out
+    asked(one, 2.0, Answer("redirects", http_status=301, elsewhere="http://b.test/"))
     assert one.start_at == 2.5
     one = host()
     asked(one, 1.0, STORED)
@@ -175,9 +175,16 @@ def test_retry_after(state: str):
     asked(one, 40.0, Answer(state, http_status=503, retry_after_s=100.5))
     closed = one.closed(140.0)
     assert closed
-    assert closed.state == state
-    assert "fetch.max_wait_s" in closed.error
+    assert closed == Answer("asks_to_wait", "by Retry-After, with 429 or 503")
     assert one.closed(140.5) is None
+
+
+@pytest.mark.parametrize("status", [404, 403, 500, 200])
+def test_retry_after_of_another_answer_is_not_the_hosts(status: int):
+    one = host()
+    asked(one, 0.0, Answer("not_found", http_status=status, retry_after_s=3600.0))
+    assert one.closed(1.0) is None
+    assert one.start_at == 0.5
 
 
 def test_shorter_retry_after_does_not_shorten_a_longer_one():
@@ -185,8 +192,8 @@ def test_shorter_retry_after_does_not_shorten_a_longer_one():
     asked(one, 0.0, STORED)
     one.start(1.0)
     one.start(2.0)
-    one.end(1.0, 3.0, Answer("rate_limited", retry_after_s=50.0))
-    one.end(2.0, 3.0, Answer("rate_limited", retry_after_s=1.0))
+    for seconds in (50.0, 1.0):
+        one.end(1.0, 3.0, Answer("rate_limited", http_status=429, retry_after_s=seconds))
     assert one.start_at == 53.0
 
 
@@ -212,8 +219,8 @@ def test_crawl_delay_beyond_max_wait_closes():
     one = host(crawl_delay=101.0)
     asked(one, 0.0, STORED)
     closed = one.closed(1.0)
-    assert closed
-    assert closed.state == "rate_limited"
+    assert closed == Answer("asks_to_wait", "by the Crawl-delay of robots.txt")
+    assert closed.is_transient
 
 
 def test_unknown_host_stays_closed_with_the_same_answer():

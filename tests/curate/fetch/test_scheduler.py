@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from curate.fetch import scheduler
-from curate.fetch.answer import PERMANENT, TRANSIENT, Answer, Request
+from curate.fetch.answer import PERMANENT, TRANSIENT, Answer, Request, Way
 from curate.fetch.config import FetchConfig
 from curate.fetch.hosts import FAILURES, MAX_REST_S, REST_S, host_of
 from tests.curate.fetch.virtual import run
@@ -44,7 +44,7 @@ class Web:
         self.cancelled = 0
         self.paused: dict[str, float] = {}  # until when the host has asked to be left alone
 
-    async def get(self, url: str) -> Answer:
+    async def get(self, url: str, way: Way) -> Answer:
         now = asyncio.get_running_loop().time()
         host = host_of(url) or ""
         assert now >= self.paused.get(host, 0.0) - 1e-6
@@ -144,7 +144,7 @@ def test_crawl_delay_known_after_the_first_answer_spaces_all_others():
 def test_crawl_delay_beyond_max_wait_ends_the_host_unasked():
     web = Web()
     result = fetched(at("a.test", 4), web, crawl_delay=lambda host: 121.0 if web.order else None)
-    assert result.states() == ["stored"] + ["rate_limited"] * 3
+    assert result.states() == ["stored"] + ["asks_to_wait"] * 3
     assert "Crawl-delay" in result.answers[3].error
 
 
@@ -217,9 +217,8 @@ def test_retry_after_pauses_the_whole_host():
 def test_retry_after_beyond_max_wait_ends_the_rows_of_the_host_unasked(state: str):
     web = Web(lambda url, time: Answer(state, http_status=503, retry_after_s=121.0))
     result = fetched([*at("a.test", 5), Request(0, 9, "http://b.test/")], web)
-    assert result.states() == [state] * 6
+    assert result.states() == [state] + ["asks_to_wait"] * 4 + [state]
     assert len(web.starts["a.test:80"]) == 1
-    assert "longer wait" in result.answers[4].error
 
 
 def test_429_without_retry_after_pauses_the_host_as_long_as_the_row():
@@ -335,13 +334,82 @@ def _number(url: str) -> int:
     return int(url.rpartition("/")[2].removesuffix(".jpg"))
 
 
-def test_failure_behind_a_redirect_is_not_the_first_hosts():
-    web = Web(lambda url, time: Answer("cannot_connect", http_status=302))
-    result = fetched(at("a.test", 50), web, replace(CONFIG, retries=0))
-    assert result.states() == ["cannot_connect"] * 50
-    web = Web(lambda url, time: Answer("unknown_host", http_status=302))
-    fetched(at("a.test", 50), web)
-    assert len(web.order) == 50
+def redirecting(path: str, answer: Answer = STORED) -> Callable[[str, int], Answer]:
+    """Every host sends those who ask for the path to cdn.test, which answers so."""
+
+    def reply(url: str, time: int) -> Answer:
+        if "cdn.test" in url:
+            return answer
+        if path in url:
+            to = f"http://cdn.test/{url.partition('//')[2]}"
+            return Answer("redirects", http_status=302, elsewhere=to, seconds=0.5)
+        return STORED
+
+    return reply
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer("cannot_connect", http_status=302),
+        Answer("unknown_host", http_status=302),
+        Answer("server_error", http_status=503, retry_after_s=86400.0),
+    ],
+)
+def test_failure_behind_a_redirect_is_not_the_first_hosts(answer: Answer):
+    web = Web(redirecting("/1", answer))
+    result = fetched(at("a.test", 50), web)
+    assert Counter(result.states())["stored"] == 50 - 11
+    assert len(web.starts["a.test:80"]) == 50
+
+
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, host_rate=20.0, connections=64)])
+def test_limits_of_a_host_hold_for_what_leads_there(config: FetchConfig):
+    web = Web(redirecting("/"))
+    web.seconds = lambda url: 0.2
+    urls = [f"http://src{n % 40}.test/{n}" for n in range(400)]
+    assert fetched(rows(*urls), web, config).states() == ["stored"] * 400
+    assert web.most["cdn.test:80"] == config.host_connections
+    starts = web.starts["cdn.test:80"]
+    assert len(starts) == 400
+    if config.host_rate:
+        assert starts[-1] - starts[0] >= 399 / config.host_rate - 1e-6
+
+
+def test_many_redirects_to_a_slow_host_hold_up_nobody_else():
+    web = Web(redirecting("/slow"))
+    web.seconds = lambda url: 60.0 if "cdn" in url else 0.05
+    slow = [f"http://s{n}.test/slow" for n in range(30)]
+    quick = [f"http://q{n}.test/" for n in range(300)]
+    result = fetched(rows(*slow, *quick), web)
+    assert max(result.at[30 + n] for n in range(300)) < 10.0
+
+
+def test_rows_that_lead_to_a_closed_host_are_not_asked_there():
+    busy = Answer("rate_limited", http_status=429, retry_after_s=500.0)
+    web = Web(redirecting("/", busy))
+    result = fetched(rows(*(f"http://h{n}.test/" for n in range(30))), web)
+    assert result.states().count("asks_to_wait") == 29
+    assert len(web.starts["cdn.test:80"]) == 1
+
+
+def test_redirects_of_one_attempt_are_told_and_a_failure_behind_them_asks_there_again():
+    ways: list[tuple[str, Way]] = []
+
+    async def get(url: str, way: Way) -> Answer:
+        ways.append((url, way))
+        await asyncio.sleep(0.1)
+        if way.redirects < 2:
+            to = f"http://{way.redirects}.test/"
+            return Answer("redirects", http_status=301 + way.redirects, elsewhere=to, seconds=3.0)
+        return STORED if len(ways) == 5 else Answer("timeout")
+
+    result = Result()
+    run(scheduler.fetch(rows("http://a.test/"), get, CONFIG, result.done))
+    last = ("http://1.test/", Way(2, 302, 6.0))
+    first = [("http://a.test/", Way()), ("http://0.test/", Way(1, 301, 3.0))]
+    assert ways == [*first, last, last, last]
+    assert result.states() == ["stored"]
 
 
 def test_unknown_host_is_looked_up_once():
@@ -431,8 +499,8 @@ def test_exception_stops_everything_and_is_handed_on(place: str):
     web.seconds = lambda url: 0.01 if url.endswith("/0") else 50.0
     original = web.get
 
-    async def get(url: str) -> Answer:
-        answer = await original(url)
+    async def get(url: str, way: Way) -> Answer:
+        answer = await original(url, way)
         if place == "get":
             raise OSError("get")
         return answer
@@ -500,6 +568,10 @@ def test_random_failures_never_break_a_limit_and_every_row_is_answered_once(seed
         if wait is not None and wait < config.max_wait_s:
             web.paused[host_of(url) or ""] = asyncio.get_running_loop().time() + wait
         status = draw.choice([0, 302]) if state == "cannot_connect" else 200
+        status = 429 if state == "rate_limited" else status
+        if state == "redirects" and draw.random() < 0.8:
+            to = f"http://h{draw.randrange(12)}.test/to/{url.rpartition('/')[2]}"
+            return Answer(state, http_status=302, elsewhere=to)
         return Answer(state, retry_after_s=wait, http_status=status)
 
     web = Web(reply)
