@@ -140,7 +140,10 @@ class Client:
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
         """What an answer is, by its headers first."""
         status, headers = response.status, response.headers
-        if status in REDIRECTS:
+        is_redirect = status in REDIRECTS
+        if (is_redirect or status == 200) and (rule := reserved(response)):
+            return Answer("reserved", rule, http_status=status)
+        if is_redirect:
             if location := headers.get("Location"):
                 return Answer("redirects", http_status=status, elsewhere=location)
             return Answer("redirects", "no Location", http_status=status)
@@ -151,8 +154,6 @@ class Client:
             is_busy = status in (429, 503)
             wait = retry_after_s(headers.get("Retry-After")) if is_busy else None
             return Answer(state, error, http_status=status, retry_after_s=wait)
-        if rule := reserved(response):
-            return Answer("reserved", rule, http_status=status)
         body = await bodies.read(response, self._max_bytes)
         answer = picture.by_header(body, self._config.max_pixels)
         return replace(answer, http_status=status)

@@ -91,8 +91,11 @@ def _private(connection, asked):
 
 @kind("redirect")
 def _redirect(connection, asked):
-    """``/redirect/302?to=http%3A%2F%2F...``."""
-    return answer(int(asked.path.split("/")[2]), b"moved", f"Location: {asked.query['to']}")
+    """``/redirect/302?to=http%3A%2F%2F...``; what else the query has are further headers."""
+    query = dict(asked.query)
+    to = query.pop("to")
+    headers = (f"{name}: {value}" for name, value in query.items())
+    return answer(int(asked.path.split("/")[2]), b"moved", f"Location: {to}", *headers)
 
 
 @kind("hops")

@@ -29,6 +29,25 @@ def headers(*pairs):
             "*: noindex",
             "otherbot: nofollow, darkroom: noai",
         ),
+        *(
+            "noindex; noai",
+            "nofollow noai",
+            "noimageai=1",
+            "noai: 1",
+            "noindex;",
+            '"noai"',
+            "[noai]",
+        ),
+        *(
+            "unknown-rule: 3, noai",
+            "otherbot: noindex, *: noai",
+            "otherbot: nofollow; darkroom : noai",
+        ),
+        *(
+            "darkroom: unknown, noai",
+            "otherbot: noindex, darkroom: unknown, noai",
+            "15:00:00, noai",
+        ),
         *("unavailable_after: 25 Jun 2030 15:00:00 PST, noindex", "max-snippet: 5, noai"),
     ],
 )
@@ -46,6 +65,10 @@ def test_forbidding_rules_are_obeyed(value):
             "nofollow, noarchive",
             "otherbot: noindex",
             "otherbot: noindex, noai",
+            "otherbot : noindex; noai",
+            "other bot: noindex noai",
+            "otherbot: unavailable_after: 25 Jun 2030 15:00:00 PST, noai",
+            "otherbot: max-snippet: 5, noai",
         ),
         *(
             "darkroom: nofollow, otherbot: noai",
@@ -65,7 +88,11 @@ def test_every_occurrence_of_the_header_counts():
 
 
 @pytest.mark.parametrize(
-    ("value", "forbids"), [("1", True), (" 1 ", True), ("0", False), ("", False)]
+    ("value", "forbids"),
+    [
+        *((value, True) for value in ("1", " 1 ", "1; a", "0, 1", '"1"')),
+        *((value, False) for value in ("0", "", "10", "0.1")),
+    ],
 )
 def test_reservation_of_text_and_data_mining(value, forbids):
     assert bool(reserved(headers(("TDM-Reservation", value)))) == forbids
