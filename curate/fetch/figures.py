@@ -50,7 +50,7 @@ class Figures:
         self._hosts: dict[str, tuple[int, float]] = {}  # answers and seconds
 
     def add(self, answer: Answer, host: str) -> None:
-        """Count an answer of a host."""
+        """Count an answer of a host, "" if there is none."""
         state = answer.state
         self.states[state] += 1
         self.stored_bytes += len(answer.body)
@@ -58,7 +58,7 @@ class Figures:
         self._latest.append(state)
         if len(self._latest) > RECENT:
             self.recent[self._latest.popleft()] -= 1
-        if answer.seconds > 0:  # otherwise it was not asked
+        if answer.seconds > 0 and host:  # otherwise it was not asked
             answers, seconds = self._hosts.get(host, (0, 0.0))
             self._hosts[host] = answers + 1, seconds + answer.seconds
             if len(self._hosts) > HOSTS:
@@ -71,11 +71,7 @@ class Figures:
 
     def slowest(self, count: int = 3) -> list[tuple[str, float]]:
         """The hosts that took longest, with the mean seconds of an answer."""
-        return [
-            (host, seconds / answers)
-            for host, (answers, seconds) in self._by_time()[:count]
-            if host
-        ]
+        return [(host, seconds / answers) for host, (answers, seconds) in self._by_time()[:count]]
 
     def commonest(self) -> tuple[str, float]:
         """The host with most of the answers, and its share of them; exact for the first `HOSTS` answers."""

@@ -11,11 +11,13 @@ from curate.fetch import figures as figure
 from curate.fetch.answer import Answer, Request
 from curate.fetch.config import FetchConfig
 from curate.fetch.figures import RECENT, Figures
+from curate.fetch.hosts import host_of
 from curate.run.progress import Bar, count_done
 
 _EVERY = 100  # answers between two looks at the causes
 _LEAST = 100  # answers for a warning at the end
 _REFRESH_S = 0.5
+_LETTERS = 80  # shown of a host, of which a table may have any length
 
 
 class Monitor:
@@ -58,7 +60,7 @@ class Monitor:
 
     def add(self, request: Request, answer: Answer) -> None:
         """Count the answer of a request, and say what is due."""
-        self.figures.add(answer, request.url.partition("://")[2].partition("/")[0].lower())
+        self.figures.add(answer, _host(request, answer))
         self._answered += 1
         now = self._clock()
         if now - self._shown >= _REFRESH_S:
@@ -108,3 +110,12 @@ class Monitor:
 
     def _say(self, text: str) -> None:
         Bar.write(text, file=self._file)
+
+
+def _host(request: Request, answer: Answer) -> str:
+    """The host that answered, as it is shown; "" if the address has none.
+
+    It is one that was understood, so that no control character and no password of the table is shown.
+    """
+    name = answer.host or host_of(request.url) or ""
+    return name.removesuffix(":80").removesuffix(":443")[:_LETTERS]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from curate.fetch.answer import Answer, Request
 from curate.fetch.config import FetchConfig
+from curate.fetch.figures import RECENT
 from curate.fetch.monitor import Monitor
 from curate.run.progress import Bar
 
@@ -63,6 +65,37 @@ def test_log_gets_lines_with_all_figures(clock: Clock):
         f"fetch: 580 of 900 url, 8 url/s, 00:40 left, {figures}",
         f"fetch: 800 of 900 url in 01:27, 8 url/s, {figures}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "answered_by", "shown"),
+    [
+        ("http://\x1b]0;owned\x07\x1b[2Jevil\nline/", "", ""),
+        ("http://user:secret@a.test/", "", ""),
+        ("http://a.test?x=user:secret", "", "a.test"),
+        ("https://A.test:8080/1.jpg", "", "a.test:8080"),
+        ("http://a.test/", "cdn.test:443", "cdn.test"),
+        (f"http://{'a' * 10_000}/", "", "a" * 80),
+    ],
+)
+def test_the_host_is_shown_and_nothing_else_of_the_address(
+    clock: Clock, url: str, answered_by: str, shown: str
+):
+    file = Terminal()
+    with Monitor(replace(CONFIG, host_rate=5.0), 10_000, file=file, clock=clock) as monitor:
+        for n in range(RECENT):
+            clock.now += 0.125
+            answer = Answer("timeout", seconds=0.1, host=answered_by)
+            monitor.add(Request(0, n, url), answer)
+    text = file.getvalue()
+    assert not any(odd in text for odd in ("secret", "owned", "[2J", "evil"))
+    estimate = text.partition("if the rest is like")[2].partition("\n")[0]
+    if shown:
+        assert f"slowest: {shown} 0.1 s" in text
+        assert f"at {shown}, which" in estimate
+    else:
+        assert "slowest" not in text
+        assert "which" not in estimate
 
 
 def test_terminal_gets_a_table(clock: Clock):

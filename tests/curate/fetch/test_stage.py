@@ -88,6 +88,15 @@ def test_a_picture_that_is_another_than_the_table_s_hash_is_not_kept(tmp_path):
     assert states == {"stored": 1, "changed": 1}
 
 
+def test_a_picture_that_is_another_is_kept_where_no_hash_is_asked_for(tmp_path):
+    with misbehaving.in_thread() as server:
+        (tmp_path / "t.tsv").write_text(f"{server.base}/ok/1.jpg\ta\n")
+        (tmp_path / "hashes").write_text(f"{server.base}/ok/1.jpg\t{'0' * 64}\n")
+        dataset = dataset_of(tmp_path / "t.tsv", tmp_path / "images")
+        states = stage.run(dataset, fetch_of(hashes=str(tmp_path / "hashes"), verify=False))
+    assert states == {"stored": 1}
+
+
 def test_a_folder_has_to_be_named(tmp_path):
     with pytest.raises(UserError, match=r"type dataset\.images_dir=FOLDER"):
         stage.run(dataset_of(tmp_path / "t.tsv", None), fetch_of())
