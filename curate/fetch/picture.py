@@ -87,21 +87,20 @@ def by_pixels(answer: Answer) -> Answer:
     return answer
 
 
-def checked(answer: Answer, request: Request, opt_out: OptOut, *, verify: bool = True) -> Answer:
+def checked(answer: Answer, request: Request, opt_out: OptOut) -> Answer:
     """The Answer after its bytes were compared with the hashes known.
 
     Args:
         answer: of any state; only stored ones change.
-        request: with the hashes that the table gives; sha256 counts where it gives both.
+        request: with the hashes that it must have, none without ``fetch.verify``; sha256 counts where it gives both.
         opt_out: lists of pictures that are not kept.
-        verify: ``fetch.verify``.
 
     Returns:
         The same, or ``opted_out`` or ``changed``.
     """
     if answer.state != STORED:
         return answer
-    expected = (request.sha256 or request.md5) if verify else ""
+    expected = request.sha256 or request.md5
     sha256 = md5 = ""
     if opt_out.has_sha256 or (expected and request.sha256):
         sha256 = hashlib.sha256(answer.body).hexdigest()

@@ -107,7 +107,7 @@ async def _fetch(
     async with new_client(fetch) as client:
 
         def done(request: Request, answer: Answer) -> None:
-            answer = picture.checked(answer, request, client.opt_out, verify=fetch.verify)
+            answer = picture.checked(answer, request, client.opt_out)
             kept.put(request, answer)
             monitor.add(request, answer)
 

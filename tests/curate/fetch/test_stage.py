@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections import Counter
+from time import monotonic
 
 import pyarrow.parquet as pq
 import pytest
@@ -95,6 +96,23 @@ def test_a_picture_that_is_another_is_kept_where_no_hash_is_asked_for(tmp_path):
         dataset = dataset_of(tmp_path / "t.tsv", tmp_path / "images")
         states = stage.run(dataset, fetch_of(hashes=str(tmp_path / "hashes"), verify=False))
     assert states == {"stored": 1}
+
+
+def test_rows_without_a_request_are_told_of(tmp_path, capsys):
+    with misbehaving.in_thread() as server:
+        (tmp_path / "t.tsv").write_text(f"{server.base}/ok/1.jpg\ta\n\tb\n\tc\n")
+        dataset = dataset_of(tmp_path / "t.tsv", tmp_path / "images")
+        assert stage.run(dataset, fetch_of()) == {"stored": 1}
+    assert "note: rows not fetched, without an address: 2" in capsys.readouterr().out
+
+
+def test_what_redirects_lead_to_counts_for_the_rate_of_its_host(tmp_path):
+    with misbehaving.in_thread() as server:
+        rows = [(f"{server.base}/hops/1/{n}", "stored") for n in range(10)]
+        dataset = dataset_of(write_table(tmp_path / "t.tsv", rows), tmp_path / "images")
+        began = monotonic()
+        assert stage.run(dataset, fetch_of(host_rate=20.0, robots=False)) == {"stored": 10}
+        assert monotonic() - began >= 19 / 20
 
 
 def test_a_folder_has_to_be_named(tmp_path):
