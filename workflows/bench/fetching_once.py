@@ -58,7 +58,7 @@ def measured(
 
 def _main(folder: Path, count: int, connections: int, port: int, rows_per_shard: int) -> None:
     from curate.fetch import stage
-    from curate.fetch.answer import STORED, Answer
+    from curate.fetch.answer import STORED, Answer, Way
     from curate.fetch.client import Client
     from curate.fetch.config import FetchConfig
     from curate.readers.tables import TableConfig
@@ -78,7 +78,7 @@ def _main(folder: Path, count: int, connections: int, port: int, rows_per_shard:
     class Answering(Noting):
         """Asks nobody."""
 
-        async def get(self, request_url: str) -> Answer:
+        async def ask(self, url: str, way: Way) -> Answer:
             await asyncio.sleep(0)
             return Answer(STORED, body=body, extension="jpg", width=8, height=8, http_status=200)
 

@@ -124,10 +124,10 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path):
         dataset, fetch = settings(table, tmp_path / "images")
 
         class Interrupted(stage.Client):
-            async def get(self, request_url):
-                if request_url.endswith("/ok/200.jpg"):
+            async def ask(self, url, way):
+                if url.endswith("/ok/200.jpg"):
                     asyncio.get_running_loop().call_soon(_interrupt)
-                return await super().get(request_url)
+                return await super().ask(url, way)
 
         with pytest.raises(KeyboardInterrupt):
             stage.run(TableConfig(**dataset), FetchConfig(**fetch), new_client=Interrupted)
