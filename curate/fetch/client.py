@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 from urllib.parse import urljoin
@@ -17,10 +18,12 @@ import aiohttp
 from curate.fetch import bodies, picture
 from curate.fetch.answer import STORED, Answer, Way
 from curate.fetch.config import FetchConfig
+from curate.fetch.lookups import Lookup
 from curate.fetch.opt_out import OptOut
 from curate.fetch.reservations import reserved
-from curate.fetch.resolver import HOP, Lookup
+from curate.fetch.resolver import HOP, Hop
 from curate.fetch.robots import Robots
+from curate.fetch.room import Part, Room
 from curate.fetch.status import REDIRECTS, retry_after_s, state_of
 from curate.fetch.targets import BadAddress, Target, in_dns, parse
 from curate.fetch.transport import Transport
@@ -55,6 +58,7 @@ class Client:
         """
         self.opt_out = OptOut(config) if opt_out is None else opt_out
         self._config, self._lookup, self._tls, self._clock = config, resolver, tls, clock
+        self._room = Room(clock=clock)
         self._max_bytes = int(config.max_mb * 1e6)
 
     async def __aenter__(self) -> Self:
@@ -104,20 +108,25 @@ class Client:
             target = parse(url)
         except BadAddress as error:
             return Answer("redirects" if status else "bad_address", str(error), http_status=status)
+        with Part(self._room) as part:
+            answer = await self._within_limit(url, target, way, part)
+            if answer.elsewhere:
+                answer = self._led(answer, target, way)
+            if answer.state == STORED and not picture.seems_whole(answer.body, answer.extension):
+                loop = asyncio.get_running_loop()
+                answer = await loop.run_in_executor(self._decoder, picture.looked_through, answer)
+        seconds = self._clock() - started - part.waited_s
+        status = answer.http_status or status
+        return replace(answer, seconds=seconds, http_status=status, host=target.name)
+
+    async def _within_limit(self, url: str, target: Target, way: Way, part: Part) -> Answer:
         HOP.set(None)
         try:
-            async with asyncio.timeout(max(0.0, self._config.timeout_s - way.seconds)):
-                answer = await self._asked(url, target, status)
+            async with asyncio.timeout(max(0.0, self._config.timeout_s - way.seconds)) as limit:
+                part.limit = limit
+                return await self._asked(url, target, way.status, part)
         except TimeoutError:
-            status = hop.status if (hop := HOP.get()) else status
-            answer = Answer("timeout", "no whole answer within fetch.timeout_s", http_status=status)
-        if answer.elsewhere:
-            answer = self._led(answer, target, way)
-        if answer.state == STORED and not picture.seems_whole(answer.body, answer.extension):
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._decoder, picture.by_pixels, answer)
-        seconds, status = self._clock() - started, answer.http_status or way.status
-        return replace(answer, seconds=seconds, http_status=status, host=target.name)
+            return _late(HOP.get() or Hop())
 
     def _led(self, answer: Answer, target: Target, way: Way) -> Answer:
         """A redirect with its whole address, or why it is none to follow."""
@@ -130,14 +139,16 @@ class Client:
                 error = str(bad)
         return Answer("redirects", error, http_status=answer.http_status)
 
-    async def _asked(self, text: str, target: Target, status: int) -> Answer:
+    async def _asked(self, text: str, target: Target, status: int, part: Part) -> Answer:
         if self.opt_out.has_host(target.host) or self.opt_out.has_address(text):
             return Answer("opted_out")
+        if (failure := await self._transport.look_up(target, status)) is not None:
+            return failure
         if self._config.robots and (refusal := await self._robots.refusal(target)) is not None:
             return refusal
-        return await self._transport.ask(target, self._read, status)
+        return await self._transport.ask(target, partial(self._read, part), status)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+    async def _read(self, part: Part, response: aiohttp.ClientResponse) -> Answer:
         """What an answer is, by its headers first."""
         status, headers = response.status, response.headers
         is_redirect = status in REDIRECTS
@@ -154,9 +165,16 @@ class Client:
             is_busy = status in (429, 503)
             wait = retry_after_s(headers.get("Retry-After")) if is_busy else None
             return Answer(state, error, http_status=status, retry_after_s=wait)
-        body = await bodies.read(response, self._max_bytes)
+        body = await bodies.read(response, self._max_bytes, part)
         answer = picture.by_header(body, self._config.max_pixels)
         return replace(answer, http_status=status)
+
+
+def _late(hop: Hop) -> Answer:
+    """The Answer of an attempt that took ``fetch.timeout_s``, by where it was then."""
+    if hop.is_resolving:
+        return Answer("dns_failed", "the name server does not keep up", http_status=hop.status)
+    return Answer("timeout", "no whole answer within fetch.timeout_s", http_status=hop.status)
 
 
 def _absolute(target: Target, location: str) -> str:

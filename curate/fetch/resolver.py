@@ -7,12 +7,10 @@ nothing.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +18,7 @@ from typing import Any
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from curate.fetch.addresses import Guard
-
-THREADS = 32
-"""Names that are looked up at one time; ``getaddrinfo`` blocks."""
+from curate.fetch.lookups import Lookup, Lookups, TooLate, system_lookup
 
 KEPT_S, UNKNOWN_KEPT_S, FAILED_KEPT_S = 300.0, 60.0, 1.0
 """Seconds for which an address, the absence of a host, a failure of the name server is remembered:
@@ -30,9 +26,6 @@ KEPT_S, UNKNOWN_KEPT_S, FAILED_KEPT_S = 300.0, 60.0, 1.0
 
 KEPT = 20_000
 """Names that are remembered, at about 500 bytes each."""
-
-Lookup = Callable[[str], list[str]]
-"""A host's name to its addresses, blocking; raises ``socket.gaierror``."""
 
 _UNKNOWN = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
@@ -70,12 +63,6 @@ HOP: ContextVar[Hop | None] = ContextVar("hop", default=None)
 """Of the request in whose task a connection is opened: aiohttp hands the address alone to `checked_socket`."""
 
 
-def system_lookup(host: str) -> list[str]:
-    """The addresses of a host, in the order of preference of the system."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
 class Resolver(AbstractResolver):
     """aiohttp's resolver that gives only addresses which may be connected to."""
 
@@ -84,11 +71,19 @@ class Resolver(AbstractResolver):
         guard: Guard,
         lookup: Lookup = system_lookup,
         clock: Callable[[], float] = time.monotonic,
+        limit_s: float = 10.0,
     ) -> None:
-        self._guard, self._lookup, self._clock = guard, lookup, clock
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dns")
+        """Ask nothing yet.
+
+        Args:
+            guard: which addresses are permitted.
+            lookup: a host's name to its addresses, blocking.
+            clock: seconds that only grow.
+            limit_s: how long a lookup may take, without the time in which it waits for others.
+        """
+        self._guard, self._clock, self._limit_s = guard, clock, limit_s
+        self._lookups = Lookups(lookup, self._ended)
         self._known: OrderedDict[str, tuple[float, list[str] | OSError]] = OrderedDict()
-        self._running: dict[str, asyncio.Task[list[str]]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -100,10 +95,7 @@ class Resolver(AbstractResolver):
             UnknownHost: there is no such host.
             NameServerFailed: it cannot be said whether there is.
         """
-        hop = HOP.get() or Hop()
-        hop.is_resolving = True
-        addresses = await self._addresses(host)
-        hop.is_resolving = False
+        addresses = await self.addresses(host)
         if not self._guard.is_exempt(host, port):
             addresses = [address for address in addresses if self._guard.is_allowed(address)]
         if not addresses:
@@ -120,8 +112,12 @@ class Resolver(AbstractResolver):
             for address in addresses
         ]
 
-    async def _addresses(self, host: str) -> list[str]:
-        """All addresses of a host, remembered; one lookup for all who ask meanwhile."""
+    async def addresses(self, host: str) -> list[str]:
+        """All addresses of a host, permitted or not, remembered.
+
+        Raises:
+            UnknownHost, NameServerFailed: see `resolve`.
+        """
         if (known := self._known.get(host)) is not None and known[0] > self._clock():
             self._known.move_to_end(host)
             if isinstance(known[1], OSError):
@@ -129,30 +125,24 @@ class Resolver(AbstractResolver):
                     known[1]
                 )  # a new one: a raised error keeps its traceback, and that its frames
             return known[1]
-        if (task := self._running.get(host)) is None:
-            task = self._running[host] = asyncio.create_task(self._look_up(host))
-            task.add_done_callback(lambda done: self._forget(host, done))
-        return await asyncio.shield(task)
-
-    async def _look_up(self, host: str) -> list[str]:
-        loop = asyncio.get_running_loop()
+        hop = HOP.get() or Hop()
+        hop.is_resolving = True
         try:
-            addresses = await loop.run_in_executor(self._pool, self._lookup, host)
-        except (
-            socket.gaierror,
-            UnicodeError,
-        ) as error:  # a label that no name can have: UnicodeError
-            unknown = isinstance(error, UnicodeError) or error.errno in _UNKNOWN
-            failure = UnknownHost() if unknown else NameServerFailed()
-            self._remember(host, failure, UNKNOWN_KEPT_S if unknown else FAILED_KEPT_S)
-            raise failure from None
-        self._remember(host, addresses, KEPT_S)
+            addresses = await self._lookups.addresses(host, self._limit_s)
+        except TooLate:
+            raise NameServerFailed("no answer within fetch.connect_s") from None
+        except (socket.gaierror, UnicodeError) as error:
+            raise (UnknownHost if _is_unknown(error) else NameServerFailed) from None
+        hop.is_resolving = False
         return addresses
 
-    def _forget(self, host: str, task: asyncio.Task[list[str]]) -> None:
-        del self._running[host]
-        if not task.cancelled():
-            task.exception()  # looked at: whoever asked may have given up waiting
+    def _ended(self, host: str, found: list[str] | Exception) -> None:
+        if isinstance(found, list):
+            self._remember(host, found, KEPT_S)
+        elif _is_unknown(found):
+            self._remember(host, UnknownHost(), UNKNOWN_KEPT_S)
+        else:
+            self._remember(host, NameServerFailed(), FAILED_KEPT_S)
 
     def _remember(self, host: str, what: list[str] | OSError, seconds: float) -> None:
         self._known[host] = (self._clock() + seconds, what)
@@ -161,8 +151,13 @@ class Resolver(AbstractResolver):
             self._known.popitem(last=False)
 
     async def close(self) -> None:
-        """Release the threads; a lookup that hangs is left to end by itself."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Look nothing up any more; what hangs is left to end by itself."""
+        self._lookups.close()
+
+
+def _is_unknown(error: Exception) -> bool:
+    """Whether a lookup says that there is no such host; UnicodeError is of a label that no name can have."""
+    return isinstance(error, UnicodeError) or getattr(error, "errno", None) in _UNKNOWN
 
 
 def checked_socket(guard: Guard) -> Callable[[Any], socket.socket]:

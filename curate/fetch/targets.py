@@ -54,6 +54,11 @@ class Target:
         return f"{self.host.rstrip('.')}:{self.port}"
 
     @property
+    def is_ip(self) -> bool:
+        """Whether the host is an IP address, not a name."""
+        return ":" in self.host or _PLAIN_IPV4.fullmatch(self.host) is not None
+
+    @property
     def origin(self) -> str:
         """Scheme, host and port: the unit of robots.txt (RFC 9309, 2.3)."""
         host = f"[{self.host}]" if ":" in self.host else self.host

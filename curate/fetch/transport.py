@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -18,11 +17,11 @@ from curate.fetch.addresses import Guard
 from curate.fetch.answer import Answer
 from curate.fetch.bodies import BadBody
 from curate.fetch.config import FetchConfig
+from curate.fetch.lookups import Lookup, system_lookup
 from curate.fetch.resolver import (
     HOP,
     ForbiddenNetwork,
     Hop,
-    Lookup,
     NameServerFailed,
     Resolver,
     UnknownHost,
@@ -62,7 +61,7 @@ class Transport:
         """
         _allow_files()
         self._guard = Guard(config)
-        self._resolver = Resolver(self._guard, lookup) if lookup else Resolver(self._guard)
+        self._resolver = Resolver(self._guard, lookup or system_lookup, limit_s=config.connect_s)
         connector = aiohttp.TCPConnector(
             limit=0,  # the scheduler counts
             resolver=self._resolver,
@@ -108,8 +107,9 @@ class Transport:
             TimeoutError: of the caller's own limit.
             UserError: no more files may be opened.
         """
-        hop = Hop(self._guard.is_exempt(target.host, target.port), status=status)
-        HOP.set(hop)
+        if (failure := await self.look_up(target, status)) is not None:
+            return failure
+        HOP.set(hop := Hop(self._guard.is_exempt(target.host, target.port), status=status))
         try:
             async with self._session.get(target.url, allow_redirects=False) as response:
                 hop.status = response.status
@@ -119,6 +119,20 @@ class Transport:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             answer = _failure(error, hop)
         return replace(answer, http_status=hop.status)
+
+    async def look_up(self, target: Target, status: int = 0) -> Answer | None:
+        """Look up the name of a host, None if it has addresses; permitted or not, `ask` says.
+
+        Before the connection, because ``fetch.connect_s`` must not count while the lookup waits for others.
+        """
+        if target.is_ip:
+            return None
+        HOP.set(Hop(status=status))
+        try:
+            await self._resolver.addresses(target.host)
+        except OSError as error:
+            return replace(_unconnected(error), http_status=status)
+        return None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -148,7 +162,7 @@ def _failure(error: Exception, hop: Hop) -> Answer:
     if hop.is_forbidden:
         return Answer("forbidden_network")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return _unconnected(error)
+        return _unconnected(error.os_error)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         state = "dns_failed" if hop.is_resolving else "cannot_connect"
         return Answer(state, "no answer within fetch.connect_s")
@@ -165,14 +179,13 @@ def _failure(error: Exception, hop: Hop) -> Answer:
     return Answer("bad_answer", "no sound HTTP, or headers that are too large")
 
 
-def _unconnected(error: aiohttp.ClientConnectorError) -> Answer:
-    cause = error.os_error
+def _unconnected(cause: OSError) -> Answer:
     if isinstance(cause, ForbiddenNetwork):
         return Answer("forbidden_network")
     if isinstance(cause, UnknownHost):
         return Answer("unknown_host")
-    if isinstance(cause, NameServerFailed | socket.gaierror):
-        return Answer("dns_failed")
+    if isinstance(cause, NameServerFailed):
+        return Answer("dns_failed", str(cause))
     if isinstance(cause, ssl.SSLCertVerificationError):
         is_of_another = "mismatch" in cause.verify_message
         words = "a certificate of another host" if is_of_another else cause.verify_message
@@ -183,7 +196,7 @@ def _unconnected(error: aiohttp.ClientConnectorError) -> Answer:
         raise UserError(
             "the system lets this process open no more files, and each connection is one; type ulimit -n 8192 "
             "before the command, or a smaller fetch.connections"
-        ) from error
+        ) from cause
     return Answer("cannot_connect", _words(cause))
 
 

@@ -1,10 +1,13 @@
 import asyncio
 import contextvars
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from curate.fetch import lookups
 from curate.fetch.addresses import Guard
 from curate.fetch.config import FetchConfig
 from curate.fetch.resolver import (
@@ -112,6 +115,104 @@ def test_one_lookup_serves_all_who_ask_meanwhile_even_if_the_first_gives_up():
 
     asyncio.run(run())
     assert names.asked == 1
+
+
+def test_names_that_hang_leave_their_places_to_others(monkeypatch):
+    """Each waits until a place is free, and only then its time begins."""
+    monkeypatch.setattr(lookups, "AT_ONCE", 2)
+    let, asked = threading.Event(), []
+
+    def lookup(host):
+        asked.append(host)
+        if host.startswith("hangs"):
+            assert let.wait(10)
+        return ["127.0.0.1"]
+
+    async def run():
+        resolver = Resolver(Guard(LOOPBACK), lookup, limit_s=0.1)
+        names = [*(f"hangs{number}.example" for number in range(6)), "good.example"]
+        found = await asyncio.gather(*map(resolver.resolve, names), return_exceptions=True)
+        let.set()
+        await asyncio.sleep(0.05)
+        late = await resolver.resolve(names[0])
+        await resolver.close()
+        return found, late
+
+    found, late = asyncio.run(run())
+    assert [type(entry) for entry in found] == [NameServerFailed] * 6 + [list]
+    assert str(found[0]) == "no answer within fetch.connect_s"
+    assert late[0]["host"] == "127.0.0.1"
+    assert len(asked) == 7
+
+
+def test_a_name_that_nobody_waits_for_any_more_is_not_looked_up(monkeypatch):
+    monkeypatch.setattr(lookups, "AT_ONCE", 1)
+    let, asked = threading.Event(), []
+
+    def lookup(host):
+        asked.append(host)
+        assert let.wait(10)
+        return ["127.0.0.1"]
+
+    async def run():
+        resolver = Resolver(Guard(LOOPBACK), lookup)
+        first, *others = [
+            asyncio.create_task(resolver.resolve(f"h{number}.example")) for number in range(4)
+        ]
+        await asyncio.sleep(0.01)
+        for task in others[:2]:
+            task.cancel()
+        await asyncio.sleep(0)
+        let.set()
+        await asyncio.gather(first, others[2])
+        await resolver.close()
+
+    asyncio.run(run())
+    assert asked == ["h0.example", "h3.example"]
+
+
+def test_threads_are_few_however_many_names_hang(monkeypatch):
+    monkeypatch.setattr(lookups, "THREADS", 3)
+    let = threading.Event()
+
+    def lookup(host):
+        assert let.wait(10)
+        return []
+
+    async def run():
+        resolver = Resolver(Guard(LOOPBACK), lookup, limit_s=0.01)
+        tasks = [asyncio.create_task(resolver.resolve(f"h{number}.a")) for number in range(8)]
+        await asyncio.wait(tasks, timeout=0.2)
+        running = sum(thread.name == "dns" for thread in threading.enumerate())
+        ended = sum(task.done() for task in tasks)
+        let.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await resolver.close()
+        return running, ended
+
+    assert asyncio.run(run()) == (3, 3)
+
+
+def test_a_lookup_that_hangs_does_not_hold_up_the_end_of_the_process():
+    code = """
+import asyncio, time
+from curate.fetch import lookups
+from curate.fetch.addresses import Guard
+from curate.fetch.config import FetchConfig
+from curate.fetch.resolver import NameServerFailed, Resolver
+async def run():
+    resolver = Resolver(Guard(FetchConfig()), lambda host: time.sleep(600), limit_s=0.01)
+    try:
+        await resolver.resolve("h.example")
+    except NameServerFailed:
+        print("given up", flush=True)
+    await resolver.close()
+asyncio.run(run())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], timeout=60, check=True, capture_output=True, text=True
+    )
+    assert ended.stdout == "given up\n"
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
