@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 
 from aiohttp import ClientResponse
 
 from curate.fetch.answer import Answer
 
-_GZIP, _ZLIB, _RAW = (
-    16 + zlib.MAX_WBITS,
-    zlib.MAX_WBITS,
-    -zlib.MAX_WBITS,
-)  # zlib's names of the formats
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's names of the formats
+_ZLIB = zlib.MAX_WBITS
+_RAW = -zlib.MAX_WBITS
+
+_PIECE = 1 << 16  # bytes that are unpacked at one time: of what is left of them zlib makes a copy
+_MOST_PARTS = 1000
+"""Of one gzip body: each may be of 20 bytes and hold nothing, and begins anew."""
 
 
 class BadBody(Exception):
@@ -44,7 +47,7 @@ async def read(response: ClientResponse, max_bytes: int, *, cut: bool = False) -
     body = await _counted(response, max_bytes, cut)
     if encoding in ("", "identity") or not body:
         return body
-    return _unpacked(body, encoding, max_bytes, cut)
+    return await asyncio.to_thread(_unpacked, body, encoding, max_bytes, cut)  # up to 0.1 s
 
 
 async def _counted(response: ClientResponse, max_bytes: int, cut: bool) -> bytes:
@@ -61,13 +64,16 @@ async def _counted(response: ClientResponse, max_bytes: int, cut: bool) -> bytes
 
 def _unpacked(body: bytes, encoding: str, max_bytes: int, cut: bool) -> bytes:
     """Unpack by parts of zlib's format; gzip may hold several one after another (RFC 1952, 2.2)."""
-    parts, count, is_whole = [], 0, False
-    while body:
-        unpacker = zlib.decompressobj(_format(body, encoding))
+    kind, view, parts, count = _format(body, encoding), memoryview(body), [], 0
+    unpacker, is_begun, whole = zlib.decompressobj(kind), False, 0
+    while view:
+        piece = view[:_PIECE]
         try:
-            part = unpacker.decompress(body, max_bytes - count + 1)
+            part = unpacker.decompress(piece, max_bytes - count + 1)
         except zlib.error as error:
-            if is_whole:  # something else behind the last part, as gzip itself ignores it
+            if (
+                whole and not is_begun
+            ):  # something else behind the last part, as gzip itself ignores it
                 break
             raise BadBody("bad_answer", "a compressed body that is broken") from error
         parts.append(part)
@@ -76,12 +82,17 @@ def _unpacked(body: bytes, encoding: str, max_bytes: int, cut: bool) -> bytes:
             if cut:
                 break
             raise BadBody("too_large", "")
-        is_whole = unpacker.eof
-        if not is_whole:
-            if cut:
+        view = view[len(piece) - len(unpacker.unused_data) :]
+        is_begun = not unpacker.eof
+        if unpacker.eof:
+            whole += 1
+            if encoding == "deflate":
                 break
-            raise BadBody("bad_answer", "a compressed body that is cut short")
-        body = unpacker.unused_data if encoding != "deflate" else b""
+            if whole > _MOST_PARTS:
+                raise BadBody("bad_answer", "a compressed body of too many parts")
+            unpacker = zlib.decompressobj(kind)
+    if is_begun and not cut:
+        raise BadBody("bad_answer", "a compressed body that is cut short")
     return b"".join(parts)[:max_bytes]
 
 
