@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from curate.fetch import headers
 from curate.fetch.answer import STORED, Answer, Request
 from curate.fetch.opt_out import OptOut
 from curate.measures import decode
@@ -21,6 +22,11 @@ _END_OF_JPEG, _END_OF_PNG, _END_OF_GIF = b"\xff\xd9", b"IEND\xaeB`\x82", b";"
 _NEAR_END = (
     4096  # bytes within which the end of a picture is looked for: notes of programs may follow it
 )
+_MOST_BOXES = 10_000  # of a file; those of pictures have a dozen
+
+MOST_DECODED = 36_000_000
+"""Pixels that are decoded to see whether a picture is whole: one to four seconds."""
+
 _TOO_MANY = "too many pixels"  # in the words of curate.measures.decode
 
 
@@ -30,8 +36,10 @@ def by_header(body: bytes, max_pixels: int) -> Answer:
     Returns:
         A stored picture, or one of the states ``not_a_picture``, ``too_many_pixels`` and ``damaged``.
     """
+    if (front := headers.readable(body)) is None:
+        return Answer("damaged", "more before its pixels than any picture has")
     try:
-        width, height, name = decode.probe(body)
+        width, height, name = decode.probe(front)
     except UnreadableImage as error:
         head = body[: file_signature.HEAD_BYTES]
         if error.reason == _TOO_MANY:
@@ -49,7 +57,7 @@ def by_header(body: bytes, max_pixels: int) -> Answer:
 def seems_whole(body: bytes, extension: str) -> bool:
     """Whether a picture has its end where it belongs, told without decoding it.
 
-    False says nothing yet: notes may follow the end, and some formats have none; see `by_pixels`.
+    False says nothing yet: notes may follow the end, and some formats have none; see `looked_through`.
     """
     end = body[-_NEAR_END:]
     if extension == "jpg":
@@ -68,7 +76,9 @@ def seems_whole(body: bytes, extension: str) -> bool:
 def _has_whole_boxes(body: bytes) -> bool:
     """Whether the boxes of an ISO base media file (ISO/IEC 14496-12, 4.2) end where the body does."""
     start = 0
-    while start < len(body):
+    for _ in range(_MOST_BOXES):
+        if start >= len(body):
+            break
         size = int.from_bytes(body[start : start + 4], "big")
         if size == 1:  # the size follows the type, in 8 bytes
             size = int.from_bytes(body[start + 8 : start + 16], "big")
@@ -78,13 +88,24 @@ def _has_whole_boxes(body: bytes) -> bool:
     return start == len(body)
 
 
-def by_pixels(answer: Answer) -> Answer:
-    """A stored picture decoded as a whole: the same Answer, or ``damaged``."""
+def looked_through(answer: Answer) -> Answer:
+    """A stored picture whose end is not where it belongs: the same Answer, or ``damaged``.
+
+    Takes up to a second or two. A JPEG is searched for its end; others are decoded.
+    """
+    if answer.extension == "jpg":
+        return answer if headers.has_end_of_jpeg(answer.body) else _damaged(answer, "truncated")
+    if answer.width * answer.height > MOST_DECODED:
+        return _damaged(answer, "without an end where it belongs, and too large to decode for it")
     try:
         decode.decode(answer.body)
     except UnreadableImage as error:
-        return Answer("damaged", error.reason, http_status=answer.http_status)
+        return _damaged(answer, error.reason)
     return answer
+
+
+def _damaged(answer: Answer, error: str) -> Answer:
+    return _without_body(answer, "damaged", error)
 
 
 def checked(answer: Answer, request: Request, opt_out: OptOut) -> Answer:

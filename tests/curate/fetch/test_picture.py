@@ -6,10 +6,11 @@ import time
 import pytest
 from PIL import Image
 
+from curate.fetch import picture as picture_by_bytes
 from curate.fetch.answer import STORED, Answer, Request
 from curate.fetch.config import MOST_PIXELS, FetchConfig
 from curate.fetch.opt_out import OptOut
-from curate.fetch.picture import by_header, by_pixels, checked, seems_whole
+from curate.fetch.picture import by_header, checked, looked_through, seems_whole
 from curate.measures import decode
 from curate.run.schema import UserError
 from tests.curate.fetch.misbehaving import picture
@@ -27,7 +28,7 @@ def encoded(name, size=(40, 30)):
 def judged(body, max_pixels=MANY):
     answer = by_header(body, max_pixels)
     if answer.state == STORED and not seems_whole(body, answer.extension):
-        return by_pixels(answer)
+        return looked_through(answer)
     return answer
 
 
@@ -55,6 +56,41 @@ def test_common_formats_are_seen_to_be_whole_without_their_pixels(name):
     extension = by_header(body, MANY).extension
     assert seems_whole(body, extension)
     assert not seems_whole(body[:-5], extension)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_the_end_of_a_jpeg_is_found_without_its_pixels(monkeypatch, options):
+    draw, stream = random.Random(0), io.BytesIO()
+    noise = Image.frombytes("RGB", (300, 200), draw.randbytes(180_000))
+    thumbnail = b"Exif\0\0" + encoded("JPEG")
+    noise.save(stream, "JPEG", quality=95, exif=thumbnail, comment=b"\xff\xd9", **options)
+    body = stream.getvalue()
+    monkeypatch.setattr(picture_by_bytes, "_PIECE", 1000)
+    monkeypatch.setattr(decode, "decode", None)
+    for notes in (b"", bytes(9000), draw.randbytes(9000), body + bytes(9000)):
+        assert looked_through(by_header(body + notes, MANY)).state == STORED
+    for length in (1500, len(body) // 2, len(body) - 2, len(body) - 1):
+        answer = looked_through(by_header(body[:length], MANY))
+        assert (answer.state, answer.error, answer.body) == ("damaged", "truncated", b"")
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff\xd8" + b"\xff" * 10**7, b"\xff\xd8" + b"\xff\xfe\0\2" * 10**6]
+)
+def test_bytes_made_to_take_long_are_searched_soon(body):
+    started = time.process_time()
+    assert looked_through(Answer(STORED, body=body, extension="jpg")).state == "damaged"
+    assert time.process_time() - started < 2  # 0.1 on the machine that this was written on
+
+
+def test_what_would_take_long_to_decode_is_not(monkeypatch):
+    body = encoded("BMP", (40, 30))
+    monkeypatch.setattr(picture_by_bytes, "MOST_DECODED", 1200)
+    assert judged(body).state == STORED
+    monkeypatch.setattr(picture_by_bytes, "MOST_DECODED", 1199)
+    answer = judged(body)
+    assert answer.state == "damaged"
+    assert "too large to decode" in answer.error
 
 
 def test_notes_behind_a_picture_do_no_harm():
