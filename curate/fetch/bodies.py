@@ -8,6 +8,7 @@ import zlib
 from aiohttp import ClientResponse
 
 from curate.fetch.answer import Answer
+from curate.fetch.room import EACH, Part
 
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's names of the formats
 _ZLIB = zlib.MAX_WBITS
@@ -26,7 +27,9 @@ class BadBody(Exception):
         self.answer = Answer(state, error)
 
 
-async def read(response: ClientResponse, max_bytes: int, *, cut: bool = False) -> bytes:
+async def read(
+    response: ClientResponse, max_bytes: int, part: Part | None = None, *, cut: bool = False
+) -> bytes:
     """The body, unpacked.
 
     No more than ``max_bytes`` are kept at any time, packed or unpacked, whatever the headers say.
@@ -34,6 +37,7 @@ async def read(response: ClientResponse, max_bytes: int, *, cut: bool = False) -
     Args:
         response: whose body has not been read.
         max_bytes: of the body.
+        part: of the room for all bodies, which a large one waits for; None for a small ``max_bytes``.
         cut: keep the first ``max_bytes`` of a larger body.
 
     Raises:
@@ -44,13 +48,24 @@ async def read(response: ClientResponse, max_bytes: int, *, cut: bool = False) -
         raise BadBody("bad_answer", "a Content-Encoding that was not asked for")
     if (response.content_length or 0) > max_bytes and not cut:
         raise BadBody("too_large", "")
-    body = await _counted(response, max_bytes, cut)
-    if encoding in ("", "identity") or not body:
+    is_packed = encoding not in ("", "identity")
+    needed = (response.content_length or max_bytes) + (max_bytes if is_packed else 0)
+    body = await _counted(response, max_bytes, part, needed, cut)
+    if not is_packed or not body:
         return body
-    return await asyncio.to_thread(_unpacked, body, encoding, max_bytes, cut)  # up to 0.1 s
+    most = max_bytes if part is None else min(max_bytes, EACH)
+    try:
+        return await asyncio.to_thread(_unpacked, body, encoding, most, cut)  # up to 0.1 s
+    except BadBody as error:
+        if part is None or error.answer.state != "too_large" or most == max_bytes:
+            raise
+    await part.need(needed)
+    return await asyncio.to_thread(_unpacked, body, encoding, max_bytes, cut)
 
 
-async def _counted(response: ClientResponse, max_bytes: int, cut: bool) -> bytes:
+async def _counted(
+    response: ClientResponse, max_bytes: int, part: Part | None, needed: int, cut: bool
+) -> bytes:
     chunks, count = [], 0
     while chunk := await response.content.readany():
         chunks.append(chunk)
@@ -59,6 +74,8 @@ async def _counted(response: ClientResponse, max_bytes: int, cut: bool) -> bytes
             if not cut:
                 raise BadBody("too_large", "")
             break
+        if count > EACH and part is not None:
+            await part.need(needed)
     return (chunks[0] if len(chunks) == 1 else b"".join(chunks))[:max_bytes]
 
 

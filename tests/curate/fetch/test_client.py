@@ -12,6 +12,7 @@ import trustme
 from curate.fetch.answer import STATES, STORED
 from curate.fetch.client import Client
 from curate.fetch.config import FetchConfig
+from curate.fetch.room import Room
 from tests.curate.fetch.misbehaving import BAD, GOOD, KINDS, SLOW, Server, answer, picture, table
 
 LIMITS = {
@@ -543,6 +544,26 @@ def test_a_body_is_never_held_beyond_the_limit():
     states, peak = asking(work, max_mb=2)
     assert states == ["too_large"] * 2
     assert peak < 16e6
+
+
+def test_large_bodies_wait_for_room_and_small_ones_do_not():
+    async def work(server, client):
+        client._room = Room(6_000_000)
+        room, least = client._room, []
+        give = room.give
+        room.give = lambda count: (least.append(room._free), give(count))
+        large = [f"{server.base}/ok/{number}.jpg?kb=2000" for number in range(9)]
+        packed = [f"{server.base}/encoded/gzip/{number}?kb=2000" for number in range(3)]
+        unknown = [f"{server.base}/chunked/{number}?kb=2000" for number in range(3)]
+        small = [f"{server.base}/ok/{number}.png" for number in range(9)]
+        urls = large + packed + unknown + small
+        states = {found.state for found in await asyncio.gather(*map(client.get, urls))}
+        return states, min(least), room._free
+
+    states, least, free = asking(work, host_connections=99)
+    assert states == {STORED}
+    assert 0 <= least < 3_000_000
+    assert free == 6_000_000
 
 
 def test_a_limit_holds_to_the_byte():
