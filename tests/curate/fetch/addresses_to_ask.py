@@ -32,7 +32,7 @@ BAD = {
     "/empty/{n}": "not_a_picture",
     "/truncated/{n}": "damaged",
     "/long/{n}": "bad_answer",
-    "/no-end/{n}": "damaged",  # Pillow does not decode it
+    "/no-end/{n}": "damaged",
     "/pixels/{n}": "too_many_pixels",
     "/short/{n}": "cut_short",
     "/chunks-cut/{n}": "cut_short",

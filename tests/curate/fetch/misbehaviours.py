@@ -66,7 +66,7 @@ def _header(connection, asked):
 
 @kind("noai")
 def _noai(connection, asked):
-    """The picture follows only after a second: whoever obeys the header does not wait for it."""
+    """The picture follows only after a minute: whoever obeys the header does not wait for it."""
     return _reserved(connection, asked, "X-Robots-Tag: noai")
 
 
@@ -79,7 +79,7 @@ async def _reserved(connection, asked, header):
     body = good(connection, asked)
     whole = answer(200, body, "Content-Type: image/jpeg", header)
     connection.transport.write(whole[: -len(body)])
-    await asyncio.sleep(1)
+    await asyncio.sleep(60)
     connection.transport.write(body)
 
 
@@ -339,6 +339,22 @@ def _huge_header(connection, asked):
 @kind("many-headers")
 def _many_headers(connection, asked):
     return answer(200, good(connection, asked), *(f"X-Many-{i}: {i}" for i in range(5000)))
+
+
+@kind("long-line")
+def _long_line(connection, asked):
+    """``/long-line/header/8190``: a header of so many bytes; ``/long-line/status/8190``: the first line."""
+    where, length = asked.path.split("/")[2:4]
+    whole = answer(200, good(connection, asked), "X-Long: " + "a" * (int(length) - 8))
+    if where == "status":
+        first = b"HTTP/1.1 200 "
+        whole = (
+            first
+            + b"a" * (int(length) - len(first))
+            + b"\r\n"
+            + answer(200, picture(1)).partition(b"\r\n")[2]
+        )
+    return whole
 
 
 @kind("no-http")

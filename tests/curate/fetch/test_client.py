@@ -3,12 +3,13 @@ import gc
 import random
 import socket
 import ssl
-import time
+import threading
 import tracemalloc
 
 import pytest
 import trustme
 
+from curate.fetch import lookups
 from curate.fetch.answer import STATES, STORED
 from curate.fetch.client import Client
 from curate.fetch.config import FetchConfig
@@ -115,7 +116,7 @@ def test_what_is_slow_without_an_end_is_given_up():
         assert found[path].error == "nothing came within fetch.stall_s"
     for path in ("/loris/{n}", "/drip/{n}"):
         assert found[path].error == "no whole answer within fetch.timeout_s"
-    assert all(what.seconds < HASTY["timeout_s"] + 1 for what in found.values())
+    assert all(what.seconds < 10 for what in found.values())
 
 
 SPECIAL = {
@@ -203,6 +204,23 @@ def test_odd_answers(path, state, error):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_followed(status):
     assert got(f"/redirect/{status}?to=..%2Fok%2F3.jpg").body == picture(3)
+
+
+def test_cookies_do_not_come_back():
+    async def work(server, client):
+        base = f"http://a.example:{server.port}"
+        await client.get(f"{base}/header/1?Set-Cookie=a%3Db")
+        await client.get(f"{base}/redirect/302?to=%2Fok%2F1.jpg&Set-Cookie=c%3Dd%3B+Path%3D%2F")
+        return server.asked["/ok/1.jpg"], server.last_headers.get("cookie")
+
+    assert asking(work, client={"resolver": named(a="127.0.0.1")}) == (1, None)
+
+
+@pytest.mark.parametrize("where", ["header", "status"])
+def test_the_length_of_a_line_is_limited(where):
+    """What aiohttp counts of a line differs by a few bytes between its versions."""
+    assert got(f"/long-line/{where}/8000").state == STORED
+    assert got(f"/long-line/{where}/9000").state == "bad_answer"
 
 
 def test_the_number_of_redirects_is_limited():
@@ -464,10 +482,8 @@ def test_the_crawl_delay_of_a_host_is_found_by_its_name_in_any_letters():
 
 @pytest.mark.parametrize("path", ["/noai/1", "/tdm/1"])
 def test_a_reserved_picture_is_not_waited_for(path):
-    """The server sends the body a second after the headers."""
-    found = got(path)
-    assert found.state == "reserved"
-    assert found.seconds < 0.9
+    """The server sends the body a minute after the headers."""
+    assert got(path).state == "reserved"
 
 
 @pytest.mark.parametrize(
@@ -483,13 +499,33 @@ def test_how_long_to_wait_is_told(path, seconds):
 
 
 def test_a_name_server_that_hangs_is_told_from_a_host_that_does():
+    let = threading.Event()
+
     def lookup(host):
-        time.sleep(1.5)
+        assert let.wait(60)
         return ["127.0.0.1"]
 
     found = got("http://h.example/", client={"resolver": lookup}, connect_s=0.2)
-    assert found.state == "dns_failed"
-    assert found.seconds < 1.5
+    let.set()
+    assert (found.state, found.error) == ("dns_failed", "no answer within fetch.connect_s")
+
+
+def test_names_that_wait_for_others_until_the_end_are_no_fault_of_the_host(monkeypatch):
+    monkeypatch.setattr(lookups, "AT_ONCE", 1)
+    let = threading.Event()
+
+    def lookup(host):
+        assert let.wait(60)
+        return ["127.0.0.1"]
+
+    async def work(server, client):
+        urls = [f"http://{name}.example:{server.port}/ok/1.jpg" for name in "ab"]
+        found = await asyncio.gather(*map(client.get, urls))
+        let.set()
+        return [(answer.state, answer.error) for answer in found]
+
+    found = asking(work, client={"resolver": lookup}, timeout_s=0.3)
+    assert found == [("dns_failed", "the name server does not keep up")] * 2
 
 
 def test_a_host_that_takes_no_connection_is_given_up():
@@ -512,7 +548,6 @@ def test_the_whole_attempt_has_one_limit():
     """Each of the redirects is answered in time; all together are not."""
     found = got("/hops/5/1", server={"latency_s": 0.2}, timeout_s=0.7)
     assert found.state == "timeout"
-    assert found.seconds < 1.2
 
 
 def test_connections_are_kept_and_closed_early_where_a_body_is_not_wanted():
