@@ -6,6 +6,7 @@ import time
 import pytest
 from PIL import Image
 
+from curate.fetch import headers
 from curate.fetch import picture as picture_by_bytes
 from curate.fetch.answer import STORED, Answer, Request
 from curate.fetch.config import MOST_PIXELS, FetchConfig
@@ -65,7 +66,7 @@ def test_the_end_of_a_jpeg_is_found_without_its_pixels(monkeypatch, options):
     thumbnail = b"Exif\0\0" + encoded("JPEG")
     noise.save(stream, "JPEG", quality=95, exif=thumbnail, comment=b"\xff\xd9", **options)
     body = stream.getvalue()
-    monkeypatch.setattr(picture_by_bytes, "_PIECE", 1000)
+    monkeypatch.setattr(headers, "_PIECE", 1000)
     monkeypatch.setattr(decode, "decode", None)
     for notes in (b"", bytes(9000), draw.randbytes(9000), body + bytes(9000)):
         assert looked_through(by_header(body + notes, MANY)).state == STORED
@@ -81,6 +82,14 @@ def test_bytes_made_to_take_long_are_searched_soon(body):
     started = time.process_time()
     assert looked_through(Answer(STORED, body=body, extension="jpg")).state == "damaged"
     assert time.process_time() - started < 2  # 0.1 on the machine that this was written on
+
+
+def test_many_boxes_are_not_all_looked_at():
+    body = encoded("AVIF") + (8).to_bytes(4, "big") + b"free"
+    assert seems_whole(body, "avif")
+    started = time.process_time()
+    assert not seems_whole(body + ((8).to_bytes(4, "big") + b"free") * 10**6, "avif")
+    assert time.process_time() - started < 0.2  # 0.01 on the machine that this was written on
 
 
 def test_what_would_take_long_to_decode_is_not(monkeypatch):
