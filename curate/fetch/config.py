@@ -24,11 +24,11 @@ class FetchConfig:
         connections: requests at one time.
         host_connections: requests at one time to one host.
         host_rate: requests a second to one host, null for no limit.
-        timeout_s: for one attempt as a whole, redirects included.
+        timeout_s: for one attempt as a whole, redirects included, without the wait for a host's turn.
         connect_s, stall_s: until a connection stands; without a byte.
         retries: further attempts where the failure may pass.
         retry_wait_s: before the second attempt; doubled, with jitter, before each further one.
-        max_wait_s: the longest time that a host's ``Retry-After`` is waited for.
+        max_wait_s: the longest ``Retry-After`` or ``Crawl-delay`` of a host that is waited for.
         max_mb: bytes of a picture, unpacked, in 10^6.
         max_pixels: width times height of a picture.
         max_redirects: from one address.
