@@ -394,6 +394,19 @@ def test_rows_that_lead_to_a_closed_host_are_not_asked_there():
     assert len(web.starts["cdn.test:80"]) == 1
 
 
+def test_a_failure_before_a_redirect_is_not_the_end_of_a_row_that_waits_behind_it():
+    busy = Answer("rate_limited", http_status=429, retry_after_s=500.0)
+    then = redirecting("/", busy)
+
+    def reply(url: str, time: int) -> Answer:
+        return Answer("timeout") if time == 1 and "cdn" not in url else then(url, time)
+
+    web = Web(reply)
+    web.seconds = lambda url: 30.0 if "cdn" in url else 0.05
+    result = fetched(rows(*(f"http://h{n}.test/" for n in range(30))), web)
+    assert Counter(result.states()) == {"asks_to_wait": 29, "rate_limited": 1}
+
+
 def test_redirects_of_one_attempt_are_told_and_a_failure_behind_them_asks_there_again():
     ways: list[tuple[str, Way]] = []
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections import Counter
+from dataclasses import replace
 from time import monotonic
 
 import pyarrow.parquet as pq
@@ -89,13 +90,16 @@ def test_a_picture_that_is_another_than_the_table_s_hash_is_not_kept(tmp_path):
     assert states == {"stored": 1, "changed": 1}
 
 
-def test_a_picture_that_is_another_is_kept_where_no_hash_is_asked_for(tmp_path):
+@pytest.mark.parametrize(("verify", "state"), [(True, "changed"), (False, "stored")])
+def test_hashes_of_the_table_count_unless_none_are_asked_for(tmp_path, verify, state):
     with misbehaving.in_thread() as server:
-        (tmp_path / "t.tsv").write_text(f"{server.base}/ok/1.jpg\ta\n")
-        (tmp_path / "hashes").write_text(f"{server.base}/ok/1.jpg\t{'0' * 64}\n")
+        lines = [f"{server.base}/ok/1.jpg\ta\t{'0' * 64}\n", f"{server.base}/ok/2.jpg\tb\t\n"]
+        (tmp_path / "t.tsv").write_text("".join(lines))
+        (tmp_path / "hashes").write_text(f"{server.base}/ok/2.jpg\t{'0' * 64}\n")
         dataset = dataset_of(tmp_path / "t.tsv", tmp_path / "images")
-        states = stage.run(dataset, fetch_of(hashes=str(tmp_path / "hashes"), verify=False))
-    assert states == {"stored": 1}
+        dataset = replace(dataset, columns=["url", "caption", "sha256"])
+        states = stage.run(dataset, fetch_of(hashes=str(tmp_path / "hashes"), verify=verify))
+    assert states == {state: 2}
 
 
 def test_rows_without_a_request_are_told_of(tmp_path, capsys):
