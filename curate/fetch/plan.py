@@ -19,11 +19,11 @@ from typing import Any
 
 from curate.readers.tables import TableConfig
 from curate.readers.tables.entries import identity_files
-from curate.readers.tables.files import TableFile
+from curate.readers.tables.files import FETCHED, TableFile, folder_of
 from curate.run.files import read_json, write_certified
 from curate.run.schema import UserError
 
-FILE = "fetch.json"
+FILE = FETCHED
 _WHOLE_BYTES = 64 * 2**20
 _END_BYTES = 2**20
 _BLOCKS, _BLOCK_BYTES = 256, 4096
@@ -37,6 +37,7 @@ def settle(folder: Path, config: TableConfig, tables: list[TableFile], rows_per_
     Raises:
         UserError: the folder holds another fetch, or shards of another program; says what to type.
     """
+    _refuse_own_folder(folder, tables)
     before = _read(folder)
     now = {
         "rows_per_shard": rows_per_shard,
@@ -56,6 +57,26 @@ def settle(folder: Path, config: TableConfig, tables: list[TableFile], rows_per_
         )
     if before != now:
         write_certified(folder / FILE, now)
+
+
+def _refuse_own_folder(folder: Path, tables: list[TableFile]) -> None:
+    """Refuse to write parquet files in between those of the table."""
+    for table in tables:
+        if folder.resolve() in table.path.resolve().parents:
+            raise UserError(
+                f"dataset.images_dir={folder} holds the table itself, {table.path}, and what is fetched would "
+                f"be taken for a part of it; type dataset.images_dir={beside(str(folder))}"
+            )
+
+
+def beside(path: str) -> Path:
+    """A folder for the pictures of a table: ``images`` beside a file; beside a folder one named after it."""
+    if Path(path).is_file():
+        return Path(path).parent / "images"
+    folder = folder_of(path)
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    return folder.with_name(f"{folder.name or 'table'}-images")
 
 
 def digest_of(path: Path, size: int | None = None) -> str:

@@ -112,7 +112,9 @@ def _offer(config: CurateConfig, dataset: TableConfig) -> None:
     found = _size(dataset)
     if found is None or not found.requests:
         return
-    place = dataset.images_dir or str(_beside(dataset))
+    from curate.fetch import plan
+
+    place = dataset.images_dir or str(plan.beside(dataset.path))
     key = "curate.fetch" if section_of_command() == "retrain" else "fetch"
     if config.dry_run:
         what = f"dry_run looks at pictures and fetches none. To fetch the first {config.dry_run:,}, type"
@@ -149,12 +151,6 @@ def _has_files(folder: str | None) -> bool:
     if folder is None or not Path(folder).is_dir():
         return False
     return any(not path.name.startswith(".") for path in Path(folder).iterdir())
-
-
-def _beside(dataset: TableConfig) -> Path:
-    """A folder for the pictures: ``images`` beside the table."""
-    path = Path(dataset.path)
-    return (path if path.is_dir() else path.parent) / "images"
 
 
 def _retyped(dataset: TableConfig, more: list[str]) -> str:

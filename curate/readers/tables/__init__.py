@@ -72,7 +72,7 @@ def reads(config: TableConfig) -> Reads:
     """The tables, those beside them, and below ``images_dir`` pictures and what img2dataset writes."""
     from curate.readers.tables import files, images, neighbours
 
-    tables = files.find(config.path, config.file_type, [])
+    tables = files.find(config.path, config.file_type, [], config.images_dir)
     is_table = among(table.path for table in [*tables, *neighbours.tables_beside(config, tables)])
     folder = os.path.abspath(config.images_dir or os.devnull)  # noqa: PTH100 (which would keep ..)
 

@@ -112,7 +112,7 @@ class Entry:
 
 def find(config: TableConfig, notes: list[str]) -> list[TableFile]:
     """The table's files in their order; see ``files.find`` for what it raises, and what is noted."""
-    tables = table_files.find(config.path, config.file_type, notes)
+    tables = table_files.find(config.path, config.file_type, notes, config.images_dir)
     _refuse_keys_of_text(config, tables)
     return tables
 

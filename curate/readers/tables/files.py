@@ -6,6 +6,7 @@ import bz2
 import glob
 import gzip
 import io
+import itertools
 import os
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ _SUFFIXES = {f".{name}": name for name in TYPES} | {".ndjson": "jsonl", ".tab": 
 _COMPRESSION = {".gz": "gzip", ".bz2": "bzip2"}
 _WIDE_HEAD_BYTES = 4096
 _MAY_BE_WIDE = ("text in UTF-16", "binary data")
+FETCHED = "fetch.json"
+"""In a folder that pictures were fetched into: its parquet files note what was fetched, and are no table."""
+
 _LEFTOVERS = (".crc", ".part", ".tmp", ".partial", ".incomplete", ".aria2", ".lock")
 
 
@@ -35,16 +39,20 @@ class TableFile:
     compression: str = ""
 
 
-def find(path: str, file_type: str | None, notes: list[str]) -> list[TableFile]:
+def find(
+    path: str, file_type: str | None, notes: list[str], images_dir: str | None = None
+) -> list[TableFile]:
     """The files that ``path`` names: a file, all tables below a folder, or the matches of a glob.
 
     Remains of downloads and of Spark (hidden files, ``.crc``, ``.part``, ``_SUCCESS``) and files of
-    other types are noted. Each file's content is checked against its name.
+    other types are noted. Each file's content is checked against its name. The pictures' folders, which
+    hold parquet files of their own, may be below the folder: nothing in them is the table's.
 
     Args:
         path: as typed.
         file_type: one of ``TYPES``; None derives it from the suffix.
         notes: what was left out is added here.
+        images_dir: of the pictures; tables are looked for in it only if there are none elsewhere.
 
     Raises:
         FileNotFoundError: nothing matches.
@@ -54,7 +62,8 @@ def find(path: str, file_type: str | None, notes: list[str]) -> list[TableFile]:
     if Path(path).is_file():
         tables = [_table(Path(path), file_type)]
     else:
-        tables = list(_tables(_matches(path), file_type, CountedNotes(notes)))
+        found = _beside_pictures(path, list(_matches(path)), images_dir)
+        tables = list(_tables(iter(found), file_type, CountedNotes(notes)))
     if not tables:
         raise UserError(
             f"dataset.path={path} holds no table ({', '.join(_SUFFIXES)}, text also .gz or .bz2); "
@@ -104,6 +113,41 @@ def _matches(path: str) -> Iterator[Path]:
             f"dataset.path={path} was not found; type dataset.path=FILE, FOLDER or 'GLOB'"
         )
     yield from (Path(name) for name in found if Path(name).is_file())
+
+
+def folder_of(path: str) -> Path:
+    """The folder below which ``path`` finds its files: as typed, or what a glob has before its first sign.
+
+    >>> folder_of("a/b*/c/*.parquet").as_posix(), folder_of("*.csv").as_posix()
+    ('a', '.')
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    parts = Path(path).parent.parts
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), parts)
+    return Path(*fixed)
+
+
+def _beside_pictures(path: str, found: list[Path], images_dir: str | None) -> list[Path]:
+    """The files that are in no folder of pictures below that of the table."""
+    top = folder_of(path).resolve()
+    fetched: dict[Path, bool] = {top: False}
+
+    def is_fetched(folder: Path) -> bool:
+        if folder not in fetched:
+            is_below = top in folder.parents
+            fetched[folder] = is_below and (
+                (folder / FETCHED).is_file() or is_fetched(folder.parent)
+            )
+        return fetched[folder]
+
+    found = [each for each in found if not is_fetched(each.parent.resolve())]
+    pictures = Path(images_dir).resolve() if images_dir else top
+    if top not in pictures.parents:
+        return found
+    elsewhere = [each for each in found if pictures not in each.resolve().parents]
+    is_table = any(_split(each)[0] in _SUFFIXES for each in elsewhere)
+    return elsewhere if is_table else found
 
 
 def _tables(
