@@ -22,17 +22,18 @@ def main(cfg: DictConfig) -> None:
     if int(os.environ.get("RANK", "0")) != 0:
         return
     config = to_dataclass(cfg, CurateConfig)
-    from curate.pipeline import request
+    from curate.pipeline import fetching, request
     from curate.run.finished import refuse_finished
 
     if not config.dry_run:
         refuse_finished(config.run.folder)
     source = request.examine(config)
-    if config.dry_run:
-        from curate.pipeline.trial import run
-    else:
-        from curate.pipeline.full import run
-    run(config, source)
+    with fetching.reading(config.dataset):
+        if config.dry_run:
+            from curate.pipeline.trial import run
+        else:
+            from curate.pipeline.full import run
+        run(config, source)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.fetch.answer import STATES, STORED, TRANSIENT
 from curate.fetch.config import FetchConfig
 from curate.pipeline.config import CurateConfig
+from curate.readers.config import DatasetConfig
 from curate.readers.tables import TableConfig
+from curate.readers.tables.files import FETCHED
+from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, named
 from curate.run.overrides import key_of, section_of_command, typed
 from curate.run.schema import UserError
@@ -56,6 +61,23 @@ def settle(config: CurateConfig) -> None:
         _offer(config, dataset)
     elif config.fetch.enabled:
         print("note: dry_run fetches nothing, and tries pictures that are there", flush=True)
+
+
+@contextmanager
+def reading(dataset: DatasetConfig) -> Iterator[None]:
+    """Keep others from replacing the shards of fetched pictures while they are read.
+
+    Where the folder is read-only, or nothing was fetched into it, nothing is locked.
+
+    Raises:
+        Busy: another process fetches into it.
+    """
+    folder = dataset.images_dir if isinstance(dataset, TableConfig) else None
+    if folder is None or not (Path(folder) / FETCHED).is_file():
+        yield
+        return
+    with locked(Path(folder), "dataset.images_dir", shared=True):
+        yield
 
 
 def _fetch(config: CurateConfig, dataset: TableConfig, fetch: FetchConfig) -> None:

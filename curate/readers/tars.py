@@ -239,3 +239,47 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
     if len(data) != size:
         raise UnreadableImage("truncated")
     return data
+
+
+class UnchangedTars:
+    """Reads members of tars by their places, as long as each tar is the one whose places are known.
+
+    A tar that is replaced has other pictures at the same places, or the middle of two.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, ...] | None] = {}
+
+    def note(self, path: Path) -> None:
+        """Remember a tar, before its places are read; only the first time counts."""
+        if path not in self._known:
+            self._known[path] = _state_of(path)
+
+    def read(self, path: Path, offset: int, size: int) -> bytes:
+        """As `read_range`.
+
+        Raises:
+            UnreadableImage: as there.
+            UserError: the tar was replaced or changed.
+        """
+        try:
+            return read_range(path, offset, size)
+        finally:  # so that one which is replaced before it is opened, or changed meanwhile, is noticed
+            self._refuse_another(path)
+
+    def _refuse_another(self, path: Path) -> None:
+        known, now = self._known.get(path), _state_of(path)
+        if known and now and now != known:
+            raise UserError(
+                f"{path} was replaced while its pictures were read, so their places in it are not known any "
+                "more; type the same command again once no other command writes there"
+            )
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file's bytes; not the time of links to it, which copies of a folder may make."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino

@@ -47,7 +47,7 @@ from curate.readers.shards.paths import expand, list_beside
 from curate.readers.shards.plain_tars import PlainTars
 from curate.readers.shards.sample import TEXT_KINDS, Sample, Texts
 from curate.readers.source import Source
-from curate.readers.tars import BrokenTar, iter_samples, read_range
+from curate.readers.tars import BrokenTar, UnchangedTars, iter_samples, read_range
 from curate.readers.text_encoding import TextDecoder
 from curate.run.schema import UserError
 
@@ -73,22 +73,28 @@ def read(config: ShardsConfig) -> Source:
 
     decoder = TextDecoder(config.encoding, texts)
 
+    tars = UnchangedTars()
+
     def candidates() -> Iterator[Candidate]:
         reader = ShardReader(config, CountedNotes(notes, fixed), decoder)
         for name, path in shards.items():
+            tars.note(plain.path_of(name))
             yield from reader.candidates(name, path, plain.path_of(name), plain.is_cut(name))
 
-    return Source(candidates, loader(plain.path_of), notes=notes)
+    return Source(candidates, loader(plain.path_of, tars.read), notes=notes)
 
 
-def loader(path_of: Callable[[str], Path]) -> Callable[[str], bytes]:
+def loader(
+    path_of: Callable[[str], Path],
+    read: Callable[[Path, int, int], bytes] = read_range,
+) -> Callable[[str], bytes]:
     """A source's ``load`` for locations ``NAME.tar:OFFSET:SIZE``; ``path_of`` gives the path of shard NAME."""
 
     def load(location: str) -> bytes:
         if not location:
             raise UnreadableImage(MISSING_FILE)
         file, offset, size = location.rsplit(":", 2)
-        return read_range(path_of(file.removesuffix(".tar")), int(offset), int(size))
+        return read(path_of(file.removesuffix(".tar")), int(offset), int(size))
 
     return load
 

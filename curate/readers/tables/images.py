@@ -31,7 +31,14 @@ from curate.readers.matching.matches import NO_MATCH, Match, fill, stored
 from curate.readers.matching.paths import is_inside, named_file
 from curate.readers.tables import match_file
 from curate.readers.tables.column_roles import text_of
-from curate.readers.tars import LINK, BrokenTar, Members, iter_samples, read_range
+from curate.readers.tars import (
+    LINK,
+    BrokenTar,
+    Members,
+    UnchangedTars,
+    iter_samples,
+    read_range,
+)
 
 _IN_TAR = re.compile(rf"(.+\.tar):(\d+):(\d+|{LINK})", re.DOTALL)
 _INDEX = ".curate-index.sqlite"
@@ -60,6 +67,7 @@ class Images:
         self._open: Callable[[], sqlite3.Connection] | None = None
         self.notes: list[str] = []
         self._shards: dict[str, str] = {}
+        self._tars = UnchangedTars()
 
     def prepare(
         self, table: str, rows: Callable[[bool], Iterator[Row]], beside: Callable[[], Iterator[Row]]
@@ -126,7 +134,12 @@ class Images:
         return f"{self._shards[name]}-{found[2]}"
 
     def load(self, location: str) -> bytes:
-        """The bytes at a location; raises ``UnreadableImage``."""
+        """The bytes at a location.
+
+        Raises:
+            UnreadableImage: there are none, or they cannot be read.
+            UserError: the tar is another than that of the index, and has other bytes at this place.
+        """
         if not location:
             raise UnreadableImage(MISSING_FILE)
         if state := state_at(location):
@@ -137,7 +150,7 @@ class Images:
             raise UnreadableImage("file name leads out of the folder")
         if not found:
             return read_bytes(self.root / name)
-        return read_range(self.root / name, int(found[2]), int(found[3]))
+        return self._tars.read(self.root / name, int(found[2]), int(found[3]))
 
     def _files(self) -> Iterator[tuple[str, list[str]]]:
         """Each folder, ``""`` or with a ``/`` at its end, with its files, in a fixed order, without hidden ones."""
@@ -155,6 +168,8 @@ class Images:
                 path = f"{self.root}/{folder}{name}"
                 version = version_of(path) if is_indexed(name) else ""
                 digest.update(os.fsencode(f"{path}\0{version}\n"))
+                if name.endswith(".tar"):
+                    self._tars.note(self.root / folder / name)
         return digest.hexdigest()
 
     def _pictures(self) -> Iterator[Noted]:

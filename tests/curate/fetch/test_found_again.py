@@ -1,10 +1,15 @@
 """A picture that was fetched is found by the row that asked for it, and what was not has its reason."""
 
+import os
+
 import pytest
 
 from curate import readers
 from curate.fetch.answer import Answer
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
+from curate.pipeline import fetching
+from curate.run.locks import locked
+from curate.run.schema import Busy, UserError
 from tests.curate.fetch.test_store import config_of, fetch, picture
 
 GONE = "not fetched: nothing is there (404, 410)"
@@ -112,3 +117,46 @@ def test_tables_of_several_folders_keep_their_rows_apart(tmp_path):
     assert found(read(folder, tmp_path / "images")) == [
         *(1, 2, "not fetched: the host refuses (401, 403, 451)"),
     ]
+
+
+def test_places_in_a_shard_that_was_written_again_are_not_read(tmp_path):
+    """Asked again while a curation reads: at the same place there is another row's picture."""
+    table = write(tmp_path / "t.tsv", [(f"http://x/{n}.jpg", "a") for n in range(3)])
+    folder = tmp_path / "images"
+    fetched(table, folder, [Answer("timeout"), stored(1), stored(2)])
+    source = read(table, folder)
+    places = [each.location for each in source.candidates()]
+    assert source.load(places[1]) == picture(1)
+    fetch(table, folder, lambda _: stored(3), again=True)
+    with pytest.raises(UserError, match=r"000000\.tar was replaced while .* same command again"):
+        source.load(places[1])
+    assert found(read(table, folder)) == [3, 1, 2]
+
+
+def test_a_shard_that_became_shorter_or_is_linked_elsewhere(tmp_path):
+    table = write(tmp_path / "t.tsv", [(f"http://x/{n}.jpg", "a") for n in range(3)])
+    fetched(table, tmp_path / "images", [stored(1), stored(2), stored(3)])
+    tar = tmp_path / "images/000000.tar"
+    source = read(table, tmp_path / "images")
+    places = [each.location for each in source.candidates()]
+    os.link(tar, tmp_path / "copy.tar")
+    assert source.load(places[2]) == picture(3)
+    tar.unlink()
+    tar.write_bytes((tmp_path / "copy.tar").read_bytes()[:1024])
+    with pytest.raises(UserError, match="was replaced"):
+        source.load(places[2])
+
+
+def test_while_fetched_pictures_are_read_nothing_is_fetched_there(tmp_path):
+    table = write(tmp_path / "t.tsv", [("http://x/1.jpg", "a")])
+    folder = tmp_path / "images"
+    config = config_of(table, folder)
+    with fetching.reading(config):  # nothing is there yet
+        fetched(table, folder, [stored(1)])
+    with fetching.reading(config), fetching.reading(config):
+        with pytest.raises(Busy, match=r"dataset\.images_dir"):
+            fetched(table, folder, [])
+        assert found(read(table, folder)) == [1]
+    fetched(table, folder, [])
+    with locked(folder), pytest.raises(Busy), fetching.reading(config):
+        pass

@@ -492,3 +492,15 @@ def test_real_cc12m(shared):
         assert (width, height) == (c.columns["source_width"], c.columns["source_height"])
         assert kind == "JPEG"
     assert source.notes == []
+
+
+def test_a_shard_that_is_replaced_after_its_places_were_read_is_refused(tmp_path):
+    path = pack_samples(tmp_path / "0.tar", 1)
+    source = open_shards(path)
+    (place,) = [each.location for each in source.candidates()]
+    assert source.load(place) == picture(0)
+    other = pack(tmp_path / "part", {"0000.png": picture(1), "0000.txt": "caption 0"})
+    other.replace(path)
+    assert len([*source.candidates()]) == 1  # a further pass does not make the places good
+    with pytest.raises(UserError, match="was replaced while its pictures were read"):
+        source.load(place)
