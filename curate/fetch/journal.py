@@ -29,7 +29,6 @@ _HEAD = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _HEAD_BYTES = _HEAD.size + _CRC.size
 _BLOCK_BYTES = 1 << 20
-_MOST_META_BYTES = 1 << 20  # a longer one is damage
 
 INDEX = "index"
 """The key of a record's meta that says which row of the shard it answers."""
@@ -66,7 +65,7 @@ def places(path: Path) -> Iterator[Place]:
             start = stream.read(_HEAD_BYTES)
             said_bytes, body_bytes = _HEAD.unpack(start[: _HEAD.size])
             whole = _HEAD_BYTES + said_bytes + body_bytes
-            if said_bytes > _MOST_META_BYTES or whole > end - offset:
+            if whole > end - offset:
                 return
             said, body = stream.read(said_bytes), stream.read(body_bytes)
             if _CRC.pack(_crc(start[: _HEAD.size], said, body)) != start[_HEAD.size :]:

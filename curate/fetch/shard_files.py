@@ -94,15 +94,24 @@ def states_in(folder: Path) -> Counter[str]:
 
 def is_asking_again(folder: Path) -> bool:
     """Whether a shard in a folder is to be replaced by one that is not complete yet."""
-    numbers = [int(path.stem) for path in (folder / WORK).glob("*.journal")]
-    return any(ShardFiles(folder, number).is_begun_again() for number in numbers)
+    return any(ShardFiles(folder, number).is_begun_again() for number in begun_in(folder))
+
+
+def begun_in(folder: Path) -> list[int]:
+    """The numbers of the shards that have a journal; files of other names are none."""
+    names = [path.stem for path in (folder / WORK).glob("*.journal")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
 
 def finished_in(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and statistics of each finished shard."""
     for path in sorted(folder.glob("*_stats.json")):
         number = path.name.removesuffix("_stats.json")
-        if number.isdecimal() and (found := ShardFiles(folder, int(number)).finished()):
+        if (
+            number.isascii()
+            and number.isdecimal()
+            and (found := ShardFiles(folder, int(number)).finished())
+        ):
             yield int(number), found
 
 

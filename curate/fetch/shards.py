@@ -10,7 +10,7 @@ import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from curate.fetch.journal import AT, INDEX, MD5, SHA256, Place, places
 from curate.fetch.shard_files import ShardFiles, damaged, key_of
 from curate.run import parquet
 from curate.run.files import HashingWriter, atomic_write, sha256_of, sync, write_certified
+from curate.run.schema import UserError
 from curate.run.tar import END_OF_TAR, header
 
 
@@ -34,6 +35,7 @@ def build(
     number: int,
     rows_per_shard: int,
     rest: Callable[[], object] = lambda: None,
+    answered: Collection[int] = (),
 ) -> None:
     """Write the shard that a journal holds the answers of, and delete the journal.
 
@@ -43,15 +45,21 @@ def build(
     Args:
         files, number, rows_per_shard: of the shard.
         rest: called now and then, to let others work.
+        answered: rows that must have an answer in the journal.
 
     Raises:
         OSError: the disk is full, or refuses.
-        UserError: a picture of the earlier tar is damaged.
+        UserError: a picture of the earlier tar is damaged, or the journal is.
     """
     found: dict[int, Place] = {}
     for place in places(files.journal):
         found[place.meta[INDEX]] = place
         rest()
+    if lost := len(set(answered) - found.keys()):
+        raise UserError(
+            f"{files.journal} is damaged: {lost:,} of the {len(answered):,} answers in it cannot be read. The "
+            "same command again asks for these once more"
+        )
     keyed = [(key_of(number, index, rows_per_shard), found[index]) for index in sorted(found)]
     tar, table, stats = (files.work / name for name in files.names)
     rows: list[dict[str, Any]] = []

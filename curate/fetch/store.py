@@ -16,8 +16,8 @@ from curate.fetch.begun_again import begin_again
 from curate.fetch.disk import Disk, Pace
 from curate.fetch.journal import INDEX, MD5, SHA256, Journal
 from curate.fetch.shard_files import (
-    WORK,
     ShardFiles,
+    begun_in,
     finished_in,
     indices_of,
     remove_leftovers,
@@ -81,8 +81,7 @@ class Store:
             not (again and meta["state"] in TRANSIENT)
         )
         self._journals: dict[int, Journal] = {}
-        for path in sorted((folder / WORK).glob("*.journal")):
-            number = int(path.stem)
+        for number in begun_in(folder):
             self._journals[number] = self._journal(number)
         self._open: OrderedDict[int, Journal] = OrderedDict()
         self._waiting: Counter[int] = Counter()  # answers that are still to come, by shard
@@ -234,7 +233,7 @@ class Store:
 
     def _write(self, shard: int, journal: Journal) -> None:
         journal.close()  # the shard's own files are synced before it is deleted
-        build(self._files(shard), shard, self._rows_per_shard, self._pace)
+        build(self._files(shard), shard, self._rows_per_shard, self._pace, journal.indices)
 
     def _check(self) -> None:
         """Raise what went wrong in the thread."""

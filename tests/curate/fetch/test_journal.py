@@ -99,3 +99,20 @@ def test_a_record_that_the_disk_has_no_room_for_is_taken_back(path, monkeypatch)
     assert path.read_bytes() == whole
     journal.append({"index": 0}, b"more")
     assert read(path)[-1] == ({"index": 0}, b"more")
+
+
+@pytest.mark.parametrize(
+    "url", ["data:image/png;base64," + "A" * 1_200_000, "http://x/" + "\u732b" * 400_000]
+)
+def test_a_long_address_or_caption_is_no_damage(tmp_path, url):
+    records = [
+        ({"index": 0, "url": url, "caption": "\u732b" * 700_000}, b"abc"),
+        ({"index": 1}, b""),
+    ]
+    path = tmp_path / "000000.journal"
+    journal = Journal(path, every)
+    for record in records:
+        journal.append(*record)
+    journal.close()
+    assert read(path) == records
+    assert Journal(path, every).indices == {0, 1}

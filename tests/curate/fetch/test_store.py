@@ -436,3 +436,51 @@ def test_captions_that_utf_8_cannot_express_are_kept_as_far_as_they_can(tmp_path
     kept.close()
     [row] = pq.read_table(tmp_path / "000000.parquet").to_pylist()
     assert row["caption"] == "a ? caption"
+
+
+# ---- what is not as usual
+
+
+def test_rows_with_very_long_texts_are_answered_like_others(tmp_path):
+    """Of a record of a megabyte or more nothing is lost, nor of those behind it."""
+    rows = ["http://x/0.jpg\ta", f"data:image/png;base64,{'A' * 1_200_000}/1.jpg\tb"]
+    rows += [f"http://x/2.jpg\t{chr(0x732B) * 300_000}", "http://x/3.jpg\td"]
+    (tmp_path / "t.tsv").write_text("\n".join(rows) + "\n")
+    asked, states = fetch(tmp_path / "t.tsv", tmp_path / "images")
+    assert (asked, sum(states.values())) == ([0, 1, 2, 3], 4)
+    assert pq.read_metadata(tmp_path / "images/000000.parquet").num_rows == 4
+    assert fetch(tmp_path / "t.tsv", tmp_path / "images") == ([], states)
+
+
+def test_a_journal_that_lost_answers_makes_no_shard(table, tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    fetch(table, folder, most=3)
+    config = config_of(table, folder)
+    tables = find(config, [])
+    with store.opened(folder, config, tables, ROWS) as kept:
+        pending = [
+            each
+            for each in requests(config, FetchConfig(rows_per_shard=ROWS), tables, [])
+            if kept.pending(each)
+        ]
+        journal = ShardFiles(folder, 0).journal
+        whole = journal.read_bytes()
+        journal.write_bytes(whole[:-1])
+        with pytest.raises(UserError, match=r"journal is damaged: \d of the 4 answers"):
+            _answer_all(kept, pending)
+    assert not ShardFiles(folder, 0).stats.exists()
+    assert fetch(table, folder)[1]
+
+
+def _answer_all(kept, pending):
+    for request in pending:
+        kept.put(request, Answer("not_found"))
+    kept.finish()
+
+
+def test_a_file_that_is_no_journal_is_left_alone(table, tmp_path):
+    fetch(table, tmp_path / "images", most=3)
+    stray = tmp_path / "images/.fetch/x.journal"
+    stray.write_text("mine")
+    assert fetch(table, tmp_path / "images")[1] == STATES
+    assert stray.read_text() == "mine"
