@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from curate.fetch.answer import STATES, STORED
-from curate.fetch.journal import AT, INDEX, SHA256, encoded
-from curate.fetch.shard_files import ShardFiles, damaged, index_digits, rows_of
+from curate.fetch.answer import STORED
+from curate.fetch.journal import AT, INDEX, MD5, SHA256, encoded
+from curate.fetch.settings import SETTINGS
+from curate.fetch.shard_files import ShardFiles, damaged, error_in, index_digits, rows_of
 from curate.readers.tars import iter_samples
 from curate.run.files import atomic_write, sync
 
 _TEXTS = ("json", "txt")
-_NOTES = ("url", "caption", "row", "state", "width", "height", "http_status")
+_NOTES = ("url", "caption", "row", "state", "width", "height", "http_status", SETTINGS)
 
 
 def begin_again(
@@ -45,19 +45,13 @@ def begin_again(
             if not keeps(state):
                 continue
             meta = {INDEX: int(row["key"]) - first, **{name: row.get(name) for name in _NOTES}}
-            meta |= {"error": _error_in(row), "extension": ""}
+            meta |= {"error": error_in(row), "extension": ""}
             if state == STORED:
                 if row["key"] not in pictures:
                     raise damaged(files)
                 meta["extension"], meta[AT] = pictures[row["key"]]
-                meta[SHA256] = row["sha256"]
+                meta[SHA256], meta[MD5] = row["sha256"], row["md5"]
             stream.write(encoded(meta, b""))
-
-
-def _error_in(row: Mapping[str, Any]) -> str:
-    """What exactly was wrong, out of what ``shards`` wrote of it."""
-    said = row["error_message"] or ""
-    return said.removeprefix(STATES[row["state"]]).removeprefix(": ")
 
 
 def _pictures(tar: Path) -> Iterator[tuple[str, tuple[str, tuple[int, int]]]]:

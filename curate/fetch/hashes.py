@@ -52,6 +52,22 @@ class HashFile:
         return Hashes(*(value.hex() for value in found[0]))
 
 
+def check(path: Path) -> None:
+    """Refuse a file without an address and its hash.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        UserError: no line has an address and a hash.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"fetch.hashes={path} was not found; type fetch.hashes=FILE")
+    if next(_lines(path), None) is None:
+        raise UserError(
+            f"fetch.hashes={path} has no line of an address and an MD5 or SHA-256 with a tab between; "
+            "type fetch.hashes=null to fetch without"
+        )
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[HashFile]:
     """The file of addresses and hashes, in a temporary database by the addresses' 8-byte marks.
@@ -64,8 +80,7 @@ def opened(path: Path) -> Iterator[HashFile]:
         FileNotFoundError: it is missing.
         UserError: no line has an address and a hash.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"fetch.hashes={path} was not found; type fetch.hashes=FILE")
+    check(path)
     with (
         tempfile.TemporaryDirectory(prefix="curate-hashes-") as folder,
         closing(sqlite3.connect(Path(folder, "hashes.sqlite"))) as connection,
@@ -77,11 +92,6 @@ def opened(path: Path) -> Iterator[HashFile]:
         lines = _lines(path)
         while batch := list(islice(lines, _BATCH)):
             connection.executemany("INSERT INTO hashes VALUES (?, ?, ?)", batch)
-        if not connection.execute("SELECT 1 FROM hashes LIMIT 1").fetchone():
-            raise UserError(
-                f"fetch.hashes={path} has no line of an address and an MD5 or SHA-256 with a tab between; "
-                "type fetch.hashes=null to fetch without"
-            )
         connection.execute("CREATE INDEX by_url ON hashes (url)")
         yield HashFile(connection)
 

@@ -81,14 +81,21 @@ class Journal:
         path: its file, made by the first answer.
         size: bytes of whole records.
         indices: the rows of the shard that have an answer that counts.
+        doubtful: of these, what is said of those that may not stand.
     """
 
-    def __init__(self, path: Path, counts: Callable[[dict[str, Any]], bool]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        counts: Callable[[dict[str, Any]], bool],
+        is_doubtful: Callable[[dict[str, Any]], bool] = lambda _: False,
+    ) -> None:
         """Open what is there and cut off what is damaged at its end.
 
         Args:
             path: of the file.
             counts: whether what is said of an answer is one that counts; of several to a row the last does.
+            is_doubtful: whether one that counts may not stand.
 
         Raises:
             OSError: the file cannot be read or written.
@@ -96,12 +103,16 @@ class Journal:
         self.path = path
         self.size = 0
         self.indices: set[int] = set()
+        self.doubtful: dict[int, dict[str, Any]] = {}
         self._file: int | None = None
         self._is_synced = True
         with suppress(FileNotFoundError):
             for place in places(path):
-                change = self.indices.add if counts(place.meta) else self.indices.discard
-                change(place.meta[INDEX])
+                index, is_counted = place.meta[INDEX], counts(place.meta)
+                (self.indices.add if is_counted else self.indices.discard)(index)
+                self.doubtful.pop(index, None)
+                if is_counted and is_doubtful(place.meta):
+                    self.doubtful[index] = place.meta
                 self.size = place.offset + place.size
             if path.stat().st_size > self.size:
                 os.truncate(path, self.size)

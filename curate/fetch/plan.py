@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,17 @@ _COLUMNS = ("file_type", "columns", "quotes", "encoding", "url_encoded", "url_co
 _ELSEWHERE = "to fetch this one into another folder, type dataset.images_dir=FOLDER"
 
 
-def settle(folder: Path, config: TableConfig, tables: list[TableFile], rows_per_shard: int) -> None:
+def settle(
+    folder: Path,
+    config: TableConfig,
+    tables: list[TableFile],
+    rows_per_shard: int,
+    settings: Mapping[str, Any],
+) -> list[dict[str, Any]]:
     """Write down what is fetched into ``folder``, or check that it is what was fetched there before.
+
+    Returns:
+        All settings that were used there, see ``settings``; these are the last.
 
     Raises:
         UserError: the folder holds another fetch, or shards of another program; says what to type.
@@ -55,8 +64,27 @@ def settle(folder: Path, config: TableConfig, tables: list[TableFile], rows_per_
             "fetched. To curate them as they are, type fetch.enabled=false; to fetch them anew, type "
             "dataset.images_dir=FOLDER with an empty folder"
         )
+    revisions = with_present((before or {}).get("settings", []), settings)
+    now["settings"] = revisions
     if before != now:
         write_certified(folder / FILE, now)
+    return revisions
+
+
+def used(folder: Path) -> list[dict[str, Any]]:
+    """The settings that were used for what is in a folder.
+
+    Raises:
+        UserError: ``fetch.json`` there is damaged.
+    """
+    return (_read(folder) or {}).get("settings", [])
+
+
+def with_present(
+    known: Sequence[dict[str, Any]], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The settings that were used, with the present ones at the end."""
+    return [*known] if known and known[-1] == settings else [*known, dict(settings)]
 
 
 def _refuse_own_folder(folder: Path, tables: list[TableFile]) -> None:

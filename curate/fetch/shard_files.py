@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from curate.fetch.answer import STORED
+from curate.fetch.answer import STATES, STORED
 from curate.run import parquet
 from curate.run.files import read_json
 from curate.run.schema import UserError
@@ -79,12 +79,28 @@ def indices_of(files: ShardFiles, number: int, rows_per_shard: int) -> set[int]:
     return {int(row["key"]) - first for row in rows_of(files, ["key"])}
 
 
+def answers_of(
+    files: ShardFiles, number: int, rows_per_shard: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Of each row of a finished shard its number there, and what decides whether its answer stands."""
+    first = number * 10 ** index_digits(rows_per_shard)
+    columns = ["key", "state", "error_message", "sha256", "md5", "settings"]
+    for row in rows_of(files, columns):
+        yield int(row["key"]) - first, row | {"error": error_in(row)}
+
+
 def rows_of(files: ShardFiles, columns: list[str] | None = None) -> list[dict[str, Any]]:
     """The rows of a finished shard's table, in order."""
     import pyarrow.parquet as pq
 
     with parquet.reporting_damage(files.table, "delete it, and type the same command again"):
         return pq.read_table(files.table, columns=columns).to_pylist()
+
+
+def error_in(row: Mapping[str, Any]) -> str:
+    """What exactly was wrong, out of what ``shards`` wrote of it."""
+    said = row["error_message"] or ""
+    return said.removeprefix(STATES[row["state"]]).removeprefix(": ")
 
 
 def states_in(folder: Path) -> Counter[str]:

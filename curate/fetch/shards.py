@@ -16,11 +16,18 @@ from typing import Any
 
 from curate.fetch.answer import STATES, STORED
 from curate.fetch.journal import AT, INDEX, MD5, SHA256, Place, places
+from curate.fetch.settings import SETTINGS
 from curate.fetch.shard_files import ShardFiles, damaged, key_of
 from curate.run import parquet
 from curate.run.files import HashingWriter, atomic_write, sha256_of, sync, write_certified
 from curate.run.schema import UserError
 from curate.run.tar import END_OF_TAR, header
+
+_OF_TABLE = (
+    "state",
+    "http_status",
+    SETTINGS,
+)  # columns that the notes beside a picture do not have
 
 
 def prepare() -> None:
@@ -145,6 +152,7 @@ def _row(key: str, meta: Mapping[str, Any], body: bytes) -> dict[str, Any]:
         "row": meta["row"],
         "state": meta["state"],
         "http_status": meta["http_status"],
+        SETTINGS: meta[SETTINGS],
     }
 
 
@@ -159,7 +167,7 @@ def _message(meta: Mapping[str, Any]) -> str:
 
 def _members(row: Mapping[str, Any], extension: str, body: bytes) -> Iterator[tuple[str, bytes]]:
     """Names and contents of a sample, in the order of their extensions as webdataset writes them."""
-    notes = {name: value for name, value in row.items() if name not in ("state", "http_status")}
+    notes = {name: value for name, value in row.items() if name not in _OF_TABLE}
     contents = {
         extension: body,
         "json": json.dumps(notes).encode(),
@@ -176,10 +184,10 @@ def _padding(size: int) -> bytes:
 def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
 
-    whole = ("width", "height", "original_width", "original_height", "http_status")
+    whole = ("width", "height", "original_width", "original_height", "http_status", SETTINGS)
     names = (
         *("key", "url", "caption", "status", "error_message", "width", "height"),
-        *("original_width", "original_height", "sha256", "md5", "row", "state", "http_status"),
+        *("original_width", "original_height", "sha256", "md5", "row", *_OF_TABLE),
     )
     schema = pa.schema([(name, pa.int32() if name in whole else pa.string()) for name in names])
     columns: list[pa.Array] = []

@@ -54,7 +54,7 @@ def run(
     tables = find(dataset, [])
     try:
         with store.opened(
-            Path(dataset.images_dir), dataset, tables, fetch.rows_per_shard, again
+            Path(dataset.images_dir), dataset, tables, fetch.rows_per_shard, again, fetch
         ) as kept:
             return dict(_run(dataset, fetch, tables, kept, new_client))
     except OSError as error:

@@ -13,10 +13,14 @@ from typing import Any
 from curate.fetch import plan
 from curate.fetch.answer import STORED, TRANSIENT, Answer, Request
 from curate.fetch.begun_again import begin_again
+from curate.fetch.config import FetchConfig
 from curate.fetch.disk import Disk, Pace
 from curate.fetch.journal import INDEX, MD5, SHA256, Journal
+from curate.fetch.opt_out import OptOut
+from curate.fetch.settings import ASK, SETTINGS, Review, check_files, settings_of
 from curate.fetch.shard_files import (
     ShardFiles,
+    answers_of,
     begun_in,
     finished_in,
     indices_of,
@@ -40,6 +44,7 @@ def opened(
     tables: list[TableFile],
     rows_per_shard: int,
     again: bool = False,
+    fetch: FetchConfig | None = None,
 ) -> Iterator[Store]:
     """The store in ``folder`` for the rows of a table, alone in that folder.
 
@@ -48,16 +53,21 @@ def opened(
         config, tables: what is fetched.
         rows_per_shard: rows of the table for each shard.
         again: whether failures that may pass are asked for once more, see `Store.pending`.
+        fetch: the settings that answers depend on; None for the usual ones.
 
     Raises:
-        UserError: the folder holds another fetch.
+        UserError: the folder holds another fetch, or a file of ``fetch`` cannot be read.
+        FileNotFoundError: ``fetch.hashes`` is missing.
         Busy: another process fetches into it.
         OSError: it cannot be written to.
     """
+    fetch = fetch or FetchConfig()
+    opt_out, settings = check_files(fetch), settings_of(fetch)
     with locked(folder, "dataset.images_dir"):
-        plan.settle(folder, config, tables, rows_per_shard)
+        known = plan.used(folder)
+        revisions = plan.settle(folder, config, tables, rows_per_shard, settings)
         remove_leftovers(folder)
-        store = Store(folder, rows_per_shard, again)
+        store = Store(folder, rows_per_shard, again, Review(revisions, opt_out, len(known)))
         try:
             yield store
         finally:
@@ -72,9 +82,12 @@ class Store:
     the rows of the shards that have begun. All methods are for one thread.
     """
 
-    def __init__(self, folder: Path, rows_per_shard: int, again: bool = False) -> None:
+    def __init__(
+        self, folder: Path, rows_per_shard: int, again: bool = False, review: Review | None = None
+    ) -> None:
         """Read the journals there, and cut off what is damaged at their end; see `opened`."""
         self._folder = folder
+        self._review = review or Review([settings_of(FetchConfig())], OptOut(FetchConfig()))
         self._rows_per_shard = rows_per_shard
         self._again = again
         self._counts: Callable[[dict[str, Any]], bool] = lambda meta: (
@@ -88,6 +101,7 @@ class Store:
         self._listing = -1  # the shard whose rows are being asked about
         self._finished: set[int] = set()  # its rows, if it is finished
         self._asked_before: set[int] = set()  # asking again: its rows, if it has been finished
+        self._doubtful: dict[int, dict[str, Any]] = {}  # answers of its rows that may not stand
         self._left: set[int] = set()  # asking again: shards that have begun and stay so
         self._disk = Disk(folder)
         self._thread = ThreadPoolExecutor(1, "fetch-shards")
@@ -102,8 +116,8 @@ class Store:
         for number, found in finished_in(self._folder):
             if number in self._journals:  # it is being made again
                 states -= states_of(found)
-        asked_again = sum(states[state] for state in TRANSIENT) if self._again else 0
-        return states.total() - asked_again + begun
+        asked_again = self._review.loosened | (TRANSIENT.keys() if self._again else set())
+        return states.total() - sum(states[state] for state in asked_again) + begun
 
     def described(self, rows: int | None) -> str:
         """How far the fetch is, in a line; ``rows`` of the table, if known, may be about as many."""
@@ -138,8 +152,13 @@ class Store:
             before, self._listing = self._listing, shard
             self._end(before)
             self._finished = self._begin(shard)
+            self._doubtful = self._doubtful_in(shard)
         if self._again and request.index not in self._asked_before:
             return False
+        if (known := self._doubtful.get(request.index)) is not None:
+            answer = self._review.of(known, request)
+            if answer is not None:
+                return self._replace(request, answer)
         journal = self._journals.get(shard)
         if journal is None and self._finished and request.index not in self._finished:
             self._begin_again(shard, lambda _: True)  # the table has grown
@@ -148,6 +167,28 @@ class Store:
             return False
         self._waiting[shard] += 1
         return True
+
+    def _doubtful_in(self, shard: int) -> dict[int, dict[str, Any]]:
+        """What is noted of those answers in a shard that were given under other settings and may not stand."""
+        if shard in self._journals:
+            return self._journals[shard].doubtful
+        if not self._finished or not self._review.is_needed():
+            return {}
+        return {
+            index: row
+            for index, row in answers_of(self._files(shard), shard, self._rows_per_shard)
+            if self._review.concerns(row)
+        }
+
+    def _replace(self, request: Request, answer: Answer) -> bool:
+        """Begin a shard again, if it is finished, since an answer does not stand; whether to ask for another."""
+        if request.shard not in self._journals:
+            self._begin_again(request.shard, lambda _: True)
+        self._waiting[request.shard] += 1
+        if answer is ASK:
+            return True
+        self.put(request, answer)
+        return False
 
     def put(self, request: Request, answer: Answer) -> None:
         """Keep the answer to a row that was pending; after this call it is on disk.
@@ -160,7 +201,7 @@ class Store:
         if journal is None:
             journal = self._journals[request.shard] = self._journal(request.shard)
         self._disk.look(journal.size, len(answer.body))
-        journal.append(_meta(request, answer), answer.body)
+        journal.append(_meta(request, answer, self._review.number), answer.body)
         self._keep_few_open(request.shard, journal)
         self._disk.sync_now_and_then(each.path for each in self._open.values())
         self._waiting[request.shard] -= 1
@@ -198,7 +239,7 @@ class Store:
         return ShardFiles(self._folder, shard)
 
     def _journal(self, shard: int) -> Journal:
-        return Journal(self._files(shard).journal, self._counts)
+        return Journal(self._files(shard).journal, self._counts, self._review.concerns)
 
     def _begin(self, shard: int) -> set[int]:
         """The rows of a shard that is finished, and may stay so; none of any other."""
@@ -247,7 +288,7 @@ class Store:
             self._open.popitem(last=False)[1].close()
 
 
-def _meta(request: Request, answer: Answer) -> dict[str, Any]:
+def _meta(request: Request, answer: Answer, settings: int) -> dict[str, Any]:
     """What the journal says beside a picture's bytes."""
     said = {
         INDEX: request.index,
@@ -260,6 +301,7 @@ def _meta(request: Request, answer: Answer) -> dict[str, Any]:
         "width": answer.width,
         "height": answer.height,
         "http_status": answer.http_status,
+        SETTINGS: settings,
     }
     if answer.state == STORED:  # here, because it takes more time in a thread beside this one
         said[SHA256] = hashlib.sha256(answer.body).hexdigest()

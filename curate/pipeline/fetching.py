@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra.core.hydra_config import HydraConfig
+
 from curate.fetch.answer import STATES, STORED, TRANSIENT
 from curate.fetch.config import FetchConfig
 from curate.pipeline.config import CurateConfig
@@ -49,6 +51,7 @@ def settle(config: CurateConfig) -> None:
 
         official.fetch_missing(dataset, config.fetch)
     if not isinstance(dataset, TableConfig):
+        _refuse_idle(config, "fetch.* is about the pictures of tables of addresses")
         if config.fetch.enabled:
             raise UserError(
                 f"fetch.enabled=true fetches the pictures of tables of addresses, and dataset={dataset.name} is "
@@ -59,8 +62,36 @@ def settle(config: CurateConfig) -> None:
         _fetch(config, dataset, config.fetch)
     elif not _has_files(dataset.images_dir):
         _offer(config, dataset)
-    elif config.fetch.enabled:
+        _refuse_idle(config, "nothing is fetched")
+    elif not config.fetch.enabled:
+        _refuse_idle(config, f"pictures are in {dataset.images_dir}, and nothing is fetched")
+    else:
         print("note: dry_run fetches nothing, and tries pictures that are there", flush=True)
+
+
+def _refuse_idle(config: CurateConfig, why: str) -> None:
+    """Refuse settings of the fetch, typed or of an experiment's file, where nobody fetches: they would do nothing.
+
+    ``fetch.enabled=false`` beside them says that this is meant.
+    """
+    given = {key_of(text).removeprefix("curate."): text for text in _overrides()}
+    idle = [text for key, text in given.items() if key.startswith("fetch.")]
+    if config.fetch.enabled or not idle or "fetch.enabled" in given:
+        return
+    prefix = "curate." if section_of_command() == "retrain" else ""
+    is_table = isinstance(config.dataset, TableConfig)
+    on = f"{prefix}fetch.enabled=true {prefix}fetch.contact=you@example.org to fetch, or"
+    raise UserError(
+        f"{idle[0]} has no effect: {why} (fetch.enabled is false). Type {on + ' ' if is_table else ''}"
+        f"{prefix}fetch.enabled=false to go on without, or leave it out"
+    )
+
+
+def _overrides() -> list[str]:
+    """All settings that are not the defaults': typed, and of an experiment's file."""
+    if not HydraConfig.initialized():
+        return []
+    return [*HydraConfig.get().overrides.task]
 
 
 @contextmanager

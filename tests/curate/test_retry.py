@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -90,11 +91,55 @@ def test_where_nothing_may_pass_it_says_so(run, server, monkeypatch, capsys):
         (["dataset.limit=3"], "is no setting of the fetch"),
         (["fetch.retries"], "is no setting of the fetch"),
         (["fetch.retries=-1"], r"fetch\.retries=-1 is out of range"),
+        (["fetch.enabled=false"], r"fetch\.enabled=false would ask for nothing; leave it out"),
+        (
+            ["fetch.retries=["],
+            r"fetch\.retries must be a whole number such as 2, not '\['\. See .*--help",
+        ),
+        (
+            ["fetch.retry=5"],
+            r"no key fetch\.retry; .*mean fetch\.retries=5\. See python -m curate\.retry --help",
+        ),
+        (["fetch.allow_networks=10.0.0.0/8"], r"fetch\.allow_networks must be a list.* type"),
+        (["fetch.retries=1,2"], r"fetch\.retries must be a whole number"),
     ],
 )
 def test_settings_are_checked(run, settings, said):
     with pytest.raises(UserError, match=said):
         retry.configuration(run, settings)
+
+
+def test_the_help_lists_the_keys(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["retry", "--help"])
+    with pytest.raises(SystemExit):
+        retry.main()
+    said = capsys.readouterr().out
+    assert {"fetch.max_mb,", "fetch.retries,", "fetch.allow_networks"} <= {*said.split()}
+
+
+def test_what_a_setting_forbade_is_asked_for_when_it_is_wider(run, server, monkeypatch, capsys):
+    """Its own command and this one; once it has its answer under these settings it is not asked again."""
+    dataset, _ = retry.configuration(run, [])
+    plain = {"enabled": True, "contact": "test@example.org", "retries": 0, "rows_per_shard": 3}
+    plain |= {"host_rate": None, "allow_networks": ["127.0.0.0/8"]}
+    dataset.images_dir = str(Path(dataset.images_dir).with_name("other"))
+    states = stage.run(dataset, FetchConfig(**plain, max_mb=0.0001))
+    assert states["too_large"] == 3
+    saved = OmegaConf.load(run / "config.yaml")
+    saved.dataset.images_dir = dataset.images_dir
+    saved.fetch.max_mb = 0.0001
+    OmegaConf.save(saved, run / "config.yaml")
+    before = dict(server.asked)
+    lines = typed(monkeypatch, capsys, "web", "fetch.max_mb=32")
+    assert server.asked[PATHS[0]] == before[PATHS[0]] + 1
+    assert lines[-1].endswith("dataset=table run.name=web fetch.max_mb=32")
+    assert any(line.startswith("asked again for 4: 3 pictures came") for line in lines)
+    assert {path: server.asked[path] for path in (PATHS[0], PATHS[2])} == {
+        PATHS[0]: before[PATHS[0]] + 1,
+        PATHS[2]: before[PATHS[2]],
+    }
+    typed(monkeypatch, capsys, "web", "fetch.max_mb=32")
+    assert server.asked[PATHS[0]] == before[PATHS[0]] + 1
 
 
 def test_a_run_that_has_not_fetched_is_refused(run):

@@ -123,7 +123,7 @@ def test_shards_have_what_img2dataset_writes(table, tmp_path):
         "row": rows[3]["row"],
     }
     assert json.loads(texts["0000003.json"]) == known
-    assert rows[3] == known | {"state": "stored", "http_status": 200}
+    assert rows[3] == known | {"state": "stored", "http_status": 200, "settings": 0}
     assert len({row["row"] for row in rows}) == 4
     assert [row["state"] for row in rows] == ["stored", "not_found", "timeout", "stored"]
     assert rows[1]["status"] == "failed_to_download"
