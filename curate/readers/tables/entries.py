@@ -17,6 +17,7 @@ from curate.readers.tables import TableConfig
 from curate.readers.tables import files as table_files
 from curate.readers.tables import rows as table_rows
 from curate.readers.tables.column_roles import (
+    CAPTIONS,
     FILE_STEMS,
     IDS,
     ColumnRoles,
@@ -58,9 +59,13 @@ class Entry:
 
     @property
     def identity(self) -> str:
-        """See ``row_identity``; "" for a row without a URL, for which nothing is fetched."""
+        """See ``row_identity``; "" for a row without a URL, for which nothing is fetched.
+
+        It has the captions by their known names, so that ``dataset.caption_columns`` does not change it.
+        """
         url = self.url
-        return row_identity(self.file, self.number, url, self.captions) if url else ""
+        captions = captions_of(self.record, CAPTIONS) if url else ()
+        return row_identity(self.file, self.number, url, captions) if url else ""
 
     @property
     def captions(self) -> tuple[str, ...]:

@@ -160,3 +160,15 @@ def test_while_fetched_pictures_are_read_nothing_is_fetched_there(tmp_path):
     fetched(table, folder, [])
     with locked(folder), pytest.raises(Busy), fetching.reading(config):
         pass
+
+
+def test_other_captions_of_the_same_rows_keep_pictures_and_reasons(tmp_path):
+    table = tmp_path / "t.tsv"
+    table.write_text("http://x/1.jpg\tone\tuno\nhttp://x/2.jpg\ttwo\tdos\n")
+    columns = {"columns": ["url", "caption", "spanish"]}
+    answers = iter([stored(1), Answer("not_found")])
+    fetch(table, tmp_path / "images", lambda _: next(answers), **columns)
+    for chosen in (["spanish"], ["caption", "spanish"]):
+        options = columns | {"caption_columns": chosen}
+        assert found(read(table, tmp_path / "images", **options)) == [1, GONE]
+        assert fetch(table, tmp_path / "images", **options)[0] == []

@@ -12,7 +12,7 @@ from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
 from curate.readers.tables import TableConfig
 from curate.run.config import RunConfig
-from curate.run.schema import UserError
+from curate.run.schema import Busy, UserError
 from tests.curate.fetch.misbehaving import in_thread
 
 
@@ -169,3 +169,31 @@ def test_folder_that_is_a_file_is_refused(config, tmp_path):
 def test_own_contact_is_in_the_offer(config, monkeypatch):
     config.fetch = FetchConfig(contact="me@home.example")
     assert "fetch.contact=me@home.example" in offer(config, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["pictures are there", "no table"])
+def test_settings_that_would_do_nothing_are_refused(config, tmp_path, monkeypatch, kind):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/0.jpg").write_bytes(b"")
+    config.dataset = replace(config.dataset, images_dir=str(tmp_path / "pictures"))
+    if kind == "no table":
+        config.dataset = FolderConfig(name="f", reader="folder", root=str(tmp_path))
+    given = ["fetch.opt_out_hosts=list", "fetch.contact=a@example.org"]
+    monkeypatch.setattr(fetching, "_overrides", lambda: given)
+    with pytest.raises(
+        UserError, match=r"fetch\.opt_out_hosts=list has no effect: .* Type .*fetch\.enabled="
+    ):
+        fetching.settle(config)
+    given.append("fetch.enabled=false")  # which says that it is meant
+    fetching.settle(config)
+    given[:] = ["dataset.limit=3"]
+    fetching.settle(config)
+
+
+def test_beside_another_curation_what_is_there_can_be_read(config, tmp_path):
+    config.dataset = replace(config.dataset, images_dir=str(tmp_path / "images"))
+    config.fetch = FetchConfig(enabled=True, contact="a@example.org")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/fetch.json").write_text("{}")
+    with fetching.reading(config.dataset), pytest.raises(Busy, match=r"type fetch\.enabled=false"):
+        fetching.settle(config)
