@@ -111,26 +111,33 @@ class Store:
 
     def answered(self) -> int:
         """How many rows have an answer that counts."""
-        states = self.states()
+        return self._answered(self._finished_shards())
+
+    def _finished_shards(self) -> dict[int, Counter[str]]:
+        """How many rows ended in each state, for each finished shard that is not being made again."""
+        return {
+            number: states_of(found)
+            for number, found in finished_in(self._folder)
+            if number not in self._journals
+        }
+
+    def _answered(self, finished: dict[int, Counter[str]]) -> int:
+        states = sum(finished.values(), Counter[str]())
         begun = sum(len(journal.indices) for journal in self._journals.values())
-        for number, found in finished_in(self._folder):
-            if number in self._journals:  # it is being made again
-                states -= states_of(found)
         asked_again = self._review.loosened | (TRANSIENT.keys() if self._again else set())
         return states.total() - sum(states[state] for state in asked_again) + begun
 
     def described(self, rows: int | None) -> str:
         """How far the fetch is, in a line; ``rows`` of the table, if known, may be about as many."""
-        finished = [
-            number for number, _ in finished_in(self._folder) if number not in self._journals
-        ]
+        finished = self._finished_shards()
+        answered = self._answered(finished)
         parts = [
             f"{len(finished):,} shards are finished",
             f"{len(self._journals):,} are begun",
-            f"{self.answered():,} rows have an answer",
+            f"{answered:,} rows have an answer",
         ]
         if rows is not None:
-            parts.append(f"about {max(0, rows - self.answered()):,} are to be asked for")
+            parts.append(f"about {max(0, rows - answered):,} are to be asked for")
         return f"fetch: {', '.join(parts)} ({self._folder})"
 
     def states(self) -> Counter[str]:
@@ -269,11 +276,11 @@ class Store:
         journal = self._journals.pop(shard, None)
         self._open.pop(shard, None)
         if journal is not None:
+            journal.close()  # many may wait; the shard's own files are synced before it is deleted
             self._tasks.append(self._thread.submit(self._write, shard, journal))
             self._pace.is_hurried = len(self._tasks) > _MOST_TASKS
 
     def _write(self, shard: int, journal: Journal) -> None:
-        journal.close()  # the shard's own files are synced before it is deleted
         build(self._files(shard), shard, self._rows_per_shard, self._pace, journal.indices)
 
     def _check(self) -> None:

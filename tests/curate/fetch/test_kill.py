@@ -74,13 +74,13 @@ def start(arguments, log):
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
-def kill_at_random(process, server, asked_before, rng):
-    """Let it ask for some addresses, then kill it; False if it had ended by itself."""
-    give_up = time.monotonic() + 60
-    while process.poll() is None and sum(server.asked.values()) <= asked_before + 2:
+def kill_at_random(process, server, most, rng):
+    """Let it ask for some addresses, ``most`` or fewer, then kill it; False if it had ended by itself."""
+    give_up, until = time.monotonic() + 60, sum(server.asked.values()) + rng.randint(3, most)
+    while process.poll() is None and sum(server.asked.values()) < until:
         assert time.monotonic() < give_up
-        time.sleep(0.01)
-    time.sleep(rng.uniform(0, 0.12))
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, LATENCY_S))  # into the middle of answers
     was_running = process.poll() is None
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_killed_at_random_it_ends_as_one_that_was_not(tmp_path, kills):
         kept: dict[str, int] = {}  # addresses with an answer, and how often they had been asked for
         for _ in range(kills):
             process = start((dataset, fetch), log)
-            killed += kill_at_random(process, server, sum(server.asked.values()), rng)
+            killed += kill_at_random(process, server, COUNT // (2 * kills), rng)
             for url in answered(tmp_path / "killed"):
                 kept.setdefault(url, server.asked[path_of(url)])
         assert killed == kills

@@ -43,7 +43,7 @@ def fetch(table, folder, answers=stored, again=False, most=COUNT, **settings):
                 return asked, None
             number = int(request.url.rpartition("/")[2].removesuffix(".jpg"))
             asked.append(number)
-            kept.put(request, picture.checked(answers(number), request, opt_out, verify=how.verify))
+            kept.put(request, picture.checked(answers(number), request, opt_out))
         return asked, dict(kept.finish())
 
 

@@ -418,13 +418,26 @@ def test_rows_without_an_answer_at_the_end_are_a_fault(tmp_path):
     kept.close()
 
 
-def test_many_shards_may_be_open_at_one_time(tmp_path, monkeypatch):
+def test_of_many_shards_that_are_begun_few_journals_are_open(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_MOST_OPEN", 2)
-    table = write_table(tmp_path / "t.tsv", 40)
+    table, most = write_table(tmp_path / "t.tsv", 40), []
+
+    def answers(number):
+        journals = [each for each in _open_files() if each.endswith(".journal")]
+        most.append(len(journals))
+        return answer_to(number)
+
     _, states = fetch(
-        table, tmp_path / "images", order=lambda rows: sorted(rows, key=lambda r: r.index)
+        table, tmp_path / "images", answers, order=lambda rows: sorted(rows, key=lambda r: r.index)
     )
     assert sum(states.values()) == 40
+    assert max(most) <= 4  # and one that is read, and made into a shard
+
+
+def _open_files():
+    for each in Path("/proc/self/fd").glob("*"):
+        with suppress(OSError):  # of this look itself
+            yield str(each.readlink())
 
 
 def test_captions_that_utf_8_cannot_express_are_kept_as_far_as_they_can(tmp_path):
@@ -439,6 +452,27 @@ def test_captions_that_utf_8_cannot_express_are_kept_as_far_as_they_can(tmp_path
 
 
 # ---- what is not as usual
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("leave_out", {"kind": "y"}),
+        ("url_column", "other"),
+        ("columns", ["caption", "url", "kind", "other"]),
+        ("quotes", True),
+        ("encoding", "cp1252"),
+        ("url_encoded", True),
+        ("file_type", "tsv"),
+    ],
+)
+def test_settings_by_which_rows_may_be_others_are_refused(tmp_path, name, value):
+    table = tmp_path / "t.tsv"
+    table.write_text("http://x/0.jpg\ta\tx\thttp://x/1.jpg\n")
+    columns = {"columns": ["url", "caption", "kind", "other"]}
+    fetch(table, tmp_path / "images", **columns)
+    with pytest.raises(UserError, match=rf"was fetched with dataset\.{name}="):
+        fetch(table, tmp_path / "images", **(columns | {name: value}))
 
 
 def test_rows_with_very_long_texts_are_answered_like_others(tmp_path):
