@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -77,7 +78,8 @@ def configuration(curate_dir: Path, settings: list[str]) -> tuple[TableConfig, F
     known = read_config(curate_dir / "config.yaml")
     dataset, fetch = known.get("dataset"), known.get("fetch")
     run = named(curate_dir.parent)
-    if not isinstance(dataset, dict) or not isinstance(fetch, dict) or not fetch.get("enabled"):
+    fetch = fetch if isinstance(fetch, dict) else {}
+    if not isinstance(dataset, dict) or not (fetch.get("enabled") or _was_fetched(dataset)):
         raise UserError(
             f"{curate_dir.parent} has not fetched anything (fetch.enabled is not true in its config.yaml); "
             f"to fetch, type: {curate_command(curate_dir.parent)} fetch.enabled=true fetch.contact=ADDRESS"
@@ -89,7 +91,16 @@ def configuration(curate_dir: Path, settings: list[str]) -> tuple[TableConfig, F
             "fetch.retries=5"
         )
     table: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TableConfig), dataset))
-    merged = OmegaConf.merge(OmegaConf.structured(FetchConfig), fetch)
+    # A later curation of the same pictures may have fetched nothing.
+    contact = fetch.get("contact") or _typed_contact(settings)
+    if contact is None:
+        raise UserError(
+            f"the last curation of {curate_dir.parent} did not fetch, so that nobody knows your address for the "
+            f"User-Agent; type: python -m curate.retry {run} fetch.contact=ADDRESS"
+        )
+    merged = OmegaConf.merge(
+        OmegaConf.structured(FetchConfig), {**fetch, "enabled": True, "contact": contact}
+    )
     for text in settings:
         merged = _with(merged, text, settings)
     asked: Any = OmegaConf.to_object(merged)
@@ -97,7 +108,7 @@ def configuration(curate_dir: Path, settings: list[str]) -> tuple[TableConfig, F
         raise UserError(
             f"fetch.enabled=false would ask for nothing; leave it out, and type: python -m curate.retry {run}"
         )
-    if asked.rows_per_shard != fetch["rows_per_shard"]:
+    if asked.rows_per_shard != fetch.get("rows_per_shard", asked.rows_per_shard):
         raise UserError(
             f"fetch.rows_per_shard={asked.rows_per_shard} would cut other shards than those that are "
             f"there; leave it out"
@@ -123,6 +134,18 @@ def _with(config: Any, text: str, settings: list[str]) -> Any:
     except (HydraException, OmegaConfBaseException) as error:
         said = wrong_value(keys("curate")[key], value, "curate")
         raise UserError(f"{said.rstrip('.')}. {_SEE}") from error
+
+
+def _was_fetched(dataset: Mapping[str, Any]) -> bool:
+    """Whether the folder of a table's pictures was fetched into."""
+    return (Path(dataset.get("images_dir") or os.devnull) / plan.FILE).is_file()
+
+
+def _typed_contact(settings: list[str]) -> str | None:
+    found = [
+        overrides.value_of(text) for text in settings if overrides.key_of(text) == "fetch.contact"
+    ]
+    return found[-1] if found else None
 
 
 def may_pass(states: Mapping[str, int]) -> int:

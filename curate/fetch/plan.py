@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from curate.fetch.shard_files import WORK
 from curate.readers.tables import TableConfig
 from curate.readers.tables.entries import identity_files
 from curate.readers.tables.files import FETCHED, TableFile, folder_of
@@ -47,7 +48,7 @@ def settle(
         UserError: the folder holds another fetch, or shards of another program; says what to type.
     """
     _refuse_own_folder(folder, tables)
-    before = _read(folder)
+    before = _read(folder) if has_answers(folder) else None
     now = {
         "rows_per_shard": rows_per_shard,
         "columns": {name: getattr(config, name) for name in _COLUMNS},
@@ -58,7 +59,9 @@ def settle(
     }
     if before is not None:
         _compare(folder, before, now, tables)
-    elif found := next(iter(sorted([*folder.glob("*.tar"), *folder.glob("*.parquet")])), None):
+    elif not (folder / FILE).exists() and (
+        found := next(iter(sorted([*folder.glob("*.tar"), *folder.glob("*.parquet")])), None)
+    ):
         raise UserError(
             f"dataset.images_dir={folder} holds {found.name} and no {FILE}: pictures that another program "
             "fetched. To curate them as they are, type fetch.enabled=false; to fetch them anew, type "
@@ -69,6 +72,12 @@ def settle(
     if before != now:
         write_certified(folder / FILE, now)
     return revisions
+
+
+def has_answers(folder: Path) -> bool:
+    """Whether anything came of a fetch into a folder; before that, its table may still be read otherwise."""
+    journals = (folder / WORK).glob("*.journal")
+    return any(folder.glob("*_stats.json")) or any(path.stat().st_size for path in journals)
 
 
 def used(folder: Path) -> list[dict[str, Any]]:

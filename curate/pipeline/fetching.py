@@ -203,7 +203,8 @@ def _has_files(folder: str | None) -> bool:
     """Whether a folder has anything in it but hidden files."""
     if folder is None or not Path(folder).is_dir():
         return False
-    return any(not path.name.startswith(".") for path in Path(folder).iterdir())
+    names = (path.name for path in Path(folder).iterdir())
+    return any(not name.startswith(".") and name != FETCHED for name in names)
 
 
 def _retyped(dataset: TableConfig, more: list[str]) -> str:

@@ -1,5 +1,6 @@
 """``python -m curate.retry``: asks again for what may pass, and says what has changed."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,7 +143,19 @@ def test_what_a_setting_forbade_is_asked_for_when_it_is_wider(run, server, monke
     assert server.asked[PATHS[0]] == before[PATHS[0]] + 1
 
 
+def test_a_later_curation_that_fetched_nothing_changes_nothing(run):
+    path = run / "config.yaml"
+    known = OmegaConf.load(path)
+    OmegaConf.save(OmegaConf.merge(known, {"fetch": {"enabled": False}}), path)
+    assert retry.configuration(run, [])[1].enabled
+    OmegaConf.save(OmegaConf.merge(known, {"fetch": {"enabled": False, "contact": None}}), path)
+    with pytest.raises(UserError, match=r"type: python -m curate\.retry web fetch\.contact=ADDRESS"):
+        retry.configuration(run, [])
+    assert retry.configuration(run, ["fetch.contact=me@example.org"])[1].contact == "me@example.org"
+
+
 def test_a_run_that_has_not_fetched_is_refused(run):
+    shutil.rmtree(run.parents[2] / "images")
     path = run / "config.yaml"
     known = OmegaConf.load(path)
     for change in ({"fetch": {"enabled": False}}, {"fetch": None}):

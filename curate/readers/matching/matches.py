@@ -61,6 +61,7 @@ def fill(
     pictures: Iterable[Noted],
     rows: Callable[[bool], Iterable[Row]],
     beside: Callable[[], Iterable[Row]] = tuple,
+    first: int | None = None,
 ) -> None:
     """Match the pictures below ``root`` with the rows of a data set, for `stored` to read.
 
@@ -70,11 +71,20 @@ def fill(
         pictures: each with what was noted of it.
         rows: gives all rows of the data set; their captions only if asked for.
         beside: gives rows of other data sets, which may name the same pictures.
+        first: only so many rows at the start are asked about later. The others are then read only where a guess
+            might depend on them.
     """
     connection.executescript(_TABLES)
     index = PictureIndex(connection, pictures)
     matching = _Matching(connection, root, index)
     for number, row in enumerate(rows(index.any_is_noted)):
+        if (
+            first is not None
+            and number >= first
+            and not matching.has_guesses
+            and index.all_are_noted
+        ):
+            return  # pictures of noted addresses are not guessed by rows that have one
         matching.add(number, row)
     if matching.has_guesses:
         for row in beside():

@@ -70,7 +70,11 @@ class Images:
         self._tars = UnchangedTars()
 
     def prepare(
-        self, table: str, rows: Callable[[bool], Iterator[Row]], beside: Callable[[], Iterator[Row]]
+        self,
+        table: str,
+        rows: Callable[[bool], Iterator[Row]],
+        beside: Callable[[], Iterator[Row]],
+        first: int | None = None,
     ) -> None:
         """Match the rows with the pictures, unless that is up to date.
 
@@ -78,6 +82,7 @@ class Images:
             table: a text that changes when the rows do.
             rows: starts a pass over all rows of the table, with or without their captions.
             beside: starts a pass over rows of other tables, which may name the same pictures.
+            first: only so many rows at the start are asked about.
 
         Raises:
             PermissionError: a folder cannot be opened.
@@ -92,9 +97,10 @@ class Images:
             )
 
         def fill_from(connection: sqlite3.Connection) -> None:
-            fill(connection, self.root, self._pictures(), rows, beside)
+            fill(connection, self.root, self._pictures(), rows, beside, first)
 
-        digest = hashlib.sha256(f"{table}\n{self._listing()}".encode()).hexdigest()
+        asked = "" if first is None else f"{first}\n"
+        digest = hashlib.sha256(f"{table}\n{asked}{self._listing()}".encode()).hexdigest()
         match_file.ensure(self._index_path, digest, fill_from)
         self._open = partial(match_file.opened, self._index_path, digest, fill_from)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from curate.measures.not_fetched import state_at
@@ -50,6 +51,7 @@ def read(config: TableConfig) -> Source:
             f"{before}\n{_digest(config, beside)}",
             lambda with_captions: _rows(config, tables, images.root, with_captions=with_captions),
             lambda: neighbours.rows_beside(beside, lambda t: _rows(config, [t], images.root)),
+            _first(config, tables),
         )
     file_notes = (*notes, *images.notes)
 
@@ -65,15 +67,15 @@ def read(config: TableConfig) -> Source:
 def _images(config: TableConfig, table: TableFile) -> Images:
     if config.images_dir is None:
         raise UserError(
-            f"dataset.images_dir is not set: {config.path} lists URLs and captions, no pictures. "
-            "Download them first, for instance with img2dataset (--input_format "
-            f"{table.file_type} --output_format webdataset), then type dataset.images_dir=FOLDER"
+            f"dataset.images_dir is not set: {config.path} lists pictures and does not hold them. Type "
+            "dataset.images_dir=FOLDER with where they are; or, to have them fetched into that folder, also "
+            "fetch.enabled=true fetch.contact=ADDRESS, with an e-mail address or web page of yours"
         )
     root = Path(config.images_dir)
     if not root.is_dir():
         raise FileNotFoundError(
             f"dataset.images_dir={root} is not a folder; type dataset.images_dir=FOLDER, where FOLDER "
-            "holds the downloaded pictures or shards"
+            "holds the pictures or shards, or fetch.enabled=true to have them fetched there"
         )
     return Images(root, Path(config.index) if config.index else None)
 
@@ -92,6 +94,15 @@ def _digest(config: TableConfig, tables: list[TableFile]) -> str:
     roles = [config.url_column, config.image_column, config.caption_columns]
     files = [(str(table.path), table.file_type, version_of(table.path)) for table in tables]
     return json.dumps([how, roles, files])
+
+
+def _first(config: TableConfig, tables: list[TableFile]) -> int | None:
+    """How many rows ``dataset.limit`` reaches, those that are left out among them; None where it is not set."""
+    if config.limit is None or config.sample is not None or config.shard is not None:
+        return None
+    rows = enumerate(entries(config, tables, CountedNotes([])), start=1)
+    used = (number for number, entry in rows if not entry.excluded)
+    return max(islice(used, config.limit), default=None)
 
 
 def _names_all_files(config: TableConfig, tables: list[TableFile], images_dir: Path) -> bool:

@@ -8,6 +8,7 @@ from curate import readers
 from curate.fetch.answer import Answer
 from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.pipeline import fetching
+from curate.readers.matching import matches
 from curate.run.locks import locked
 from curate.run.schema import Busy, UserError
 from tests.curate.fetch.test_store import config_of, fetch, picture
@@ -172,3 +173,20 @@ def test_other_captions_of_the_same_rows_keep_pictures_and_reasons(tmp_path):
         options = columns | {"caption_columns": chosen}
         assert found(read(table, tmp_path / "images", **options)) == [1, GONE]
         assert fetch(table, tmp_path / "images", **options)[0] == []
+
+
+def test_with_a_limit_rows_behind_it_are_read_only_for_guesses(tmp_path, monkeypatch):
+    rows = [(f"http://x/{n}.jpg", f"caption {n}") for n in range(300)]
+    table = write(tmp_path / "t.tsv", rows)
+    fetch(table, tmp_path / "images", stored, limit=3)
+    read_rows, real = [], matches._Matching.add
+    monkeypatch.setattr(
+        matches._Matching, "add", lambda *args: [read_rows.append(args[1]), real(*args)]
+    )
+    assert found(read(table, tmp_path / "images", limit=3)) == [0, 1, 2]
+    assert len(read_rows) == 3
+    assert len(found(read(table, tmp_path / "images", limit=5))) == 5  # not from the index of three
+    (tmp_path / "images/4.jpg").write_bytes(picture(4))  # which any row may mean
+    read_rows.clear()
+    assert found(read(table, tmp_path / "images", limit=5))[4] == 4
+    assert len(read_rows) == 300

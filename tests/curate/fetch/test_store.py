@@ -518,3 +518,13 @@ def test_a_file_that_is_no_journal_is_left_alone(table, tmp_path):
     stray.write_text("mine")
     assert fetch(table, tmp_path / "images")[1] == STATES
     assert stray.read_text() == "mine"
+
+
+def test_before_any_answer_the_table_may_be_read_otherwise(table, tmp_path):
+    folder = tmp_path / "images"
+    config = config_of(table, folder, columns=["caption", "url"])
+    with store.opened(folder, config, find(config, []), ROWS):
+        pass
+    fetch(table, folder)
+    with pytest.raises(UserError, match=r"was fetched with dataset\.columns"):
+        fetch(table, folder, columns=["caption", "url"])
