@@ -25,12 +25,12 @@ class FetchConfig:
         host_connections: requests at one time to one host.
         host_rate: requests a second to one host, null for no limit.
         timeout_s: for one attempt as a whole, redirects included, without the wait for a host's turn.
-        connect_s, stall_s: until a connection stands; without a byte.
+        connect_s, stall_s: for a name and then for a connection; without a byte.
         retries: further attempts where the failure may pass.
         retry_wait_s: before the second attempt; doubled, with jitter, before each further one.
         max_wait_s: the longest ``Retry-After`` or ``Crawl-delay`` of a host that is waited for.
         max_mb: bytes of a picture, unpacked, in 10^6.
-        max_pixels: width times height of a picture.
+        max_pixels: width times height of a picture, `MOST_PIXELS` at most.
         max_redirects: from one address.
         robots: whether robots.txt is asked for and obeyed.
         opt_out_hosts, opt_out_urls, opt_out_hashes: files with one entry a line that are never fetched or
