@@ -21,7 +21,7 @@ from curate.readers.tables.files import FETCHED
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, named
 from curate.run.overrides import key_of, section_of_command, typed
-from curate.run.schema import UserError
+from curate.run.schema import Busy, UserError
 from curate.run.units import size
 
 if TYPE_CHECKING:
@@ -116,10 +116,12 @@ def _fetch(config: CurateConfig, dataset: TableConfig, fetch: FetchConfig) -> No
 
     _check_folder(dataset.images_dir)
     before = stage.states_in(dataset)
-    nothing_came = (
-        bool(before) and not before[STORED]
-    )  # and so there is no run that curate.retry could name
-    states = stage.run(dataset, fetch, again=nothing_came)
+    # Where nothing came, there is no run yet that curate.retry could name.
+    nothing_came = bool(before) and not before[STORED]
+    try:
+        states = stage.run(dataset, fetch, again=nothing_came)
+    except Busy as error:  # a curation may read there for hours
+        raise Busy(f"{error}; to curate what is there by now, type fetch.enabled=false") from error
     total, stored = sum(states.values()), states.get(STORED, 0)
     failed = sorted(
         ((count, state) for state, count in states.items() if state != STORED and count),
