@@ -149,7 +149,9 @@ def test_a_later_curation_that_fetched_nothing_changes_nothing(run):
     OmegaConf.save(OmegaConf.merge(known, {"fetch": {"enabled": False}}), path)
     assert retry.configuration(run, [])[1].enabled
     OmegaConf.save(OmegaConf.merge(known, {"fetch": {"enabled": False, "contact": None}}), path)
-    with pytest.raises(UserError, match=r"type: python -m curate\.retry web fetch\.contact=ADDRESS"):
+    with pytest.raises(
+        UserError, match=r"type: python -m curate\.retry .*web fetch\.contact=ADDRESS"
+    ):
         retry.configuration(run, [])
     assert retry.configuration(run, ["fetch.contact=me@example.org"])[1].contact == "me@example.org"
 
