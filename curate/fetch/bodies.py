@@ -16,7 +16,7 @@ _RAW = -zlib.MAX_WBITS
 
 _PIECE = 1 << 16  # bytes that are unpacked at one time: of what is left of them zlib makes a copy
 _MOST_PARTS = 1000
-"""Of one gzip body: each may be of 20 bytes and hold nothing, and begins anew."""
+"""Of one gzip body: each may be of 20 bytes and hold nothing, and starts an unpacking of its own."""
 
 
 class BadBody(Exception):

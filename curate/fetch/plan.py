@@ -64,7 +64,7 @@ def settle(
     ):
         raise UserError(
             f"dataset.images_dir={folder} holds {found.name} and no {FILE}: pictures that another program "
-            "fetched. To curate them as they are, type fetch.enabled=false; to fetch them anew, type "
+            "fetched. To curate them as they are, type fetch.enabled=false; to fetch them again, type "
             "dataset.images_dir=FOLDER with an empty folder"
         )
     revisions = with_present((before or {}).get("settings", []), settings)

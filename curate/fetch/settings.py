@@ -65,7 +65,7 @@ def asked_again(before: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
 
 def is_stricter(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether pictures that were stored may not be kept now."""
-    return _lists_differ(before, now) or _is_compared_anew(before, now)
+    return _lists_differ(before, now) or _is_compared_again(before, now)
 
 
 def may_change(revisions: Sequence[Mapping[str, Any]], states: Mapping[str, int]) -> int:
@@ -143,7 +143,7 @@ class Review:
             digests = (known["sha256"], known["md5"])
             if any(digest and self._opt_out.has_picture(digest) for digest in digests):
                 return Answer("opted_out", LISTED)
-        if _is_compared_anew(before, now):
+        if _is_compared_again(before, now):
             name = "sha256" if request.sha256 else "md5"
             expected = getattr(request, name)
             if expected and expected.lower() != known[name]:
@@ -163,7 +163,7 @@ def _lists_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return any(before[name] != now[name] for name in _LISTS)
 
 
-def _is_compared_anew(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def _is_compared_again(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return now["verify"] and (not before["verify"] or before["hashes"] != now["hashes"])
 
 

@@ -16,7 +16,7 @@ of PLUS's vocabulary (ns.useplus.org/ldf/vocab); all but ``DMI-UNSPECIFIED`` and
 Digital Source Type is IPTC's property (cv.iptc.org/newscodes/digitalsourcetype), such as ``digitalCapture`` for a
 photograph; ``trainedAlgorithmicMedia`` is a picture that a model drew.
 
-Programs that save a picture anew often leave XMP out, as img2dataset does where it resizes.
+Programs that save a picture again often leave XMP out, as img2dataset does where it resizes.
 """
 
 from __future__ import annotations

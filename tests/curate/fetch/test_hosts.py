@@ -124,7 +124,7 @@ def test_trial_decides(answer: Answer):
     assert one.has_room
     for n in range(FAILURES - 1):
         asked(one, 100.0 + n, FAILED)
-    assert one.start_at < 110.0, "the count starts anew"
+    assert one.start_at < 110.0, "the count starts at nought"
 
 
 def test_failed_trial_closes_for_twice_as_long_each_time():
