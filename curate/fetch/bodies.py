@@ -114,7 +114,7 @@ def _unpacked(body: bytes, encoding: str, max_bytes: int, cut: bool) -> bytes:
 
 
 def _format(body: bytes, encoding: str) -> int:
-    """For ``deflate`` many servers leave out zlib's header (RFC 1950, 2.2), which is told by its check."""
+    """For ``deflate`` many servers leave out zlib's header (RFC 1950, 2.2), and its checksum says which it is."""
     if encoding != "deflate":
         return _GZIP
     has_header = body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0

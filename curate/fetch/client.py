@@ -64,9 +64,8 @@ class Client:
     async def __aenter__(self) -> Self:
         self._transport = Transport(self._config, self._lookup, self._tls)
         self._robots = Robots(self._transport, self._config, self._clock)
-        self._decoder = ThreadPoolExecutor(
-            1, thread_name_prefix="decode"
-        )  # one picture's pixels at a time
+        # One thread: the pixels of one picture at a time are in memory.
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")
         return self
 
     async def __aexit__(

@@ -49,7 +49,7 @@ class Monitor:
         self._config, self._clock, self._file = config, clock, file or sys.stderr
         self._rest = None if total is None else total - done
         self._began = self._shown = clock()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._answered = 0
         options: dict[str, Any] = {"file": self._file}
         self._bar = Bar(total=total, desc="fetch", unit="url", **options)
@@ -104,8 +104,8 @@ class Monitor:
     def _warn(self) -> None:
         """Once for each cause."""
         name = figure.cause(self.figures)
-        if name is not None and name not in self._told:
-            self._told.add(name)
+        if name is not None and name not in self._warned:
+            self._warned.add(name)
             self._say("warning: " + figure.diagnosis(self.figures, name, self._config))
 
     def _say(self, text: str) -> None:

@@ -55,7 +55,7 @@ def by_header(body: bytes, max_pixels: int) -> Answer:
 
 
 def seems_whole(body: bytes, extension: str) -> bool:
-    """Whether a picture has its end where it belongs, told without decoding it.
+    """Whether a picture has its end where it belongs, found without decoding it.
 
     False says nothing yet: notes may follow the end, and some formats have none; see `looked_through`.
     """

@@ -43,7 +43,7 @@ _OF_THE_HOST = {
         "rate_limited",
     )
 }
-"""Failures that would meet the picture as well: they are told as they are."""
+"""Failures that would meet the picture as well: its request ends in the same state."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,12 +69,29 @@ def build(
         )
     keyed = [(key_of(number, index, rows_per_shard), found[index]) for index in sorted(found)]
     tar, table, stats = (files.work / name for name in files.names)
+    with _Bodies(files) as bodies:
+        rows, tar_sha256 = _write_tar(tar, keyed, bodies, rest)
+    _write_table(table, rows)
+    hashes = {
+        "tar_bytes": tar.stat().st_size,
+        "tar_sha256": tar_sha256,
+        "parquet_bytes": table.stat().st_size,
+        "parquet_sha256": sha256_of(table),
+    }
+    write_certified(stats, _counts(rows) | hashes)
+    for part, path in ((tar, files.tar), (table, files.table), (stats, files.stats)):
+        part.replace(path)
+    sync(files.folder)
+    files.journal.unlink()
+    files.earlier_tar.unlink(missing_ok=True)
+
+
+def _write_tar(
+    tar: Path, keyed: list[tuple[str, Place]], bodies: _Bodies, rest: Callable[[], object]
+) -> tuple[list[dict[str, Any]], str]:
+    """Write the stored pictures with their keys; the rows of the table, of all answers, and the tar's SHA-256."""
     rows: list[dict[str, Any]] = []
-    with (
-        atomic_write(tar) as stream,
-        HashingWriter(stream) as hashing,
-        _Bodies(files) as bodies,
-    ):
+    with atomic_write(tar) as stream, HashingWriter(stream) as hashing:
         for key, place in keyed:
             rest()
             body = bodies.read(place)
@@ -83,27 +100,20 @@ def build(
                 for name, content in _members(rows[-1], place.meta["extension"], body):
                     hashing.write(header(name, len(content)), content, _padding(len(content)))
         hashing.write(END_OF_TAR)
-    tar_sha256 = hashing.hexdigest()
-    _write_table(table, rows)
+    return rows, hashing.hexdigest()
+
+
+def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What img2dataset's ``_stats.json`` counts, without its times."""
     states = Counter(row["state"] for row in rows)
     stored = states.pop(STORED, 0)
-    said = {
+    return {
         "count": len(rows),
         "successes": stored,
         "failed_to_download": len(rows) - stored,
         "failed_to_resize": 0,
         "status_dict": {"success": stored, **states},
-        "tar_bytes": tar.stat().st_size,
-        "tar_sha256": tar_sha256,
-        "parquet_bytes": table.stat().st_size,
-        "parquet_sha256": sha256_of(table),
     }
-    write_certified(stats, said)
-    for part, path in ((tar, files.tar), (table, files.table), (stats, files.stats)):
-        part.replace(path)
-    sync(files.folder)
-    files.journal.unlink()
-    files.earlier_tar.unlink(missing_ok=True)
 
 
 class _Bodies:

@@ -238,7 +238,7 @@ class Store:
         self._thread.shutdown(cancel_futures=True)
         self._disk.close()
         for journal in self._journals.values():
-            with suppress(OSError):  # each answer was written; a full disk has been told of
+            with suppress(OSError):  # each answer was written; a full disk was reported then
                 journal.sync()
             journal.close()
 
