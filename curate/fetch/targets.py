@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
+_UNDECODED = "\ufffd"  # what a reader puts where bytes are no text
 _SENT_AS_WRITTEN = re.compile(r"[!-~]+")
 _PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)(.*)", re.DOTALL)
 _BRACKETS = re.compile(r"[^/?#]*//[^/?#]*[\[\]]")
@@ -72,10 +73,12 @@ def parse(text: str) -> Target:
     else is quoted once, and a name in other letters becomes its form in DNS.
 
     Raises:
-        BadAddress: it is not of http or https, has no host, a user or password in it, a port of another
+        BadAddress: it is not of http or https, was not decoded, has no host, a user or password in it, a port of another
             service, or an IP address in a spelling that programs read differently.
     """
     text = text.strip(_AROUND).partition("#")[0]
+    if _UNDECODED in text:  # quoted, it would be the address of something else
+        raise BadAddress("a character that could not be decoded; type dataset.encoding=NAME")
     try:
         if not _SENT_AS_WRITTEN.fullmatch(text):
             text = _quoted(text)

@@ -56,6 +56,7 @@ def test_the_host_and_the_port_are_those_of_the_request():
             "file:///etc/passwd",
             "data:image/png;base64,AA",
             "javascript:1",
+            "http://h.example/f\ufffdnf.jpg",  # of a table in another encoding
             "//h.example/",
         ),
         *(
