@@ -17,6 +17,7 @@ from curate.pack.config import ShardsConfig
 from curate.readers.config import DatasetConfig
 from curate.run import tracking
 from curate.run.config import RunConfig, check_name
+from curate.run.engine.config import EngineConfig
 from curate.run.schema import check, entries, register
 
 _OTHER_PEOPLES = ("table",)  # readers of pictures whose authors nobody asked
@@ -39,6 +40,7 @@ class CurateConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     shards: ShardsConfig = field(default_factory=ShardsConfig)
     annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     dry_run: int | None = None  # images to try; prints a forecast for the whole data set
     tracker: Any = tracking.AUTO
 

@@ -1,0 +1,74 @@
+"""The typed schema of the group ``engine/``: where tasks are carried out, and what that may use."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from curate.run.database import Limits
+from curate.run.schema import PATH, check, register
+
+NAMES = ("inprocess", "processes", "ray")
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)", re.IGNORECASE)
+_UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+_LEAST_BYTES = 100_000_000
+_SHARE = 0.4  # of the machine's memory, for tables, where no size is given
+
+
+@dataclass
+class EngineConfig:
+    """Where tasks are carried out. No result depends on any of these.
+
+    Attributes:
+        name: the engine: inprocess, processes or ray.
+        workers: processes, or actors of Ray, that carry out tasks at once; null is one for each core, of a Ray
+            cluster for each of its cores.
+        gpus_per_worker: of Ray: GPUs that a worker has for itself; a share puts several on one.
+        address: of Ray: the cluster's; null starts one on this machine, "auto" finds the one that runs here.
+        memory: of the process that decides, for tables: "2GB"; beyond it they go to ``scratch``. null is 40 % of
+            the machine's.
+        scratch: the folder for what does not fit; null is a folder in the run's own.
+        threads: of a query on tables; null is one for each core.
+    """
+
+    name: str = "inprocess"
+    workers: int | None = None
+    gpus_per_worker: float = 0.0
+    address: str | None = field(default=None, metadata=PATH)
+    memory: str | None = None
+    scratch: str | None = field(default=None, metadata=PATH)
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self.name in NAMES, "engine", self.name, ", ".join(NAMES))
+        for name in ("workers", "threads"):
+            count = getattr(self, name)
+            check(count is None or count >= 1, f"engine.{name}", count, "null or >= 1")
+        gpus = self.gpus_per_worker
+        check(gpus >= 0, "engine.gpus_per_worker", gpus, ">= 0")
+        accepted = "null or a size of 100MB or more, such as 2GB"
+        sized = self.memory is None or (
+            _SIZE.fullmatch(self.memory) is not None and self.memory_bytes >= _LEAST_BYTES
+        )
+        check(sized, "engine.memory", self.memory, accepted)
+
+    @property
+    def memory_bytes(self) -> int:
+        """``memory`` in bytes."""
+        if self.memory is None:
+            return int(_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        found = _SIZE.fullmatch(self.memory)
+        assert found is not None, self.memory
+        return int(float(found[1]) * _UNITS[found[2].lower()])
+
+    def limits(self, folder: Path) -> Limits:
+        """What a database may use, with its scratch in ``folder`` unless the settings name another one."""
+        scratch = Path(self.scratch) if self.scratch else folder / "scratch"
+        threads = self.threads or len(os.sched_getaffinity(0))
+        return Limits(scratch, self.memory_bytes, threads)
+
+
+register(EngineConfig, "engine", "engine")
