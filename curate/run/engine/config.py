@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from curate.run.database import Limits
-from curate.run.schema import PATH, check, register
+from curate.run.memory import available
+from curate.run.schema import PATH, UserError, check, register
 
 NAMES = ("inprocess", "processes", "ray")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)", re.IGNORECASE)
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _LEAST_BYTES = 100_000_000
-_SHARE = 0.4  # of the machine's memory, for tables, where no size is given
+_SHARE = 0.4  # of the memory that there is, for tables, where no size is given
 
 
 @dataclass
@@ -26,10 +28,11 @@ class EngineConfig:
         name: the engine: inprocess, processes or ray.
         workers: processes, or actors of Ray, that carry out tasks at once; null is one for each core, of a Ray
             cluster for each of its cores.
-        gpus_per_worker: of Ray: GPUs that a worker has for itself; a share puts several on one.
+        gpus_per_worker: of Ray: GPUs that a worker has for itself where it measures or compares embeddings, and then there are no
+            more workers than the cluster has GPUs for; a share puts several on one.
         address: of Ray: the cluster's; null starts one on this machine, "auto" finds the one that runs here.
         memory: of the process that decides, for tables: "2GB"; beyond it they go to ``scratch``. null is 40 % of
-            the machine's.
+            what the machine has, or the container if that is less.
         scratch: the folder for what does not fit; null is a folder in the run's own.
         threads: of a query on tables; null is one for each core.
     """
@@ -59,7 +62,7 @@ class EngineConfig:
     def memory_bytes(self) -> int:
         """``memory`` in bytes."""
         if self.memory is None:
-            return int(_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+            return int(_SHARE * available())
         found = _SIZE.fullmatch(self.memory)
         assert found is not None, self.memory
         return int(float(found[1]) * _UNITS[found[2].lower()])
@@ -69,6 +72,16 @@ class EngineConfig:
         scratch = Path(self.scratch) if self.scratch else folder / "scratch"
         threads = self.threads or len(os.sched_getaffinity(0))
         return Limits(scratch, self.memory_bytes, threads)
+
+
+def refuse_absent(config: EngineConfig) -> None:
+    """Refuse an engine whose package is not installed.
+
+    Raises:
+        UserError: says what to type.
+    """
+    if config.name == "ray" and find_spec("ray") is None:
+        raise UserError("engine=ray needs package 'ray'; type: pip install \"darkroom[ray]\"")
 
 
 register(EngineConfig, "engine", "engine")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from curate.run.engine.tasks import ATTEMPTS, Progress, Result, Worker, WorkerSpec
-from curate.run.schema import UserError
+from curate.run.engine.tasks import (
+    ATTEMPTS,
+    Progress,
+    Result,
+    Worker,
+    WorkerSpec,
+    in_words,
+    sendable,
+)
 
 
 class InProcess:
@@ -25,13 +31,24 @@ class InProcess:
 
 
 def attempted(worker: Worker, task: Any, progress: Progress) -> Result:
-    """The result of a task, tried up to ``ATTEMPTS`` times."""
+    """The result of a task, tried up to ``ATTEMPTS`` times; what a failed attempt had counted is taken back."""
     error = ""
     for attempt in range(1, ATTEMPTS + 1):
+        counts: list[int] = []
         try:
-            return Result(task, worker(task, progress), attempts=attempt)
-        except UserError as refused:
-            return Result(task, error=str(refused), attempts=attempt, refusal=True)
-        except Exception as raised:
-            error = "".join(traceback.format_exception_only(raised)).strip()
+            value = sendable(worker(task, _both(counts.append, progress)))
+            return Result(task, value, attempts=attempt)
+        except (Exception, SystemExit) as raised:
+            progress(-sum(counts))
+            error, refusal = in_words(raised)
+            if refusal:
+                return Result(task, error=error, attempts=attempt, refusal=True)
     return Result(task, error=error, attempts=ATTEMPTS)
+
+
+def _both(one: Progress, other: Progress) -> Progress:
+    def count(done: int) -> None:
+        one(done)
+        other(done)
+
+    return count

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any, Protocol
+
+from curate.run.lacking import explain_lack
+from curate.run.schema import UserError
 
 ATTEMPTS = 3  # at a task that raises, or whose process dies
 
@@ -29,10 +35,13 @@ class WorkerSpec:
         factory: ``"package.module:function"``; it is called with ``arguments`` and gives a context manager
             around a ``Worker``.
         arguments: keyword arguments, plain data and dataclasses, which are pickled.
+        uses_gpu: whether the worker computes on a GPU where there is one, and so takes ``engine.gpus_per_worker``;
+            others take none.
     """
 
     factory: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    uses_gpu: bool = False
 
     def build(self) -> AbstractContextManager[Worker]:
         """The worker of this process."""
@@ -49,7 +58,7 @@ class Result:
         value: what the worker returned; None where it failed.
         error: why the task failed in its last attempt; "" where it did not.
         attempts: how often it was begun.
-        refusal: whether the error is a ``UserError``, which another attempt would raise as well.
+        refusal: whether it is for the user to mend, and another attempt would fail as well; see ``in_words``.
     """
 
     task: Any
@@ -57,6 +66,31 @@ class Result:
     error: str = ""
     attempts: int = 1
     refusal: bool = False
+
+
+def sendable(value: Any) -> Any:
+    """The value of a task, which has to be one that another process can be sent, so that each engine takes the same.
+
+    Raises:
+        TypeError: it cannot be pickled.
+    """
+    try:
+        ForkingPickler.dumps(value)
+    except Exception as error:
+        raise TypeError(f"the value of a task, {type(value).__name__}: {error}") from error
+    return value
+
+
+def in_words(error: Exception | SystemExit) -> tuple[str, bool]:
+    """An error as a ``Result`` has it, and whether it is a refusal: a ``UserError``, or a disk that is full or closed."""
+    if isinstance(error, UserError):
+        return str(error), True
+    if isinstance(error, OSError) and (lacking := explain_lack(error)):
+        return lacking, True
+    said = "".join(traceback.format_exception_only(error)).strip()
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{said}{where}", False
 
 
 class Engine(Protocol):
@@ -67,8 +101,8 @@ class Engine(Protocol):
     ) -> Iterator[Result]:
         """One result for each task, in no order.
 
-        It never raises for a task that fails: one that raises, or whose process dies, is tried up to
-        ``ATTEMPTS`` times, and a ``UserError`` once.
+        It never raises for a task that fails: one that raises, calls ``sys.exit``, gives what cannot be pickled, or
+        whose process dies, is tried up to ``ATTEMPTS`` times, and a ``UserError`` once.
         """
         ...
 
@@ -84,8 +118,6 @@ def values(results: Iterator[Result], what: str) -> list[Any]:
         UserError: of the first task that raised one.
         TasksFailed: any failed; names up to three, with ``what`` they were to do.
     """
-    from curate.run.schema import UserError
-
     done, failed = [], []
     for result in results:
         if result.error:
