@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curate.run.schema import UserError
+from curate.run.units import size
+
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
+
+
+_PATTERN = re.compile(r"([*?\[])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,10 @@ def connect(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database in memory; nothing is fetched from a network, and no extension is loaded.
 
     Rows come in no order unless a query asks for one: every query whose order matters says ``ORDER BY``.
+
+    Raises:
+        OSError: in the block, a query fills the disk of ``limits.scratch``.
+        UserError: in the block, a query needs more memory than it may have.
     """
     import duckdb
 
@@ -43,17 +57,50 @@ def connect(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
     }
-    with duckdb.connect(":memory:", config=settings) as connection:
+    with _explained(limits), duckdb.connect(":memory:", config=settings) as connection:
         yield connection
 
 
-def listed(paths: Sequence[Path]) -> str:
-    """Paths as a list in SQL: a view cannot be created with parameters.
+@contextmanager
+def _explained(limits: Limits) -> Iterator[None]:
+    """Say what a query lacks as the rest of the program does; DuckDB says it in the words of its own settings."""
+    import duckdb
 
-    >>> listed([Path("it's")])
-    "['it''s']"
+    reason = os.strerror(errno.ENOSPC)
+    full = OSError(errno.ENOSPC, reason, str(limits.scratch))
+    scratch = (str(limits.scratch), str(limits.scratch.absolute()))
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        if "max_temp_directory_size" in str(error):  # by default what is free on the disk
+            raise full from error
+        raise UserError(
+            f"tables need more memory than the {size(limits.memory_bytes)} that they may have; a curation takes "
+            "more with engine.memory=SIZE, and needs less with engine.threads=1"
+        ) from error
+    except duckdb.IOException as error:
+        if reason not in str(error):
+            raise
+        if any(folder in str(error) for folder in scratch):
+            raise full from error
+        raise OSError(errno.ENOSPC, str(error)) from error  # of another file, which DuckDB names
+
+
+def parquet_files(paths: Sequence[Path], *, numbered: bool = False) -> str:
+    """The rows of parquet files of these names, for ``FROM``: a view cannot be created with parameters.
+
+    DuckDB takes a name for a pattern of names, and a folder ``split=a`` for a column ``split``: neither is meant here.
+
+    >>> parquet_files([Path("it's/a[1].parquet")])
+    "read_parquet(['it''s/a[[]1].parquet'], hive_partitioning = false)"
+
+    Args:
+        paths: of the files.
+        numbered: with ``file_row_number``, which begins at 0 in each file.
     """
-    return "[" + ", ".join(quoted(path) for path in paths) + "]"
+    names = ", ".join(quoted(_PATTERN.sub(r"[\1]", str(path))) for path in paths)
+    more = ", file_row_number = true" if numbered else ""
+    return f"read_parquet([{names}], hive_partitioning = false{more})"
 
 
 def quoted(text: object) -> str:
@@ -64,3 +111,27 @@ def quoted(text: object) -> str:
 def named(column: str) -> str:
     """A column's name as an identifier in SQL, whatever signs it has."""
     return '"' + column.replace('"', '""') + '"'
+
+
+@contextmanager
+def registered(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Iterator[None]:
+    """Let queries of this connection call an Arrow table by ``name``; views that outlive it must not."""
+    connection.register(name, table)
+    try:
+        yield
+    finally:
+        connection.unregister(name)
+
+
+def blocks(
+    connection: duckdb.DuckDBPyConnection, query: str, rows: int = 1 << 17
+) -> Iterator[pa.Table]:
+    """The rows of a query in blocks, for results that are larger than memory.
+
+    The connection may be asked other things meanwhile; the query does not see tables that it ``registered``.
+    """
+    import pyarrow as pa
+
+    with connection.cursor() as cursor:
+        for batch in cursor.sql(query).to_arrow_reader(rows):
+            yield pa.Table.from_batches([batch])

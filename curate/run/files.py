@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -24,25 +27,40 @@ Identity = tuple[str, int, int, int]  # path, size, time of the last change, ino
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """Open ``path`` for writing bytes; it appears under its name only if the block succeeds.
 
-    The temporary file carries the process id, so two writers of the same file never share one; the
-    later rename wins.
+    Two writers of the same file never share a temporary one; the later rename wins.
+
+    Args:
+        path: of the file.
+        sync: whether its content is on the disk before it has its name. Leave it out for working files, which a
+            new start makes anew.
 
     Raises:
         OSError: the disk is full or refuses; it names ``path`` where the system named nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = temporary(path)
     try:
         with naming(path), part.open("wb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                stream.flush()
+                os.fsync(stream.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def temporary(path: Path) -> Path:
+    """A name beside ``path`` for what is not complete, which ``remove_parts`` finds.
+
+    It is another one each time: by the machine as well, since several share a file system, on which processes of two
+    containers may have one number.
+    """
+    host = re.sub(r"[^0-9A-Za-z]", "", platform.node())[:12]
+    return path.with_name(f".{path.name}.{host}-{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 @contextmanager
@@ -78,9 +96,7 @@ def give_usual_permissions(folder: Path) -> None:
 
     Those that safetensors writes, for diffusers as well, come from a temporary file that only its owner may read.
     """
-    probe = (
-        folder / f".{os.getpid()}.part"
-    )  # asking for the umask would change it for other threads
+    probe = temporary(folder / "mode")  # asking for the umask would change it for other threads
     probe.touch()
     mode = stat.S_IMODE(probe.stat().st_mode)
     probe.unlink()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.run import parquet
-from curate.run.files import remove_parts
+from curate.run.files import atomic_write, remove_parts
 from curate.run.finished import curate_again
 from curate.run.parquet import reporting_damage
 
@@ -49,18 +50,13 @@ HELD_OUT_BY = "held_out_by"
 """Only where ``split.held_out`` named a table: the key of the picture by which a group is held out again, or ""."""
 
 
-def write(folder: Path, ledger: pd.DataFrame) -> None:
-    """Write the ledger as ``folder/part-*.parquet`` and remove parts of an earlier, longer one."""
-    rest = [name for name in ledger.columns if name not in COLUMNS]
-    ordered = ledger[[*COLUMNS, *sorted(rest)]]
-    starts = range(0, max(len(ordered), 1), ROWS_PER_PART)
-    paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
-    import pyarrow as pa
-
-    common = pa.Schema.from_pandas(ordered, preserve_index=False)
-    for path, start in zip(paths, starts, strict=True):
-        write_part(path, ordered.iloc[start : start + ROWS_PER_PART], common)
-    for stale in set(folder.glob("part-*.parquet")) - set(paths):
+def copy(paths: Sequence[Path], folder: Path) -> None:
+    """Copy the files of a ledger to ``folder`` and remove parts of an earlier, longer one."""
+    copies = [folder / path.name for path in paths]
+    for path, copied in zip(paths, copies, strict=True):
+        with path.open("rb") as content, atomic_write(copied) as stream:
+            shutil.copyfileobj(content, stream)
+    for stale in set(folder.glob("part-*.parquet")) - set(copies):
         stale.unlink()
     remove_parts(folder)
 
@@ -69,7 +65,9 @@ def write_part(path: Path, rows: pd.DataFrame, schema: pa.Schema) -> None:
     """Write one file of the ledger; all have one ``schema``, so that any reader takes the folder whole."""
     import pyarrow as pa
 
-    parquet.write_table(path, pa.Table.from_pandas(rows, schema, preserve_index=False))
+    table = pa.Table.from_pandas(rows, schema, preserve_index=False)
+    # Or parquet's pages would end where parts of the annotations do.
+    parquet.write_table(path, table.combine_chunks())
 
 
 def parts(curate_dir: Path) -> list[Path]:
@@ -145,23 +143,3 @@ def why(row: Mapping[str, Any] | pd.Series) -> str:
 
 def _remedy(curate_dir: Path) -> str:
     return curate_again(curate_dir.parent)
-
-
-def check_complete(ledger: pd.DataFrame, pairs: int) -> None:
-    """Check that every pair has a row and a status, and every pair that is not kept a rule and a reason.
-
-    Raises:
-        RuntimeError: a pair is missing or added, or a verdict contradicts itself.
-    """
-    if len(ledger) != pairs:
-        raise RuntimeError(f"the ledger holds {len(ledger)} pairs and the input {pairs}")
-    kept = ledger["status"] == KEPT
-    known = ledger["status"].isin((KEPT, DROPPED, UNREADABLE))
-    agree = known & (ledger["kept"] == kept) & ((ledger["reason"] == "") == kept)
-    if "rule" in ledger:  # ledgers of earlier versions have none, or parts of them
-        agree &= ((ledger["rule"] == "") == kept) | ledger["rule"].isna()
-    if not agree.all():
-        wrong = list(ledger.loc[~agree, "key"][:3])
-        raise RuntimeError(
-            f"kept, rule, reason and status disagree for {(~agree).sum()} pairs: {wrong}"
-        )

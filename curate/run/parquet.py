@@ -6,6 +6,7 @@ needs no second file, which a killed program could leave behind, and any reader 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,17 @@ def write_table(path: Path, table: pa.Table) -> None:
     with atomic_write(path) as stream:
         stream.write(content)
     _intact.add(identity_of(path))
+
+
+def schema_as_written(path: Path) -> pa.Schema:
+    """The types that a table was written with; of categories in long texts, ``read_table`` makes short ones."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(path).metadata or {}
+    if (encoded := metadata.get(b"ARROW:schema")) is None:  # of another program
+        return pq.read_schema(path)
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded)))
 
 
 def digest_of(path: Path) -> tuple[str, str | None]:

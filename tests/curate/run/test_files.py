@@ -21,6 +21,21 @@ from curate.run.files import (
 )
 
 
+def test_writers_of_one_name_on_two_machines_share_no_temporary_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    monkeypatch.setattr(os, "getpid", lambda: 7)  # as the first process of each container
+    with atomic_write(path) as one:
+        one.write(b"first")
+        with atomic_write(path, sync=False) as other:
+            other.write(b"second")
+        parts = [each.name for each in tmp_path.glob(".*.part")]
+        assert path.read_bytes() == b"second"
+        assert len(parts) == 1
+        assert all(len(name) < 64 for name in parts)
+    assert path.read_bytes() == b"first"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.bin"]
+
+
 def test_a_failing_writer_leaves_the_old_file_and_no_part(tmp_path):
     path = tmp_path / "deep" / "a.bin"
     write_text(path, "old")

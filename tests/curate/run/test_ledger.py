@@ -4,6 +4,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from curate.run import ledger
+from tests.curate import small_ledgers
 
 
 def rows(count):
@@ -16,7 +17,7 @@ def rows(count):
 def test_plain_pandas_reads_all_parts_where_a_column_is_empty_in_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "ROWS_PER_PART", 3)
     table = rows(7)
-    ledger.write(tmp_path / "ledger", table)
+    small_ledgers.write(tmp_path / "ledger", table)
     parts = ledger.parts(tmp_path)
     assert len(parts) == 3
     assert len({str(pq.read_schema(part).remove_metadata()) for part in parts}) == 1

@@ -1,0 +1,65 @@
+"""What a query reads is what was named, and what it lacks is said in words that help."""
+
+import errno
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.run.database import Limits, connect, parquet_files
+from curate.run.schema import UserError
+
+HASHES = "CREATE TABLE a AS SELECT hash(i) AS one, hash(i + 1) AS other FROM range(2000000) t(i)"
+
+
+def ask(limits, *queries):
+    with connect(limits) as connection:
+        return [row for query in queries for row in connection.sql(query).fetchall()]
+
+
+def test_a_query_that_needs_more_memory_names_the_setting(tmp_path):
+    with pytest.raises(UserError, match=r"than the 5\.0 MB .*engine\.memory=SIZE"):
+        ask(Limits(tmp_path / "scratch", 5_000_000), "SELECT list(i) FROM range(3000000) t(i)")
+
+
+@pytest.mark.parametrize("most", ["1MB", "1TB"])
+def test_a_disk_that_queries_fill_is_a_full_disk(small_disk, most):
+    limits = Limits(small_disk / "scratch", 20_000_000)
+    with pytest.raises(OSError, match="No space") as refused:
+        ask(limits, f"SET max_temp_directory_size='{most}'", HASHES)
+    assert refused.value.errno == errno.ENOSPC
+    assert refused.value.filename == str(small_disk / "scratch")
+
+
+def test_a_disk_that_is_not_scratch_is_named(small_disk, tmp_path):
+    written = small_disk / "written.parquet"
+    with pytest.raises(OSError, match="No space") as refused:
+        ask(
+            Limits(tmp_path / "scratch"),
+            f"COPY (FROM ({HASHES.partition(' AS ')[2]})) TO '{written}'",
+        )
+    assert refused.value.errno == errno.ENOSPC
+    assert str(written) in str(refused.value)
+    assert "scratch" not in str(refused.value)
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(duckdb.IOException):
+        ask(Limits(tmp_path), "SELECT * FROM read_parquet('nowhere.parquet')")
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("x[1]", "x1"), ("a*", "ab"), ("q?", "qz")])
+def test_a_name_is_no_pattern(tmp_path, ours, theirs):
+    for name, value in ((ours, 1), (theirs, 2)):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table({"v": [value]}), tmp_path / name / "p.parquet")
+    path = tmp_path / ours / "p.parquet"
+    assert ask(Limits(tmp_path), f"SELECT v FROM {parquet_files([path])}") == [(1,)]
+
+
+def test_a_folder_like_a_setting_is_no_column(tmp_path):
+    path = tmp_path / "v=2" / "w=3" / "p.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"v": [1]}), path)
+    assert ask(Limits(tmp_path), f"SELECT * FROM {parquet_files([path])}") == [(1,)]
