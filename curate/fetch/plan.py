@@ -22,6 +22,7 @@ from curate.readers.tables import TableConfig
 from curate.readers.tables.entries import identity_files
 from curate.readers.tables.files import FETCHED, TableFile, folder_of
 from curate.run.files import read_json, write_certified
+from curate.run.remote import RemotePath, base_of, is_remote
 from curate.run.schema import UserError
 
 FILE = FETCHED
@@ -69,6 +70,8 @@ def settle(
         )
     revisions = with_present((before or {}).get("settings", []), settings)
     now["settings"] = revisions
+    for left in folder.glob(f".{FILE}.*.part"):  # by a fetch that was killed
+        left.unlink()
     if before != now:
         write_certified(folder / FILE, now)
     return revisions
@@ -108,6 +111,10 @@ def _refuse_own_folder(folder: Path, tables: list[TableFile]) -> None:
 
 def beside(path: str) -> Path:
     """A folder for the pictures of a table: ``images`` beside a file; beside a folder one named after it."""
+    if is_remote(path):
+        return Path(
+            "data", f"{base_of(path).rpartition('/')[2].partition('.')[0] or 'table'}-images"
+        )
     if Path(path).is_file():
         return Path(path).parent / "images"
     folder = folder_of(path)
@@ -116,7 +123,7 @@ def beside(path: str) -> Path:
     return folder.with_name(f"{folder.name or 'table'}-images")
 
 
-def digest_of(path: Path, size: int | None = None) -> str:
+def digest_of(path: Path | RemotePath, size: int | None = None) -> str:
     """A hash of the first ``size`` bytes of a file, null for all; of many bytes it takes samples."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as stream:

@@ -20,9 +20,11 @@ _LINE_END = re.compile(r"\r\n?|\n")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Candidate:
     """One image with its captions, not yet measured or filtered; its bytes are loaded when needed.
+
+    Nobody changes one. It is not frozen, since a frozen dataclass takes eight times as long to make.
 
     Attributes:
         key: unique over the data set, see :func:`key_of`.
@@ -58,6 +60,8 @@ def key_of(name: str) -> str:
     >>> key_of("a.b") == key_of("a b")
     False
     """
+    if name.isalnum() and name.isascii() and len(name) <= MAX_KEY_CHARACTERS:
+        return name
     joined = name.replace("/", "--")
     safe = _UNSAFE.sub("-", joined).strip("-")
     if safe == joined and "--" not in name and len(safe) <= MAX_KEY_CHARACTERS:
@@ -85,4 +89,7 @@ def clean_caption(text: str) -> str:
     >>> clean_caption(" a cat\\non a  mat ")
     'a cat on a mat'
     """
+    # Of all white space only the space is printable, and of control characters and marks none.
+    if text.isprintable() and "  " not in text and text[:1] != " " and text[-1:] != " ":
+        return text
     return " ".join(_CONTROL.sub("", text).split())

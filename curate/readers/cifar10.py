@@ -6,10 +6,11 @@ import io
 import math
 import pickle
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
@@ -87,11 +88,26 @@ def read(config: Cifar10Config) -> Source:
         )
     ]
 
-    def load(location: str) -> bytes:
-        batch, _, row = location.partition(":")
-        return png(batches[batch]["data"][int(row)])
+    return Source.of(candidates, _Pictures(config.root, {n: b["data"] for n, b in batches.items()}))
 
-    return Source.of(candidates, load)
+
+class _Pictures:
+    """The source's ``load``; in another process it reads the files again, which have 30 MB each."""
+
+    def __init__(self, root: str, planes: Mapping[str, np.ndarray] | None = None) -> None:
+        self._root, self._planes = root, dict(planes or {})
+        self._lock = Lock()  # pictures are loaded by several threads
+
+    def __call__(self, location: str) -> bytes:
+        batch, _, row = location.partition(":")
+        with self._lock:
+            if batch not in self._planes:
+                root, files = _open(Path(self._root))
+                self._planes[batch] = _batch(root, batch, files, len(_labels(root, files)))["data"]
+        return png(self._planes[batch][int(row)])
+
+    def __reduce__(self) -> tuple[type[_Pictures], tuple[str]]:
+        return _Pictures, (self._root,)
 
 
 def png(row: np.ndarray) -> bytes:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from curate.readers.coco_archives import published
 from curate.readers.columns import captions_in
 from curate.readers.config import DatasetConfig
 from curate.readers.counted_notes import CountedNotes
-from curate.readers.files import among, is_image, loader, version_of
+from curate.readers.files import among, is_image, read_bytes, version_of
 from curate.readers.json_object import json_object
 from curate.readers.matching.claims import Row
 from curate.readers.matching.paths import local_path
@@ -85,17 +86,16 @@ def read(config: CocoConfig) -> Source:
                 "counted as missing files"
             )
         candidates += found
-    files = loader(root)
-    present = {candidate.location for candidate in candidates if candidate.version}
+    present = frozenset(candidate.location for candidate in candidates if candidate.version)
+    return Source.of(candidates, partial(_load_present, root, present), [*notes, *matched])
 
-    def load(location: str) -> bytes:
-        if not location:  # captions of an unlisted image are counted, too
-            raise UnreadableImage("image id is not in images")
-        if location not in present:  # there may be such a file that is another image's
-            raise UnreadableImage(MISSING_FILE)
-        return files(location)
 
-    return Source.of(candidates, load, [*notes, *matched])
+def _load_present(root: Path, present: frozenset[str], location: str) -> bytes:
+    if not location:  # captions of an unlisted image are counted, too
+        raise UnreadableImage("image id is not in images")
+    if location not in present:  # there may be such a file that is another image's
+        raise UnreadableImage(MISSING_FILE)
+    return read_bytes(root / location)
 
 
 def _find(config: CocoConfig) -> tuple[Path, list[Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from curate.run.printable import one_line
 
@@ -16,15 +17,15 @@ class CountedNotes:
     def __init__(self, notes: list[str], fixed: Sequence[str] = ()) -> None:
         """Start with ``fixed``, the notes that were known before the pass."""
         self._notes = notes
-        self._places: dict[str, int] = {}
-        self._found: dict[str, tuple[int, str]] = {}
+        self._found: dict[str, list[Any]] = {}  # place in the list, count, first example
         notes[:] = fixed
 
     def add(self, what: str, example: str, count: int = 1) -> None:
         """Count ``what``; the first example is kept."""
-        if what not in self._found:
-            self._places[what] = len(self._notes)
+        found = self._found.get(what)
+        if found is None:
+            found = self._found[what] = [len(self._notes), 0, one_line(example)]
             self._notes.append("")
-        so_far, first = self._found.get(what, (0, example))
-        self._found[what] = (so_far + count, first)
-        self._notes[self._places[what]] = f"{what}: {so_far + count}, such as {one_line(first)}"
+        found[1] += count
+        place, total, first = found
+        self._notes[place] = f"{what}: {total}, such as {first}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PureWindowsPath
 
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
+from curate.run.remote import RemotePath
 
 IMAGE_SUFFIXES = tuple(
     f".{name}"
@@ -17,7 +18,10 @@ IMAGE_SUFFIXES = tuple(
         *("avif", "heic", "heif", "jp2", "j2k", "ppm", "pgm", "tga"),
     )
 )
-CAPTION_SUFFIXES = (".txt", ".caption")
+CAPTION_KINDS = ("txt", "caption")
+CAPTION_SUFFIXES = tuple(f".{kind}" for kind in CAPTION_KINDS)
+TEXT_KINDS = (*CAPTION_KINDS, "json", "cls")
+"""Of the members of a sample, those that are texts."""
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar", ".tar.zst", *TAR_SUFFIXES)
 
@@ -57,9 +61,10 @@ def is_image(path: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-def among(paths: Iterable[Path]) -> Callable[[str], bool]:
+def among(paths: Iterable[Path | RemotePath]) -> Callable[[str], bool]:
     """Whether an absolute path is one of ``paths``, links unresolved."""
-    known = {os.path.abspath(path) for path in paths}  # noqa: PTH100 (which would keep ..)
+    local = (path for path in paths if not isinstance(path, RemotePath))
+    known = {os.path.abspath(path) for path in local}  # noqa: PTH100 (which would keep ..)
     return lambda path: os.path.normpath(path) in known
 
 
@@ -81,7 +86,11 @@ def unread_archives(folder: Path) -> list[str]:
 
 def loader(root: Path) -> Callable[[str], bytes]:
     """A source's ``load`` for locations that are paths relative to ``root``."""
-    return lambda location: read_bytes(root / location)
+    return partial(_read_below, root)
+
+
+def _read_below(root: Path, location: str) -> bytes:
+    return read_bytes(root / location)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -98,14 +107,19 @@ def read_bytes(path: Path) -> bytes:
         raise UnreadableImage(f"{CANNOT_BE_READ} ({error.strerror})") from error
 
 
-def version_of(path: Path | str) -> str:
+def version_of(path: Path | RemotePath | str) -> str:
     """What tells a file from others at the same place without reading it; "" for a missing file.
 
     Size and modification time alone do not: unpacked archives and `cp -p` set both. The time of the
     last change (ctime) cannot be set, the inode differs between files, and the folder, links resolved,
     tells two data sets apart on file systems that number their files alike. Where any of them changes
     although the bytes do not, as when a data set is moved, the bytes are read once and recognised.
+    A file elsewhere has its entity tag, or size and time, and the place that it is in.
     """
+    if isinstance(path, RemotePath):
+        version = path.version()
+        place = hashlib.blake2b(path.parent.url.encode(), digest_size=4).hexdigest()
+        return version and f"{version}-{place}"
     try:
         status = os.stat(path)  # noqa: PTH116 (a text will do)
     except (OSError, ValueError):

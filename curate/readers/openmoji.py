@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -84,7 +85,11 @@ def read(config: OpenmojiConfig) -> Source:
     notes = [
         f"pictures left out because their emoji has no name in {config.language!r}: {left_out}"
     ]
-    return Source.of(candidates, lambda name: render(folder / name, config.size_px), notes)
+    return Source.of(candidates, partial(_rendered, folder, config.size_px), notes)
+
+
+def _rendered(folder: Path, size_px: int, name: str) -> bytes:
+    return render(folder / name, size_px)
 
 
 def mismatched(captions: list[str], share: float, seed: int) -> list[str]:

@@ -11,6 +11,7 @@ from curate.readers.archives import gigabytes
 from curate.readers.config import DatasetConfig
 from curate.run.next_command import COMMANDS
 from curate.run.overrides import key_of, section_of_command, typed
+from curate.run.remote import is_remote
 
 _PLACES = {"root": "FOLDER", "path": "FILE", "images_dir": "FOLDER"}  # keys of readers for them
 
@@ -45,6 +46,8 @@ def _fetchable(config: DatasetConfig) -> str:
 
 def _is_absent(place: str, empty: bool) -> bool:
     """Whether a path or pattern names nothing, or, if ``empty`` counts as nothing, an empty folder."""
+    if is_remote(place):
+        return False  # the reader says what is wrong
     path = Path(place)
     if path.is_dir():
         return empty and not any(path.iterdir())

@@ -15,7 +15,8 @@ class Source:
     Attributes:
         candidates: starts a new pass over all candidates, in a fixed order, without opening an image.
         load: the encoded image at a candidate's ``location``; raises ``unreadable.UnreadableImage``
-            where there is none, and is called from several threads.
+            where there is none, and is called from several threads. It can be pickled, for several processes, once
+            a pass is complete.
         total: the number of candidates, None if unknown before a pass.
         notes: what the user should know; complete after a pass, and the same after each.
     """

@@ -11,16 +11,19 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import IO
 
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 from curate.readers.file_signature import identify
 from curate.readers.files import CAPTION_SUFFIXES, IMAGE_SUFFIXES
+from curate.run.remote import RemotePath
 from curate.run.schema import UserError
 
 LINK = -1
 """The size of a member that is a link out of its tar, or to nothing."""
 
+_ASK_S = 60.0  # how often a tar elsewhere is asked whether it is the same
 _TEXT_SUFFIXES = (*CAPTION_SUFFIXES, ".json")
 _LINKED = "a link in a tar, to a file that is not in it"
 
@@ -85,7 +88,7 @@ def _adjacent(path: Path) -> Iterator[tuple[str, Members]]:
     """Runs of neighbouring members with the same key; one without an extension ends no run."""
     key, members, bare = "", Members(), ("", (0, 0))
     length = path.stat().st_size
-    for name, offset, size in _files(path):
+    for name, offset, size in files_in(path):
         new, extension = _split(name)
         if not extension and new != key:
             bare = (new, (offset, size))
@@ -126,7 +129,7 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}".lstrip("/"), extension.lower()
 
 
-def _files(path: Path) -> Iterator[tuple[str, int, int]]:
+def files_in(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of each plain file and link, from its header; links to texts outside are left out."""
     places: dict[str, tuple[int, int]] | None = None
     for member in _members(path):
@@ -228,6 +231,8 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
     """
     if size == LINK:
         raise UnreadableImage(_LINKED)
+    if isinstance(path, RemotePath):
+        return _read_elsewhere(path, offset, size)
     try:
         with path.open("rb") as stream:
             stream.seek(offset)
@@ -241,6 +246,21 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
     return data
 
 
+def _read_elsewhere(path: RemotePath, offset: int, size: int) -> bytes:
+    """As `read_range`; what keeps a machine from being reached is no fault of a picture, and stops the command."""
+    try:
+        data = path.read_range(offset, size)
+    except FileNotFoundError as error:
+        raise UnreadableImage(MISSING_FILE) from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); type the same command again, which goes on from there"
+        ) from error
+    if len(data) != size:
+        raise UnreadableImage("truncated")
+    return data
+
+
 class UnchangedTars:
     """Reads members of tars by their places, as long as each tar is the one whose places are known.
 
@@ -248,12 +268,14 @@ class UnchangedTars:
     """
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[int, ...] | None] = {}
+        self._known: dict[Path | RemotePath, tuple[int, ...] | str | None] = {}
+        self._asked: dict[RemotePath, float] = {}  # when, of those elsewhere
 
     def note(self, path: Path) -> None:
         """Remember a tar, before its places are read; only the first time counts."""
         if path not in self._known:
-            self._known[path] = _state_of(path)
+            is_elsewhere = isinstance(path, RemotePath)
+            self._known[path] = path.version() if is_elsewhere else _state_of(path)
 
     def read(self, path: Path, offset: int, size: int) -> bytes:
         """As `read_range`.
@@ -268,6 +290,10 @@ class UnchangedTars:
             self._refuse_another(path)
 
     def _refuse_another(self, path: Path) -> None:
+        if isinstance(path, RemotePath):
+            if monotonic() - self._asked.get(path, -_ASK_S) < _ASK_S:
+                return  # a request for each picture would double their cost
+            self._asked[path] = monotonic()
         known, now = self._known.get(path), _state_of(path)
         if known and now and now != known:
             raise UserError(
@@ -276,9 +302,11 @@ class UnchangedTars:
             )
 
 
-def _state_of(path: Path) -> tuple[int, ...] | None:
+def _state_of(path: Path | RemotePath) -> tuple[int, ...] | str | None:
     """What changes with a file's bytes; not the time of links to it, which copies of a folder may make."""
     try:
+        if isinstance(path, RemotePath):
+            return RemotePath(path.url).version() or None
         status = path.stat()
     except OSError:
         return None

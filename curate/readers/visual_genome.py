@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from curate.measures.unreadable import MISSING_FILE, UnreadableImage
 from curate.readers.candidate import Candidate, clean_caption, key_of
 from curate.readers.config import DatasetConfig
 from curate.readers.counted_notes import CountedNotes
-from curate.readers.files import among, is_image, loader, version_of
+from curate.readers.files import among, is_image, read_bytes, version_of
 from curate.readers.matching.claims import Row
 from curate.readers.registry import Reads, register_reader
 from curate.readers.source import Source
@@ -80,17 +81,17 @@ def read(config: VisualGenomeConfig) -> Source:
     notes: list[str] = []
     locations = _locations(root, images, CountedNotes(notes))
     fixed = tuple(notes)
-    files = loader(root)
 
     def candidates() -> Iterator[Candidate]:
         yield from _candidates(config, root, images, locations, CountedNotes(notes, fixed))
 
-    def load(location: str) -> bytes:
-        if not location:
-            raise UnreadableImage(MISSING_FILE)
-        return files(location)
+    return Source(candidates, partial(_load_named, root), len(images), notes)
 
-    return Source(candidates, load, len(images), notes)
+
+def _load_named(root: Path, location: str) -> bytes:
+    if not location:
+        raise UnreadableImage(MISSING_FILE)
+    return read_bytes(root / location)
 
 
 def _images(path: Path) -> dict[int, Image]:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +68,12 @@ def _random_access(config: HubConfig, dataset: Dataset, version: str, reader: _R
                 columns=reader.columns(row),
             )
 
-    def load(location: str) -> bytes:
-        return bytes_of(images[int(location)][reader.image], reader.folders)
-
+    load = partial(_load_row, images, reader.image, reader.folders)
     return Source(candidates, load, len(dataset), reader.notes)
+
+
+def _load_row(images: Dataset, column: str, folders: tuple[Path, ...], location: str) -> bytes:
+    return bytes_of(images[int(location)][column], folders)
 
 
 def _files(images: Dataset, column: str) -> Iterator[str]:

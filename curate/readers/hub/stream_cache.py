@@ -13,6 +13,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
@@ -69,7 +70,11 @@ def source(
         for path in _tars(folder, state, stream):
             yield from reader.candidates(path.stem, path)
 
-    return Source(candidates, loader(lambda name: folder / f"{name}.tar"), notes=notes)
+    return Source(candidates, loader(partial(_tar, folder)), notes=notes)
+
+
+def _tar(folder: Path, name: str) -> Path:
+    return folder / f"{name}.tar"
 
 
 def _name(config: HubConfig) -> str:

@@ -92,10 +92,15 @@ def fill(
         matching.decide()
 
 
-def stored(connection: sqlite3.Connection) -> Iterator[tuple[int, Match]]:
-    """Number and match of each row that `fill` found something about, in order."""
-    for line, location, how in connection.execute("SELECT * FROM matches ORDER BY line"):
-        yield line, Match(location, _note(how))
+def stored(
+    connection: sqlite3.Connection, first: int = 0, count: int = 2**62
+) -> Iterator[tuple[int, str, str]]:
+    """Number, location and note, see `Match`, of each of these rows that `fill` found something about, in order."""
+    found = connection.execute(
+        "SELECT * FROM matches WHERE line BETWEEN ? AND ? ORDER BY line", (first, first + count - 1)
+    )
+    for line, location, how in found.fetchall():
+        yield line, location, _note(how) if how != EXACT else ""
 
 
 def match(root: Path, rows: list[Row]) -> list[Match]:
@@ -106,7 +111,7 @@ def match(root: Path, rows: list[Row]) -> list[Match]:
     pictures = ((Picture(location), {}) for location in sorted(images_below(root)))
     with closing(sqlite3.connect(":memory:")) as connection:
         fill(connection, root, pictures, lambda _: rows)
-        matches = dict(stored(connection))
+        matches = {line: Match(*found) for line, *found in stored(connection)}
     return [matches.get(number, NO_MATCH) for number in range(len(rows))]
 
 

@@ -7,14 +7,16 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from curate.readers.files import TAR_SUFFIXES, files_below
+from curate.run.remote import RemotePath, base_of, check, found, is_remote, relative
 from curate.run.schema import UserError
 
 _PATTERN = re.compile(r"[*?\[{]")
 
 
-def expand(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+def expand(given: str | Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The tars by name, in order, and a note on those of a brace range that are missing.
 
     A name is the path without ``.tar``, ``.tar.gz`` or the like, relative to the given folder or to the part
@@ -25,20 +27,18 @@ def expand(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
         UserError: a folder without tars, two tars of one name, or a pattern that the shell expanded.
     """
     _check_shell()
-    shards: dict[str, Path] = {}
+    shards: dict[str, Any] = {}
     absent: list[str] = []
     for item in [given] if isinstance(given, str) else given:
         before = len(absent)
-        paths = list(_expand(item, absent))
-        if not paths:
+        named = _named_elsewhere(item, absent) if is_remote(item) else _named(item, absent)
+        if not named:
             raise FileNotFoundError(
                 f"dataset.path={item} was not found; type dataset.path=FOLDER, a .tar, or a pattern in "
                 "quotes, such as 'dataset.path=\"data/{00000..00012}.tar\"'"
                 + (f" (looked for {absent[before]})" if len(absent) > before else "")
             )
-        base = _base(item)
-        for path in paths:
-            name = stem_of(path.relative_to(base)).as_posix()
+        for name, path in named:
             if shards.setdefault(name, path) != path:
                 raise UserError(
                     f"{shards[name]} and {path} are both called {name}; remove one of them, "
@@ -47,6 +47,37 @@ def expand(given: str | Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     if not absent:
         return shards, []
     return shards, [f"missing shards of a range: {len(absent)}, such as {absent[0]}"]
+
+
+def _named(item: str, absent: list[str]) -> list[tuple[str, Path]]:
+    """The tars that a path or pattern names, with their names."""
+    base = _base(item)
+    paths = _expand(item, absent)
+    return [(stem_of(path.relative_to(base)).as_posix(), path) for path in paths]
+
+
+def _elsewhere(item: str, absent: list[str]) -> list[RemotePath]:
+    """The plain tars of a URL: one, all below a prefix, or the matches of a glob or a brace range."""
+    check("dataset.path", item)
+    if "{" not in item:
+        files = found("dataset.path", item)
+    else:  # one listing, instead of a question for each
+        listed = {str(path): path for path in found("dataset.path", base_of(item))}
+        files = [listed[url] for url in _ranges(item) if url in listed]
+        absent += [url for url in _ranges(item) if url not in listed]
+    tars = [path for path in files if path.suffix.lower() == ".tar"]
+    if files and not tars:
+        raise UserError(
+            f"dataset.path={item} holds no .tar, but {files[0].name}; only plain tars are read from elsewhere"
+        )
+    return tars
+
+
+def _named_elsewhere(item: str, absent: list[str]) -> list[tuple[str, RemotePath]]:
+    """Those of a URL, with their names."""
+    paths = _elsewhere(item, absent)
+    names = relative(paths, base_of(item)) if paths else []
+    return [(name.removesuffix(".tar"), path) for name, path in zip(names, paths, strict=True)]
 
 
 def _check_shell() -> None:
@@ -108,6 +139,8 @@ def stem_of(path: Path) -> Path:
 
 def list_beside(path: Path) -> Path:
     """img2dataset's list of the pairs of a tar, which may not be there."""
+    if isinstance(path, RemotePath):
+        return path.with_suffix(".parquet")
     stem = stem_of(path)
     return stem.with_name(f"{stem.name}.parquet")
 

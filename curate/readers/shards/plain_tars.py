@@ -21,6 +21,7 @@ from curate.readers.files import version_of
 from curate.readers.shards.paths import stem_of
 from curate.readers.tars import check_tar
 from curate.run.files import atomic_write
+from curate.run.remote import RemotePath
 from curate.run.schema import UserError
 
 _OPEN: dict[str, Any] = {
@@ -45,6 +46,12 @@ class PlainTars:
         self._folder = folder / ".plain"
         self._compressed = {name for name, path in shards.items() if not _is_plain(path)}
         self._lock = Lock()  # pictures are loaded by several threads
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "_lock": Lock()}
 
     def path_of(self, name: str) -> Path:
         """The plain tar of the shard ``name``.
@@ -85,6 +92,8 @@ class PlainTars:
 
 def _is_plain(path: Path) -> bool:
     """Whether a file is a plain tar; else it is a compressed one."""
+    if isinstance(path, RemotePath):
+        return True
     kind = _kind(path)
     if kind not in _OPEN:
         check_tar(path)

@@ -26,6 +26,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,15 @@ from curate.readers.candidate import (
 from curate.readers.columns import CAPTION_NAMES, captions_in, flat
 from curate.readers.companions import Companion
 from curate.readers.counted_notes import CountedNotes
-from curate.readers.files import version_of
+from curate.readers.files import TEXT_KINDS, version_of
 from curate.readers.shards import ShardsConfig
 from curate.readers.shards.paths import expand, list_beside
 from curate.readers.shards.plain_tars import PlainTars
-from curate.readers.shards.sample import TEXT_KINDS, Sample, Texts
+from curate.readers.shards.sample import Sample, Texts
 from curate.readers.source import Source
 from curate.readers.tars import BrokenTar, UnchangedTars, iter_samples, read_range
 from curate.readers.text_encoding import TextDecoder
+from curate.run.remote import RemotePath
 from curate.run.schema import UserError
 
 _MOST_SEARCHED = 200_000  # text members, for those that are not UTF-8: half a minute
@@ -63,6 +65,15 @@ def read(config: ShardsConfig) -> Source:
         UserError: a file is not a tar; says which, and what it is.
     """
     shards, found_notes = expand(config.path)
+    if any(isinstance(path, RemotePath) for path in shards.values()):
+        from curate.readers.remote_tars import RemoteTar
+
+        spool = Path(config.spool)
+        shards |= {
+            name: RemoteTar.of(path, spool)
+            for name, path in shards.items()
+            if isinstance(path, RemotePath)
+        }
     plain = PlainTars(shards, Path(config.spool))
     notes = [*found_notes, *filter(None, [plain.note])]
     fixed = tuple(notes)
@@ -90,13 +101,16 @@ def loader(
 ) -> Callable[[str], bytes]:
     """A source's ``load`` for locations ``NAME.tar:OFFSET:SIZE``; ``path_of`` gives the path of shard NAME."""
 
-    def load(location: str) -> bytes:
-        if not location:
-            raise UnreadableImage(MISSING_FILE)
-        file, offset, size = location.rsplit(":", 2)
-        return read(path_of(file.removesuffix(".tar")), int(offset), int(size))
+    return partial(_load_member, path_of, read)
 
-    return load
+
+def _load_member(
+    path_of: Callable[[str], Path], read: Callable[[Path, int, int], bytes], location: str
+) -> bytes:
+    if not location:
+        raise UnreadableImage(MISSING_FILE)
+    file, offset, size = location.rsplit(":", 2)
+    return read(path_of(file.removesuffix(".tar")), int(offset), int(size))
 
 
 class ShardReader:
@@ -247,7 +261,7 @@ class ShardReader:
         import pyarrow.parquet as pq
 
         try:
-            file = pq.ParquetFile(table)
+            file = pq.ParquetFile(table.open("rb") if isinstance(table, RemotePath) else table)
             if "key" in file.schema_arrow.names:
                 for batch in file.iter_batches(batch_size=1000):
                     yield from (row | {"key": str(row["key"])} for row in batch.to_pylist())

@@ -8,14 +8,11 @@ from typing import IO, Any
 from curate.readers.candidate import first_line
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.file_signature import HEAD_BYTES, is_picture
-from curate.readers.files import IMAGE_SUFFIXES
+from curate.readers.files import CAPTION_KINDS, IMAGE_SUFFIXES, TEXT_KINDS
 from curate.readers.json_object import json_object
 from curate.readers.tars import LINK, Members
 from curate.readers.text_encoding import TextDecoder
 from curate.run import companions
-
-CAPTION_KINDS = ("txt", "caption")
-TEXT_KINDS = (*CAPTION_KINDS, "json", "cls")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ _RENAMED = {
 }
 _RESERVED = RESERVED | {"url"}
 _STRAY = ("", "Unnamed: 0", "__index_level_0__")  # row numbers that pandas wrote
-_WHOLE = ("source_width", "source_height")
+WHOLE = ("source_width", "source_height")
+"""Columns of the ledger whose numbers are whole ones, whatever type they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def columns_of(record: dict[str, Any], rest: dict[str, str]) -> dict[str, Any]:
         if is_missing(value):
             continue
         value = plain(value)
-        is_whole = ledger_name in _WHOLE and isinstance(value, float) and value.is_integer()
+        is_whole = ledger_name in WHOLE and isinstance(value, float) and value.is_integer()
         columns[ledger_name] = int(value) if is_whole else value
     return columns
 
@@ -142,16 +143,13 @@ def text_of(value: Any) -> str:
     return str(value).strip()
 
 
-def url_decoded(record: dict[str, Any], roles: ColumnRoles) -> dict[str, Any]:
-    """A row of URL-encoded fields, as in YFCC100M, decoded; HTML tags are removed from captions."""
-    plain = {
-        name: (unquote if name == roles.url else unquote_plus)(value)
-        if isinstance(value, str)
-        else value
-        for name, value in record.items()
-    }
-    return plain | {
-        name: text_of_html(value)
-        for name, value in plain.items()
-        if name in roles.captions and isinstance(value, str)
-    }
+def url_decoded(columns: dict[str, list[Any]], roles: ColumnRoles) -> dict[str, list[Any]]:
+    """Columns of URL-encoded fields, as in YFCC100M, decoded; HTML tags are removed from captions."""
+    return {name: [_decoded(value, name, roles) for value in columns[name]] for name in columns}
+
+
+def _decoded(value: Any, column: str, roles: ColumnRoles) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = (unquote if column == roles.url else unquote_plus)(value)
+    return text_of_html(text) if column in roles.captions else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import repeat, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from curate.readers.matching.paths import local_path
 from curate.readers.tables import TableConfig
 from curate.readers.tables import files as table_files
 from curate.readers.tables import rows as table_rows
+from curate.readers.tables.batches import Batch, texts_of
 from curate.readers.tables.column_roles import (
     CAPTIONS,
     FILE_STEMS,
@@ -29,9 +30,9 @@ from curate.readers.tables.column_roles import (
 from curate.readers.tables.files import TableFile
 from curate.readers.tables.keys import RowKeys
 from curate.readers.tables.row_identity import row_identity
+from curate.readers.tables.rows import FIRST_ROWS
+from curate.run.remote import RemotePath, base_of, is_remote, relative
 from curate.run.schema import UserError
-
-_FIRST_ROWS = 1000  # read ahead to learn the columns of JSON lines and to check their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,14 @@ def find(config: TableConfig, notes: list[str]) -> list[TableFile]:
 
 def key_files(tables: list[TableFile]) -> dict[TableFile, str]:
     """The path of each file below the folder that all are in, as keys of repeated rows have it."""
-    root = os.path.commonpath([table.path.parent for table in tables])
-    return {table: table.path.relative_to(root).as_posix() for table in tables}
+    if isinstance(tables[0].path, RemotePath):
+        folders = [str(table.path.parent).split("/") for table in tables]
+        same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+        root = "/".join(parts[0] for parts in same)
+        names = relative([table.path for table in tables], root)  # type: ignore[misc]
+        return dict(zip(tables, names, strict=True))
+    root = os.path.commonpath([table.local.parent for table in tables])
+    return {table: table.local.relative_to(root).as_posix() for table in tables}
 
 
 def identity_files(config: TableConfig, tables: list[TableFile]) -> dict[TableFile, str]:
@@ -133,10 +140,20 @@ def identity_files(config: TableConfig, tables: list[TableFile]) -> dict[TableFi
 
     So further files in further folders change none of those that were there.
     """
+    if is_remote(config.path):
+        names = relative([table.path for table in tables], base_of(config.path))  # type: ignore[misc]
+        return dict(zip(tables, names, strict=True))
     folder = Path(config.path)
     if not folder.is_dir():
         return key_files(tables)
-    return {table: table.path.relative_to(folder).as_posix() for table in tables}
+    return {table: table.local.relative_to(folder).as_posix() for table in tables}
+
+
+def paths_of(batch: Batch, images_dir: Path) -> list[list[str]]:
+    """The names of each row's file, see `Entry.paths`."""
+    table, file, roles = batch.table, batch.file, batch.roles
+    rows = zip(batch.numbers, batch.records(), strict=True)
+    return [Entry(table, file, n, row, roles, "").paths(images_dir) for n, row in rows]
 
 
 def _refuse_keys_of_text(config: TableConfig, tables: list[TableFile]) -> None:
@@ -154,31 +171,37 @@ def _refuse_keys_of_text(config: TableConfig, tables: list[TableFile]) -> None:
 
 def entries(config: TableConfig, tables: list[TableFile], notes: CountedNotes) -> Iterator[Entry]:
     """All rows in order, also those that ``dataset.leave_out`` excludes."""
+    for batch in batches(config, tables, notes):
+        table, file, roles = batch.table, batch.file, batch.roles
+        excluded = batch.excluded or repeat("")
+        for number, record, why in zip(batch.numbers, batch.records(), excluded, strict=False):
+            yield Entry(table, file, number, record, roles, why)
+
+
+def batches(config: TableConfig, tables: list[TableFile], notes: CountedNotes) -> Iterator[Batch]:
+    """The same rows, some thousand at a time."""
     files = identity_files(config, tables)
     for table in tables:
-        rows = table_rows.rows(table, config, notes)
-        first = list(islice(rows, _FIRST_ROWS))
-        names = dict.fromkeys(name for _, record in first for name in record)
-        if not first:
-            continue
-        roles = column_roles(list(names), config)
-        _check_order(table, first, roles)
-        for number, record in chain(first, rows):
-            if not record.keys() <= names.keys():  # a JSON line with further fields
-                names |= dict.fromkeys(record)
-                roles = column_roles(list(names), config)
-            values = url_decoded(record, roles) if config.url_encoded else record
-            yield Entry(
-                table, files[table], number, values, roles, _excluded(values, config.leave_out)
-            )
+        names: list[str] = []
+        roles: ColumnRoles | None = None
+        for numbers, columns in table_rows.blocks(table, config, notes):
+            if roles is None or len(columns) > len(names):  # a JSON line with further fields
+                names, is_first = list(columns), roles is None
+                roles = column_roles(names, config)
+                if is_first:
+                    _check_order(table, columns, roles)
+            if config.url_encoded:
+                columns = url_decoded(columns, roles)
+            excluded = _excluded(columns, config.leave_out) if config.leave_out else ()
+            yield Batch(table, files[table], numbers, columns, roles, excluded)
 
 
-def _check_order(table: TableFile, first: list[table_rows.Row], roles: ColumnRoles) -> None:
+def _check_order(table: TableFile, first: dict[str, list[Any]], roles: ColumnRoles) -> None:
     """Refuse a table whose URLs are in the caption column, such as CC3M's read as CC12M's."""
     if roles.url is None:
         return
-    urls = [text_of(record.get(roles.url)) for _, record in first]
-    captions = [text_of(record.get(roles.captions[0])) for _, record in first]
+    urls = [text_of(value) for value in first[roles.url][:FIRST_ROWS]]
+    captions = [text_of(value) for value in first[roles.captions[0]][:FIRST_ROWS]]
     if not any("://" in url for url in urls) and all("://" in text for text in captions):
         raise UserError(
             f"{table.path} has URLs in column {roles.captions[0]!r} and none in {roles.url!r}; "
@@ -187,7 +210,10 @@ def _check_order(table: TableFile, first: list[table_rows.Row], roles: ColumnRol
         )
 
 
-def _excluded(record: dict[str, Any], leave_out: dict[str, str]) -> str:
-    """The first column and value of ``leave_out`` that a row has; "" for none."""
-    found = (f"{c} {value}" for c, value in leave_out.items() if text_of(record.get(c)) == value)
-    return next(found, "")
+def _excluded(columns: dict[str, list[Any]], leave_out: dict[str, str]) -> list[str]:
+    """Of each row the first column and value of ``leave_out`` that it has; "" for none."""
+    found = [
+        [f"{name} {value}" if text == value else "" for text in texts_of(columns[name])]
+        for name, value in leave_out.items()
+    ]
+    return [next(filter(None, row), "") for row in zip(*found, strict=True)]

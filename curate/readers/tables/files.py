@@ -5,18 +5,20 @@ from __future__ import annotations
 import bz2
 import glob
 import gzip
-import io
 import itertools
 import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.file_signature import HEAD_BYTES, PARQUET, identify
 from curate.readers.files import raise_error
 from curate.readers.text_encoding import TextDecoder
+from curate.run.remote import RemotePath, is_remote
+from curate.run.remote import found as elsewhere
 from curate.run.schema import UserError
 
 TYPES = ("csv", "tsv", "jsonl", "parquet")
@@ -34,9 +36,15 @@ _LEFTOVERS = (".crc", ".part", ".tmp", ".partial", ".incomplete", ".aria2", ".lo
 class TableFile:
     """One file of a table: its path, its type (of ``TYPES``), and its compression ("" for none)."""
 
-    path: Path
+    path: Path | RemotePath
     file_type: str
     compression: str = ""
+
+    @property
+    def local(self) -> Path:
+        """The path of a file on this machine."""
+        assert isinstance(self.path, Path), self.path
+        return self.path
 
 
 def find(
@@ -59,7 +67,15 @@ def find(
         PermissionError: a folder cannot be opened.
         UserError: there is no table, tables of several types, or content of another type.
     """
-    if Path(path).is_file():
+    if is_remote(path):
+        tables = list(
+            _tables(iter(elsewhere("dataset.path", path)), file_type, CountedNotes(notes))
+        )
+        if not tables and not notes:
+            raise FileNotFoundError(
+                f"dataset.path={path} was not found; type dataset.path=s3://BUCKET/FILE, a prefix or a glob"
+            )
+    elif Path(path).is_file():
         tables = [_table(Path(path), file_type)]
     else:
         found = _beside_pictures(path, list(_matches(path)), images_dir)
@@ -75,17 +91,18 @@ def find(
             f"dataset.path={path} holds tables of several types: {', '.join(map(str, examples.values()))}; "
             "choose one, such as dataset.path='FOLDER/*.parquet'"
         )
-    for table in tables:
+    for table in tables[:1] if is_remote(path) else tables:  # elsewhere each takes two requests
         _check_content(table)
     return tables
 
 
-def open_text(table: TableFile) -> io.BufferedIOBase:
+def open_text(table: TableFile) -> IO[bytes]:
     """Open a table's decompressed text, as bytes."""
+    source = table.path.open("rb") if isinstance(table.path, RemotePath) else table.path
     if table.compression == "gzip":
-        return gzip.open(table.path, "rb")
+        return cast("IO[bytes]", gzip.open(source, "rb"))
     if table.compression == "bzip2":
-        return bz2.open(table.path, "rb")
+        return cast("IO[bytes]", bz2.open(source, "rb"))
     return table.path.open("rb")
 
 
@@ -151,7 +168,7 @@ def _beside_pictures(path: str, found: list[Path], images_dir: str | None) -> li
 
 
 def _tables(
-    paths: Iterator[Path], file_type: str | None, notes: CountedNotes
+    paths: Iterator[Path | RemotePath], file_type: str | None, notes: CountedNotes
 ) -> Iterator[TableFile]:
     for path in paths:
         if path.name[0] in "._" or path.suffix in _LEFTOVERS:
@@ -162,13 +179,14 @@ def _tables(
             notes.add("files of other types", path.name)
 
 
-def _split(path: Path) -> tuple[str, str]:
+def _split(path: Path | RemotePath) -> tuple[str, str]:
     """The suffix without that of the compression, and the compression."""
     compression = _COMPRESSION.get(path.suffix.lower(), "")
-    return (path.with_suffix("") if compression else path).suffix.lower(), compression
+    name = path.name.removesuffix(path.suffix) if compression else path.name
+    return os.path.splitext(name)[1].lower(), compression  # noqa: PTH122 (of a name)
 
 
-def _table(path: Path, file_type: str | None) -> TableFile:
+def _table(path: Path | RemotePath, file_type: str | None) -> TableFile:
     suffix, compression = _split(path)
     file_type = file_type or _SUFFIXES.get(suffix)
     if file_type is None:

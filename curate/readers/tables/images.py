@@ -27,8 +27,9 @@ from curate.readers.files import IMAGE_SUFFIXES, raise_error, read_bytes, versio
 from curate.readers.json_object import json_object
 from curate.readers.matching.claims import Picture, Row, mark
 from curate.readers.matching.index import Noted
-from curate.readers.matching.matches import NO_MATCH, Match, fill, stored
+from curate.readers.matching.matches import fill, stored
 from curate.readers.matching.paths import is_inside, named_file
+from curate.readers.remote_tars import RemoteTar
 from curate.readers.tables import match_file
 from curate.readers.tables.column_roles import text_of
 from curate.readers.tars import (
@@ -39,9 +40,17 @@ from curate.readers.tars import (
     iter_samples,
     read_range,
 )
+from curate.run.remote import RemotePath, base_of, check, relative
+from curate.run.remote import found as elsewhere
+
+Matches = Callable[
+    [int, int, Callable[[], Sequence[Sequence[str]]]], tuple[list[str], dict[int, str]]
+]
+"""Location of each of some rows, "" for none, and notes of a few of them, by their place among these."""
 
 _IN_TAR = re.compile(rf"(.+\.tar):(\d+):(\d+|{LINK})", re.DOTALL)
 _INDEX = ".curate-index.sqlite"
+_SPOOL = Path("data/spool")  # for what is kept of shards elsewhere
 _NOTED = ("key", "url", "caption", "uid", "sha256", "row")  # columns of a shard's parquet
 _STATE = "state"
 _INDEXED = (".tar", ".parquet", ".json", *IMAGE_SUFFIXES)
@@ -68,6 +77,10 @@ class Images:
         self.notes: list[str] = []
         self._shards: dict[str, str] = {}
         self._tars = UnchangedTars()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """In another process pictures are loaded, and not matched."""
+        return {**self.__dict__, "_open": None, "_temporary": None}
 
     def prepare(
         self,
@@ -105,24 +118,38 @@ class Images:
         self._open = partial(match_file.opened, self._index_path, digest, fill_from)
 
     @contextmanager
-    def matches(self) -> Iterator[Callable[[int, Sequence[str]], Match]]:
-        """A pass: it gives the match of a row, in their order, by its number and its paths."""
+    def matches(self) -> Iterator[Matches]:
+        """Gives what of rows is known by the number of the first, how many they are, and the paths of each."""
         if self._open is None:
-            yield lambda _, paths: Match(named_file(self.root, paths))
+            yield lambda _, __, paths: ([named_file(self.root, each) for each in paths()], {})
             return
         with closing(self._open()) as connection:
-            found = stored(connection)
-            upcoming = next(found, None)
 
-            def match(number: int, _: Sequence[str]) -> Match:
-                nonlocal upcoming
-                while upcoming and upcoming[0] < number:  # of a row that was left out
-                    upcoming = next(found, None)
-                if upcoming is None or upcoming[0] != number:
-                    return NO_MATCH
-                return upcoming[1]
+            def match(first: int, count: int, _: object) -> tuple[list[str], dict[int, str]]:
+                locations, notes = [""] * count, {}
+                for number, location, note in stored(connection, first, count):
+                    locations[number - first] = location
+                    if note:
+                        notes[number - first] = note
+                return locations, notes
 
             yield match
+
+    def versions(self, locations: Sequence[str]) -> list[str]:
+        """`version` of each location."""
+        known, version = self._shards, self.version
+        found = []
+        for location in locations:
+            if not location:
+                found.append("")
+                continue
+            place, _, size = location.rpartition(":")
+            shard, _, offset = place.rpartition(":")
+            if shard in known and f"{offset}{size}".isdecimal() and offset.isascii():
+                found.append(f"{known[shard]}-{offset}")
+            else:
+                found.append(version(location))
+        return found
 
     def version(self, location: str) -> str:
         """A text that changes with the bytes at a location; "" if nothing is there.
@@ -156,7 +183,10 @@ class Images:
             raise UnreadableImage("file name leads out of the folder")
         if not found:
             return read_bytes(self.root / name)
-        return self._tars.read(self.root / name, int(found[2]), int(found[3]))
+        return self._tars.read(self._place(name), int(found[2]), int(found[3]))
+
+    def _place(self, name: str) -> Path:
+        return self.root / name
 
     def _files(self) -> Iterator[tuple[str, list[str]]]:
         """Each folder, ``""`` or with a ``/`` at its end, with its files, in a fixed order, without hidden ones."""
@@ -190,6 +220,56 @@ class Images:
                     beside = self.root / folder / written
                     record = _record(beside.read_bytes()) if written in there else {}
                     yield _noted(location, "", record)
+
+
+class RemoteImages(Images):
+    """Shards of img2dataset elsewhere. Single pictures there are not looked for."""
+
+    def __init__(self, url: str, index: Path | None) -> None:
+        """``index`` is null for one below ``data/spool``."""
+        check("dataset.images_dir", url)
+        own = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+        super().__init__(Path(os.devnull), index or _SPOOL / f"{own}.sqlite")
+        self._has_own_place = True
+        base = base_of(url)
+        files = elsewhere("dataset.images_dir", url)
+        self._found = dict(zip(relative(files, base), files, strict=True))
+        self._tar_at = {
+            name: RemoteTar.of(path, _SPOOL)
+            for name, path in self._found.items()
+            if name.endswith(".tar")
+        }
+        if not self._tar_at:
+            raise FileNotFoundError(
+                f"dataset.images_dir={url} holds no .tar; elsewhere the pictures of a table lie in shards, as "
+                "img2dataset writes them. Type dataset.images_dir=s3://BUCKET/PREFIX"
+            )
+
+    def version(self, location: str) -> str:
+        """As of `Images`."""
+        found = _IN_TAR.fullmatch(location)
+        if state_at(location) or not found:
+            return location if state_at(location) else ""
+        if found[1] not in self._shards:
+            self._shards[found[1]] = version_of(self._tar_at[found[1]])
+        return f"{self._shards[found[1]]}-{found[2]}"
+
+    def _place(self, name: str) -> Path:
+        return self._tar_at[name]  # type: ignore[return-value]
+
+    def _listing(self) -> str:
+        digest = hashlib.sha256()
+        for name, path in self._found.items():
+            digest.update(
+                f"{name}\0{path.version() if path.status is None else path.status}\n".encode()
+            )
+        for tar in self._tar_at.values():
+            self._tars.note(tar)  # type: ignore[arg-type]
+        return digest.hexdigest()
+
+    def _pictures(self) -> Iterator[Noted]:
+        for name, tar in self._tar_at.items():
+            yield from _in_tar(tar, name)  # type: ignore[arg-type]
 
 
 def _in_tar(path: Path, location: str) -> Iterator[Noted]:
@@ -238,7 +318,7 @@ def _records_beside(path: Path) -> dict[str, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path.open("rb") if isinstance(path, RemotePath) else path) as file:
             columns = [name for name in (*_NOTED, _STATE) if name in file.schema_arrow.names]
             records = file.read(columns).to_pylist() if {"key", "url"} <= set(columns) else []
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

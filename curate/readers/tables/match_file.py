@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from curate.run.files import temporary
 from curate.run.schema import UserError
 
 _FORMAT = 4  # increase it when the format or the rules of matching change, so that older files are built again
@@ -50,7 +50,7 @@ def ensure(path: Path, digest: str, fill: Callable[[sqlite3.Connection], None]) 
     digest = f"{_FORMAT} {digest}"
     if _digest_of(path) == digest:
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = temporary(path)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(b"")

@@ -11,20 +11,21 @@ from curate.readers.matching.claims import Row
 from curate.readers.tables import TableConfig
 from curate.readers.tables import files as table_files
 from curate.readers.tables.files import TableFile
+from curate.run.remote import is_remote
 from curate.run.schema import UserError
 
 
 def tables_beside(config: TableConfig, tables: list[TableFile]) -> list[TableFile]:
-    """The other tables of the same type in the folders of the files or the glob that ``config`` names.
+    """The other tables of the same type in the folders of the files or the glob that ``config`` names, on this machine.
 
     A folder is read whole, so that nothing in it is beside the data set.
     """
-    if Path(config.path).is_dir():
+    if is_remote(config.path) or Path(config.path).is_dir():
         return []
-    known = {table.path.resolve() for table in tables}
+    known = {table.local.resolve() for table in tables}
     suffixes = {table.path.suffix for table in tables}
     found = []
-    for folder in sorted({table.path.parent for table in tables}):
+    for folder in sorted({table.local.parent for table in tables}):
         for path in sorted(folder.iterdir()):
             if path.suffix not in suffixes or path.name[0] in "._" or path.resolve() in known:
                 continue

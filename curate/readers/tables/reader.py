@@ -7,24 +7,25 @@ column with a list of captions gives all of them to one candidate.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from curate.measures.not_fetched import state_at
+from curate.measures.not_fetched import PLACE
 from curate.readers.candidate import Candidate
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.files import unread_archives, version_of
 from curate.readers.matching.claims import Row
-from curate.readers.matching.matches import Match
 from curate.readers.matching.paths import named_file
 from curate.readers.source import Source
 from curate.readers.tables import TableConfig, neighbours, parquet
-from curate.readers.tables.column_roles import columns_of, text_of
-from curate.readers.tables.entries import entries, find, key_files
+from curate.readers.tables.batches import Batch
+from curate.readers.tables.entries import batches, entries, find, key_files, paths_of
 from curate.readers.tables.files import TableFile
-from curate.readers.tables.images import Images
+from curate.readers.tables.images import Images, Matches, RemoteImages
 from curate.readers.tables.keys import RowKeys
+from curate.run.remote import is_remote
 from curate.run.schema import UserError
 
 _NO_IMAGE = "rows whose image is not in dataset.images_dir"
@@ -41,11 +42,11 @@ def read(config: TableConfig) -> Source:
     """
     notes: list[str] = []
     tables = find(config, notes)
-    notes += unread_archives(Path(config.images_dir)) if config.images_dir else []
     images = _images(config, tables[0])
+    notes += unread_archives(images.root)
     total = _total(config, tables)
     before = _digest(config, tables)
-    if not _names_all_files(config, tables, images.root):
+    if is_remote(config.images_dir) or not _names_all_files(config, tables, images.root):
         beside = neighbours.tables_beside(config, tables)
         images.prepare(
             f"{before}\n{_digest(config, beside)}",
@@ -71,13 +72,16 @@ def _images(config: TableConfig, table: TableFile) -> Images:
             "dataset.images_dir=FOLDER with where they are; or, to have them fetched into that folder, also "
             "fetch.enabled=true fetch.contact=ADDRESS, with an e-mail address or web page of yours"
         )
+    index = Path(config.index) if config.index else None
+    if is_remote(config.images_dir):
+        return RemoteImages(config.images_dir, index)
     root = Path(config.images_dir)
     if not root.is_dir():
         raise FileNotFoundError(
             f"dataset.images_dir={root} is not a folder; type dataset.images_dir=FOLDER, where FOLDER "
             "holds the pictures or shards, or fetch.enabled=true to have them fetched there"
         )
-    return Images(root, Path(config.index) if config.index else None)
+    return Images(root, index)
 
 
 def _total(config: TableConfig, tables: list[TableFile]) -> int | None:
@@ -123,27 +127,69 @@ def _candidates(
     config: TableConfig,
     tables: list[TableFile],
     images: Images,
-    match: Callable[[int, Sequence[str]], Match],
+    match: Matches,
     notes: CountedNotes,
 ) -> Iterator[Candidate]:
     keys, files = RowKeys(), key_files(tables)
-    for number, entry in enumerate(entries(config, tables, notes)):
-        if entry.excluded:
-            notes.add(f"rows left out, {entry.excluded}", entry.place)
-            continue
-        record, roles = entry.record, entry.roles
-        found = match(number, entry.paths(images.root))
-        version = images.version(found.location)
-        absent = _NOT_FETCHED if state_at(found.location) else "" if version else _NO_IMAGE
-        for note in filter(None, (found.note, absent)):
-            notes.add(note, entry.place)
-        named = {"url": entry.url} if roles.url else {}
-        named |= {"file_name": text_of(record.get(roles.image))} if roles.image else {}
-        yield Candidate(
-            key=entry.key(keys, files[entry.table]),
-            captions=entry.captions,
-            source=config.name,
-            location=found.location,
-            version=version,
-            columns=named | columns_of(record, roles.rest),
-        )
+    start = 0
+    for batch in batches(config, tables, notes):
+        locations, found = match(start, len(batch), partial(paths_of, batch, images.root))
+        start += len(batch)
+        if any(batch.excluded):
+            parts = _without_excluded(batch, locations, found, notes)
+        else:
+            parts = [(batch, locations, found)]
+        for part in parts:
+            yield from _of_batch(config, *part, files[batch.table], images, keys, notes)
+
+
+def _of_batch(
+    config: TableConfig,
+    batch: Batch,
+    locations: list[str],
+    found: dict[int, str],
+    file: str,
+    images: Images,
+    keys: RowKeys,
+    notes: CountedNotes,
+) -> Iterator[Candidate]:
+    """The candidates of rows with the locations and notes of their pictures."""
+    roles, captions = batch.roles, batch.captions()
+    urls, names = batch.texts(roles.url), batch.texts(roles.image)
+    contents = [
+        "\0".join((url, name, *texts))
+        for url, name, texts in zip(urls, names, captions, strict=True)
+    ]
+    named = ({"url": urls} if roles.url else {}) | ({"file_name": names} if roles.image else {})
+    versions, place = images.versions(locations), f"{batch.table.path.name}:"
+    rows = zip(
+        keys.keys(batch.identifiers(), contents, file, batch.numbers),
+        captions,
+        locations,
+        versions,
+        batch.said(named),
+        strict=True,
+    )
+    for i, (key, texts, location, version, columns) in enumerate(rows):
+        if note := found.get(i):
+            notes.add(note, f"{place}{batch.numbers[i]}")
+        if not version or location.startswith(PLACE):
+            absent = _NOT_FETCHED if version else _NO_IMAGE
+            notes.add(absent, f"{place}{batch.numbers[i]}")
+        yield Candidate(key, texts, config.name, location, version, columns)
+
+
+def _without_excluded(
+    batch: Batch, locations: list[str], found: dict[int, str], notes: CountedNotes
+) -> Iterator[tuple[Batch, list[str], dict[int, str]]]:
+    """Runs of rows between those that ``dataset.leave_out`` excludes, which are noted."""
+    bounds = [i for i, why in enumerate(batch.excluded) if why]
+    start = 0
+    for end in [*bounds, len(batch)]:
+        if end > start:
+            of_run = {i - start: note for i, note in found.items() if start <= i < end}
+            yield batch.rows(start, end), locations[start:end], of_run
+        if end < len(batch):
+            place = f"{batch.table.path.name}:{batch.numbers[end]}"
+            notes.add(f"rows left out, {batch.excluded[end]}", place)
+        start = end + 1

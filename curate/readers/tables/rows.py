@@ -1,12 +1,12 @@
-"""Stream the rows of a table's file as dicts: delimited text, JSON lines or parquet."""
+"""Stream the rows of a table's file in blocks, by column: delimited text, JSON lines or parquet."""
 
 from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from curate.readers.columns import encodable, twice
@@ -18,28 +18,34 @@ from curate.readers.tables.files import TableFile
 from curate.readers.tables.parquet import MARK
 from curate.run.schema import UserError
 
-Row = tuple[int, dict[str, Any]]
-"""Number of the line, or of the row in parquet, from 1 on; values by column."""
+Block = tuple[Sequence[int], dict[str, list[Any]]]
+"""Neighbouring rows: the numbers of their lines, or of the rows in parquet, from 1 on; their values by column."""
+
+FIRST_ROWS = 1000
+"""How many rows at most the first block has: they are read ahead, to learn what the columns are."""
+
+_BLOCK_ROWS = 4096
 
 _END = "\0end"  # behind the last line: a quote that is still open swallows it
 _MAX_LINES = 1000  # of a record; one that is longer holds others, between two stray quotes
 _MAX_BAD_LINES = 1000  # if none of the first lines can be read, the file has another format
 
 
-def rows(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Row]:
-    """The rows of one file in order, with one line or one batch of rows in memory.
+def blocks(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Block]:
+    """The rows of one file in order, with one block of rows in memory.
 
     Values from csv and tsv are text, those from JSON lines and parquet have their types; nested ones are
     lists and dicts. A line with another number of fields, or that is not a JSON object, is left out and
-    noted.
+    noted. Behind the first block, a JSON line with fields that none before it had begins a new one.
 
     Raises:
         UserError: the file is damaged, no line can be read, or two columns have one name.
     """
     number = 0
     try:
-        for number, record in _READ[table.file_type](table, config, notes):
-            yield number, record
+        for block in _READ[table.file_type](table, config, notes):
+            number = block[0][-1]
+            yield block
     except (PermissionError, UserError):
         raise
     except csv.Error as error:
@@ -54,7 +60,7 @@ def rows(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator
         ) from error
 
 
-def _from_delimited(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Row]:
+def _from_delimited(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Block]:
     with text.lines(table, config.encoding, notes) as lines:
         lines, delimiter = detect_delimiter(lines) if table.file_type == "csv" else (lines, "\t")
         fields = (
@@ -67,20 +73,42 @@ def _from_delimited(table: TableFile, config: TableConfig, notes: CountedNotes) 
         if repeated := twice(names):
             raise UserError(f"{table.path} has two columns of one name: {repeated}; rename one")
         good = bad = 0
-        for number, values in _after(first, fields, names):
-            if len(values) == len(names):
-                good += 1
-                yield number, dict(zip(names, values, strict=True))
-                continue
-            bad += 1
-            notes.add("lines with another number of columns", f"{table.path.name}:{number}")
-            if not good and bad == _MAX_BAD_LINES:
+        for rows in _cut(_after(first, fields, names)):
+            block = [row for row in rows if len(row[1]) == len(names)]
+            if len(block) < len(rows):
+                for number, values in rows:
+                    if len(values) != len(names):
+                        bad += 1
+                        what = "lines with another number of columns"
+                        notes.add(what, f"{table.path.name}:{number}")
+            good += len(block)
+            if block:
+                numbers, values = zip(*block, strict=True)
+                yield numbers, dict(zip(names, map(list, zip(*values, strict=True)), strict=True))
+            elif not good and bad >= _MAX_BAD_LINES:
                 break
         if bad and not good:
             raise UserError(
                 f"{table.path} has {len(first[1])} columns in its first line, expected {len(names)} "
                 f"({', '.join(names)}); type dataset.columns=[...] with their names in order"
             )
+
+
+def _cut(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    """Lists of rows; those ahead of what cannot be read come before its error."""
+    size = FIRST_ROWS
+    while True:
+        found: list[Any] = []
+        try:
+            found.extend(islice(rows, size))
+        except Exception:
+            if found:
+                yield found
+            raise
+        if not found:
+            return
+        yield found
+        size = _BLOCK_ROWS
 
 
 def _header(first: tuple[int, list[str]], columns: list[str] | None) -> list[str]:
@@ -123,7 +151,28 @@ def _quoted(
             yield number, values
 
 
-def _from_jsonl(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Row]:
+def _from_jsonl(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Block]:
+    known: dict[str, None] = {}
+    for rows in _cut(_records(table, config, notes)):
+        is_first, start = not known, 0
+        for end, (_, record) in enumerate(rows):
+            if record.keys() <= known.keys():
+                continue
+            if end > start and not is_first:
+                yield _by_column(rows[start:end], known)
+                start = end
+            known |= dict.fromkeys(record)
+        yield _by_column(rows[start:], known)
+
+
+def _by_column(rows: Sequence[tuple[int, dict[str, Any]]], names: Iterable[str]) -> Block:
+    numbers, records = zip(*rows, strict=True)
+    return numbers, {name: [record.get(name) for record in records] for name in names}
+
+
+def _records(
+    table: TableFile, config: TableConfig, notes: CountedNotes
+) -> Iterator[tuple[int, dict[str, Any]]]:
     good = bad = 0
     with text.lines(table, config.encoding, notes) as lines:
         for number, line in enumerate(lines, start=1):
@@ -159,8 +208,12 @@ def _encodable(value: Any) -> Any:
     return encodable(value) if isinstance(value, str) else value
 
 
-def _from_parquet(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Row]:
-    yield from enumerate(parquet.records(table, notes), start=1)
+def _from_parquet(table: TableFile, config: TableConfig, notes: CountedNotes) -> Iterator[Block]:
+    start = 1
+    for count, columns in parquet.columns(table, notes):
+        if count:
+            yield range(start, start + count), columns
+        start += count
 
 
 _READ = {

@@ -11,7 +11,7 @@ import pytest
 
 from curate.measures.not_fetched import location_of, state_at
 from curate.readers.matching.claims import Picture, Row, mark
-from curate.readers.matching.matches import fill, match, stored
+from curate.readers.matching.matches import Match, fill, match, stored
 
 NAMES = ["1.jpg", "2.jpg", "12.5.jpg", "A.jpg", "a.jpg", "caf\u00e9.jpg", "cafe\u0301.jpg", "1.png"]
 FOLDERS = ["", "cats/", "dogs/", "x/cats/", "Cats/"]
@@ -146,7 +146,7 @@ def oracle(pictures, rows):
 def matched(root, pictures, rows):
     with closing(sqlite3.connect(":memory:")) as connection:
         fill(connection, root, pictures, lambda _: rows)
-        found = dict(stored(connection))
+        found = {line: Match(*said) for line, *said in stored(connection)}
     return [found[number].location if number in found else "" for number in range(len(rows))]
 
 

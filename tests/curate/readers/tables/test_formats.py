@@ -53,9 +53,9 @@ def test_cc3m_has_the_caption_first_and_cc12m_the_url(tmp_path, images):
 
 def read_unquoted(text):
     known = column_roles.ColumnRoles("url", ("title",), None, {})
-    record = column_roles.url_decoded({"title": text, "url": "http://x/a+b%20c"}, known)
-    assert record["url"] == "http://x/a+b c"
-    return record["title"]
+    columns = column_roles.url_decoded({"title": [text], "url": ["http://x/a+b%20c"]}, known)
+    assert columns["url"] == ["http://x/a+b c"]
+    return columns["title"][0]
 
 
 def yfcc_line(photo, title, description, marker="0"):
