@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.annotate.hash_index import HashIndex, name_of, names_of
+from curate.annotate.hash_index import HashIndex
+from curate.annotate.known import PLACE_BITS, Known, candidate_found_by, found_by
 from curate.annotate.parts import head_of, read_part
 from curate.annotate.reread import is_marked
+from curate.annotate.stored_embeddings import stored_in
+from curate.clip.similarity import STORED as STORED_AS
 from curate.measures import registry
 from curate.readers.candidate import Candidate
 
@@ -33,7 +36,7 @@ class ImageRecord:
         thumbnail: see ``measures.thumbnail``; likewise, no bytes.
         error: why the image cannot be read, "" where it can.
         values: the optional measures, by column.
-        embedding: CLIP's, (D,) float32 of unit length; None where it was not computed.
+        embedding: CLIP's, (D,) float16, see ``clip.similarity``; None where it was not computed or not stored.
     """
 
     sha256: str = ""
@@ -55,32 +58,34 @@ STORED = (
     *("phash", "phash_mirrored", "thumbnail", "error"),
 )
 
-_ROW = (1 << 32) - 1  # a place is (number of the part << 32) + row
-_INDEXED = (
-    *("key", "version", "sha256", "pixels_sha256"),
-    *("caption", "caption_index", "clip_similarity"),
-)
+_ROW = (1 << PLACE_BITS) - 1
+_REMEMBERED = 1_000_000  # entries of what a process has measured itself, 16 bytes each
 
 
 class AnnotationCache:
-    """Finds measurements in parts; the index is in memory, the parts stay on the disk."""
+    """Finds measurements in parts that are known, and in those that were added; the parts stay on the disk.
+
+    Attributes:
+        used: the parts in which something was found.
+    """
 
     recognises_candidates = True
 
-    def __init__(self, versions: Mapping[str, str]) -> None:
-        """``versions`` of the optional measures: what another version measured is not used."""
-        self._versions = versions
-        self.used: set[Path] = set()  # the parts in which something was found
-        self._parts: list[Path] = []
-        self._candidates, self._contents, self._captions = HashIndex(), HashIndex(), HashIndex()
+    def __init__(self, versions: Mapping[str, str], known: Known | None = None) -> None:
+        """A cache.
 
-    def add_file(self, path: Path) -> None:
-        """Index a part on the disk, see ``add``.
-
-        Raises:
-            UserError: the part is damaged.
+        Args:
+            versions: of the optional measures: what another version measured is not used.
+            known: what was measured before.
         """
-        self.add(path, read_part(path, _INDEXED))
+        known = known or Known()
+        self._versions = versions
+        self.used: set[Path] = set()
+        self._parts = list(known.parts)
+        self._candidates, self._contents, self._captions = (
+            HashIndex(known.opened(kind), _REMEMBERED)
+            for kind in ("candidates", "contents", "captions")
+        )
 
     def add(self, path: Path, part: pa.Table) -> None:
         """Index ``part``, which is the content of ``path``. It takes precedence over earlier parts.
@@ -91,33 +96,42 @@ class AnnotationCache:
         recognised = first_rows & (self.recognises_candidates and not is_marked(path))
         decoded = first_rows & (part["pixels_sha256"].to_numpy() != "")
         scored = part["clip_similarity"].is_valid().to_numpy()
-        for index, mask, columns in (
-            (self._candidates, recognised, ["key", "version"]),
-            (self._contents, decoded, ["sha256"]),
-            (self._captions, scored, ["caption"]),
+        stored = stored_in(head_of(part.schema))
+        if not stored.is_everything:
+            # What lacks its embedding must not hide an earlier part that has it.
+            indices = part["caption_index"].to_numpy().astype(np.int64)
+            with_image, with_text = stored.keeps(part["key"].to_pylist(), indices)
+            recognised &= with_image | ~decoded
+            decoded &= with_image
+            scored &= with_text
+        for index, mask, columns, name in (
+            (self._candidates, recognised, ["key", "version"], candidate_found_by),
+            (self._contents, decoded, ["sha256"], found_by),
+            (self._captions, scored, ["caption"], found_by),
         ):
             rows = np.flatnonzero(mask)
             chosen = part.select(columns).take(pa.array(rows))
             values = [column.to_pylist() for column in chosen.columns]
-            index.add(names_of(list(zip(*values, strict=True))), rows + (len(self._parts) << 32))
+            names = np.fromiter(map(name, *values), np.uint64, len(rows))
+            index.add(names, rows + (len(self._parts) << PLACE_BITS))
         self._parts.append(path)
 
     def of_candidate(self, candidate: Candidate) -> ImageRecord | None:
         """The record of an unchanged candidate, found without its bytes."""
-        place = self._candidates.find(name_of(candidate.key, candidate.version))
+        place = self._candidates.find(candidate_found_by(candidate.key, candidate.version))
         return self._record(place, key=candidate.key, version=candidate.version)
 
     def of_content(self, sha256: str) -> ImageRecord | None:
         """The record of the image with these bytes, whatever its key."""
-        return self._record(self._contents.find(name_of(sha256)), sha256=sha256)
+        return self._record(self._contents.find(found_by(sha256)), sha256=sha256)
 
     def texts(self, captions: Iterable[str]) -> dict[str, np.ndarray]:
-        """The embeddings (D,) of those captions that have been scored."""
+        """The embeddings (D,) float16 of those captions that have been scored, where they are stored."""
         wanted: dict[int, list[int]] = defaultdict(list)
         for caption in captions:
-            place = self._captions.find(name_of(caption))
+            place = self._captions.find(found_by(caption))
             if place is not None:
-                wanted[place >> 32].append(place & _ROW)
+                wanted[place >> PLACE_BITS].append(place & _ROW)
         found: dict[str, np.ndarray] = {}
         for number, rows in wanted.items():
             found |= self._texts_in(number, rows)
@@ -135,7 +149,7 @@ class AnnotationCache:
         """The record at ``place``, if its row has the ``expected`` values: two hashes may be equal."""
         if place is None:
             return None
-        path, row = self._parts[place >> 32], place & _ROW
+        path, row = self._parts[place >> PLACE_BITS], place & _ROW
         table = _whole_part(path, path.stat().st_mtime_ns)
         if any(table[name][row].as_py() != value for name, value in expected.items()):
             return None
@@ -157,4 +171,4 @@ def _whole_part(path: Path, _mtime_ns: int) -> pa.Table:
 
 
 def _vector(stored: bytes) -> np.ndarray:
-    return np.frombuffer(stored, np.float32)
+    return np.frombuffer(stored, STORED_AS)

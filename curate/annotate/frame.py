@@ -1,9 +1,8 @@
-"""The annotation parts of a run as one pandas frame, without the embeddings."""
+"""Some annotation parts as a pandas frame under the layout of all parts, without the embeddings."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +11,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.annotate import embeddings
+from curate.annotate.layout import Layout
 from curate.annotate.parts import read_part
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.table import as_text
 from curate.measures import registry
 from curate.measures.phash import PIXELS_DIGITS
 
-# Each holds on to memory. Arrow's own threads would share out columns, which are too small for that.
-_READERS = 2
-
 _WHOLE = {pa.int64(): pd.Int64Dtype()}
 
 _IN_ARROW = "thumbnail"  # as bytes of Python's it would take twice the memory
 
 
-def load_annotations(parts: list[Path], spec: AnnotationSpec) -> pd.DataFrame:
-    """All parts as one frame in input order, with what ``spec`` asks for and no embeddings.
+def frame_of(parts: Sequence[Path], layout: Layout, spec: AnnotationSpec) -> pd.DataFrame:
+    """Some parts in order, rows numbered from 0, with what ``spec`` asks for and no embeddings.
 
     What an earlier run measured beyond ``spec`` is left out: other measures, and the similarities and
     hashes of what this run's prefilter keeps out. So the verdicts do not depend on what was run before.
+
+    Args:
+        parts: at least one.
+        layout: of all parts, so that each column has the type that it would have in one frame of them all.
+        spec: what was measured.
+
+    Raises:
+        UserError: a part is damaged.
     """
-    with ThreadPoolExecutor(_READERS) as pool:
-        tables = list(pool.map(_without_embeddings, parts))
-    frame = _to_frame(_concatenated(tables))
+    tables = (read_part(path, without=embeddings.COLUMNS, use_threads=False) for path in parts)
+    frame = _to_frame(pa.concat_tables([_under(table, layout) for table in tables]), layout)
     frame = frame.drop(columns=registry.columns_of_others(spec.measures), errors="ignore")
     kept_out = ~spec.prefilter.passes(frame) & (frame["error"] == "").to_numpy()
     if kept_out.any():
@@ -45,43 +49,40 @@ def load_annotations(parts: list[Path], spec: AnnotationSpec) -> pd.DataFrame:
     return frame
 
 
-def _without_embeddings(path: Path) -> pa.Table:
-    table = read_part(path, without=embeddings.COLUMNS, use_threads=False)
+def _under(table: pa.Table, layout: Layout) -> pa.Table:
+    """The table with the columns and types of the layout."""
+    columns = {}
+    for field in layout.schema:
+        if field.name not in table.column_names:
+            columns[field.name] = pa.nulls(len(table), field.type)
+        elif field.name in layout.mixed:
+            columns[field.name] = as_text(table[field.name].to_pylist())
+        else:
+            columns[field.name] = table[field.name].cast(field.type)
     # For a million rows, keep as many digits of the hash as tell images apart.
     options = pc.SliceOptions(0, PIXELS_DIGITS)
-    short = pc.call_function("utf8_slice_codeunits", [table["pixels_sha256"]], options)
-    return table.set_column(table.column_names.index("pixels_sha256"), "pixels_sha256", short)
+    pixels = columns["pixels_sha256"]
+    columns["pixels_sha256"] = pc.call_function("utf8_slice_codeunits", [pixels], options)
+    return pa.table(columns)
 
 
-def _concatenated(tables: list[pa.Table]) -> pa.Table:
-    """One table; a column of the source's with several types becomes text."""
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
-        kinds: dict[str, set[pa.DataType]] = defaultdict(set)
-        for table in tables:
-            for field in table.schema:
-                kinds[field.name].add(field.type)
-        mixed = {name for name, types in kinds.items() if len(types - {pa.null()}) > 1}
-        return pa.concat_tables(
-            [_as_text(table, mixed) for table in tables], promote_options="permissive"
-        )
+def _to_frame(table: pa.Table, layout: Layout) -> pd.DataFrame:
+    """In pandas; whole numbers stay whole where some are missing: photo ids exceed a float's digits.
 
-
-def _to_frame(table: pa.Table) -> pd.DataFrame:
-    """In pandas; whole numbers stay whole where some are missing: photo ids exceed a float's digits."""
-    bare = table.drop_columns([_IN_ARROW])
-    frame = bare.to_pandas().assign(
-        **{_IN_ARROW: table[_IN_ARROW].to_pandas(types_mapper=pd.ArrowDtype)}
-    )
-    for field in table.schema:
-        if field.type == pa.int64() and table[field.name].null_count:
-            frame[field.name] = table[field.name].to_pandas(types_mapper=_WHOLE.get)
+    Where a column lacks a value in another part, it has the type here that it has there.
+    """
+    frame = table.drop_columns([_IN_ARROW]).to_pandas()
+    frame = frame.assign(**{_IN_ARROW: table[_IN_ARROW].to_pandas(types_mapper=pd.ArrowDtype)})
+    for field in layout.schema:
+        name, kind = field.name, field.type
+        if pa.types.is_dictionary(kind):
+            frame[name] = frame[name].cat.set_categories(list(layout.categories[name]))
+        elif name not in layout.missing:
+            continue
+        elif kind == pa.int64():
+            frame[name] = table[name].to_pandas(types_mapper=_WHOLE.get)
+        elif pa.types.is_integer(kind):
+            frame[name] = frame[name].astype(np.float64)
+        elif pa.types.is_boolean(kind):
+            frame[name] = frame[name].astype(object)
     return frame
-
-
-def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
-    for place, name in enumerate(table.column_names):
-        if name in names:
-            table = table.set_column(place, name, as_text(table[name].to_pylist()))
-    return table

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
 import numpy as np
+
+Run = tuple[np.ndarray, np.ndarray]
+"""Sorted names (N,) uint64 and their values (N,) int64."""
 
 
 class HashIndex:
@@ -15,11 +15,21 @@ class HashIndex:
     than log2(N) runs, each of which is searched by bisection.
     """
 
-    def __init__(self) -> None:
-        self._runs: list[tuple[np.ndarray, np.ndarray]] = []
+    def __init__(self, base: Run | None = None, most: int | None = None) -> None:
+        """A mapping.
+
+        Args:
+            base: entries that are there from the start, such as a file's; they stay as they are.
+            most: more entries than that are forgotten all at once, but for the base.
+        """
+        self._base = [] if base is None else [base]
+        self._runs: list[Run] = []
+        self._most = most
 
     def add(self, names: np.ndarray, values: np.ndarray) -> None:
         """Add N entries: names (N,) uint64, values (N,) int64."""
+        if self._most is not None and sum(len(n) for n, _ in self._runs) > self._most:
+            self._runs = []
         runs = [*self._runs, _sorted(names, values)]
         while len(runs) > 1 and len(runs[-2][0]) < 2 * len(runs[-1][0]):
             last, before = runs.pop(), runs.pop()
@@ -30,7 +40,7 @@ class HashIndex:
     def find(self, name: int) -> int | None:
         """The value of ``name``."""
         wanted = np.uint64(name)
-        for names, values in reversed(self._runs):
+        for names, values in reversed([*self._base, *self._runs]):
             place = int(np.searchsorted(names, wanted))
             if place < len(names) and names[place] == wanted:
                 return int(values[place])
@@ -43,14 +53,3 @@ def _sorted(names: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     names, values = names[order], values[order]
     last = np.append(names[1:] != names[:-1], True)[: len(names)]
     return names[last], values[last]
-
-
-def name_of(*parts: str) -> int:
-    """64 bits of a hash. Two of twelve million names share one with a chance of 4 in a million."""
-    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8)
-    return int.from_bytes(digest.digest(), "little")
-
-
-def names_of(rows: Sequence[Sequence[str]]) -> np.ndarray:
-    """``name_of`` for each of N rows: (N,) uint64."""
-    return np.fromiter((name_of(*parts) for parts in rows), np.uint64, len(rows))

@@ -15,6 +15,7 @@ import pyarrow as pa
 from curate.annotate import companions
 from curate.annotate.cache import AnnotationCache, ImageRecord
 from curate.annotate.table import captions_of, part_table
+from curate.clip.similarity import rounded
 from curate.measures import registry
 from curate.measures.decode import decode, probe
 from curate.measures.phash import phashes, pixels_sha256
@@ -139,6 +140,7 @@ class Measurer:
             self._spec.clip_model,
             self._image_columns,
             self._caption_columns([caption for c in chunk for caption in captions_of(c)]),
+            self._spec.stored,
         )
 
     def keep(self, path: Path, part: pa.Table) -> None:
@@ -316,7 +318,7 @@ class Measurer:
         return [
             image.record
             if image.pixels is None
-            else replace(image.record, embedding=next(embeddings))
+            else replace(image.record, embedding=rounded(next(embeddings)))
             for image in decoded
         ]
 
@@ -329,7 +331,7 @@ class Measurer:
             found |= others
         new = [caption for caption in captions if caption not in found]
         if new:
-            found |= dict(zip(new, self._load_scorer().encode_texts(new), strict=True))
+            found |= dict(zip(new, rounded(self._load_scorer().encode_texts(new)), strict=True))
         return found
 
     def _caption_columns(self, captions: Sequence[str]) -> dict[str, list[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.annotate import stored_embeddings
 from curate.run import parquet
 from curate.run.files import read_json
 from curate.run.schema import UserError
@@ -77,7 +78,11 @@ def read_head(path: Path) -> dict[str, Any]:
 
 def head_of(schema: pa.Schema) -> dict[str, Any]:
     """As ``part_head``, of a table that was read."""
-    head: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+    return _head_in(schema.metadata)
+
+
+def _head_in(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    head: dict[str, Any] = json.loads((metadata or {}).get(METADATA, b"{}"))
     return {_OLD_HEAD.get(name, name): value for name, value in head.items()}
 
 
@@ -87,7 +92,7 @@ def read_part(
     without: Collection[str] = (),
     use_threads: bool = True,
 ) -> pa.Table:
-    """Some columns of a part, in the order of the file and under today's names.
+    """Some columns of a part, in the order of the file, under today's names, with embeddings as today's.
 
     Args:
         path: of the part.
@@ -100,19 +105,63 @@ def read_part(
     """
     with reading_part(path), pq.ParquetFile(path) as part:
         stored = part.schema_arrow.names
-        names = {name: _OLD_COLUMNS.get(name, name) for name in stored}
-        names |= {
-            new: f"source_{new}" for old, new in _OLD_COLUMNS.items() if {old, new} <= {*stored}
-        }
-        wanted = [
+        names = current_names(stored)
+        asked = [
             name
             for name, current in names.items()
             if (columns is None or current in columns) and current not in without
         ]
+        is_old = stored_embeddings.is_old(head_of(part.schema_arrow))
+        wanted = stored_embeddings.read_for(asked) if is_old else asked
         table = part.read(None if wanted == stored else wanted, use_threads=use_threads)
         table.validate(full=True)  # or text that is no UTF-8 would raise wherever it is looked at
+        if is_old:
+            table = _upgraded(table)
+        if table.column_names != asked:  # who asks Arrow for ``a`` is given ``a.b`` as well
+            table = table.select(asked)
         renamed = table.rename_columns([names[name] for name in table.column_names])
         return renamed.replace_schema_metadata(table.schema.metadata)  # which renaming drops
+
+
+def _upgraded(table: pa.Table) -> pa.Table:
+    """What a part of an earlier release holds, and its head, as if it had been measured today."""
+    head = head_of(table.schema) | {stored_embeddings.HEAD: stored_embeddings.Stored().head()}
+    metadata = {**table.schema.metadata, METADATA: json.dumps(head).encode()}
+    return stored_embeddings.upgraded(table).replace_schema_metadata(metadata)
+
+
+def current_names(stored: Sequence[str]) -> dict[str, str]:
+    """Today's name of each column of a part."""
+    names = {name: _OLD_COLUMNS.get(name, name) for name in stored}
+    both = {new: f"source_{new}" for old, new in _OLD_COLUMNS.items() if {old, new} <= {*stored}}
+    return names | both
+
+
+def footer(path: Path) -> pq.FileMetaData:
+    """What a part's last bytes say of it; the others are not read, so damage to them does not show yet.
+
+    Raises:
+        UserError: the footer is damaged.
+    """
+    try:
+        return pq.read_metadata(path)
+    except Exception as error:
+        if not parquet.is_damage(error):
+            raise
+        said = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({said}); {_REMEDY}") from error
+
+
+def footer_head(path: Path) -> dict[str, Any]:
+    """As ``read_head``, of a part whose other bytes are checked where they are read.
+
+    Raises:
+        UserError: the footer is damaged.
+    """
+    try:
+        return _head_in(footer(path).metadata)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
 
 
 def reading_part(path: Path) -> AbstractContextManager[None]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from curate.annotate.config import AnnotateConfig
+from curate.annotate.config import BOTH, AnnotateConfig
+from curate.annotate.pair_numbers import drawn_bits
+from curate.annotate.stored_embeddings import Stored
 from curate.clip.config import ClipConfig
 from curate.clip.models import fingerprint, label
 from curate.filters.config import FiltersConfig
@@ -22,12 +24,14 @@ class AnnotationSpec:
         prefilter: the cheap rules; what fails them is neither decoded nor scored.
         measures: the optional measures with the versions of their models, see ``registry.versions``.
         draft: whether JPEGs are decoded at a fraction of their size, see ``measures.decode.decode``.
+        stored: which embeddings the parts keep, see ``for_images``.
     """
 
     clip_model: str
     prefilter: Prefilter
     measures: dict[str, str] = field(default_factory=dict)
     draft: bool = False
+    stored: Stored = field(default_factory=Stored)
 
     @classmethod
     def of(
@@ -39,7 +43,14 @@ class AnnotationSpec:
             Prefilter(filters.image, filters.caption),
             registry.versions(needed(filters, annotate.measures)),
             annotate.draft,
+            Stored(annotate.embeddings),
         )
+
+    def for_images(self, count: int) -> AnnotationSpec:
+        """The same for a data set of ``count`` images, which decides which embeddings are left out."""
+        if self.stored.kind == BOTH:
+            return self
+        return replace(self, stored=Stored(self.stored.kind, drawn_bits(count)))
 
 
 def needed(filters: FiltersConfig, wanted: Sequence[str]) -> tuple[str, ...]:

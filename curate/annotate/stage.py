@@ -1,208 +1,322 @@
-"""Measure every pair once, in parts that a later run finds again."""
+"""Measure every pair once: list the candidates as tasks, and have the parts written that are not there yet."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from functools import cache
-from itertools import islice
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from curate.annotate import rejects
-from curate.annotate.cache import AnnotationCache
+from curate.annotate import work
 from curate.annotate.config import AnnotateConfig
-from curate.annotate.hash_index import HashIndex, name_of, names_of
-from curate.annotate.measurer import Measurer
-from curate.annotate.parts import FORMAT, LIST, METADATA, part_head, read_part
+from curate.annotate.done import is_done
+from curate.annotate.known import Known, index
+from curate.annotate.listing import Plan, Task, make_plan
+from curate.annotate.parts import FORMAT, LIST, part_head, read_part
+from curate.annotate.rejects import COLUMNS, Errors, Rejects, TooMany
 from curate.annotate.spec import AnnotationSpec
-from curate.annotate.store import SharedStore
-from curate.annotate.table import captions_of
+from curate.annotate.store import StorePlace, Used, opened
 from curate.clip.scorer import ClipScorer
-from curate.measures.unreadable import CANNOT_BE_READ
-from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run import parquet
-from curate.run.companions import ERROR
+from curate.run.database import Limits, connect, parquet_files
+from curate.run.engine.inprocess import InProcess
+from curate.run.engine.tasks import Engine, Result, WorkerSpec, values
 from curate.run.files import remove_parts, write_certified
 from curate.run.progress import Bar, count_done
 from curate.run.schema import UserError
 
-# The rows of pairs that would have been scored, had they passed the prefilter, and what decides it.
-_KEPT_OUT = (
-    pc.field("has_caption")
-    & (pc.field("caption") != "")
-    & (pc.field("error") == "")
-    & pc.field("clip_similarity").is_null()
-)
-_PREFILTERED = ["has_caption", "caption", "width", "height", "bytes", "error", "clip_similarity"]
+TASKS = "tasks"
+"""The folder of what a curation needs until it is finished, beside the one of the annotations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """The parts in input order, and how many pairs were listed."""
+    """The parts in input order, how many pairs were listed, and what was measured."""
 
     parts: list[Path]
     pairs: int
+    spec: AnnotationSpec
 
 
-def annotate(
-    source: Source,
-    folder: Path,
-    config: AnnotateConfig,
-    spec: AnnotationSpec,
-    load_scorer: Callable[[], ClipScorer],
-    shared: Callable[[], AbstractContextManager[SharedStore]] | None = None,
-) -> Annotations:
-    """Measure all candidates of ``source`` in one pass, a part at a time.
+@dataclass(frozen=True)
+class Measure:
+    """How candidates are measured.
 
-    The name of a part says what it was measured from; images that moved to another part are found by
-    their content.
-
-    Args:
-        source: the data set.
+    Attributes:
         folder: for the parts; those of earlier runs are used.
         config: how the pass is cut into parts.
         spec: what to measure.
-        load_scorer: the CLIP; called when something needs it, and then often, so it should remember.
-        shared: opens the measurements of other runs; called when the folder lacks something. What they have
-            is used, and what is measured is added to them. The parts are the same as without.
+        load_scorer: the CLIP; called when something needs it, and then often, so it should remember. Engines of
+            several processes pickle it.
+        store: the measurements of other runs. What they have is used, and what is measured is added to them. The
+            parts are the same as without.
+        engine: what carries out the tasks.
+        limits: of tables in memory.
+    """
+
+    folder: Path
+    config: AnnotateConfig
+    spec: AnnotationSpec
+    load_scorer: Callable[[], ClipScorer]
+    store: StorePlace | None = None
+    engine: Engine = field(default_factory=InProcess)
+    limits: Limits | None = None
+
+    @property
+    def tasks(self) -> Path:
+        """The folder of the tasks."""
+        return self.folder.with_name(TASKS)
+
+    @property
+    def tables(self) -> Limits:
+        """The limits, with the tasks' folder where none are given."""
+        return self.limits or Limits(self.tasks / "scratch")
+
+    def of(self, plan: Plan) -> Measure:
+        """The same for the tasks of a plan, whose number of images decides which embeddings are left out."""
+        return replace(self, spec=self.spec.for_images(plan.images))
+
+
+def annotate(source: Source, measure: Measure, settings: str = "") -> Annotations:
+    """List and measure all candidates of ``source``; ``settings`` is of the plan.
+
+    The name of a part says what it was measured from; images that moved to another part are found by
+    their content.
 
     Raises:
         UserError: two images share a key, a larger share of images in a row than
             ``config.max_reject_rate`` is unreadable, or a part of an earlier release, which has no
             checksum, is damaged behind an intact footer.
+        TasksFailed: some failed in each attempt, and the others are done.
     """
-    remove_parts(folder)
-    parquet.check_ahead(sorted(folder.glob("part-*.parquet")))
-    paths: list[Path] = []
-    keys, pairs = HashIndex(), 0
-    counted = rejects.Rejects(config.max_reject_rate)
-    with (
-        Bar(total=source.total, desc="annotate", unit="img") as bar,
-        ThreadPoolExecutor(config.workers) as pool,
-        ExitStack() as stack,
-    ):
-
-        @cache
-        def measurer() -> Measurer:
-            store = stack.enter_context(shared()) if shared else None
-            return Measurer(_open_cache(folder, spec), spec, source.load, load_scorer, pool, store)
-
-        for chunk in _chunks(source.candidates(), config.images_per_part):
-            _check_keys(chunk, keys)
-            path = folder / f"part-{len(paths):05d}-{_digest(chunk, spec)}.parquet"
-            if path.is_file() and not part_head(path):
-                Bar.write(f"annotations/{path.name} is damaged; it is measured again")
-            if not _is_done(path, spec):
-                part = _with_head(measurer().measure(chunk, bar.update), spec)
-                parquet.write_table(path, part)
-                measurer().keep(path, part)
-            else:
-                part = read_part(path, rejects.COLUMNS)
-                count_done(bar, len(chunk))
-            counted.add(path, part)
-            paths.append(path)
-            pairs += sum(len(captions_of(candidate)) for candidate in chunk)
-    counted.finish()
-    write_certified(folder / LIST, {"parts": [path.name for path in paths]})
-    _remove_superseded(folder, paths, keys, spec)
-    return Annotations(paths, pairs)
+    remove_parts(measure.folder)
+    plan = list_tasks(source, measure, settings)
+    measure = measure.of(plan)
+    measure_tasks(plan.tasks, source.load, measure)
+    return settle(plan, measure)
 
 
-def _open_cache(folder: Path, spec: AnnotationSpec) -> AnnotationCache:
-    """The cache over all parts in ``folder`` of the same format and CLIP."""
-    found = AnnotationCache(spec.measures)
-    for path in sorted(folder.glob("part-*.parquet")):
+def settle(plan: Plan, measure: Measure) -> Annotations:
+    """Name the parts of a plan whose tasks are all done, and delete those that they replace."""
+    names = [task.part for task in plan.tasks]
+    write_certified(measure.folder / LIST, {"parts": names})
+    _remove_superseded(plan, measure)
+    return Annotations([measure.folder / name for name in names], plan.pairs, measure.spec)
+
+
+def list_tasks(source: Source, measure: Measure, settings: str = "") -> Plan:
+    """List the candidates, see ``listing.make_plan``."""
+    return make_plan(
+        source.candidates(),
+        measure.tasks,
+        measure.spec.clip_model,
+        measure.tables,
+        measure.config.images_per_part,
+        settings,
+        source.total,
+    )
+
+
+def measure_tasks(
+    tasks: Sequence[Task],
+    load: Callable[[str], bytes],
+    measure: Measure,
+    known: str = "known",
+    *,
+    is_whole: bool = True,
+) -> None:
+    """Measure some tasks of a plan, those that are not done, and check the share of unreadable images.
+
+    Args:
+        tasks: those to measure, in order.
+        load: gives an image's bytes.
+        measure: how.
+        known: the name of the folder, among the tasks, of what was measured before.
+        is_whole: whether these are all tasks of the plan. Of a share only those windows of images are checked that
+            lie in it whole; ``check_rejects`` checks the others.
+
+    Raises:
+        UserError, TasksFailed: see ``annotate``.
+    """
+    measure.folder.mkdir(parents=True, exist_ok=True)
+    done = unfinished(tasks, measure)
+    left = [task for task, is_there in zip(tasks, done, strict=True) if not is_there]
+    counted = _InOrder(tasks, measure)
+    with Bar(total=sum(task.images for task in tasks), desc="annotate", unit="img") as bar:
+        count_done(bar, sum(task.images for task in tasks) - sum(task.images for task in left))
+        try:
+            with _measured(left, load, measure, measure.tasks / known, bar.update) as results:
+                counted.take({task.number for task in left}, results, is_whole=is_whole)
+        except TooMany:
+            counted.forget_later(left)
+            raise
+
+
+def check_rejects(plan: Plan, measure: Measure) -> None:
+    """Check the share of unreadable images of a plan whose tasks are all done, as one pass over all would have.
+
+    Raises:
+        UserError: more in a row are unreadable than ``config.max_reject_rate`` allows.
+    """
+    _InOrder(plan.tasks, measure).take(set(), iter(()))
+
+
+def unfinished(tasks: Sequence[Task], measure: Measure) -> list[bool]:
+    """For each task whether its part is done; damaged parts are said.
+
+    A part that is new is not read again: the check of a part that is there reads it once, in threads.
+    """
+    parquet.check_ahead([path for t in tasks if (path := measure.folder / t.part).is_file()])
+
+    def is_there(task: Task) -> bool:
+        path = measure.folder / task.part
+        if path.is_file() and not part_head(path):
+            Bar.write(f"annotations/{path.name} is damaged; it is measured again")
+        return is_done(path, measure.spec)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(is_there, tasks))
+
+
+@contextmanager
+def _measured(
+    left: Sequence[Task],
+    load: Callable[[str], bytes],
+    measure: Measure,
+    known: Path,
+    progress: Callable[[int], object],
+) -> Iterator[Iterator[Result]]:
+    """The results of the tasks that are left; nothing is opened for none."""
+    if not left:
+        yield iter(())
+        return
+    with ExitStack() as stack:
+        stored, used = Known(), Used()
+        if measure.store:
+            opening = opened(measure.store, measure.spec, known / "store", measure.tables)
+            stored, used = stack.enter_context(opening)
+        given = work.Measuring(
+            tasks=measure.tasks,
+            parts=measure.folder,
+            spec=measure.spec,
+            load=load,
+            load_scorer=measure.load_scorer,
+            threads=measure.config.workers,
+            known=index(_earlier(measure), known / "own", measure.tables),
+            store=measure.store,
+            stored=stored,
+        )
+        factory = f"{work.__name__}:{work.measuring.__name__}"
+        spec = WorkerSpec(factory, {"given": given}, uses_gpu=True)
+        results = measure.engine.map(spec, left, progress)
+
+        def each() -> Iterator[Result]:
+            for result in results:
+                if result.value is not None:
+                    used.add(result.value.used)
+                yield result
+
+        try:
+            yield each()
+        finally:
+            getattr(results, "close", lambda: None)()  # workers end, before what they use does
+
+
+def _earlier(measure: Measure) -> list[Path]:
+    """The parts in the folder of the same format and CLIP."""
+    found = []
+    for path in sorted(measure.folder.glob("part-*.parquet")):
         head = part_head(path)
-        if (head.get("format"), head.get("clip_model")) == (FORMAT, spec.clip_model):
-            found.add_file(path)
+        if (head.get("format"), head.get("clip_model")) == (FORMAT, measure.spec.clip_model):
+            found.append(path)
     return found
 
 
-def _remove_superseded(
-    folder: Path, paths: list[Path], keys: HashIndex, spec: AnnotationSpec
-) -> None:
+class _InOrder:
+    """Counts unreadable images in input order, as far as the results are in."""
+
+    def __init__(self, tasks: Sequence[Task], measure: Measure) -> None:
+        self._tasks, self._measure = tasks, measure
+        self._rejects = Rejects(measure.config.max_reject_rate)
+        self._next = 0  # place of the first task that is not counted
+        self._waiting: dict[int, Errors | None] = {}  # by number; None of a task that failed
+
+    def take(self, left: set[int], results: Iterator[Result], *, is_whole: bool = True) -> None:
+        """Take the results of the tasks whose numbers are ``left``; the parts of the others are read."""
+        taken: list[Result] = []
+        self._count(left)
+        for result in results:
+            if result.refusal:
+                raise UserError(result.error)
+            taken.append(result if result.error else Result(None))
+            measured: work.Measured | None = result.value
+            self._waiting[result.task.number] = measured and measured.errors
+            left.discard(result.task.number)
+            self._count(left)
+        values(iter(taken), "annotate")
+        if is_whole:
+            self._rejects.finish()
+
+    def _count(self, left: set[int]) -> None:
+        while (
+            self._next < len(self._tasks) and (task := self._tasks[self._next]).number not in left
+        ):
+            path = self._measure.folder / task.part
+            if task.number in self._waiting:
+                errors = self._waiting.pop(task.number)
+            else:
+                errors = Errors.of(read_part(path, COLUMNS))
+            if errors is not None:
+                self._rejects.skip_to(task.image)
+                self._rejects.add(path, errors)
+            self._next += 1
+
+    def forget_later(self, left: Sequence[Task]) -> None:
+        """Delete what workers have measured beyond the window that stopped the pass, where it is unreadable.
+
+        One worker alone would not have come that far; and once the cause is mended, these images are measured again.
+
+        Args:
+            left: the tasks that were not done when the pass began.
+        """
+        counted = {task.number for task in self._tasks[: self._next]}
+        for task in left:
+            path = self._measure.folder / task.part
+            is_new = task.number not in counted and path.is_file()
+            if is_new and Errors.of(read_part(path, COLUMNS)).found:
+                path.unlink()
+
+
+def _remove_superseded(plan: Plan, measure: Measure) -> None:
     """Delete earlier parts all of whose images are in this pass.
 
     Parts of another CLIP stay, so do those with images outside a trial's selection, and damaged ones,
     of which nobody can tell what they held.
     """
-    for path in set(folder.glob("part-*.parquet")) - set(paths):
+    folder, current = measure.folder, {task.part for task in plan.tasks}
+    others = []
+    for path in sorted(folder.glob("part-*.parquet")):
+        if path.name in current:
+            continue
         head = part_head(path)
         is_current = head.get("format") == FORMAT
-        if not head or (is_current and head.get("clip_model") != spec.clip_model):
-            continue
-        rows = read_part(path, ["key"])["key"].unique().to_pylist()
-        if all(keys.find(name_of(key)) is not None for key in rows):
+        if head and parquet.checksum_in(path) is None:
+            read_part(path, ["key"])  # raises where it is damaged behind its footer
+        if head and (not is_current or head.get("clip_model") == measure.spec.clip_model):
+            others.append(path)
+    if not others:
+        return
+    lists = [measure.tasks / task.file for task in plan.tasks]
+    with connect(measure.tables) as connection:
+        wider = "SELECT CAST(NULL AS VARCHAR) AS key WHERE false"
+        keys = f"SELECT key FROM {parquet_files(lists)}" if lists else wider
+        found = connection.sql(
+            "SELECT file_index::BIGINT FROM (SELECT key, file_index FROM "
+            f"{parquet_files(others)}) AS held ANTI JOIN ({keys}) AS here USING (key) GROUP BY file_index"
+        ).fetchall()
+    outside = {number for (number,) in found}
+    for number, path in enumerate(others):
+        if number not in outside:
             path.unlink()
-
-
-def _chunks(candidates: Iterator[Candidate], size: int) -> Iterator[list[Candidate]]:
-    while chunk := list(islice(candidates, size)):
-        yield chunk
-
-
-def _check_keys(chunk: list[Candidate], seen: HashIndex) -> None:
-    names = names_of([(candidate.key,) for candidate in chunk])
-    here: set[int] = set()
-    for candidate, name in zip(chunk, names.tolist(), strict=True):
-        if name in here or seen.find(name) is not None:
-            raise UserError(
-                f"two images of this data set share the key {candidate.key!r}; rename one of them"
-            )
-        here.add(name)
-    seen.add(names, np.zeros(len(names), np.int64))
-
-
-def _digest(chunk: list[Candidate], spec: AnnotationSpec) -> str:
-    """16 hex digits that change with what a part holds, but for the effect of the prefilter."""
-    digest = hashlib.blake2b(f"{FORMAT} {spec.clip_model}".encode(), digest_size=8)
-    for c in chunk:
-        content: list[Any] = [c.key, c.version, c.location, c.captions, c.source]
-        content.append(sorted(c.columns.items()))
-        if c.companions:  # parts of sets without any keep their names
-            content.append([(each.kind, each.location, each.version) for each in c.companions])
-        digest.update(json.dumps(content, default=str).encode())
-    return digest.hexdigest()
-
-
-def _is_done(path: Path, spec: AnnotationSpec) -> bool:
-    """Whether a part holds all that ``spec`` asks for, and no image that another try may read."""
-    head = part_head(path)
-    if not head or head["to_retry"] or not spec.measures.items() <= head["measures"].items():
-        return False
-    if head["prefilter"] in (None, spec.prefilter.digest):
-        return True
-    kept_out = read_part(path, _PREFILTERED).filter(_KEPT_OUT).to_pandas()
-    return not spec.prefilter.passes(kept_out).any()
-
-
-def _with_head(part: pa.Table, spec: AnnotationSpec) -> pa.Table:
-    """The part with what ``part_head`` reads."""
-    errors = _counted(part["error"])
-    if ERROR in part.column_names:
-        errors += _counted(part[ERROR].drop_null())
-    head = {
-        "format": FORMAT,
-        "clip_model": spec.clip_model,
-        "measures": spec.measures,
-        "to_retry": sum(n for error, n in errors.items() if CANNOT_BE_READ in error),
-        "prefilter": spec.prefilter.digest if part.filter(_KEPT_OUT).num_rows else None,
-    }
-    return part.replace_schema_metadata({METADATA: json.dumps(head)})
-
-
-def _counted(column: pa.ChunkedArray) -> Counter[str]:
-    """How often each value occurs."""
-    counts = column.value_counts().to_pylist()
-    return Counter({entry["values"]: entry["counts"] for entry in counts})

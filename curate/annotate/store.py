@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ import numpy as np
 import pyarrow as pa
 
 from curate.annotate.cache import AnnotationCache, ImageRecord
-from curate.annotate.hash_index import name_of
+from curate.annotate.known import PLACE_BITS, Known, found_by, index
 from curate.annotate.parts import FORMAT, part_head, read_part
 from curate.annotate.spec import AnnotationSpec
 from curate.measures import registry
 from curate.run import parquet
+from curate.run.database import Limits
 from curate.run.locks import locked
 from curate.run.progress import Bar
 from curate.run.removals import Removals, url_columns
@@ -51,29 +53,66 @@ def folder_of(cache_dir: Path, spec: AnnotationSpec, arithmetic: str) -> Path:
     return cache_dir / ANNOTATIONS / f"{hashlib.sha256(known).hexdigest()[:16]}-{arithmetic}"
 
 
+@dataclass(frozen=True)
+class StorePlace:
+    """Where the measurements of other runs are.
+
+    Attributes:
+        folder: of ``folder_of``.
+        removals: of the run that measures; nothing of them is added.
+    """
+
+    folder: Path
+    removals: Removals = field(default_factory=Removals)
+
+
+@dataclass
+class Used:
+    """What a run has found in the store.
+
+    Attributes:
+        images, texts: how many.
+        parts: in which of the parts.
+    """
+
+    images: int = 0
+    texts: int = 0
+    parts: set[Path] = field(default_factory=set)
+
+    def add(self, other: Used) -> None:
+        """Count what another process has found."""
+        self.images += other.images
+        self.texts += other.texts
+        self.parts |= other.parts
+
+
 @contextmanager
-def shared_store(folder: Path, spec: AnnotationSpec, removals: Removals) -> Iterator[SharedStore]:
-    """Open the parts in ``folder``, and keep them from being pruned until the block ends.
+def opened(
+    place: StorePlace, spec: AnnotationSpec, index_folder: Path, limits: Limits
+) -> Iterator[tuple[Known, Used]]:
+    """Index the parts of the store, and keep them from being pruned until the block ends, which fills in ``Used``.
 
     Args:
-        folder: of ``folder_of``; it is made.
+        place: the folder is made.
         spec: what to measure.
-        removals: of the run that measures; nothing of them is added.
+        index_folder: for the index.
+        limits: of the sorting.
 
     Raises:
         Busy: the folder is being pruned.
     """
+    folder, used = place.folder, Used()
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "run.root", shared=True):
         remove_abandoned(folder)
-        store = SharedStore(folder, spec, removals)
+        known = _indexed(folder, spec, index_folder, limits)
         try:
-            yield store
+            yield known, used
         finally:
-            touch(store.used)
-            if store.images or store.texts_found:
+            touch(used.parts)
+            if used.images or used.texts:
                 Bar.write(
-                    f"cache: {store.images} images and {store.texts_found} captions were measured before, "
+                    f"cache: {used.images} images and {used.texts} captions were measured before, "
                     f"see {folder.parent}"
                 )
 
@@ -89,24 +128,18 @@ class SharedStore(AnnotationCache):
 
     recognises_candidates = False
 
-    def __init__(self, folder: Path, spec: AnnotationSpec, removals: Removals) -> None:
-        super().__init__(spec.measures)
+    def __init__(self, place: StorePlace, spec: AnnotationSpec, known: Known | None = None) -> None:
+        known = known or Known()
+        super().__init__(spec.measures, known)
         self.images = self.texts_found = 0
-        self._folder, self._removals = folder, removals
-        asked = spec.measures
-        of_images = [*registry.image_measures(asked), *registry.file_measures(asked)]
-        wanted = {measure.name: asked[measure.name] for measure in of_images}
-        complete: list[Path] = []
-        for path, head in _heads(folder):
-            if (head.get("format"), head.get("clip_model")) != (FORMAT, spec.clip_model):
-                _discard(path)
-            elif wanted.items() <= head["measures"].items():
-                complete.append(path)
-            else:
-                self._index(path)
-        self._incomplete = len(self._parts)
-        for path in complete:  # the later ones take precedence
-            self._index(path)
+        self._folder, self._removals = place.folder, place.removals
+        self._incomplete = known.incomplete
+
+    def take_used(self) -> Used:
+        """What was found since the last call."""
+        found = Used(self.images, self.texts_found, self.used)
+        self.images, self.texts_found, self.used = 0, 0, set()
+        return found
 
     def keep(self, path: Path, part: pa.Table) -> None:
         """Take over what is new of ``part``, which was written to ``path`` as it is.
@@ -123,10 +156,6 @@ class SharedStore(AnnotationCache):
             parquet.write_table(name, part)
         self.add(name, part)
 
-    def _index(self, path: Path) -> None:
-        with suppress(FileNotFoundError):  # removed meanwhile
-            self.add_file(path)
-
     def _new_rows(self, part: pa.Table) -> tuple[np.ndarray, bool]:
         """Mask (N,): the rows of images that hold anything new; and whether all rows may be taken over."""
         first = part["caption_index"].to_numpy() == 0
@@ -138,7 +167,7 @@ class SharedStore(AnnotationCache):
         for row in np.flatnonzero(measured):
             new[row] = self._lacks_image(hashes[row])
         for row in np.flatnonzero(scored):
-            new[row] |= self._captions.find(name_of(captions[row])) is None
+            new[row] |= self._captions.find(found_by(captions[row])) is None
         image = np.cumsum(first) - 1
         of_images = np.zeros(int(first.sum()), bool)
         np.logical_or.at(of_images, image, new)
@@ -146,8 +175,8 @@ class SharedStore(AnnotationCache):
         return of_images[image] & ~removed, not removed.any()
 
     def _lacks_image(self, sha256: str) -> bool:
-        place = self._contents.find(name_of(sha256))
-        return place is None or place >> 32 < self._incomplete
+        place = self._contents.find(found_by(sha256))
+        return place is None or place >> PLACE_BITS < self._incomplete
 
     def _removed(self, part: pa.Table) -> np.ndarray:
         if not (self._removals.keys or self._removals.urls or self._removals.sha256):
@@ -166,12 +195,12 @@ class SharedStore(AnnotationCache):
         try:
             return super()._texts_in(number, rows)
         except (FileNotFoundError, UserError) as error:
-            self._lost(number << 32, error)
+            self._lost(number << PLACE_BITS, error)
         return {}
 
     def _lost(self, place: int | None, error: Exception) -> None:
         if place is not None and isinstance(error, UserError):
-            _discard(self._parts[place >> 32])
+            _discard(self._parts[place >> PLACE_BITS])
 
 
 def take_out(cache_dir: Path, sha256: Set[str]) -> int:
@@ -208,6 +237,33 @@ def _replace(path: Path, part: pa.Table) -> None:
         parquet.write_table(name, part)
         os.utime(name, ns=(used_ns, used_ns))
     path.unlink(missing_ok=True)
+
+
+def _indexed(folder: Path, spec: AnnotationSpec, index_folder: Path, limits: Limits) -> Known:
+    while True:
+        incomplete, complete = _usable(folder, spec)
+        parts = [*incomplete, *complete]  # the later ones take precedence
+        try:
+            return index(parts, index_folder, limits, len(incomplete))
+        except Exception:
+            if all(path.is_file() for path in parts):
+                raise  # else some were removed meanwhile
+
+
+def _usable(folder: Path, spec: AnnotationSpec) -> tuple[list[Path], list[Path]]:
+    """The intact parts that lack a measure that ``spec`` asks of images, and those that have all."""
+    asked = spec.measures
+    of_images = [*registry.image_measures(asked), *registry.file_measures(asked)]
+    wanted = {measure.name: asked[measure.name] for measure in of_images}
+    incomplete: list[Path] = []
+    complete: list[Path] = []
+    for path, head in _heads(folder):
+        if (head.get("format"), head.get("clip_model")) != (FORMAT, spec.clip_model):
+            _discard(path)
+        else:
+            has_all = wanted.items() <= head["measures"].items()
+            (complete if has_all else incomplete).append(path)
+    return incomplete, complete
 
 
 def _heads(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

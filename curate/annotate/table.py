@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from curate.annotate.cache import STORED, ImageRecord
-from curate.clip.similarity import cosine
+from curate.annotate.stored_embeddings import Stored
+from curate.clip.similarity import cosines
 from curate.measures import registry
 from curate.readers.candidate import Candidate
 
@@ -33,8 +34,8 @@ _TYPES = {
     "error": pa.string(),
     "clip_similarity": pa.float32(),
     "clip_model": pa.dictionary(pa.int32(), pa.string()),
-    "image_embedding": pa.binary(),  # D float32, on the first row of an image
-    "text_embedding": pa.binary(),  # D float32
+    "image_embedding": pa.binary(),  # D float16, on the first row of an image, see ``stored_embeddings``
+    "text_embedding": pa.binary(),  # D float16
 }
 COLUMNS = tuple(_TYPES)
 
@@ -51,6 +52,7 @@ def part_table(
     clip_model: str,
     image_columns: Sequence[str],
     caption_columns: Mapping[str, Sequence[Any]],
+    stored: Stored,
 ) -> pa.Table:
     """A part of N rows: one for each of ``captions_of`` each candidate.
 
@@ -61,11 +63,12 @@ def part_table(
         clip_model: the CLIP that scored them.
         image_columns: the optional measures of images, names of ``ImageRecord.values``.
         caption_columns: the optional measures of captions, N values by column.
+        stored: which embeddings to leave out once the similarities are computed.
     """
     of_images = _image_columns(candidates, records, image_columns)
     image_of_row = np.repeat(np.arange(len(candidates)), [len(captions_of(c)) for c in candidates])
     columns = {name: values.take(pa.array(image_of_row)) for name, values in of_images.items()}
-    columns |= _pair_columns(candidates, records, texts)
+    columns |= _pair_columns(candidates, records, texts, stored)
     columns["clip_model"] = pa.array([clip_model] * len(image_of_row), _TYPES["clip_model"])
     columns |= {name: pa.array(values) for name, values in caption_columns.items()}
     measured = (*COLUMNS, *image_columns, *caption_columns)
@@ -94,27 +97,53 @@ def _pair_columns(
     candidates: Sequence[Candidate],
     records: Sequence[ImageRecord],
     texts: Mapping[str, np.ndarray],
+    stored: Stored,
 ) -> dict[str, pa.Array]:
     """What belongs to an image and one of its captions, one value for each row."""
-    indices, captions, similarities = [], [], []
-    image_embeddings, text_embeddings = [], []
+    indices, captions, keys = [], [], []
+    of_images: list[np.ndarray | None] = []
+    of_texts: list[np.ndarray | None] = []
     for candidate, record in zip(candidates, records, strict=True):
-        image = record.embedding
         for index, caption in enumerate(captions_of(candidate)):
-            text = None if image is None else texts.get(caption)
+            keys.append(candidate.key)
             indices.append(index)
             captions.append(caption)
-            similarities.append(None if image is None or text is None else cosine(image, text))
-            image_embeddings.append(None if image is None or index else image.tobytes())
-            text_embeddings.append(None if text is None else text.tobytes())
+            of_images.append(record.embedding)
+            of_texts.append(None if record.embedding is None else texts.get(caption))
+    keeps_image, keeps_text = stored.keeps(keys, np.array(indices, np.int64))
+    keeps_image &= np.array(indices) == 0
     columns = {
         "caption_index": indices,
         "caption": captions,
-        "clip_similarity": similarities,
-        "image_embedding": image_embeddings,
-        "text_embedding": text_embeddings,
+        "clip_similarity": _similarities(of_images, of_texts),
+        "image_embedding": _bytes(of_images, keeps_image),
+        "text_embedding": _bytes(of_texts, keeps_text),
     }
     return {name: pa.array(values, _TYPES[name]) for name, values in columns.items()}
+
+
+def _similarities(
+    images: Sequence[np.ndarray | None], texts: Sequence[np.ndarray | None]
+) -> list[float | None]:
+    """Of each pair with two embeddings."""
+    found: list[float | None] = [None] * len(images)
+    pairs = [
+        (row, image, text)
+        for row, (image, text) in enumerate(zip(images, texts, strict=True))
+        if image is not None and text is not None
+    ]
+    if pairs:
+        rows, of_images, of_texts = zip(*pairs, strict=True)
+        for row, value in zip(rows, cosines(np.stack(of_images), np.stack(of_texts)), strict=True):
+            found[row] = float(value)
+    return found
+
+
+def _bytes(vectors: Sequence[np.ndarray | None], keeps: np.ndarray) -> list[bytes | None]:
+    return [
+        vector.tobytes() if keep and vector is not None else None
+        for vector, keep in zip(vectors, keeps, strict=True)
+    ]
 
 
 def source_column(values: list[Any]) -> pa.Array:

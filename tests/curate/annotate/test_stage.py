@@ -16,7 +16,8 @@ from curate.annotate import measurer as measure
 from curate.annotate import stage as annotate
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.embeddings import Embeddings
-from curate.annotate.frame import load_annotations
+from curate.annotate.frame import frame_of
+from curate.annotate.layout import Layout
 from curate.annotate.parts import METADATA, current_parts, part_head, read_part
 from curate.annotate.spec import AnnotationSpec
 from curate.clip import scorer as clip
@@ -77,12 +78,14 @@ def run(tiny_clip, tmp_path):
         prefilter = Prefilter(image or ImageFilterConfig(), caption or CaptionFilterConfig())
         found = annotate.annotate(
             source,
-            tmp_path / "annotations",
-            AnnotateConfig(**{"images_per_part": 5, **config}),
-            AnnotationSpec(
-                f"tiny {config.get('draft', 0)}", prefilter, {}, config.get("draft", False)
+            annotate.Measure(
+                tmp_path / "annotations",
+                AnnotateConfig(**{"images_per_part": 5, **config}),
+                AnnotationSpec(
+                    f"tiny {config.get('draft', 0)}", prefilter, {}, config.get("draft", False)
+                ),
+                lambda: scorer,
             ),
-            lambda: scorer,
         )
         assert current_parts(tmp_path / "annotations") == found.parts
         rows = [row for path in found.parts for row in pq.read_table(path).to_pylist()]
@@ -347,6 +350,10 @@ def test_a_footer_that_may_not_be_read_is_no_damage(run, make_pictures, tmp_path
     monkeypatch.setattr(pq, "read_schema", refuse)
     with pytest.raises(PermissionError):
         run(root)
+
+
+def load_annotations(parts, spec):
+    return frame_of(parts, Layout.of(parts), spec)
 
 
 def all_images(parts, _):

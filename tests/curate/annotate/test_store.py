@@ -92,11 +92,13 @@ def run(tiny_clip, root):
         removals = Removals(sha256=frozenset(removed))
         found = stage.annotate(
             source,
-            root / name / "curate/annotations",
-            AnnotateConfig(**{"images_per_part": 5, **config}),
-            spec,
-            lambda: scorer,
-            (lambda: store.shared_store(folder, spec, removals)) if shared else None,
+            stage.Measure(
+                root / name / "curate/annotations",
+                AnnotateConfig(**{"images_per_part": 5, **config}),
+                spec,
+                lambda: scorer,
+                store.StorePlace(folder, removals) if shared else None,
+            ),
         )
         return {path.name: path.read_bytes() for path in found.parts}
 
@@ -493,7 +495,8 @@ def test_rows_are_new_by_picture_and_by_caption(tmp_path):
             )
         return table
 
-    shared = store.SharedStore(tmp_path, spec, Removals(keys=frozenset(["gone"])))
+    removals = Removals(keys=frozenset(["gone"]))
+    shared = store.SharedStore(store.StorePlace(tmp_path, removals), spec)
     shared.add(tmp_path / "known", part(("k", 0, "A", "a cat"), ("k", 1, "A", "a dog")))
     rows = [
         (("old", 0, "A", "a dog"), False),

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from curate.annotate.cache import ImageRecord
+from curate.annotate.stored_embeddings import Stored
 from curate.annotate.table import COLUMNS, part_table, source_column
 from curate.readers.candidate import Candidate
 
-X, Y = np.eye(2, dtype=np.float32)
+X, Y = np.eye(2, dtype=np.float16)
 
 
 def test_an_image_has_a_row_for_each_caption_and_one_without_any():
@@ -23,9 +24,9 @@ def test_an_image_has_a_row_for_each_caption_and_one_without_any():
         ImageRecord("0b", 8, 4, 3, "PNG", "1b", "2b", "3b", embedding=Y),
         ImageRecord(error="missing file"),
     ]
-    texts = {"one": X, "two": np.float32([0.6, 0.8])}
+    texts = {"one": X, "two": np.float16([0.6, 0.8])}
     table = part_table(
-        candidates, records, texts, "clip", ["sharpness"], {"tokens": [3, 4, 5, 2, 3]}
+        candidates, records, texts, "clip", ["sharpness"], {"tokens": [3, 4, 5, 2, 3]}, Stored()
     )
     assert table.column_names == [*COLUMNS, "sharpness", "tokens", "url", "votes"]
     rows = table.to_pydict()
@@ -33,7 +34,7 @@ def test_an_image_has_a_row_for_each_caption_and_one_without_any():
     assert rows["caption_index"] == [0, 1, 2, 0, 0]
     assert rows["caption"] == ["one", "two", "unscored", "", "one"]
     assert rows["has_caption"] == [True, True, True, False, True]
-    assert rows["clip_similarity"] == [1.0, pytest.approx(0.6), None, None, None]
+    assert rows["clip_similarity"] == [1.0, pytest.approx(0.6, abs=5e-4), None, None, None]
     assert rows["image_embedding"] == [X.tobytes(), None, None, Y.tobytes(), None]
     assert rows["text_embedding"] == [X.tobytes(), texts["two"].tobytes(), None, None, None]
     assert rows["pixels_sha256"] == ["1a", "1a", "1a", "1b", ""]
