@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from curate.filters.checks import check_range
-from curate.filters.rule import Rule, within
+from curate.filters.rule import Reason, Rule, above_reason, within
 from curate.run.schema import PATH, check
 
 _GARBLED = "caption_garbled: holds U+FFFD in place of bytes that are no text"
@@ -115,11 +115,10 @@ def rules(config: CaptionFilterConfig) -> list[Rule]:
     return found
 
 
-def data_set_rules(config: CaptionFilterConfig) -> list[Rule]:
-    """The switched-on rules that compare a caption with all others that earlier rules kept."""
-    from curate.filters import caption_measures as measures
-
-    return within("caption_occurrences", measures.occurrences, high=config.max_occurrences)
+def too_often(config: CaptionFilterConfig) -> list[Reason]:
+    """The rule on how many of the pairs that earlier rules kept have this caption, if it is switched on."""
+    most = config.max_occurrences
+    return [] if most is None else [above_reason("caption_occurrences", most)]
 
 
 def _are_strings(values: Any) -> bool:

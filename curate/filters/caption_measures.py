@@ -47,12 +47,6 @@ def word_repetition(pairs: pd.DataFrame, n: int) -> pd.Series:
     return pd.Series(repetition.of_words(_captions(pairs), n), index=pairs.index)
 
 
-def occurrences(pairs: pd.DataFrame) -> pd.Series:
-    """How many of the pairs have exactly this caption."""
-    codes = pc.dictionary_encode(_captions(pairs)).indices.to_numpy()
-    return pd.Series(np.bincount(codes)[codes], index=pairs.index, dtype="int64")
-
-
 def is_garbled(pairs: pd.DataFrame) -> pd.Series:
     """Mask: captions with U+FFFD."""
     return _series(pairs, pc.match_substring(_captions(pairs), "\ufffd"))

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from curate.filters.rule import Rule
+from curate.filters.rule import Reason
 from curate.run.schema import check
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass
@@ -29,23 +25,15 @@ class CaptionsConfig:
         check(self.at_least >= 1, "filters.captions.at_least", self.at_least, ">= 1")
 
 
-def rules(config: CaptionsConfig) -> list[Rule]:
-    """The rules that the configuration switches on; they come after all other rules."""
-    found = []
-    if config.at_least > 1:
-        reason = f"too_few_captions: fewer than {config.at_least} passed"
-        found.append(Rule("too_few_captions", reason, lambda pairs: _fewer(pairs, config.at_least)))
-    if config.keep == "best":
-        reason = "not_best_caption: another one is more similar"
-        found.append(Rule("not_best_caption", reason, _not_best))
-    return found
+def too_few(config: CaptionsConfig) -> list[Reason]:
+    """The rule on how many captions of an image must pass the other rules, if it is switched on."""
+    if config.at_least <= 1:
+        return []
+    return [Reason("too_few_captions", f"too_few_captions: fewer than {config.at_least} passed")]
 
 
-def _fewer(pairs: pd.DataFrame, count: int) -> pd.Series:
-    return pairs.groupby("key")["key"].transform("size") < count
-
-
-def _not_best(pairs: pd.DataFrame) -> pd.Series:
-    """All but the most similar caption of each image; of ties the first stays."""
-    order = pairs.sort_values(["clip_similarity", "caption_index"], ascending=[False, True])
-    return order.duplicated("key").reindex(pairs.index)
+def not_best(config: CaptionsConfig) -> list[Reason]:
+    """The rule on all captions but the most similar one, of ties the first, if it is switched on."""
+    if config.keep != "best":
+        return []
+    return [Reason("not_best_caption", "not_best_caption: another one is more similar")]

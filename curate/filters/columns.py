@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from curate.filters.rule import Rule, within
+from curate.filters.rule import Rule, above, below
 from curate.measures import registry
 from curate.run.schema import UserError, check
 
@@ -63,17 +63,56 @@ class ColumnConfig:
         return self.minimum is None and self.maximum is None
 
 
-def rules(config: Mapping[str, ColumnConfig]) -> list[Rule]:
-    """For each column: the value is missing (unless ``keep_missing``), too low, too high, or not wanted."""
+Bound = tuple[str, str]
+"""A column, and the end of its range."""
+
+
+@dataclass(slots=True)
+class Exactness:
+    """Which bounds compare whole numbers exactly, where the column's type does not say so.
+
+    Numbers that are stored as text, or of which some are missing, are compared exactly where all that a rule
+    looks at are whole and none is missing; else as floats. Rows come in parts, and where one part is whole,
+    another may not be: then ``agreed`` says what holds for all.
+
+    Attributes:
+        inexact: bounds that compare floats, whatever the rows at hand look like.
+        seen: for each bound whether the rows so far were whole; none are known of no rows.
+    """
+
+    inexact: frozenset[Bound] = frozenset()
+    seen: dict[Bound, bool] = field(default_factory=dict)
+
+    def of(self, bound: Bound, is_whole: bool) -> bool:
+        """Whether to compare exactly; notes what the rows look like."""
+        self.seen[bound] = self.seen.get(bound, True) and is_whole
+        return is_whole and bound not in self.inexact
+
+    @staticmethod
+    def agreed(seen: Iterable[Mapping[Bound, bool]]) -> frozenset[Bound]:
+        """The bounds that some rows, of those that each of ``seen`` is about, do not let compare exactly."""
+        return frozenset(bound for each in seen for bound, is_whole in each.items() if not is_whole)
+
+
+def rules(config: Mapping[str, ColumnConfig], exactness: Exactness | None = None) -> list[Rule]:
+    """For each column: the value is missing (unless ``keep_missing``), too low, too high, or not wanted.
+
+    ``exactness`` says how numbers are compared where the rows that are judged are not all there are.
+    """
     found: list[Rule] = []
+    known = exactness or Exactness()
     for name, column in config.items():
         values = partial(_texts if column.is_text else _numbers, name)
         if not column.keep_missing:
             found.append(Rule(name, f"{name} is missing", partial(_missing, values)))
         if column.is_text:
             found += _listed(name, values, column)
-        else:
-            found += within(name, values, column.minimum, column.maximum)
+        if column.minimum is not None:
+            low = partial(_numbers, name, bound=((name, "minimum"), known))
+            found.append(below(name, low, column.minimum))
+        if column.maximum is not None:
+            high = partial(_numbers, name, bound=((name, "maximum"), known))
+            found.append(above(name, high, column.maximum))
     return found
 
 
@@ -126,7 +165,9 @@ def _unknown(name: str, there: list[str]) -> UserError:
     )
 
 
-def _numbers(name: str, pairs: pd.DataFrame) -> pd.Series:
+def _numbers(
+    name: str, pairs: pd.DataFrame, bound: tuple[Bound, Exactness] | None = None
+) -> pd.Series:
     """The column: whole numbers exactly, others as float32, NaN where missing."""
     import numpy as np
     import pandas as pd
@@ -135,9 +176,15 @@ def _numbers(name: str, pairs: pd.DataFrame) -> pd.Series:
         raise _unknown(name, sorted(pairs.select_dtypes("number").columns))
     try:
         numbers = pd.to_numeric(pairs[name])
-        if pd.api.types.is_integer_dtype(numbers):
-            return numbers.astype(np.float64) if numbers.hasnans else numbers
-        return numbers.astype(np.float32)
+        is_whole = pd.api.types.is_integer_dtype(numbers)
+        is_exact = is_whole and not numbers.hasnans
+        # Of numpy's own numbers the type says all.
+        if bound is not None and len(numbers) and not isinstance(pairs[name].dtype, np.dtype):
+            is_exact = bound[1].of(bound[0], is_exact)
+        if is_exact:
+            return numbers
+        stays_whole = isinstance(pairs[name].dtype, pd.Int64Dtype)
+        return numbers.astype(np.float64 if stays_whole else np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"filters.columns.{name}: not all values are numbers ({error}); for texts type "

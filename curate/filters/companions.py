@@ -5,23 +5,28 @@ To leave out the companion alone would train a pair as if its mask or its condit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pandas as pd
 
-from curate.filters.rule import Rule
+from curate.filters.rule import Reason, Rule
 from curate.run.companions import ERROR
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 NAME = "companion"
+ANY = Reason(NAME, NAME)
+"""The one rule for all that may be wrong; in the ledger, the reason of each pair says what is."""
 
 
-def rules(pairs: pd.DataFrame) -> list[Rule]:
-    """One for each thing that is wrong with a companion of ``pairs``; none where nothing is."""
+def errors(pairs: pd.DataFrame) -> pd.Series:
+    """What is wrong with the companions of each pair, "" for nothing."""
     if ERROR not in pairs:
-        return []
-    errors = pairs[ERROR].fillna("").astype(str)
-    return [
-        Rule(NAME, f"{NAME}: {error}", lambda left, error=error: errors[left.index] == error)
-        for error in sorted(set(errors) - {""})
-    ]
+        return pd.Series("", pairs.index, dtype="str")
+    return pairs[ERROR].fillna("").astype("str")
+
+
+def rule() -> Rule:
+    """The rule ``ANY``."""
+    return Rule(ANY.name, ANY.reason, lambda pairs: errors(pairs) != "")
+
+
+def reason(error: str) -> str:
+    """The ledger's reason for a pair with this error."""
+    return f"{NAME}: {error}"

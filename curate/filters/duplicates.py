@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from curate.filters.rule import Reason
 from curate.run.schema import check
+
+DUPLICATE = Reason("duplicate", "duplicate")
+"""The last rule: a better copy of the picture is kept."""
 
 LARGEST_DISTANCE = 16  # bits; two unrelated hashes of 64 bits differ in 32 on average
 

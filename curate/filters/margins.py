@@ -35,7 +35,7 @@ def margins(config: FiltersConfig, cut: float | None, pairs: pd.DataFrame) -> pd
         *image.rules(config.image),
         *caption.rules(listed),
         *columns.rules(config.columns),
-        *similarity.rules(config.clip_similarity, cut),
+        *similarity.rules(cut),
     ]
     found: dict[str, pd.Series] = {}
     for rule in rules:

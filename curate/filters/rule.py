@@ -1,4 +1,4 @@
-"""A rule: which pairs to drop, and the reason that the ledger records for them."""
+"""A rule: which pairs to drop, by their own row alone, and the reason that the ledger records for them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,30 @@ Measure: TypeAlias = "Callable[[pd.DataFrame], pd.Series]"
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """One reason to drop pairs.
+class Reason:
+    """What the ledger and the funnel call a rule.
 
     Attributes:
         name: one word: the rule's row in the funnel, and the ledger's column ``rule``.
         reason: the ledger's column ``reason`` for the pairs that the rule drops.
-        drops: the pairs that earlier rules kept => a mask (N,), True for each pair to drop.
-        cut: the pairs that this rule kept => the lowest value it keeps, None if it has no lower bound.
-        margin: of a rule with a bound, how far each pair is inside of it, in the unit of what it measures.
     """
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Reason):
+    """A rule that judges each pair by its own row; see ``decide.judgement`` for those that compare pairs.
+
+    Attributes:
+        drops: some pairs => a mask (N,), True for each pair to drop.
+        cut: the lowest value that it keeps, None if it has no lower bound.
+        margin: of a rule with a bound, how far each pair is inside of it, in the unit of what it measures.
+    """
+
     drops: Callable[[pd.DataFrame], pd.Series]
-    cut: Callable[[pd.DataFrame], float | None] = lambda kept: None
+    cut: float | None = None
     margin: Measure | None = None
 
 
@@ -42,28 +51,33 @@ def within(
 
 def below(name: str, measure: Measure, bound: float) -> Rule:
     """Drop pairs whose measure is less than ``bound``; pairs without a number stay."""
-    rounded = _rounded(bound)
+    least = rounded(bound)
     return Rule(
         name,
         f"{name} < {_shown(bound)}",
-        lambda pairs: measure(pairs) < rounded,
-        cut=lambda kept: float(bound),
-        margin=lambda pairs: measure(pairs) - rounded,
+        lambda pairs: measure(pairs) < least,
+        cut=float(bound),
+        margin=lambda pairs: measure(pairs) - least,
     )
 
 
 def above(name: str, measure: Measure, bound: float) -> Rule:
     """Drop pairs whose measure is more than ``bound``; pairs without a number stay."""
-    rounded = _rounded(bound)
+    most = rounded(bound)
     return Rule(
         name,
-        f"{name} > {_shown(bound)}",
-        lambda pairs: measure(pairs) > rounded,
-        margin=lambda pairs: rounded - measure(pairs),
+        above_reason(name, bound).reason,
+        lambda pairs: measure(pairs) > most,
+        margin=lambda pairs: most - measure(pairs),
     )
 
 
-def _rounded(bound: float) -> float:
+def above_reason(name: str, bound: float) -> Reason:
+    """What is said of a measure above its bound."""
+    return Reason(name, f"{name} > {_shown(bound)}")
+
+
+def rounded(bound: float) -> float:
     """The bound in the precision of the measures, so that a bound of 0.28 keeps 0.28 itself.
 
     Counts are compared exactly, other measures are float32.

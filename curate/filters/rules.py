@@ -1,22 +1,26 @@
-"""All rules of a configuration in the order in which they are applied, the cheap ones first."""
+"""All rules of a configuration in the order in which they are applied, the cheap ones first.
+
+First those that judge a pair by its own row, then those that compare it with others, see ``decide.judgement``.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from curate.filters import caption, captions, columns, consent, image, language, similarity
+from curate.filters import caption, columns, consent, image, language
 from curate.filters.rule import Rule
 
 if TYPE_CHECKING:
+    from curate.filters.columns import Exactness
     from curate.filters.config import FiltersConfig
 
 
-def rules(config: FiltersConfig, cut: float | None) -> list[Rule]:
-    """The rules that the configuration switches on, except duplicates, see ``decide.duplicates``.
+def rules_of_rows(config: FiltersConfig, exactness: Exactness | None = None) -> list[Rule]:
+    """The rules of rows that the configuration switches on.
 
     Args:
         config: the settings of all rules.
-        cut: the lowest CLIP similarity to keep; None for no absolute cut.
+        exactness: see ``columns.rules``.
     """
     return [
         Rule("no_caption", "no_caption", lambda pairs: ~pairs["has_caption"]),
@@ -25,8 +29,5 @@ def rules(config: FiltersConfig, cut: float | None) -> list[Rule]:
         *image.rules(config.image),
         *caption.rules(config.caption),
         *language.rules(config.language),
-        *columns.rules(config.columns),
-        *caption.data_set_rules(config.caption),
-        *similarity.rules(config.clip_similarity, cut),
-        *captions.rules(config.captions),
+        *columns.rules(config.columns, exactness),
     ]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from curate.filters.checks import check_exclusive
-from curate.filters.rule import Rule, below
+from curate.filters.rule import Reason, Rule, below
 from curate.run.schema import PATH, check, replaces
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NAME = "clip_similarity"
 
@@ -47,50 +43,31 @@ class ClipSimilarityConfig:
         check_exclusive(self, key, "minimum", "fraction")
 
 
-def rules(config: ClipSimilarityConfig, cut: float | None) -> list[Rule]:
-    """Drop pairs without a similarity, then those below the cut or outside the fraction.
+def unscored() -> Reason:
+    """The rule on pairs without a similarity, which is always on."""
+    return Reason("no_similarity", "no_similarity: CLIP gave no number")
+
+
+def rules(cut: float | None) -> list[Rule]:
+    """Drop pairs below the cut.
 
     Args:
-        config: ``fraction`` applies if there is no cut.
         cut: the lowest similarity to keep, from ``minimum`` or the calibration; None for no cut.
     """
-    found = [
-        Rule(
-            "no_similarity",
-            "no_similarity: CLIP gave no number",
-            lambda pairs: pairs["clip_similarity"].isna(),
-        )
-    ]
-    if cut is not None:
-        found.append(below(NAME, lambda pairs: pairs["clip_similarity"], cut))
-    elif config.fraction is not None:
-        found.append(most_similar(config.fraction))
-    return found
+    return [] if cut is None else [below(NAME, lambda pairs: pairs["clip_similarity"], cut)]
 
 
-def most_similar(fraction: float) -> Rule:
-    """Keep exactly floor(n x fraction) pairs, at least one; of ties the first by key.
+def most_similar(fraction: float) -> Reason:
+    """The rule that keeps exactly ``most_of`` pairs, of ties the first by key and caption."""
+    return Reason(NAME, f"{NAME} not among the top {fraction:g}")
+
+
+def most_of(pairs: int, fraction: float) -> int:
+    """How many pairs a fraction keeps: floor(n x fraction), at least one.
 
     The product is computed in decimal: 0.29 of 100 is 29, but 28 in binary floating point.
+
+    >>> most_of(100, 0.29), most_of(2, 0.3)
+    (29, 1)
     """
-
-    def drops(pairs: pd.DataFrame) -> pd.Series:
-        import numpy as np
-        import pandas as pd
-
-        keep = max(1, int(len(pairs) * Decimal(str(fraction))))
-        similarity = pairs["clip_similarity"].to_numpy()
-        if keep >= len(pairs):
-            return pd.Series(False, index=pairs.index)
-        last = np.partition(similarity, -keep)[-keep]
-        dropped = similarity < last
-        rows = np.flatnonzero(similarity == last)
-        tied = pairs[["key", "caption_index"]].iloc[rows].assign(row=rows)
-        order = tied.sort_values(["key", "caption_index"])["row"].to_numpy()
-        dropped[order[keep - int((similarity > last).sum()) :]] = True
-        return pd.Series(dropped, index=pairs.index)
-
-    def cut(kept: pd.DataFrame) -> float | None:
-        return float(kept["clip_similarity"].min()) if len(kept) else None
-
-    return Rule(NAME, f"{NAME} not among the top {fraction:g}", drops, cut)
+    return max(1, int(pairs * Decimal(str(fraction))))

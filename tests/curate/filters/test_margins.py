@@ -10,7 +10,8 @@ from curate.filters.caption import CaptionFilterConfig
 from curate.filters.config import FiltersConfig
 from curate.filters.image import ImageFilterConfig
 from curate.filters.margins import margins
-from curate.filters.rules import rules
+from curate.filters.rules import rules_of_rows
+from curate.filters.similarity import rules as similarity_rules
 
 PAIRS = pd.DataFrame(
     {
@@ -51,7 +52,8 @@ def test_a_margin_is_negative_where_the_rule_drops():
         image=ImageFilterConfig(min_side_px=201, max_aspect=1.4, min_bytes=5001),
         caption=CaptionFilterConfig(min_words=3, max_characters=13),
     )
-    bounded = [rule for rule in rules(config, 0.29) if rule.margin is not None]
+    rules = [*rules_of_rows(config), *similarity_rules(0.29)]
+    bounded = [rule for rule in rules if rule.margin is not None]
     assert len(bounded) == 6
     for rule in bounded:
         assert (rule.margin(PAIRS) < 0).tolist() == rule.drops(PAIRS).tolist()

@@ -8,9 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from curate.filters import language
-from curate.filters.rules import rules
 from curate.pipeline.config import CurateConfig
 from curate.run.schema import to_dataclass
+from tests.curate.decide.judging import reasons
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 B32 = "ViT-B-32-quickgelu openai"
@@ -137,10 +137,8 @@ def planted():
 
 def dropped(config, pairs):
     """The keys that the rules take, one rule after the other."""
-    left = pairs
-    for rule in rules(config, config.clip_similarity.minimum):
-        left = left[~rule.drops(left).to_numpy(bool)]
-    return set(pairs["key"]) - set(left["key"])
+    found = reasons(config, pairs, config.clip_similarity.minimum)
+    return {key for key, reason in zip(pairs["key"], found, strict=True) if reason}
 
 
 def test_every_preset_is_planted():

@@ -17,9 +17,9 @@ from curate.filters.duplicates import DuplicatesConfig
 from curate.filters.image import ImageFilterConfig
 from curate.filters.language import LanguageFilterConfig
 from curate.filters.prefilter import Prefilter
-from curate.filters.rules import rules
-from curate.filters.similarity import ClipSimilarityConfig, most_similar
+from curate.filters.similarity import ClipSimilarityConfig
 from curate.run.schema import UserError
+from tests.curate.decide.judging import reasons
 
 
 def pair(**changes):
@@ -45,17 +45,6 @@ def pair(**changes):
 
 def frame(*rows):
     return pd.DataFrame(list(rows)).astype({"clip_similarity": np.float32})
-
-
-def reasons(config, pairs, cut=None):
-    """What the ledger would say of each pair: the first rule that it fails, as ``decide`` applies them."""
-    found, left = pd.Series("", index=pairs.index), pairs
-    for rule in rules(config, cut):
-        assert rule.reason.startswith(rule.name)
-        dropped = rule.drops(left).to_numpy(bool)
-        found[left.index[dropped]] = rule.reason
-        left = left[~dropped]
-    return found.tolist()
 
 
 STRICT = FiltersConfig(
@@ -309,18 +298,24 @@ def test_images_with_several_captions(config, cut, kept):
     assert named <= {"too_few_captions", "not_best_caption", "clip_similarity < 0.15"}
 
 
+def not_most_similar(fraction, pairs):
+    """Mask: pairs that a fraction drops."""
+    config = FiltersConfig(clip_similarity=ClipSimilarityConfig(fraction=fraction))
+    return np.array([bool(reason) for reason in reasons(config, pairs)])
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.29, 0.3, 0.5, 0.57, 1.0])
 @pytest.mark.parametrize("count", [1, 10, 100])
 def test_fraction_is_exact_whatever_the_ties(fraction, count):
     rng = np.random.default_rng(0)
     scores = rng.choice([0.1, 0.2, 0.3], count)
     pairs = frame(*(pair(key=f"{i:03d}", clip_similarity=s) for i, s in enumerate(scores)))
-    dropped = most_similar(fraction).drops(pairs)
+    dropped = not_most_similar(fraction, pairs)
     order = sorted(range(count), key=lambda i: (-scores[i], i))
     keep = max(1, int(Decimal(str(fraction)) * count))
     assert pairs.index[~dropped].tolist() == sorted(order[:keep])
     shuffled = pairs.sample(frac=1, random_state=1)
-    again = shuffled[~most_similar(fraction).drops(shuffled)]
+    again = shuffled[~not_most_similar(fraction, shuffled)]
     assert set(again["key"]) == set(pairs["key"][~dropped])
 
 
@@ -329,9 +324,9 @@ def test_a_fraction_is_not_datacomps_off_by_one():
     scores = np.arange(10) / 10
     pairs = frame(*(pair(key=str(i), clip_similarity=s) for i, s in enumerate(scores)))
     theirs = int((scores >= np.sort(scores)[::-1][int(10 * 0.3)]).sum())
-    ours = int((~most_similar(0.3).drops(pairs)).sum())
+    ours = int((~not_most_similar(0.3, pairs)).sum())
     assert (theirs, ours) == (4, 3)
-    assert not most_similar(1.0).drops(pairs).any()
+    assert not not_most_similar(1.0, pairs).any()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,6 @@ def test_counts_of_characters_and_words():
     pairs = pd.DataFrame({"caption": given}, index=range(5, 5 + len(given)))
     assert caption_measures.characters(pairs).tolist() == [len(one) for one in given]
     assert caption_measures.words(pairs).tolist() == [len(one.split()) for one in given]
-    assert caption_measures.occurrences(pairs).tolist() == [given.count(one) for one in given]
     share = [sum(unicodedata.category(c)[0] in "LMN" for c in one) for one in given]
     expected = np.array(share) / [max(1, len(one)) for one in given]
     np.testing.assert_array_equal(caption_measures.alphanumeric(pairs), expected.astype(np.float32))
