@@ -8,78 +8,143 @@ than "hand", and a word of all captions nothing. Groups are counted, so that cop
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
-from curate.run.hashing import GOLDEN, mix
+from curate.run.database import registered
+
+if TYPE_CHECKING:
+    import duckdb
 
 CHARACTERS = 2_000  # of a caption, from its start
-RAREST = 6  # words of a picture that are looked up, alone and in pairs
-OF_GROUP = 4  # pictures of a group that are paired with others for one of these
+MOST = 32  # groups that have the word; the tones and sexes of one person of OpenMoji are 18
 
 # Chinese and Japanese write no spaces: each character counts as a word.
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _PAIRS = 1 << 16  # whose words are compared at a time
-_KEYS = 1 << 22  # that are sorted at a time: about 250 MB
+_LEAST_RARE = 2  # groups; a word of two is rare in the smallest data set
+_RARE_SHARE = 10  # a word that more than a tenth of the groups have is not rare
+
+
+def word_hashes(captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The different words of each of N captions, as the narrow table ``words`` holds them.
+
+    Returns:
+        The position of the caption, (E,) int64, ascending, and a hash of the word's letters, (E,) uint64,
+        ascending within a caption.
+    """
+    known: dict[str, int] = {}
+    counts = np.zeros(len(captions), np.int64)
+    found: list[int] = []
+    for place, caption in enumerate(captions):
+        words = set(_WORD.findall(caption[:CHARACTERS].casefold()))
+        found.extend([known.setdefault(word, len(known)) for word in words])
+        counts[place] = len(words)
+    hashes = np.fromiter(map(_hash, known), np.uint64, len(known))[np.array(found, np.int64)]
+    owner = np.repeat(np.arange(len(captions)), counts)
+    return owner, hashes[np.lexsort((hashes, owner))]
+
+
+def few_of(groups: int) -> int:
+    """How many of ``groups`` may have what captions share, for it to say that their pictures belong together."""
+    return max(_LEAST_RARE, min(MOST, groups // _RARE_SHARE))
+
+
+def create_having(
+    connection: duckdb.DuckDBPyConnection, table: str, words: str, groups: str
+) -> None:
+    """Create a table ``word, groups``: how many groups have each word.
+
+    Args:
+        connection: which counts on the disk what does not fit in memory.
+        table: its name.
+        words: a query of ``image, word``, perhaps several times the same.
+        groups: a query of ``image, name``, each image's group.
+    """
+    connection.sql(
+        f"""CREATE TABLE {table} AS SELECT word, count(*) AS groups FROM (
+            SELECT DISTINCT word, name FROM ({words}) JOIN ({groups}) USING (image)
+        ) GROUP BY word"""
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionWords:
-    """The words of N pictures.
+    """The words of N pictures, in memory: of a draw, or of those that are being compared.
 
     Attributes:
         starts: (N + 1,) where each picture's words begin in ``words``.
         words: numbers of words; those of a picture ascend, the rarest first.
         weights: (V,) of each word, in nats.
-        hashes: (V,) uint64, of the words' letters.
-        groups: (N,) the group of each picture, 0 ... G - 1.
     """
 
     starts: np.ndarray
     words: np.ndarray
     weights: np.ndarray
-    hashes: np.ndarray
-    groups: np.ndarray
 
     @classmethod
-    def of(cls, captions: Sequence[str], pictures: np.ndarray, groups: np.ndarray) -> CaptionWords:
-        """Read the words of all captions.
+    def of(
+        cls, owner: np.ndarray, hashes: np.ndarray, having: np.ndarray, count: int, groups: int
+    ) -> CaptionWords:
+        """Weigh and order words.
 
         Args:
-            captions: of all pictures, M in all.
-            pictures: (M,) whose caption each is, 0 ... N - 1.
-            groups: (N,) the group of each picture, 0 ... G - 1.
+            owner: (E,) the picture that each word is of, 0 ... ``count`` - 1, in any order.
+            hashes: (E,) uint64 of the words; the same one counts once.
+            having: (E,) integer, how many groups have the word.
+            count: pictures.
+            groups: how many there are in all.
         """
-        known, codes, ends = {}, [], []
-        for caption in captions:
-            found = set(_WORD.findall(caption[:CHARACTERS].casefold()))
-            codes.extend([known.setdefault(word, len(known)) for word in found])
-            ends.append(len(codes))
-        owner = np.repeat(pictures, np.diff(ends, prepend=0)).astype(np.int64)
-        hashes = np.fromiter(map(_hash, known), np.uint64, len(known))
-        size = max(len(known), 1)
-        words = np.array(codes, np.int64)
-        having = np.unique(groups[owner] * size + words) % size
-        common = np.maximum(np.bincount(having, minlength=len(known)), 1)
-        weights = np.log((groups.max(initial=0) + 1) / common)
-        order = np.lexsort((hashes, -weights))
+        known, first, code = np.unique(hashes, return_index=True, return_inverse=True)
+        common = having[first]
+        order = np.lexsort((known, common))
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
-        owned = np.unique(owner * size + rank[words])
-        starts = np.searchsorted(owned // size, np.arange(len(groups) + 1))
-        return cls(starts, owned % size, weights[order], hashes[order], groups)
+        size = max(len(known), 1)
+        owned = np.unique(owner.astype(np.int64) * size + rank[code])
+        starts = np.searchsorted(owned // size, np.arange(count + 1))
+        return cls(starts, owned % size, np.log(groups / common[order]))
+
+    @classmethod
+    def read(
+        cls,
+        connection: duckdb.DuckDBPyConnection,
+        images: np.ndarray,
+        words: str,
+        having: str,
+        groups: int,
+    ) -> CaptionWords:
+        """The words of some ``images`` (N,) int64, each once, in this order.
+
+        Args:
+            connection: with the views ``words`` and the like.
+            images: rows of their first captions.
+            words: a query of ``image, word``.
+            having: the table of ``create_having``.
+            groups: how many there are in all.
+        """
+        query = f"""SELECT place, word, groups FROM ({words}) JOIN chosen USING (image)
+            JOIN {having} USING (word) ORDER BY place, word"""
+        chosen = pa.table({"image": images, "place": np.arange(len(images))})
+        with registered(connection, "chosen", chosen):
+            found = connection.sql(query).to_arrow_table()
+        place, word, times = (found[name].to_numpy() for name in ("place", "word", "groups"))
+        return cls.of(place, word, times, len(images), groups)
 
     def shared(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """For each of M pairs of pictures the weight that they share, as a part of the lighter's: (M,), 0 ... 1.
 
         1: all words of the one are also the other's. 0 where a picture has no word that weighs anything.
         """
-        owner = np.repeat(np.arange(len(self.groups)), np.diff(self.starts))
-        totals = np.bincount(owner, self.weights[self.words], minlength=len(self.groups))
+        count = len(self.starts) - 1
+        owner = np.repeat(np.arange(count), np.diff(self.starts))
+        totals = np.bincount(owner, self.weights[self.words], minlength=count)
         found = np.zeros(len(one))
         for start in range(0, len(one), _PAIRS):
             rows = slice(start, start + _PAIRS)
@@ -98,58 +163,16 @@ class CaptionWords:
 
     def _entries(self, pictures: np.ndarray) -> np.ndarray:
         """A number for each word of each picture: place in ``pictures`` x V + word, ascending."""
-        counts = self.starts[pictures + 1] - self.starts[pictures]
-        place = np.repeat(np.arange(len(pictures)), counts)
-        within = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
-        words = self.words[self.starts[pictures][place] + within]
-        return place * max(len(self.weights), 1) + words
+        place, at = ranges(self.starts[pictures], self.starts[pictures + 1])
+        return place * max(len(self.weights), 1) + self.words[at]
 
-    def sharing(self, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of pictures of two groups that share what at most ``most`` groups have, in blocks.
 
-        What they share is one of their ``RAREST`` words, two of them, or all words. The work grows with
-        N; a pair may come several times. Of a group that has many such pictures, the first ``OF_GROUP``
-        are paired.
-        """
-        parts = -(-len(self.groups) * (RAREST * (RAREST + 1) // 2 + 1) // _KEYS)
-        for part in range(parts):
-            keys, pictures = self._keys(part, parts)
-            order = np.lexsort((pictures, self.groups[pictures], keys))
-            keys, pictures = keys[order], pictures[order]
-            groups = self.groups[pictures]
-            is_first = np.append(True, (keys[1:] != keys[:-1]) | (groups[1:] != groups[:-1]))
-            is_first = is_first[: len(keys)]  # of its group with this key
-            begins = np.flatnonzero(is_first)
-            nth = np.arange(len(keys)) - begins[np.cumsum(is_first) - 1]
-            _, number = np.unique(keys, return_inverse=True)
-            few = np.bincount(number, is_first) <= most
-            taken = few[number] & (nth < OF_GROUP)
-            keys, pictures, groups = keys[taken], pictures[taken], groups[taken]
-            for step in range(1, most * OF_GROUP):
-                left = np.flatnonzero(keys[step:] == keys[:-step])
-                if not len(left):
-                    break
-                left = left[groups[left] != groups[left + step]]
-                yield pictures[left], pictures[left + step]
-
-    def _keys(self, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
-        """Hashes of what pictures may share, and the pictures; those that leave ``part`` on division."""
-        counts = np.diff(self.starts)
-        has = [np.flatnonzero(counts > place) for place in range(RAREST)]
-        rarest = [mix(self.hashes[self.words[self.starts[rows] + n]]) for n, rows in enumerate(has)]
-        found = list(zip(rarest, has, strict=True))
-        with np.errstate(over="ignore"):
-            for high in range(RAREST):
-                for low in range(high):
-                    lower = rarest[low][np.searchsorted(has[low], has[high])]
-                    # The sum is the same in whichever order two equally rare words stand.
-                    found.append((mix((lower + rarest[high]) * np.uint64(GOLDEN)), has[high]))
-            sums = np.append(np.uint64(0), np.cumsum(mix(self.hashes)[self.words], dtype=np.uint64))
-            whole = sums[self.starts[has[0] + 1]] - sums[self.starts[has[0]]]
-        found.append((mix(whole ^ np.uint64(GOLDEN)), has[0]))
-        chosen = [(keys % np.uint64(parts) == part, keys, rows) for keys, rows in found]
-        keys = np.concatenate([keys[mask] for mask, keys, _ in chosen])
-        return keys, np.concatenate([rows[mask] for mask, _, rows in chosen])
+def ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each of N ranges its number, repeated, and each place in it: two arrays (sum of lengths,)."""
+    counts = ends - starts
+    number = np.repeat(np.arange(len(starts)), counts)
+    within = np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return number, starts[number] + within
 
 
 def _hash(word: str) -> int:

@@ -70,7 +70,9 @@ def least_separation(pairs: int) -> float:
     return min(1.0, max(BLIND_BELOW, 0.5 + 1.645 / math.sqrt(12 * max(pairs, 1))))
 
 
-def threshold_of(config: ClipSimilarityConfig, null: Null, own: np.ndarray) -> Threshold:
+def threshold_of(
+    config: ClipSimilarityConfig, null: Null, own: np.ndarray, times: np.ndarray | None = None
+) -> Threshold:
     """The threshold that the settings give.
 
     A calibrated cut of a CLIP that cannot tell right from wrong would drop right pairs as readily as wrong
@@ -80,6 +82,7 @@ def threshold_of(config: ClipSimilarityConfig, null: Null, own: np.ndarray) -> T
         config: the settings.
         null: the similarities of shuffled captions.
         own: those of the pairs, (N,).
+        times: how many pairs have each, (N,) int64; None for one.
     """
     if config.minimum is not None:
         return Threshold(config.minimum, f"minimum={config.minimum:g}")
@@ -89,8 +92,8 @@ def threshold_of(config: ClipSimilarityConfig, null: Null, own: np.ndarray) -> T
         return Threshold(None, "no cut")
     cut = null.cut(config.false_keep_rate)
     provenance = f"false_keep_rate={config.false_keep_rate:g}"
-    separation = null.separation(own)
-    if is_blind(separation, len(own)):
+    separation = null.separation(own, times)
+    if is_blind(separation, len(own) if times is None else int(times.sum())):
         return Threshold(
             None, f"{provenance}: no cut, this CLIP cannot tell these pairs from shuffled ones"
         )

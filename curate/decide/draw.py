@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from curate.annotate.hash_index import name_of
-from curate.run.hashing import GOLDEN, mix
+from curate.annotate.pair_numbers import draw_hashes, pair_numbers
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-def pair_numbers(keys: Sequence[str] | pd.Series, indices: np.ndarray) -> np.ndarray:
-    """A hash of each pair's key and caption index (N,), integer: (N,) uint64."""
-    codes, distinct = pd.factorize(np.asarray(keys, object))
-    images = np.fromiter(map(name_of, distinct), np.uint64, len(distinct))
-    return mix(_plus(images[codes], indices.astype(np.uint64) + np.uint64(1)))
+__all__ = ["drawn", "drawn_of", "pair_numbers", "partners"]
 
 
 def drawn(numbers: np.ndarray, count: int, stream: int) -> np.ndarray:
@@ -28,7 +25,33 @@ def drawn(numbers: np.ndarray, count: int, stream: int) -> np.ndarray:
         count: how many to draw; all where there are fewer.
         stream: another one draws others.
     """
-    return np.argsort(_hashes(numbers, stream), kind="stable")[:count]
+    return np.argsort(draw_hashes(numbers, stream), kind="stable")[:count]
+
+
+def drawn_of(blocks: Iterable[pa.Table], count: int, stream: int) -> pa.Table:
+    """As ``drawn``, of rows that come in blocks: the rows with the least hashes, in ascending order of these.
+
+    Args:
+        blocks: with ``number`` of ``pair_numbers`` and ``image``, which decides between equal numbers (and
+            ``row``, where there is one). All have the same columns.
+        count: how many to draw; all where there are fewer.
+        stream: another one draws others.
+
+    Returns:
+        The rows drawn, all columns; an empty table without columns where there is no block.
+    """
+    import pyarrow as pa
+
+    kept = pa.table({})
+    for block in blocks:
+        if len(kept) == count:  # most blocks have few that are less
+            worst = draw_hashes(kept["number"].to_numpy()[-1:], stream)
+            block = block.filter(pa.array(draw_hashes(block["number"].to_numpy(), stream) <= worst))
+        rows = pa.concat_tables([kept, block]) if len(kept) else block
+        ties = rows["row" if "row" in rows.column_names else "image"].to_numpy()
+        order = np.lexsort((ties, draw_hashes(rows["number"].to_numpy(), stream)))
+        kept = rows.take(pa.array(order[:count])).combine_chunks()
+    return kept
 
 
 def partners(numbers: np.ndarray, stream: int) -> np.ndarray:
@@ -41,17 +64,7 @@ def partners(numbers: np.ndarray, stream: int) -> np.ndarray:
         numbers: of `pair_numbers`, (N,) uint64.
         stream: another one shuffles otherwise.
     """
-    circle = np.argsort(_hashes(numbers, stream), kind="stable")
+    circle = np.argsort(draw_hashes(numbers, stream), kind="stable")
     found = np.empty(len(numbers), np.int64)
     found[circle] = np.roll(circle, -1)
     return found
-
-
-def _hashes(numbers: np.ndarray, stream: int) -> np.ndarray:
-    return mix(_plus(numbers, np.uint64(stream + 1)))
-
-
-def _plus(numbers: np.ndarray, steps: np.ndarray | np.uint64) -> np.ndarray:
-    """``numbers`` as many steps ahead in SplitMix64's sequence of states."""
-    with np.errstate(over="ignore"):
-        return numbers + steps * np.uint64(GOLDEN)

@@ -2,104 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from curate.annotate.embeddings import Embeddings
-from curate.decide import neighbours
+from curate.decide import edges, near, semantic
+from curate.decide.components import create_components
 from curate.decide.config import SplitConfig
 from curate.decide.evidence import COPIES, GROUPS
-from curate.decide.group_names import group_names
-from curate.decide.looks import COLUMNS, Looks, numbers
+from curate.decide.group_names import create_names
+from curate.decide.keeping import write_kept
+from curate.decide.look_files import Batch, LookFiles
+from curate.decide.looks import thumbnails
+from curate.decide.vector_files import write_vectors
 from curate.filters.duplicates import DuplicatesConfig
-from curate.measures.phash import PIXELS_DIGITS
+from curate.measures import thumbnail
+from curate.run.database import named
+from curate.run.engine.tasks import Engine
 
-Pass = Callable[[pd.DataFrame], np.ndarray]
-"""Pictures, the preferred first => for each the position of the one kept for it: its own or an earlier one."""
+if TYPE_CHECKING:
+    import duckdb
+
+_BLOCK = 1 << 16  # looks, with their thumbnails, that are in memory at a time
 
 
-def groups(
-    annotations: pd.DataFrame,
+def copy_groups(
+    connection: duckdb.DuckDBPyConnection,
     split: SplitConfig,
     filters: DuplicatesConfig,
-    embedded: Embeddings | None = None,
-) -> pd.Series:
-    """The group of copies of each row; the split divides none, and joins them with their ``siblings``.
+    embedded: Embeddings,
+    folder: Path,
+    engine: Engine,
+) -> near.Crowds:
+    """Create ``copy_groups(image BIGINT, name UBIGINT)``: the group of copies of each decoded image.
 
-    Two pictures share a group if their pixels are equal, their perceptual hashes near (also with one
-    of them mirrored) and their thumbnails alike by ``evidence.GROUPS``, their embeddings near (if the
-    filters say how near), or if the source says so in a column ``group``. Chains are followed to their
-    end: a chain that is cut would have its ends on two sides. The name is the hash of the smallest ``group`` among its members, so that another data set
-    with the same photo puts it on the same side; without one it is the smallest of their first 16
-    digits of ``pixels_sha256``. So adding data moves only groups that it joins. Images that were not
-    decoded have the group "".
+    The split divides no group, and joins them with their ``siblings``. Two pictures share a group if
+    their pixels are equal, their perceptual hashes near (also with one of them mirrored) and their
+    thumbnails alike by ``evidence.GROUPS``, their embeddings near (if the filters say how near), or if
+    the source says so in a column ``group``. Chains are followed to their end: a chain that is cut would
+    have its ends on two sides. The name is the hash of the smallest ``group`` among its members, so that
+    another data set with the same photo puts it on the same side; without one it is the smallest of
+    their first 16 digits of ``pixels_sha256``, either as a number. So adding data moves only groups that
+    it joins.
 
     Args:
-        annotations: rows with ``key, pixels_sha256, phash, phash_mirrored, thumbnail`` and, where the
-            source has it, ``group``.
+        connection: with the view ``images``, see ``tables``.
         split: how near hashes are on different sides.
         filters: how near dropped copies are; groups reach at least as far.
         embedded: embeddings of the same rows; read where ``filters.cosine`` is given.
+        folder: for working files, which are deleted at the end.
+        engine: searches for near copies.
+
+    Returns:
+        What was not compared, as too many hashes had equal bands.
     """
-    looked_at = ["key", "pixels_sha256", *COLUMNS, "group", "caption_index"]
-    pictures = annotations[annotations.columns.intersection(looked_at)].drop_duplicates("key")
-    is_single = len(pictures) == len(annotations)
-    pictures = pictures[pictures["pixels_sha256"] != ""]
-    labels = neighbours.components(len(pictures), _links(pictures, split, filters, embedded))
-    pixels = pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS)
-    names = group_names(labels, pixels, numbers(pixels), pictures.get("group"))
-    if is_single:  # a million keys need not be looked up
-        return names.reindex(annotations.index, fill_value="")
-    by_key = names.set_axis(pictures["key"].to_numpy())
-    return by_key.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
+    with _working(connection, folder) as work:
+        connection.sql(
+            "CREATE TABLE copies_class AS SELECT image, "
+            "first_value(image) OVER (PARTITION BY pixels ORDER BY number, image) AS class "
+            "FROM images WHERE pixels IS NOT NULL"
+        )
+        links, crowds = [_equal("nullif(given_group, '')")], near.Crowds()
+        given = (split.hamming_distance, filters.hamming_distance)
+        if distances := [distance for distance in given if distance is not None]:
+            looks = LookFiles.write(work / "looks", _batches(connection, _BOTH_WAYS))
+            found = near.search(looks, max(distances), GROUPS, engine)
+            links += [_equal("look", "look_mirrored"), found.led, found.near]
+            crowds = found.crowds
+        if filters.cosine is not None:
+            # Of equal pixels, whose embeddings are equal, one picture; not the first, or order would matter.
+            firsts = "SELECT image, image AS number FROM copies_class WHERE image = class"
+            vectors = write_vectors(connection, firsts, embedded, work / "vectors")
+            links.append(semantic.search(connection, vectors, filters.cosine, engine, joined=True))
+        union = " UNION ALL ".join(f"({query})" for query in links)
+        create_components(connection, "copies_component", union, work)
+        connection.sql(
+            "CREATE VIEW copies_labelled AS SELECT image, coalesce(label, class) AS label "
+            "FROM copies_class LEFT JOIN copies_component ON node = class"
+        )
+        create_names(connection, "copy_groups", "copies_labelled", work)
+    return crowds
 
 
-def _links(
-    pictures: pd.DataFrame,
-    split: SplitConfig,
-    filters: DuplicatesConfig,
-    embedded: Embeddings | None,
-) -> neighbours.Pairs:
-    """Pairs of positions that belong to one group."""
-    positions = np.arange(len(pictures))
-    yield _first_of_equal(numbers(pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS))), positions
-    if "group" in pictures:
-        yield _first_of_equal(pictures["group"].where(pictures["group"] != "")), positions
-    given = (split.hamming_distance, filters.hamming_distance)
-    if distances := [distance for distance in given if distance is not None]:
-        yield from _near_or_mirrored(pictures, max(distances))
-    if filters.cosine is not None:
-        with _vectors(pictures, embedded) as vectors:
-            yield from neighbours.cosine_pairs(vectors, filters.cosine)
+_BOTH_WAYS = """
+    SELECT class AS number, shown % 2 = 1 AS mirrored,
+        CASE WHEN shown % 2 = 1 THEN phash_mirrored ELSE phash END AS hash, thumbnail
+    FROM (
+        SELECT look AS name, min(shown) AS shown FROM (
+            SELECT look, 2 * image AS shown FROM images WHERE pixels IS NOT NULL
+            UNION ALL SELECT look_mirrored, 2 * image + 1 FROM images WHERE pixels IS NOT NULL
+        ) GROUP BY look
+    ) JOIN images ON image = shown // 2 JOIN copies_class USING (image)
+    ORDER BY name
+"""
+"""Each different look of the pictures, as they are or mirrored, with the class of one that has it."""
 
 
-def _first_of_equal(values: pd.Series | np.ndarray) -> np.ndarray:
-    """For each position the first with an equal value; its own if the value is missing."""
-    codes, _ = pd.factorize(values)
-    _, first = np.unique(codes[codes >= 0], return_index=True)
-    positions = np.arange(len(values))
-    own = positions[codes >= 0][first]
-    return np.where(codes >= 0, own[codes] if len(own) else positions, positions)
+def _equal(*columns: str) -> str:
+    """A query for pairs of classes that have a value in common, in any of ``columns``; null is none."""
+    values = " UNION ".join(
+        f"SELECT class, {column} AS value FROM images JOIN copies_class USING (image)"
+        for column in columns
+    )
+    return (
+        "SELECT min(class) OVER (PARTITION BY value) AS one, class AS other "
+        f"FROM ({values}) WHERE value IS NOT NULL QUALIFY one <> other"
+    )
 
 
-def _near_or_mirrored(pictures: pd.DataFrame, distance: int) -> neighbours.Pairs:
-    """Pairs of pictures of which one looks like the other, as it is or mirrored."""
-    both = Looks.both_ways(pictures)
-    _, first, node = np.unique(both.names(), return_index=True, return_inverse=True)
-    own = np.tile(np.arange(len(pictures)), 2)
-    picture = own[first]
-    yield picture[node], own
-    for one, other in both.take(first).near_pairs(distance, GROUPS):
-        yield picture[one], picture[other]
+def _batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Batch]:
+    """The looks of a query with the columns ``number, hash, thumbnail, mirrored``."""
+    for batch in connection.sql(query).to_arrow_reader(_BLOCK):
+        seen = thumbnails(batch.column("thumbnail"))
+        turned = batch.column("mirrored").to_numpy(zero_copy_only=False)
+        seen = np.where(turned[:, None], thumbnail.mirrored(seen), seen)
+        yield batch.column("number").to_numpy(), batch.column("hash").to_numpy(), seen
 
 
-def copies(
-    pairs: pd.DataFrame, config: DuplicatesConfig, embedded: Embeddings | None = None
-) -> pd.Series:
-    """For each pair the key of the picture that is kept instead; "" if its own is kept.
+def keepers(
+    connection: duckdb.DuckDBPyConnection,
+    config: DuplicatesConfig,
+    embedded: Embeddings,
+    folder: Path,
+    engine: Engine,
+) -> near.Crowds:
+    """Create ``keepers(image BIGINT, keeper BIGINT)``: for each picture that goes the one that is kept instead.
 
     Of several copies the one with the most similar caption is kept, then the larger, then the first by
     key. Exact, near and semantic copies are searched one after another, each among what the previous
@@ -110,72 +142,131 @@ def copies(
     is alike by ``evidence.COPIES``.
 
     Args:
-        pairs: rows with ``key, clip_similarity, width, height, pixels_sha256, phash, thumbnail``.
+        connection: with the view ``images``, see ``tables``, and ``left_images(image BIGINT, similarity
+            FLOAT, area BIGINT, key VARCHAR)``, the decoded pictures that no rule dropped.
         config: which pictures count as the same.
         embedded: embeddings of all annotations; read where ``config.cosine`` is given.
+        folder: for working files, which are deleted at the end.
+        engine: searches for near copies.
+
+    Returns:
+        What was not compared, as too many hashes had equal bands.
     """
-    alike = config.hamming_distance is not None or config.cosine is not None
-    # If only equal pixels count, only pictures that share them can be dropped, and those are few.
-    pictures = _by_preference(
-        pairs if alike else pairs[pairs["pixels_sha256"].duplicated(keep=False)]
+    crowds = near.Crowds()
+    with _working(connection, folder) as work:
+        for table in ("copies_exact", "copies_near", "copies_semantic"):
+            connection.sql(f"CREATE TABLE {table} (image BIGINT, keeper BIGINT)")
+        if config.exact:
+            connection.sql(_EXACT)
+        if config.hamming_distance is not None or config.cosine is not None:
+            _rank(connection, work)
+        if config.hamming_distance is not None:
+            crowds = _drop_near(connection, config.hamming_distance, work, engine)
+        if config.cosine is not None:
+            _drop_semantic(connection, config.cosine, embedded, work, engine)
+        connection.sql(_TO_THE_END)
+    return crowds
+
+
+_PREFERENCE = (
+    "CASE WHEN isnan(similarity) THEN NULL ELSE similarity END DESC NULLS LAST, area DESC, key"
+)
+
+_EXACT = f"""
+    INSERT INTO copies_exact
+    WITH decoded AS (SELECT image, pixels FROM left_images JOIN images USING (image)),
+    several AS (SELECT pixels FROM decoded GROUP BY pixels HAVING count(*) > 1)
+    SELECT image, first_value(image) OVER (PARTITION BY pixels ORDER BY {_PREFERENCE}) AS keeper
+    FROM left_images JOIN decoded USING (image) SEMI JOIN several USING (pixels)
+    QUALIFY image <> keeper
+"""
+
+_TO_THE_END = """
+    CREATE TABLE keepers AS
+    WITH gone AS (FROM copies_exact UNION ALL FROM copies_near UNION ALL FROM copies_semantic),
+    after_near AS (
+        SELECT gone.image, coalesce(near.keeper, gone.keeper) AS keeper
+        FROM gone LEFT JOIN copies_near AS near ON near.image = gone.keeper
     )
-    stays, left = np.arange(len(pictures)), np.arange(len(pictures))
-    for keepers in _passes(config, embedded):
-        found = keepers(pictures.iloc[left])
-        stays[left] = left[found]
-        left = left[found == np.arange(len(left))]
-    while not np.array_equal(last := stays[stays], stays):
-        stays = last
-    keys = pictures["key"].to_numpy()
-    goes = keys[stays] != keys
-    keeper = pd.Series(keys[stays][goes], index=keys[goes], dtype="str")
-    return pairs["key"].map(keeper).astype("str").fillna("")
+    SELECT after_near.image, coalesce(semantic.keeper, after_near.keeper) AS keeper
+    FROM after_near LEFT JOIN copies_semantic AS semantic ON semantic.image = after_near.keeper
+"""
+"""What one search keeps, a later one may drop."""
 
 
-def _by_preference(pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each picture, the preferred first."""
-    best = pairs.groupby("key")["clip_similarity"].max()
-    pictures = pairs.drop_duplicates("key").assign(
-        clip_similarity=lambda table: table["key"].map(best),
-        area=lambda table: table["width"].astype("int64") * table["height"],
+def _rank(connection: duckdb.DuckDBPyConnection, work: Path) -> None:
+    """Create ``copies_rank(rank, image)``: 0 is the preferred one of what equal pixels left."""
+    ordered = (
+        f"SELECT image FROM left_images ANTI JOIN copies_exact USING (image) ORDER BY {_PREFERENCE}"
     )
-    return pictures.sort_values(["clip_similarity", "area", "key"], ascending=[False, False, True])
+    path = work / "rank.parquet"
+    edges.write(path, edges.numbered(connection, ordered, "image"))
+    connection.sql(
+        f"CREATE TABLE copies_rank AS SELECT one AS rank, other AS image FROM ({edges.of_files([path])})"
+    )
 
 
-def _passes(config: DuplicatesConfig, embedded: Embeddings | None) -> Iterator[Pass]:
-    if config.exact:
-        yield lambda pictures: _first_of_equal(
-            numbers(pictures["pixels_sha256"].str.slice(0, PIXELS_DIGITS))
-        )
-    if config.hamming_distance is not None:
-        distance = config.hamming_distance
-        yield lambda pictures: _near_looks(pictures, distance)
-    if config.cosine is not None:
-        cosine = config.cosine
-        yield lambda pictures: _near_embeddings(pictures, cosine, embedded)
+def _drop_near(
+    connection: duckdb.DuckDBPyConnection, distance: int, work: Path, engine: Engine
+) -> near.Crowds:
+    """Fill ``copies_near``. Equal looks go first, then what a crowd's leader leads, then near ones."""
+    connection.sql(
+        "CREATE TABLE copies_first AS "
+        "SELECT image, rank, min(rank) OVER (PARTITION BY look) AS first "
+        "FROM copies_rank JOIN images USING (image)"
+    )
+    different = (
+        "SELECT rank AS number, phash AS hash, thumbnail, false AS mirrored "
+        "FROM copies_first JOIN images USING (image) WHERE rank = first ORDER BY rank"
+    )
+    looks = LookFiles.write(work / "looks", _batches(connection, different))
+    found = near.search(looks, distance, COPIES, engine)
+    path = work / "near.parquet"
+    write_kept(connection, found.near, _count(connection, "copies_rank"), path)
+    connection.sql(
+        "INSERT INTO copies_near SELECT going.image, copies_rank.image FROM ("
+        "SELECT image, copies_first.rank, coalesce(near.one, led.one, first) AS kept "
+        f"FROM copies_first LEFT JOIN ({found.led}) AS led ON led.other = first "
+        f"LEFT JOIN ({edges.of_files([path])}) AS near ON near.other = coalesce(led.one, first)"
+        ") AS going JOIN copies_rank ON copies_rank.rank = kept WHERE going.rank <> kept"
+    )
+    return found.crowds
 
 
-def _near_looks(pictures: pd.DataFrame, distance: int) -> np.ndarray:
-    looks = Looks.of(pictures)
-    first = _first_of_equal(looks.names())
-    own = np.unique(first)
-    stays = np.arange(len(pictures))
-    stays[own] = own[looks.take(own).stays(distance, COPIES)]
-    return stays[first]
+def _drop_semantic(
+    connection: duckdb.DuckDBPyConnection,
+    cosine: float,
+    embedded: Embeddings,
+    work: Path,
+    engine: Engine,
+) -> None:
+    """Fill ``copies_semantic``."""
+    left = "SELECT image, rank AS number FROM copies_rank ANTI JOIN copies_near USING (image)"
+    vectors = write_vectors(connection, left, embedded, work / "vectors")
+    found = semantic.search(connection, vectors, cosine, engine, joined=False)
+    path = work / "semantic.parquet"
+    write_kept(connection, found, _count(connection, "copies_rank"), path)
+    connection.sql(
+        "INSERT INTO copies_semantic SELECT going.image, kept.image "
+        f"FROM ({edges.of_files([path])}) JOIN copies_rank AS going ON going.rank = other "
+        "JOIN copies_rank AS kept ON kept.rank = one"
+    )
 
 
-def _near_embeddings(
-    pictures: pd.DataFrame, cosine: float, embedded: Embeddings | None
-) -> np.ndarray:
-    with _vectors(pictures, embedded) as vectors:
-        return neighbours.stays_by_cosine(vectors, cosine)
+def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    ((count,),) = connection.sql(f"SELECT count(*) FROM {table}").fetchall()
+    return count
 
 
-def _vectors(
-    pictures: pd.DataFrame, embedded: Embeddings | None
-) -> AbstractContextManager[np.ndarray]:
-    """The embeddings (N, D) of N pictures; an image's embedding is in its first row."""
-    if embedded is None:
-        raise ValueError("semantic duplicates need the embeddings")
-    rows = pictures.index.to_numpy() - pictures["caption_index"].to_numpy()
-    return embedded.images_on_disk(rows)
+@contextmanager
+def _working(connection: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Path]:
+    """A folder for files, of which nothing is left, nor of the tables and views whose names begin with ``copies_``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="copies-") as work:
+        yield Path(work)
+        for kind in ("VIEW", "TABLE"):
+            names = connection.sql(
+                f"SELECT {kind}_name FROM duckdb_{kind}s() WHERE starts_with({kind}_name, 'copies_')"
+            ).fetchall()
+            for (name,) in names:
+                connection.sql(f"DROP {kind} {named(name)}")

@@ -9,17 +9,22 @@ choosing a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from curate.decide.config import HELD_OUT
 from curate.decide.held_out import digest
 from curate.decide.looks import numbers
 from curate.decide.split import LARGEST_HELD_OUT
 from curate.measures.phash import PIXELS_DIGITS
+from curate.run.database import quoted, registered
+
+if TYPE_CHECKING:
+    import duckdb
 
 NEAR_BITS = 4  # of 64, in which a photograph that was saved again differs at most
 
@@ -56,133 +61,118 @@ class HeldOutAgain:
     in_large: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class Frozen:
-    """The pictures of a table among those of a data set.
+    """The pictures of a table among those of a data set, in tables of a connection.
 
-    Attributes:
-        table: of ``held_out``.
-        pictures: a row for each picture, by its key: ``rank`` of the side that the table has it on, 0 for none;
-            ``group_rank``, of its group; ``by``, the key of the picture that its group is held out by, "" where
-            it is not, its own where it is listed on that side itself.
+    ``frozen_images(image, rank)``: the listed pictures, with the rank of their side in the table.
+    ``frozen_groups(name, rank, side, key)``: groups that hold some, and the picture that each is held out by.
     """
 
-    table: pd.DataFrame
-    pictures: pd.DataFrame
-
-    @classmethod
-    def find(cls, pairs: pd.DataFrame, table: pd.DataFrame) -> Frozen:
-        """Look the pictures of ``table`` up.
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: pd.DataFrame) -> None:
+        """Look the pictures of ``table``, of ``held_out``, up.
 
         Args:
-            pairs: rows with ``key, sha256, pixels_sha256, phash, duplicate_group``; the last three are "" where
-                the image was not decoded, and the group of these is none.
+            connection: with the view ``images`` and a table ``groups(image, name)`` of all decoded images.
             table: of ``held_out``.
         """
-        named = ["key", "sha256", "pixels_sha256", "phash", "duplicate_group"]
-        pictures = pairs[named].drop_duplicates("key")
-        pictures = pictures.assign(rank=_ranks(pictures, table))
-        listed = pictures[(pictures["rank"] > 0) & (pictures["duplicate_group"] != "")]
+        self._connection, self._table = connection, table
+        with registered(connection, "given", _numbered(table)):
+            connection.sql("CREATE TABLE held_out AS SELECT * FROM given")
+        connection.sql(f"CREATE TABLE known_again AS {_KNOWN_AGAIN}")
+        connection.sql(
+            "CREATE TABLE frozen_images AS SELECT image, max(rank) AS rank FROM known_again "
+            "JOIN held_out USING (place) WHERE is_same GROUP BY image"
+        )
+        sides = f"[{', '.join(map(quoted, _SIDES))}]"
         # The highest side of a group first, then the least key.
-        first = listed.sort_values(["rank", "key"], ascending=[False, True])
-        first = first.drop_duplicates("duplicate_group").set_index("duplicate_group")
-        group_rank = pictures["duplicate_group"].map(first["rank"]).fillna(0).astype("int64")
-        by = pictures["duplicate_group"].map(first["key"]).astype("str").fillna("")
-        other = (pictures["rank"] == 0) | (pictures["rank"] != group_rank)
-        by = by.where(other, pictures["key"])
-        return cls(table, pictures.assign(group_rank=group_rank, by=by).set_index("key"))
-
-    def sides(self, keys: pd.Index) -> pd.Series:
-        """The side that each picture is frozen on, "" for none."""
-        ranks = self.pictures["group_rank"].reindex(keys).to_numpy()
-        return pd.Series(np.array(_SIDES, object)[ranks], keys, dtype="str")
-
-    def by(self, keys: pd.Series) -> pd.Series:
-        """For each row the key of the picture that its group is held out by, "" for none."""
-        return keys.map(self.pictures["by"]).astype("str")
-
-    def outcome(self, ledger: pd.DataFrame) -> HeldOutAgain:
-        """What became of the listed pictures, by the verdicts: rows with ``key, kept, rule, split``."""
-        fates = self._fates(_fate_of(ledger))
-        kept = self.pictures.loc[ledger.loc[ledger["kept"], "key"].unique()]
-        own, frozen = kept["rank"] > 0, kept["group_rank"] > 0
-        moves = kept[own & (kept["rank"] < kept["group_rank"])]
-        size = kept.loc[frozen, "duplicate_group"].value_counts()
-        large = size[size > LARGEST_HELD_OUT]
-        sides = {side: int((fates == side).sum()) for side in HELD_OUT}
-        left = fates[~fates.isin(HELD_OUT)].value_counts()
-        return HeldOutAgain(
-            digest=digest(self.table),
-            listed=len(self.table),
-            sides=sides,
-            left={str(fate): int(count) for fate, count in sorted(left.items())},
-            joined=int((frozen & ~own).sum()),
-            of_both=moves["duplicate_group"].nunique(),
-            moved=len(moves),
-            large=len(large),
-            in_large=int(large.sum()),
+        connection.sql(
+            f"CREATE TABLE frozen_groups AS SELECT name, rank, {sides}[rank + 1] AS side, key FROM ("
+            "SELECT name, max(rank) AS rank, arg_min(key, struct_pack(a := -rank, b := key)) AS key "
+            "FROM frozen_images JOIN groups USING (image) JOIN images USING (image) GROUP BY name)"
         )
 
-    def _fates(self, fate_of: pd.Series) -> pd.Series:
-        """What became of each row of the table: the best fate of the pictures that it is known again by.
+    def outcome(self) -> HeldOutAgain:
+        """What became of the listed pictures, by the verdicts.
 
-        Args:
-            fate_of: by key, see ``_fate_of``.
+        They are in a table ``image_fates(image, fate)``: the side of each image, or the rule that drops it, of
+        several captions the first; and ``kept_images(image, split, name)``.
         """
-        order = [*HELD_OUT, *sorted({*fate_of} - {*HELD_OUT}), REPLACED, GONE]
-        place = fate_of.map(order.index).reindex(self.pictures.index)
-        pictures = self.pictures.reset_index().assign(place=place.to_numpy())
-        best = pd.Series(len(order) - 1, self.table.index)
-        for known, values in _identities(pictures, self.table):
-            places = pictures["place"].groupby(known.to_numpy()).min()
-            best = np.minimum(best, values.map(places).fillna(len(order) - 1))
-        same = _under_the_key(pictures, self.table)
-        undecoded = same["phash_now"] == ""  # nothing says that it is another picture
-        place = same["place"].where(same["is_near"] | undecoded, order.index(REPLACED))
-        ends = place.groupby(same["row"]).min()
-        best = np.minimum(best, ends.reindex(self.table.index).fillna(len(order) - 1))
-        return pd.Series(np.array(order, object)[best.astype("int64")], self.table.index)
+        fates = self._fates()
+        sides = {side: fates.pop(side, 0) for side in HELD_OUT}
+        joined, moved, of_both = self._row(
+            "SELECT count(*) FILTER (own.rank IS NULL), count(*) FILTER (own.rank < whole.rank), "
+            "count(DISTINCT name) FILTER (own.rank < whole.rank) FROM kept_images "
+            "JOIN frozen_groups AS whole USING (name) LEFT JOIN frozen_images AS own USING (image)"
+        )
+        large, in_large = self._row(
+            "SELECT count(*), coalesce(sum(images), 0)::BIGINT FROM (SELECT count(*) AS images "
+            "FROM kept_images JOIN frozen_groups USING (name) GROUP BY name) "
+            f"WHERE images > {LARGEST_HELD_OUT}"
+        )
+        return HeldOutAgain(
+            digest=digest(self._table),
+            listed=len(self._table),
+            sides=sides,
+            left=dict(sorted(fates.items())),
+            joined=joined,
+            of_both=of_both,
+            moved=moved,
+            large=large,
+            in_large=in_large,
+        )
+
+    def _fates(self) -> dict[str, int]:
+        """How many rows of the table had which fate: the best of the pictures that they are known again by."""
+        found = self._connection.sql("SELECT DISTINCT fate FROM image_fates").fetchall()
+        order = [*HELD_OUT, *sorted({fate for (fate,) in found} - {*HELD_OUT}), REPLACED, GONE]
+        listed = f"[{', '.join(map(quoted, order))}]"
+        replaced, gone = len(order) - 1, len(order)  # counted from 1, as SQL does
+        rows = self._connection.sql(
+            f"SELECT {listed}[best], count(*) FROM (SELECT coalesce(min(CASE "
+            f"WHEN image IS NULL THEN NULL WHEN is_same OR is_unknown THEN list_position({listed}, fate) ELSE {replaced} END), {gone}) AS best "
+            "FROM held_out LEFT JOIN known_again USING (place) LEFT JOIN image_fates USING (image) "
+            "GROUP BY place) GROUP BY ALL"
+        ).fetchall()
+        return dict(rows)
+
+    def _row(self, query: str) -> tuple[Any, ...]:
+        return self._connection.sql(query).fetchall()[0]
 
 
-def _fate_of(ledger: pd.DataFrame) -> pd.Series:
-    """For each key its side, or the rule that drops its first caption."""
-    ordered = ledger[["key", "kept", "rule", "split"]].sort_values(
-        "kept", ascending=False, kind="stable"
-    )
-    first = ordered.drop_duplicates("key").set_index("key")
-    return first["rule"].where(~first["kept"], first["split"])
+JOINED = "LEFT JOIN frozen_groups ON frozen_groups.name = groups.name LEFT JOIN frozen_images USING (image)"
+"""What a query of ``images`` and ``groups`` joins to say ``BY``."""
+
+BY = (
+    "CASE WHEN frozen_images.rank = frozen_groups.rank THEN images.key "
+    "ELSE coalesce(frozen_groups.key, '') END"
+)
+"""The key of the picture that a picture's group is held out by, "" for none; its own where it is listed on that side
+itself."""
+
+_KNOWN_AGAIN = f"""
+SELECT place, image, true AS is_same, false AS is_unknown FROM held_out
+JOIN images ON held_out.sha256 = images.sha256 WHERE held_out.sha256 <> ''
+UNION ALL
+SELECT place, image, true, false FROM held_out JOIN images ON held_out.pixels = images.pixels
+UNION ALL
+SELECT place, image, coalesce(bit_count(xor(held_out.phash, images.phash)) <= {NEAR_BITS}, false),
+    images.phash IS NULL
+FROM held_out JOIN images ON held_out.key = images.key
+"""
+"""Rows of the table and pictures that may be theirs. Under the key alone, a picture that was not decoded may be
+the same (``is_unknown``: nothing says that it is another one)."""
 
 
-def _ranks(pictures: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
-    """The rank (N,) of the side that the table has each picture on; 0 for none."""
-    of_row = table["split"].map(_SIDES.index).astype("int64")
-    same = _under_the_key(pictures, table)
-    near = same[same["is_near"]]
-    by_key = of_row.loc[near["row"]].groupby(near["key"].to_numpy()).max()
-    found = [pictures["key"].map(by_key)]
-    for known, values in _identities(pictures, table):
-        found.append(known.map(of_row.groupby(values.to_numpy()).max()))
-    return np.stack([ranks.fillna(0).astype("int64") for ranks in found]).max(axis=0)
-
-
-def _identities(
-    pictures: pd.DataFrame, table: pd.DataFrame
-) -> Iterator[tuple[pd.Series, pd.Series]]:
-    """What says that two pictures are the same where it is equal, of both; missing where not known."""
-    for name in ("sha256", "pixels_sha256"):
-        values = (each[name] for each in (pictures, table))
-        if name == "pixels_sha256":
-            values = (each.str.slice(0, PIXELS_DIGITS) for each in values)
-        of_pictures, of_table = (each.where(each != "") for each in values)
-        yield of_pictures, of_table
-
-
-def _under_the_key(pictures: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the table whose key is in the data: ``row``, the picture there now, and whether it looks the same."""
-    rows = table[["key", "phash"]].assign(row=table.index)
-    same = rows.merge(pictures.rename(columns={"phash": "phash_now"}), on="key")
-    hashed = (same["phash"].str.len() == 16) & (same["phash_now"].str.len() == 16)
-    near = pd.Series(False, same.index)
-    one, other = (numbers(same.loc[hashed, name]) for name in ("phash", "phash_now"))
-    near[hashed] = np.bitwise_count(one ^ other) <= NEAR_BITS
-    return same.assign(is_near=near)
+def _numbered(table: pd.DataFrame) -> pa.Table:
+    """The table with its rows' ``place``, the ``rank`` of their side, and hashes as numbers, null where not known."""
+    columns = {
+        name: pa.array(table[name].to_numpy(object), pa.string()) for name in ("key", "sha256")
+    }
+    for name, column in (("pixels_sha256", "pixels"), ("phash", "phash")):
+        digits = table[name].str.slice(0, PIXELS_DIGITS)
+        known = (digits.str.len() == PIXELS_DIGITS).to_numpy(bool)
+        spread = np.zeros(len(table), np.uint64)
+        spread[known] = numbers(digits[known])
+        columns[column] = pa.array(spread, mask=~known)
+    ranks = table["split"].map(_SIDES.index).to_numpy(np.int64)
+    return pa.table({**columns, "place": np.arange(len(table)), "rank": ranks})

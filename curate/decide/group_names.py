@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.run.database import named, parquet_files
+
+if TYPE_CHECKING:
+    import duckdb
+
+_BLOCK = 1 << 17  # names that are hashed at a time
+_HASHED = pa.schema({"given": pa.string(), "name": pa.uint64()})
 
 
-def group_names(
-    labels: np.ndarray, pixels: pd.Series, numbers: np.ndarray, given: pd.Series | None
-) -> pd.Series:
-    """The name of each picture's group: 16 hex digits, the hash of the least ``given`` name in it.
+def create_names(
+    connection: duckdb.DuckDBPyConnection, table: str, groups: str, folder: Path
+) -> None:
+    """Create ``table(image BIGINT, name UBIGINT)``: the name of each image's group, its 16 hex digits as a number.
 
-    A group to which the source gave no name is called after the least hash of its pictures' pixels.
+    It is the hash of the least ``given_group`` in the group, or else the least ``pixels``.
 
     Args:
-        labels: the group of each picture, (N,) integer, in any numbering.
-        pixels: the first 16 digits of the hash of each picture's pixels.
-        numbers: the same as (N,) uint64.
-        given: what the source says the picture shows, such as a photo's id; "" or missing if nothing.
-
-    Returns:
-        The names, in the index of ``pixels``.
+        connection: with the view ``images``, see ``tables``.
+        table: its name.
+        groups: a table or view with ``image BIGINT, label BIGINT`` of decoded images, in any numbering of groups.
+        folder: for a file, which stays there.
     """
-    least = pixels.iloc[_least_of_group(labels, numbers)].set_axis(pixels.index)
-    if given is None:
-        return least
-    name = given.where(given != "").groupby(labels).transform("min")
-    digits = {text: _hash(text) for text in name.dropna().unique()}
-    return name.map(digits).fillna(least)
+    connection.sql(
+        "CREATE TABLE names_least AS SELECT label, min(pixels) AS pixels, "
+        "min(nullif(given_group, '')) AS given "
+        f"FROM {named(groups)} JOIN images USING (image) GROUP BY label"
+    )
+    path = folder / f"{table}-names.parquet"
+    texts = "SELECT DISTINCT given FROM names_least WHERE given IS NOT NULL"
+    with pq.ParquetWriter(path, _HASHED) as writer:
+        for batch in connection.sql(texts).to_arrow_reader(_BLOCK):
+            given = batch.column("given")
+            numbers = pa.array([_hash(text) for text in given.to_pylist()], pa.uint64())
+            writer.write_table(pa.table([given, numbers], schema=_HASHED))
+    connection.sql(
+        f"CREATE TABLE {named(table)} AS SELECT image, coalesce(hashed.name, least.pixels) AS name "
+        f"FROM {named(groups)} JOIN names_least AS least USING (label) "
+        f"LEFT JOIN {parquet_files([path])} AS hashed ON hashed.given = least.given"
+    )
+    connection.sql("DROP TABLE names_least")
 
 
-def _hash(name: str) -> str:
-    return blake2b(name.encode(), digest_size=8).hexdigest()
-
-
-def _least_of_group(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """For each position that of the least value with the same label; all of shape (N,)."""
-    order = np.lexsort((values, labels))
-    begins = np.append(True, labels[order][1:] != labels[order][:-1])[: len(order)]
-    leader = np.empty(len(order), np.int64)
-    leader[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
-    return leader
+def _hash(given: str) -> int:
+    return int.from_bytes(blake2b(given.encode(), digest_size=8).digest(), "big")

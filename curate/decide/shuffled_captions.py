@@ -5,13 +5,20 @@ They are the null distribution of a similarity: pairs that are known to be wrong
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 
 from curate.annotate.embeddings import Embeddings
+from curate.annotate.pair_numbers import may_be_drawn
 from curate.decide import draw
+from curate.run.database import blocks, registered
+
+if TYPE_CHECKING:
+    import duckdb
 
 SHUFFLES = 4
 MAX_PAIRS = 10_000  # whose embeddings are in memory at once
@@ -43,60 +50,97 @@ class Null:
         below = np.searchsorted(self.similarities, np.float32(cut), side="left")
         return 1 - float(below) / len(self.similarities)
 
-    def separation(self, own: np.ndarray) -> float | None:
+    def separation(self, own: np.ndarray, times: np.ndarray | None = None) -> float | None:
         """AUC: how often a pair of the data set is more similar than a shuffled one; ties count half.
 
-        1: this CLIP always tells them apart; 0.5: it guesses. ``own`` has shape (N,).
+        1: this CLIP always tells them apart; 0.5: it guesses.
+
+        Args:
+            own: similarities of the data set, (N,).
+            times: how many pairs have each, (N,) int64; None for one.
         """
         if not len(self.similarities) or not len(own):
             return None
         below = np.searchsorted(self.similarities, own, side="left")
         up_to = np.searchsorted(self.similarities, own, side="right")
-        return float((below + up_to).mean() / 2 / len(self.similarities))
+        times = np.ones(len(own), np.int64) if times is None else times
+        # Whole numbers, whose sum has no rounding.
+        return float(((below + up_to) @ times) / times.sum() / 2 / len(self.similarities))
 
 
-def shuffled(annotations: pd.DataFrame, embeddings: Embeddings, seed: int = 0) -> Null:
+def shuffled(connection: duckdb.DuckDBPyConnection, embedded: Embeddings, seed: int = 0) -> Null:
     """Give each image, or each of ``MAX_PAIRS`` drawn ones, captions of others at random.
 
     Pairs that may be true are left out: the same picture, or a caption that the image has itself. The
     order of the pairs and how they are cut into parts decide nothing, see ``draw``.
 
     Args:
-        annotations: all rows of the parts, with ``key``, ``clip_similarity``, ``caption``,
-            ``caption_index`` and ``pixels_sha256``.
-        embeddings: of the same parts.
-        seed: the same annotations and seed give the same pairs.
+        connection: with the views ``pairs`` and ``images``, see ``tables``.
+        embedded: embeddings of the same rows; only pairs whose embeddings are sure to be kept are drawn.
+        seed: the same pairs and seed give the same ones.
     """
-    rows = annotations.index[annotations["clip_similarity"].notna()].to_numpy()
-    names = annotations.loc[rows, ["key", "caption_index"]]
-    numbers = draw.pair_numbers(names["key"], names["caption_index"].to_numpy())
     streams = range(seed * (SHUFFLES + 1), (seed + 1) * (SHUFFLES + 1))
-    chosen = draw.drawn(numbers, MAX_PAIRS, streams[0])
+    scored = "SELECT row, image, number, caption FROM pairs WHERE similarity IS NOT NULL"
+    there = (
+        block.filter(pa.array(may_be_drawn(block["number"].to_numpy(), embedded.drawn_bits)))
+        for block in blocks(connection, scored)
+    )
+    chosen = draw.drawn_of(there, MAX_PAIRS, streams[0])
     if not len(chosen):
         return Null(np.zeros(0, np.float32))
-    rows, numbers = rows[chosen], numbers[chosen]
-    scored = annotations.loc[rows, ["caption", "caption_index", "pixels_sha256"]]
-    images = embeddings.images(rows - scored["caption_index"].to_numpy())
-    texts = embeddings.texts(rows)
-    group, pictures = pd.factorize(scored["pixels_sha256"])
-    caption, captions = pd.factorize(scored["caption"])
-    own = _own(annotations, pictures, captions)
-    found = []
-    for stream in streams[1:]:
-        partner = draw.partners(numbers, stream)
-        may_be_true = (group == group[partner]) | np.array(
-            [pair in own for pair in zip(group.tolist(), caption[partner].tolist(), strict=True)]
-        )
-        found.append(_similarities(images, texts, partner)[~may_be_true])
+    images = embedded.images(chosen["image"].to_numpy())
+    texts = embedded.texts(chosen["row"].to_numpy())
+    numbers = chosen["number"].to_numpy()
+    partners = [draw.partners(numbers, stream) for stream in streams[1:]]
+    may_be_true = _may_be_true(connection, chosen, partners)
+    found = [
+        _similarities(images, texts, partner)[~true]
+        for partner, true in zip(partners, may_be_true, strict=True)
+    ]
     return Null(np.sort(np.concatenate(found)).astype(np.float32))
 
 
-def _own(annotations: pd.DataFrame, pictures: pd.Index, captions: pd.Index) -> set[tuple[int, int]]:
-    """(picture, caption) positions of true pairs, including rows that were not drawn."""
-    picture = pictures.get_indexer(pd.Index(annotations["pixels_sha256"]))
-    among = picture >= 0
-    caption = captions.get_indexer(pd.Index(annotations["caption"][among]))
-    return set(zip(picture[among].tolist(), caption.tolist(), strict=True))
+def _may_be_true(
+    connection: duckdb.DuckDBPyConnection, chosen: pa.Table, partners: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Which of the shuffled pairs show one picture or are pairs of the data set: (shuffles, N) bool.
+
+    Args:
+        connection: with ``pairs``, also those that were not drawn, and ``images``.
+        chosen: N rows with ``image, caption``.
+        partners: for each shuffle the position of the row whose caption each is given, (N,).
+    """
+    count = len(chosen)
+    at = np.concatenate([np.arange(count)] * len(partners))
+    partner = np.concatenate(partners)
+    shuffled_pairs = pa.table(
+        {
+            "place": np.arange(len(at)),
+            "image": chosen["image"].to_numpy()[at],
+            "partner": chosen["image"].to_numpy()[partner],
+            "caption": chosen["caption"].take(pa.array(partner)),
+        }
+    )
+    query = """
+        WITH given AS (
+            SELECT place, own.pixels AS pixels, given.caption AS caption,
+                own.pixels = other.pixels AS same_picture
+            FROM shuffled_pairs AS given
+            JOIN images AS own USING (image)
+            JOIN images AS other ON other.image = given.partner
+        ), own AS (
+            SELECT DISTINCT pixels, caption FROM pairs JOIN images USING (image)
+            WHERE pixels IN (SELECT pixels FROM given) AND caption IN (SELECT caption FROM given)
+        )
+        SELECT place FROM given WHERE same_picture
+        UNION
+        SELECT place FROM given SEMI JOIN own USING (pixels, caption)
+        ORDER BY place"""
+    with registered(connection, "shuffled_pairs", shuffled_pairs):
+        found = connection.sql(query).to_arrow_table()["place"].to_numpy()
+    may_be_true = np.zeros(len(at), bool)
+    may_be_true[found] = True
+    return may_be_true.reshape(len(partners), count)
 
 
 def _similarities(images: np.ndarray, texts: np.ndarray, partner: np.ndarray) -> np.ndarray:

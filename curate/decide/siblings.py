@@ -6,204 +6,192 @@ are nearer to each other than to their crops, and "a photo of a dog" is the capt
 
 Two pictures are siblings if
 
-- their captions share a word, two words or all words that few groups have (at most ``MOST`` and a tenth of
-  all), and together ``NEAR_CAPTIONS`` of what the shorter one says, see ``caption_words``;
+- their captions share a word, two words or all words that few groups have (at most ``caption_words.MOST`` and a
+  tenth of all), and together ``NEAR_CAPTIONS`` of what the shorter one says, see ``caption_words``;
 - the cosine of their embeddings is at least what only one in a hundred pairs of pictures with unlike captions
   reaches, so each CLIP and data set has its own level; and
-- one is among the ``NEAREST`` of the other's by cosine.
+- one is among the ``families.NEAREST`` of the other's by cosine.
 
 Captions are looked up before pictures are compared, so the work grows with the pictures, not their square:
-a million pictures need no product of all with all. Groups joined so may form chains. Where more than ``LARGEST``
-are joined, only links to the nearest count, and where these are too many as well, only those that are nearest
-to each other. Neither the order nor the parts of the input decide; more data joins more, may move the level,
-and may make a word common, so that siblings come apart.
+a million pictures need no product of all with all. Groups joined so may form chains; ``families`` loosens
+those of more than ``LARGEST``. Neither the order nor the parts of the input decide; more data joins more, may
+move the level, and may make a word common, so that siblings come apart. Words, keys and pairs lie on the disk.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 
 from curate.annotate.embeddings import Embeddings
 from curate.decide import draw, neighbours
-from curate.decide.caption_words import CaptionWords
-from curate.decide.group_names import group_names
-from curate.decide.looks import numbers
-from curate.measures.phash import PIXELS_DIGITS
+from curate.decide.caption_words import CaptionWords, create_having, few_of
+from curate.decide.families import LARGEST, Links
+from curate.decide.group_names import create_names
+from curate.decide.rare_words import Pictures
+from curate.run.database import blocks, registered
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["LARGEST", "NEAR_CAPTIONS", "Siblings", "find"]
 
 NEAR_CAPTIONS = 0.75
 """Of the weight of the shorter caption's words. Below it, OpenMoji pairs "thumbs up" with "thumbs down"; without
 the pictures' help .66 joins 1,417 of COCO's 5,000 first captions to others', .75 joins 732."""
 
-MOST = 32  # groups that have the word; the tones and sexes of one person of OpenMoji are 18
-LARGEST = 64  # groups that are joined; OpenMoji's largest families join 33, one of heads in all colours of hair, and 19
-NEAREST = 3
-"""1 leaves a third of OpenMoji's sibling pairs apart, 2 one in a hundred, 3 one in a thousand."""
-
 UNLIKE_PASS = 0.01  # of the pairs of pictures with unlike captions reach the level
 
-_LEAST_RARE = 2  # groups; a word of two is rare in the smallest data set
-_RARE_SHARE = 10  # a word that more than a tenth of the groups have is not rare
 _DRAWN, _DRAWS = 10_000, 4  # pictures whose level is measured, and partners of each
 _STREAMS = 1_000  # of ``draw``; those below belong to the shuffled captions
-_BLOCK = 1 << 12  # pairs of embeddings in memory at a time
+
+_WORDS = "SELECT image, word FROM words"
+_GROUPS = "SELECT image, name FROM copy_groups"
+_TABLES = ("words_having", "places", "near_captions", "links", "joined", "joined_names")
 
 
 @dataclass(frozen=True, slots=True)
 class Siblings:
-    """What was joined: the groups are the ledger's and the shards' ``duplicate_group``.
+    """What was joined; the groups are in the table ``sibling_groups``.
 
     Attributes:
-        groups: the name of each row's group; "" where its image was not decoded.
         level: the least cosine of siblings; None where it could not be measured.
         loosened: pictures of groups that would have been larger than ``LARGEST`` groups, so that only
             their nearest were joined.
     """
 
-    groups: pd.Series
     level: float | None
     loosened: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pictures:
-    """N different pictures in an order that no input decides, their words and embeddings.
-
-    Attributes:
-        table: one row for each, with ``key, pixels_sha256`` and where given ``group``.
-        names: (N,) uint64, a hash of each key, ascending.
-        words: of their captions.
-        embedded: embeddings of all rows; those of ``table`` are looked up by its index.
-    """
-
-    table: pd.DataFrame
-    names: np.ndarray
-    words: CaptionWords
-    embedded: Embeddings
-
-    def cosines(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Of M pairs of pictures, (M,) in double precision, rounded to six digits; 0 without an embedding.
-
-        Embeddings are read once, of these pictures alone, and wait on the disk.
-        """
-        pictures, place = np.unique(np.concatenate([one, other]), return_inverse=True)
-        first, second = np.split(place, 2)
-        table, found = self.table.iloc[pictures], np.zeros(len(one))
-        rows = table.index.to_numpy() - table["caption_index"].to_numpy()
-        with self.embedded.images_on_disk(rows) as vectors:
-            for start in range(0, len(one), _BLOCK):
-                pairs = slice(start, start + _BLOCK)
-                products = vectors[first[pairs]].astype(np.float64) * vectors[second[pairs]]
-                found[pairs] = products.sum(axis=1).round(6)
-        return found
-
-    def level(self) -> float | None:
-        """The cosine that ``UNLIKE_PASS`` of the drawn pairs with unlike captions reach; None without any."""
-        ones, others = [], []
-        chosen = draw.drawn(self.names, _DRAWN, _STREAMS)
-        groups = self.words.groups
-        for stream in range(_STREAMS + 1, _STREAMS + 1 + _DRAWS):
-            other = chosen[draw.partners(self.names[chosen], stream)]
-            unlike = self.words.shared(chosen, other) < NEAR_CAPTIONS
-            unlike &= groups[chosen] != groups[other]
-            ones.append(chosen[unlike])
-            others.append(other[unlike])
-        cosines = self.cosines(np.concatenate(ones), np.concatenate(others))
-        cosines = cosines[cosines != 0]  # pictures that were not embedded
-        return (
-            float(np.quantile(cosines, 1 - UNLIKE_PASS, method="higher")) if len(cosines) else None
-        )
-
-
-def find(annotations: pd.DataFrame, copies: pd.Series, embedded: Embeddings) -> Siblings:
+def find(
+    connection: duckdb.DuckDBPyConnection, embedded: Embeddings, folder: Path, join: bool = True
+) -> Siblings:
     """Join the groups of copies whose pictures are siblings.
 
     Args:
-        annotations: rows with ``key, caption, caption_index, pixels_sha256`` and perhaps ``group``, in
-            the order of ``embedded``.
-        copies: the group of each row by ``duplicates.groups``; "" where the image was not decoded.
-        embedded: embeddings of the same rows.
+        connection: with the views ``images`` and ``words``, see ``tables``, and a table
+            ``copy_groups(image BIGINT, name UBIGINT)`` of all decoded images. The table ``sibling_groups``
+            with the same columns is created, for the same images.
+        embedded: embeddings of the same rows; where not all pictures have theirs, nothing is measured or joined.
+        folder: for files of about 8 bytes for each word of a picture and 24 for each of its keys; it is
+            left as it was.
+        join: False: only measure the level; the sibling groups are those of copies.
+
+    Raises:
+        OSError: the disk is full.
     """
-    decoded = annotations[(copies != "").to_numpy()]
-    if decoded.empty:
-        return Siblings(copies, None, 0)
-    table, names, words = read(decoded, copies[decoded.index])
-    pictures = Pictures(table, names, words, embedded)
-    level = pictures.level()
-    links = np.empty((0, 3)) if level is None else _links(pictures, level)
-    labels, loosened = _joined(int(words.groups.max()) + 1, links)
-    joined = labels[words.groups]
-    pixels = table["pixels_sha256"].str.slice(0, PIXELS_DIGITS)
-    named = group_names(joined, pixels, numbers(pixels), table.get("group"))
-    by_key = named.set_axis(table["key"].to_numpy())
-    groups = by_key.reindex(annotations["key"], fill_value="").set_axis(annotations.index)
-    return Siblings(groups, level, int(np.isin(words.groups, np.flatnonzero(loosened)).sum()))
+    try:
+        create_having(connection, "words_having", _WORDS, _GROUPS)
+        level = _level(connection, embedded) if embedded.has_all_images else None
+        loosened = 0
+        if join and level is not None:
+            with tempfile.TemporaryDirectory(dir=folder, prefix="siblings-") as inside:
+                loosened = _join(connection, embedded, level, Path(inside))
+            connection.sql(
+                """CREATE TABLE sibling_groups AS SELECT image, coalesce(joined_names.name, copy_groups.name) AS name
+                FROM copy_groups LEFT JOIN joined_names USING (image)"""
+            )
+        else:
+            connection.sql("CREATE TABLE sibling_groups AS SELECT image, name FROM copy_groups")
+    finally:
+        for table in _TABLES:
+            connection.sql(f"DROP TABLE IF EXISTS {table}")
+    return Siblings(level, loosened)
 
 
-def read(decoded: pd.DataFrame, copies: pd.Series) -> tuple[pd.DataFrame, np.ndarray, CaptionWords]:
-    """Each picture's first row, the hash of its key, ascending, and the words of all its captions."""
-    table = decoded.drop_duplicates("key")
-    hashes = draw.pair_numbers(table["key"], np.zeros(len(table), np.int64))
-    order = np.argsort(hashes)
-    table = table.iloc[order]
-    groups, _ = pd.factorize(copies[table.index])
-    pictures = pd.Index(table["key"]).get_indexer(pd.Index(decoded["key"]))
-    words = CaptionWords.of(decoded["caption"].fillna("").tolist(), pictures, groups)
-    return table, hashes[order], words
+def _level(connection: duckdb.DuckDBPyConnection, embedded: Embeddings) -> float | None:
+    """The cosine that ``UNLIKE_PASS`` of the drawn pairs with unlike captions reach; None without any."""
+    pictures = "SELECT image, number, name FROM copy_groups JOIN images USING (image)"
+    table = draw.drawn_of(blocks(connection, pictures), _DRAWN, _STREAMS)
+    if not len(table):
+        return None
+    images, numbers, groups = (table[name].to_numpy() for name in ("image", "number", "name"))
+    (count,) = connection.sql(f"SELECT count(DISTINCT name) FROM ({_GROUPS})").fetchall()[0]
+    words = CaptionWords.read(connection, images, _WORDS, "words_having", count)
+    ones, others = [], []
+    chosen = np.arange(len(images))
+    for stream in range(_STREAMS + 1, _STREAMS + 1 + _DRAWS):
+        other = draw.partners(numbers, stream)
+        unlike = words.shared(chosen, other) < NEAR_CAPTIONS
+        unlike &= groups != groups[other]
+        ones.append(chosen[unlike])
+        others.append(other[unlike])
+    with embedded.images_on_disk(images) as vectors:
+        cosines = neighbours.exact_cosines(
+            vectors, np.concatenate(ones), vectors, np.concatenate(others)
+        )
+    cosines = cosines[cosines != 0]  # pictures that were not embedded
+    return float(np.quantile(cosines, 1 - UNLIKE_PASS, method="higher")) if len(cosines) else None
 
 
-def _links(pictures: Pictures, level: float) -> np.ndarray:
-    """Pairs of groups with siblings, from each to its nearest: (M, 3) of group, group, place from 0."""
-    one, other = _with_near_captions(pictures.words)
-    cosines = pictures.cosines(one, other)
-    groups, near = pictures.words.groups, cosines >= level
-    pairs = np.stack([groups[one], groups[other], cosines], axis=1)[near]
-    found = _nearest(np.concatenate([pairs, pairs[:, [1, 0, 2]]]))
-    return np.stack([found[:, 0], found[:, 1], _places(found)], axis=1)
+def _join(
+    connection: duckdb.DuckDBPyConnection, embedded: Embeddings, level: float, folder: Path
+) -> int:
+    """Fill the tables ``places``, ``joined`` and ``joined_names``; how many pictures were loosened."""
+    pictures = Pictures(connection, "words_having", folder)
+    _store_near_captions(connection, pictures)
+    _store_links(connection, pictures, embedded, level)
+    links = Links(folder)
+    nearest = """SELECT one, other FROM links GROUP BY one, other
+        ORDER BY one, max(cosine) DESC, other"""
+    for block in blocks(connection, nearest):
+        links.add(block["one"].to_numpy(), block["other"].to_numpy())
+    groups, labels, loosened = links.joined()
+    table = pa.table({"picture": groups, "label": labels, "loosened": loosened})
+    with registered(connection, "found", table):
+        connection.sql(
+            """CREATE TABLE joined AS SELECT places.image, label, loosened FROM found
+            JOIN places AS firsts USING (picture) JOIN places ON places.name = firsts.name"""
+        )
+    create_names(connection, "joined_names", "joined", folder)
+    return connection.sql("SELECT count(*) FROM joined WHERE loosened").fetchall()[0][0]
 
 
-def few_of(words: CaptionWords) -> int:
-    """How many groups may have what captions share, for it to say that their pictures belong together."""
-    return max(_LEAST_RARE, min(MOST, (int(words.groups.max()) + 1) // _RARE_SHARE))
+def _store_near_captions(connection: duckdb.DuckDBPyConnection, pictures: Pictures) -> None:
+    """Create ``near_captions(one, other)``, pairs of pictures; one may come several times."""
+    connection.sql("CREATE TABLE near_captions (one BIGINT, other BIGINT)")
+    for one, other in neighbours.gathered(pictures.sharing(few_of(pictures.count))):
+        low, high = neighbours.each_once(one, other)
+        near = pictures.shared(low, high) >= NEAR_CAPTIONS
+        _insert(connection, "near_captions", {"one": low[near], "other": high[near]})
 
 
-def _with_near_captions(words: CaptionWords) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of pictures (M,), (M,), each once."""
-    count, found = len(words.groups), np.empty(0, np.int64)
-    for one, other in neighbours.gathered(words.sharing(few_of(words))):
-        near = words.shared(one, other) >= NEAR_CAPTIONS
-        low, high = np.minimum(one, other)[near], np.maximum(one, other)[near]
-        found = np.union1d(found, low * count + high)
-    return found // count, found % count
+def _store_links(
+    connection: duckdb.DuckDBPyConnection, pictures: Pictures, embedded: Embeddings, level: float
+) -> None:
+    """Create ``links(one, other, cosine)``: of groups with near captions and pictures, both ways."""
+    connection.sql("CREATE TABLE links (one BIGINT, other BIGINT, cosine DOUBLE)")
+    involved = (
+        """SELECT one FROM near_captions UNION SELECT other FROM near_captions ORDER BY one"""
+    )
+    chosen = connection.sql(involved).to_arrow_table()["one"].to_numpy()
+    with embedded.images_on_disk(pictures.images.take(chosen)) as vectors:
+        for one, other in _near_captions(connection):
+            first, second = np.searchsorted(chosen, one), np.searchsorted(chosen, other)
+            cosines = neighbours.exact_cosines(vectors, first, vectors, second)
+            near = cosines >= level
+            groups = pictures.groups.take(one[near]), pictures.groups.take(other[near])
+            for low, high in (groups, groups[::-1]):
+                _insert(connection, "links", {"one": low, "other": high, "cosine": cosines[near]})
 
 
-def _nearest(links: np.ndarray) -> np.ndarray:
-    """Of links (M, 3), group, group, cosine, those from each to its ``NEAREST``, nearest first; each once."""
-    ordered = links[np.lexsort((links[:, 1], -links[:, 2], links[:, 0]))]
-    _, first = np.unique(ordered[:, :2], axis=0, return_index=True)
-    once = ordered[np.sort(first)]
-    return once[_places(once) < NEAREST]
+def _near_captions(
+    connection: duckdb.DuckDBPyConnection,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    query = "SELECT DISTINCT one, other FROM near_captions ORDER BY one, other"
+    for block in blocks(connection, query):
+        yield block["one"].to_numpy(), block["other"].to_numpy()
 
 
-def _places(links: np.ndarray) -> np.ndarray:
-    """Of sorted links (M, 3) the place of each among those from the same group, from 0: (M,)."""
-    return np.arange(len(links)) - np.searchsorted(links[:, 0], links[:, 0])
-
-
-def _joined(count: int, links: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Connected groups under ``links``: a label for each of ``count`` (count,), and which were loosened (count,)."""
-    one, other, place = links.astype(np.int64).T
-    nearest = np.full(count, -1)
-    nearest[one[place == 0]] = other[place == 0]
-    stays, loosened = np.ones(len(links), bool), np.zeros(count, bool)
-    labels = neighbours.components(count, [(one, other)])
-    for counts in (place == 0, (place == 0) & (nearest[other] == one)):
-        large = np.bincount(labels, minlength=count)[labels] > LARGEST
-        if not large.any():
-            break
-        loosened |= large
-        stays &= counts | ~large[one]
-        labels = neighbours.components(count, [(one[stays], other[stays])])
-    return labels, loosened
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, np.ndarray]
+) -> None:
+    with registered(connection, "new_rows", pa.table(columns)):
+        connection.sql(f"INSERT INTO {table} SELECT * FROM new_rows")

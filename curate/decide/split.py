@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from curate.decide import neighbours
-from curate.decide.config import HELD_OUT, SMALLEST_JUDGED, SplitConfig
+from curate.decide.config import SMALLEST_JUDGED, SplitConfig
 from curate.decide.looks import numbers
 from curate.run.hashing import GOLDEN, mix
+
+if TYPE_CHECKING:
+    import duckdb
 
 LARGEST_FLOOR = 0.1  # the minimum never holds out more than this share of the images
 LARGEST_HELD_OUT = 32  # images; larger groups stay in train
@@ -29,8 +34,8 @@ def positions(groups: np.ndarray, seed: int) -> np.ndarray:
         return mix(groups + np.uint64((seed + 1) * GOLDEN % 2**64)) / 2.0**64
 
 
-def assign(groups: pd.Series, config: SplitConfig, frozen: pd.Series | None = None) -> pd.Series:
-    """The side of each image, given its duplicate group; a group is never cut in two.
+def assign(connection: duckdb.DuckDBPyConnection, config: SplitConfig) -> None:
+    """The side of each duplicate group, in a table ``group_sides(name, side)``; a group is never cut in two.
 
     Groups are placed on a line by their hash. ``val`` is the left end and ``test`` the right end of it,
     as long as their shares, so adding data moves nobody. If a share is fewer than ``config.minimum``
@@ -39,31 +44,61 @@ def assign(groups: pd.Series, config: SplitConfig, frozen: pd.Series | None = No
     then move groups at the edge back to train, and no others. A group with more images than its side
     should have, or than ``LARGEST_HELD_OUT``, stays in train.
 
-    Groups that ``frozen`` has a side for stay there, however large, and the minimum counts them: the ends grow
+    Frozen groups stay on their side, however large, and the minimum counts them: the ends grow
     only for what they leave open. A share is of places on the line, so what is frozen at other places is held
     out on top of it; to take new groups only up to the share would move them when it opens again.
 
     Args:
-        groups: of N images.
+        connection: with a table ``kept_groups(name UBIGINT, images BIGINT, stays VARCHAR)``: how many kept images
+            each group has, and the side that it is frozen on, "" for none, see ``frozen``.
         config: shares and minimum.
-        frozen: (N,) the side that each image's group is frozen on, "" for none, see ``frozen``.
     """
-    hashes = numbers(groups)
-    place = positions(hashes, config.seed)
-    most_floor = int(LARGEST_FLOOR * len(groups))
+    _place(connection, config.seed)
+    ((count,),) = connection.sql("SELECT coalesce(sum(images), 0)::BIGINT FROM placed").fetchall()
+    most_floor = int(LARGEST_FLOOR * count)
     floor = min(config.minimum, most_floor)
-    codes, _ = pd.factorize(hashes)
-    size = np.bincount(codes)[codes]
-    most = max(floor, min(config.val or 1, config.test or 1) * len(groups), 1)
-    stays = np.full(len(groups), "") if frozen is None else frozen.to_numpy(str)
-    may_go = (stays == "") & (size <= min(most, LARGEST_HELD_OUT))
-    ascending = np.sort(place[may_go])
+    most = max(floor, min(config.val or 1, config.test or 1) * count, 1)
     held_out = Floor(floor, min(config.minimum, SMALLEST_JUDGED), most_floor)
-    left = {side: held_out.beside(codes[stays == side]) for side in HELD_OUT}
-    in_val = may_go & (place <= _reach(ascending, config.val, left["val"]))
-    in_test = may_go & (1 - place <= _reach(1 - ascending[::-1], config.test, left["test"]))
-    side = np.where(in_test, "test", np.where(in_val, "val", "train"))
-    return pd.Series(np.where(stays != "", stays, side), index=groups.index, dtype="str")
+    movable = f"stays = '' AND images <= {min(most, LARGEST_HELD_OUT)!r}"
+    reach = {}
+    for side, distance in _DISTANCES.items():
+        left = held_out.beside(*_there(connection, side))
+        _create_line(
+            connection, f"SELECT {distance} AS distance, images FROM placed WHERE {movable}", left
+        )
+        query = f"SELECT coalesce(sum(images), 0)::BIGINT FROM placed WHERE {movable}"
+        ((movables,),) = connection.sql(query).fetchall()
+        reach[side] = _reach(connection, getattr(config, side), left, movables)
+    connection.sql("DROP TABLE line")
+    connection.sql(
+        "CREATE TABLE group_sides AS SELECT name, CASE WHEN stays <> '' THEN stays "
+        f"WHEN {movable} AND {_DISTANCES['test']} <= {reach['test']!r}::DOUBLE THEN 'test' "
+        f"WHEN {movable} AND {_DISTANCES['val']} <= {reach['val']!r}::DOUBLE THEN 'val' "
+        "ELSE 'train' END AS side FROM placed"
+    )
+    connection.sql("DROP TABLE placed")
+
+
+_DISTANCES = {"val": "place", "test": "(1.0::DOUBLE - place)"}
+"""Of a place from the end of the line that each side is at."""
+
+
+def _place(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
+    """Create ``placed``: ``kept_groups`` with their ``place`` on the line."""
+    from duckdb.func import ARROW
+
+    def place(names: pa.ChunkedArray) -> pa.Array:
+        return pa.array(positions(names.to_numpy(zero_copy_only=False), seed))
+
+    connection.create_function("place_of", place, ["UBIGINT"], "DOUBLE", type=ARROW)
+    connection.sql("CREATE TEMP TABLE placed AS SELECT *, place_of(name) AS place FROM kept_groups")
+    connection.remove_function("place_of")
+
+
+def _there(connection: duckdb.DuckDBPyConnection, side: str) -> tuple[int, int]:
+    """How many images, and groups, are frozen on a side."""
+    query = "SELECT coalesce(sum(images), 0)::BIGINT, count(*) FROM placed WHERE stays = ?"
+    return connection.sql(query, params=[side]).fetchall()[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +109,51 @@ class Floor:
     groups: int
     most: int
 
-    def beside(self, groups: np.ndarray) -> Floor:
-        """What is left of it where these images are there already; ``groups`` (N,) has their groups."""
-        there = len(groups), len(np.unique(groups)), len(groups)
-        wanted = self.images, self.groups, self.most
-        return Floor(*(max(0, want - has) for want, has in zip(wanted, there, strict=True)))
-
-    def images_of(self, ascending: np.ndarray) -> int:
-        """How many images that is, counted from the side's end; ``ascending`` (N,) has each image's group's place."""
-        firsts = np.flatnonzero(np.diff(ascending, prepend=-1.0))
-        ends = np.append(firsts[1:], len(ascending))
-        groups = ends[min(self.groups, len(ends)) - 1] if self.groups else 0
-        return min(max(self.images, min(groups, self.most)), len(ascending) // 2)
+    def beside(self, images: int, groups: int) -> Floor:
+        """What is left of it where so many are there already."""
+        return Floor(
+            max(0, self.images - images), max(0, self.groups - groups), max(0, self.most - images)
+        )
 
 
-def _reach(ascending: np.ndarray, share: float, floor: Floor) -> float:
-    """How far from its end a side reaches; below zero, so no group, for a share of 0."""
-    if share == 0 or not len(ascending):
+def _create_line(connection: duckdb.DuckDBPyConnection, groups: str, floor: Floor) -> None:
+    """Create ``line``: the least distances, how many images are as near or nearer (``up_to``), and their place (``nth``).
+
+    Each distance has an image at least, so no more of them are looked at than the floor has images and groups. A
+    running sum over all would hold all of them in memory.
+
+    Args:
+        connection: with the tables of ``groups``.
+        groups: a query of ``distance, images`` of the groups that may be held out.
+        floor: of this side.
+    """
+    connection.sql(
+        "CREATE OR REPLACE TEMP TABLE line AS SELECT distance, "
+        "(sum(images) OVER (ORDER BY distance))::BIGINT AS up_to, "
+        "row_number() OVER (ORDER BY distance) AS nth "
+        f"FROM (SELECT distance, sum(images) AS images FROM ({groups}) GROUP BY distance "
+        f"ORDER BY distance LIMIT {max(floor.images, floor.groups, 1)})"
+    )
+
+
+def _reach(connection: duckdb.DuckDBPyConnection, share: float, floor: Floor, count: int) -> float:
+    """How far from its end a side reaches; below zero, so no group, for a share of 0.
+
+    The table ``line`` has what this asks for, see ``_create_line``; ``count`` images may be held out.
+    """
+    ((places,),) = connection.sql("SELECT count(*) FROM line").fetchall()
+    if share == 0 or not count:
         return -1.0
-    images = floor.images_of(ascending)
-    return max(share, ascending[images - 1] if images else 0.0)
+    groups = 0
+    if floor.groups:
+        query = "SELECT up_to FROM line WHERE nth = ?"
+        ((groups,),) = connection.sql(query, params=[min(floor.groups, places)]).fetchall()
+    images = min(max(floor.images, min(groups, floor.most)), count // 2)
+    if not images:
+        return max(share, 0.0)
+    query = "SELECT min(distance) FROM line WHERE up_to >= ?"
+    ((farthest,),) = connection.sql(query, params=[images]).fetchall()
+    return max(share, farthest)
 
 
 def leaks(table: pd.DataFrame, hamming_distance: int) -> pd.DataFrame:

@@ -1,40 +1,50 @@
-"""Decide: a verdict and a reason for each pair, from its annotations alone; no image, no model."""
+"""Decide: a verdict and a reason for each pair, from its annotations alone; no image, no model.
+
+Tasks make narrow tables of the annotations and judge each row by itself, see ``narrow``. What compares rows is asked
+of a database that holds the narrow tables: copies, siblings, the rules on the data set, the split. Then tasks write
+the ledger, see ``ledger_parts``. So no step holds all rows, and what is decided depends neither on the engine nor on
+the memory, nor on where parts end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from curate.annotate.embeddings import Embeddings
-from curate.annotate.frame import load_annotations
+from curate.annotate.layout import Layout
 from curate.annotate.spec import AnnotationSpec
 from curate.clip.config import HeadConfig
-from curate.clip.heads import load_head
-from curate.decide import duplicates, leaks, siblings, split
+from curate.decide import duplicates, frozen, leaks, ledger_parts, narrow, siblings, split
 from curate.decide.config import SplitConfig
 from curate.decide.cut import threshold_of
 from curate.decide.frozen import Frozen, HeldOutAgain
+from curate.decide.judgement import Judgement
 from curate.decide.leaks import Leaks
-from curate.decide.rule_runner import RuleRunner
+from curate.decide.narrow import NarrowTask, Seen
+from curate.decide.near import Crowds
 from curate.decide.shuffled_captions import Null, shuffled
-from curate.filters import companions as companion_rules
+from curate.decide.similarities import Similarities
+from curate.decide.tables import TABLES, create_views
+from curate.filters import blocklist
+from curate.filters.columns import Bound, Exactness
 from curate.filters.config import FiltersConfig
-from curate.filters.rule import Rule
-from curate.filters.rules import rules
+from curate.filters.rule import Reason
 from curate.filters.similarity import NAME as SIMILARITY
-from curate.run import companions, memory
-from curate.run.ledger import HELD_OUT_BY
-from curate.run.removals import REASON, Removals
+from curate.run import ledger
+from curate.run.database import Limits, connect
+from curate.run.engine.tasks import Engine, WorkerSpec, values
+from curate.run.ledger_table import LedgerTable, ledger_table
+from curate.run.removals import Removals
 
-# Not in the ledger, or there in other words.
-_INTERNAL = ("has_caption", "pixels_sha256", "thumbnail", "error", "version", companions.ERROR)
-
-Head = Callable[[np.ndarray], np.ndarray]
-"""Embeddings (N, D) float32 of unit length => scores (N,) float32."""
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,7 @@ class Verdicts:
     """The outcome for all pairs.
 
     Attributes:
-        ledger: one row per input pair in input order, all columns but ``shard``.
+        ledger: one row per input pair in input order, with an empty ``shard``.
         steps: (rule, pairs it dropped), in the order of the rules; "unreadable" first.
         cut: the lowest similarity that the rule on similarity keeps, None where there is no such rule.
         cut_by: the provenance of the cut: the setting that it comes from.
@@ -50,9 +60,10 @@ class Verdicts:
         leaks: siblings that are left across the sides.
         loosened: see ``siblings.Siblings``.
         held_out_again: what became of the pictures of ``split.held_out``; None where it names no table.
+        crowds: what the searches for copies did not compare with one another.
     """
 
-    ledger: pd.DataFrame
+    ledger: LedgerTable
     steps: list[tuple[str, int]]
     cut: float | None
     cut_by: str
@@ -60,22 +71,57 @@ class Verdicts:
     leaks: Leaks = field(default_factory=Leaks)
     loosened: int = 0
     held_out_again: HeldOutAgain | None = None
+    crowds: Crowds = field(default_factory=Crowds)
 
     def separation(self) -> float | None:
         """AUC of the pairs as given against shuffled ones; see `shuffled_captions.Null.separation`."""
-        return self.null.separation(self.ledger["clip_similarity"].dropna().to_numpy())
+        own = Similarities.of(self.ledger)
+        return self.null.separation(own.values, own.times)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the verdicts depend on, but for the annotations."""
+
+    spec: AnnotationSpec
+    heads: Mapping[str, HeadConfig]
+    filters: FiltersConfig
+    sides: SplitConfig
+    removals: Removals
+    held_out: pd.DataFrame | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """What was decided, but for the ledger, whose rows are in files of ``ledger_parts.VERDICTS``."""
+
+    files: list[Path]
+    reasons: list[Reason]
+    steps: list[tuple[str, int]]
+    cut: float | None
+    cut_by: str
+    null: Null
+    leaks: Leaks
+    loosened: int
+    held_out_again: HeldOutAgain | None
+    crowds: Crowds
+
+
+@contextmanager
 def judge(
-    parts: list[Path],
+    parts: Sequence[Path],
     spec: AnnotationSpec,
     heads: Mapping[str, HeadConfig],
     filters: FiltersConfig,
     sides: SplitConfig,
     removals: Removals,
     held_out: pd.DataFrame | None = None,
-) -> Verdicts:
-    """The verdicts on all pairs of ``parts``.
+    *,
+    engine: Engine,
+    folder: Path,
+    limits: Limits,
+) -> Iterator[Verdicts]:
+    """The verdicts on all pairs of ``parts``, whose ledger can be asked inside of the block.
 
     Args:
         parts: of the annotations, in input order.
@@ -85,88 +131,212 @@ def judge(
         sides: the shares to hold out.
         removals: what was removed from this run for good; dropped before any rule.
         held_out: the table that ``sides.held_out`` names, see ``held_out.named_in``; None for none.
+        engine: carries out what is done part by part.
+        folder: for working files, in folders of their own: ``ledger/part-*.parquet`` and others.
+        limits: of the database.
 
     Raises:
-        UserError: a head cannot be read, or belongs to another CLIP.
+        UserError: a head cannot be read, or belongs to another CLIP; a rule cannot be applied; or a part is
+            damaged.
+        TasksFailed: a task failed for another reason.
     """
-    embedded = Embeddings(parts)
-    loaded = {f"head_{name}": load_head(head) for name, head in heads.items()}
-    pairs = load_annotations(parts, spec)
-    memory.give_back()  # the reading of many small parts leaves as much behind as it returns
-    pairs = pairs.assign(**_scores(pairs, embedded, loaded))
-    return decide(pairs, embedded, filters, sides, removals, held_out)
-
-
-def _scores(
-    pairs: pd.DataFrame, embedded: Embeddings, heads: Mapping[str, Head]
-) -> dict[str, np.ndarray]:
-    """The heads' scores by column, (N,): an image's on all of its rows; NaN if it was not measured."""
-    if not heads:
-        return {}
-    scores = {name: np.full(len(pairs), np.nan, np.float32) for name in heads}
-    for rows, vectors in embedded.image_blocks():
-        for name, head in heads.items():
-            scores[name][rows] = head(vectors)
-    first_rows = np.arange(len(pairs)) - pairs["caption_index"].to_numpy()
-    unmeasured = (pairs["pixels_sha256"] == "").to_numpy()
-    return {
-        name: np.where(unmeasured, np.float32("nan"), found[first_rows])
-        for name, found in scores.items()
-    }
-
-
-def decide(
-    pairs: pd.DataFrame,
-    embedded: Embeddings,
-    filters: FiltersConfig,
-    sides: SplitConfig,
-    removals: Removals,
-    held_out: pd.DataFrame | None = None,
-) -> Verdicts:
-    """Apply the rules in order; the first one that drops a pair is its reason.
-
-    Args:
-        pairs: of ``load_annotations``; rows are numbered from 0.
-        embedded: the embeddings of the same parts.
-        filters: the rules.
-        sides: the shares to hold out.
-        removals: what was removed from this run for good; dropped before any rule.
-        held_out: pictures that stay on their side; None for none.
-    """
-    copies = duplicates.groups(pairs, sides, filters.duplicates, embedded)
-    found = siblings.find(pairs, copies, embedded)
-    groups = found.groups if sides.siblings else copies
-    pairs = pairs.assign(duplicate_group=groups, copy_group=copies)
-    frozen = None if held_out is None else Frozen.find(pairs, held_out)
-    null = shuffled(pairs, embedded)
-    threshold = threshold_of(
-        filters.clip_similarity, null, pairs["clip_similarity"].dropna().to_numpy()
+    asked = _Asked(_portable(spec), heads, _with_blocklist(filters), sides, removals, held_out)
+    layout = Layout.of(parts)
+    tasks, seen = _narrow(asked, parts, layout, engine, folder / "narrow")
+    with connect(limits) as connection:
+        files = {name: [task.file(folder / "narrow", name) for task in tasks] for name in TABLES}
+        create_views(connection, files)
+        embedded = Embeddings(parts, spec.stored, layout.rows)
+        decided = _decide(connection, asked, embedded, parts, seen, engine, folder)
+    written = ledger_parts.tasks_of(
+        folder / "ledger",
+        decided.files,
+        parts,
+        layout,
+        tasks,
+        folder / "narrow" if heads else None,
     )
-    runner = RuleRunner(pairs)
-    if removals.records:
-        removed = removals.drops(pairs)
-        runner.apply(Rule(REASON, REASON, lambda left: removed[left.index]))
-    for rule in [*companion_rules.rules(pairs), *rules(filters, threshold.value)]:
-        runner.apply(rule)
-    runner.drop_copies(duplicates.copies(runner.left, filters.duplicates, embedded))
-    ledger = runner.ledger().drop(columns=list(_INTERNAL), errors="ignore")
-    ledger["split"] = _split(runner.left, sides, frozen).reindex(ledger.index).fillna("")
-    if frozen is not None:
-        ledger[HELD_OUT_BY] = frozen.by(ledger["key"])
-    return Verdicts(
-        ledger,
-        runner.steps,
-        runner.cuts.get(SIMILARITY),
+    arguments = {
+        "layout": layout,
+        "spec": asked.spec,
+        "reasons": decided.reasons,
+        "is_held_out_again": held_out is not None,
+    }
+    worker = WorkerSpec("curate.decide.ledger_parts:worker", arguments)
+    values(engine.map(worker, written), "writing the ledger")
+    with ledger_table([task.path for task in written], limits) as table:
+        yield Verdicts(
+            table,
+            decided.steps,
+            decided.cut,
+            decided.cut_by,
+            decided.null,
+            decided.leaks,
+            decided.loosened,
+            decided.held_out_again,
+            decided.crowds,
+        )
+
+
+def _portable(spec: AnnotationSpec) -> AnnotationSpec:
+    """The same, with nothing that was made for this process and cannot be sent to another one."""
+    listed = spec.prefilter.caption.blocklist
+    caption = replace(
+        spec.prefilter.caption, blocklist=blocklist.read(listed) if listed is not None else None
+    )
+    return replace(spec, prefilter=replace(spec.prefilter, caption=caption))
+
+
+def _with_blocklist(filters: FiltersConfig) -> FiltersConfig:
+    """The same, with the words of a blocklist that is a file: all tasks judge by what it held at one time."""
+    listed = filters.caption.blocklist
+    if listed is None:
+        return filters
+    return replace(filters, caption=replace(filters.caption, blocklist=blocklist.read(listed)))
+
+
+def _narrow(
+    asked: _Asked, parts: Sequence[Path], layout: Layout, engine: Engine, folder: Path
+) -> tuple[list[NarrowTask], Seen]:
+    """Make the narrow tables; the tasks that made them, and what the rows of all look like."""
+    tasks = narrow.tasks_of(parts, layout)
+    inexact: frozenset[Bound] = frozenset()
+    while True:
+        arguments = {
+            "folder": folder,
+            "layout": layout,
+            "spec": asked.spec,
+            "heads": dict(asked.heads),
+            "filters": asked.filters,
+            "removals": asked.removals,
+            "inexact": inexact,
+        }
+        worker = WorkerSpec("curate.decide.narrow:worker", arguments)
+        found: list[Seen] = values(engine.map(worker, tasks), "judging rows")
+        wholes = [seen.whole for seen in found]
+        several = frozenset(bound for bound in Exactness.agreed(wholes) if _differ(bound, wholes))
+        if several <= inexact:
+            break
+        inexact |= several  # a part compared whole numbers, and another one could not
+    companions: Counter[str] = Counter()
+    for seen in found:
+        companions.update(seen.companions)
+    return tasks, Seen(companions)
+
+
+def _differ(bound: Bound, wholes: Sequence[Mapping[Bound, bool]]) -> bool:
+    return len({whole[bound] for whole in wholes if bound in whole}) > 1
+
+
+def _decide(
+    connection: duckdb.DuckDBPyConnection,
+    asked: _Asked,
+    embedded: Embeddings,
+    parts: Sequence[Path],
+    seen: Seen,
+    engine: Engine,
+    folder: Path,
+) -> _Decided:
+    """Apply the rules in order; the first one that drops a pair is its reason. Then split what is kept."""
+    filters, sides = asked.filters, asked.sides
+    crowds = duplicates.copy_groups(connection, sides, filters.duplicates, embedded, folder, engine)
+    found = siblings.find(connection, embedded, folder, sides.siblings)
+    connection.sql("CREATE VIEW groups AS SELECT image, name FROM sibling_groups")
+    again = None if asked.held_out is None else Frozen(connection, asked.held_out)
+    null = shuffled(connection, embedded)
+    own = Similarities.asked(connection, "SELECT similarity FROM pairs")
+    threshold = threshold_of(filters.clip_similarity, null, own.values, own.times)
+    rules = narrow.rules_in_order(filters, asked.removals)
+    judgement = Judgement(connection, rules)
+    judgement.judge(filters, threshold.value)
+    _create_left_images(connection)
+    crowds += duplicates.keepers(connection, filters.duplicates, embedded, folder, engine)
+    judgement.drop_copies()
+    _split(connection, sides, again is not None)
+    outcome = None
+    if again is not None:
+        _create_fates(connection, judgement.reasons)
+        outcome = again.outcome()
+    ((pairs,),) = connection.sql("SELECT count(*) FROM judged").fetchall()
+    files = ledger_parts.write_verdicts(
+        connection,
+        _rows(again is not None, len(judgement.reasons) - 1),
+        pairs,
+        folder / "verdicts",
+    )
+    return _Decided(
+        files,
+        judgement.reasons,
+        judgement.steps(seen.companions),
+        judgement.cuts.get(SIMILARITY),
         threshold.provenance,
         null,
-        leaks.measure(ledger, embedded, found.level),
-        found.loosened if sides.siblings else 0,
-        None if frozen is None else frozen.outcome(ledger),
+        leaks.measure(connection, embedded, parts, found.level),
+        found.loosened,
+        outcome,
+        crowds,
     )
 
 
-def _split(kept: pd.DataFrame, sides: SplitConfig, frozen: Frozen | None) -> pd.Series:
-    """The side of each kept pair; shares are counted in images."""
-    images = kept.drop_duplicates("key").set_index("key")["duplicate_group"]
-    stay = None if frozen is None else frozen.sides(images.index)
-    return kept["key"].map(split.assign(images, sides, stay))
+def _create_left_images(connection: duckdb.DuckDBPyConnection) -> None:
+    """The images of the pairs that are left, of which copies are dropped."""
+    connection.sql(
+        "CREATE TABLE left_images AS SELECT image, similarity, area, key FROM ("
+        "SELECT image, max(similarity) AS similarity FROM judged WHERE code = 0 GROUP BY image) "
+        "JOIN images USING (image)"
+    )
+
+
+def _split(
+    connection: duckdb.DuckDBPyConnection, sides: SplitConfig, is_held_out_again: bool
+) -> None:
+    """Create ``kept_rows`` and ``kept_images``, each with its side; shares are counted in images."""
+    connection.sql("CREATE VIEW kept_rows AS SELECT row, image FROM judged WHERE code = 0")
+    stays = (
+        "SELECT *, '' AS stays FROM counted"
+        if not is_held_out_again
+        else "SELECT counted.*, coalesce(side, '') AS stays FROM counted LEFT JOIN frozen_groups USING (name)"
+    )
+    connection.sql(
+        "CREATE TABLE kept_groups AS WITH counted AS (SELECT name, count(*) AS images FROM "
+        f"(SELECT DISTINCT image FROM kept_rows) JOIN groups USING (image) GROUP BY name) {stays}"
+    )
+    split.assign(connection, sides)
+    connection.sql(
+        "CREATE TABLE kept_images AS SELECT image, side AS split, name FROM "
+        "(SELECT DISTINCT image FROM kept_rows) JOIN groups USING (image) JOIN group_sides USING (name)"
+    )
+    # Two queries, one after the other: together they held twice as much in memory.
+    different = "SELECT count(*) FROM (SELECT DISTINCT image FROM kept_rows)"
+    ((kept,),) = connection.sql(different).fetchall()
+    ((placed,),) = connection.sql("SELECT count(*) FROM kept_images").fetchall()
+    if kept != placed:
+        raise RuntimeError(f"{kept} images are kept, and {placed} have a group")
+
+
+def _create_fates(connection: duckdb.DuckDBPyConnection, reasons: Sequence[Reason]) -> None:
+    """What became of each image: its side, or the rule that drops it, of several captions the first."""
+    names = ", ".join(f"({code}, ?)" for code in range(len(reasons)))
+    connection.sql(
+        f"CREATE TABLE rule_names AS SELECT * FROM (VALUES (-1, ?), {names}) AS rules(code, name)",
+        params=[ledger.UNREADABLE, *(reason.name for reason in reasons)],
+    )
+    connection.sql(
+        "CREATE TABLE image_fates AS SELECT image, coalesce(split, rule_names.name) AS fate FROM judged "
+        "JOIN rule_names USING (code) LEFT JOIN kept_images USING (image) WHERE row = image"
+    )
+
+
+def _rows(is_held_out_again: bool, copied: int) -> str:
+    """A query of ``ledger_parts.VERDICTS``, in the order of the input; ``copied`` is the code of dropped copies."""
+    joined, by = (frozen.JOINED, frozen.BY) if is_held_out_again else ("", "''")
+    return (
+        "WITH fates AS (SELECT images.image, groups.name AS duplicate_group, copy_groups.name AS copy_group, "
+        f"coalesce(better.key, '') AS duplicate_of, coalesce(split, '') AS split, {by} AS held_out_by "
+        "FROM images LEFT JOIN groups USING (image) LEFT JOIN copy_groups USING (image) "
+        "LEFT JOIN keepers USING (image) LEFT JOIN images AS better ON better.image = keepers.keeper "
+        f"LEFT JOIN kept_images USING (image) {joined}) "
+        f"SELECT code, duplicate_group, copy_group, CASE WHEN code = {copied} THEN duplicate_of ELSE '' END "
+        "AS duplicate_of, CASE WHEN code = 0 THEN split ELSE '' END AS split, held_out_by "
+        "FROM judged JOIN fates USING (image) ORDER BY row"
+    )

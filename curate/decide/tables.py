@@ -7,14 +7,14 @@ row of its first caption, so ``image = row - caption_index``, and its embedding 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from curate.measures.thumbnail import BYTES
-from curate.run.database import listed
+from curate.run.database import parquet_files
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,15 +54,19 @@ IMAGES = pa.schema(
 
 WORDS = pa.schema(
     {
-        "image": pa.int64(),  # decoded ones alone
-        "word": pa.uint64(),  # hashes of the different words of all its captions, see ``caption_words``
+        # Pairs of decoded images alone: of kept captions other words are common than of all.
+        "row": pa.int64(),
+        "image": pa.int64(),
+        "word": pa.uint64(),  # hashes of the different words of its caption, see ``caption_words.word_hashes``
     }
 )
 
 TABLES = {"pairs": PAIRS, "images": IMAGES, "words": WORDS}
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, files: dict[str, Sequence[Path]]) -> None:
+def create_views(
+    connection: duckdb.DuckDBPyConnection, of_tasks: Mapping[str, Sequence[Path]]
+) -> None:
     """Create the views of ``TABLES``, each from the files of all tasks."""
     for name in TABLES:
-        connection.sql(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({listed(files[name])})")
+        connection.sql(f"CREATE VIEW {name} AS SELECT * FROM {parquet_files(of_tasks[name])}")

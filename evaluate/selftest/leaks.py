@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import numpy as np
 from evaluate.selftest.case import Case, Outcome, share
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas as pd
 
     from curate.annotate.embeddings import Embeddings
@@ -44,7 +46,7 @@ def cases() -> Iterator[Case]:
 
 
 def planted(rng: np.random.Generator, twins: bool) -> tuple[pd.DataFrame, np.ndarray]:
-    """A ledger of training pictures and held-out ones, and their embeddings [N, D]."""
+    """Pairs of training pictures and held-out ones, and their embeddings [N, D]."""
     import pandas as pd
 
     own = rng.normal(size=(THINGS, NUMBERS))
@@ -63,32 +65,55 @@ def planted(rng: np.random.Generator, twins: bool) -> tuple[pd.DataFrame, np.nda
                 f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(count)
             ],
             "split": ["train"] * THINGS + ["val"] * TWINS,
-            "kept": True,
         }
     )
-    return table.assign(duplicate_group=table["pixels_sha256"]), vectors.astype(np.float32)
+    return table, vectors.astype(np.float32)
 
 
-def _stored(folder: Path, vectors: np.ndarray) -> Embeddings:
+@contextmanager
+def _narrow(
+    table: pd.DataFrame, vectors: np.ndarray
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Embeddings]]:
+    """What ``siblings`` and ``leaks`` read, in a temporary folder; each picture is a group of its own."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from curate.annotate.embeddings import Embeddings
+    from curate.decide.caption_words import word_hashes
+    from curate.decide.draw import pair_numbers
+    from curate.run.database import Limits, connect, registered
 
-    path = folder / "part.parquet"
-    column = pa.array([row.tobytes() for row in vectors], pa.binary())
-    pq.write_table(pa.table({"image_embedding": column}), path)
-    return Embeddings([path])
+    rows = np.arange(len(table))
+    pixels = np.array([int(digits, 16) for digits in table["pixels_sha256"]], np.uint64)
+    numbers = pair_numbers(table["key"], np.zeros(len(table), np.int64))
+    owner, words = word_hashes(table["caption"].tolist())
+    tables = {
+        "pairs": {"row": rows, "image": rows},
+        "images": {"image": rows, "number": numbers, "pixels": pixels}
+        | {"given_group": pa.nulls(len(rows), pa.string())},
+        "words": {"row": owner, "image": owner, "word": words},
+        "copy_groups": {"image": rows, "name": pixels},
+        "kept_rows": {"row": rows},
+        "kept_images": {"image": rows, "split": table["split"].tolist(), "name": pixels},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, "part.parquet")
+        stored = pa.array([row.tobytes() for row in vectors], pa.binary())
+        said = {name: table[name].tolist() for name in ("key", "caption")}
+        pq.write_table(pa.table(said | {"image_embedding": stored}), part)
+        with connect(Limits(Path(folder, "scratch"))) as connection:
+            for name, columns in tables.items():
+                with registered(connection, "planted", pa.table(columns)):
+                    connection.sql(f"CREATE TABLE {name} AS SELECT * FROM planted")
+            yield connection, Embeddings([part])
 
 
 def _left(twins: bool) -> Outcome:
     from curate.decide import leaks, siblings
 
-    table, vectors = planted(np.random.default_rng(0), twins)
-    with tempfile.TemporaryDirectory() as folder:
-        embedded = _stored(Path(folder), vectors)
-        level = siblings.find(table, table["duplicate_group"], embedded).level
-        found = leaks.measure(table, embedded, level).share("val") or 0.0
+    with _narrow(*planted(np.random.default_rng(0), twins)) as (connection, embedded):
+        level = siblings.find(connection, embedded, embedded.folder, join=False).level
+        found = leaks.measure(connection, embedded, embedded.parts, level).share("val") or 0.0
     right = found >= FOUND if twins else found <= FALSE_ALARMS
     return Outcome(f"{share(found)} have a twin in train", right)
 
@@ -96,10 +121,10 @@ def _left(twins: bool) -> Outcome:
 def _joined() -> Outcome:
     from curate.decide import siblings
 
-    table, vectors = planted(np.random.default_rng(1), twins=True)
-    with tempfile.TemporaryDirectory() as folder:
-        embedded = _stored(Path(folder), vectors)
-        groups = siblings.find(table, table["duplicate_group"], embedded).groups.to_numpy()
+    with _narrow(*planted(np.random.default_rng(1), twins=True)) as (connection, embedded):
+        siblings.find(connection, embedded, embedded.folder)
+        found = connection.sql("SELECT name FROM sibling_groups ORDER BY image").to_arrow_table()
+    groups = found["name"].to_numpy()
     joined = float(np.mean(groups[:TWINS] == groups[THINGS:]))
     others = THINGS - len(set(groups[:THINGS]))  # training pictures are of different things
     text = f"{share(joined)} join; {others} pictures of different things joined"

@@ -10,15 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from curate.annotate.embeddings import Embeddings
-from curate.annotate.frame import load_annotations
-from curate.annotate.spec import AnnotationSpec
-from curate.decide import stage
 from curate.decide.config import HELD_OUT, SplitConfig
 from curate.decide.held_out import COLUMNS, merged
 from curate.filters.config import FiltersConfig
-from curate.filters.prefilter import Prefilter
-from curate.run.removals import Removals
+from tests.curate.decide.judging import Outcome, judged
+from tests.curate.small_ledgers import all_rows
 
 FIRST, MORE, COPIES, BRIDGES = 600, 48, 10, 4
 SIDES = SplitConfig(val=0.02, test=0.02, minimum=40, siblings=True)
@@ -65,27 +61,24 @@ class Data:
         return next(row for row in self.rows if row["key"] == key)
 
 
-def curate(data: Data, table: pd.DataFrame | None, sides: SplitConfig = SIDES) -> stage.Verdicts:
+def curate(data: Data, table: pd.DataFrame | None, sides: SplitConfig = SIDES) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "part-00000.parquet")
         pd.DataFrame(data.rows).to_parquet(part)
-        filters = FiltersConfig()
-        spec = AnnotationSpec("drawn 0", Prefilter(filters.image, filters.caption))
-        pairs = load_annotations([part], spec)
-        return stage.decide(pairs, Embeddings([part]), filters, sides, Removals(), table)
+        return judged([part], FiltersConfig(), sides, table)
 
 
-def held_out(data: Data, verdicts: stage.Verdicts) -> pd.DataFrame:
+def held_out(data: Data, verdicts: Outcome) -> pd.DataFrame:
     """As ``held_out_table`` reads it from files."""
-    ledger = verdicts.ledger
+    ledger = all_rows(verdicts.ledger)
     pixels = {row["key"]: row["pixels_sha256"] for row in data.rows}
     found = ledger[ledger["split"].isin(HELD_OUT)]
     return found.assign(pixels_sha256=found["key"].map(pixels))[list(COLUMNS)]
 
 
-def grow(data: Data, last: stage.Verdicts) -> None:
+def grow(data: Data, last: Outcome) -> None:
     """New pictures: near copies of held-out ones, bridges from these to training pictures, and others."""
-    ledger, rng = last.ledger, data.rng
+    ledger, rng = all_rows(last.ledger), data.rng
     kept_out = ledger.loc[ledger["split"].isin(HELD_OUT), "key"].tolist()
     trained = ledger.loc[ledger["split"] == "train", "key"].tolist()
     copied = rng.choice(kept_out, COPIES + BRIDGES, replace=False).tolist()
@@ -101,7 +94,7 @@ def grow(data: Data, last: stage.Verdicts) -> None:
         data.add()
 
 
-def series(seed: int, with_table: bool) -> list[stage.Verdicts]:
+def series(seed: int, with_table: bool) -> list[Outcome]:
     """Three curations."""
     data, table, found = Data(seed), None, []
     for _ in range(FIRST):
@@ -116,6 +109,6 @@ def series(seed: int, with_table: bool) -> list[stage.Verdicts]:
     return found
 
 
-def on(verdicts: stage.Verdicts, *sides: str) -> set[str]:
-    ledger = verdicts.ledger
+def on(verdicts: Outcome, *sides: str) -> set[str]:
+    ledger = all_rows(verdicts.ledger)
     return set(ledger.loc[ledger["split"].isin(sides), "key"])

@@ -1,21 +1,30 @@
-"""What captions share, against sets of words; which pictures share what is rare, against comparing all."""
+"""What captions share, against sets of words."""
 
 from collections import Counter
 from itertools import combinations
 from math import log
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from curate.decide import caption_words
-from curate.decide.caption_words import CaptionWords
+from curate.decide.caption_words import CaptionWords, few_of, word_hashes
+from tests.curate.decide.narrow_tables import database
 
 HANDS = ("waving", "raised", "folded", "open", "pinching")
 
 
-def of(captions, groups=None):
-    groups = np.arange(len(captions)) if groups is None else np.array(groups)
-    return CaptionWords.of(captions, np.arange(len(captions)), groups)
+def of(captions, groups=None, pictures=None):
+    """The words of all captions, of one picture each unless ``pictures`` says otherwise."""
+    owner, hashes = word_hashes(captions)
+    owner = owner if pictures is None else np.array(pictures)[owner]
+    count = int(owner.max(initial=-1)) + 1 if pictures else len(captions)
+    groups = np.arange(count) if groups is None else np.array(groups)
+    pairs = {(word, groups[place]) for place, word in zip(owner, hashes, strict=True)}
+    common = Counter(word for word, _ in pairs)
+    having = np.array([common[word] for word in hashes], np.int64)
+    return CaptionWords.of(owner, hashes, having, count, len(set(groups)))
 
 
 def random_captions(count, words=40, seed=0):
@@ -59,7 +68,7 @@ def test_a_caption_within_another_and_one_without_spaces():
 
 
 def test_all_captions_of_a_picture_count_together():
-    words = CaptionWords.of(["a dog", "brown fur", "brown dog"], np.array([0, 0, 1]), np.arange(2))
+    words = of(["a dog", "brown fur", "brown dog"], pictures=[0, 0, 1])
     assert words.starts.tolist() == [0, 4, 6]
 
 
@@ -69,44 +78,50 @@ def test_a_word_of_every_caption_weighs_nothing():
     assert of(["the same"] * 4).shared(np.array([0]), np.array([1])).tolist() == [0]
 
 
-def pairs_of(words, most):
-    found = {
-        tuple(sorted(pair)) for block in words.sharing(most) for pair in zip(*block, strict=True)
+def test_each_word_of_a_caption_once_in_order():
+    long = "x " * 1_000 + "late"
+    owner, hashes = word_hashes(["b a B", "", "!", "a", long])
+    assert owner.tolist() == [0, 0, 3, 4]
+    a, b, x = (caption_words._hash(word) for word in "abx")
+    assert hashes.tolist() == [*sorted((a, b)), a, x]
+    assert [len(found) for found in word_hashes([])] == [0, 0]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_groups_that_have_a_word_are_counted_as_sets(tmp_path, threads):
+    captions, rng = random_captions(300), np.random.default_rng(0)
+    images, groups = rng.integers(0, 100, 300), rng.integers(0, 40, 100)
+    owner, hashes = word_hashes(captions)
+    words = pa.table({"image": images[owner], "word": hashes})
+    of_image = pa.table({"image": np.arange(90), "name": groups[:90]})
+    asked = np.array([7, 3, 95, 50])
+    with database(tmp_path, 300_000_000, threads, words=words, members=of_image) as connection:
+        caption_words.create_having(
+            connection, "counted", "SELECT * FROM words", "SELECT * FROM members"
+        )
+        found = dict(connection.sql("SELECT word, groups FROM counted").fetchall())
+        read = CaptionWords.read(connection, asked, "SELECT * FROM words", "counted", 40)
+    having = {
+        (word, groups[image])
+        for word, image in zip(hashes, images[owner], strict=True)
+        if image < 90
     }
-    return {(int(a), int(b)) for a, b in found}
+    assert found == Counter(word for word, _ in having)
+    of_each = [{*hashes[images[owner] == image]} & {*found} for image in asked]
+    assert np.diff(read.starts).tolist() == [len(words) for words in of_each]
+    for place, words in enumerate(of_each):
+        expected = sorted(log(40 / found[word]) for word in words)[::-1]
+        own = read.weights[read.words[read.starts[place] : read.starts[place + 1]]]
+        assert own.tolist() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("most", [2, 4, 9])
-def test_pairs_that_share_what_is_rare(most, monkeypatch):
-    captions = random_captions(200, words=30)
-    bags = [set(caption.split()) for caption in captions]
-    words = of(captions)
-    having = Counter(w for bag in bags for w in bag)
-    rank = {w: (having[w], caption_words._hash(w)) for w in having}  # ties as in the code
-    keys = []
-    for bag in bags:
-        rarest = sorted(bag, key=rank.__getitem__)[: caption_words.RAREST]
-        keys.append({*((w,) for w in rarest), *combinations(sorted(rarest), 2), frozenset(bag)})
-    count = Counter(key for own in keys for key in own)
-    expected = {
-        (a, b)
-        for a, b in combinations(range(200), 2)
-        if any(count[key] <= most for key in keys[a] & keys[b])
-    }
-    assert pairs_of(words, most) == expected
-    assert len(expected) > 50
-    monkeypatch.setattr(caption_words, "_KEYS", 100)  # so in many parts
-    assert pairs_of(words, most) == expected
-
-
-def test_copies_make_no_caption_common_and_none_is_its_own_sibling():
-    captions = ["blue bird"] * 30 + ["blue bird sings"] + random_captions(60)
-    words = of(captions, [0] * 30 + list(range(1, 62)))
-    assert (0, 30) in pairs_of(words, 2)
-    assert all(b >= 30 for _, b in pairs_of(words, 2))
-
-
-def test_no_captions():
-    words = of(["", "!"])
-    assert list(words.sharing(2)) == []
-    assert words.shared(np.array([0]), np.array([1])).tolist() == [0]
+def test_few_groups_are_a_tenth_and_two_to_thirty_two():
+    assert [few_of(groups) for groups in (1, 20, 39, 40, 319, 320, 10**9)] == [
+        2,
+        2,
+        3,
+        4,
+        31,
+        32,
+        32,
+    ]

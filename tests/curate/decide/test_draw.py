@@ -2,11 +2,13 @@
 
 import hashlib
 import random
+from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from curate.decide.draw import drawn, pair_numbers, partners
+from curate.decide.draw import drawn, drawn_of, pair_numbers, partners
 
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -80,3 +82,20 @@ def test_the_draw_is_uniform_and_streams_are_independent():
     assert (np.diag(counts) == 0).all()
     apart = counts[~np.eye(10, dtype=bool)]
     assert ((apart - 1_000) ** 2 / 1_000).sum() < 90 + 5 * (2 * 90) ** 0.5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_in_blocks_are_drawn_as_all_at_once(seed):
+    rng = np.random.default_rng(seed)
+    numbers = rng.integers(0, 2**63, 500).astype(np.uint64)
+    numbers[:20] = numbers[20:40]  # pairs of one key twice
+    table = pa.table({"image": np.arange(500) // 2, "row": np.arange(500), "number": numbers})
+    for count in (1, 7, 60, 500, 900):
+        expected = drawn(numbers, count, seed)
+        for cuts in ([], [1, 2, 250], list(range(10, 500, 10))):
+            bounds = [0, *cuts, 500]
+            blocks = [table.slice(a, b - a) for a, b in pairwise(bounds)]
+            rng.shuffle(blocks)
+            found = drawn_of(iter(blocks), count, seed)
+            assert found["row"].to_pylist() == expected.tolist()
+    assert len(drawn_of(iter([]), 5, seed)) == 0

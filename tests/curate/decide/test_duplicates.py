@@ -12,14 +12,14 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from curate.annotate.embeddings import Embeddings
-from curate.decide import duplicates
 from curate.decide.config import SplitConfig
-from curate.decide.split import assign
 from curate.filters.duplicates import DuplicatesConfig
 from curate.measures.decode import UnreadableImage, decode
 from curate.measures.phash import phashes, pixels_sha256
 from curate.measures.thumbnail import BYTES, thumbnail
 from curate.run.schema import UserError
+from tests.curate.decide import searched
+from tests.curate.decide.judging import assign
 
 NEAR = DuplicatesConfig(hamming_distance=4)
 EXACT = DuplicatesConfig()
@@ -45,33 +45,33 @@ def bits(*numbers):
 
 
 def test_equal_pixels_are_a_group_named_by_them():
-    found = duplicates.groups(table(row("a", 7), row("b", 7), row("c", 9)), NARROW, EXACT)
+    found = searched.groups(table(row("a", 7), row("b", 7), row("c", 9)), NARROW, EXACT)
     assert found.tolist() == ["0" * 15 + "7", "0" * 15 + "7", "0" * 15 + "9"]
 
 
 def test_the_least_name_of_a_chain_and_all_its_captions():
     chain = [row("a", 5, bits()), row("b", 9, bits(*range(4))), row("c", 3, bits(*range(8)))]
-    found = duplicates.groups(table(*chain, chain[0]), WIDE, EXACT)
+    found = searched.groups(table(*chain, chain[0]), WIDE, EXACT)
     assert set(found) == {"0" * 15 + "3"}
-    apart = duplicates.groups(table(*chain), SplitConfig(hamming_distance=3), EXACT)
+    apart = searched.groups(table(*chain), SplitConfig(hamming_distance=3), EXACT)
     assert apart.nunique() == 3
-    assert duplicates.groups(table(*chain), NARROW, NEAR).nunique() == 1
+    assert searched.groups(table(*chain), NARROW, NEAR).nunique() == 1
 
 
 def test_what_was_not_decoded_is_alone():
     bare = {"pixels_sha256": "", "phash": "", "phash_mirrored": "", "thumbnail": b""}
     rows = table(row("a", 1) | bare, row("b", 2), row("c", 1) | bare, row("d", 2) | {"key": "d"})
-    assert duplicates.groups(rows, WIDE, NEAR).tolist() == ["", "0" * 15 + "2"] * 2
-    assert duplicates.groups(rows.iloc[:1], WIDE, NEAR).tolist() == [""]
+    assert searched.groups(rows, WIDE, NEAR).tolist() == ["", "0" * 15 + "2"] * 2
+    assert searched.groups(rows.iloc[:1], WIDE, NEAR).tolist() == [""]
 
 
 def test_the_source_joins_pictures_that_are_no_duplicates():
     rows = table(row("a", 1, group="g"), row("b", 2, group="g"), row("c", 3, group=""))
     rows = pd.concat([rows, table(row("d", 4))], ignore_index=True)  # its group is missing
     of_g = hashlib.blake2b(b"g", digest_size=8).hexdigest()
-    found = duplicates.groups(rows, WIDE, EXACT).tolist()
+    found = searched.groups(rows, WIDE, EXACT).tolist()
     assert found == [of_g, of_g, "0" * 15 + "3", "0" * 15 + "4"]
-    assert duplicates.copies(rows, NEAR).tolist() == ["", "", "", ""]
+    assert searched.copies(rows, NEAR).tolist() == ["", "", "", ""]
 
 
 def test_a_photo_of_two_data_sets_is_on_one_side():
@@ -81,7 +81,7 @@ def test_a_photo_of_two_data_sets_is_on_one_side():
         pixels = np.random.default_rng(seed).integers(2**62, size=2000)
         rows = [row(f"k{n}", int(p), group=f"coco-{n}") for n, p in enumerate(pixels)]
         rows += [row("near", 0, rows[5]["phash"], group="")]  # joins one that has a group
-        sides.append(assign(duplicates.groups(table(*rows), WIDE, EXACT), SplitConfig()))
+        sides.append(assign(searched.groups(table(*rows), WIDE, EXACT), SplitConfig()))
         assert sides[-1].iloc[-1] == sides[-1].iloc[5]
     assert (sides[0] == sides[1]).all()
     assert sides[0].nunique() == 3
@@ -90,30 +90,30 @@ def test_a_photo_of_two_data_sets_is_on_one_side():
 def test_adding_data_moves_nobody_but_the_joined():
     rng = np.random.default_rng(0)
     rows = [row(f"k{i}", i, f"{h:016x}") for i, h in enumerate(rng.integers(0, 2**62, 300))]
-    before = duplicates.groups(table(*rows[:200]), WIDE, NEAR)
-    after = duplicates.groups(table(*reversed(rows)), WIDE, NEAR)[::-1]
+    before = searched.groups(table(*rows[:200]), WIDE, NEAR)
+    after = searched.groups(table(*reversed(rows)), WIDE, NEAR)[::-1]
     assert before.tolist() == after.tolist()[:200]
 
 
 def test_which_of_a_group_stays():
     small = row("a", 1, similarity=0.4, width=32)
-    found = duplicates.copies(table(row("c", 1), small, row("b", 1)), EXACT)
+    found = searched.copies(table(row("c", 1), small, row("b", 1)), EXACT)
     assert found.tolist() == ["a", "", "a"]
     equal = table(row("a", 1, bits()), row("b", 2, bits(1), width=99), row("b", 2, bits(1)))
-    assert duplicates.copies(equal, NEAR).tolist() == ["b", "", ""]
-    assert duplicates.copies(table(row("b", 1), row("a", 1)), EXACT).tolist() == ["a", ""]
+    assert searched.copies(equal, NEAR).tolist() == ["b", "", ""]
+    assert searched.copies(table(row("b", 1), row("a", 1)), EXACT).tolist() == ["a", ""]
     off = DuplicatesConfig(exact=False)
-    assert duplicates.copies(table(row("b", 1), row("a", 1)), off).tolist() == ["", ""]
+    assert searched.copies(table(row("b", 1), row("a", 1)), off).tolist() == ["", ""]
 
 
 def test_the_most_similar_caption_counts_not_the_first():
     rows = table(row("a", 1), row("b", 1, similarity=0.1), row("b", 1, similarity=0.5))
-    assert duplicates.copies(rows, EXACT).tolist() == ["b", "", ""]
+    assert searched.copies(rows, EXACT).tolist() == ["b", "", ""]
 
 
 def test_a_chain_drops_only_what_is_near_to_one_that_stays():
     chain = [row(f"k{i}", i + 1, bits(*range(3 * i)), similarity=0.9 - 0.1 * i) for i in range(5)]
-    found = duplicates.copies(table(*chain), DuplicatesConfig(hamming_distance=3))
+    found = searched.copies(table(*chain), DuplicatesConfig(hamming_distance=3))
     assert found.tolist() == ["", "k0", "", "k2", ""]
 
 
@@ -123,7 +123,7 @@ def test_no_picture_goes_without_a_near_one_that_stays_and_no_two_near_ones_stay
     rows = [
         row(f"k{i}", i, f"{h:016x}", rng.random(), rng.integers(1, 9)) for i, h in enumerate(hashes)
     ]
-    found = duplicates.copies(table(*rows), DuplicatesConfig(exact=False, hamming_distance=4))
+    found = searched.copies(table(*rows), DuplicatesConfig(exact=False, hamming_distance=4))
     by_key = dict(zip([r["key"] for r in rows], hashes, strict=True))
     stay = [key for key, keeper in zip(by_key, found, strict=True) if not keeper]
     assert 1 < len(stay) < 150
@@ -150,8 +150,8 @@ def test_semantic_copies_are_near_in_their_embeddings(tmp_path):
     rows = table(row("a", 1), row("a", 1), row("b", 2), row("c", 3), row("d", 4))
     rows["caption_index"] = [0, 1, 0, 0, 0]
     config = DuplicatesConfig(cosine=0.95)
-    assert duplicates.copies(rows, config, vectors).tolist() == ["", "", "a", "", ""]
-    names = duplicates.groups(rows, NARROW, config, vectors).str[-1].tolist()
+    assert searched.copies(rows, config, vectors).tolist() == ["", "", "a", "", ""]
+    names = searched.groups(rows, NARROW, config, vectors).str[-1].tolist()
     assert names == ["1", "1", "1", "3", "4"]
 
 
@@ -163,7 +163,7 @@ def test_one_pass_after_another_ends_at_one_that_stays(tmp_path):
         row("c", 3, similarity=0.3),
     ).assign(caption_index=0)
     config = DuplicatesConfig(hamming_distance=1, cosine=0.9)
-    assert duplicates.copies(rows, config, vectors).tolist() == ["c", "c", ""]
+    assert searched.copies(rows, config, vectors).tolist() == ["c", "c", ""]
 
 
 @pytest.mark.parametrize("key", ["filters.duplicates", "split"])
@@ -212,24 +212,24 @@ def test_precision_and_recall_on_planted_copies():
     images = [(f"{i:03d}-{name}", v) for i in range(60) for name, v in variants(drawing(i))]
     pairs = measured(images)
     picture = pairs["key"].str[:3]
-    found = duplicates.copies(pairs, NEAR)
+    found = searched.copies(pairs, NEAR)
     dropped = found != ""
     assert (found[dropped].str[:3] == picture[dropped]).all()  # precision 1
     assert dropped.sum() >= 0.98 * (len(pairs) - 60)  # recall
-    groups = duplicates.groups(pairs, WIDE, EXACT)
+    groups = searched.groups(pairs, WIDE, EXACT)
     assert groups.groupby(picture).nunique().mean() <= 1.03
     assert picture.groupby(groups).nunique().max() == 1
-    assert (duplicates.copies(pairs, EXACT) == "").all()
+    assert (searched.copies(pairs, EXACT) == "").all()
 
 
 def test_mirrored_copies_are_on_the_same_side_and_stay():
     images = [(f"{i:02d}", drawing(i)) for i in range(40)]
     pairs = measured(images + [(f"{key}m", ImageOps.mirror(image)) for key, image in images])
-    groups = duplicates.groups(pairs, WIDE, EXACT)
+    groups = searched.groups(pairs, WIDE, EXACT)
     picture = pairs["key"].str[:2]
     assert (groups.groupby(picture).nunique() == 1).all()
     assert picture.groupby(groups).nunique().max() == 1
-    assert (duplicates.copies(pairs, NEAR) == "").all()
+    assert (searched.copies(pairs, NEAR) == "").all()
 
 
 def test_plain_pictures_of_other_colours_are_no_copies():
@@ -239,10 +239,10 @@ def test_plain_pictures_of_other_colours_are_no_copies():
     hashes = np.array([int(phashes(image)[0], 16) for _, image in squares], np.uint64)
     assert np.bitwise_count(hashes[:, None] ^ hashes[None]).max() <= 4
     pairs = measured(squares + small)
-    for found in (duplicates.copies(pairs, NEAR), duplicates.groups(pairs, WIDE, EXACT)):
+    for found in (searched.copies(pairs, NEAR), searched.groups(pairs, WIDE, EXACT)):
         names = dict(zip(pairs["key"], found, strict=True))
         assert len(set(names.values())) == len(colours) + (found[0] == "")
-    assert duplicates.copies(pairs, NEAR)[len(squares) :].tolist() == list(colours)
+    assert searched.copies(pairs, NEAR)[len(squares) :].tolist() == list(colours)
 
 
 def flag(*stripes):
@@ -286,9 +286,9 @@ def test_near_copies_need_more_evidence_than_the_hash(kind):
     hashes = np.array([int(phash, 16) for phash in pairs["phash"]], np.uint64)
     near = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= 4
     assert (near & (picture.to_numpy()[:, None] != picture.to_numpy())).any()
-    found = duplicates.copies(pairs, NEAR)
+    found = searched.copies(pairs, NEAR)
     assert (found[found != ""].str[:2] == picture[found != ""]).all()
-    groups = duplicates.groups(pairs, WIDE, EXACT)
+    groups = searched.groups(pairs, WIDE, EXACT)
     assert picture.groupby(groups).nunique().max() == 1
     if kind != "pages":  # so plain that only equal thumbnails make copies of them
         assert (found != "").sum() == len(own)
@@ -303,8 +303,8 @@ def test_a_group_reaches_further_than_a_copy():
     pairs = measured([("whole", image), ("cut", cut)])
     bits = int(pairs["phash"][0], 16) ^ int(pairs["phash"][1], 16)
     wide = SplitConfig(hamming_distance=bits.bit_count())
-    assert duplicates.copies(pairs, DuplicatesConfig(hamming_distance=16)).tolist() == ["", ""]
-    assert duplicates.groups(pairs, wide, EXACT).nunique() == 1
+    assert searched.copies(pairs, DuplicatesConfig(hamming_distance=16)).tolist() == ["", ""]
+    assert searched.groups(pairs, wide, EXACT).nunique() == 1
 
 
 def test_many_plain_pictures_are_not_compared_with_each_other():
@@ -315,7 +315,7 @@ def test_many_plain_pictures_are_not_compared_with_each_other():
     pairs = table(*rows)
     pairs = pd.concat([pairs] + [pairs.assign(key=pairs["key"] + x) for x in "ab"])
     start = time.process_time()
-    found = duplicates.copies(pairs.reset_index(drop=True), NEAR)
+    found = searched.copies(pairs.reset_index(drop=True), NEAR)
     assert time.process_time() - start < 10
     assert (found == "").sum() == 20_000
 
@@ -330,11 +330,11 @@ def readable(folder):
 
 def test_real_copies_among_photographs(shared):
     pairs = measured(readable(shared / "dedup_ukbench"))
-    groups = duplicates.groups(pairs, WIDE, EXACT)
+    groups = searched.groups(pairs, WIDE, EXACT)
     of_120 = groups[pairs["key"].isin([f"ukbench00120{s}" for s in ("", "_resize", "_hflip")])]
     assert of_120.nunique() == 1
     assert groups.nunique() == len(pairs) - 2  # and nothing else is joined
-    found = duplicates.copies(pairs, NEAR)
+    found = searched.copies(pairs, NEAR)
     assert dict(zip(pairs["key"], found, strict=True))["ukbench00120_resize"] == "ukbench00120"
     assert (found != "").sum() == 1
 
@@ -344,7 +344,7 @@ def test_photographs_and_their_recompressed_copies(shared):
     copies = [(f"{key}-{name}", v) for key, image in photos for name, v in variants(image)]
     pairs = measured(copies)
     pairs[["photo", "variant"]] = pairs["key"].str.split("-", expand=True)
-    groups = duplicates.groups(pairs, WIDE, EXACT)
+    groups = searched.groups(pairs, WIDE, EXACT)
     assert pairs["photo"].groupby(groups).nunique().max() == 1
     own = pairs["photo"].map(groups[pairs["variant"] == "as_is"].set_axis(pairs["photo"].unique()))
     found = (groups == own).groupby(pairs["variant"]).mean()
@@ -355,4 +355,4 @@ def test_photographs_and_their_recompressed_copies(shared):
 def test_semantic_copies_of_nothing_are_none(tmp_path):
     vectors = embedded(tmp_path, [[1, 0]])
     rows = table(row("a", 1)).assign(caption_index=0)[:0]
-    assert duplicates.copies(rows, DuplicatesConfig(cosine=0.95), vectors).tolist() == []
+    assert searched.copies(rows, DuplicatesConfig(cosine=0.95), vectors).tolist() == []

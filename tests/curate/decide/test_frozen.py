@@ -2,11 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from curate.decide.frozen import GONE, REPLACED, Frozen
+from curate.decide.frozen import BY, GONE, JOINED, REPLACED, Frozen
 from curate.decide.held_out import COLUMNS, digest, merged
 from curate.decide.split import LARGEST_HELD_OUT
+from tests.curate.decide.judging import database
 
 FAR = 0xFFFF_0000_FFFF_0000  # 32 bits from 0
 
@@ -31,24 +33,65 @@ def listed(key, file, side, phash=None, **changes):
     return row | {"phash": "" if phash is None else f"{phash:016x}"} | changes
 
 
-def find(pictures, rows):
-    table = merged(pd.DataFrame(columns=list(COLUMNS), dtype="str"), pd.DataFrame(rows))
-    pairs = pd.DataFrame(pictures)
-    return Frozen.find(pairs, table), pairs
+class Found:
+    """What ``Frozen`` says of some pictures, by key, and what became of the listed ones."""
+
+    def __init__(self, pictures, rows):
+        none = pd.DataFrame(columns=list(COLUMNS), dtype="str")
+        table = merged(none, pd.DataFrame(rows)) if rows else none
+        pairs = pd.DataFrame(pictures)
+        first = pairs.drop_duplicates("key").reset_index(drop=True)
+        with database(images=images(first), groups=groups(first)) as connection:
+            frozen = Frozen(connection, table)
+            of_key = connection.sql(
+                f"SELECT images.key, coalesce(side, ''), {BY} FROM images LEFT JOIN groups USING (image) {JOINED}"
+            ).fetchall()
+            self.sides = {key: side for key, side, _ in of_key}
+            self.by = {key: by for key, _, by in of_key}
+            pairs["split"] = [self.sides[key] or "train" for key in pairs["key"]]
+            tell(connection, pairs, first)
+            self.outcome = frozen.outcome()
+
+
+def images(first):
+    def numbers(texts):
+        return pa.array([int(text[:16], 16) if text else None for text in texts], pa.uint64())
+
+    names = ("pixels_sha256", "phash")
+    pixels, phash = (numbers(first[name]) for name in names)
+    known = {name: first[name].tolist() for name in ("key", "sha256")}
+    return pa.table({"image": np.arange(len(first)), **known, "pixels": pixels, "phash": phash})
+
+
+def groups(first):
+    """By number, in the order of their names; none where a picture has no group."""
+    order = sorted({*first["duplicate_group"]} - {""})
+    chosen = np.flatnonzero(first["duplicate_group"] != "")
+    names = [order.index(first["duplicate_group"][row]) for row in chosen]
+    return pa.table({"image": chosen, "name": pa.array(names, pa.uint64())})
+
+
+def tell(connection, pairs, first):
+    """The tables ``kept_images`` and ``image_fates``, by the pictures' own ``kept, rule, split``."""
+    connection.sql("CREATE TABLE kept_images(image BIGINT, split VARCHAR, name UBIGINT)")
+    connection.sql("CREATE TABLE image_fates(image BIGINT, fate VARCHAR)")
+    for image, key in enumerate(first["key"]):
+        rows = pairs[pairs["key"] == key]
+        side, fate = rows["split"].iloc[0], rows["rule"].iloc[0]
+        if rows["kept"].any():
+            fate = side
+            query = "INSERT INTO kept_images SELECT image, ?, name FROM groups WHERE image = ?"
+            connection.sql(query, params=[side, image])
+        connection.sql("INSERT INTO image_fates VALUES (?, ?)", params=[image, fate])
 
 
 def sides(pictures, rows):
-    frozen, _ = find(pictures, rows)
-    return frozen.sides(frozen.pictures.index).to_dict()
+    return Found(pictures, rows).sides
 
 
 def outcome(pictures, rows):
     """After the split has done what it is asked to."""
-    frozen, pairs = find(pictures, rows)
-    stays = frozen.sides(pd.Index(pairs["key"])).to_numpy()
-    pairs["split"] = np.where(stays != "", stays, pairs["split"])
-    pairs.loc[~pairs["kept"], "split"] = ""
-    return frozen.outcome(pairs)
+    return Found(pictures, rows).outcome
 
 
 @pytest.mark.parametrize("side", ["val", "test"])
@@ -78,9 +121,9 @@ def test_the_whole_group_is_held_out_even_by_a_picture_that_is_dropped():
         picture("old", 1, group="one", kept=False, rule="duplicate"),
         picture("alone", 8),
     ]
-    frozen, pairs = find(again, [listed("old", 1, "val")])
-    assert frozen.sides(pd.Index(pairs["key"])).tolist() == ["val", "val", ""]
-    assert frozen.by(pairs["key"]).tolist() == ["old", "old", ""]
+    found = Found(again, [listed("old", 1, "val")])
+    assert found.sides == {"new": "val", "old": "val", "alone": ""}
+    assert found.by == {"new": "old", "old": "old", "alone": ""}
 
 
 def test_pictures_that_are_not_decoded_freeze_nobody():
@@ -101,9 +144,9 @@ def test_of_both_sides_test_wins_and_is_counted():
     ]
     rows = [listed("b", 2, "test"), listed("a", 1, "val"), listed("c", 4, "val")]
     for order in (rows, rows[::-1]):
-        frozen, pairs = find(again, order)
-        assert frozen.sides(pd.Index(pairs["key"])).tolist() == [*["test"] * 3, *["val"] * 2]
-        assert frozen.by(pairs["key"]).tolist() == ["b", "b", "b", "c", "c"]
+        frozen = Found(again, order)
+        assert [frozen.sides[row["key"]] for row in again] == [*["test"] * 3, *["val"] * 2]
+        assert [frozen.by[row["key"]] for row in again] == ["b", "b", "b", "c", "c"]
     found = outcome(again, rows)
     assert (found.of_both, found.moved, found.joined) == (1, 1, 2)
     assert found.sides == {"val": 1, "test": 2}
@@ -175,8 +218,7 @@ def test_large_groups_are_counted():
 
 
 def test_an_empty_table_freezes_nobody():
-    frozen, pairs = find([picture("a", 1)], [listed("a", 1, "val")])
-    none = Frozen.find(pairs, frozen.table.iloc[:0])
-    assert none.sides(pd.Index(["a"])).tolist() == [""]
-    found = none.outcome(pairs)
+    none = Found([picture("a", 1)], [])
+    assert none.sides == {"a": ""}
+    found = none.outcome
     assert (found.listed, found.sides, found.left) == (0, {"val": 0, "test": 0}, {})

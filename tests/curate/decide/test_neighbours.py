@@ -5,6 +5,7 @@ import pytest
 
 from curate.decide import neighbours as near
 from curate.decide.neighbours import components, cosine_pairs, hamming_pairs, joined
+from tests.curate.decide.naive_copies import greedily
 
 
 def listed(pairs):
@@ -38,9 +39,23 @@ def test_hashes_as_by_brute_force_each_pair_once(distance, count):
         assert len(found) > 100
 
 
+@pytest.mark.parametrize("bits", [2**64 - 1, 0x3F0F0000FFFF, 7, 0])
+def test_bands_of_some_bits_find_what_agrees_in_the_others(bits):
+    base, few = np.uint64(0x123456789ABCDEF0), np.uint64(bits)
+    rng = np.random.default_rng(0)
+    hashes = base ^ (few & rng.integers(0, 2**64, 300, dtype=np.uint64))
+    hashes[150:] = hashes[:150] ^ (few & np.uint64(0x800010002))
+    found = []
+    for table in near.band_tables(300, 3, few):
+        for one, other in near.agreeing_pairs(hashes & table.mask):
+            counts = table.are_near(hashes[one] ^ hashes[other], 3)
+            found.append((one[counts], other[counts]))
+    assert listed(found) == brute_force(hashes, 3)
+
+
 @pytest.mark.parametrize("agreeing", [0, 1, 2, 3])
 def test_any_number_of_agreeing_bands_finds_the_same(agreeing, monkeypatch):
-    monkeypatch.setattr("curate.decide.neighbours._agreeing", lambda count, distance: agreeing)
+    monkeypatch.setattr("curate.decide.neighbours._agreeing", lambda *count: agreeing)
     hashes = clustered(600)
     assert listed(hamming_pairs(hashes, 5)) == brute_force(hashes, 5)
 
@@ -67,39 +82,14 @@ def test_vectors_as_by_brute_force(block):
     assert listed(cosine_pairs(vectors, 1.0, block)) == [(3, 140)]
 
 
-def greedily(alike):
-    """For each the first that stays and is near it, one by one, from a matrix (N, N)."""
-    stays = []
-    for number in range(len(alike)):
-        taken = (n for n in range(number) if stays[n] == n and alike[n, number])
-        stays.append(next(taken, number))
-    return stays
-
-
-@pytest.mark.parametrize("most", [1 << 22, 40, 0])
-@pytest.mark.parametrize("distance", [1, 4, 12])
-def test_which_hashes_stay_however_few_pairs_are_held(distance, most, monkeypatch):
-    monkeypatch.setattr(near, "_MOST_PAIRS", most)
-    rng = np.random.default_rng(0)
-    hashes = np.append(clustered(300), rng.integers(0, 2**9, 150, dtype=np.uint64))  # some equal
-    hashes = rng.permutation(hashes)
-    colours = rng.integers(0, 8, len(hashes))
-    counts = np.abs(colours[:, None] - colours[None]) < 6
-    alike = (np.bitwise_count(hashes[:, None] ^ hashes[None]) <= distance) & counts
-    expected = greedily(alike)
-    found = near.stays_by_hash(hashes, distance, lambda one, other: counts[one, other])
-    assert found.tolist() == expected
-    assert 10 < sum(one != n for n, one in enumerate(expected)) < len(hashes) - 10
-
-
 @pytest.mark.parametrize("block", [7, 64, 4096])
 def test_which_vectors_stay(block, monkeypatch):
     monkeypatch.setattr(near, "_SLICE", 5)
     vectors = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     expected = greedily(vectors @ vectors.T >= 0.8)
-    assert near.stays_by_cosine(vectors, 0.8, block).tolist() == expected
-    assert 10 < len(set(expected)) < 100
+    assert (near.stays_by_cosine(vectors, 0.8, block) == expected).all()
+    assert 10 < len(set(expected.tolist())) < 100
 
 
 def test_many_alike_vectors_are_decided_in_little_memory():
@@ -156,3 +146,14 @@ def test_neither_order_nor_blocks_decide_which_vectors_are_near():
         first, second = joined(cosine_pairs(vectors[order], 0.96, block))
         one, other = order[first], order[second]
         assert listed([(one, other)]) == expected
+
+
+@pytest.mark.parametrize("least", [0, 3_100_000_000, 2**62])
+def test_pairs_once_however_large_the_positions(least):
+    one, other = least + np.random.default_rng(0).integers(0, 30, (2, 500))
+    low, high = near.each_once(one, other)
+    expected = sorted(
+        {(min(pair), max(pair)) for pair in zip(one.tolist(), other.tolist(), strict=True)}
+    )
+    assert list(zip(low.tolist(), high.tolist(), strict=True)) == expected
+    assert [len(of) for of in near.each_once(one[:0], other[:0])] == [0, 0]

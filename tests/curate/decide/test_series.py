@@ -21,6 +21,7 @@ from tests.curate.decide.growing import (
     on,
     series,
 )
+from tests.curate.small_ledgers import all_rows
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -33,7 +34,7 @@ def test_what_was_held_out_is_never_trained_on_later(seed):
             found[later], "test"
         )  # val may join a group of test
     for verdicts in found:
-        kept = verdicts.ledger[verdicts.ledger["kept"]]
+        kept = all_rows(verdicts.ledger).query("kept")
         assert kept.groupby("duplicate_group")["split"].nunique().max() == 1
         assert kept[kept["split"] == "val"]["duplicate_group"].nunique() >= SMALLEST_JUDGED
     again = found[2].held_out_again
@@ -53,7 +54,7 @@ def test_without_the_table_some_would_be(seed):
     assert on(found[0], *HELD_OUT) & on(found[1], "train")
     assert on(found[1], *HELD_OUT) & on(found[2], "train")
     assert all(verdicts.held_out_again is None for verdicts in found)
-    assert "held_out_by" not in found[2].ledger
+    assert "held_out_by" not in found[2].ledger.columns
 
 
 def test_the_table_holds_out_little_more_than_the_shares_and_the_floor():
@@ -72,7 +73,7 @@ def test_each_row_says_by_which_picture_its_group_is_held_out():
     first = curate(data, None)
     table = held_out(data, first)
     grow(data, first)
-    ledger = curate(data, table).ledger
+    ledger = all_rows(curate(data, table).ledger)
     listed = set(table["key"])
     for row in ledger.itertuples():
         if row.key in listed:
@@ -102,7 +103,7 @@ def test_pictures_that_leave_and_files_that_change():
     data.of(dropped)["caption"] = ""
     data.rows = [row for row in data.rows if row["key"] != gone]
     verdicts = curate(data, table)
-    ledger = verdicts.ledger.set_index("key")
+    ledger = all_rows(verdicts.ledger).set_index("key")
     for key in (saved, same_pixels):
         assert ledger.loc[key, "split"] == was[key]
         assert ledger.loc[key, "held_out_by"] == key
@@ -120,6 +121,6 @@ def test_settings_that_hold_out_less_leave_the_table_alone():
     first = curate(data, None)
     table = held_out(data, first)
     for less in (replace(SIDES, val=0, test=0), replace(SIDES, seed=9), replace(SIDES, minimum=0)):
-        ledger = curate(data, table, less).ledger
+        ledger = all_rows(curate(data, table, less).ledger)
         now = dict(zip(ledger["key"], ledger["split"], strict=True))
         assert all(now[row.key] == row.split for row in table.itertuples())

@@ -1,15 +1,17 @@
 """The null of shuffled captions, against closed forms."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from curate.decide import shuffled_captions as null
-from curate.decide.shuffled_captions import Null, shuffled
-
-
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+from curate.decide.shuffled_captions import Null
+from tests.curate.decide import naive_shuffled_captions as naive
+from tests.curate.decide.drawn_pictures import drawn, stored, unit
+from tests.curate.decide.narrow_tables import database, narrowed
 
 
 class InMemory:
@@ -18,6 +20,7 @@ class InMemory:
     def __init__(self, images, texts):
         self.images = images.__getitem__
         self.texts = texts.__getitem__
+        self.drawn_bits = 0
 
 
 def annotations(images, texts, captions=None, groups=None):
@@ -27,11 +30,19 @@ def annotations(images, texts, captions=None, groups=None):
             "key": [f"{i:04d}" for i in range(count)],
             "caption": captions or [f"caption {i}" for i in range(count)],
             "caption_index": 0,
-            "pixels_sha256": groups or [f"g{i}" for i in range(count)],
+            "pixels_sha256": groups or [f"{i:x}" for i in range(count)],
             "clip_similarity": (images * texts).sum(axis=1),
         }
     )
     return frame, InMemory(images, texts)
+
+
+def shuffled(table, embedded, seed=0, **limits):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        database(Path(folder), **limits, **narrowed(table)) as connection,
+    ):
+        return null.shuffled(connection, embedded, seed)
 
 
 def test_shuffled_similarities_are_those_of_other_captions():
@@ -44,7 +55,7 @@ def test_shuffled_similarities_are_those_of_other_captions():
 def test_true_pairs_are_left_out_of_the_null():
     basis = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 3]]
     same_caption = annotations(basis, basis, captions=["x", "x", "b", "c", "d"])
-    same_picture = annotations(basis, basis, groups=["g", "g", "b", "c", "d"])
+    same_picture = annotations(basis, basis, groups=["a", "a", "b", "c", "d"])
     for table in (same_caption, same_picture):
         assert shuffled(*table).similarities.max() == 0
 
@@ -101,10 +112,34 @@ def test_own_captions_are_left_out_though_their_rows_were_not_drawn(monkeypatch)
     vectors = np.eye(3, dtype=np.float32)
     images = np.repeat(vectors[[0]], 400, axis=0)
     texts = vectors[[0, 1]][np.arange(400) % 2]  # each picture's first caption is true and like it
-    of_two = [f"g{i // 2}" for i in range(400)]
+    of_two = [f"{i // 2:x}" for i in range(400)]
     captions = ["an animal" if i % 2 == 0 else f"caption {i}" for i in range(400)]
     table, embeddings = annotations(images, texts, captions, of_two)
     monkeypatch.setattr(null, "MAX_PAIRS", 60)
     found = shuffled(table, embeddings).similarities
     assert len(found)
     assert (found == 0).all()
+
+
+def drawn_pairs(seed):
+    """Pairs with texts near their images; some pictures and captions several times, some not scored."""
+    table, vectors = drawn(seed, families=60)
+    rng = np.random.default_rng(seed)
+    of_row = [vectors[row - index] for row, index in enumerate(table["caption_index"])]
+    texts = [None if v is None else unit(v + rng.normal(size=len(v)) / 3) for v in of_row]
+    cosine = [np.nan if v is None else float(v @ t) for v, t in zip(of_row, texts, strict=True)]
+    return table.assign(clip_similarity=np.float32(cosine)), vectors, texts
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("most", [10_000, 70])
+def test_as_the_oracle(tmp_path, seed, most, monkeypatch):
+    table, vectors, texts = drawn_pairs(seed)
+    embedded = stored(tmp_path, vectors, 4, texts)
+    monkeypatch.setattr(null, "MAX_PAIRS", most)
+    monkeypatch.setattr(naive, "MAX_PAIRS", most)
+    expected = naive.shuffled(table, embedded, seed).similarities
+    assert 100 < len(expected) < 4 * min(most, len(table))
+    limits = {"memory": 300_000_000, "threads": 1 + seed % 2}
+    found = shuffled(table, embedded, seed, **limits).similarities
+    np.testing.assert_array_equal(found, expected)

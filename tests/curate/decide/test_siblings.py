@@ -1,20 +1,19 @@
 """Planted siblings are joined; like captions alone, like pictures alone, and templates are not."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from curate.annotate.embeddings import Embeddings
-from curate.decide import siblings
+from curate.decide import families, rare_words, siblings
+from curate.run.database import blocks
+from tests.curate.decide import naive_siblings
+from tests.curate.decide.drawn_pictures import copies_of, drawn, stored, unit
+from tests.curate.decide.narrow_tables import database, groups_table, narrowed
 
 THINGS = 60
 SIZE = 24
-
-
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def things(seed=0, count=THINGS):
@@ -37,24 +36,35 @@ def pairs(captions, key="k"):
     return pd.DataFrame(rows)
 
 
-def stored(folder, vectors, parts=1):
-    """The embeddings in parts; ``None`` where a row has none."""
-    paths = []
-    for number, rows in enumerate(np.array_split(np.arange(len(vectors)), parts)):
-        values = [None if vectors[n] is None else np.asarray(vectors[n]).tobytes() for n in rows]
-        paths.append(folder / f"{number}.parquet")
-        pq.write_table(pa.table({"image_embedding": pa.array(values, pa.binary())}), paths[-1])
-    return Embeddings(paths)
-
-
 def alone(table):
     """Each picture's group of copies: its own."""
     return table["pixels_sha256"].rename("")
 
 
-def find(folder, table, vectors, copies=None, parts=1):
+@dataclass
+class Found:
+    """As ``siblings.Siblings``, with the groups by row."""
+
+    groups: pd.Series
+    level: float | None
+    loosened: int
+
+
+def find(folder, table, vectors, copies=None, parts=1, memory=2_000_000_000, threads=2, **options):
     copies = alone(table) if copies is None else copies
-    return siblings.find(table, copies, stored(folder, vectors, parts))
+    embedded = stored(folder, vectors, parts)
+    groups = groups_table(table, copies)
+    with database(folder, memory, threads, **narrowed(table), copy_groups=groups) as connection:
+        found = siblings.find(connection, embedded, folder, **options)
+        assert {name for (name,) in connection.sql("SHOW TABLES").fetchall()} == {
+            "pairs", "images", "words", "copy_groups", "sibling_groups"
+        }  # fmt: skip
+        names = dict(connection.sql("SELECT image, name FROM sibling_groups").fetchall())
+    assert set(names) == set(groups["image"].to_pylist())
+    assert not list(folder.glob("siblings-*"))
+    images = np.arange(len(table)) - table["caption_index"].to_numpy()
+    by_row = [f"{names[image]:016x}" if image in names else "" for image in images]
+    return Found(pd.Series(by_row), found.level, found.loosened)
 
 
 def named(count=THINGS):
@@ -127,7 +137,7 @@ def test_a_long_chain_is_loosened(tmp_path):
     table = pairs(captions + named(1700))
     found = find(tmp_path, table, np.concatenate([chain, things(7, 1700)]))
     sizes = found.groups[:300].value_counts()
-    assert sizes.max() <= siblings.LARGEST
+    assert sizes.max() <= families.LARGEST
     assert sizes.max() >= 2
     assert found.loosened == 300
 
@@ -199,3 +209,44 @@ def test_pictures_without_an_embedding_do_not_lower_the_level(tmp_path):
     found = find(tmp_path, table, listed)
     assert found.level is not None
     assert found.level > 0.3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_as_the_oracle(tmp_path, seed, monkeypatch):
+    """Ties, copies, missing values, several captions, Chinese; every other draw with a chain to be loosened."""
+    table, vectors = drawn(seed, chain=150 * (seed % 2))
+    copies = copies_of(table)
+    expected = naive_siblings.find(table, copies, stored(tmp_path, vectors, 3))
+    assert expected.groups.nunique() < copies.nunique() - 50
+    assert bool(expected.loosened) == bool(seed % 2)
+    if seed >= 2:
+        monkeypatch.setattr(rare_words, "_KEYS", 300)  # so in many buckets
+        monkeypatch.setattr(families, "_BLOCK", 7)
+        monkeypatch.setattr(rare_words, "_PAIRS", 11)
+    found = find(tmp_path, table, vectors, copies, 3, 300_000_000, 1 + seed // 2)
+    pd.testing.assert_series_equal(found.groups, expected.groups, check_names=False)
+    assert (found.level, found.loosened) == (expected.level, expected.loosened)
+
+
+def test_blocks_of_words_and_links_decide_nothing(tmp_path, monkeypatch):
+    table, vectors = drawn(1, chain=150)
+    copies = copies_of(table)
+    expected = find(tmp_path, table, vectors, copies)
+
+    def slices(connection, query):
+        for block in blocks(connection, query):
+            yield from (block.slice(start, 3) for start in range(0, len(block), 3))
+
+    monkeypatch.setattr(siblings, "blocks", slices)
+    monkeypatch.setattr(rare_words, "blocks", slices)
+    found = find(tmp_path, table, vectors, copies)
+    assert found.groups.tolist() == expected.groups.tolist()
+    assert found.level == expected.level
+    assert found.loosened == expected.loosened > 0
+
+
+def test_without_joining_the_level_alone_is_measured(tmp_path, planted):
+    joined = find(tmp_path, *planted)
+    apart = find(tmp_path, *planted, join=False)
+    assert apart.level == joined.level
+    assert apart.groups.tolist() == alone(planted[0]).tolist()

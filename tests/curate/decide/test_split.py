@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from curate.decide.config import SMALLEST_JUDGED, SplitConfig
-from curate.decide.split import assign, leaks, positions
+from curate.decide.split import leaks, positions
+from tests.curate.decide.judging import assign
 
 PLAIN = SplitConfig(val=0.05, test=0.05, minimum=0)
 

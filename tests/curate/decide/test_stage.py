@@ -9,20 +9,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.annotate.embeddings import Embeddings
-from curate.annotate.frame import load_annotations
+from curate.annotate.frame import frame_of
+from curate.annotate.layout import Layout
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.table import source_column
 from curate.decide.config import SplitConfig
-from curate.decide.stage import decide as decide_parts
 from curate.filters.columns import ColumnConfig
 from curate.filters.config import FiltersConfig
 from curate.filters.prefilter import Prefilter
 from curate.filters.similarity import ClipSimilarityConfig
-from curate.pack.samples import Samples
 from curate.report import figures as funnel
 from curate.run import ledger
-from curate.run.removals import Removals
+from curate.run.ledger_table import check_complete
+from tests.curate import small_ledgers
+from tests.curate.decide.judging import judged
+from tests.curate.pack.ledgers import samples
+from tests.curate.small_ledgers import all_rows, table_of
 
 PAIRS, WRONG, DIMENSIONS = 600, 120, 48
 
@@ -72,13 +74,11 @@ def annotations():
 
 
 def decide(annotations, filters, sides):
-    """What the pipeline does: the annotations as a part, read back without its embeddings."""
+    """What the pipeline does: the annotations as a part, its ledger as a frame."""
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "part-00000.parquet")
         annotations.to_parquet(part)
-        request = AnnotationSpec("planted 0", Prefilter(filters.image, filters.caption))
-        pairs = load_annotations([part], request)
-        return decide_parts(pairs, Embeddings([part]), filters, sides, Removals())
+        return judged([part], filters, sides)
 
 
 def filters(**similarity):
@@ -96,7 +96,7 @@ def test_calibrated_cut_removes_the_planted_and_keeps_the_true(annotations):
 
 def test_funnel_and_ledger_agree(annotations):
     verdicts = decide(annotations, filters(minimum=0.3), SplitConfig())
-    table, figures = verdicts.ledger, funnel.summarise(verdicts, ["a note"])
+    table, figures = all_rows(verdicts.ledger), funnel.summarise(verdicts, ["a note"])
     expected = annotations["clip_similarity"] >= np.float32(0.3)
     assert table["kept"].tolist() == expected.tolist()
     assert figures["kept"] == expected.sum()
@@ -127,16 +127,17 @@ def test_a_cut_says_what_it_means_for_this_model(annotations):
 def test_without_a_cut_everything_readable_stays(annotations):
     verdicts = decide(annotations, filters(), SplitConfig())
     assert verdicts.cut is None
-    assert verdicts.ledger["kept"].sum() == PAIRS - 1
+    assert all_rows(verdicts.ledger)["kept"].sum() == PAIRS - 1
 
 
 def test_an_image_stays_for_its_best_caption_and_on_one_side(annotations):
     readable = annotations[annotations["error"] == ""]
     two = pd.concat([readable, readable.assign(caption_index=1, caption="other")])
+    two = two.sort_values(["key", "caption_index"])  # as parts hold them
     two.loc[two["caption_index"] == 1, "clip_similarity"] = np.float32(0.01)
-    table = decide(two.reset_index(drop=True), filters(minimum=0.3), SplitConfig()).ledger
+    table = all_rows(decide(two.reset_index(drop=True), filters(minimum=0.3), SplitConfig()).ledger)
     assert set(table.loc[table["kept"], "caption_index"]) == {0}
-    both = decide(two.reset_index(drop=True), filters(), SplitConfig()).ledger
+    both = all_rows(decide(two.reset_index(drop=True), filters(), SplitConfig()).ledger)
     assert both[both["kept"]].groupby("key")["split"].nunique().max() == 1
 
 
@@ -144,16 +145,18 @@ def test_duplicates_are_on_one_side_when_they_are_kept(annotations):
     annotations["pixels_sha256"] = [f"{i // 2:016x}" for i in range(PAIRS)]
     config = filters()
     config.duplicates.exact = False
-    table = decide(annotations, config, SplitConfig(val=0.3, test=0.3)).ledger
+    table = all_rows(decide(annotations, config, SplitConfig(val=0.3, test=0.3)).ledger)
     kept = table[table["kept"]]
     assert kept.groupby("duplicate_group")["split"].nunique().max() == 1
     assert (kept.groupby("duplicate_group").size() > 1).any()
 
 
 def test_the_ledger_refuses_to_lose_a_pair(annotations, tmp_path):
-    table = decide(annotations, filters(minimum=0.3), SplitConfig()).ledger.assign(shard="")
-    ledger.check_complete(table, PAIRS)
-    ledger.write(tmp_path / "ledger", table)
+    table = all_rows(decide(annotations, filters(minimum=0.3), SplitConfig()).ledger).assign(
+        shard=""
+    )
+    check_complete(table_of(table), PAIRS)
+    small_ledgers.write(tmp_path / "ledger", table)
     read = ledger.read(tmp_path)
     assert read["key"].tolist() == annotations["key"].tolist()
     assert tuple(read.columns[: len(ledger.COLUMNS)]) == ledger.COLUMNS
@@ -163,19 +166,19 @@ def test_the_ledger_refuses_to_lose_a_pair(annotations, tmp_path):
         for name, value in change.items():
             wrong.loc[row, name] = value
         with pytest.raises(RuntimeError):
-            ledger.check_complete(wrong, PAIRS)
+            check_complete(table_of(wrong), PAIRS)
     with pytest.raises(RuntimeError, match=f"{PAIRS - 1} pairs"):
-        ledger.check_complete(table.iloc[1:], PAIRS)
+        check_complete(table_of(table.iloc[1:]), PAIRS)
 
 
 def test_a_ledger_in_parts(annotations, tmp_path, monkeypatch):
-    table = decide(annotations, filters(), SplitConfig()).ledger.assign(shard="")
+    table = all_rows(decide(annotations, filters(), SplitConfig()).ledger).assign(shard="")
     monkeypatch.setattr(ledger, "ROWS_PER_PART", 250)
-    ledger.write(tmp_path / "ledger", table)
+    small_ledgers.write(tmp_path / "ledger", table)
     assert len(list((tmp_path / "ledger").iterdir())) == 3
     assert len(ledger.read(tmp_path)) == PAIRS
     monkeypatch.setattr(ledger, "ROWS_PER_PART", 1_000)
-    ledger.write(tmp_path / "ledger", table)
+    small_ledgers.write(tmp_path / "ledger", table)
     assert len(ledger.read(tmp_path)) == PAIRS
     with pytest.raises(FileNotFoundError, match=r"python -m curate run\.name="):
         ledger.read(tmp_path / "none")
@@ -187,11 +190,11 @@ BIG = 2**53 + 1  # the first whole number that a float cannot hold
 def test_whole_numbers_of_the_source_stay_whole_where_some_are_missing(annotations, tmp_path):
     numbers = pd.array([BIG + i if i % 3 else None for i in range(PAIRS)], "Int64")
     found = decide(annotations.assign(photo_id=numbers), filters(fraction=1.0), SplitConfig())
-    assert found.ledger["photo_id"].tolist() == numbers.tolist()
-    ledger.write(tmp_path / "curate" / "ledger", found.ledger.assign(shard=""))
+    assert list(all_rows(found.ledger)["photo_id"]) == list(numbers)
+    small_ledgers.write(tmp_path / "curate" / "ledger", all_rows(found.ledger).assign(shard=""))
     assert ledger.read(tmp_path / "curate")["photo_id"].tolist() == numbers.tolist()
-    samples = Samples(found.ledger)
-    for row in samples.rows([f"k{number:04d}" for number in range(9)]):
+    keys = [f"k{number:04d}" for number in range(9)]
+    for row in samples(tmp_path / "staged", all_rows(found.ledger), keys).rows():
         number = int(row["key"][1:])
         assert row["photo_id"] == (BIG + number if number % 3 else None)
 
@@ -209,7 +212,8 @@ def test_a_column_of_several_types_reads_alike_wherever_the_parts_end(annotation
         request = AnnotationSpec(
             "planted 0", Prefilter(FiltersConfig().image, FiltersConfig().caption)
         )
-        read.append(load_annotations(parts, request)["extra"].fillna("missing").tolist())
+        frame = frame_of(parts, Layout.of(parts), request)
+        read.append(frame["extra"].fillna("missing").tolist())
     assert read[0] == ["True", "x", "1e-07", "3", "missing", "False", "1", "2.5"]
     assert read[1] == read[2] == read[0]
 
@@ -218,6 +222,7 @@ def test_bounds_on_whole_numbers_some_of_which_are_missing(annotations):
     numbers = pd.array([i if i % 3 else None for i in range(PAIRS)], "Int64")
     rules = filters(fraction=1.0)
     rules.columns = {"votes": ColumnConfig(minimum=100, keep_missing=True)}
-    kept = decide(annotations.assign(votes=numbers), rules, SplitConfig()).ledger.query("kept")
+    found = decide(annotations.assign(votes=numbers), rules, SplitConfig())
+    kept = all_rows(found.ledger).query("kept")
     expected = [i for i in range(PAIRS - 1) if not i % 3 or i >= 100]
     assert kept["key"].tolist() == [f"k{i:04d}" for i in expected]
