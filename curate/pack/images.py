@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pandas as pd
-
 from curate.measures.decode import UnreadableImage, decode, encode, is_plain
 from curate.pack.sample import EXTENSIONS
-from curate.run.companions import KINDS, location_column, sha256_column
+from curate.run.companions import sha256_column
 from curate.run.schema import UserError
 from curate.run.threads import in_order
 
@@ -29,7 +27,7 @@ class ImageChanged(UserError):
         super().__init__(
             f"image {key} {how}; type the same command again, which measures the images as they are now"
         )
-        self.key = key
+        self.key, self.how = key, how
 
 
 def extension_of(image_format: str, formats: set[str]) -> str:
@@ -40,7 +38,7 @@ def extension_of(image_format: str, formats: set[str]) -> str:
 
 
 def image_source(
-    load: Callable[[str], bytes], table: pd.DataFrame, extension: str, jpeg_quality: int
+    load: Callable[[str], bytes], location_of: Mapping[str, str], extension: str, jpeg_quality: int
 ) -> ImageOf:
     """A function from a row to its bytes: the source's own, or encoded again if not ``is_plain``.
 
@@ -49,12 +47,10 @@ def image_source(
 
     Args:
         load: reads an image of the source, location => bytes.
-        table: the ledger.
+        location_of: key => location.
         extension: ``jpg`` or ``png``.
         jpeg_quality: 1 ... 100.
     """
-    kept = table[table["kept"]].drop_duplicates("key")
-    location_of = kept.set_index("key")["location"]
 
     def image_of(row: dict[str, Any]) -> bytes:
         data = _unchanged(load, location_of[row["key"]], row["key"], row["sha256"])
@@ -65,15 +61,17 @@ def image_source(
     return image_of
 
 
-def companion_source(load: Callable[[str], bytes], table: pd.DataFrame) -> CompanionsOf:
+def companion_source(
+    load: Callable[[str], bytes], locations: Mapping[str, Mapping[str, str]]
+) -> CompanionsOf:
     """A function from a row to the source's own bytes of the pictures beside its image.
 
     It raises ``ImageChanged`` as :func:`image_source`'s does.
+
+    Args:
+        load: as for ``image_source``.
+        locations: for each kind of ``companions.KINDS`` that the ledger knows, key => location.
     """
-    kept = table[table["kept"]].drop_duplicates("key").set_index("key")
-    locations = {
-        kind: kept[name] for kind in KINDS if (name := location_column(kind)) in kept.columns
-    }
 
     def companions_of(row: dict[str, Any]) -> dict[str, bytes]:
         key = row["key"]

@@ -1,47 +1,99 @@
-"""Decide which sample goes into which shard, and which shards are already written."""
+"""Which sample goes into which shard, and which shards are already written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from curate.pack.buckets import buckets, key_hashes
 from curate.run.files import read_json, remove_parts
 from curate.run.manifest import ShardInfo, stats_path
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A shard to write: its path, its split, and the keys of its samples in order."""
+    """A shard to write.
+
+    Attributes:
+        path: of the tar, below the run's ``curate`` folder.
+        split: its side.
+        samples: how many images it holds.
+        place: of its rows among those of all shards, see ``Planned``.
+    """
 
     path: str
     split: str
-    keys: list[str]
+    samples: int
+    place: int = 0
 
 
-def plan(sides: Mapping[str, Sequence[str]], max_samples: int, prefix: str = "") -> list[Plan]:
-    """Distribute the keys of each split over shards of at most ``max_samples``, in hash order.
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The S shards of one split. Each holds the images whose numbers lie between its start and the next one's.
 
-    A shard is a bucket of ``buckets.buckets`` and has its number, so adding keys moves only those of
-    a shard that becomes too large, about half of them. Numbers can have gaps. Names of tars begin with ``prefix``.
+    Attributes:
+        starts: ascending, uint64 (S,).
+        names: the numbers in the tars' names, uint64 (S,).
+        samples: int64 (S,).
     """
-    plans = []
-    for split, keys in sorted(sides.items()):
-        ordered = np.array(sorted(keys), object)  # so that the input's order never matters
-        hashes = key_hashes(ordered)
-        numbers = buckets(hashes, max_samples)
-        order = np.lexsort((hashes, numbers))
-        ordered = ordered[order].tolist()
-        found, starts = np.unique(numbers[order], return_index=True)
-        ends = [*starts[1:], len(ordered)]
-        for number, start, end in zip(found, starts, ends, strict=False):
-            plans.append(
-                Plan(f"shards/{split}/{prefix}{number:06d}.tar", split, ordered[start:end])
-            )
-    return plans
+
+    starts: np.ndarray
+    names: np.ndarray
+    samples: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """All shards of a data set, as a function of a split and a number; what the number is, ``numbering`` says.
+
+    Attributes:
+        sides: by split, in the order of the alphabet.
+        prefix: of the tars' names.
+    """
+
+    sides: Mapping[str, Side]
+    prefix: str = ""
+
+    def plans(self) -> list[Plan]:
+        """The shards by split and name. Their places are by split and start."""
+        found, before = [], 0
+        for split, side in self.sides.items():
+            for place in np.argsort(side.names).tolist():
+                path, samples = self._path(split, int(side.names[place])), int(side.samples[place])
+                found.append(Plan(path, split, samples, before + place))
+            before += len(side.starts)
+        return found
+
+    def places(self, splits: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """The place of the shard of each image, int64 (N,).
+
+        Args:
+            splits: [N] texts.
+            numbers: uint64 (N,).
+        """
+        found, before = np.full(len(numbers), -1, np.int64), 0
+        for split, side in self.sides.items():
+            own = np.flatnonzero(splits == split)
+            found[own] = before + np.searchsorted(side.starts, numbers[own], side="right") - 1
+            before += len(side.starts)
+        return found
+
+    def paths(self, places: Iterable[int]) -> list[str]:
+        """The path of the shard at each place."""
+        splits = list(self.sides)
+        ends = np.cumsum([len(self.sides[split].starts) for split in splits])
+        found = []
+        for place in places:
+            which = int(np.searchsorted(ends, place, side="right"))
+            side = self.sides[splits[which]]
+            name = side.names[place - (ends[which] - len(side.starts))]
+            found.append(self._path(splits[which], int(name)))
+        return found
+
+    def _path(self, split: str, name: int) -> str:
+        return f"shards/{split}/{self.prefix}{name:06d}.tar"
 
 
 def is_written(curate_dir: Path, planned: Plan, wanted: str) -> ShardInfo | None:

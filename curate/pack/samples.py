@@ -1,97 +1,104 @@
-"""Turn kept pairs into samples: group the captions of each image, one shard at a time."""
+"""Turn the kept pairs of a shard into its samples: the captions of each image, the most similar first."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from curate.pack.digest import digests
-from curate.pack.plan import Plan
 from curate.readers.scrub import COLUMN
 from curate.run.companions import KINDS, location_column
 from curate.run.ledger import HELD_OUT_BY
 from curate.run.manifest import VERSION
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LOCATION = "location"
+LOCATIONS = (LOCATION, *map(location_column, KINDS))
 _VERDICT = (
-    *("kept", "rule", "reason", "status", "copy_group", "duplicate_of", "clip_model", "location"),
-    *map(location_column, KINDS),
+    *("kept", "rule", "reason", "status", "copy_group", "duplicate_of", "clip_model", "shard"),
     COLUMN,
     HELD_OUT_BY,
 )
+_JOINED = ("captions", "similarity")  # of an image's pairs
+
+
+def stored(names: Iterable[str]) -> list[str]:
+    """Those of a ledger's columns that go into shards."""
+    return [name for name in names if name not in (*_VERDICT, *LOCATIONS)]
 
 
 class Samples:
-    """The kept images of a ledger; ``rows`` builds their samples on demand."""
+    """The samples of a shard, or of some other kept pairs."""
 
-    def __init__(self, ledger: pd.DataFrame) -> None:
-        kept = ledger[ledger["kept"]].drop(columns=list(_VERDICT), errors="ignore")
-        self._pairs = kept.sort_values(
-            ["key", "clip_similarity", "caption_index"], ascending=[True, False, True]
-        )
-        first = ~self._pairs["key"].duplicated()
-        self._starts = np.append(np.flatnonzero(first), len(self._pairs))
-        self._images = pd.Index(self._pairs.loc[first, "key"])
-        self._sides = self._pairs.loc[first, "split"]
-        self.formats = set(self._pairs["format"])
+    def __init__(self, pairs: pa.Table) -> None:
+        """Take the rows of a ledger: those of an image one after another, the most similar caption first."""
+        self._pairs = pairs.combine_chunks()
+        self._keys = self._pairs["key"].to_pylist()
+        starts = [0] if self._keys else []
+        starts += [i for i in range(1, len(self._keys)) if self._keys[i] != self._keys[i - 1]]
+        self._images = list(pairwise([*starts, len(self._keys)]))
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def sides(self) -> dict[str, list[str]]:
-        """The keys of each split."""
-        return {
-            str(side): self._images[(self._sides == side).to_numpy()].tolist()
-            for side in self._sides.unique()
-        }
+    def digest(self, settings: str) -> str:
+        """Of all that goes into the shard; it changes whenever the shard's bytes would.
 
-    def digests(self, plans: Sequence[Plan], settings: str) -> list[str]:
-        """For each shard a digest that changes whenever its bytes would, see ``digest.digests``."""
-        import pyarrow as pa
-
-        pairs, ends = self._pairs_of([key for planned in plans for key in planned.keys])
-        images = np.cumsum([len(planned.keys) for planned in plans], dtype=np.int64)
-        edges = [0, *ends[images - 1].tolist()]
+        Args:
+            settings: what the bytes depend on beside the rows.
+        """
         # Of captions only the order counts.
-        names = sorted(self._pairs.columns.drop("caption_index"))
+        names = sorted(name for name in stored(self._pairs.column_names) if name != "caption_index")
+        columns = ((name, in_one_piece(self._pairs[name])) for name in names)
+        return digests(columns, [0, len(self._keys)], f"{VERSION} {settings}")[0]
 
-        def column(name: str) -> pa.Array:
-            values = pa.array(self._pairs[name].take(pairs), from_pandas=True)
-            return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an image: ``captions`` and ``similarity``, the most similar first, then other columns.
 
-        return digests(((name, column(name)) for name in names), edges, f"{VERSION} {settings}")
+        Where the pairs of an image differ in another column, as in a measure of their captions, it is the first
+        value that is not missing.
+        """
+        joined = ("key", "caption", "caption_index", "clip_similarity")
+        names = sorted(name for name in stored(self._pairs.column_names) if name not in joined)
+        columns = {name: _values(self._pairs[name]) for name in names}
+        captions = self._pairs["caption"].to_pylist()
+        similarities = [_rounded(value) for value in _values(self._pairs["clip_similarity"])]
+        rows = []
+        for first, end in self._images:
+            row = {"key": self._keys[first]}
+            row |= dict(zip(_JOINED, (captions[first:end], similarities[first:end]), strict=True))
+            for name, values in columns.items():
+                row[name] = next((v for v in values[first:end] if v is not None), None)
+            rows.append(row)
+        return rows
 
-    def _pairs_of(self, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of the pairs of each key in turn, and where each key's rows end among them."""
-        places = self._images.get_indexer(pd.Index(keys))
-        counts = self._starts[places + 1] - self._starts[places]
-        ends = np.cumsum(counts)
-        rows = np.repeat(self._starts[places] - ends + counts, counts) + np.arange(counts.sum())
-        return rows, ends
+    def locations(self, column: str = LOCATION) -> dict[str, str]:
+        """Where the source finds each image, or what a ``location_column`` is of; by key."""
+        values = self._pairs[column].to_pylist()
+        return {self._keys[first]: values[first] for first, _ in self._images}
 
-    def rows(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """One row per key: ``captions`` and ``similarity``, the most similar first, then other columns."""
-        pairs, _ = self._pairs_of(keys)
-        groups = self._pairs.iloc[pairs].groupby("key", sort=False)
-        images = groups.first().drop(columns=["caption", "caption_index", "clip_similarity"])
-        images["captions"] = groups["caption"].agg(list)
-        images["similarity"] = groups["clip_similarity"].agg(_rounded)
-        front = ["captions", "similarity"]
-        ordered = [*front, *sorted(images.columns.difference(front))]
-        records = images[ordered].reset_index().to_dict("records")
-        return [{str(name): _plain(value) for name, value in row.items()} for row in records]
+    def companion_locations(self) -> dict[str, dict[str, str]]:
+        """By kind, those that the ledger knows."""
+        names = {kind: location_column(kind) for kind in KINDS}
+        present = self._pairs.column_names
+        return {kind: self.locations(name) for kind, name in names.items() if name in present}
 
 
-def _rounded(values: pd.Series) -> list[float | None]:
-    return [None if pd.isna(value) else round(float(value), 6) for value in values]
+def in_one_piece(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    import pyarrow as pa
+
+    found = column.combine_chunks()
+    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
 
 
-def _plain(value: Any) -> Any:
-    """A numpy scalar as a Python value; a missing value as None."""
-    if isinstance(value, list):
-        return value
-    if pd.isna(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Python's values, None for missing ones, as which NaN counts too."""
+    return [None if value != value else value for value in column.to_pylist()]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -6,8 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from curate.pack.buckets import buckets, key_hashes
-from curate.pack.plan import plan
+from curate.pack.buckets import divide, key_hashes, mirrored
+from curate.pack.plan import Planned, Side
+from tests.curate.pack.oracle import buckets as in_memory
 
 LIMITS = [1, 2, 7, 50, 1000, 5000]
 
@@ -25,13 +26,47 @@ def drawn(count, seed=0):
     return np.random.default_rng(seed).integers(0, 2**64, count, np.uint64)
 
 
+def side(hashes, most):
+    numbers = mirrored(hashes)
+    asked = []
+
+    def counted(depth, above, heads):
+        assert above < depth <= 64
+        own = numbers if not above else numbers[np.isin(numbers >> np.uint64(64 - above), heads)]
+        asked.append(len(own))
+        return np.unique(own >> np.uint64(64 - depth), return_counts=True)
+
+    starts, samples = divide(len(hashes), most, counted)
+    assert len(asked) <= 64
+    return Side(starts, mirrored(starts), samples)
+
+
+def buckets(hashes, most):
+    """The name of each hash's bucket."""
+    found = side(hashes, most)
+    places = Planned({"train": found}).places(np.full(len(hashes), "train"), mirrored(hashes))
+    names = found.names[places] if len(hashes) else np.array([], np.uint64)
+    assert dict(zip(found.names.tolist(), found.samples.tolist(), strict=True)) == Counter(
+        names.tolist()
+    )
+    return names
+
+
+def test_bits_are_mirrored():
+    for number in [0, 1, 2**63, 0x123456789ABCDEF0, 2**64 - 1]:
+        expected = int(f"{number:064b}"[::-1], 2)
+        assert mirrored(np.array([number], np.uint64)).tolist() == [expected]
+
+
 @pytest.mark.parametrize("most", LIMITS)
 def test_each_hash_is_where_the_recursion_puts_it(most):
     hashes = drawn(3000)
     hashes[:200] &= np.uint64(0xFFF000)  # many that part late
     hashes = np.unique(hashes)
     expected = oracle(hashes.tolist(), most)
-    assert dict(zip(hashes.tolist(), buckets(hashes, most).tolist(), strict=True)) == expected
+    found = buckets(hashes, most)
+    assert dict(zip(hashes.tolist(), found.tolist(), strict=True)) == expected
+    np.testing.assert_array_equal(found, in_memory(hashes, most))
 
 
 @pytest.mark.parametrize("most", LIMITS)
@@ -75,7 +110,6 @@ def test_hashes_that_are_equal_stay_together():
 def test_no_hashes_no_buckets():
     assert buckets(np.array([], np.uint64), 10).tolist() == []
     assert key_hashes([]).tolist() == []
-    assert plan({"train": []}, 10) == []
 
 
 def test_hashes_of_keys_are_the_beginning_of_blake2b():
@@ -86,23 +120,29 @@ def test_hashes_of_keys_are_the_beginning_of_blake2b():
     assert key_hashes(["a"]).tolist() == [0x333FCB4EE1AA7C11]
 
 
-def test_shards_are_named_by_their_buckets():
-    keys = [f"k{i}" for i in range(60)]
-    plans = plan({"train": keys, "val": keys[:3]}, 10)
-    assert [planned.path for planned in plans if planned.split == "val"] == [
-        "shards/val/000000.tar"
+def test_places_and_paths_agree():
+    starts = {"train": [0, 10, 20], "val": [5]}
+    names = {"train": [7, 0, 1234567], "val": [3]}
+    as_numbers = lambda values: np.array(values, np.uint64)  # noqa: E731
+    planned = Planned(
+        {
+            split: Side(
+                as_numbers(starts[split]),
+                as_numbers(names[split]),
+                np.arange(1, 1 + len(starts[split])),
+            )
+            for split in starts
+        },
+        "2-of-3-",
+    )
+    plans = planned.plans()
+    assert [(each.path, each.samples, each.place) for each in plans] == [
+        ("shards/train/2-of-3-000000.tar", 2, 1),
+        ("shards/train/2-of-3-000007.tar", 1, 0),
+        ("shards/train/2-of-3-1234567.tar", 3, 2),
+        ("shards/val/2-of-3-000003.tar", 1, 3),
     ]
-    where = {int(planned.path[-10:-4]): planned.keys for planned in plans[:-1]}
-    numbers = buckets(key_hashes(keys), 10).tolist()
-    hashes = dict(zip(keys, key_hashes(keys).tolist(), strict=True))
-    for number, held in where.items():
-        own = [key for key, n in zip(keys, numbers, strict=True) if n == number]
-        assert held == sorted(own, key=hashes.__getitem__)
-    assert sorted(where) == sorted(set(numbers))
-    assert plan({"train": keys[::-1], "val": keys[:3]}, 10) == plans
-
-
-def test_keys_of_equal_hashes_are_in_the_order_of_the_alphabet(monkeypatch):
-    monkeypatch.setattr("curate.pack.plan.key_hashes", lambda keys: np.zeros(len(keys), np.uint64))
-    for keys in (["b", "c", "a"], ["c", "a", "b"]):
-        assert [planned.keys for planned in plan({"train": keys}, 2)] == [["a", "b", "c"]]
+    assert planned.paths([each.place for each in plans]) == [each.path for each in plans]
+    splits = np.array(["val", "train", "train", "train", "val"])
+    places = planned.places(splits, as_numbers([5, 0, 19, 2**64 - 1, 99]))
+    assert places.tolist() == [3, 0, 1, 2, 3]

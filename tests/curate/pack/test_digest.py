@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from curate.pack.digest import digests
-from curate.pack.plan import Plan, plan
-from curate.pack.samples import Samples
+from curate.pack.plan import Plan
 from curate.pack.writer import write_shard
+from tests.curate.pack import oracle
+from tests.curate.pack.ledgers import samples, whole
 
 
 def ledger(count=12):
@@ -27,23 +28,31 @@ def ledger(count=12):
     return table.astype({"width": np.int32, "sharp": np.float32})
 
 
-PLANS = [
-    Plan("shards/train/000000.tar", "train", [f"k{i:02d}" for i in (7, 0, 3, 2)]),
-    Plan("shards/train/000001.tar", "train", [f"k{i:02d}" for i in (1, 11, 9)]),
-]
+SHARDS = [[f"k{i:02d}" for i in numbers] for numbers in ((7, 0, 3, 2), (1, 11, 9))]
 
 
-def of(table, plans=PLANS, settings="png"):
-    return Samples(table).digests(plans, settings)
+@pytest.fixture
+def of(tmp_path):
+    """The digests of two shards."""
+
+    def digests_of(table, shards=SHARDS, settings="png"):
+        return [samples(tmp_path / "ledger", table, keys).digest(settings) for keys in shards]
+
+    return digests_of
 
 
-def test_a_digest_is_of_its_shard_alone():
+def test_a_digest_is_of_its_shard_alone(of):
     whole = of(ledger())
     assert len(set(whole)) == 2
-    assert whole == [of(ledger(), [planned])[0] for planned in PLANS]
     assert of(ledger()[::-1]) == whole  # whatever the order of the input
-    assert of(ledger(9), PLANS[:1]) == whole[:1]  # whatever the other rows
-    assert of(ledger(), []) == []
+    assert of(ledger(9), SHARDS[:1]) == whole[:1]  # whatever the other rows
+
+
+def test_digests_are_those_of_packing_in_memory(of):
+    """Of tables without flags that all rows of a shard lack; see ``test_stage`` for those."""
+    kept = oracle.Samples(whole(ledger()))
+    plans = [oracle.Keyed("", "train", sorted(keys)) for keys in SHARDS]
+    assert of(ledger()) == kept.digests(plans, "png")
 
 
 CHANGES = {
@@ -59,7 +68,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", [*CHANGES, "licence", "tags"])
-def test_any_value_changes_the_digest_of_its_shard_alone(name):
+def test_any_value_changes_the_digest_of_its_shard_alone(name, of):
     table, before = ledger(), of(ledger())
     place = table.index[table["key"] == "k00"][0]
     if name == "tags":
@@ -70,19 +79,19 @@ def test_any_value_changes_the_digest_of_its_shard_alone(name):
     assert (after[0] != before[0], after[1] == before[1]) == (True, True)
 
 
-def test_names_kinds_order_and_settings_change_it():
+def test_names_kinds_order_and_settings_change_it(of):
     table, before = ledger(), of(ledger())
     assert of(table.rename(columns={"sharp": "sharq"})) != before
     assert of(table.astype({"width": float})) != before  # 8.0 in the json, no longer 8
     assert of(table.assign(more=None)) != before
     assert of(table, settings="jpg")[0] != before[0]
-    other = [Plan(PLANS[0].path, "train", PLANS[0].keys[::-1]), PLANS[1]]
-    assert of(table, other)[0] != before[0]
+    other = table.assign(key=table["key"].replace({"k07": "k00", "k00": "k07"}))
+    assert of(other)[0] != before[0]
     better = table["clip_similarity"].where(table["caption_index"] == 0, np.float32(0.9))
     assert of(table.assign(clip_similarity=better))[0] != before[0]
 
 
-def test_widths_of_numbers_and_kinds_of_strings_do_not_change_it():
+def test_widths_of_numbers_and_kinds_of_strings_do_not_change_it(of):
     table, before = ledger(), of(ledger())
     assert of(table.astype({"width": np.int64, "sharp": np.float64})) == before
     assert of(table.astype({"caption": "category"})) == before
@@ -109,10 +118,12 @@ def test_equal_digests_mean_equal_bytes(tmp_path):
         for _ in range(rng.integers(0, 3)):
             name = rng.choice(sorted(CHANGES))
             table.loc[table.index == rng.integers(len(table)), name] = CHANGES[name]
-        samples = Samples(table[table["split"] == "train"])
-        [planned] = plan(samples.sides(), 100)
-        [digest] = samples.digests([planned], "png")
-        rows = samples.rows(planned.keys)
+        found = samples(tmp_path / "ledger", table[table["split"] == "train"])
+        planned, digest, rows = (
+            Plan("0.tar", "train", len(found)),
+            found.digest("png"),
+            found.rows(),
+        )
         folder = tmp_path / str(trial)
         write_shard(folder, planned, rows, digest, "png", [r["sha256"].encode() for r in rows])
         files = [(folder / planned.path).with_suffix(end) for end in (".tar", ".parquet")]

@@ -6,13 +6,14 @@ import tarfile
 import pyarrow.parquet as pq
 import pytest
 
-from curate.pack.plan import is_written, plan, remove_stale
+from curate.pack.plan import is_written, remove_stale
 from curate.pack.sample import Sample, encode_sample, read_shard
 from curate.pack.writer import write_shard
 from curate.run.files import write_certified
 from curate.run.manifest import Manifest, ShardInfo, read_manifest, write_manifest
 from curate.run.schema import UserError
 from curate.run.tar import END_OF_TAR, header
+from tests.curate.pack.oracle import plan
 
 WANTED = "a digest"
 
