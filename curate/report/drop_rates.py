@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
 from curate.decide.stage import Verdicts
@@ -16,19 +14,29 @@ from curate.report import counts, page
 from curate.report.counts import among
 from curate.report.funnel import READABLE
 from curate.report.similarity import reaching
+from curate.run.database import quoted
 from curate.run.intervals import shown, wilson
+from curate.run.ledger import UNREADABLE
+from curate.run.ledger_table import LedgerTable
 
 CLEARLY = 1.1  # times the rate of all pairs; below that, even a certain difference hardly matters
 _MOST_NAMES = 8
 
+_WORDS, _DIGITS = "counted_words", "has_digits"
+# White space as Python's regular expressions have it; for DuckDB's it is that of ASCII.
+_SPACE = r"\x09-\x0d\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
+_COUNT_WORDS = f"len(regexp_extract_all(caption, '[^{_SPACE}]+'))"
+_HAS_DIGITS = "regexp_matches(caption, '[0-9]')"
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A kind of pair: what is measured, the range or value, and its query."""
+    """A kind of pair: what is measured, the range or value, its query, and the same condition in SQL."""
 
     measure: str
     label: str
     query: str
+    condition: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,92 +56,128 @@ class DropRate:
 def section(verdicts: Verdicts) -> Markup:
     """The drop rates of the similarity cut, if it dropped any pair, and those of all rules together."""
     ledger = verdicts.ledger
-    kinds = [(bucket, mask(ledger, bucket.query)) for bucket in buckets(ledger)]
-    everything = _of("any rule", rates(ledger, kinds, READABLE, "reason != ''"))
-    if not (ledger["rule"] == SIMILARITY).any():
+    kinds = list(buckets(ledger))
+    any_rule = Judged(READABLE, f"status != {quoted(UNREADABLE)}", "reason != ''", "reason != ''")
+    everything = _of("any rule", rates(ledger, kinds, any_rule))
+    if not ledger.count("rule = ?", SIMILARITY):
         return everything
-    checked = f"{among('rule', reaching(verdicts))} and clip_similarity.notna()"
-    found = rates(ledger, kinds, checked, among("rule", [SIMILARITY]))
+    reached = reaching(verdicts)
+    by_cut = Judged(
+        f"{among('rule', reached)} and clip_similarity.notna()",
+        f"rule IN ({', '.join(map(quoted, reached))}) AND clip_similarity IS NOT NULL",
+        among("rule", [SIMILARITY]),
+        f"rule = {quoted(SIMILARITY)}",
+    )
+    found = rates(ledger, kinds, by_cut)
     return _of("the similarity cut", found) + page.details("Dropped by any rule", everything)
 
 
-def buckets(ledger: pd.DataFrame) -> Iterator[Bucket]:
+def buckets(ledger: LedgerTable) -> Iterator[Bucket]:
     """The kinds of pairs that the ledger's columns allow."""
     for column in ("source", "language"):
-        if column in ledger:
-            names = ledger[column].fillna("").value_counts().index[:_MOST_NAMES]
-            yield from (Bucket(column, n, among(column, [n])) for n in names if n)
+        if column in ledger and ledger.is_text(column):
+            for name in _names(ledger, column):
+                is_named = f"{ledger.column(column)} = {quoted(name)}"
+                yield Bucket(column, name, among(column, [name]), is_named)
     yield from _words((1, 3, 6, 11, 21, 41))
     digits = "caption.str.contains('[0-9]')"
-    yield Bucket("digits in the caption", "some", digits)
-    yield Bucket("digits in the caption", "none", f"not {digits}")
-    yield from _ranges("width / height", "width / height", (0, 0.5, 0.9, 1.1, 2))
+    yield Bucket("digits in the caption", "some", digits, _DIGITS)
+    yield Bucket(
+        "digits in the caption", "none", f"not {digits}", f"NOT coalesce({_DIGITS}, false)"
+    )
+    # Pictures without pixels have no shape; DuckDB takes their NaN for more than any number.
+    shape = "CASE WHEN height > 0 THEN width::DOUBLE / height END"
+    yield from _ranges("width / height", "width / height", shape, "DOUBLE", (0, 0.5, 0.9, 1.1, 2))
     yield from _sides((1, 128, 256, 512, 1024))
     if "text_share" in ledger:
-        yield from _ranges("share of text in the image", "text_share", (0, 0.01, 0.05, 0.2))
+        share, kind = ledger.column("text_share"), ledger.type_of("text_share")
+        kind = "FLOAT" if kind == "FLOAT" else "DOUBLE"
+        starts = (0, 0.01, 0.05, 0.2)
+        yield from _ranges("share of text in the image", "text_share", share, kind, starts)
+
+
+def _names(ledger: LedgerTable, column: str) -> list[str]:
+    """The most frequent texts of a column but ""; of equally frequent ones those that came in first."""
+    found = ledger.tuples(
+        f"SELECT coalesce({ledger.column(column)}, '') AS name FROM ledger "
+        f"GROUP BY name ORDER BY count(*) DESC, min(row) LIMIT {_MOST_NAMES}"
+    )
+    return [name for (name,) in found if name]
 
 
 def _words(starts: tuple[int, ...]) -> Iterator[Bucket]:
     for start, end in zip(starts, (*starts[1:], None), strict=True):
         count, measure = r"caption.str.count('\\S+')", "words in the caption"
         if end is None:
-            yield Bucket(measure, f"{start} and more", f"{count} >= {start}")
+            least = f"{_WORDS} >= {start}"
+            yield Bucket(measure, f"{start} and more", f"{count} >= {start}", least)
         else:
-            yield Bucket(measure, f"{start}–{end - 1}", f"{count}.between({start}, {end - 1})")
+            query = f"{count}.between({start}, {end - 1})"
+            between = f"{_WORDS} BETWEEN {start} AND {end - 1}"
+            yield Bucket(measure, f"{start}–{end - 1}", query, between)
 
 
-def _ranges(measure: str, expression: str, starts: tuple[float, ...]) -> Iterator[Bucket]:
-    """From each start up to the next, exclusive."""
+def _ranges(
+    measure: str, expression: str, in_sql: str, kind: str, starts: tuple[float, ...]
+) -> Iterator[Bucket]:
+    """From each start up to the next, exclusive, as numbers of the type ``kind``: pandas compares so as well."""
     for start, end in zip(starts, (*starts[1:], None), strict=True):
-        query = f"{expression} >= {start}"
+        query, least = f"{expression} >= {start}", f"{in_sql} >= {start}e0::{kind}"
         if end is None:
-            yield Bucket(measure, f"{start:g} and more", query)
+            yield Bucket(measure, f"{start:g} and more", query, least)
         else:
-            yield Bucket(measure, f"{start:g}–{end:g}", f"{query} and {expression} < {end}")
+            query = f"{query} and {expression} < {end}"
+            yield Bucket(
+                measure, f"{start:g}–{end:g}", query, f"{least} AND {in_sql} < {end}e0::{kind}"
+            )
 
 
 def _sides(starts: tuple[int, ...]) -> Iterator[Bucket]:
     for start, end in zip(starts, (*starts[1:], None), strict=True):
         least = f"width >= {start} and height >= {start}"
         if end is None:
-            yield Bucket("shorter side, px", f"{start} and more", least)
+            yield Bucket("shorter side, px", f"{start} and more", least, least)
         else:
             query = f"{least} and (width < {end} or height < {end})"
-            yield Bucket("shorter side, px", f"{start}–{end - 1}", query)
+            yield Bucket("shorter side, px", f"{start}–{end - 1}", query, query)
 
 
-def rates(
-    ledger: pd.DataFrame, kinds: Sequence[tuple[Bucket, np.ndarray]], checked: str, dropped: str
-) -> list[DropRate]:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Pairs that the rules checked and those that they dropped: queries, and the same conditions in SQL."""
+
+    checked: str
+    is_checked: str
+    dropped: str
+    is_dropped: str
+
+
+def rates(ledger: LedgerTable, kinds: Sequence[Bucket], judged: Judged) -> list[DropRate]:
     """The rate of all pairs, then of each bucket; empty buckets and measures with one are left out.
 
-    Args:
-        ledger: all rows.
-        kinds: the ``buckets``, each with its rows as a mask (N,).
-        checked: the query for the pairs that the rules checked.
-        dropped: the query for those that they dropped.
+    All are counted while the ledger is read once.
     """
-    is_checked, is_dropped = mask(ledger, checked), mask(ledger, dropped)
-    count = counts.pairs(is_checked.sum(), checked)
-    found = [
-        DropRate(Bucket("all", "", ""), count, _dropped(is_checked & is_dropped, checked, dropped))
-    ]
-    for bucket, rows in kinds:
-        within, inside = is_checked & rows, f"{checked} and ({bucket.query})"
-        if within.any():
-            count = counts.pairs(within.sum(), inside)
-            found.append(DropRate(bucket, count, _dropped(within & is_dropped, inside, dropped)))
+    everything = Bucket("all", "", "", "true")
+    counted = ", ".join(
+        f"count(*) FILTER ({bucket.condition}), count(*) FILTER ({judged.is_dropped} AND ({bucket.condition}))"
+        for bucket in (everything, *kinds)
+    )
+    [numbers] = ledger.tuples(
+        f"SELECT {counted} FROM (SELECT *, {_COUNT_WORDS} AS {_WORDS}, {_HAS_DIGITS} AS {_DIGITS} "
+        f"FROM ledger WHERE {judged.is_checked})"
+    )
+    found = []
+    for bucket, checked, dropped in zip(
+        (everything, *kinds), numbers[::2], numbers[1::2], strict=True
+    ):
+        within = f"{judged.checked} and ({bucket.query})" if bucket.query else judged.checked
+        if checked or bucket is everything:
+            count = counts.pairs(checked, within)
+            found.append(
+                DropRate(bucket, count, counts.pairs(dropped, f"{within} and {judged.dropped}"))
+            )
     sizes = Counter(rate.bucket.measure for rate in found)
     return [found[0], *(rate for rate in found[1:] if sizes[rate.bucket.measure] > 1)]
-
-
-def _dropped(rows: np.ndarray, checked: str, dropped: str) -> page.Count:
-    return counts.pairs(rows.sum(), f"{checked} and {dropped}")
-
-
-def mask(ledger: pd.DataFrame, query: str) -> np.ndarray:
-    """The rows that a query finds, (N,) bool."""
-    return np.asarray(ledger.eval(query), dtype=bool)
 
 
 def highest(found: list[DropRate]) -> list[DropRate]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
-
-import pandas as pd
 
 from curate.decide.config import SIDES
 from curate.decide.stage import Verdicts
 from curate.filters.similarity import NAME as SIMILARITY
 from curate.report import not_fetched, siblings
 from curate.run.ledger import DROPPED, KEPT, UNREADABLE
+from curate.run.ledger_table import LedgerTable
 
 
 def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
@@ -20,17 +20,19 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
     were not fetched, see ``not_fetched.figures``.
     """
     ledger = verdicts.ledger
-    status = ledger["status"].value_counts()
-    images = ledger[ledger["kept"]].drop_duplicates("key")["split"].value_counts()
+    status = dict(ledger.tuples("SELECT status, count(*) FROM ledger GROUP BY status"))
+    images = dict(
+        ledger.tuples("SELECT split, count(DISTINCT image) FROM ledger WHERE kept GROUP BY split")
+    )
     cut = verdicts.cut
     funnel: dict[str, Any] = {
-        "pairs_in": len(ledger),
-        "images_in": int(ledger["key"].nunique()),
+        "pairs_in": ledger.pairs,
+        "images_in": ledger.images(),
         **{name: int(status.get(name, 0)) for name in (KEPT, DROPPED, UNREADABLE)},
         "samples": {side: int(images.get(side, 0)) for side in SIDES},
         "rules": _rules(verdicts),
         "reasons": _reasons(ledger),
-        "clip_model": str(ledger["clip_model"].iloc[0]),
+        "clip_model": str(ledger.rows([0])["clip_model"].iloc[0]),
         "cut": {
             "by": verdicts.cut_by,
             "similarity": cut,
@@ -43,7 +45,7 @@ def summarise(verdicts: Verdicts, notes: list[str]) -> dict[str, Any]:
     }
     if unfetched := not_fetched.figures(ledger):
         funnel["not_fetched"] = unfetched
-    if "planted_mismatch" in ledger and ledger["planted_mismatch"].any():
+    if has_planted(ledger):
         funnel["planted"] = planted(ledger)
     return funnel
 
@@ -53,42 +55,67 @@ def _rules(verdicts: Verdicts) -> list[dict[str, Any]]:
     dropped: dict[str, int] = {}
     for name, count in verdicts.steps:
         dropped[name] = dropped.get(name, 0) + count
-    left, found = len(verdicts.ledger), []
+    left, found = verdicts.ledger.pairs, []
     for name, count in dropped.items():
         left -= count
         found.append({"rule": name, "dropped": count, "left": left})
     return found
 
 
-def _reasons(ledger: pd.DataFrame) -> dict[str, int]:
-    reasons = ledger.loc[~ledger["kept"], "reason"].value_counts()
-    return {str(reason): int(count) for reason, count in reasons.items()}
+def _reasons(ledger: LedgerTable) -> dict[str, int]:
+    """Each reason, the most frequent first, then the first in the input."""
+    return dict(
+        ledger.tuples(
+            "SELECT reason, count(*) FROM ledger WHERE NOT kept AND reason IS NOT NULL "
+            "GROUP BY reason ORDER BY count(*) DESC, min(row)"
+        )
+    )
 
 
-def planted(ledger: pd.DataFrame) -> dict[str, Any]:
+def is_planted(ledger: LedgerTable) -> str:
+    """The condition in SQL for pairs whose caption was put on a wrong image; the column must be there."""
+    column = ledger.column("planted_mismatch")
+    # A source may have a column of this name, and of another type.
+    truth = f"{column} != ''" if ledger.is_text("planted_mismatch") else f"{column}::BOOLEAN"
+    return f"coalesce({truth}, false)"
+
+
+def has_planted(ledger: LedgerTable) -> bool:
+    """Whether any caption was put on a wrong image."""
+    return "planted_mismatch" in ledger and ledger.count(is_planted(ledger)) > 0
+
+
+def planted(ledger: LedgerTable) -> dict[str, Any]:
     """How well the similarity cut finds captions that were put on wrong images, among scored pairs.
 
     ``recall`` is the share of these mismatches that the cut dropped, ``precision`` the share of
     mismatches among the pairs it dropped, ``true_keep_rate`` the share of true pairs it did not drop.
     """
-    scored = ledger[ledger["clip_similarity"].notna()]
-    wrong = scored["planted_mismatch"].astype(bool)
-    cut = scored["rule"] == SIMILARITY
+    found = dict.fromkeys(((wrong, cut) for wrong in (True, False) for cut in (True, False)), 0)
+    for wrong, cut, count in ledger.tuples(
+        f"SELECT {is_planted(ledger)} AS wrong, rule = ? AS cut, count(*) FROM ledger "
+        "WHERE clip_similarity IS NOT NULL GROUP BY wrong, cut",
+        SIMILARITY,
+    ):
+        found[wrong, cut] = count
+    removed, left = found[True, True], found[True, False]
+    true_removed, true_kept = found[False, True], found[False, False]
+    pairs = sum(found.values())
     return {
-        "mismatches": int(wrong.sum()),
-        "mismatches_removed": int((wrong & cut).sum()),
-        "recall": _share(wrong & cut, wrong),
-        "precision": _share(wrong & cut, cut),
-        "true_pairs": int((~wrong).sum()),
-        "true_pairs_kept": int((~wrong & ~cut).sum()),
-        "true_keep_rate": _share(~wrong & ~cut, ~wrong),
-        "mismatch_share_before": float(wrong.mean()),
-        "mismatch_share_after": _share(wrong & ~cut, ~cut),
+        "mismatches": removed + left,
+        "mismatches_removed": removed,
+        "recall": _share(removed, removed + left),
+        "precision": _share(removed, removed + true_removed),
+        "true_pairs": true_removed + true_kept,
+        "true_pairs_kept": true_kept,
+        "true_keep_rate": _share(true_kept, true_removed + true_kept),
+        "mismatch_share_before": (removed + left) / pairs if pairs else math.nan,
+        "mismatch_share_after": _share(left, left + true_kept),
     }
 
 
-def _share(part: pd.Series, whole: pd.Series) -> float | None:
-    return float(part.sum() / whole.sum()) if whole.any() else None
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def numbers(funnel: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from curate.decide.stage import Verdicts
 from curate.report import counts, page
 from curate.report.counts import among
 from curate.run.ledger import DROPPED, UNREADABLE
+from curate.run.ledger_table import LedgerTable
 
 READABLE = f"status != {UNREADABLE!r}"
 _MOST_GROUPS, _MOST_REASONS = 12, 40
@@ -93,28 +93,39 @@ def _reasons(figures: dict[str, Any]) -> Markup:
     return counts.table(["reason", "pairs"], rows) + more
 
 
-def _by_group(ledger: pd.DataFrame, column: str, figures: dict[str, Any]) -> Markup:
+def _by_group(ledger: LedgerTable, column: str, figures: dict[str, Any]) -> Markup:
     """A row for each of the largest groups, with a column for each rule that dropped pairs."""
-    names = ledger[column].fillna("")
-    tally = pd.crosstab(names, ledger["rule"])
-    sizes = tally.sum(axis=1).sort_values(ascending=False, kind="stable")
+    group = f"coalesce({ledger.column(column)}::VARCHAR, '')"
+    [(groups,)] = ledger.tuples(f"SELECT count(DISTINCT {group}) FROM ledger")
+    largest = ledger.tuples(
+        f"SELECT {group} AS name, count(*) AS size FROM ledger GROUP BY name "
+        f"ORDER BY size DESC, name LIMIT {_MOST_GROUPS}"
+    )
+    tally = {
+        (name, rule): count
+        for name, rule, count in ledger.tuples(
+            f"SELECT {group} AS name, rule, count(*) FROM ledger "
+            "WHERE name IN (SELECT unnest(?::VARCHAR[])) GROUP BY name, rule",
+            [name for name, _ in largest],
+        )
+    }
     dropping = [rule["rule"] for rule in figures["rules"] if rule["dropped"]]
     rows = []
-    for name in sizes.index[:_MOST_GROUPS]:
-        query, kept = _named(column, name), int(tally.loc[name].get("", 0))
+    for name, size in largest:
+        query, kept = _named(column, name), tally.get((name, ""), 0)
         rows.append(
             [
                 name or "(none)",
-                counts.pairs(sizes[name], query),
+                counts.pairs(size, query),
                 counts.pairs(kept, f"{query} and kept"),
-                f"{kept / sizes[name]:.1%}",
+                f"{kept / size:.1%}",
                 *(
-                    counts.pairs(int(tally[rule][name]), f"{query} and {among('rule', [rule])}")
+                    counts.pairs(tally.get((name, rule), 0), f"{query} and {among('rule', [rule])}")
                     for rule in dropping
                 ),
             ]
         )
-    rest = len(sizes) - len(rows)
+    rest = groups - len(rows)
     more = page.paragraph(f"{rest} smaller groups are in the ledger.", "note") if rest else ""
     return counts.table([column, "pairs in", "kept", "share kept", *dropping], rows) + more
 

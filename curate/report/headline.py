@@ -26,7 +26,7 @@ _FATE = {
 
 def banner(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
     """The headline, coloured by whether something is wrong."""
-    scored = int(verdicts.ledger["clip_similarity"].count())
+    scored = verdicts.ledger.count("clip_similarity IS NOT NULL")
     blind = is_called_blind(figures["separation"], scored)
     kept = f"{figures['kept']:,} of {figures['pairs_in']:,} pairs kept"
     kind = "bad" if not figures["kept"] else "warn" if figures["notes"] or blind else "good"

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
+from curate.run.database import quoted
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from curate.run.ledger_table import LedgerTable
 
 COLUMNS = ("licence", "license", "LICENSE")  # the first that states a licence counts
 UNKNOWN = ("", "?", "unknown")  # LAION writes "?"
@@ -22,6 +26,17 @@ def licence_of(frame: pd.DataFrame) -> pd.Series:
             text = frame[name].astype("str").where(frame[name].notna(), "")
             found = found.where(found != "", text.mask(text.isin(UNKNOWN), ""))
     return found
+
+
+def in_sql(ledger: LedgerTable) -> str:
+    """The same as an expression on a ledger, which has one of ``COLUMNS``."""
+    found = []
+    for name in (name for name in COLUMNS if name in ledger):
+        text = f"{ledger.column(name)}::VARCHAR"
+        if ledger.type_of(name) == "BOOLEAN":
+            text = f"CASE {ledger.column(name)} WHEN true THEN 'True' WHEN false THEN 'False' END"
+        found.append(f"CASE WHEN {text} NOT IN ({', '.join(map(quoted, UNKNOWN))}) THEN {text} END")
+    return f"coalesce({', '.join(found)}, '')"
 
 
 def query(columns: Collection[str], licences: Iterable[str]) -> str:

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import pandas as pd
 from markupsafe import Markup
 
 from curate.report import counts, licence, page
+from curate.run.ledger_table import LedgerTable
 
 _MOST = 20
 
 
-def section(ledger: pd.DataFrame) -> Markup:
+def section(ledger: LedgerTable) -> Markup:
     """Pairs in and pairs kept by licence; pairs without one count as unknown."""
     if not any(name in ledger for name in licence.COLUMNS):
-        everything = [("unknown", len(ledger), int(ledger["kept"].sum()), "")]
+        everything = [("unknown", ledger.pairs, ledger.count("kept"), "")]
         note = page.paragraph("The source states no licences.")
         return note + _table(everything)
-    names = licence.licence_of(ledger)
-    all_of, kept = names.value_counts(), names[ledger["kept"]].value_counts()
-    named = [name for name in all_of.index if name]
-    listed = named[:_MOST]
-    rows = [(n, all_of[n], kept.get(n, 0), licence.query(ledger.columns, [n])) for n in listed]
+    name = licence.in_sql(ledger)
+    listed = ledger.tuples(
+        f"SELECT {name} AS name, count(*), count(*) FILTER (kept) FROM ledger WHERE name != '' "
+        f"GROUP BY name ORDER BY count(*) DESC, min(row) LIMIT {_MOST}"
+    )
+    different, stated, stated_kept = ledger.tuples(
+        f"SELECT count(DISTINCT {name}), count(*), count(*) FILTER (kept) FROM ledger WHERE {name} != ''"
+    )[0]
+    rows = [(*each, licence.query(ledger.columns, [each[0]])) for each in listed]
     unknown = licence.unknown_query(ledger.columns)
-    rows.append(("unknown", all_of.get("", 0), kept.get("", 0), unknown))
-    rest = named[_MOST:]
-    if rest:
-        query = f"not {unknown} and not {licence.query(ledger.columns, listed)}"
-        counted = (all_of[rest].sum(), kept.reindex(rest).fillna(0).sum())
-        rows.append((f"{len(rest)} rarer licences", *counted, query))
+    without = (ledger.pairs - stated, ledger.count("kept") - stated_kept)
+    rows.append(("unknown", *without, unknown))
+    if different > len(listed):
+        names = [name for name, _, _ in listed]
+        query = f"not {unknown} and not {licence.query(ledger.columns, names)}"
+        rest = (stated - sum(n for _, n, _ in listed), stated_kept - sum(n for _, _, n in listed))
+        rows.append((f"{different - len(listed)} rarer licences", *rest, query))
     return _table(rows)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from curate.decide.shuffled_captions import SHUFFLES, Null
+from curate.decide.similarities import Similarities
 from curate.run.intervals import Z95, wilson
 
 HIGHEST = 0.9  # with an upper end above this, the CLIP cannot tell
@@ -62,24 +63,24 @@ class Mismatches:
         return Estimate(*(min(share * self.pairs, kept) for share in wrong))
 
 
-def estimate(similarities: np.ndarray, null: Null) -> Mismatches | None:
+def estimate(similarities: Similarities, null: Null) -> Mismatches | None:
     """The share of wrong captions, or None where there is no null or no pair.
 
     The tail starts as the lower half of the null and shrinks while its upper half holds clearly more
     pairs than its lower half: only true pairs can cause that.
 
     Args:
-        similarities: of the pairs, (N,).
+        similarities: of the pairs.
         null: similarities of shuffled captions.
     """
-    if not len(similarities) or not len(null.similarities):
+    if not similarities.pairs or not len(null.similarities):
         return None
     tail = 0.5
     lower, upper = _halves(similarities, null, tail)
     while upper - lower > math.sqrt(lower + upper) and lower + upper >= _FEWEST / _NARROWER:
         tail *= _NARROWER
         lower, upper = _halves(similarities, null, tail)
-    found, pairs = lower + upper, len(similarities)
+    found, pairs = lower + upper, similarities.pairs
     # Any true pairs in the tail are at least twice as many in its upper half as in its lower half, so
     # there are at most three times as many as the upper half has in excess.
     excess = max(0.0, upper - lower + _ONE_SIDED * math.sqrt(found))
@@ -90,8 +91,8 @@ def estimate(similarities: np.ndarray, null: Null) -> Mismatches | None:
     return Mismatches(Estimate(min(found / pairs / tail, high), low, high), tail, pairs)
 
 
-def _halves(similarities: np.ndarray, null: Null, tail: float) -> tuple[int, int]:
+def _halves(similarities: Similarities, null: Null, tail: float) -> tuple[int, int]:
     """The number of pairs in the lower and in the upper half of the null's tail."""
     middle, end = np.quantile(null.similarities, [tail / 2, tail])
-    lower = int((similarities < middle).sum())
-    return lower, int((similarities < end).sum()) - lower
+    lower = similarities.count(similarities.values < middle)
+    return lower, similarities.count(similarities.values < end) - lower

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from curate.measures.not_fetched import PLACE, STATES, TRANSIENT, location_of, state_at
 from curate.report import counts, page
 from curate.report.counts import among
+from curate.run.database import quoted
+from curate.run.ledger_table import LedgerTable
 from curate.run.next_command import named
 
 _NAMED = 5  # states in a line
@@ -18,31 +19,35 @@ _EXAMPLES = 3  # addresses of a state
 _LONGEST = 120  # characters of one
 ELSEWHERE = f"not location.str.startswith({PLACE!r})"
 """The query for pairs whose picture was not to be fetched, or was fetched."""
+UNFETCHED = f"starts_with(location, {quoted(PLACE)})"
+"""The condition in SQL for the others."""
 
 
-def are_in(ledger: pd.DataFrame) -> bool:
+def are_in(ledger: LedgerTable) -> bool:
     """Whether pictures of the ledger's pairs were not fetched."""
-    return "location" in ledger and bool(ledger["location"].str.startswith(PLACE).any())
+    return "location" in ledger and ledger.count(UNFETCHED) > 0
 
 
-def figures(ledger: pd.DataFrame) -> list[dict[str, Any]]:
+def figures(ledger: LedgerTable) -> list[dict[str, Any]]:
     """For each state in which requests ended without a picture, the most frequent first: how many."""
     if not are_in(ledger):
         return []
-    found = ledger[ledger["location"].str.startswith(PLACE)]
-    total = ledger["key"].nunique()
-    states = found["location"].map(state_at)
-    images = found.drop_duplicates("key")["location"].map(state_at).value_counts()
+    total = ledger.images()
+    found = ledger.tuples(
+        "SELECT location, count(DISTINCT image), count(*) FROM ledger "
+        f"WHERE {UNFETCHED} GROUP BY location"
+    )
+    states = [(state_at(location), images, pairs) for location, images, pairs in found]
     return [
         {
             "state": str(state),
             "text": STATES.get(str(state), str(state)),
-            "images": int(count),
-            "pairs": int((states == state).sum()),
-            "share": float(count / total),
+            "images": images,
+            "pairs": pairs,
+            "share": images / total,
             "asked_again": state in TRANSIENT,
         }
-        for state, count in sorted(images.items(), key=lambda item: (-item[1], str(item[0])))
+        for state, images, pairs in sorted(states, key=lambda each: (-each[1], str(each[0])))
     ]
 
 
@@ -54,7 +59,7 @@ def line(found: list[dict[str, Any]]) -> str:
     return f"not fetched: {sum(each['images'] for each in found):,} images ({'; '.join(parts)})"
 
 
-def section(curate_dir: Path, ledger: pd.DataFrame, found: list[dict[str, Any]]) -> Markup:
+def section(curate_dir: Path, ledger: LedgerTable, found: list[dict[str, Any]]) -> Markup:
     """A row for each state, with examples of addresses."""
     rows = [
         [
@@ -85,11 +90,14 @@ def _sentence(curate_dir: Path, found: list[dict[str, Any]]) -> str:
     return f"{said} {again:,} of these failures may pass; to ask for them again, type: {command}"
 
 
-def _examples(ledger: pd.DataFrame, found: list[dict[str, Any]]) -> Markup:
+def _examples(ledger: LedgerTable, found: list[dict[str, Any]]) -> Markup:
     rows = []
     for each in found:
-        some = ledger[ledger["location"] == location_of(each["state"])].drop_duplicates("key")
-        some = some.head(_EXAMPLES)
+        first = ledger.tuples(
+            f"SELECT min(row) AS first FROM ledger WHERE location = ? GROUP BY image ORDER BY first LIMIT {_EXAMPLES}",
+            location_of(each["state"]),
+        )
+        some = ledger.rows([row for (row,) in first])
         rows += [
             [each["state"], key, page.clean(str(url), _LONGEST)]
             for key, url in zip(some["key"], some["url"], strict=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from curate.decide.config import REMEDY, SIDES
@@ -14,8 +13,10 @@ from curate.decide.siblings import LARGEST
 from curate.decide.stage import Verdicts
 from curate.report import counts, page
 from curate.report.pictures import Pictures
+from curate.run.ledger_table import LedgerTable
 
 GROUPS, OF_GROUP, LEAKS = 6, 4, 8  # groups shown, pictures of each, and pairs across the sides
+_OF_GROUPS = "count(DISTINCT duplicate_group)"
 _JOINING = 'ledger.query("kept and duplicate_group != \'\'").groupby("duplicate_group")["copy_group"].nunique()'
 
 
@@ -33,17 +34,16 @@ def section(verdicts: Verdicts, pictures: Pictures) -> Markup:
 def figures(verdicts: Verdicts) -> dict[str, Any]:
     """What ``funnel.json`` says about the split: groups of each side, groups of siblings, and what is left."""
     ledger, leaks = verdicts.ledger, verdicts.leaks
-    kept = ledger[ledger["kept"]]
-    of_siblings = joining(ledger)
-    pictures = kept.loc[kept["duplicate_group"].isin(of_siblings.index), "key"].nunique()
-    held = kept.groupby("split")["duplicate_group"].nunique()
+    held = dict(ledger.tuples(f"SELECT split, {_OF_GROUPS} FROM ledger WHERE kept GROUP BY split"))
+    _join(ledger)
+    pictures = ledger.images("kept AND duplicate_group IN (SELECT name FROM report_siblings)")
     again = verdicts.held_out_again
     return {
         **({} if again is None else {"held_out_again": asdict(again)}),
         "groups": {side: int(held.get(side, 0)) for side in SIDES},
         "siblings": {
-            "groups": len(of_siblings),
-            "pictures": int(pictures),
+            "groups": ledger.value("SELECT count(*) FROM report_siblings"),
+            "pictures": pictures,
             "loosened": verdicts.loosened,
             "level": leaks.level,
         },
@@ -51,23 +51,26 @@ def figures(verdicts: Verdicts) -> dict[str, Any]:
     }
 
 
-def joining(ledger: pd.DataFrame) -> pd.Series:
-    """By name of the group, how many groups of copies each group of kept siblings has: 2 and more."""
-    kept = ledger[ledger["kept"] & (ledger["duplicate_group"] != "")]
-    copies = kept.groupby("duplicate_group")["copy_group"].nunique()
-    return copies[copies > 1]
+def _join(ledger: LedgerTable) -> None:
+    """Make the table ``report_siblings``: each group of kept siblings, with how many groups of copies it has, 2 and more."""
+    ledger.connection.sql(
+        # Copies are counted in few groups alone, since each count of different ones has a table of its own.
+        "CREATE OR REPLACE TEMP TABLE report_siblings AS WITH several AS ("
+        "SELECT duplicate_group AS name FROM ledger WHERE kept AND duplicate_group != '' "
+        "GROUP BY name HAVING min(copy_group) != max(copy_group)) "
+        "SELECT duplicate_group AS name, count(DISTINCT copy_group) AS copies FROM ledger "
+        "WHERE kept AND duplicate_group IN (FROM several) GROUP BY name"
+    )
 
 
-def _sides(ledger: pd.DataFrame) -> Markup:
+def _sides(ledger: LedgerTable) -> Markup:
     rows = []
     for side in SIDES:
         query = f"kept and split == {side!r}"
-        found = ledger.query(query)
-        groups = page.Count(
-            int(found["duplicate_group"].nunique()),
-            f'ledger.query({query!r})["duplicate_group"].nunique()',
-        )
-        rows.append([side, counts.images(found["key"].nunique(), query), groups])
+        found = ledger.value(f"SELECT {_OF_GROUPS} FROM ledger WHERE kept AND split = ?", side)
+        groups = page.Count(int(found), f'ledger.query({query!r})["duplicate_group"].nunique()')
+        images = ledger.images("kept AND split = ?", side)
+        rows.append([side, counts.images(images, query), groups])
     text = (
         "A group holds the copies of a picture and its siblings: pictures with near captions and near CLIP "
         "embeddings. It is never divided, and statistics of an evaluation count groups."
@@ -91,21 +94,24 @@ def describe_held_out_again(found: dict[str, Any]) -> str:
 
 def _groups(verdicts: Verdicts, pictures: Pictures) -> Markup:
     ledger = verdicts.ledger
-    found = joining(ledger)
-    if found.empty:
+    _join(ledger)
+    groups = ledger.value("SELECT count(*) FROM report_siblings")
+    if not groups:
         return page.paragraph("No siblings were joined: each group holds copies of one picture.")
     text = Markup("{} groups hold siblings; all of them are kept. The largest:").format(
-        page.Count(len(found), f"({_JOINING} > 1).sum()")
+        page.Count(groups, f"({_JOINING} > 1).sum()")
     )
-    kept = ledger[ledger["kept"]].drop_duplicates("key")
-    largest = found.reset_index().sort_values(
-        ["copy_group", "duplicate_group"], ascending=[False, True]
-    )
-    shown = [
-        kept[kept["duplicate_group"] == name].drop_duplicates("copy_group").head(OF_GROUP)
-        for name in largest["duplicate_group"].head(GROUPS)
-    ]
-    return page.paragraph(text) + _loosened(verdicts) + pictures.sheet(pd.concat(shown), _side)
+    shown = list[int]()
+    for (name,) in ledger.tuples(
+        f"SELECT name FROM report_siblings ORDER BY copies DESC, name LIMIT {GROUPS}"
+    ):
+        of_group = ledger.tuples(
+            "SELECT min(row) AS first FROM ledger WHERE kept AND duplicate_group = ? "
+            f"GROUP BY copy_group ORDER BY first LIMIT {OF_GROUP}",
+            name,
+        )
+        shown += [number for (number,) in of_group]
+    return page.paragraph(text) + _loosened(verdicts) + pictures.sheet(ledger.rows(shown), _side)
 
 
 def _loosened(verdicts: Verdicts) -> Markup:
@@ -141,8 +147,13 @@ def _leaks(verdicts: Verdicts, pictures: Pictures) -> Markup:
         ].itertuples(index=False)
     ]
     keys = shown[["key", "other_key"]].to_numpy().ravel()
-    kept = verdicts.ledger[verdicts.ledger["kept"]].drop_duplicates("key")
-    sheet = pictures.sheet(kept.set_index("key", drop=False).loc[keys], _side)
+    first = dict(
+        verdicts.ledger.tuples(
+            "SELECT key, min(row) FROM ledger WHERE kept AND key IN (SELECT unnest(?::VARCHAR[])) GROUP BY key",
+            keys.tolist(),
+        )
+    )
+    sheet = pictures.sheet(verdicts.ledger.rows([first[key] for key in keys]), _side)
     return text + page.paragraph(f"{REMEDY}. The nearest:") + page.table(head, rows) + sheet
 
 

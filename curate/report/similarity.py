@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
 from curate.decide.shuffled_captions import Null
+from curate.decide.similarities import Similarities
 from curate.decide.stage import Verdicts
 from curate.report import counts, mismatch, page
 from curate.report.counts import among
-from curate.report.figures import describe_cut
+from curate.report.figures import describe_cut, has_planted, is_planted
 from curate.report.mismatch import Mismatches
+from curate.run.database import quoted
 
 CUTS = tuple(step / 100 for step in range(20, 36))  # around the cuts of LAION and similar data sets
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -21,8 +22,8 @@ RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
     """The histogram, the estimate of wrong captions, and the tables of other cuts."""
-    scored = verdicts.ledger[verdicts.ledger["clip_similarity"].notna()]
-    if scored.empty:
+    scored = Similarities.of(verdicts.ledger)
+    if not scored.pairs:
         return page.paragraph("No pair has a similarity.")
     caption = (
         "CLIP similarity of the pairs, and of the same images with captions of other images. These "
@@ -36,9 +37,9 @@ def section(verdicts: Verdicts, figures: dict[str, Any]) -> Markup:
         ),
     ]
     reached = reaching(verdicts)
-    pairs = scored[scored["rule"].isin(reached)]
-    if len(pairs):
-        found = mismatch.estimate(pairs["clip_similarity"].to_numpy(), verdicts.null)
+    pairs = Similarities.of(verdicts.ledger, _reached(reached))
+    if pairs.pairs:
+        found = mismatch.estimate(pairs, verdicts.null)
         parts += [_what_if(pairs, reached, verdicts, found), _wrong(found)]
     return Markup("").join(parts)
 
@@ -49,20 +50,27 @@ def reaching(verdicts: Verdicts) -> list[str]:
     return ["", *rules[rules.index("no_similarity") + 1 :]]
 
 
-def _histogram(scored: pd.DataFrame, verdicts: Verdicts) -> Markup:
+def _reached(rules: list[str]) -> str:
+    """The condition in SQL for the pairs with one of ``rules``."""
+    return f"rule IN ({', '.join(map(quoted, rules))})"
+
+
+def _histogram(scored: Similarities, verdicts: Verdicts) -> Markup:
     null = verdicts.null.similarities
-    both = np.concatenate([scored["clip_similarity"].to_numpy(np.float64), null])
+    both = np.concatenate([scored.values.astype(np.float64), null])
     edges = np.linspace(both.min(), max(both.max() + 1e-6, both.min() + 0.01), 61)
     drawing, axes = page.subplots(7.5, 3.2)
-    series = [("pairs", scored["clip_similarity"], page.BLUE)]
-    if "planted_mismatch" in scored and scored["planted_mismatch"].any():
-        wrong = scored["planted_mismatch"].astype(bool)
-        series = [
-            ("true pairs", scored.loc[~wrong, "clip_similarity"], page.BLUE),
-            ("planted mismatches", scored.loc[wrong, "clip_similarity"], page.VERMILLION),
-        ]
-    for label, values, colour in series:
-        axes.hist(values, edges, density=True, color=colour, alpha=0.5, label=label)
+    series, ledger = [("pairs", scored, page.BLUE)], verdicts.ledger
+    if has_planted(ledger):
+        wrong = Similarities.of(ledger, is_planted(ledger))
+        true = Similarities.of(ledger, f"NOT {is_planted(ledger)}")
+        if wrong.pairs:
+            series = [("true pairs", true, page.BLUE)]
+            series.append(("planted mismatches", wrong, page.VERMILLION))
+    for label, of, colour in series:
+        axes.hist(
+            of.values, edges, weights=of.times, density=True, color=colour, alpha=0.5, label=label
+        )
     if len(null):
         density, _ = np.histogram(null, edges, density=True)
         axes.stairs(density, edges, color="black", linewidth=1.2, label="shuffled captions")
@@ -75,27 +83,28 @@ def _histogram(scored: pd.DataFrame, verdicts: Verdicts) -> Markup:
     return page.svg(drawing)
 
 
-def cuts(similarities: np.ndarray) -> list[float]:
+def cuts(similarities: Similarities) -> list[float]:
     """The cuts to try: ``CUTS``, or as many over the range of a CLIP with other similarities.
 
     Args:
-        similarities: of the pairs, (N,), at least one.
+        similarities: of the pairs, at least one.
     """
-    if ((similarities >= CUTS[0]) & (similarities < CUTS[-1])).mean() >= 0.5:
+    values = similarities.values
+    within = similarities.count((values >= CUTS[0]) & (values < CUTS[-1]))
+    if within / similarities.pairs >= 0.5:
         return list(CUTS)
-    low, high = np.quantile(similarities, [0.01, 0.99])
+    low, high = similarities.quantiles([0.01, 0.99])
     return list(dict.fromkeys(float(cut) for cut in np.linspace(low, high, len(CUTS)).round(3)))
 
 
 def _what_if(
-    pairs: pd.DataFrame, reached: list[str], verdicts: Verdicts, found: Mismatches | None
+    pairs: Similarities, reached: list[str], verdicts: Verdicts, found: Mismatches | None
 ) -> Markup:
-    similarities = pairs["clip_similarity"].to_numpy()
     given = [] if verdicts.cut is None else [verdicts.cut]
-    tried = sorted({*cuts(similarities), *given})
+    tried = sorted({*cuts(pairs), *given})
     head, rows = _rows(tried, pairs, reached, verdicts, found)
     text = (
-        f"For each cut, how many of the {len(pairs):,} scored pairs that earlier rules kept are at or "
+        f"For each cut, how many of the {pairs.pairs:,} scored pairs that earlier rules kept are at or "
         "above it. Later rules (captions per image, duplicates) may drop some of these."
     )
     parts = [page.heading("What other cuts would keep"), page.paragraph(text, "note")]
@@ -115,7 +124,7 @@ def _what_if(
 
 def _rows(
     tried: list[float],
-    pairs: pd.DataFrame,
+    pairs: Similarities,
     reached: list[str],
     verdicts: Verdicts,
     found: Mismatches | None,
@@ -125,20 +134,22 @@ def _rows(
     null, is_estimated = verdicts.null, found is not None and found.is_known
     head += ["shuffled that pass"] if len(null.similarities) else []
     head += ["wrong kept (estimate) [95 %]", "share wrong"] if is_estimated else []
-    is_planted = "planted_mismatch" in pairs
-    head += ["planted kept"] if is_planted else []
+    wrong = None
+    if "planted_mismatch" in (ledger := verdicts.ledger):
+        wrong = Similarities.of(ledger, f"{_reached(reached)} AND {is_planted(ledger)}")
+        head.append("planted kept")
     rows = []
     for cut in tried:
-        above = pairs["clip_similarity"] >= np.float32(cut)
+        above = pairs.count(pairs.values >= np.float32(cut))
         query = f"clip_similarity >= {cut!r} and {among('rule', reached)}"
-        row: list[Any] = [_named(cut, verdicts), counts.pairs(above.sum(), query)]
-        row.append(f"{above.mean():.1%}")
+        row: list[Any] = [_named(cut, verdicts), counts.pairs(above, query)]
+        row.append(f"{above / pairs.pairs:.1%}")
         row += [f"{null.false_keep_rate(cut):.1%}"] if len(null.similarities) else []
         if found is not None and is_estimated:
-            row += _wrong_kept(found, null, cut, int(above.sum()))
-        if is_planted:
-            wrong = (above & pairs["planted_mismatch"].astype(bool)).sum()
-            row.append(counts.pairs(wrong, f"{query} and planted_mismatch"))
+            row += _wrong_kept(found, null, cut, above)
+        if wrong is not None:
+            planted = wrong.count(wrong.values >= np.float32(cut))
+            row.append(counts.pairs(planted, f"{query} and planted_mismatch"))
         rows.append(row)
     return head, rows
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from curate.decide.config import SIDES
-from curate.decide.rule_runner import DUPLICATE
+from curate.filters.duplicates import DUPLICATE
 from curate.report import page
 from curate.report.diff.results import KEPT, Amount, Difference, RuleCount
 from curate.run.ledger import UNREADABLE

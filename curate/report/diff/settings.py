@@ -8,7 +8,7 @@ from typing import Any
 
 from curate.run.provenance import read_config
 
-_OF_THE_RUN = ("run", "provenance", "dry_run")
+_OF_THE_RUN = ("run", "provenance", "dry_run", "engine", "stage", "shard", "part")
 
 Differing = dict[str, tuple[Any, ...]]
 """By name: the value before and the one now; None for one that a run lacks."""

@@ -23,6 +23,8 @@ from curate.report.pictures import Pictures
 from curate.run import ledger
 from curate.run.config import RunConfig
 from curate.run.intervals import wilson
+from tests.curate import small_ledgers
+from tests.curate.small_ledgers import all_rows, counted, table_of
 
 HOSTILE = '</script><img src=x onerror=alert(1)> `it\'s` "$x" \\n\u202e\n#'
 REASONS = ["", "aspect > 3", "language is not en", "clip_similarity < 0.28", "duplicate"]
@@ -73,7 +75,17 @@ def make_verdicts(pairs=400, hostile=HOSTILE) -> Verdicts:
     table.loc[[r.startswith(("unread", "aspect")) for r in reason], "clip_similarity"] = np.nan
     steps = [(name, int((table["rule"] == name).sum())) for name in [*STEPS, "duplicate"]]
     null = Null(np.sort(rng.normal(0.2, 0.05, 4_000)).astype(np.float32))
-    return Verdicts(table, steps, 0.28, "minimum=0.28", null)
+    return Verdicts(table_of(table), steps, 0.28, "minimum=0.28", null)
+
+
+def rows(verdicts: Verdicts) -> pd.DataFrame:
+    """All rows of the ledger."""
+    return all_rows(verdicts.ledger)
+
+
+def with_rows(verdicts: Verdicts, table: pd.DataFrame, **changes) -> Verdicts:
+    """The same with other rows in the ledger."""
+    return replace(verdicts, ledger=table_of(table), **changes)
 
 
 def picture(location: str) -> bytes:
@@ -113,10 +125,10 @@ def counts(html: str) -> list[tuple[str, int]]:
 def test_every_count_equals_the_result_of_its_query(render, tmp_path):
     verdicts = make_verdicts()
     html = render(verdicts)
-    filled = verdicts.ledger.assign(
-        **{name: "" for name in ledger.COLUMNS if name not in verdicts.ledger}
+    filled = rows(verdicts).assign(
+        **{name: "" for name in ledger.COLUMNS if name not in rows(verdicts)}
     )
-    ledger.write(tmp_path / "small" / "curate" / "ledger", filled)
+    small_ledgers.write(tmp_path / "small" / "curate" / "ledger", filled)
     [code] = re.findall(r"<pre>(import pandas.*?)</pre>", html, re.DOTALL)
     exec(unescape(code), read := {})
     read = read["ledger"]
@@ -139,7 +151,7 @@ def test_all_sections_are_there_and_the_page_is_small_and_inert(render):
 
 
 def test_thumbnails_stop_at_the_byte_limit_of_the_page():
-    table = make_verdicts(40).ledger
+    table = rows(make_verdicts(40))
     sheet = Pictures(noise, room_bytes=50_000).sheet(table)
     assert len(re.findall(r'src="data:', sheet)) < 40
     assert sum(map(len, re.findall(r'src="([^"]*)"', sheet))) <= 50_000
@@ -166,11 +178,11 @@ def test_an_image_that_cannot_be_read_is_named(render):
     [
         lambda v: replace(v, null=Null(np.zeros(0, np.float32))),
         lambda v: replace(v, cut=None, cut_by="no cut"),
-        lambda v: replace(v, ledger=v.ledger.assign(clip_similarity=np.float32(np.nan))),
-        lambda v: replace(v, ledger=v.ledger.drop(columns=EXTRA)),
-        lambda v: replace(
+        lambda v: with_rows(v, rows(v).assign(clip_similarity=np.float32(np.nan))),
+        lambda v: with_rows(v, rows(v).drop(columns=EXTRA)),
+        lambda v: with_rows(
             v,
-            ledger=v.ledger.iloc[:1].assign(kept=True, rule="", reason="", status="kept"),
+            rows(v).iloc[:1].assign(kept=True, rule="", reason="", status="kept"),
             steps=[(name, 0) for name in STEPS],
         ),
     ],
@@ -179,7 +191,7 @@ def test_an_image_that_cannot_be_read_is_named(render):
 def test_a_page_for_data_with_something_missing(render, change):
     verdicts = change(make_verdicts())
     for expression, number in dict(counts(render(verdicts))).items():
-        assert eval(expression, {"ledger": verdicts.ledger}) == number, expression
+        assert eval(expression, {"ledger": rows(verdicts)}) == number, expression
 
 
 def test_other_cuts_count_pairs_that_later_rules_dropped():
@@ -187,21 +199,22 @@ def test_other_cuts_count_pairs_that_later_rules_dropped():
 
 
 def test_the_tried_cuts_follow_the_range_of_similarities():
-    assert similarity.cuts(np.full(9, 0.3)) == [step / 100 for step in range(20, 36)]
-    elsewhere = similarity.cuts(np.linspace(0.4, 0.8, 101))
+    assert similarity.cuts(counted(np.full(9, 0.3))) == [step / 100 for step in range(20, 36)]
+    elsewhere = similarity.cuts(counted(np.linspace(0.4, 0.8, 101)))
     assert elsewhere[0] == pytest.approx(0.404)
     assert elsewhere[-1] == pytest.approx(0.796)
     assert len(elsewhere) == 16
 
 
 def test_only_a_bucket_with_a_higher_drop_rate_is_marked():
-    table = make_verdicts(4_000).ledger.assign(language="en", reason="", source="one")
+    table = rows(make_verdicts(4_000)).assign(language="en", reason="", source="one")
     table.loc[::4, "language"] = "de"
     rng = np.random.default_rng(1)
     dropped = rng.random(4_000) < np.where(table["language"] == "de", 0.5, 0.3)
     table["reason"] = np.where(dropped, "cut", "")
-    kinds = [(bucket, drop_rates.mask(table, bucket.query)) for bucket in drop_rates.buckets(table)]
-    found = drop_rates.rates(table, kinds, "status == status", "reason != ''")
+    asked = table_of(table)
+    judged = drop_rates.Judged("status == status", "true", "reason != ''", "reason != ''")
+    found = drop_rates.rates(asked, list(drop_rates.buckets(asked)), judged)
     marked = [(rate.bucket.measure, rate.bucket.label) for rate in drop_rates.highest(found)]
     assert marked == [("language", "de")]
     assert found[0].checked.value == 4_000
@@ -215,10 +228,10 @@ def test_only_a_bucket_with_a_higher_drop_rate_is_marked():
 
 def test_duplicate_groups_are_counted():
     def table(groups: list[str]) -> str:
-        frame = make_verdicts(len(groups)).ledger.assign(
-            key=[f"k{i}" for i in range(len(groups))], copy_group=groups
+        frame = rows(make_verdicts(len(groups))).assign(
+            key=[f"k{i}" for i in range(len(groups))], caption_index=0, copy_group=groups
         )
-        return duplicates.section(frame, Pictures(picture))
+        return duplicates.section(table_of(frame), Pictures(picture))
 
     assert "No two decoded images" in table(["a", "b", "", ""])
     numbers = [number for _, number in counts(table([*"aabbcccddddddd", "", ""]))]
@@ -230,22 +243,24 @@ def cells(html):
 
 
 def test_near_copies_across_splits_are_shown(monkeypatch):
-    table = make_verdicts(80).ledger.drop_duplicates("key").assign(kept=True, split="train")
-    assert "No two kept images in different splits" in duplicates.section(table, Pictures(picture))
+    table = rows(make_verdicts(80)).drop_duplicates("key").assign(kept=True, split="train")
+
+    def section() -> str:
+        return duplicates.section(table_of(table), Pictures(picture))
+
+    assert "No two kept images in different splits" in section()
     table.loc[table["key"].isin(["k3", "k9"]), "phash"] = ["00ffff00ffff0000", "00ffff00ffff00ff"]
     table.loc[table["key"] == "k3", "split"] = "val"
-    html = duplicates.section(table, Pictures(picture))
+    html = section()
     assert "1 pairs of kept images in different splits" in html
     _, _, shown = html.partition("Near copies across splits")
     assert cells(shown)[:6] == ["k3", "val", "k9", "train", "8", ""]
     assert shown.count('src="data:') == 2
     table.loc[table["key"] == "k3", "phash_mirrored"] = "00ffff00ffff00ff"
-    _, _, shown = duplicates.section(table, Pictures(picture)).partition(
-        "Near copies across splits"
-    )
+    _, _, shown = section().partition("Near copies across splits")
     assert cells(shown)[4:6] == ["0", "yes"]  # mirrored
     monkeypatch.setattr(duplicates, "MOST_COMPARED", len(table) - 1)
-    assert "Not measured: near copies" in duplicates.section(table, Pictures(picture))
+    assert "Not measured: near copies" in section()
 
 
 def test_siblings_and_what_is_left_of_them_across_the_split():
@@ -254,8 +269,8 @@ def test_siblings_and_what_is_left_of_them_across_the_split():
     assert "groups hold siblings" in html
     assert "Not measured: siblings across the split" in html
     for expression, number in counts(html):
-        assert eval(expression, {"ledger": verdicts.ledger}) == number, expression
-    own, other = verdicts.ledger.query("kept")["key"].unique()[:2]
+        assert eval(expression, {"ledger": rows(verdicts)}) == number, expression
+    own, other = rows(verdicts).query("kept")["key"].unique()[:2]
     row = dict.fromkeys(COLUMNS, HOSTILE) | {"key": own, "other_key": other, "split": "val"}
     pairs = pd.DataFrame([row | {"cosine": 0.9, "shared": 0.8}])
     left = replace(verdicts, leaks=Leaks(pairs, {"val": 8, "test": 0}, 0.7), loosened=9)
@@ -270,19 +285,19 @@ def test_siblings_and_what_is_left_of_them_across_the_split():
         "0.900",
         "80%",
     ]
-    alone = replace(
-        verdicts, ledger=verdicts.ledger.assign(copy_group=verdicts.ledger["duplicate_group"])
-    )
+    table = rows(verdicts)
+    alone = with_rows(verdicts, table.assign(copy_group=table["duplicate_group"]))
     assert "No siblings were joined" in siblings.section(alone, Pictures(picture))
 
 
 def test_pairs_without_a_licence_count_as_unknown():
-    table = make_verdicts(6).ledger.assign(licence=["CC0", "?", "", None, "CC0", "BY"], kept=True)
-    rows = re.findall(
-        r"<tr><td>(.*?)</td>.*?>(\d+)</abbr>.*?>(\d+)</abbr>", licences.section(table)
+    table = rows(make_verdicts(6)).assign(licence=["CC0", "?", "", None, "CC0", "BY"], kept=True)
+    found = re.findall(
+        r"<tr><td>(.*?)</td>.*?>(\d+)</abbr>.*?>(\d+)</abbr>",
+        licences.section(table_of(table)),
     )
-    assert rows == [("CC0", "2", "2"), ("BY", "1", "1"), ("unknown", "3", "3")]
-    nothing = licences.section(table.drop(columns="licence"))
+    assert found == [("CC0", "2", "2"), ("BY", "1", "1"), ("unknown", "3", "3")]
+    nothing = licences.section(table_of(table.drop(columns="licence")))
     assert [number for _, number in counts(nothing)] == [6, 6]
 
 
@@ -293,15 +308,15 @@ def test_pairs_without_a_licence_count_as_unknown():
         {"licence": [1.0, None, 2.0, 2.0, None, 1.0]},
         {
             "licence": ["", "BY", None, "?", "CC0", ""],
-            "LICENSE": ["CC0", "BY-SA", "?", None, "", 3],
+            "LICENSE": ["CC0", "BY-SA", "?", None, "", "3"],
         },
         {"license": list("abcdeg") * 4 + list("hijklmnopqrstuvwxyz")},
     ],
 )
 def test_licence_queries_work_for_any_type_and_column(columns):
     size = len(next(iter(columns.values())))
-    table = make_verdicts(size).ledger.drop(columns="licence").assign(**columns)
-    found = counts(licences.section(table))
+    table = rows(make_verdicts(size)).drop(columns="licence").assign(**columns)
+    found = counts(licences.section(table_of(table)))
     assert sum(number for _, number in found[::2]) == size
     for expression, number in found:
         assert eval(expression, {"ledger": table}) == number, expression
@@ -324,9 +339,9 @@ def test_wilson_gives_the_published_intervals():
     ],
 )
 def test_the_headline_says_what_became_of_the_pairs(own, by, says):
-    made = make_verdicts()
-    scored = made.ledger["clip_similarity"].notna()
-    made.ledger.loc[scored, "clip_similarity"] = np.float32(own)
+    table = rows(made := make_verdicts())
+    table.loc[table["clip_similarity"].notna(), "clip_similarity"] = np.float32(own)
+    made = with_rows(made, table)
     found = figures.summarise(replace(made, cut_by=by), [])
     text = re.sub("<[^>]+>", " ", str(headline.banner(made, found)))
     assert f"{found['kept']} of 400 pairs kept" in text
@@ -342,13 +357,14 @@ def test_the_headline_says_what_was_not_measured(monkeypatch):
     assert "not looked for" not in str(headline.banner(made, found))
     monkeypatch.setattr(duplicates, "MOST_COMPARED", 3)
     assert "not looked for" in str(headline.banner(made, found))
-    unscored = replace(made, ledger=made.ledger.assign(clip_similarity=np.float32("nan")))
+    unscored = with_rows(made, rows(made).assign(clip_similarity=np.float32("nan")))
     assert "Similarity was not measured" in str(headline.banner(unscored, found))
 
 
 def test_a_removed_picture_is_not_loaded(render):
     verdicts = make_verdicts()
-    gone = verdicts.ledger["key"].isin(["k0", "k1", "k2"])
+    table = rows(verdicts)
+    gone = table["key"].isin(["k0", "k1", "k2"])
     removed = {
         "kept": False,
         "rule": "removed",
@@ -356,8 +372,9 @@ def test_a_removed_picture_is_not_loaded(render):
         "status": "dropped",
         "split": "",
     }
-    verdicts.ledger.loc[gone, list(removed)] = list(removed.values())
-    verdicts.ledger.loc[gone, "clip_similarity"] = np.float32(0.9)  # among the highest
+    table.loc[gone, list(removed)] = list(removed.values())
+    table.loc[gone, "clip_similarity"] = np.float32(0.9)  # among the highest
+    verdicts = with_rows(verdicts, table)
     loaded = []
     html = render(verdicts, load=lambda location: loaded.append(location) or picture(location))
     assert "removed: not shown" in html

@@ -6,6 +6,7 @@ import pytest
 from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.report import figures
+from tests.curate.small_ledgers import table_of
 
 PAIRS = {
     "": 5,
@@ -26,6 +27,7 @@ def verdicts():
     ledger = pd.DataFrame(
         {
             "key": [f"k{i}" for i in range(len(reasons))],
+            "rule": [reason.partition(":")[0] for reason in reasons],
             "status": status,
             "reason": reasons,
             "kept": [reason == "" for reason in reasons],
@@ -38,7 +40,9 @@ def verdicts():
     )
     steps = [("unreadable", 3), ("words", 3), ("words", 4), ("words_per_line", 2)]
     steps += [("my score", 1), ("my score", 2), ("idle", 0)]
-    return Verdicts(ledger, steps, None, "no cut", Null(pd.Series(dtype="float32").to_numpy()))
+    return Verdicts(
+        table_of(ledger), steps, None, "no cut", Null(pd.Series(dtype="float32").to_numpy())
+    )
 
 
 def test_groups_of_the_sides_and_of_siblings(verdicts):
@@ -68,7 +72,9 @@ def test_planted_mismatches_of_which_there_are_none_or_nothing_else():
             "rule": ["clip_similarity"] + [""] * 3,
         }
     )
-    found = figures.describe_planted(figures.planted(ledger))
+    found = figures.describe_planted(figures.planted(table_of(ledger)))
     assert found == "planted mismatches: 1 of 4 dropped (25.0%), 0 of 0 true pairs kept"
-    none = figures.describe_planted(figures.planted(ledger.assign(planted_mismatch=False)))
+    none = figures.describe_planted(
+        figures.planted(table_of(ledger.assign(planted_mismatch=False)))
+    )
     assert none == "planted mismatches: 0 of 0 dropped, 3 of 4 true pairs kept (75.0%)"

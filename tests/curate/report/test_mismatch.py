@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from curate.decide.shuffled_captions import Null
-from curate.report.mismatch import estimate
+from curate.report import mismatch
+from tests.curate.small_ledgers import counted
 
 NULL_MEAN, TRUE_MEAN, SPREAD = 0.20, 0.32, 0.05  # 2.4 spreads apart, about as OpenAI's B/32 on COCO
+
+
+def estimate(drawn, null):
+    return mismatch.estimate(counted(drawn), null)
 
 
 def mixture(share: float, pairs: int, seed: int, distance: float = TRUE_MEAN - NULL_MEAN):

@@ -1,7 +1,6 @@
 """Why pictures were not fetched, in funnel.json, on the terminal and in the report."""
 
 import re
-from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import pytest
 
 from curate.measures.not_fetched import error_of, location_of
 from curate.report import figures, headline, not_fetched, sheets
-from tests.curate.report.test_curation import HOSTILE, make_verdicts
+from tests.curate.report.test_curation import HOSTILE, make_verdicts, rows, with_rows
+from tests.curate.small_ledgers import all_rows
 
 GONE = {
     "state": "not_found",
@@ -27,7 +27,7 @@ LATE = {
 def verdicts():
     """Of 200 images with two captions each: three that are gone, one of them with one caption; one timeout."""
     found = make_verdicts()
-    table = found.ledger
+    table = all_rows(found.ledger)
     table["url"] = [f"http://x/{key}.jpg" for key in table["key"]]
     for state, keys in (("not_found", ["k1", "k5", "k7"]), ("timeout", ["k9"])):
         rows = table["key"].isin(keys)
@@ -35,7 +35,7 @@ def verdicts():
         table.loc[rows, "reason"] = f"unreadable: {error_of(state)}"
         table.loc[rows, ["status", "rule", "kept", "split"]] = ["unreadable"] * 2 + [False, ""]
     table.loc[table["key"] == "k5", "url"] = HOSTILE
-    return replace(found, ledger=table.drop(index=table.index[table["key"] == "k7"][0]))
+    return with_rows(found, table.drop(index=table.index[table["key"] == "k7"][1]))
 
 
 def test_the_figures_count_images_by_state(verdicts):
@@ -67,7 +67,7 @@ def test_the_section_says_why_and_what_to_type(verdicts):
     expressions = re.findall(r'title="(.*?)">([\d,]+)<', html)
     assert len(expressions) == 2
     for expression, number in expressions:
-        assert eval(unescape(expression), {"ledger": verdicts.ledger}) == int(number)
+        assert eval(unescape(expression), {"ledger": rows(verdicts)}) == int(number)
     gone = not_fetched.section(Path("runs/web/curate"), verdicts.ledger, [GONE])
     assert "None of these failures is one that may pass." in gone
 
@@ -76,9 +76,9 @@ def test_they_are_told_from_pictures_that_cannot_be_read(verdicts):
     [section] = sheets.unreadable(verdicts)
     assert "404" not in section.body
     expression, number = re.findall(r'title="(.*?)">([\d,]+)<', section.body)[0]
-    assert eval(unescape(expression), {"ledger": verdicts.ledger}) == int(number.replace(",", ""))
+    assert eval(unescape(expression), {"ledger": rows(verdicts)}) == int(number.replace(",", ""))
     funnel = figures.summarise(verdicts, [])
-    unread = int((verdicts.ledger["status"] == "unreadable").sum())
+    unread = int((rows(verdicts)["status"] == "unreadable").sum())
     funnel["rules"] = [{"rule": "unreadable", "dropped": unread, "left": 0}]
     said = headline.banner(verdicts, funnel)
     assert f"7 have a picture that was not fetched; {unread - 7} have a picture that cannot" in said
