@@ -135,11 +135,10 @@ def compared(here: Scored, there: Scored, cuts: tuple[float, ...] | list[float])
 
 def _common(one: Scored, two: Scored) -> Scored:
     """The pairs of ``one`` that ``two`` has as well."""
-    names = ["key", "caption"]
-    common = one.pairs.set_index(names).index.isin(two.pairs.set_index(names).index)
-    if not common.any():
+    common = one.common(two)
+    if not len(common.own):
         raise UserError("the two runs share no pair; --like RUN2 needs the same data set")
-    return Scored(one.clip, one.pairs[common], one.embeddings)
+    return common
 
 
 if __name__ == "__main__":

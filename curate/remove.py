@@ -37,7 +37,7 @@ from curate.run.manifest import (
     write_manifest,
 )
 from curate.run.next_command import named
-from curate.run.parquet import is_intact, write_table
+from curate.run.parquet import is_intact, schema_as_written, write_table
 from curate.run.printable import one_line
 from curate.run.progress import Bar
 from curate.run.provenance import curate_command
@@ -432,7 +432,8 @@ def _mark(part: Path, known: Removals) -> None:
     }
     for name in table.columns.intersection(list(verdict)):
         table.loc[gone, name] = verdict[name]
-    ledger.write_part(part, table, ledger.schema(part))
+    # Or its types would differ from those of parts that stay as they are.
+    ledger.write_part(part, table, schema_as_written(part))
 
 
 def _follow(curate_dir: Path, manifest: Manifest, rows: pd.DataFrame) -> Manifest:

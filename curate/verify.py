@@ -6,19 +6,22 @@ import hashlib
 import os
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
 from curate.run import checksums, cli, folder, parquet
 from curate.run.companions import KINDS, sha256_column
+from curate.run.database import Limits
 from curate.run.files import read_json, sha256_of
 from curate.run.finished import is_finished, to_mend
 from curate.run.joined import FOLDER, curations_of
-from curate.run.ledger import check_complete, parts, read_part
+from curate.run.ledger import parts, read_part
+from curate.run.ledger_table import LedgerTable, check_complete, ledger_table
 from curate.run.manifest import Manifest, ShardInfo, read_manifest
 from curate.run.next_command import named, run_arguments
 from curate.run.progress import Bar
@@ -26,9 +29,6 @@ from curate.run.provenance import curate_command
 from curate.run.removals import read_removals
 from curate.run.schema import UserError
 from curate.run.threads import in_order
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EXIT_PROBLEMS = 1
 EXIT_CODES = (
@@ -38,7 +38,13 @@ EXIT_CODES = (
 STAGES = ("curate", FOLDER, "diff", "finetune", "evaluate", "compare")
 SHOWN = 3  # keys in one line
 
-_COLUMNS = ["key", "kept", "rule", "reason", "status", "split", "duplicate_group", "shard"]
+_COLUMNS = [
+    *("key", "caption_index", "kept", "rule", "reason", "status"),
+    *("split", "duplicate_group", "shard"),
+]
+Rows = list[tuple[Any, ...]]
+"""Keys and sides of a shard's pictures, as the ledger has them."""
+
 _THREADS = min(8, os.cpu_count() or 1)  # that hash shards
 
 
@@ -190,19 +196,24 @@ def _annotations(curate_dir: Path) -> Iterator[str]:
 def _disagreements(curate_dir: Path, images: bool) -> Iterator[str]:
     """Whether shards, sidecars, ledger and manifest agree."""
     manifest = _manifest(curate_dir)
-    ledger, damaged = _ledger(curate_dir)
+    damaged = _damaged_parts(curate_dir)
     yield from damaged
     yield from _removal(curate_dir)
     if read_json(curate_dir / "funnel.json") is None:
         yield "funnel.json: missing or damaged"
-    if manifest is None:
-        yield "manifest.json: damaged, so the shards cannot be checked against it"
-    else:
-        yield from _shards(curate_dir, manifest, ledger, images)
-        yield from _strays(curate_dir, manifest)
-    if ledger is not None:
-        yield from _totals(manifest, ledger) if manifest else ()
-        yield from _verdicts(ledger)
+    with ExitStack() as stack:
+        table = None
+        if not damaged:
+            scratch = Path(stack.enter_context(TemporaryDirectory()))
+            table = stack.enter_context(ledger_table(parts(curate_dir), Limits(scratch)))
+        if manifest is None:
+            yield "manifest.json: damaged, so the shards cannot be checked against it"
+        else:
+            yield from _shards(curate_dir, manifest, table, images)
+            yield from _strays(curate_dir, manifest)
+        if table is not None:
+            yield from _totals(manifest, table) if manifest else ()
+            yield from _verdicts(table)
 
 
 def _manifest(curate_dir: Path) -> Manifest | None:
@@ -211,17 +222,15 @@ def _manifest(curate_dir: Path) -> Manifest | None:
     return None if path.is_file() and read_json(path) is None else read_manifest(curate_dir)
 
 
-def _ledger(curate_dir: Path) -> tuple[pd.DataFrame | None, list[str]]:
-    """The ledger, or None and a line for each part that is damaged."""
-    import pandas as pd
-
-    found, damaged = [], []
+def _damaged_parts(curate_dir: Path) -> list[str]:
+    """A line for each part of the ledger that is damaged."""
+    damaged = []
     for path in parts(curate_dir):
         try:
-            found.append(read_part(path, _COLUMNS))
+            read_part(path, _COLUMNS)
         except UserError as error:
             damaged.append(f"ledger/{path.name}: damaged ({error.__cause__ or 'its checksum'})")
-    return None if damaged else pd.concat(found, ignore_index=True), damaged
+    return damaged
 
 
 def _removal(curate_dir: Path) -> Iterator[str]:
@@ -238,17 +247,32 @@ def _removal(curate_dir: Path) -> Iterator[str]:
 
 
 def _shards(
-    curate_dir: Path, manifest: Manifest, ledger: pd.DataFrame | None, images: bool
+    curate_dir: Path, manifest: Manifest, ledger: LedgerTable | None, images: bool
 ) -> Iterator[str]:
     """Problems of all shards; ``ledger`` is None if it is damaged."""
-    of_shard = {} if ledger is None else dict(list(ledger[ledger["kept"]].groupby("shard")))
+    if ledger is not None:
+        # Sorted, so that a shard's rows are found without reading those of all.
+        ledger.connection.sql(
+            "CREATE TEMP TABLE kept_pairs AS SELECT shard, key, split FROM ledger "
+            "WHERE kept AND shard IS NOT NULL ORDER BY shard"
+        )
     holders: dict[str, str] = {}
     bar = Bar(manifest.shards, desc="verify", unit="shard")
     for shard, found in zip(bar, _hashes(curate_dir, manifest.shards), strict=True):
-        rows = None if ledger is None else of_shard.pop(shard.path, ledger[:0])
+        rows = None if ledger is None else _rows_of(ledger, shard.path)
         yield from _shard(curate_dir, shard, found, rows, images, holders)
-    for path, rows in of_shard.items():
-        yield f"{path}: the ledger keeps {rows['key'].nunique()} pictures there, the manifest has none"
+    if ledger is not None:
+        others = ledger.tuples(
+            "SELECT shard, count(DISTINCT key) FROM kept_pairs "
+            "WHERE shard NOT IN (SELECT unnest(?::VARCHAR[])) GROUP BY shard ORDER BY shard",
+            [shard.path for shard in manifest.shards],
+        )
+        for path, count in others:
+            yield f"{path}: the ledger keeps {count} pictures there, the manifest has none"
+
+
+def _rows_of(ledger: LedgerTable, path: str) -> Rows:
+    return ledger.tuples("SELECT DISTINCT key, split FROM kept_pairs WHERE shard = ?", path)
 
 
 def _hashes(curate_dir: Path, shards: Sequence[ShardInfo]) -> Iterator[str]:
@@ -266,7 +290,7 @@ def _shard(
     curate_dir: Path,
     shard: ShardInfo,
     sha256: str,
-    rows: pd.DataFrame | None,
+    rows: Rows | None,
     images: bool,
     holders: dict[str, str],
 ) -> Iterator[str]:
@@ -303,9 +327,9 @@ def _shard(
         yield from _rows(shard, rows, keys)
 
 
-def _rows(shard: ShardInfo, rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
-    yield from _differing(f"{shard.path}: the ledger", set(rows["key"]), set(keys))
-    if set(rows["split"]) - {shard.split}:
+def _rows(shard: ShardInfo, rows: Rows, keys: list[str]) -> Iterator[str]:
+    yield from _differing(f"{shard.path}: the ledger", {key for key, _ in rows}, set(keys))
+    if {split for _, split in rows} - {shard.split}:
         yield f"{shard.path}: the ledger has pictures of another side there"
 
 
@@ -386,28 +410,32 @@ def _strays(curate_dir: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{name}: the manifest does not list it"
 
 
-def _totals(manifest: Manifest, ledger: pd.DataFrame) -> Iterator[str]:
-    counts = Counter(ledger["status"])
-    sides = Counter(ledger[ledger["kept"]].drop_duplicates("key")["split"])
+def _totals(manifest: Manifest, ledger: LedgerTable) -> Iterator[str]:
     has = {
-        "pairs_in": len(ledger),
-        **{status: counts[status] for status in ("kept", "dropped", "unreadable")},
-        "samples": {side: sides[side] for side in manifest.totals["samples"]},
+        "pairs_in": ledger.pairs,
+        **{
+            status: ledger.count("status = ?", status)
+            for status in ("kept", "dropped", "unreadable")
+        },
+        "samples": {
+            side: ledger.images("kept AND split = ?", side) for side in manifest.totals["samples"]
+        },
     }
     for name, says in manifest.totals.items():
         if has.get(name, says) != says:
             yield f"manifest.json: {name} is {says}, and the ledger has {has[name]}"
 
 
-def _verdicts(ledger: pd.DataFrame) -> Iterator[str]:
+def _verdicts(ledger: LedgerTable) -> Iterator[str]:
     try:
-        check_complete(ledger, len(ledger))
+        check_complete(ledger, ledger.pairs)
     except RuntimeError as error:
         yield f"ledger: {error}"
-    kept = ledger[ledger["kept"] & (ledger["duplicate_group"] != "")]
-    sides = kept.groupby("duplicate_group")["split"].nunique()
-    for group in sides.index[sides > 1]:
-        yield f"ledger: duplicate group {group} is on {sides[group]} sides of the split"
+    for group, sides in ledger.tuples(
+        "SELECT duplicate_group, count(DISTINCT split) FROM ledger WHERE kept AND duplicate_group != '' "
+        "GROUP BY duplicate_group HAVING min(split) != max(split) ORDER BY duplicate_group"
+    ):
+        yield f"ledger: duplicate group {group} is on {sides} sides of the split"
 
 
 if __name__ == "__main__":

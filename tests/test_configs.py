@@ -19,7 +19,7 @@ from workflows.retraining.config import RetrainConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMANDS = {
-    "curate": (CurateConfig, ("dataset", "clip", "filters")),
+    "curate": (CurateConfig, ("dataset", "clip", "filters", "engine")),
     "train": (TrainConfig, ("model", "method", "optim")),
     "evaluate": (EvaluateConfig, ("clip", "sampler", "gate")),
     "sample": (SampleConfig, ("clip", "sampler", "model")),

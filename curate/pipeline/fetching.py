@@ -21,6 +21,7 @@ from curate.readers.tables.files import FETCHED
 from curate.run.locks import locked
 from curate.run.next_command import COMMANDS, named
 from curate.run.overrides import key_of, section_of_command, typed
+from curate.run.remote import is_remote, refuse_local_only
 from curate.run.schema import Busy, UserError
 from curate.run.units import size
 
@@ -147,6 +148,11 @@ def _fetch(config: CurateConfig, dataset: TableConfig, fetch: FetchConfig) -> No
 
 def _check_folder(folder: str | None) -> None:
     """Refuse what pictures cannot be fetched into."""
+    refuse_local_only(
+        "dataset.images_dir",
+        folder,
+        "pictures are fetched to this machine, type dataset.images_dir=FOLDER",
+    )
     if folder is None:
         return  # refused with what to type by the fetch itself
     above = next(path for path in [Path(folder), *Path(folder).absolute().parents] if path.exists())
@@ -203,6 +209,8 @@ def _size(dataset: TableConfig) -> Size | None:
 
 def _has_files(folder: str | None) -> bool:
     """Whether a folder has anything in it but hidden files."""
+    if is_remote(folder):
+        return True  # the reader looks into it
     if folder is None or not Path(folder).is_dir():
         return False
     names = (path.name for path in Path(folder).iterdir())

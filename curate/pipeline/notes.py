@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
+from curate.annotate.config import NONE
 from curate.clip.config import ClipConfig
 from curate.clip.models import label
 from curate.decide.config import NOTICEABLE, REMEDY
@@ -12,14 +11,18 @@ from curate.decide.enough import too_few
 from curate.decide.frozen import GONE, REPLACED
 from curate.decide.laion import LAION_CLIP
 from curate.decide.leaks import Leaks
+from curate.decide.near import Crowds
+from curate.decide.runs import COMPARED, LONGEST
 from curate.decide.split import LARGEST_HELD_OUT
 from curate.decide.stage import Verdicts
 from curate.measures import credentials
 from curate.measures.heif import NEEDS_PLUGIN
+from curate.pack.config import SOURCE, ShardsConfig
 from curate.pipeline import own_part
 from curate.pipeline.config import CurateConfig
 from curate.run.companions import KINDS, sha256_column
 from curate.run.ledger import UNREADABLE
+from curate.run.ledger_table import LedgerTable
 from curate.run.removals import REASON
 
 _EXAMPLES = 2
@@ -48,28 +51,44 @@ _SAFETY = {
 
 def of(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     """All notes on a run."""
-    kept = verdicts.ledger.query("kept").drop_duplicates("key")
-    groups = kept[kept["split"] == "val"]["duplicate_group"].nunique()
+    ledger = verdicts.ledger
+    groups, of_val = ledger.tuples(
+        "SELECT count(DISTINCT duplicate_group), count(DISTINCT duplicate_group) FILTER (split = 'val') "
+        "FROM ledger WHERE kept"
+    )[0]
     return [
         *unread_heic(verdicts),
         *unread_credentials(config, verdicts),
         *own_part.note(config.dataset),
+        *source_order(config.shards),
         *blind_clip(verdicts, config.clip),
         *unsafe(config),
-        *(few_held_out(groups, kept["duplicate_group"].nunique()) if len(kept) else ()),
+        *(few_held_out(of_val, groups) if groups else ()),
         *much_dropped(verdicts),
         *siblings_across(verdicts.leaks),
+        *not_measured(config),
+        *crowds(verdicts.crowds),
         *held_out_again(verdicts),
-        *beside_some(kept),
+        *beside_some(ledger),
+    ]
+
+
+def source_order(shards: ShardsConfig) -> list[str]:
+    """A note on what the order of the input gives up."""
+    if shards.order != SOURCE:
+        return []
+    return [
+        "shards.order=source packs in the order of the input: pictures that are added later move all that come "
+        "after them to other shards, which are then written again, and neighbours in a shard are those of the "
+        "input, which readers mix only as far as they shuffle"
     ]
 
 
 def unread_heic(verdicts: Verdicts) -> list[str]:
     """A note if pictures are left out only because a package is not installed."""
-    left_out = verdicts.ledger["reason"] == f"{UNREADABLE}: {NEEDS_PLUGIN}"
-    if not left_out.any():
+    images = verdicts.ledger.images("reason = ?", f"{UNREADABLE}: {NEEDS_PLUGIN}")
+    if not images:
         return []
-    images = verdicts.ledger.loc[left_out, "key"].nunique()
     return [f"{images} .heic: pip install pillow-heif, then type the same command again"]
 
 
@@ -78,10 +97,10 @@ def unread_credentials(config: CurateConfig, verdicts: Verdicts) -> list[str]:
     if credentials.TRAINING not in config.filters.consent.columns:
         return []
     ledger, rule = verdicts.ledger, f"filters.columns.{credentials.TRAINING}"
-    unread = ledger["kept"] & (ledger[credentials.TRAINING] == credentials.UNREADABLE)
-    if not unread.any():
+    said = ledger.column(credentials.TRAINING)
+    images = ledger.images(f"kept AND {said} = ?", credentials.UNREADABLE)
+    if not images:
         return []
-    images = ledger.loc[unread, "key"].nunique()
     return [
         f"{images} kept pictures have Content Credentials that are damaged or of an unknown kind, so nobody knows "
         f"whether they reserve their use ({credentials.TRAINING} is {credentials.UNREADABLE} in the ledger); to leave "
@@ -91,7 +110,7 @@ def unread_credentials(config: CurateConfig, verdicts: Verdicts) -> list[str]:
 
 def blind_clip(verdicts: Verdicts, clip: ClipConfig) -> list[str]:
     """A note if CLIP scores the pairs hardly above shuffled captions: then similarity means nothing."""
-    separation, pairs = verdicts.separation(), int(verdicts.ledger["clip_similarity"].count())
+    separation, pairs = verdicts.separation(), verdicts.ledger.count("clip_similarity IS NOT NULL")
     if not is_called_blind(separation, pairs):
         return []
     other = "" if label(clip) == LAION_CLIP else ", such as clip=vit_b32_openai"
@@ -126,7 +145,7 @@ def few_held_out(groups: int, kept: int) -> list[str]:
 
 def much_dropped(verdicts: Verdicts) -> list[str]:
     """A note for each rule that dropped most of the pairs that reached it."""
-    left, found = len(verdicts.ledger), []
+    left, found = verdicts.ledger.pairs, []
     for rule, dropped in verdicts.steps:
         if left and dropped >= _MUCH * left:
             found.append(
@@ -151,6 +170,26 @@ def siblings_across(found: Leaks) -> list[str]:
     return [
         f"{share:.0%} of the images in val have a sibling in train, near in caption and picture ({examples}), so a "
         f"held-out loss shows less overfitting than there is. {REMEDY}"
+    ]
+
+
+def not_measured(config: CurateConfig) -> list[str]:
+    """A note if siblings across the sides were not looked for, as no embeddings are kept."""
+    if config.annotate.embeddings != NONE:
+        return []
+    return [
+        "annotate.embeddings=none: whether pictures in val have a sibling in train was not measured; "
+        "type annotate.embeddings=image to have it measured"
+    ]
+
+
+def crowds(found: Crowds) -> list[str]:
+    """A note if more pictures are almost equal than can all be compared with one another, see ``decide.runs``."""
+    if not found.runs:
+        return []
+    return [
+        f"{found.runs:,} runs of more than {LONGEST:,} pictures with equal parts of their hashes were compared with the "
+        f"first {COMPARED:,} of each only"
     ]
 
 
@@ -180,19 +219,15 @@ def held_out_again(verdicts: Verdicts) -> list[str]:
     return notes
 
 
-def beside_some(kept: pd.DataFrame) -> list[str]:
-    """A note for each kind of companion that some of the kept pictures have and others have not.
-
-    Args:
-        kept: a row for each kept picture.
-    """
-    found = []
+def beside_some(ledger: LedgerTable) -> list[str]:
+    """A note for each kind of companion that some of the kept pictures have and others have not."""
+    found, kept = [], ledger.images("kept")
     for kind in KINDS:
         column = sha256_column(kind)
-        count = int(kept[column].fillna("").ne("").sum()) if column in kept else 0
-        if 0 < count < len(kept):
+        count = ledger.images(f"kept AND {ledger.column(column)} != ''") if column in ledger else 0
+        if 0 < count < kept:
             found.append(
-                f"{count:,} of {len(kept):,} pictures have a NAME.{kind}.png beside them. Hugging Face's "
+                f"{count:,} of {kept:,} pictures have a NAME.{kind}.png beside them. Hugging Face's "
                 'load_dataset("webdataset") refuses shards whose first samples differ in that; the package webdataset '
                 "reads them"
             )

@@ -7,9 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from curate.decide.stage import Verdicts
 from curate.filters.similarity import NAME as SIMILARITY
@@ -20,11 +18,32 @@ from curate.readers.source import Source
 from curate.report import curation, figures
 from curate.run import ledger, provenance
 from curate.run.config import NOTHING_KEPT
+from curate.run.ledger_table import LedgerTable
 from curate.run.manifest import write_funnel
+from curate.run.schema import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN = 2  # names that were looked for
 _LONGEST = 200  # characters of one
 _NAMES = ("location", "file_name", "url")  # columns that name a picture, the most exact first
+
+
+class NothingKept(UserError):
+    """No pair is kept; says why, and what to type."""
+
+
+def report(
+    config: CurateConfig, source: Source, verdicts: Verdicts, funnel: dict[str, Any]
+) -> NoReturn:
+    """Write what became of the pairs, and say it.
+
+    Raises:
+        NothingKept: always.
+    """
+    written = write(config, source, verdicts, funnel)
+    raise NothingKept(message(config, verdicts.ledger, funnel, written))
 
 
 def write(config: CurateConfig, source: Source, verdicts: Verdicts, funnel: dict[str, Any]) -> Path:
@@ -38,7 +57,7 @@ def write(config: CurateConfig, source: Source, verdicts: Verdicts, funnel: dict
     if (curate_dir / "manifest.json").is_file():
         curate_dir = config.run.folder / NOTHING_KEPT / "curate"
         provenance.write_config(curate_dir / "config.yaml", config)
-    ledger.write(curate_dir / "ledger", verdicts.ledger.assign(shard=""))
+    ledger.copy(verdicts.ledger.parts, curate_dir / "ledger")
     write_funnel(curate_dir, funnel)
     curation.write(curate_dir, asdict(config), verdicts, funnel, source.load)
     return curate_dir
@@ -50,7 +69,7 @@ def remove(config: CurateConfig) -> None:
 
 
 def message(
-    config: CurateConfig, table: pd.DataFrame, funnel: dict[str, Any], curate_dir: Path
+    config: CurateConfig, table: LedgerTable, funnel: dict[str, Any], curate_dir: Path
 ) -> str:
     """One paragraph: why nothing is kept, what was looked for, and what to type.
 
@@ -67,18 +86,16 @@ def message(
             f"no pair of {funnel['pairs_in']} is kept: {reasons}",
             *_advice(config, table, funnel),
             f"{curate_dir / 'report.html'} shows all pairs, and of one of them tells: python -m "
-            f"curate.explain {run} {table['key'].iloc[0]}",
+            f"curate.explain {run} {table.rows([0])['key'].iloc[0]}",
             *_kept_shards(config, curate_dir),
         ]
     )
 
 
-def _advice(config: CurateConfig, table: pd.DataFrame, funnel: dict[str, Any]) -> Iterator[str]:
+def _advice(config: CurateConfig, table: LedgerTable, funnel: dict[str, Any]) -> Iterator[str]:
     dropped = {rule["rule"] for rule in funnel["rules"] if rule["dropped"]}
-    missing = table[table["reason"] == f"{ledger.UNREADABLE}: {MISSING_FILE}"]
     if dropped <= {ledger.UNREADABLE, "no_caption"}:
-        if len(missing):
-            yield _looked_for(config.dataset, missing)
+        yield from _looked_for(config.dataset, table)
         if any(each["asked_again"] for each in funnel.get("not_fetched", ())):
             run = shlex.quote(str(config.run.folder))
             yield f"to ask again for what may pass, type: python -m curate.retry {run}"
@@ -91,18 +108,26 @@ def _advice(config: CurateConfig, table: pd.DataFrame, funnel: dict[str, Any]) -
         yield "loosen the rule, or type filters=everything to see the scores"
 
 
-def _looked_for(dataset: DatasetConfig, missing: pd.DataFrame) -> str:
-    """Some of the names that were looked for, where, and how to say where they are."""
-    images = missing.drop_duplicates("key").head(SHOWN)
+def _looked_for(dataset: DatasetConfig, table: LedgerTable) -> Iterator[str]:
+    """Some of the names that were looked for, if any, where, and how to say where they are."""
+    reason = f"{ledger.UNREADABLE}: {MISSING_FILE}"
+    missing = table.tuples(
+        f"SELECT min(row) AS first FROM ledger WHERE reason = ? GROUP BY image ORDER BY first LIMIT {SHOWN + 1}",
+        reason,
+    )
+    if not missing:
+        return
+    images = table.rows([row for (row,) in missing[:SHOWN]])
     names = [repr(next(_names(row), row["key"]))[:_LONGEST] for _, row in images.iterrows()]
-    more = ", ..." if missing["key"].nunique() > len(names) else ""
+    more = ", ..." if len(missing) > len(names) else ""
     said = f"looked for {', '.join(names)}{more}"
     if dataset.pictures_key is None:
-        return said
+        yield said
+        return
     key = f"dataset.{dataset.pictures_key}"
     other = "..." if dataset.pictures_key == "path" else "FOLDER"
     place = getattr(dataset, dataset.pictures_key)
-    return f"{said} in {key}={place}; say where they are: {key}={other}"
+    yield f"{said} in {key}={place}; say where they are: {key}={other}"
 
 
 def _names(row: pd.Series) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One part of a data set, ``dataset.shard=i/n``: what it decides alone, and that it has a run of its own."""
+"""One part of a data set, ``part=i/n``: what it decides alone, and that it has a run of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def note(dataset: DatasetConfig) -> list[str]:
     if dataset.shard is None:
         return []
     return [
-        f"dataset.shard={dataset.shard} is a part with verdicts of its own: copies are searched, the cut is "
+        f"part={dataset.shard} is a part with verdicts of its own: copies are searched, the cut is "
         "calibrated and val and test are held out within it alone. A picture may be kept here and its "
         "copy in another part, on another side of the split"
     ]
@@ -34,7 +34,7 @@ def check(config: CurateConfig) -> None:
     if shard is None or there in (None, shard):
         return
     raise UserError(
-        f"{config.run.folder} holds part {there} of its data set, which dataset.shard={shard} would replace: "
+        f"{config.run.folder} holds part {there} of its data set, which part={shard} would replace: "
         f"each part needs a run of its own; type {shlex.quote(f'run.name={_name(config.run.folder.name, shard)}')}"
     )
 

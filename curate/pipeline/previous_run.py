@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curate.pipeline.config import CurateConfig
 from curate.run import joined, ledger, provenance
 from curate.run.files import read_json
+from curate.run.ledger_table import LedgerTable
 from curate.run.manifest import Manifest, digest_now, old_manifest
 from curate.run.schema import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Keys of ``dataset`` that do not name the data.
 _NOT_DATA = {"limit", "sample", "index", "spool", "layout", "download"}
@@ -25,6 +23,23 @@ _FREE = {  # change no shard
 }
 _STORED = ("caption", "sha256", "format", "split", "duplicate_group", "clip_similarity")
 _SHOWN = 3  # settings in one message
+
+# Pictures of both ledgers by key: a caption at the same place with the same file is the same.
+_CHANGED = """
+    SELECT count(*) FILTER (NOT old), count(*) FILTER (NOT new), count(*) FILTER (old AND new AND differ) FROM (
+        SELECT
+            coalesce(before.key, ledger.key) AS name,
+            bool_or(before.key IS NOT NULL) AS old,
+            bool_or(ledger.key IS NOT NULL) AS new,
+            bool_or(
+                before.key IS NULL OR ledger.key IS NULL
+                OR before.caption::VARCHAR IS DISTINCT FROM ledger.caption::VARCHAR
+                OR before.sha256::VARCHAR IS DISTINCT FROM ledger.sha256::VARCHAR
+            ) AS differ
+        FROM before FULL JOIN ledger ON before.key = ledger.key AND before.caption_index = ledger.caption_index
+        GROUP BY name
+    )
+"""
 
 
 def other_data(curate_dir: Path, config: CurateConfig) -> str:
@@ -126,7 +141,7 @@ class Question:
             "changes them, this stops before it does. run.replace=true replaces them"
         )
 
-    def ask_if_rows_changed(self, now: pd.DataFrame) -> None:
+    def ask_if_rows_changed(self, now: LedgerTable) -> None:
         """Ask, unless the ledger that is about to be written keeps the same pairs as the previous one.
 
         Raises:
@@ -134,11 +149,11 @@ class Question:
         """
         if not self.stands:
             return
-        before = self._previous_ledger()
-        if before is None or not _stored(before).equals(_stored(now)):
+        before = self._previous_ledger(now)
+        if before is None or _stores_others(before, now):
             self.ask(now)
 
-    def ask(self, now: pd.DataFrame) -> None:
+    def ask(self, now: LedgerTable) -> None:
         """Ask because a shard would change.
 
         Raises:
@@ -168,22 +183,18 @@ class Question:
         more = len(self._settings) - _SHOWN
         return f"{shown}{f' and {more} more settings' if more > 0 else ''} changed"
 
-    def _previous_ledger(self) -> pd.DataFrame | None:
+    def _previous_ledger(self, now: LedgerTable) -> LedgerTable | None:
+        """Beside the new one, as the view ``before``."""
         try:
-            return ledger.read(self._curate_dir)
+            return now.beside("before", ledger.parts(self._curate_dir))
         except (FileNotFoundError, UserError):
             return None
 
-    def _input_in_words(self, now: pd.DataFrame) -> str:
-        before = self._previous_ledger()
-        if before is None:
+    def _input_in_words(self, now: LedgerTable) -> str:
+        if self._previous_ledger(now) is None:
             return "the previous ledger, which would tell what changed, is missing or damaged"
-        old, new = (_contents(table) for table in (before, now))
-        counts = {
-            "new": len(new.keys() - old.keys()),
-            "gone": len(old.keys() - new.keys()),
-            "changed": sum(old[key] != new[key] for key in old.keys() & new.keys()),
-        }
+        new, gone, changed = now.tuples(_CHANGED)[0]
+        counts = {"new": new, "gone": gone, "changed": changed}
         said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         if said:
             return f"the input changed (pictures: {said})"
@@ -224,19 +235,29 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _stored(table: pd.DataFrame) -> pd.DataFrame:
-    """What of the kept pairs goes into the shards, in an order of its own."""
-    kept = table[table["kept"]].set_index(["key", "caption_index"]).sort_index()
-    kept = kept[[name for name in _STORED if name in kept]]
-    return kept.assign(clip_similarity=kept["clip_similarity"].astype("float64").round(6)).astype(
-        dict.fromkeys([name for name in _STORED[:-1] if name in kept], str)
+def _stores_others(before: LedgerTable, now: LedgerTable) -> bool:
+    """Whether what of the kept pairs goes into the shards differs between two ledgers."""
+    columns = [[name for name in _STORED if name in table] for table in (before, now)]
+    if columns[0] != columns[1]:
+        return True
+    differ = " OR ".join(
+        f"{_as_stored(before, name)} IS DISTINCT FROM {_as_stored(now, name)}"
+        for name in columns[0]
+    )
+    kept = "FROM {} WHERE kept"
+    return bool(
+        now.value(
+            f"SELECT count(*) FROM (SELECT * {kept.format('before')}) AS before "
+            f"FULL JOIN (SELECT * {kept.format('ledger')}) AS ledger "
+            "ON before.key = ledger.key AND before.caption_index = ledger.caption_index "
+            f"WHERE before.key IS NULL OR ledger.key IS NULL OR {differ}"
+        )
     )
 
 
-def _contents(table: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
-    """For each key, its captions with the hash of its picture."""
-    rows = zip(table["key"], table["caption"].astype(str), table["sha256"].astype(str), strict=True)
-    found: dict[str, list[tuple[str, str]]] = {}
-    for key, caption, digest in rows:
-        found.setdefault(key, []).append((caption, digest))
-    return found
+def _as_stored(table: LedgerTable, name: str) -> str:
+    """A column of ``_STORED`` as it is compared: six digits of a similarity, texts."""
+    column = f"{table.name}.{table.column(name)}"
+    if name == "clip_similarity":
+        return f"round({column}::DOUBLE, 6)"
+    return f"{column}::VARCHAR"

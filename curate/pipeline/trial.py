@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import resource
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +17,14 @@ from typing import TypeVar
 
 from curate.annotate.embeddings import Embeddings
 from curate.annotate.spec import AnnotationSpec
-from curate.annotate.stage import Annotations, annotate
+from curate.annotate.stage import TASKS, Annotations, Measure, annotate
 from curate.clip.load import load_clip
 from curate.decide import held_out
-from curate.decide.stage import Verdicts, judge
+from curate.decide.stage import judge
 from curate.measures.decode import UnreadableImage
 from curate.pack.sample import Sample, encode_sample
 from curate.pack.samples import Samples
+from curate.pack.sorting import kept_rows
 from curate.pipeline import notes, own_part
 from curate.pipeline.config import CurateConfig
 from curate.pipeline.forecast import Count, Trial, lines
@@ -30,7 +32,9 @@ from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.config import DRY_RUN
+from curate.run.engine.inprocess import InProcess
 from curate.run.files import remove_parts, replace_folder
+from curate.run.ledger_table import check_complete
 from curate.run.locks import locked
 from curate.run.overrides import key_of, typed
 from curate.run.progress import Bar
@@ -56,15 +60,11 @@ def run(config: CurateConfig, source: Source) -> None:
         remove_parts(folder.parent)
         part = folder.with_name(f".{folder.name}.part")
         trial = _try(config, chosen, part)
+        shutil.rmtree(part / TASKS)
         replace_folder(part, folder)
     print("\n".join(lines(trial, whole, folder)))
     config_notes = [*own_part.note(config.dataset), *notes.unsafe(config)]
-    seen_notes = [
-        *notes.unread_heic(trial.verdicts),
-        *notes.unread_credentials(config, trial.verdicts),
-        *notes.blind_clip(trial.verdicts, config.clip),
-    ]
-    for note in [*chosen.notes, *config_notes, *seen_notes]:
+    for note in [*chosen.notes, *config_notes, *trial.notes]:
         print(f"note: {note}")
     print(f"next, type: {next_command(typed() or [])}")
 
@@ -89,7 +89,7 @@ def choose(source: Source, count: int) -> tuple[Source, Count]:
 
 
 def _rank(key: str) -> bytes:
-    """A hash independent of those that ``dataset.sample`` and ``dataset.shard`` choose by."""
+    """A hash independent of those that ``dataset.sample`` and ``part`` choose by."""
     return hashlib.blake2b(key.encode(), digest_size=8, salt=b"dry_run").digest()
 
 
@@ -97,30 +97,50 @@ def _try(config: CurateConfig, chosen: Source, folder: Path) -> Trial:
     """Annotate, decide, and encode the samples without writing them."""
     spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
     measured, start_s, image_s = _measure(config, spec, chosen, folder / "annotations")
-    verdicts = judge(
+    tasks = folder / TASKS
+    with judge(
         measured.parts,
-        spec,
+        measured.spec,
         config.heads,
         config.filters,
         config.split,
         read_removals(config.run.folder / "curate"),
         held_out.named_in(config.split),
-    )
-    frame_bytes = int(verdicts.ledger.memory_usage(deep=True).sum())
-    ledger.check_complete(verdicts.ledger, measured.pairs)
-    ledger.write(folder / "ledger", verdicts.ledger.assign(shard=""))
-    kept = Samples(verdicts.ledger)
-    shard_bytes, kept_s = _timed(lambda: _packed_bytes(chosen, verdicts, kept))
+        engine=InProcess(),
+        folder=tasks,
+        limits=config.engine.limits(tasks),
+    ) as verdicts:
+        table = verdicts.ledger
+        check_complete(table, measured.pairs)
+        ledger.copy(table.parts, folder / "ledger")
+        kept = Samples(kept_rows(table, ledger.schema(table.parts[0])))
+        kept_pairs = table.count("kept")
+        work_bytes = _size(tasks)
+        source_bytes = int(table.value('SELECT sum("bytes") FROM ledger WHERE row = image') or 0)
+        seen = [
+            *notes.unread_heic(verdicts),
+            *notes.unread_credentials(config, verdicts),
+            *notes.blind_clip(verdicts, config.clip),
+        ]
+    shard_bytes, kept_s = _timed(lambda: _packed_bytes(chosen, kept))
     return Trial(
         count=Count(chosen.total or 0, measured.pairs),
-        verdicts=verdicts,
+        steps=verdicts.steps,
+        cut=verdicts.cut,
+        cut_by=verdicts.cut_by,
+        kept_pairs=kept_pairs,
+        kept_images=len(kept),
+        notes=seen,
         start_s=start_s,
         image_s=image_s,
         kept_s=kept_s / max(1, len(kept)),
-        source_bytes=int(verdicts.ledger.drop_duplicates("key")["bytes"].sum()),
+        source_bytes=source_bytes,
         annotation_bytes=sum(path.stat().st_size for path in measured.parts),
+        ledger_bytes=_size(folder / "ledger"),
+        work_bytes=work_bytes,
+        joins_siblings=config.split.siblings,
         shard_bytes=shard_bytes,
-        frame_bytes=frame_bytes,
+        table_bytes=config.engine.memory_bytes,
         embedding_bytes=next(
             (v[0].nbytes for _, v in Embeddings(measured.parts).image_blocks()), 0
         ),
@@ -142,7 +162,7 @@ def _measure(
     def measure(part: list[Candidate], max_reject_rate: float) -> Annotations:
         source = replace(chosen, candidates=lambda: iter(part), total=len(part))
         limits = replace(config.annotate, max_reject_rate=max_reject_rate)
-        return annotate(source, folder, limits, spec, scorer)
+        return annotate(source, Measure(folder, limits, spec, scorer))
 
     def warm_up() -> None:
         scorer()
@@ -154,6 +174,11 @@ def _measure(
     return measured, start_s, rest_s / rest if rest else start_s
 
 
+def _size(folder: Path) -> int:
+    """Bytes of the files in ``folder`` and below."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def _timed(function: Callable[[], _Result]) -> tuple[_Result, float]:
     """The result of ``function`` and the seconds it took."""
     start = time.monotonic()
@@ -161,19 +186,17 @@ def _timed(function: Callable[[], _Result]) -> tuple[_Result, float]:
     return result, time.monotonic() - start
 
 
-def _packed_bytes(source: Source, verdicts: Verdicts, kept: Samples) -> int:
+def _packed_bytes(source: Source, kept: Samples) -> int:
     """The size of the kept samples in tars, if no image has to be encoded again."""
-    table = verdicts.ledger[verdicts.ledger["kept"]].drop_duplicates("key")
-    location_of = dict(zip(table["key"], table["location"], strict=True))
+    location_of = kept.locations()
     total = 0
-    for keys in kept.sides().values():
-        for row in kept.rows(keys):
-            try:
-                image = source.load(location_of[row["key"]])
-            except UnreadableImage:
-                continue  # it has changed since it was measured; the run itself reports that
-            sample = Sample(row["key"], image, tuple(row["captions"]), row)
-            total += sum(map(len, encode_sample(sample, "jpg")))
+    for row in kept.rows():
+        try:
+            image = source.load(location_of[row["key"]])
+        except UnreadableImage:
+            continue  # it has changed since it was measured; the run itself reports that
+        sample = Sample(row["key"], image, tuple(row["captions"]), row)
+        total += sum(map(len, encode_sample(sample, "jpg")))
     return total
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from curate.run.files import contradicts_itself, read_json, sha256_of, sha256_on
 FILE = "checksums.json"
 VERSION = 1
 # Folders whose files are checked, and made again, by who reads or writes them.
-LEFT_OUT = ("cache", "sample", tracking.FOLDER)
+LEFT_OUT = ("cache", "sample", tracking.FOLDER, "tasks")
 GROWING = ("metrics.jsonl",)  # files that get more lines: what was there stays as it was
 
 _THREADS = min(8, os.cpu_count() or 1)
@@ -58,9 +58,20 @@ def withdraw(folder: Path) -> Listed:
 
 def forget(folder: Path, names: Collection[str]) -> None:
     """Take files out of ``checksums.json``, before they are deleted. Without a sound one nothing happens."""
+    _leave_out(folder, lambda name: name in names)
+
+
+def forget_below(folder: Path, inner: str) -> None:
+    """As ``forget`` for all files of a folder inside, before they change; several processes may do so at once."""
+    _leave_out(folder, lambda name: name.startswith(f"{inner}/"))
+
+
+def _leave_out(folder: Path, leaves: Callable[[str], bool]) -> None:
     content = read_json(folder / FILE, sealed=True)
-    if content is not None and not content["files"].keys().isdisjoint(names):
-        left = {name: entry for name, entry in content["files"].items() if name not in names}
+    if content is None:
+        return
+    left = {name: entry for name, entry in content["files"].items() if not leaves(name)}
+    if len(left) < len(content["files"]):
         write_certified(folder / FILE, {**content, "files": left})
 
 

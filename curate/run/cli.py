@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -16,7 +15,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from curate.run import experiment, mistakes
+from curate.run.engine.tasks import TasksFailed
 from curate.run.help import help_of
+from curate.run.lacking import explain_lack
 from curate.run.overrides import is_multirun, prepare, remember, without_rivals
 from curate.run.printable import printable, printable_output
 from curate.run.refusals import explain
@@ -29,9 +30,6 @@ EXIT_UNDECIDABLE = 3
 EXIT_FAILED = 70  # EX_SOFTWARE: the program itself, or a step that it started, failed
 EXIT_BUSY = Busy.exit_code
 EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell says it of cat
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def run(
@@ -124,24 +122,16 @@ def exit_codes() -> Iterator[None]:
         said = ": ".join(["interrupted", *map(str, interrupted.args)])
         print(f"\n{said}; the same command again resumes", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except TasksFailed as error:
+        _leave(str(error), EXIT_FAILED)
     except Exception:
         _fail()
 
 
 def explain_refusal(error: OSError) -> str:
     """One paragraph for what the file system refused and the user can mend; "" for anything else."""
-    where = error.filename or "the output"
-    if error.errno in _FULL:
-        return (
-            f"{where}: {error.strerror}. No file is left half written and what was complete is kept; "
-            "make room there, or name a folder on another disk (run.root=FOLDER), and the same "
-            "command again resumes"
-        )
-    if error.errno in _DENIED:
-        return (
-            f"{where}: {error.strerror}; let this user read it, and write where results go "
-            "(ls -ld, chmod, chown), or name another folder (dataset.root=FOLDER, run.root=FOLDER)"
-        )
+    if lacking := explain_lack(error):
+        return lacking
     if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
         return str(error)  # raised here with what to type, or by the system with the path
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from curate.run.remote import is_remote, refuse_local_only
 from curate.run.schema import PATH, UserError, check
 
 _ROOT = "runs"
@@ -41,6 +42,12 @@ class RunFolder:
     name: str | None = field(default="${dataset.name}", metadata=PATH)
 
     def __post_init__(self) -> None:
+        refuse_local_only(
+            "run.root",
+            self.root,
+            "work there goes on after an interruption, and is locked. Type run.root=runs and, to have the result "
+            f"copied, run.copy_to={self.root}",
+        )
         if self.name is not None:
             check_name("run.name", self.name, self.root)
 
@@ -58,11 +65,17 @@ class RunConfig(RunFolder):
     Attributes:
         replace: replace the shards even if a training stands on them.
         cache_gb: gigabytes of ``<root>/.cache``; a note says so where it holds more.
+        copy_to: a URL, such as ``s3://bucket/prefix``, under which the finished curation is copied.
     """
 
     replace: bool = False
     cache_gb: float = 100.0
+    copy_to: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.cache_gb >= 0, "run.cache_gb", self.cache_gb, ">= 0")
+        url = self.copy_to
+        check(
+            url is None or is_remote(url), "run.copy_to", url, "null or a URL, s3://BUCKET/PREFIX"
+        )

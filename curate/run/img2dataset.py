@@ -13,7 +13,7 @@ _AS_THEY_COME = Row(
 )
 _ONE_PROCESS = Row(
     "",
-    why="one process fetches; n machines take a part each, with a folder of its own: dataset.shard=0/8 "
+    why="one process fetches; n machines take a part each, with a folder of its own: part=0/8 "
     "dataset.images_dir=FOLDER-0-of-8 run.name=NAME-0-of-8",
 )
 _ALL_COLUMNS = Row("", why="every column of the table is kept")

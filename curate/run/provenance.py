@@ -37,6 +37,7 @@ PACKAGES = [
     "transformers",
 ]
 _OF_THE_RUN = ("run.name", "run.root", "run.replace")  # said again, or asked again
+_OF_THE_RUN += ("stage", "shard")  # a finished curation is typed as a whole
 _SEAL = "# sha256 of the lines above: "
 _SECRET = re.compile(r"(^|_)token$|key$|secret|password", re.IGNORECASE)
 

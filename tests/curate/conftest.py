@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import random
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -176,8 +178,13 @@ def write_finished_shard(curate_dir, path, rows):
     return {"path": path, "split": split, "samples": len(rows), **found}
 
 
-def write_annotations(run_dir, clip="here", noise=1.0, offset=0.0, parts=4, seed=0):
-    """Annotations of pairs in random directions; ``offset`` raises all similarities alike."""
+def write_annotations(
+    run_dir, clip="here", noise=1.0, offset=0.0, parts=4, seed=0, key="k", caption=None, renamed=400
+):
+    """Annotations of pairs in random directions; ``offset`` raises all similarities alike.
+
+    From number ``renamed`` on keys are others; ``caption`` is that of all.
+    """
     import numpy as np
     import pandas as pd
     import pyarrow as pa
@@ -197,9 +204,9 @@ def write_annotations(run_dir, clip="here", noise=1.0, offset=0.0, parts=4, seed
     images, texts = (np.hstack([scale * unit(v), common]) for v in (images, texts))
     table = pd.DataFrame(
         {
-            "key": [f"k{n:04d}" for n in range(count)],
+            "key": [f"{key}{n + 500 * (n >= renamed):04d}" for n in range(count)],
             "caption_index": 0,
-            "caption": [f"caption {n}" for n in range(count)],
+            "caption": [caption or f"caption {n}" for n in range(count)],
             "pixels_sha256": [f"{n:016x}" for n in range(count)],
             "clip_similarity": (images * texts).sum(axis=1).astype(np.float32),
             "image_embedding": [row.astype(np.float32).tobytes() for row in images],
@@ -220,3 +227,29 @@ def write_annotations(run_dir, clip="here", noise=1.0, offset=0.0, parts=4, seed
 @pytest.fixture(scope="session")
 def write_scored():
     return write_annotations
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A server of S3 on loopback, to which the environment leads."""
+    from curate.run import remote
+    from tests.curate import s3_server
+
+    with s3_server.running() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        remote._s3.cache_clear()
+        yield server
+        remote._s3.cache_clear()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 256 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

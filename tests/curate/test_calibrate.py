@@ -6,12 +6,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from curate import calibrate
-from curate.decide.scored_pairs import Scored, scored
+from curate.annotate.embeddings import Embeddings
+from curate.decide.scored_pairs import scored
 from curate.run import cli as command
 from curate.run.schema import UserError
+from tests.curate.decide import naive_shuffled_captions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAIRS, DIMENSIONS = 400, 64  # of write_scored
@@ -82,7 +85,7 @@ def test_mistakes_end_with_2_and_say_what_to_type(tmp_path, say, write_scored):
     (tmp_path / "empty" / "curate").mkdir(parents=True)
     assert "type: python -m curate run.name=empty" in say(tmp_path / "empty", code=2)
     here = scored(run_dir / "curate")
-    other = Scored("x", here.pairs.assign(key="other"), here.embeddings)
+    other = scored(write_scored(tmp_path / "other", key="other") / "curate")
     with pytest.raises(UserError, match="share no pair"):
         list(calibrate.compared(here, other, []))
 
@@ -110,9 +113,32 @@ def test_help_is_quick():
 
 
 def test_a_run_without_other_captions_has_no_null(tmp_path, write_scored):
-    here = scored(write_scored(tmp_path / "a") / "curate")
-    alone = Scored("x", here.pairs.assign(caption="the same"), here.embeddings)
+    alone = scored(write_scored(tmp_path / "a", caption="the same") / "curate")
     assert (
         "no image can be paired with a caption of another"
         in list(calibrate.lines(alone, [], 0.1, False))[-1]
     )
+
+
+def test_common_pairs_are_those_of_equal_keys_and_captions(tmp_path, write_scored):
+    """Two runs of 400 pairs each, of which the second has the first 250 and others; the null is of these alone."""
+    here = scored(write_scored(tmp_path / "a") / "curate")
+    there = scored(write_scored(tmp_path / "b", clip="there", renamed=250) / "curate")
+    both = here.common(there)
+    assert len(both.own) == 249  # one was not scored
+    assert {*both.own} < {*here.own}
+    assert 249 * 3 < len(both.null().similarities) <= 249 * 4
+    folder = here.folder.path
+    assert folder.is_dir()
+    del here, both
+    assert not folder.exists()
+
+
+def test_the_null_is_that_of_all_rows_in_memory(tmp_path, write_scored):
+    run_dir = write_scored(tmp_path / "a", parts=7)
+    parts = sorted((run_dir / "curate/annotations").glob("*.parquet"))
+    table = pd.concat(map(pd.read_parquet, parts), ignore_index=True)
+    expected = naive_shuffled_captions.shuffled(table, Embeddings(parts)).similarities
+    here = scored(run_dir / "curate")
+    np.testing.assert_array_equal(here.null().similarities, expected)
+    np.testing.assert_array_equal(here.own, np.sort(table["clip_similarity"].dropna()))

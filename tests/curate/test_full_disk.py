@@ -26,18 +26,6 @@ from curate.run.files import atomic_write
 NOBODY = 65_534
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own, of 256 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def curate(tiny_clip, pictures, root):
     config = CurateConfig(
         run=RunConfig(root=str(root), name="small"),
@@ -126,7 +114,9 @@ def test_a_run_on_a_full_disk_ends_politely_and_resumes(
     assert not list(curate_dir.rglob("*.part"))
     assert not (curate_dir / "manifest.json").exists()
     whole = bytes_of(curate(tiny_clip, pictures, tmp_path / "elsewhere"))
-    written = bytes_of(curate_dir)
+    written = {
+        name: found for name, found in bytes_of(curate_dir).items() if not name.startswith("tasks/")
+    }
     assert written.items() <= whole.items()
     ballast.unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)

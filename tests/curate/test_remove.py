@@ -18,7 +18,7 @@ from curate.run import checksums, reconsider
 from curate.run.files import write_certified
 from curate.run.finished import RECORD
 from curate.run.manifest import read_manifest
-from curate.run.parquet import write_table
+from curate.run.parquet import schema_as_written, write_table
 from curate.run.reconsider import Doubt
 from curate.run.removals import Removals, read_list, read_removals
 from curate.run.schema import UserError
@@ -79,6 +79,22 @@ def test_only_the_shards_concerned_are_rewritten(finished):
     untouched = rows.index.difference(["k11", "k13"])
     pd.testing.assert_frame_equal(rows.loc[untouched], rows_before.loc[untouched])
     assert list(problems(finished, images=True)) == []
+
+
+def test_rewritten_parts_keep_the_types_of_the_others(finished):
+    """Of categories, which pandas writes with long texts, Arrow reads short ones."""
+    parts = sorted((finished / "ledger").iterdir())
+    for part in parts:
+        pd.read_parquet(part).astype({"source": "category"}).to_parquet(part, index=False)
+    before = [part.read_bytes() for part in parts]
+    types = [schema_as_written(part).types for part in parts]
+    take(finished, "keys", "k11")
+    assert [part.read_bytes() == content for part, content in zip(parts, before, strict=True)] == [
+        True,
+        False,
+    ]
+    assert [schema_as_written(part).types for part in parts] == types
+    assert pa.types.is_large_string(schema_as_written(parts[1]).field("source").type.value_type)
 
 
 def test_totals_follow(finished):

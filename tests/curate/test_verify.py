@@ -116,6 +116,16 @@ def test_a_ledger_that_disagrees(finished):
     assert "kept is 22, and the ledger has 21" in found(finished)
 
 
+def test_a_ledger_of_other_shards_and_sides(finished):
+    ledger(finished, "k05", shard="shards/train/000009.tar")
+    ledger(finished, "k06", shard="shards/train/000009.tar")  # which is not kept
+    ledger(finished, "k07", split="val")
+    text = found(finished)
+    assert "000009.tar: the ledger keeps 1 pictures there, the manifest has none" in text
+    assert "shards/train/000000.tar: the ledger lacks 1 keys: k05" in text
+    assert "shards/train/000000.tar: the ledger has pictures of another side there" in text
+
+
 def test_a_kept_pair_that_a_rule_dropped(finished):
     ledger(finished, "k05", rule="aspect")
     assert "kept, rule, reason and status disagree for 1 pairs: ['k05']" in found(finished)

@@ -46,6 +46,8 @@ _OWN = {
     "gate.against": "each run is compared with the promoted one; remove it",
     "resume.allow": "a run of other settings is another run; remove it",
     "dry_run": "a trial leaves nothing to train on; remove it",
+    "stage": "a retraining does all stages itself; remove it",
+    "shard": "a retraining measures all by itself; engine=processes or engine=ray does so in several; remove it",
     "split.held_out": (
         "what any run held out stays held out. Put your own table into FOLDER/NAME-series/heldout_keys.parquet "
         "before the first run, and remove it here"
@@ -157,7 +159,7 @@ class Settings:
         return [name for name in self.composed if several.command_of(name) == "curate"]
 
     def flat(self) -> dict[str, str]:
-        """Every setting by section and dotted key, secrets redacted."""
+        """Every setting by section and dotted key, secrets redacted; those of the engine decide nothing."""
         from curate.run.provenance import redacted
 
         weights = {f"datasets.{name}.weight": str(each) for name, each in self.weights.items()}
@@ -165,6 +167,7 @@ class Settings:
             f"{section}: {key}": str(value)
             for section, values in self.composed.items()
             for key, value in _flat(redacted(dict(values)))
+            if not key.startswith("engine.")
         }
 
     def arguments(

@@ -328,6 +328,8 @@ def _paths(settings: Settings) -> Iterator[Root]:
     special = Typed.of_registered()
     for section, values in settings.composed.items():
         for key, value in _leaves(values):
+            if key.startswith("engine."):
+                continue
             if special.paths.fullmatch(key) and key.rpartition(".")[2] not in _NOT_READ:
                 for path, is_pattern in _named_by(value):
                     kind = curations.kind_of(section)

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -15,11 +16,10 @@ from curate import readers
 from curate.annotate import rejects
 from curate.annotate import stage as annotate
 from curate.annotate.config import AnnotateConfig
-from curate.annotate.frame import load_annotations
 from curate.clip import scorer as clip
 from curate.clip.config import ClipConfig
 from curate.clip.load import load_clip
-from curate.decide import stage as decide
+from curate.decide import narrow
 from curate.decide.config import SplitConfig
 from curate.filters.caption import CaptionFilterConfig
 from curate.filters.columns import ColumnConfig
@@ -37,6 +37,7 @@ from curate.readers.folder import FolderConfig
 from curate.readers.folder import reader as folder_reader
 from curate.run import checksums, ledger
 from curate.run.config import RunConfig
+from curate.run.engine.tasks import TasksFailed
 from curate.run.locks import locked
 from curate.run.manifest import read_funnel, read_manifest
 from curate.run.schema import UserError
@@ -123,14 +124,26 @@ def test_the_manifest_names_the_scorer_of_the_annotations(config):
 def test_the_rows_of_a_shard_are_made_to_write_it_and_never_else(config, monkeypatch):
     made = []
     original = Samples.rows
-    monkeypatch.setattr(
-        Samples, "rows", lambda self, keys: made.append(keys) or original(self, keys)
-    )
+    monkeypatch.setattr(Samples, "rows", lambda self: made.append(len(self)) or original(self))
     shards = read_manifest(run(config)).shards
     assert len(made) == len(shards) > 2
     made.clear()
     run(config)  # nothing is written again
     assert made == []
+
+
+def test_shards_in_the_order_of_the_source_say_what_that_gives_up(config, capsys):
+    config.shards.order = "source"
+    curate_dir = run(config)
+    [said] = [text for text in read_funnel(curate_dir)["notes"] if "shards.order" in text]
+    assert said in capsys.readouterr().out
+    keys = [
+        [sample.key for sample in read_shard(curate_dir / shard.path)]
+        for shard in read_manifest(curate_dir).shards_of("train")
+    ]
+    assert [key for some in keys for key in some] == sorted(key for some in keys for key in some)
+    assert [len(some) for some in keys[:-1]] == [10] * (len(keys) - 1)
+    assert not (curate_dir / "tasks").exists()
 
 
 def test_every_dropped_pair_names_its_rule(config):
@@ -149,8 +162,11 @@ def test_similarity_is_the_cosine_of_the_two_towers(config):
     scorer = load_clip(config.clip)
     for row in ledger.read(curate_dir).head(5).itertuples():
         image = Image.open(Path(config.dataset.root) / f"{row.key}.png").convert("RGB")
-        cosine = (scorer.encode_images([image]) @ scorer.encode_texts([row.caption]).T).item()
-        assert row.clip_similarity == pytest.approx(cosine, abs=2e-6)
+        one, other = scorer.encode_images([image]), scorer.encode_texts([row.caption])
+        assert row.clip_similarity == pytest.approx((one @ other.T).item(), abs=2e-4)
+        one, other = (each.astype(np.float16).astype(np.float64) for each in (one, other))
+        cosine = (one @ other.T).item() / np.linalg.norm(one) / np.linalg.norm(other)
+        assert row.clip_similarity == pytest.approx(cosine, abs=1e-6)
 
 
 def test_the_same_command_gives_the_same_bytes_elsewhere(config, bytes_of, tmp_path):
@@ -162,7 +178,9 @@ def test_the_same_command_gives_the_same_bytes_elsewhere(config, bytes_of, tmp_p
 
 def test_other_thresholds_measure_nothing_and_leave_nothing_behind(config, monkeypatch):
     run(config)
-    monkeypatch.setattr(pipeline, "load_clip", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "curate.clip.load.load_clip", lambda *_: pytest.fail("the model was loaded")
+    )
     config.filters.clip_similarity.fraction = 0.25
     curate_dir = run(config)
     manifest = read_manifest(curate_dir)
@@ -324,6 +342,35 @@ def test_too_many_unreadable_images_in_a_row_stop_the_run_however_it_is_cut(
     assert ledger.read(run(config))["status"].value_counts()["unreadable"] == 5
 
 
+def test_shares_and_finish_stop_where_a_plain_run_does(
+    config, make_pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rejects, "WINDOW", 10)
+    config.annotate.images_per_part = 5
+    root = make_pictures(tmp_path / "many", 40)
+    config.dataset.root = str(root)
+    good = (root / "0016.png").read_bytes()
+
+    def staged():
+        for share in ("0/2", "1/2"):
+            run(replace(config, stage="annotate", shard=share))
+        run(replace(config, stage="finish"))
+
+    # Share 0/2 has six of ten in a row, the whole never has more than five.
+    for number in (0, 1, 2, 10, 11, 12, 15, 17, 20, 21, 22):
+        (root / f"{number:04d}.png").write_bytes(b"truncated")
+    staged()
+    (root / "0016.png").write_bytes(b"truncated")  # of each share three in a row at most
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"6 of 10 images.* '0010\.png'"):
+            staged()
+    (root / "0016.png").write_bytes(good)
+    staged()
+    config.annotate.max_reject_rate = 0.1
+    with pytest.raises(UserError, match=r"3 of 10 images.* '0000\.png'"):
+        run(replace(config, stage="finish"))
+
+
 @pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parametrize("similarity", [{"false_keep_rate": 0.1}, {"minimum": -1.0}])
 def test_where_no_two_captions_differ_nothing_is_calibrated(
@@ -351,7 +398,7 @@ def test_a_column_that_is_not_there_is_told_before_anything_is_scored(config, ca
     loaded = []
     load = load_clip
     monkeypatch.setattr(
-        pipeline, "load_clip", lambda c: loaded.append(capsys.readouterr()) or load(c)
+        "curate.clip.load.load_clip", lambda c: loaded.append(capsys.readouterr()) or load(c)
     )
     config.filters.columns = {"punsafe": ColumnConfig(), "width": ColumnConfig()}
     with pytest.raises(UserError, match=r"filters\.columns\.punsafe"):
@@ -362,9 +409,9 @@ def test_a_column_that_is_not_there_is_told_before_anything_is_scored(config, ca
 
 
 def test_a_pair_that_gets_lost_on_the_way_stops_the_run(config, monkeypatch):
-    original = load_annotations
-    monkeypatch.setattr(decide, "load_annotations", lambda *a: original(*a).iloc[:-1])
-    with pytest.raises(RuntimeError, match=r"47 pairs .* 48"):
+    original = narrow.frame_of
+    monkeypatch.setattr(narrow, "frame_of", lambda *a: original(*a).iloc[:-1])
+    with pytest.raises(TasksFailed, match=r"there are 47 verdicts for 48 pairs"):
         run(config)
     assert not (Path(config.run.root, "small", "curate") / "shards").exists()
 
@@ -546,7 +593,7 @@ def test_the_old_manifest_goes_before_the_first_shard_changes(config, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("curate.pack.stage.write_shard", killed)
+        patch.setattr("curate.pack.shard_tasks.write_shard", killed)
         with pytest.raises(KeyboardInterrupt):
             run(config)
     assert not (curate_dir / "manifest.json").exists()

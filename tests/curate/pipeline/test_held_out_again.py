@@ -20,8 +20,8 @@ from curate.explain import explain
 from curate.filters.config import FiltersConfig
 from curate.pack.config import ShardsConfig
 from curate.pack.sample import read_shard
+from curate.pipeline import fingerprints, trial
 from curate.pipeline import full as pipeline
-from curate.pipeline import trial
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
 from curate.run import ledger
@@ -128,7 +128,7 @@ def test_a_series_of_two(config, tmp_path, capsys):
 
 def test_the_manifest_follows_the_rows_of_the_table_and_not_its_name():
     digests = {
-        pipeline._digest_of_split(SplitConfig(held_out=name), again)
+        fingerprints._digest_of_split(SplitConfig(held_out=name), again)
         for name, again in [
             ("a.parquet", HeldOutAgain("1" * 64, 5, {"val": 5})),
             (
@@ -145,7 +145,7 @@ def test_the_manifest_follows_the_rows_of_the_table_and_not_its_name():
 def test_without_a_table_the_fingerprint_is_that_of_earlier_versions():
     known = {"val": 0.05, "test": 0.05, "minimum": 128, "seed": 0}
     known |= {"hamming_distance": 4, "siblings": True}
-    assert pipeline._digest_of_split(SplitConfig(), None) == pipeline._digest(known)
+    assert fingerprints._digest_of_split(SplitConfig(), None) == fingerprints._digest(known)
 
 
 def test_a_wrong_table_is_refused_before_anything_is_made(tmp_path, make_pictures):

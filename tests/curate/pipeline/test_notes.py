@@ -9,6 +9,7 @@ import pytest
 from curate.clip.config import ClipConfig
 from curate.decide.frozen import GONE, REPLACED, HeldOutAgain
 from curate.decide.leaks import COLUMNS, Leaks
+from curate.decide.near import Crowds
 from curate.decide.shuffled_captions import Null
 from curate.decide.stage import Verdicts
 from curate.filters.config import FiltersConfig
@@ -17,6 +18,7 @@ from curate.measures.heif import NEEDS_PLUGIN
 from curate.pipeline import notes
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
+from tests.curate.small_ledgers import all_rows, table_of
 
 SCORER = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
 
@@ -34,6 +36,7 @@ def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
     ledger = pd.DataFrame(
         {
             "key": [f"{row:03d}" for row in range(count)],
+            "caption_index": 0,
             "clip_similarity": np.float32(own),
             "kept": True,
             "reason": "",
@@ -41,7 +44,9 @@ def verdicts(own: float, held_out: int, count: int = 80) -> Verdicts:
             "duplicate_group": [f"{row:016x}" for row in range(count)],
         }
     )
-    return Verdicts(ledger, [], None, "no cut", Null(np.linspace(0, 1, 101, dtype=np.float32)))
+    return Verdicts(
+        table_of(ledger), [], None, "no cut", Null(np.linspace(0, 1, 101, dtype=np.float32))
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,13 +67,21 @@ def test_a_blind_clip_and_few_held_out_images_are_noted(own, held_out, count, sa
     assert all(text in note for text, note in zip(says, found, strict=True))
 
 
+def test_runs_that_were_not_compared_whole_are_noted():
+    found = replace(verdicts(own=0.9, held_out=32), crowds=Crowds(runs=1203, looks=20_000_000))
+    assert notes.of(config(), found) == [
+        "1,203 runs of more than 10,000 pictures with equal parts of their hashes were compared with the first 1,000 of "
+        "each only"
+    ]
+
+
 @pytest.mark.parametrize(("masks", "noted"), [(0, False), (3, True), (80, False), (None, False)])
 def test_companions_of_some_pictures_alone_are_noted(masks, noted):
     found = verdicts(own=0.9, held_out=32)
     if masks is not None:
-        found.ledger["mask_sha256"] = [
-            "ab" * 32 if row < masks else None for row in range(len(found.ledger))
-        ]
+        table = all_rows(found.ledger)
+        table["mask_sha256"] = ["ab" * 32 if row < masks else None for row in range(len(table))]
+        found = replace(found, ledger=table_of(table))
     said = notes.of(config(), found)
     assert len(said) == noted
     assert all("3 of 80 pictures have a NAME.mask.png beside them" in note for note in said)
@@ -105,9 +118,10 @@ def test_the_suggested_split_is_large_enough_and_allowed():
 def test_pictures_that_only_a_package_is_missing_for_are_counted():
     whole = verdicts(own=0.9, held_out=32)
     assert notes.unread_heic(whole) == []
-    whole.ledger.loc[[70, 71, 72], "reason"] = f"unreadable: {NEEDS_PLUGIN}"
-    whole.ledger.loc[71, "key"] = whole.ledger.loc[70, "key"]  # two captions of one picture
-    (note,) = notes.of(config(), whole)
+    table = all_rows(whole.ledger)
+    table.loc[[70, 71, 72], "reason"] = f"unreadable: {NEEDS_PLUGIN}"
+    table.loc[71, ["key", "caption_index"]] = ["070", 1]  # two captions of one picture
+    (note,) = notes.of(config(), replace(whole, ledger=table_of(table)))
     assert note.startswith("2 .heic: pip install pillow-heif")
 
 
@@ -122,13 +136,14 @@ def test_pictures_that_only_a_package_is_missing_for_are_counted():
 )
 def test_kept_pictures_whose_credentials_cannot_be_read_are_counted(settings, noted):
     whole = verdicts(own=0.9, held_out=32)
-    whole.ledger["c2pa_training"] = None
+    table = all_rows(whole.ledger).assign(c2pa_training=None)
+    whole = replace(whole, ledger=table_of(table))
     asked = replace(config(), filters=FiltersConfig(consent=ConsentConfig(**settings)))
     assert notes.of(asked, whole) == []
-    whole.ledger.loc[[70, 71, 72, 73], "c2pa_training"] = "unreadable"
-    whole.ledger.loc[71, "key"] = whole.ledger.loc[70, "key"]  # two captions of one picture
-    whole.ledger.loc[73, "kept"] = False
-    found = notes.of(asked, whole)
+    table.loc[[70, 71, 72, 73], "c2pa_training"] = "unreadable"
+    table.loc[71, ["key", "caption_index"]] = ["070", 1]  # two captions of one picture
+    table.loc[73, "kept"] = False
+    found = notes.of(asked, replace(whole, ledger=table_of(table)))
     assert len(found) == noted
     assert all(note.startswith("2 kept pictures have Content Credentials") for note in found)
 

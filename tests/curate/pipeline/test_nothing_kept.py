@@ -21,7 +21,7 @@ from curate.readers.hub import HubConfig
 from curate.readers.openmoji import OpenmojiConfig
 from curate.readers.shards import ShardsConfig
 from curate.readers.tables import TableConfig
-from curate.run import ledger
+from curate.run import checksums, ledger
 from curate.run.config import RunConfig
 from curate.run.schema import UserError
 
@@ -61,9 +61,33 @@ def test_the_first_curation_leaves_a_ledger_that_explains(config, capsys):
     assert json.loads((curate_dir / "funnel.json").read_bytes())["kept"] == 0
     assert (curate_dir / "report.html").stat().st_size > 10_000
     assert not (curate_dir / "manifest.json").exists()
+    assert not (curate_dir / "tasks").exists()
     [story] = explain(curate_dir, ["0003"])
     assert "clip_similarity < 1" in story
     assert "held out for judging" not in capsys.readouterr().out
+
+
+def test_shares_leave_a_finished_curation_its_checksums(config, make_pictures):
+    config.annotate.images_per_part = 5
+    run(config)
+    curate_dir = config.run.folder / "curate"
+    before = set(checksums.read(curate_dir).files)
+    make_pictures(config.run.folder.parent.parent / "pictures", 14)
+    in_shares = {"stage": "annotate", "shard": "0/2"}
+    run(config, **in_shares)
+    listed = set(checksums.read(curate_dir).files)
+    assert listed == {name for name in before if not name.startswith("annotations/")}
+    assert any(name.startswith("shards/") for name in listed)
+    assert "are not measured yet" in refused(config, stage="finish")
+    assert listed < set(checksums.read(curate_dir).files)
+    run(config, **{**in_shares, "shard": "1/2"})
+    refused(config, stage="finish", filters=TOO_STRICT)
+    assert before - set(checksums.read(curate_dir).files) <= {
+        name for name in before if name.startswith("annotations/part-")
+    }
+    assert list(verify.problems(curate_dir)) == []
+    run(config, stage="finish")
+    assert checksums.unlisted(curate_dir) == []
 
 
 def test_shards_ledger_and_manifest_of_a_finished_curation_stay(config, bytes_of):

@@ -11,12 +11,11 @@ from safetensors.torch import save_file
 
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.spec import AnnotationSpec
-from curate.annotate.stage import annotate
+from curate.annotate.stage import Measure, annotate
 from curate.clip.config import ClipConfig, HeadConfig
 from curate.clip.load import load_clip
 from curate.decide import shuffled_captions
 from curate.decide.config import SplitConfig
-from curate.decide.stage import judge
 from curate.filters.captions import CaptionsConfig
 from curate.filters.columns import ColumnConfig
 from curate.filters.config import FiltersConfig
@@ -25,7 +24,8 @@ from curate.filters.similarity import ClipSimilarityConfig
 from curate.readers.candidate import Candidate
 from curate.readers.files import loader, version_of
 from curate.readers.source import Source
-from curate.run.removals import Removals
+from tests.curate.decide.judging import judged
+from tests.curate.small_ledgers import all_rows
 
 CALIBRATED = ClipSimilarityConfig(false_keep_rate=0.4)
 FILTERS = {
@@ -84,11 +84,12 @@ def verdicts(tiny_clip, tmp_path_factory):
         spec = AnnotationSpec.of(clip, filters, config)
         source = Source.of(candidates, loader(root))
         parts = tmp_path_factory.mktemp("parts")
-        found = annotate(source, parts, config, spec, lambda: scorer)
+        measure = Measure(parts / "annotations", config, spec, lambda: scorer)
+        found = annotate(source, measure)
         sides = SplitConfig(val=0.2, test=0.2, minimum=3)
         heads = {"odd": HeadConfig(path=str(head), kind="linear")}
-        result = judge(found.parts, spec, heads, filters, sides, Removals())
-        by_key = result.ledger.sort_values(["key", "caption_index"], ignore_index=True)
+        result = judged(found.parts, filters, sides, spec=spec, heads=heads)
+        by_key = all_rows(result.ledger).sort_values(["key", "caption_index"], ignore_index=True)
         return by_key[VERDICT], result
 
     return of

@@ -55,9 +55,7 @@ def test_three_parts_fit_into_one_folder(config, tmp_path, capsys):
     for number in range(3):
         curate_dir = run(config, f"{number}/3", f"set-{number}-of-3")
         said = capsys.readouterr()
-        assert said.out.startswith(
-            f"note: dataset.shard={number}/3 is a part with verdicts of its own"
-        )
+        assert said.out.startswith(f"note: part={number}/3 is a part with verdicts of its own")
         funnel = json.loads((curate_dir / "funnel.json").read_bytes())
         assert funnel["notes"][0] == own_part.note(replace(config.dataset, shard=f"{number}/3"))[0]
         assert read_manifest(curate_dir).part == f"{number}/3"
@@ -72,7 +70,7 @@ def test_three_parts_fit_into_one_folder(config, tmp_path, capsys):
 
 def test_a_whole_data_set_is_no_part(config, capsys):
     curate_dir = run(config)
-    assert "dataset.shard" not in capsys.readouterr().out
+    assert "part=" not in capsys.readouterr().out
     assert read_manifest(curate_dir).part is None
     assert "part" not in json.loads((curate_dir / "manifest.json").read_bytes())
     assert (curate_dir / "shards/train/000000.tar").is_file()
@@ -98,7 +96,7 @@ def test_the_command_refuses_it_with_exit_2(tmp_path):
     (curate_dir / "config.yaml").write_text("dataset: {name: mine, shard: 0/8}\n")
     result = subprocess.run(
         [sys.executable, "-m", "curate", "dataset=folder", "dataset.root=nowhere", "run.name=mine",
-         f"run.root={tmp_path}", "dataset.shard=1/8"],
+         f"run.root={tmp_path}", "part=1/8"],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert result.returncode == 2

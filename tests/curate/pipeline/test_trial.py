@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from curate.readers.folder import FolderConfig
 from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.config import RunConfig
+from curate.run.engine.config import EngineConfig
 from curate.run.intervals import wilson
 from curate.run.units import duration, size
 
@@ -64,7 +66,7 @@ def test_the_interval_covers_the_planted_share_and_no_run_is_there(config, monke
     low, high = wilson(trial.kept_images, 90)
     assert low < 1 - SHORT / PLANTED < high
     assert high - low < 0.2
-    assert dict(trial.verdicts.steps)["caption_words"] == 90 - trial.kept_images
+    assert dict(trial.steps)["caption_words"] == 90 - trial.kept_images
     run_dir = config.run.folder
     assert [path.name for path in run_dir.iterdir()] == ["dry_run"]
     assert {path.name for path in (run_dir / "dry_run" / "curate").iterdir()} == {
@@ -95,6 +97,35 @@ def test_a_trial_of_everything_matches_the_run(config, monkeypatch):
     assert trial.shard_bytes == pytest.approx(tars, rel=0.05)
     parts = sum(path.stat().st_size for path in curate_dir.glob("annotations/*"))
     assert trial.annotation_bytes == pytest.approx(parts, rel=0.05)
+    parts = sum(path.stat().st_size for path in curate_dir.glob("ledger/*"))
+    assert trial.ledger_bytes == pytest.approx(parts, rel=0.05)
+    assert trial.work_bytes > trial.ledger_bytes  # what is decided there is staged, and more
+
+
+def test_memory_grows_with_the_images_once_tables_are_full_and_so_does_the_disk(
+    config, monkeypatch, capsys
+):
+    config.engine = EngineConfig(memory="1GB")
+    trial, _ = tried(config, monkeypatch)
+    assert "of working files" in capsys.readouterr().out
+    trial = replace(trial, embedding_bytes=2_048)
+    large, larger = forecast.Count(10**9, 10**9), forecast.Count(2 * 10**9, 2 * 10**9)
+
+    def more(cost, tried=trial):
+        return cost(tried, larger) - cost(tried, large)
+
+    assert more(forecast.peak_bytes) == 32e9
+    assert forecast.peak_bytes(trial, large) == trial.peak_bytes + 1e9 + 32e9
+    alone = replace(trial, joins_siblings=False)
+    assert more(forecast.peak_bytes, alone) == 27e9
+    assert more(forecast.working_bytes) == pytest.approx(
+        1e9 * (trial.work_bytes / 90 + forecast.PAIR_BYTES + 2_048)
+    )
+    assert more(forecast.working_bytes, alone) == pytest.approx(
+        1e9 * (trial.work_bytes / 90 + forecast.PAIR_BYTES)
+    )
+    fits = replace(alone, table_bytes=10**15, work_bytes=0)
+    assert more(forecast.working_bytes, fits) == pytest.approx(1e9 * trial.ledger_bytes / 90)
 
 
 def test_a_trial_may_keep_nothing(config, monkeypatch, capsys):

@@ -22,6 +22,7 @@ from curate.run.removals import read_removals
 from curate.run.schema import Busy, UserError
 from evaluate import results
 from evaluate.results import Check
+from tests.curate import small_ledgers
 from tests.evaluate.conftest import results as results_fixture
 from workflows import retrain
 from workflows.retraining import commands, comparison, inputs, job, several, steps
@@ -61,7 +62,7 @@ def curation(folder: Path, keys: Sequence[str], held_out: Collection[str] = ()) 
             "split": [*sides(keys, held_out).values()],
         }
     )
-    ledger.write(folder / "ledger", rows)
+    small_ledgers.write(folder / "ledger", rows)
     totals = {"pairs_in": len(keys), "kept": len(keys), "dropped": 0, "unreadable": 0}
     write_manifest(folder, Manifest((), totals, {}, "png"))
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from curate.pack.plan import plan
 from curate.pack.writer import write_shard
 from curate.run import checksums, ledger
 from curate.run.files import write_certified, write_text
@@ -21,6 +20,8 @@ from curate.run.joined import FOLDER
 from curate.run.manifest import Manifest, read_manifest, write_funnel, write_manifest
 from finetune import joined, trained_on
 from finetune.config import DataConfig, RunConfig, TrainConfig
+from tests.curate import small_ledgers
+from tests.curate.pack.oracle import plan
 
 ORDER = "hashed keys"
 
@@ -77,7 +78,7 @@ def curate(run_dir: Path, sides: Mapping[str, str], dropped: tuple[str, ...] = (
         "status": "dropped",
     }
     pairs += [_pair(key, 0, f"a {key}", "", "") | out for key in dropped]
-    ledger.write(folder / "ledger", pd.DataFrame(pairs))
+    small_ledgers.write(folder / "ledger", pd.DataFrame(pairs))
     kept = sum(pair["kept"] for pair in pairs)
     totals = {"pairs_in": len(pairs), "kept": kept, "dropped": len(dropped), "unreadable": 0}
     totals["samples"] = {split: len(found) for split, found in keys.items()}

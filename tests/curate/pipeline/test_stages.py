@@ -1,0 +1,219 @@
+"""One curation on several engines, in several processes, and killed: always the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from curate.annotate.listing import read_plan
+from curate.pipeline.config import CurateConfig
+from curate.readers.folder import FolderConfig
+from curate.run.schema import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+IMAGES = 40
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, make_pictures):
+    folder = tmp_path_factory.mktemp("stages")
+    pictures = make_pictures(folder / "pictures", IMAGES)
+    for number in (3, 30):  # copies, in other tasks than what they are copies of
+        (pictures / f"copy{number}.png").write_bytes((pictures / f"{number:04d}.png").read_bytes())
+        (pictures / f"copy{number}.txt").write_text("a copy")
+    (pictures / "0007.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command(place, tiny_clip):
+    """The arguments of a curation, below a root."""
+
+    def of(root, *more):
+        return [
+            sys.executable, "-m", "curate", "dataset=folder", f"dataset.root={place / 'pictures'}",
+            "run.name=small", f"run.root={place / root}", "clip=custom",
+            f"clip.name=local-dir:{tiny_clip}", "clip.batch_size=8", "clip.device=cpu",
+            "filters.clip_similarity.fraction=0.75", "annotate.images_per_part=6",
+            "shards.max_samples=8", *more,
+        ]  # fmt: skip
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def curate(command):
+    def run(root, *more):
+        return subprocess.run(
+            command(root, *more), cwd=REPOSITORY, capture_output=True, text=True, timeout=600
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(curate, place, bytes_of):
+    """The bytes of a curation by one process."""
+    done = curate("plain")
+    assert done.returncode == 0, done.stderr
+    assert not (place / "plain/small/curate/tasks").exists()
+    return bytes_of(place / "plain/small/curate")
+
+
+def parts_of(folder):
+    return sorted(path.name for path in folder.glob("annotations/part-*.parquet"))
+
+
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_an_engine_changes_no_byte(curate, place, bytes_of, whole, engine):
+    if find_spec(engine) is None and engine == "ray":
+        pytest.skip("ray is not installed")
+    done = curate(engine, f"engine={engine}", "engine.workers=2")
+    assert done.returncode == 0, done.stderr
+    assert bytes_of(place / engine / "small/curate") == whole
+    assert "42 img" in done.stderr
+
+
+def test_shares_at_once_and_a_finish_are_a_curation(command, curate, place, bytes_of, whole):
+    folder = place / "shares/small/curate"
+    early = curate("shares", "stage=finish")
+    assert early.returncode == 2, early.stderr
+    assert "7 of 7 tasks" in early.stderr
+    assert "stage=annotate" in early.stderr
+    running = [
+        subprocess.Popen(
+            command("shares", "stage=annotate", f"shard={number}/2"),
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in running:
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, said
+        assert "measured: share" in said
+    assert len(parts_of(folder)) == 7
+    (folder / "annotations" / parts_of(folder)[3]).unlink()
+    of_a_killed_run = folder / "tasks/copies-0/looks"
+    of_a_killed_run.mkdir(parents=True)
+    late = curate("shares", "stage=finish")
+    assert not of_a_killed_run.parent.exists()
+    assert late.returncode == 2
+    assert "1 of 7 tasks (6 images)" in late.stderr
+    assert "shard=1/2, then" in late.stderr
+    assert curate("shares", "stage=annotate", "shard=1/2").returncode == 0
+    done = curate("shares", "stage=finish")
+    assert done.returncode == 0, done.stderr
+    assert "annotate:" not in done.stderr
+    assert bytes_of(folder) == whole
+    assert not (folder / "tasks").exists()
+
+
+def test_other_settings_and_equal_shares_are_refused(command, curate, place):
+    folder = place / "refused/small/curate"
+    assert curate("refused", "stage=annotate", "shard=0/4").returncode == 0
+    plan = read_plan(folder / "tasks")
+    assert parts_of(folder) == [task.part for task in plan.tasks[0::4]]
+    other = curate("refused", "stage=annotate", "shard=1/4", "dataset.limit=3")
+    assert other.returncode == 2
+    assert "listed with other settings" in other.stderr
+    holding = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import sys; from pathlib import Path; from curate.run.locks import locked\n"
+            f"with locked(Path({str(folder)!r}), shared=True), locked(Path({str(folder)!r}, 'tasks/shares/1-of-4')):\n"
+            "    print('held', flush=True); sys.stdin.read()",
+        ],
+        cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holding.stdout.readline() == "held\n"
+    try:
+        for more in (["stage=annotate", "shard=1/4"], [], ["stage=finish"]):
+            busy = curate("refused", *more)
+            assert busy.returncode == 75, busy.stderr
+            assert f"process {holding.pid}" in busy.stderr
+        assert curate("refused", "stage=annotate", "shard=2/4").returncode == 0
+    finally:
+        holding.communicate("")
+
+
+def killed_when(command, root, ready, whom, *more):
+    """Start a curation, and kill it, or a worker of it, once ``ready(folder)``."""
+    process = subprocess.Popen(
+        command(root, *more), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not ready():
+            assert process.poll() is None
+            time.sleep(0.005)
+        for pid in whom(process.pid):
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        code = process.wait(timeout=600)
+    return code
+
+
+def workers_of(pid):
+    """The processes of an engine, oldest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            line = (path / "cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == pid and "worker_process" in line:
+            found.append(int(path.name))
+    return sorted(found)
+
+
+def test_a_driver_that_is_killed_goes_on_and_a_killed_worker_does_not_matter(
+    command, curate, place, bytes_of, whole
+):
+    engine = ["engine=processes", "engine.workers=2"]
+    folder = place / "killed/small/curate"
+    started = lambda: len(parts_of(folder)) > 1  # noqa: E731
+    assert killed_when(command, "killed", started, lambda pid: [pid], *engine) == -signal.SIGKILL
+    assert 1 < len(parts_of(folder)) < 8
+    assert curate("killed", *engine).returncode == 0
+    assert bytes_of(folder) == whole
+    other = place / "worker/small/curate"
+    one_part = lambda: len(parts_of(other)) > 0  # noqa: E731
+    first = lambda pid: workers_of(pid)[:1]  # noqa: E731
+    assert killed_when(command, "worker", one_part, first, *engine) == 0
+    assert bytes_of(other) == whole
+
+
+def config(**more):
+    return CurateConfig(dataset=FolderConfig(name="x", reader="folder", root="."), **more)
+
+
+def test_part_is_the_name_of_dataset_shard():
+    assert config(part="00/3").dataset.shard == "0/3"
+    dataset = FolderConfig(name="x", reader="folder", root=".", shard="1/3")
+    assert CurateConfig(dataset=dataset).part == "1/3"
+    with pytest.raises(UserError, match=r"part=0/3 and dataset\.shard=1/3"):
+        CurateConfig(dataset=dataset, part="0/3")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"shard": "0/2"}, r"type stage=annotate as well.*part=0/2"),
+        ({"stage": "finish", "shard": "0/2"}, "type stage=annotate as well"),
+        ({"stage": "anotate"}, "Type stage=annotate"),
+        ({"stage": "annotate", "shard": "2/2"}, "shard=2/2 is out of range"),
+        ({"part": "3"}, "part=3 is out of range"),
+        ({"stage": "annotate", "dry_run": 5}, "leave stage=annotate out"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(more, said):
+    with pytest.raises(UserError, match=said):
+        config(**more)
