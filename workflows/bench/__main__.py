@@ -13,11 +13,13 @@ BENCHMARKS = (
     "deciding",
     "sharding",
     "fetching",
+    "engines",
     "memory",
     "drawing",
     "retraining",
     "training",
 )
+LARGE = ("judging", "near_copies")  # tens of minutes, and 5 to 40 GB of disk: only where named
 VERDICTS = "verdicts"  # takes hours and arguments of its own, so it runs only where it is named
 
 
@@ -32,10 +34,10 @@ def _run(names: list[str]) -> int:
         from workflows.bench import verdicts
 
         return verdicts.run(names[1:])
-    unknown = set(names) - set(BENCHMARKS)
+    unknown = set(names) - {*BENCHMARKS, *LARGE}
     if unknown:
         sys.stderr.write(
-            f"error: no benchmark {min(unknown)!r}; choose from: {' '.join((*BENCHMARKS, VERDICTS))}\n"
+            f"error: no benchmark {min(unknown)!r}; choose from: {' '.join((*BENCHMARKS, *LARGE, VERDICTS))}\n"
         )
         return 2
     for name in names or BENCHMARKS:

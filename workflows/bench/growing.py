@@ -57,16 +57,16 @@ def _scored(scorer: Any, source: Source, folder: Path, cache: Path | None) -> in
     """Annotate a source in a run of its own; how many pictures the model was given."""
     from curate.annotate.config import AnnotateConfig
     from curate.annotate.spec import AnnotationSpec
-    from curate.annotate.stage import annotate
-    from curate.annotate.store import shared_store
+    from curate.annotate.stage import TASKS, Measure, annotate
+    from curate.annotate.store import StorePlace
     from curate.filters.caption import CaptionFilterConfig
     from curate.filters.image import ImageFilterConfig
     from curate.filters.prefilter import Prefilter
-    from curate.run.removals import Removals
 
     spec = AnnotationSpec("bench", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
     before = scorer.images.items
-    shared = (lambda: shared_store(cache, spec, Removals())) if cache else None
-    annotate(source, folder, AnnotateConfig(), spec, lambda: scorer, shared)
+    store = StorePlace(cache) if cache else None
+    annotate(source, Measure(folder, AnnotateConfig(), spec, lambda: scorer, store))
     shutil.rmtree(folder)
+    shutil.rmtree(folder.with_name(TASKS))
     return scorer.images.items - before

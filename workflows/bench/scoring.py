@@ -52,17 +52,19 @@ def run() -> None:
 def annotated(source: Any, scorer: Any) -> pd.DataFrame:
     """Annotate a source into an empty folder and load the result."""
     from curate.annotate.config import AnnotateConfig
-    from curate.annotate.frame import load_annotations
+    from curate.annotate.frame import frame_of
+    from curate.annotate.layout import Layout
     from curate.annotate.spec import AnnotationSpec
-    from curate.annotate.stage import annotate
+    from curate.annotate.stage import Measure, annotate
     from curate.filters.caption import CaptionFilterConfig
     from curate.filters.image import ImageFilterConfig
     from curate.filters.prefilter import Prefilter
 
     spec = AnnotationSpec("bench", Prefilter(ImageFilterConfig(), CaptionFilterConfig()))
     with tempfile.TemporaryDirectory() as folder:
-        parts = annotate(source, Path(folder), AnnotateConfig(), spec, lambda: scorer).parts
-        return load_annotations(parts, spec)
+        measure = Measure(Path(folder, "annotations"), AnnotateConfig(), spec, lambda: scorer)
+        parts = annotate(source, measure).parts
+        return frame_of(parts, Layout.of(parts), spec)
 
 
 def random_scorer(precision: str) -> Any:

@@ -8,15 +8,14 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from workflows.bench.compare import Variants, compare
 from workflows.bench.data import WORDS, Photographs
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PICTURES = 2000
 PAIRS = 200_000
@@ -30,7 +29,7 @@ def run() -> None:
 
 def _writing() -> None:
     """Both variants fsync; ours also hashes."""
-    from curate.pack.plan import plan
+    from curate.pack.plan import Plan
     from curate.pack.writer import write_shard
 
     source = Photographs(PICTURES).source()
@@ -45,15 +44,13 @@ def _writing() -> None:
             (folder / "pictures" / f"{candidate.key}.json").write_text("{}")
             rows.append({"key": candidate.key, "captions": list(candidate.captions), "width": 640})
         megabytes = sum(p.stat().st_size for p in (folder / "pictures").iterdir()) / 1e6
-        [planned] = plan({"train": [row["key"] for row in rows]}, PICTURES)
-        by_key = {row["key"]: row for row in rows}
-        ordered = [by_key[key] for key in planned.keys]
+        planned = Plan("shards/train/000000.tar", "train", PICTURES)
 
         def read(row: dict[str, Any]) -> bytes:
             return (folder / "pictures" / f"{row['key']}.jpg").read_bytes()
 
         def ours() -> None:
-            write_shard(folder, planned, ordered, "a digest", "jpg", map(read, ordered))
+            write_shard(folder, planned, rows, "a digest", "jpg", map(read, rows))
 
         def tar() -> None:
             target = folder / "copy.tar"
@@ -66,25 +63,51 @@ def _writing() -> None:
 
 
 def _recognising() -> None:
-    """Digests of all shards, by column and, as versions before did, of each shard's rows as JSON."""
-    from curate.pack.plan import plan
+    """Sorting the rows of all shards on the disk, then their digests by column and, as versions before did, by row."""
+    from curate.pack.config import ShardsConfig
+    from curate.pack.numbering import numbered, plan
     from curate.pack.samples import Samples
+    from curate.pack.sorting import SortedRows, sort_rows
+    from curate.run import ledger
+    from curate.run.database import Limits
+    from curate.run.ledger_table import ledger_table
 
-    samples = Samples(_ledger())
-    plans = plan(samples.sides(), 1000)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, config = Path(temporary), ShardsConfig()
+        columns = dict.fromkeys(ledger.COLUMNS, "") | dict(_ledger())
+        whole = pd.DataFrame(columns)
+        parts = []
+        for start in range(0, PAIRS, ledger.ROWS_PER_PART):
+            some = whole.iloc[start : start + ledger.ROWS_PER_PART]
+            parts.append(folder / "ledger" / f"part-{len(parts):05d}.parquet")
+            ledger.write_part(parts[-1], some, pa.Schema.from_pandas(some, preserve_index=False))
+        rows = SortedRows(folder / "samples", config.order)
+        with (
+            ledger_table(parts, Limits(folder / "scratch")) as table,
+            numbered(table, config.order) as number,
+        ):
+            planned = plan(table, number, config)
+
+            def sort() -> None:
+                sort_rows(table, ledger.schema(parts[0]), number, planned, rows)
+
+            compare(f"sorting {PAIRS:,} pairs", {"by shard": sort}, PAIRS, "pairs")
+        shards = [Samples(rows.read(each.place)) for each in planned.plans()]
+
+    def by_column() -> None:
+        for samples in shards:
+            samples.digest("jpg")
 
     def by_row() -> None:
-        for planned in plans:
-            hashlib.blake2b(json.dumps(samples.rows(planned.keys), sort_keys=True).encode())
+        for samples in shards:
+            hashlib.blake2b(json.dumps(samples.rows(), sort_keys=True).encode())
 
-    variants: Variants = {"by column": lambda: samples.digests(plans, "jpg"), "by row": by_row}
+    variants: Variants = {"by column": by_column, "by row": by_row}
     compare(f"recognising the shards of {PAIRS:,} pairs", variants, PAIRS, "pairs")
 
 
 def _ledger() -> pd.DataFrame:
     """Kept pairs of as many pictures, with the columns of a small data set."""
-    import pandas as pd
-
     rng = np.random.default_rng(0)
     hashes = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(PAIRS)]
     words = np.array(WORDS)[rng.integers(0, len(WORDS), (PAIRS, 10))]

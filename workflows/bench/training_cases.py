@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from curate.pack.plan import plan
+from curate.pack.plan import Plan
 from curate.pack.writer import write_shard
 from curate.run.manifest import Manifest, write_manifest
 from curate.run.schema import to_dataclass
@@ -230,18 +230,8 @@ def _write_shards(curate_dir: Path, files: list[bytes], captions: list[str]) -> 
         }
         for key, text in zip(keys, captions, strict=True)
     ]
-    by_key = dict(zip(keys, zip(rows, files, strict=True), strict=True))
-    infos = [
-        write_shard(
-            curate_dir,
-            each,
-            [by_key[key][0] for key in each.keys],
-            "jpg",
-            "jpg",
-            [by_key[key][1] for key in each.keys],
-        )
-        for each in plan({"train": keys}, len(keys))
-    ]
+    planned = Plan("shards/train/000000.tar", "train", len(keys))
+    infos = [write_shard(curate_dir, planned, rows, "jpg", "jpg", files)]
     totals = {"pairs_in": len(keys), "kept": len(keys), "dropped": 0, "unreadable": 0}
     manifest = Manifest(tuple(infos), totals, {}, "jpg")
     write_manifest(curate_dir, manifest)
