@@ -21,7 +21,6 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from curate.measures import decode as images
-from curate.pack.plan import plan
 from curate.pack.writer import write_shard
 from curate.run.companions import sha256_column
 from curate.run.manifest import Manifest, write_manifest
@@ -41,6 +40,7 @@ from finetune.config import (
 from finetune.config.pictures import BucketsConfig
 from finetune.methods import METHODS
 from finetune.models.config import ModelConfig
+from tests.curate.pack.oracle import plan
 
 COLOURS = ("red", "green", "blue", "white", "black")
 SHAPES = ("square", "bar", "dot")

