@@ -37,9 +37,8 @@ ALONE = 1 << 15  # pictures that are one cluster
 
 _ASSIGNED = 1 << 17  # vectors that a task assigns
 _CLUSTERS = 16  # that a task compares
-_HELD = (
-    1 << 28
-)  # bytes of a cluster's vectors that are copied to memory; of a larger one they are read anew
+# Bytes of a cluster's vectors that are copied to memory; those of a larger one are read again for each block.
+_HELD = 1 << 28
 
 
 def clusters_of(count: int) -> int:

@@ -9,9 +9,10 @@ the memory, nor on where parts end.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,18 +94,17 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """What was decided, but for the ledger, whose rows are in files of ``ledger_parts.VERDICTS``."""
+    """What was decided.
+
+    Attributes:
+        files: of ``ledger_parts.VERDICTS``, from which the ledger is written.
+        reasons: by code.
+        verdicts: gives all that was decided, once there is a ledger.
+    """
 
     files: list[Path]
     reasons: list[Reason]
-    steps: list[tuple[str, int]]
-    cut: float | None
-    cut_by: str
-    null: Null
-    leaks: Leaks
-    loosened: int
-    held_out_again: HeldOutAgain | None
-    crowds: Crowds
+    verdicts: Callable[[LedgerTable], Verdicts]
 
 
 @contextmanager
@@ -148,34 +148,32 @@ def judge(
         create_views(connection, files)
         embedded = Embeddings(parts, spec.stored, layout.rows)
         decided = _decide(connection, asked, embedded, parts, seen, engine, folder)
-    written = ledger_parts.tasks_of(
-        folder / "ledger",
-        decided.files,
-        parts,
-        layout,
-        tasks,
-        folder / "narrow" if heads else None,
-    )
+    written = _write_ledger(asked, decided, parts, layout, tasks, engine, folder)
+    with ledger_table(written, limits) as table:
+        yield decided.verdicts(table)
+
+
+def _write_ledger(
+    asked: _Asked,
+    decided: _Decided,
+    parts: Sequence[Path],
+    layout: Layout,
+    narrowed: Sequence[NarrowTask],
+    engine: Engine,
+    folder: Path,
+) -> list[Path]:
+    """Write the parts of the ledger, in input order."""
+    scores = folder / "narrow" if asked.heads else None
+    tasks = ledger_parts.tasks_of(folder / "ledger", decided.files, parts, layout, narrowed, scores)
     arguments = {
         "layout": layout,
         "spec": asked.spec,
         "reasons": decided.reasons,
-        "is_held_out_again": held_out is not None,
+        "is_held_out_again": asked.held_out is not None,
     }
     worker = WorkerSpec("curate.decide.ledger_parts:worker", arguments)
-    values(engine.map(worker, written), "writing the ledger")
-    with ledger_table([task.path for task in written], limits) as table:
-        yield Verdicts(
-            table,
-            decided.steps,
-            decided.cut,
-            decided.cut_by,
-            decided.null,
-            decided.leaks,
-            decided.loosened,
-            decided.held_out_again,
-            decided.crowds,
-        )
+    values(engine.map(worker, tasks), "writing the ledger")
+    return [task.path for task in tasks]
 
 
 def _portable(spec: AnnotationSpec) -> AnnotationSpec:
@@ -264,18 +262,18 @@ def _decide(
         pairs,
         folder / "verdicts",
     )
-    return _Decided(
-        files,
-        judgement.reasons,
-        judgement.steps(seen.companions),
-        judgement.cuts.get(SIMILARITY),
-        threshold.provenance,
-        null,
-        leaks.measure(connection, embedded, parts, found.level),
-        found.loosened,
-        outcome,
-        crowds,
+    verdicts = partial(
+        Verdicts,
+        steps=judgement.steps(seen.companions),
+        cut=judgement.cuts.get(SIMILARITY),
+        cut_by=threshold.provenance,
+        null=null,
+        leaks=leaks.measure(connection, embedded, parts, found.level),
+        loosened=found.loosened,
+        held_out_again=outcome,
+        crowds=crowds,
     )
+    return _Decided(files, judgement.reasons, verdicts)
 
 
 def _create_left_images(connection: duckdb.DuckDBPyConnection) -> None:

@@ -8,13 +8,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate import readers
 from curate.pack.images import ImageChanged, companion_source, image_source, images
 from curate.pack.plan import Plan, is_outdated, is_written
 from curate.pack.samples import Samples
 from curate.pack.sorting import SortedRows
 from curate.pack.writer import write_shard
-from curate.readers.config import DatasetConfig
 from curate.run.engine.tasks import Progress
 from curate.run.manifest import ShardInfo
 
@@ -68,11 +66,6 @@ class Changed:
     how: str
 
 
-def load_of(dataset: DatasetConfig) -> Load:
-    """What reads the images of a data set, in a process that has its settings alone."""
-    return readers.read(dataset).load
-
-
 @contextmanager
 def checking(
     curate_dir: Path, rows: SortedRows, encoding: Encoding
@@ -96,7 +89,7 @@ def writing(
     curate_dir: Path,
     rows: SortedRows,
     encoding: Encoding,
-    open_load: Callable[[], Load],
+    load: Load,
     threads: int,
 ) -> Iterator[Callable[[Checked, Progress], ShardInfo | Changed]]:
     """A worker that writes a shard.
@@ -105,10 +98,9 @@ def writing(
         curate_dir: the run's ``curate`` folder.
         rows: of all shards.
         encoding: of their pictures.
-        open_load: opens the source.
+        load: reads an image of the source.
         threads: that encode pictures.
     """
-    load = open_load()
 
     def write(wanted: Checked, progress: Progress) -> ShardInfo | Changed:
         planned, samples = wanted.planned, _samples(rows, wanted.planned)

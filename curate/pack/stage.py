@@ -37,7 +37,7 @@ def write_shards(
     parts: Sequence[Path],
     config: ShardsConfig,
     engine: Engine,
-    open_load: Callable[[], Load],
+    load: Load,
     threads: int,
     before_change: Callable[[bool], None],
     prefix: str = "",
@@ -52,7 +52,7 @@ def write_shards(
         parts: the files of ``table``.
         config: the keys ``shards.*``.
         engine: carries out the tasks.
-        open_load: opens the source in a worker; pickled where workers are other processes.
+        load: reads an image of the source, see ``Source.load``; pickled where workers are other processes.
         threads: of each worker that encode images.
         before_change: called once, before the first shard is written, with whether one of them replaces
             another of its name. It has to remove the old manifest, which would describe shards that no longer exist.
@@ -70,7 +70,7 @@ def write_shards(
     plans = planned.plans()
     about = {"curate_dir": curate_dir, "rows": rows, "encoding": encoding}
     found = _check(plans, engine, about)
-    about |= {"open_load": open_load, "threads": threads}
+    about |= {"load": load, "threads": threads}
     shards = _write(found, engine, about, before_change)
     shutil.rmtree(rows.folder)
     return Packed(planned, plans, [shards[each.place] for each in plans], encoding.extension)

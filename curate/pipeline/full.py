@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ from curate.decide.stage import Verdicts, judge
 from curate.pack.final_ledger import write_ledger
 from curate.pack.images import ImageChanged
 from curate.pack.plan import remove_stale
-from curate.pack.shard_tasks import load_of
 from curate.pack.stage import Packed, write_shards
 from curate.pipeline import copying, notes, nothing_kept, own_part, previous_run, stages
 from curate.pipeline.config import ANNOTATE, FINISH, CurateConfig
@@ -254,9 +252,6 @@ def _pack(
     before_change: Callable[[bool], None],
 ) -> Packed:
     """Write the shards; what has changed meanwhile is measured by the next run, which it says."""
-    # In other processes the source is opened anew; here, it is there.
-    here = config.engine.name == "inprocess"
-    open_load = (lambda: source.load) if here else partial(load_of, config.dataset)
     try:
         return write_shards(
             curate_dir,
@@ -264,7 +259,7 @@ def _pack(
             table.parts,
             config.shards,
             engine,
-            open_load,
+            source.load,
             config.annotate.workers,
             before_change,
             own_part.prefix(config.dataset),

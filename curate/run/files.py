@@ -34,8 +34,8 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
 
     Args:
         path: of the file.
-        sync: whether its content is on the disk before it has its name. Leave it out for working files, which a
-            new start makes anew.
+        sync: whether its content is on the disk before it has its name. Leave it out for working files, which
+            the next start writes again.
 
     Raises:
         OSError: the disk is full or refuses; it names ``path`` where the system named nothing.

@@ -160,7 +160,7 @@ def test_neither_order_nor_buckets_nor_threads_nor_the_engine_decide(
 
 
 def test_large_jobs_are_done_by_other_processes(tmp_path, monkeypatch):
-    """With what they are told alone: what this process has changed they do not know."""
+    """With their arguments alone: what this process has changed they do not know."""
     monkeypatch.setattr(near, "_FEW", 0)
     monkeypatch.setattr(near, "BUCKET", 32)
     monkeypatch.setattr(semantic, "ALONE", 30)

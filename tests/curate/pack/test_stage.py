@@ -42,10 +42,6 @@ class Shuffled:
             yield pickle.loads(pickle.dumps(result))
 
 
-def opened(load=picture):
-    return load
-
-
 @dataclass
 class Run:
     """What a packing did."""
@@ -68,7 +64,7 @@ def write(
     asked, engine = [], engine or InProcess()
     with staged(folder / "tasks" / "ledger", table, **limits) as (found, parts):
         packed = pack.write_shards(
-            folder, found, parts, config, engine, partial(opened, load), 2, asked.append, prefix
+            folder, found, parts, config, engine, load, 2, asked.append, prefix
         )
     write_ledger(folder / "ledger", parts, packed.planned, config.order, engine)
     return Run(folder, packed, asked)
@@ -194,9 +190,7 @@ def test_it_is_asked_once_and_before_anything_changes(tmp_path):
         staged(tmp_path / "tasks" / "ledger", changed) as (found, parts),
         pytest.raises(Refused),
     ):
-        pack.write_shards(
-            tmp_path, found, parts, config, InProcess(), partial(opened, picture), 2, refuse
-        )
+        pack.write_shards(tmp_path, found, parts, config, InProcess(), picture, 2, refuse)
     assert bytes_of(tmp_path / "shards") == before
 
 
