@@ -7,7 +7,6 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from curate.run import cli, folder
-from curate.run.locks import locked
 from curate.run.schema import UserError
 from workflows.retraining import history_page, promotion, registry
 from workflows.retraining.series import FOLDER, Series, all_of, series_of
@@ -43,7 +42,7 @@ def main() -> None:
         parser.error("type a RUN to promote, or --rollback")
     if given.rollback is not None:
         series = named(given.root, given.rollback)
-        with locked(series.folder, "series"):
+        with series.locked("series"):
             promotion.roll_back(series, print)
             history_page.write(series)
             registry.follow_again(series, print)
@@ -54,7 +53,7 @@ def main() -> None:
         raise UserError(
             f"{run_dir} is no run of a retraining; the runs are called NAME-0001 and so on, see python -m workflows.history"
         )
-    with locked(series.folder, "series"):
+    with series.locked("series"):
         promotion.by_hand(series, run_dir.name, print)
         history_page.write(series)
         registry.follow_again(series, print)

@@ -74,18 +74,17 @@ def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(
 
     command(*overrides(tmp_path / "straight"), check=0)
     killed, draw = tmp_path / "killed", random.Random(os.getpid())
+    curate_dir = killed / "small" / "curate"
     for kind in ("annotations/*.parquet", "shards/*/*.tar", "ledger/*"):
-        before = set(killed.rglob(kind))
+        before = set(curate_dir.glob(kind))
         process = subprocess.Popen(
             [sys.executable, "-m", "curate", *overrides(killed)],
             cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while process.poll() is None and not set(killed.rglob(kind)) - before:
+        while process.poll() is None and not set(curate_dir.glob(kind)) - before:
             time.sleep(0.005)
         time.sleep(draw.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         process.wait()
     command(*overrides(killed), check=0)
-    assert bytes_of(killed / "small" / "curate") == bytes_of(
-        tmp_path / "straight" / "small" / "curate"
-    )
+    assert bytes_of(curate_dir) == bytes_of(tmp_path / "straight" / "small" / "curate")

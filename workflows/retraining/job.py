@@ -337,9 +337,8 @@ def opened(config: RetrainConfig, settings: Settings, series: Series) -> Iterato
     elif config.why:
         with locked(series.folder, shared=True):
             pass  # says who is at work; a look must not keep a retraining from starting
-    with nullcontext() if config.why else locked(series.folder) as lock:
+    with nullcontext() if config.why else series.locked() as lock:
         if not config.why:
-            series.remove_parts()
             promotion.complete(series)
         series.current()  # refuses a damaged one
         records = series.records()

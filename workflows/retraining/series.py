@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from curate.run.files import read_json, remove_parts, write_certified, write_text
 from curate.run.finished import RECORD
+from curate.run.locks import locked
 from curate.run.schema import UserError
 from workflows.retraining import curations, numbered
 from workflows.retraining.curations import Curation
@@ -111,8 +114,14 @@ class Series:
         """Where a run is while it is made or deleted; what is left there is no run."""
         return self.root / f".{run}.part"
 
-    def remove_parts(self) -> None:
-        """Delete what killed retrainings left; call it only under the series' lock."""
+    @contextmanager
+    def locked(self, option: str = "run.name") -> Iterator[int | None]:
+        """Lock the series against other writers, and delete what killed ones left; see ``locks.locked``."""
+        with locked(self.folder, option) as lock:
+            self._remove_parts()
+            yield lock
+
+    def _remove_parts(self) -> None:
         remove_parts(self.folder)
         for path in numbered.folders(self.root, f".{self.name}", ".part").values():
             self.remove_part(path)

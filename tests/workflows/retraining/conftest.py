@@ -16,7 +16,7 @@ import curate.pipeline.config  # (these register which keys are paths)
 import evaluate.config
 import finetune.config
 from curate.run import checksums, ledger, provenance
-from curate.run.files import write_json, write_text
+from curate.run.files import remove_parts, write_json, write_text
 from curate.run.manifest import Manifest, write_manifest
 from curate.run.removals import read_removals
 from curate.run.schema import Busy, UserError
@@ -99,6 +99,7 @@ class Commands:
         self.before.get(name, lambda: None)()
         if name in self.ends:
             return self.ends[name]
+        remove_parts(run_dir / name)  # as the stages do under their locks
         return getattr(self, f"_{name}")(run_dir, given) or 0
 
     def _curate(self, run_dir: Path, given: Mapping[str, str]) -> None:

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 
 from curate.run.files import write_text
-from curate.run.locks import locked
 from curate.run.removals import Removals, write_removals
 from tests.workflows.retraining.conftest import Team, digest
 from tests.workflows.retraining.kill_points import killed_at
@@ -104,14 +103,14 @@ def removed(team: Team) -> None:
 
 
 def by_hand(team: Team) -> None:
-    with locked(team.series.folder, "series"):
+    with team.series.locked("series"):
         promotion.by_hand(team.series, "mine-0001", print)
 
 
 def back(team: Team) -> None:
     if any(entry.event == "rolled back" for entry in team.series.history()):
         return  # its last act was done; whoever types it again goes the way back
-    with locked(team.series.folder, "series"):
+    with team.series.locked("series"):
         promotion.roll_back(team.series, print)
 
 
