@@ -1,6 +1,5 @@
 """Into how many tasks a data set is cut, in which order they are done, by whom, and in how much memory: no byte depends on it."""
 
-import hashlib
 import random
 import shutil
 from contextlib import contextmanager
@@ -10,23 +9,11 @@ from itertools import product
 
 import pytest
 
-from curate import readers
-from curate.annotate.config import AnnotateConfig
-from curate.clip.config import ClipConfig
-from curate.decide.config import SplitConfig
-from curate.filters.columns import ColumnConfig
-from curate.filters.config import FiltersConfig
-from curate.filters.duplicates import DuplicatesConfig
-from curate.filters.image import ImageFilterConfig
-from curate.filters.similarity import ClipSimilarityConfig
-from curate.pack.config import ShardsConfig
 from curate.pipeline import full
-from curate.pipeline.config import CurateConfig
-from curate.readers.folder import FolderConfig
 from curate.run import ledger
-from curate.run.config import RunConfig
 from curate.run.engine.config import NAMES, EngineConfig
 from tests.curate import generated_pictures
+from tests.curate.pipeline import every_rule
 
 TASKS, THREADS, MEMORY = (1, 2, 5, 16), (1, 2), ("500MB", "2GB")
 COUNT, MANY = 160, 20_000
@@ -60,21 +47,8 @@ def curated(root, pictures, clip, count, way):
     tasks, engine, threads, memory = way
     if engine == "ray" and find_spec(engine) is None:
         pytest.skip("ray is not installed")
-    config = CurateConfig(
-        run=RunConfig(root=str(root), name="run"),
-        dataset=FolderConfig(name="drawn", reader="folder", root=str(pictures)),
-        clip=ClipConfig(name=f"local-dir:{clip}", device="cpu", batch_size=32),
-        filters=FiltersConfig(
-            image=ImageFilterConfig(max_aspect=3.0),
-            clip_similarity=ClipSimilarityConfig(fraction=0.8),
-            duplicates=DuplicatesConfig(hamming_distance=6, cosine=0.9999),
-            columns={"score": ColumnConfig(maximum=1.5, keep_missing=True)},
-        ),
-        split=SplitConfig(val=0.1, test=0.1, minimum=4),
-        shards=ShardsConfig(max_samples=max(8, count // 40)),
-        annotate=AnnotateConfig(images_per_part=-(-count // tasks)),
-        engine=EngineConfig(name=engine, workers=2, threads=threads, memory=memory),
-    )
+    chosen = EngineConfig(name=engine, workers=2, threads=threads, memory=memory)
+    config = every_rule.config(root, pictures, clip, count, tasks, chosen)
     counts = []
 
     @contextmanager
@@ -84,22 +58,12 @@ def curated(root, pictures, clip, count, way):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(full, "open_engine", shuffling)
-        full.run(config, readers.read(config.dataset))
+        every_rule.cut_searches(patch)
+        curate_dir = every_rule.curate(config)
     assert counts[0] == tasks  # the first that are mapped measure
-    curate_dir = root / "run" / "curate"
     assert not (curate_dir / "tasks").exists()
     assert len(list(curate_dir.glob("annotations/part-*.parquet"))) == tasks
-    return _hashes(curate_dir)
-
-
-def _hashes(curate_dir):
-    files = [curate_dir / "manifest.json", curate_dir / "funnel.json"]
-    files += [path for name in ("ledger", "shards") for path in (curate_dir / name).rglob("*")]
-    return {
-        str(path.relative_to(curate_dir)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path.is_file()
-    }
+    return every_rule.hashes(curate_dir)
 
 
 @pytest.fixture(scope="module")
