@@ -1,12 +1,14 @@
 """Pictures of different groups that share words which few groups have, found without all words in memory.
 
 Pictures are looked up by keys: hashes of each of a picture's rarest words, of two of them, and of all its words.
-Keys lie on the disk in buckets, so that those of one bucket are sorted in memory; equal keys are in the same one.
+Keys lie on the disk in buckets, so that those of one bucket are sorted in memory; equal keys are in the same one. A key
+that all pictures have, as of the words of "a photo of", would fill its bucket: of a bucket that grows long, what more
+groups have than are asked for is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +42,13 @@ class Pictures:
         count: how many groups there are.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, having: str, folder: Path) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        having: str,
+        folder: Path,
+        few: Callable[[int], int],
+    ) -> None:
         """Write the files.
 
         Args:
@@ -48,6 +56,7 @@ class Pictures:
                 ``places(image, name, picture)`` is created.
             having: the table of ``caption_words.create_having`` for these words and groups.
             folder: for the files; it is there.
+            few: how many groups, of so many, may have what pictures share.
         """
         self.images = NumberFile(folder / "images", np.int64)
         self.groups = NumberFile(folder / "groups", np.int64)
@@ -56,13 +65,14 @@ class Pictures:
         self._having = NumberFile(folder / "having", np.int64)
         self._number(connection)
         count = len(self.images)
-        self._keys = _Buckets(folder, -(-count * _KEYS_OF_PICTURE // _KEYS))
+        (self.count,) = connection.sql("SELECT count(DISTINCT name) FROM places").fetchall()[0]
+        self._few = few(self.count)
+        self._keys = _Buckets(folder, -(-count * _KEYS_OF_PICTURE // _KEYS), self._few)
         self._starts.append(np.zeros(1))
         for whole in _whole_pictures(_words(connection, having)):
             self._add(*whole)
         self._keys.write()
         self._end_words_at(count)
-        (self.count,) = connection.sql("SELECT count(DISTINCT name) FROM places").fetchall()[0]
 
     def _number(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Fill ``images`` and ``groups``, and number the pictures in the table ``places``."""
@@ -114,28 +124,33 @@ class Pictures:
             found[rows] = self.words(pictures).shared(*places)
         return found
 
-    def sharing(self, most: int) -> neighbours.Pairs:
-        """Pairs of pictures of two groups that share what at most ``most`` groups have, in blocks.
+    def sharing(self) -> neighbours.Pairs:
+        """Pairs of pictures of two groups that share what few groups have, in blocks.
 
         What they share is one of their ``RAREST`` words, two of them, or all words. The work grows with
         N; a pair may come several times. Of a group that has many such pictures, the first ``OF_GROUP``
         are paired.
         """
         for bucket in self._keys.files:
-            records = bucket.read()
-            yield from _of_bucket(
-                *(records[name] for name in ("key", "group", "picture")), most=most
-            )
+            records, few = _first_of_groups(bucket.read(), self._few)
+            yield from _pairs(records[few], self._few)
 
 
 class _Buckets:
     """Records in files, those of equal keys in the same one.
 
     As many wait in memory as are sorted there later on: else each file would be opened for a few at a time.
+
+    Attributes:
+        files: one for each bucket. Those that grew long lack keys of more than ``most`` groups, and pictures
+            behind the first ``OF_GROUP`` of a group with a key.
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, most: int) -> None:
         self.files = [NumberFile(folder / f"keys-{number:05d}", _RECORD) for number in range(count)]
+        self._most = most
+        self._common = [np.empty(0, np.uint64)] * count  # keys that were dropped, ascending
+        self._longest = [2 * _KEYS] * count  # records of a file that is not looked through yet
         self._waiting: list[np.ndarray] = []
         self._size = 0  # of what waits, in records
 
@@ -155,8 +170,25 @@ class _Buckets:
         bucket = (records["key"] % np.uint64(len(self.files))).astype(np.int64)
         order = np.argsort(bucket, kind="stable")
         bounds = np.searchsorted(bucket[order], np.arange(len(self.files) + 1))
-        for number in np.flatnonzero(np.diff(bounds)):
-            self.files[number].append(records[order[bounds[number] : bounds[number + 1]]])
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            self._append(number, records[order[bounds[number] : bounds[number + 1]]])
+
+    def _append(self, number: int, records: np.ndarray) -> None:
+        if len(common := self._common[number]):
+            at = np.minimum(np.searchsorted(common, records["key"]), len(common) - 1)
+            records = records[common[at] != records["key"]]
+        file = self.files[number]
+        file.append(records)
+        if len(file) > self._longest[number]:
+            self._shorten(number)
+
+    def _shorten(self, number: int) -> None:
+        """Write a file again without what can give no pair, whatever is added."""
+        records, few = _first_of_groups(self.files[number].read(), self._most)
+        self._common[number] = np.union1d(self._common[number], records["key"][~few])
+        self.files[number] = NumberFile(self.files[number].path, _RECORD)
+        self.files[number].append(records[few])
+        self._longest[number] = max(2 * _KEYS, 2 * len(self.files[number]))
 
 
 def _words(connection: duckdb.DuckDBPyConnection, having: str) -> Iterator[tuple[np.ndarray, ...]]:
@@ -224,20 +256,24 @@ def _keys(
     return keys, np.concatenate([rows[shared] for _, rows, shared in found])
 
 
-def _of_bucket(
-    keys: np.ndarray, groups: np.ndarray, pictures: np.ndarray, most: int
-) -> neighbours.Pairs:
-    """The pairs of equal keys; all of shape (K,)."""
-    order = np.lexsort((pictures, groups, keys))
-    keys, groups, pictures = keys[order], groups[order], pictures[order]
-    is_first = np.append(True, (keys[1:] != keys[:-1]) | (groups[1:] != groups[:-1]))
-    is_first = is_first[: len(keys)]  # of its group with this key
-    begins = np.flatnonzero(is_first)
+def _first_of_groups(records: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``OF_GROUP`` pictures of each group with a key, sorted by key, and which are of at most ``most`` groups."""
+    order = np.lexsort((records["picture"], records["group"], records["key"]))
+    records = records[order]
+    keys, groups = records["key"], records["group"]
+    is_key = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+    is_first = is_key | np.append(True, groups[1:] != groups[:-1])[: len(keys)]
+    begins = np.flatnonzero(is_first)  # of a group with a key
     nth = np.arange(len(keys)) - begins[np.cumsum(is_first) - 1]
-    number = np.cumsum(np.append(True, keys[1:] != keys[:-1])[: len(keys)]) - 1
+    number = np.cumsum(is_key) - 1
     few = np.bincount(number, is_first) <= most
-    taken = few[number] & (nth < OF_GROUP)
-    keys, pictures, groups = keys[taken], pictures[taken], groups[taken]
+    taken = nth < OF_GROUP
+    return records[taken], few[number[taken]]
+
+
+def _pairs(records: np.ndarray, most: int) -> neighbours.Pairs:
+    """The pairs of pictures of two groups with one key, of which ``_first_of_groups`` gave at most ``most`` groups."""
+    keys, groups, pictures = (records[name] for name in ("key", "group", "picture"))
     for step in range(1, most * OF_GROUP):
         left = np.flatnonzero(keys[step:] == keys[:-step])
         if not len(left):

@@ -135,7 +135,7 @@ def _join(
     connection: duckdb.DuckDBPyConnection, embedded: Embeddings, level: float, folder: Path
 ) -> int:
     """Fill the tables ``places``, ``joined`` and ``joined_names``; how many pictures were loosened."""
-    pictures = Pictures(connection, "words_having", folder)
+    pictures = Pictures(connection, "words_having", folder, few_of)
     _store_near_captions(connection, pictures)
     _store_links(connection, pictures, embedded, level)
     links = Links(folder)
@@ -157,7 +157,7 @@ def _join(
 def _store_near_captions(connection: duckdb.DuckDBPyConnection, pictures: Pictures) -> None:
     """Create ``near_captions(one, other)``, pairs of pictures; one may come several times."""
     connection.sql("CREATE TABLE near_captions (one BIGINT, other BIGINT)")
-    for one, other in neighbours.gathered(pictures.sharing(few_of(pictures.count))):
+    for one, other in neighbours.gathered(pictures.sharing()):
         low, high = neighbours.each_once(one, other)
         near = pictures.shared(low, high) >= NEAR_CAPTIONS
         _insert(connection, "near_captions", {"one": low[near], "other": high[near]})
