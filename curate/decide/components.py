@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curate.decide import edges, neighbours
+from curate.decide.number_files import NumberFile
 from curate.run.database import blocks, named
 
 if TYPE_CHECKING:
@@ -32,12 +33,11 @@ def create_components(
     kept = named(f"{table}-links")
     connection.sql(f"CREATE TABLE {kept} AS SELECT one, other FROM ({links})")
     of_nodes = f"SELECT one AS node FROM {kept} UNION SELECT other FROM {kept} ORDER BY node"
-    path = folder / f"{table}-nodes.bin"
-    with path.open("wb") as stream:
-        for block in blocks(connection, of_nodes):
-            block["node"].to_numpy().tofile(stream)
-    nodes = np.fromfile(path, np.int64)
-    path.unlink()
+    written = NumberFile(folder / f"{table}-nodes.bin", np.int64)
+    for block in blocks(connection, of_nodes):
+        written.append(block["node"].to_numpy())
+    nodes = written.read()
+    written.path.unlink()
     places = (
         (
             np.searchsorted(nodes, block["one"].to_numpy()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,25 +23,23 @@ _BLOCK = 1 << 17  # pairs that are written at a time
 
 
 def write(path: Path, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> int:
-    """Write pairs of numbers block by block, atomically, and say how many; no file of none."""
-    found = (block for block in gathered(pairs, _BLOCK) if len(block[0]))
-    first = next(found, None)
-    if first is None:
-        return 0
+    """Write pairs of numbers block by block, atomically, and say how many; the file of none has no rows.
+
+    So a file that is missing was lost.
+    """
     written = 0
     with atomic_write(path) as stream, pq.ParquetWriter(stream, SCHEMA) as writer:
-        for one, other in chain([first], found):
+        for one, other in gathered(pairs, _BLOCK):
             writer.write_table(pa.table([pa.array(one), pa.array(other)], schema=SCHEMA))
             written += len(one)
     return written
 
 
 def of_files(paths: Sequence[Path]) -> str:
-    """The pairs of all files as a query with the columns ``one`` and ``other``; files of none are not there."""
-    there = [path for path in paths if path.exists()]
-    if not there:
+    """The pairs of all files as a query with the columns ``one`` and ``other``."""
+    if not paths:
         return "SELECT 0::BIGINT AS one, 0::BIGINT AS other WHERE false"
-    return f"SELECT one, other FROM {parquet_files(there)}"
+    return f"SELECT one, other FROM {parquet_files(paths)}"
 
 
 def numbered(connection: duckdb.DuckDBPyConnection, ordered: str, column: str) -> Pairs:

@@ -83,6 +83,7 @@ def measure(
     embedded: Embeddings,
     parts: Sequence[Path],
     level: float | None,
+    folder: Path,
 ) -> Leaks:
     """Search the training pictures for siblings of the held-out ones.
 
@@ -93,6 +94,7 @@ def measure(
         embedded: embeddings of the same rows.
         parts: of the annotations, for the captions of what is found.
         level: of ``siblings.Siblings``.
+        folder: for working files.
     """
     (groups,) = connection.sql("SELECT count(DISTINCT name) FROM kept_images").fetchall()[0]
     if level is None or not groups:
@@ -103,8 +105,8 @@ def measure(
     held_out, vectors = held_out.filter(pa.array(there)), vectors[there]
     sides = held_out["split"].to_pylist()
     looked_at = {side: sides.count(side) for side in HELD_OUT}
-    with tempfile.TemporaryDirectory(dir=embedded.folder) as folder:
-        near = _nearest(vectors, _blocks(connection, embedded, Path(folder)))
+    with tempfile.TemporaryDirectory(dir=folder, prefix="leaks-") as inside:
+        near = _nearest(vectors, _blocks(connection, embedded, Path(inside)))
     own = held_out["image"].to_numpy()
     shared, weight = _compared(connection, own, near.images, groups)
     # By Spärck Jones' weights; in CIFAR-10 the nearest pictures of "a photo of a dog" are other dogs.

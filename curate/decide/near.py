@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ from curate.decide.neighbours import Pairs, band_tables
 from curate.decide.runs import Runs
 from curate.run.engine.inprocess import InProcess
 from curate.run.engine.tasks import Engine, Progress, Worker, WorkerSpec, values
-from curate.run.files import atomic_write
 from curate.run.hashing import GOLDEN
 
 CROWD = 512  # looks of one hash; up to there all are compared with all
@@ -82,8 +80,8 @@ def search(looks: LookFiles, distance: int, limits: Evidence, engine: Engine) ->
         "curate.decide.near:leading", {"looks": looks, "limits": limits, "buckets": buckets}
     )
     of_crowds = values(chosen.map(spec, list(range(buckets))), "searching crowds of near copies")
-    led = [looks.folder / name for name in of_crowds if name]
-    count = looks.count - looks.write_led(_led_in(led, looks))
+    led = [looks.folder / name for name in sorted(of_crowds)]
+    count = looks.count - looks.write_led(led)
     spec = WorkerSpec(
         "curate.decide.near:comparing",
         {
@@ -98,19 +96,16 @@ def search(looks: LookFiles, distance: int, limits: Evidence, engine: Engine) ->
     tasks = [(table, bucket) for table in tables for bucket in range(buckets)]
     done = values(chosen.map(spec, tasks), "searching near copies")
     crowds = sum((Crowds(*crowd) for _, crowd in done), Crowds())
-    near = [looks.folder / name for name, _ in done if name]
-    return Found(edges.of_files(sorted(led)), edges.of_files(sorted(near)), crowds)
-
-
-def _led_in(files: list[Path], looks: LookFiles) -> Iterator[np.ndarray]:
-    """Positions of those that are led; the numbers of looks ascend or not."""
-    for path in files:
-        yield np.fromfile(path.with_suffix(".led"), np.int64)
+    near = [looks.folder / name for name in sorted(name for name, _ in done)]
+    return Found(edges.of_files(led), edges.of_files(near), crowds)
 
 
 @contextmanager
 def leading(looks: LookFiles, limits: Evidence, buckets: int) -> Iterator[Worker]:
-    """A worker for buckets of hashes: it writes who is led by whom and gives the file's name, "" for none."""
+    """A worker for buckets of hashes: it writes who is led by whom and gives the file's name.
+
+    Beside it, ``looks.write_led`` finds the positions of those that are led.
+    """
     numbers, thumbnails = looks.numbers, looks.thumbnails
 
     def work(bucket: int, progress: Progress) -> str:
@@ -119,11 +114,11 @@ def leading(looks: LookFiles, limits: Evidence, buckets: int) -> Iterator[Worker
             pair for crowd in _crowds(positions, hashes) for pair in _led(crowd, thumbnails, limits)
         ]
         path = looks.folder / f"led-{bucket:05d}.parquet"
-        if found:
-            with atomic_write(path.with_suffix(".led")) as stream:
-                stream.write(np.concatenate([others for _, others in found]).tobytes())
-        pairs = ((numbers[np.full(len(led), leader)], numbers[led]) for leader, led in found)
-        return path.name if edges.write(path, pairs) else ""
+        looks.write_led_of(path, [led for _, led in found])
+        edges.write(
+            path, ((numbers[np.full(len(led), leader)], numbers[led]) for leader, led in found)
+        )
+        return path.name
 
     yield work
 
@@ -157,7 +152,7 @@ def _led(
 def comparing(
     looks: LookFiles, limits: Evidence, buckets: int, distance: int, count: int
 ) -> Iterator[Worker]:
-    """A worker for buckets of tables: it writes the near pairs and gives the file's name, "" for none.
+    """A worker for buckets of tables: it writes the near pairs and gives the file's name.
 
     Besides it gives the runs that were too long and how many hashes are in them.
     """
@@ -174,8 +169,8 @@ def comparing(
             for one, other in _alike_ones(runs.pairs(), rows, thumbnails, limits)
         )
         path = looks.folder / f"near-{number:05d}-{bucket:05d}.parquet"
-        written = edges.write(path, pairs)
-        return path.name if written else "", (len(runs.crowded), sum(runs.crowded))
+        edges.write(path, pairs)
+        return path.name, (len(runs.crowded), sum(runs.crowded))
 
     yield work
 

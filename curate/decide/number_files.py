@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from curate.run.files import naming
+
 
 class NumberFile:
     """A column of N numbers of one type, plain bytes in a file; no other process reads it."""
@@ -24,9 +26,9 @@ class NumberFile:
         """Add numbers (n,) at the end.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the disk is full; names the file.
         """
-        with self.path.open("ab") as stream:
+        with naming(self.path), self.path.open("ab") as stream:
             stream.write(np.ascontiguousarray(values, self.kind).data)
         self._count += len(values)
 

@@ -3,7 +3,9 @@
 Up to ``ALONE`` pictures are one cluster, in which all are compared with all. More are divided by spherical
 k-means (Dhillon and Modha 2001, "Concept Decompositions for Large Sparse Text Data Using Clustering") into
 about as many clusters as the root of their number, each picture into its two nearest, as in SemDeDup (Abbas et
-al. 2023). Two pictures that share neither are not compared: of pairs with a cosine of 0.96, one in a thousand.
+al. 2023). Two pictures that share neither are not compared: of pairs with a cosine of 0.96, one in a thousand. And where copies are dropped, a
+picture is compared with its first ``NEIGHBOURS`` near ones in each cluster alone: ten thousand pictures of one product
+have fifty million pairs. A copy stays only if none of so many preferred ones is kept, but a later one is.
 
 Clusters are found on vectors rounded to 127ths, whose products are integers that single precision holds
 exactly: the sum of their squares is below 2**15 for 512 dimensions and far below 2**24 for any CLIP. So neither
@@ -24,6 +26,7 @@ from curate.decide import edges
 from curate.decide.kmeans import LARGEST_SAMPLE, SAMPLE, assigned, rounded, trained
 from curate.decide.neighbours import Pairs, Rows, components, cosine_pairs, stays_by_cosine
 from curate.decide.vector_files import VectorFiles
+from curate.run import arrays
 from curate.run.database import blocks, parquet_files
 from curate.run.engine.inprocess import InProcess
 from curate.run.engine.tasks import Engine, Progress, Worker, WorkerSpec, values
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 ALONE = 1 << 15  # pictures that are one cluster
 """20,000 of 512 dimensions take 3 s."""
+
+NEIGHBOURS = 64  # near ones of a picture in a cluster, the preferred first, that may be kept for it
 
 _ASSIGNED = 1 << 17  # vectors that a task assigns
 _CLUSTERS = 16  # that a task compares
@@ -61,7 +66,8 @@ def search(
         cosine: above 0, up to 1.
         engine: carries out the tasks.
         joined: whether pairs only have to join each component, so that few of a crowd will do. Otherwise
-            they are all pairs, each once, or what has the same outcome in ``keeping.write_kept``.
+            they are all pairs, each once, but for those beyond ``NEIGHBOURS``, or what has the same outcome in
+            ``keeping.write_kept``. Lower numbers are preferred.
     """
     if not files.dimensions:
         return edges.of_files([])
@@ -71,7 +77,7 @@ def search(
             "curate.decide.semantic:alone", {"files": files, "cosine": cosine, "joined": joined}
         )
         names = values(InProcess().map(spec, [0]), "searching semantic copies")
-        return edges.of_files([files.folder / name for name in names if name])
+        return edges.of_files([files.folder / name for name in names])
     sample = _sample(connection, files, clusters)
     if not len(sample):
         return edges.of_files([])
@@ -88,7 +94,7 @@ def search(
     )
     firsts = list(range(0, clusters, _CLUSTERS))
     names = values(engine.map(spec, firsts), "searching semantic copies")
-    return edges.of_files([files.folder / name for name in sorted(names) if name])
+    return edges.of_files([files.folder / name for name in sorted(names)])
 
 
 def _sample(connection: duckdb.DuckDBPyConnection, files: VectorFiles, clusters: int) -> np.ndarray:
@@ -124,7 +130,8 @@ def alone(files: VectorFiles, cosine: float, joined: bool) -> Iterator[Worker]:
         others = np.flatnonzero(stands != np.arange(files.count))
         pairs = files.numbers[stands[others]], files.numbers[others]
         path = files.folder / "semantic.parquet"
-        return path.name if edges.write(path, [pairs]) else ""
+        edges.write(path, [pairs])
+        return path.name
 
     yield work
 
@@ -162,27 +169,27 @@ def _write_members(
         f"SELECT cluster, count(*) {assignments} GROUP BY cluster"
     ).fetchall():
         sizes[cluster + 1] = size
-    np.save(files.folder / "begins.npy", np.cumsum(sizes))
-    with (
-        (files.folder / "members.bin").open("wb") as members,
-        (files.folder / "twins.bin").open("wb") as twins,
-    ):
+    with atomic_write(files.folder / "begins.npy") as stream:
+        np.save(stream, np.cumsum(sizes))
+    with arrays.writing(files.folder, "members", "twins") as (members, twins):
         ordered = f"SELECT place, twin {assignments} ORDER BY cluster, place"
         for block in blocks(connection, ordered):
-            block["place"].to_numpy().tofile(members)
-            block["twin"].to_numpy().tofile(twins)
+            members.write(block["place"].to_numpy())
+            twins.write(block["twin"].to_numpy())
 
 
 @contextmanager
 def comparing(files: VectorFiles, cosine: float, joined: bool) -> Iterator[Worker]:
-    """A worker for runs of clusters, by their first: it writes the near pairs and gives the file's name, "" for none."""
+    """A worker for runs of clusters, by their first: it writes the near pairs and gives the file's name."""
     begins = np.load(files.folder / "begins.npy")
-    members = np.memmap(files.folder / "members.bin", np.int64, "r")
-    twins = np.memmap(files.folder / "twins.bin", np.int32, "r")
+    total = (int(begins[-1]),)
+    members = arrays.mapped(files.folder, "members", np.int64, total)
+    twins = arrays.mapped(files.folder, "twins", np.int32, total)
 
     def work(first: int, progress: Progress) -> str:
         path = files.folder / f"semantic-{first:09d}.parquet"
-        return path.name if edges.write(path, of_clusters(first)) else ""
+        edges.write(path, of_clusters(first))
+        return path.name
 
     def of_clusters(first: int) -> Pairs:
         for cluster in range(first, min(first + _CLUSTERS, len(begins) - 1)):
@@ -198,12 +205,25 @@ def comparing(files: VectorFiles, cosine: float, joined: bool) -> Iterator[Worke
             others = np.flatnonzero(stands != np.arange(len(places)))
             yield numbers[stands[others]], numbers[others]
             return
-        for one, other in pairs:
+        for one, other in _first_of_each(pairs, len(places)):
             # A pair that has both clusters in common is the earlier one's.
             own = (twin[one] != twin[other]) | (twin[one] > cluster)
             yield numbers[one[own]], numbers[other[own]]
 
     yield work
+
+
+def _first_of_each(pairs: Pairs, count: int) -> Pairs:
+    """Of ordered pairs, see ``cosine_pairs``, the first ``NEIGHBOURS`` of each ``other`` of 0 ... count - 1."""
+    had = np.zeros(count, np.int64)
+    for one, other in pairs:
+        order = np.lexsort((one, other))
+        one, other = one[order], other[order]
+        begins = np.append(True, other[1:] != other[:-1])[: len(other)]
+        first = np.flatnonzero(begins)
+        nth = had[other] + np.arange(len(other)) - first[np.cumsum(begins) - 1]
+        had[other[first]] += np.diff(np.append(first, len(other)))
+        yield one[nth < NEIGHBOURS], other[nth < NEIGHBOURS]
 
 
 class Taken:

@@ -268,7 +268,7 @@ def _decide(
         cut=judgement.cuts.get(SIMILARITY),
         cut_by=threshold.provenance,
         null=null,
-        leaks=leaks.measure(connection, embedded, parts, found.level),
+        leaks=leaks.measure(connection, embedded, parts, found.level, folder),
         loosened=found.loosened,
         held_out_again=outcome,
         crowds=crowds,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from curate.annotate.embeddings import Embeddings
 from curate.decide import edges
+from curate.run import arrays
 from curate.run.database import blocks
-from curate.run.files import naming
+from curate.run.files import naming, sync
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,17 +36,12 @@ class VectorFiles:
     @property
     def vectors(self) -> np.ndarray:
         """(N, D) float32."""
-        return self._open("vectors", np.float32, (self.count, self.dimensions))
+        return arrays.mapped(self.folder, "vectors", np.float32, (self.count, self.dimensions))
 
     @property
     def numbers(self) -> np.ndarray:
         """(N,) int64, what each vector is called by."""
-        return self._open("numbers", np.int64, (self.count,))
-
-    def _open(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-        if 0 in shape:  # an empty file cannot be mapped
-            return np.zeros(shape, dtype)
-        return np.asarray(np.memmap(self.folder / f"{name}.bin", dtype, "r", shape=shape))
+        return arrays.mapped(self.folder, "numbers", np.int64, (self.count,))
 
 
 def write_vectors(
@@ -70,7 +66,7 @@ def write_vectors(
         f"SELECT image, number FROM ({wanted}) ORDER BY number",
         folder / "places.parquet",
     )
-    with (folder / "numbers.bin").open("wb") as stream:
+    with arrays.writing(folder, "numbers") as (stream,):
         count = edges.write(places, _places(connection, ordered, stream))
     _create_places(connection, places)
     dimensions = 0
@@ -94,6 +90,10 @@ def write_vectors(
             yield found["place"][there], found["image"][there]
 
     edges.write(folder / "there.parquet", filled())
+    if (
+        dimensions
+    ):  # for workers on other machines, whose file system may not see what is only in memory here
+        sync(folder / "vectors.bin")
     _create_places(connection, folder / "there.parquet")
     return VectorFiles(folder, count, dimensions)
 
@@ -105,11 +105,13 @@ def _create_places(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     )
 
 
-def _places(connection: duckdb.DuckDBPyConnection, ordered: str, numbers: BinaryIO) -> edges.Pairs:
+def _places(
+    connection: duckdb.DuckDBPyConnection, ordered: str, numbers: arrays.Writer
+) -> edges.Pairs:
     """The place of each image, whose numbers are written to a file on the way."""
     start = 0
     for block in blocks(connection, ordered):
-        block["number"].to_numpy().tofile(numbers)
+        numbers.write(block["number"].to_numpy())
         yield np.arange(start, start + len(block)), block["image"].to_numpy()
         start += len(block)
 

@@ -1,5 +1,6 @@
 """Which of near pictures is kept, and which belong together, against walks over matrices."""
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -53,7 +54,7 @@ def test_which_stay(seed, block, connection, tmp_path, monkeypatch):
 
 def test_nothing_goes_without_links(connection, tmp_path):
     assert write_kept(connection, edges.of_files([]), 5, tmp_path / "kept.parquet") == 0
-    assert not (tmp_path / "kept.parquet").exists()
+    assert connection.sql(edges.of_files([tmp_path / "kept.parquet"])).fetchall() == []
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -73,7 +74,7 @@ def test_no_links_no_components(connection, tmp_path):
     assert connection.sql("SELECT * FROM found").fetchall() == []
 
 
-def test_edges_of_files_that_are_not_there(connection, tmp_path):
+def test_a_file_of_no_edges_is_there_and_one_that_was_lost_is_missed(connection, tmp_path):
     assert (
         edges.write(tmp_path / "none.parquet", [(np.empty(0, np.int64), np.empty(0, np.int64))])
         == 0
@@ -82,3 +83,6 @@ def test_edges_of_files_that_are_not_there(connection, tmp_path):
     assert edges.write(tmp_path / "some.parquet", [block, block]) == 6
     query = edges.of_files([tmp_path / "none.parquet", tmp_path / "some.parquet"])
     assert sorted(connection.sql(query).fetchall()) == sorted([(0, 5), (1, 6), (2, 7)] * 2)
+    (tmp_path / "none.parquet").unlink()
+    with pytest.raises(duckdb.IOException, match=r"none\.parquet"):
+        connection.sql(query)

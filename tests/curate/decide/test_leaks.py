@@ -42,7 +42,7 @@ def measure(folder, frame, vectors, level=LEVEL, parts=1, **limits):
     )
     tables = narrowed(frame) | {"kept_rows": pa.table({"row": rows}), "kept_images": images}
     with database(folder, **limits, **tables) as connection:
-        found = leaks.measure(connection, embedded, paths, level)
+        found = leaks.measure(connection, embedded, paths, level, folder)
         names = {name for (name,) in connection.sql("SHOW TABLES").fetchall()}
         assert names == {*tables}
     return found

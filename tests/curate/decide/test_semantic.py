@@ -77,6 +77,36 @@ def test_all_pairs_that_share_a_cluster_each_once(tmp_path, monkeypatch):
     assert (expected & both.all(axis=2)).any()
 
 
+def test_a_crowd_has_few_pairs_and_the_same_outcome(tmp_path, monkeypatch):
+    """Hundreds of pictures of one product, all near each other: the first is kept."""
+    monkeypatch.setattr(semantic, "ALONE", 100)
+    monkeypatch.setattr(semantic, "NEIGHBOURS", 5)
+    rng = np.random.default_rng(3)
+    product = unit(rng.normal(size=(1, D)))
+    crowd = unit(product + rng.normal(size=(600, D)) * 0.02 / D**0.5)
+    vectors = unit(rng.normal(size=(900, D)))
+    places = np.sort(rng.permutation(900)[:600])
+    vectors[places] = crowd
+    found, _ = searching(tmp_path / "crowd", vectors, 0.97, joined=False)
+    assert near(vectors, 0.97).sum() > 100_000
+    assert len(found) < 2 * 5 * 900
+    with connect(Limits(tmp_path / "scratch", 200_000_000, 2)) as connection:
+        searched.add(
+            connection,
+            "found",
+            pa.table(dict(zip(("one", "other"), np.array(found).T, strict=True))),
+        )
+        keeping.write_kept(
+            connection, "SELECT * FROM found", len(vectors), tmp_path / "kept.parquet"
+        )
+        kept = dict(
+            connection.sql(
+                "SELECT other, one FROM " + f"({edges.of_files([tmp_path / 'kept.parquet'])})"
+            ).fetchall()
+        )
+    assert kept == {int(place): int(places[0]) for place in places[1:]}
+
+
 @pytest.mark.parametrize("held", [1 << 28, 0])
 def test_what_is_joined_has_the_same_components(held, tmp_path, monkeypatch):
     monkeypatch.setattr(semantic, "ALONE", 100)
