@@ -69,6 +69,11 @@ class Attempts:
         self.waiting.appendleft(place)
         return None
 
+    def take_back(self, place: int) -> None:
+        """A task that was begun did not reach its worker: it waits again, before all others, and nothing was tried."""
+        self.begun[place] -= 1
+        self.waiting.appendleft(place)
+
 
 class Processes:
     """See ``tasks.Engine``."""
@@ -103,6 +108,8 @@ class Processes:
                         result = _of_dead(worker, left, stillborn, progress)
                     else:
                         result = _heard(worker, message, left, progress)
+                    # Also the task of a dead worker, to one that had none: that one says nothing more by itself.
+                    _give(workers, left)
                     if result is not None:
                         yield result
         finally:
@@ -119,7 +126,7 @@ def _busy(workers: Sequence[_Worker]) -> int:
 def _heard(
     worker: _Worker, message: tuple[str, Any], left: Attempts, progress: Progress
 ) -> Result | None:
-    """Take a message of a worker, and give it the next task where it has none."""
+    """Take a message of a worker; it has no task afterwards, unless it told of progress."""
     kind, content = message
     result = None
     if kind == worker_process.PROGRESS:
@@ -139,12 +146,22 @@ def _heard(
             progress(-worker.counted)
             result = left.failed(worker.place, *content)
     worker.place, worker.counted = None, 0
-    if left.waiting:
-        place = left.begin()
-        worker.place = place
-        with suppress(BrokenPipeError, ConnectionResetError):  # it is found dead in the next round
-            worker.connection.send(left.tasks[place])
     return result
+
+
+def _give(workers: Sequence[_Worker], left: Attempts) -> None:
+    """Give waiting tasks to the workers that are built and have none."""
+    for worker in workers:
+        if not left.waiting:
+            return
+        if worker.is_built and worker.place is None:
+            place = left.begin()
+            try:
+                worker.connection.send(left.tasks[place])
+            except (BrokenPipeError, ConnectionResetError):  # it is found dead in the next round
+                left.take_back(place)
+            else:
+                worker.place = place
 
 
 def _of_dead(worker: _Worker, left: Attempts, stillborn: int, progress: Progress) -> Result | None:

@@ -8,7 +8,11 @@ import sys
 import threading
 import time
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from pathlib import Path
+from socket import socketpair
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,7 +20,7 @@ from curate.run.engine import config
 from curate.run.engine.config import EngineConfig
 from curate.run.engine.on_ray import Actor, most_workers
 from curate.run.engine.opened import open_engine
-from curate.run.engine.processes import Processes
+from curate.run.engine.processes import Attempts, Processes, _give
 from curate.run.engine.tasks import ATTEMPTS, TasksFailed, WorkerSpec, values
 from curate.run.schema import UserError
 
@@ -117,6 +121,28 @@ def test_a_task_that_always_kills_its_worker_ends_after_three(mapped, name):
     assert results["bad"].error.startswith("its process ended")
     assert sum(not result.error for result in results.values()) == 6
     assert {n for n, count in began.items() if count > 1} == {"bad"}
+
+
+@pytest.mark.parametrize(("how", "attempts"), [("dies late once", 2), ("dies late", ATTEMPTS)])
+@pytest.mark.parametrize("name", ENGINES[1:])
+def test_the_last_task_ends_when_its_worker_dies_while_others_are_idle(
+    engines, tmp_path, name, how, attempts
+):
+    spec, found = WorkerSpec(f"{TOY}:worker", {"folder": str(tmp_path)}), []
+    tasks = [("odd", how), ("quick", "")]
+    mapping = threading.Thread(
+        target=lambda: found.extend(engines(name).map(spec, tasks)), daemon=True
+    )
+    mapping.start()
+    mapping.join(30.0)
+    assert not mapping.is_alive()
+    by_name = {result.task[0]: result for result in found}
+    assert (len(found), by_name["quick"].value, by_name["odd"].attempts) == (
+        2,
+        "quick" * 2,
+        attempts,
+    )
+    assert by_name["odd"].error.startswith("its process ended") == (how == "dies late")
 
 
 @pytest.mark.parametrize("name", ENGINES[1:])
@@ -245,6 +271,28 @@ def test_a_worker_that_is_killed_from_outside_is_replaced(tmp_path):
     assert sorted(found) == ["t0", "t1", "t2"]
     for pid in (tmp_path / "odd").read_text().split():
         wait_until(lambda pid=pid: not is_running(int(pid)))
+
+
+def test_an_idle_worker_that_dies_as_well_costs_no_task_an_attempt(tmp_path):
+    spec = WorkerSpec(f"{TOY}:worker", {"folder": str(tmp_path)})
+    results = Processes(2).map(spec, [("odd", "dies late once"), ("quick", "")])
+    assert next(results).task[0] == "quick"
+    wait_until(lambda: (tmp_path / "odd").is_file() and (tmp_path / "odd").read_text())
+    idle, busy = (int((tmp_path / name).read_text()) for name in ("quick", "odd"))
+    os.kill(idle, signal.SIGKILL)
+    wait_until(lambda: not is_running(idle) and not is_running(busy))
+    (result,) = results
+    assert (result.value, result.attempts) == ("oddodd", 2)
+
+
+def test_a_task_that_cannot_be_sent_to_a_dead_worker_waits_again():
+    left = Attempts([("a", "")])
+    ours, theirs = socketpair()
+    theirs.close()
+    with Connection(ours.detach()) as connection:
+        dead: Any = SimpleNamespace(is_built=True, place=None, connection=connection)
+        _give([dead], left)
+    assert (dead.place, list(left.waiting), left.begun) == (None, [0], {0: 0})
 
 
 def test_workers_end_when_their_driver_is_killed(tmp_path):

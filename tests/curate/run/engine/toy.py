@@ -12,6 +12,14 @@ from curate.run.schema import UserError
 _ODD = {"exits": lambda: sys.exit("enough"), "gives a function": lambda: lambda: None}
 
 
+def die(last):
+    """Once the task that writes the file ``last`` is done."""
+    while not last.exists():
+        time.sleep(0.01)
+    time.sleep(0.2 if last.is_file() else 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @contextmanager
 def worker(folder, refuse=False):
     if refuse:
@@ -28,8 +36,8 @@ def worker(folder, refuse=False):
             raise ValueError(f"{name} is poison")
         if how == "refuses":
             raise UserError(f"mend {name}")
-        if how == "dies" or (how == "dies once" and attempt == 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if how.startswith("dies") and (attempt == 1 or not how.endswith("once")):
+            die(folder / "quick" if "late" in how else folder)
         if how == "prints":
             print(f"a line of {name}")
         if how == "slow":
