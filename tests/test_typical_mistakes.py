@@ -125,6 +125,8 @@ CASES = [
     ("curate", [OPENMOJI, "split.val=0,1"], "type split.val=0.1"),
     ("curate", [OPENMOJI, "split.val=0.1,"], "type split.val=0.1"),
     ("curate", [OPENMOJI, "split.val=null"], "split.val cannot be null; type split.val=0.05"),
+    ("curate", [OPENMOJI, "engine.workers=4"], "type engine=processes engine.workers=4"),
+    ("curate", [OPENMOJI, "engine=processes", "engine.address=auto"], "type engine=ray engine.address=auto"),
     ("curate", [OPENMOJI, "split.held_out=none.parquet"], "type split.held_out=FILE"),
     ("curate", [OPENMOJI, "dry_run=true"], "dry_run must be a whole number such as 500"),
     ("curate", [OPENMOJI, "dataset.limit=1,000"], "type dataset.limit=1000"),

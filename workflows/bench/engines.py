@@ -26,7 +26,8 @@ def run(workers: int | None = None) -> None:
         if name == "ray" and find_spec("ray") is None:
             say("  ray is not installed")
             continue
-        first_s, each_s, end_s = overhead(EngineConfig(name=name, workers=workers))
+        at_once = None if name == "inprocess" else workers
+        first_s, each_s, end_s = overhead(EngineConfig(name=name, workers=at_once))
         say(
             f"  {name:<10} first result after {first_s:.2f} s, then {1000 * each_s:.2f} ms a task more than its work "
             f"and {end_s:.2f} s to end"
@@ -35,7 +36,7 @@ def run(workers: int | None = None) -> None:
 
 def overhead(config: EngineConfig) -> tuple[float, float, float]:
     """Seconds to the first result without its work, for each further task without it, and to the end."""
-    at_once = 1 if config.name == "inprocess" else config.workers or 1
+    at_once = config.workers or 1
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
         with open_engine(config, Path(folder)) as engine:

@@ -13,6 +13,7 @@ from curate.run.memory import available
 from curate.run.schema import PATH, UserError, check, register
 
 NAMES = ("inprocess", "processes", "ray")
+_OF_ENGINES = {"workers": ("processes", "ray"), "gpus_per_worker": ("ray",), "address": ("ray",)}
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)", re.IGNORECASE)
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
@@ -27,9 +28,9 @@ class EngineConfig:
     Attributes:
         name: the engine: inprocess, processes or ray.
         workers: processes, or actors of Ray, that carry out tasks at once; null is one for each core, of a Ray
-            cluster for each of its cores.
+            cluster for each of its cores. inprocess has none.
         gpus_per_worker: of Ray: GPUs that a worker has for itself where it measures or compares embeddings, and then there are no
-            more workers than the cluster has GPUs for; a share puts several on one.
+            more workers than the cluster has GPUs for; a share puts several on one, above 1 they are whole.
         address: of Ray: the cluster's; null starts one on this machine, "auto" finds the one that runs here.
         memory: of the process that decides, for tables: "2GB"; beyond it they go to ``scratch``. null is 40 % of
             what the machine has, or the container if that is less.
@@ -51,12 +52,27 @@ class EngineConfig:
             count = getattr(self, name)
             check(count is None or count >= 1, f"engine.{name}", count, "null or >= 1")
         gpus = self.gpus_per_worker
-        check(gpus >= 0, "engine.gpus_per_worker", gpus, ">= 0")
+        fits = 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())
+        check(fits, "engine.gpus_per_worker", gpus, "a share from 0 to 1, or a whole number")
+        self._refuse_unused()
         accepted = "null or a size of 100MB or more, such as 2GB"
         sized = self.memory is None or (
             _SIZE.fullmatch(self.memory) is not None and self.memory_bytes >= _LEAST_BYTES
         )
         check(sized, "engine.memory", self.memory, accepted)
+
+    def _refuse_unused(self) -> None:
+        """Refuse what the engine has no use for: whoever sets it believes that it does something."""
+        for key, others in _OF_ENGINES.items():
+            value = getattr(self, key)
+            if self.name in others or not value:
+                continue
+            shown = f"{value:g}" if isinstance(value, float) else value
+            choices = ", or ".join(f"engine={name} engine.{key}={shown}" for name in others)
+            raise UserError(
+                f"engine.{key}={shown} does nothing with engine={self.name}; type {choices}, or leave "
+                f"engine.{key} out"
+            )
 
     @property
     def memory_bytes(self) -> int:

@@ -47,7 +47,8 @@ def curated(root, pictures, clip, count, way):
     tasks, engine, threads, memory = way
     if engine == "ray" and find_spec(engine) is None:
         pytest.skip("ray is not installed")
-    chosen = EngineConfig(name=engine, workers=2, threads=threads, memory=memory)
+    workers = None if engine == "inprocess" else 2
+    chosen = EngineConfig(name=engine, workers=workers, threads=threads, memory=memory)
     config = every_rule.config(root, pictures, clip, count, tasks, chosen)
     counts = []
 

@@ -49,7 +49,7 @@ def drawn(tmp_path_factory):
 
 
 def config(root, drawn, clip, engine="inprocess"):
-    chosen = EngineConfig(name=engine, workers=2)
+    chosen = EngineConfig(name=engine, workers=None if engine == "inprocess" else 2)
     return every_rule.config(root, drawn, clip, COUNT, TASKS, chosen)
 
 

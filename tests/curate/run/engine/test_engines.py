@@ -38,7 +38,8 @@ def engines(tmp_path_factory):
     def of(name):
         if name not in opened:
             folder = tmp_path_factory.mktemp(name)
-            manager = open_engine(EngineConfig(name=name, workers=2), folder)
+            chosen = EngineConfig(name=name, workers=None if name == "inprocess" else 2)
+            manager = open_engine(chosen, folder)
             opened[name] = manager.__enter__()
             stack.append(manager)
         return opened[name]
