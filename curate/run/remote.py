@@ -4,7 +4,8 @@ S3 is read by the client that is part of pyarrow; other schemes by the package t
 gcsfs for ``gs``. Credentials come from where these look for them, the environment above all, and are never part
 of a URL, because URLs are written into configurations, ledgers and reports. Of S3's environment
 
-- ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_PROFILE``, ``AWS_REGION``,
+- ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_PROFILE``,
+- ``AWS_REGION``, else ``AWS_DEFAULT_REGION``,
 - ``AWS_ENDPOINT_URL_S3``, else ``AWS_ENDPOINT_URL`` or ``FSSPEC_S3_ENDPOINT_URL``: another server than Amazon's,
 - ``FSSPEC_S3_ANON=true``: no credentials, for public buckets
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _MAGIC = re.compile(r"[*?\[]")
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "FSSPEC_S3_ENDPOINT_URL")
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_ANONYMOUS = "FSSPEC_S3_ANON"
 _BLOCK_BYTES = 4 * 2**20  # of one request, where a file is read from its beginning on
 
 
@@ -89,6 +93,12 @@ def check(key: str, url: str) -> None:
         raise UserError(f"{key}={shown(url)}: {error}") from error
 
 
+def public_environment() -> dict[str, str]:
+    """The variables that say where S3 is and who asks, as far as they are set and hold no secret."""
+    names = (*_ENDPOINTS, *_REGIONS, _ANONYMOUS, "AWS_PROFILE")
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL, opened once in a process, and the path there."""
     found = _URL.match(url)
@@ -115,15 +125,9 @@ def _s3(bucket: str, process: int) -> AbstractFileSystem:
     from pyarrow import fs
 
     env = os.environ
-    endpoint = next(
-        filter(
-            None,
-            map(env.get, ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "FSSPEC_S3_ENDPOINT_URL")),
-        ),
-        "",
-    )
-    options: dict[str, Any] = {"anonymous": env.get("FSSPEC_S3_ANON", "").lower() == "true"}
-    region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+    endpoint = next(filter(None, map(env.get, _ENDPOINTS)), "")
+    options: dict[str, Any] = {"anonymous": env.get(_ANONYMOUS, "").lower() == "true"}
+    region = next(filter(None, map(env.get, _REGIONS)), None)
     if endpoint:
         scheme, _, host = endpoint.rpartition("://")
         options |= {"scheme": scheme or "https", "endpoint_override": host.rstrip("/")}

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curate.run import remote
 from curate.run.engine.config import EngineConfig, refuse_absent
 from curate.run.engine.processes import ENVIRONMENT, Attempts
 from curate.run.engine.tasks import (
@@ -41,7 +42,17 @@ _STORE_BYTES = 128 << 20  # tasks and results are some hundred bytes
 _LONGEST_FOLDER = (
     24  # of a path: Ray's sockets lie 80 characters below it, and their paths end at 107
 )
+_OF_HUB = ("HF_ENDPOINT", "HF_HUB_OFFLINE")  # from where models come, or that nothing is fetched
 _SAY_AFTER_S = 30.0  # that no actor has started yet
+
+
+def _environment() -> dict[str, str]:
+    """What each node has to know of this process's environment, to read the same files.
+
+    Nothing secret: Ray shows it to whoever reaches the cluster.
+    """
+    hub = {name: os.environ[name] for name in _OF_HUB if os.environ.get(name)}
+    return {**ENVIRONMENT, **remote.public_environment(), **hub}
 
 
 @contextmanager
@@ -82,7 +93,7 @@ def on_ray(config: EngineConfig, folder: Path, shared: Path) -> Iterator[OnRay]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
-                runtime_env={"env_vars": ENVIRONMENT},
+                runtime_env={"env_vars": _environment()},
                 **options,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -90,18 +101,35 @@ def on_ray(config: EngineConfig, folder: Path, shared: Path) -> Iterator[OnRay]:
                 f"engine.address={config.address}: Ray cannot be reached or started ({error}); leave "
                 "engine.address out to start it on this machine"
             ) from error
-        found = ray.cluster_resources()
-        gpus = config.gpus_per_worker
-        if config.address is None and gpus > found.get("GPU", 0):
-            raise UserError(
-                f"engine.gpus_per_worker={gpus:g}, and this machine has {found.get('GPU', 0):g} GPUs; type "
-                "engine.gpus_per_worker=0"
-            )
-        yield OnRay(config.workers or max(1, int(found.get("CPU", 1))), gpus, shared)
+        _refuse_too_many_gpus(config, ray.nodes())
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        yield OnRay(config.workers or max(1, cores), config.gpus_per_worker, shared)
     finally:
         ray.shutdown()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _refuse_too_many_gpus(config: EngineConfig, nodes: Sequence[dict[str, Any]]) -> None:
+    """Refuse workers that no node has the GPUs for: Ray waits for such a node without end.
+
+    Raises:
+        UserError: says how many there are and what to type.
+    """
+    gpus = config.gpus_per_worker
+    most = max((node["Resources"].get("GPU", 0.0) for node in nodes if node["Alive"]), default=0.0)
+    if gpus <= most:
+        return
+    place = (
+        "this machine has"
+        if config.address is None
+        else f"of the nodes of engine.address={config.address} none has more than"
+    )
+    fitting = f"engine.gpus_per_worker={most:g}, or " if most else ""
+    raise UserError(
+        f"engine.gpus_per_worker={gpus:g}, and {place} {most:g} GPUs; type {fitting}engine.gpus_per_worker=0 "
+        "to compute without"
+    )
 
 
 class OnRay:
