@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -14,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from curate.pack.sample import EXTENSIONS, Sample, read_shard
-from curate.run import checksums, cli, folder, parquet
+from curate.run import checksums, cli, cores, folder, parquet
 from curate.run.companions import KINDS, sha256_column
 from curate.run.database import Limits
 from curate.run.files import read_json, sha256_of
@@ -45,7 +44,7 @@ _COLUMNS = [
 Rows = list[tuple[Any, ...]]
 """Keys and sides of a shard's pictures, as the ledger has them."""
 
-_THREADS = min(8, os.cpu_count() or 1)  # that hash shards
+_THREADS = min(8, cores.usable())  # that hash shards
 
 
 def main() -> None:

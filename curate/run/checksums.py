@@ -7,7 +7,6 @@ none. Readers do not need it, since the files that they read carry a checksum of
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curate.run import parquet, tracking
+from curate.run import cores, parquet, tracking
 from curate.run.files import contradicts_itself, read_json, sha256_of, sha256_once, write_certified
 
 FILE = "checksums.json"
@@ -24,7 +23,7 @@ VERSION = 1
 LEFT_OUT = ("cache", "sample", tracking.FOLDER, "tasks")
 GROWING = ("metrics.jsonl",)  # files that get more lines: what was there stays as it was
 
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, cores.usable())
 _ABOUT = "sha256 of each file; of a parquet file with darkroom.sha256 in its footer, that one"
 
 

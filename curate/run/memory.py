@@ -6,10 +6,8 @@ import ctypes
 import gc
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
-_GROUPS = Path("/proc/self/cgroup")
-_MOUNT = Path("/sys/fs/cgroup")
+from curate.run import control_groups
 
 
 def available() -> int:
@@ -19,33 +17,12 @@ def available() -> int:
 
 
 def _limits() -> Iterator[int]:
-    """The limits of this process's control groups and of those above them, of version 2 and 1; see cgroups(7)."""
-    for path in _limit_files():
-        try:
-            text = path.read_text().strip()
-        except OSError:  # of another mount, or the root, which has none
-            continue
+    """The limits of this process's control groups and of those above them."""
+    for version, folder in control_groups.folders("memory"):
+        name = "memory.max" if version == 2 else "memory.limit_in_bytes"
+        text = control_groups.text_of(folder / name)
         if text.isdigit() and int(text):  # "max" is none
             yield int(text)
-
-
-def _limit_files() -> Iterator[Path]:
-    try:
-        lines = _GROUPS.read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, kinds, group = line.split(":", 2)
-        if kinds and "memory" not in kinds.split(","):
-            continue
-        top = _MOUNT / "memory" if kinds else _MOUNT
-        name = "memory.limit_in_bytes" if kinds else "memory.max"
-        folder = top / group.lstrip("/")
-        # In a container the mount may begin at its own group, so the path from the host's root leads nowhere.
-        for each in (folder, *folder.parents):
-            yield each / name
-            if each == top:
-                break
 
 
 def give_back() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from curate.run import cores
 from curate.run.engine.config import NAMES, EngineConfig
 from curate.run.engine.opened import open_engine
 from curate.run.engine.tasks import Progress, Worker, WorkerSpec
@@ -20,7 +20,7 @@ TASKS, TASK_S = 400, 0.005  # each does nothing for that long
 
 def run(workers: int | None = None) -> None:
     """Print the overhead of each engine that is installed, with as many workers as there are cores."""
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or cores.usable()
     say(f"engines: {TASKS} tasks of {1000 * TASK_S:.0f} ms, {workers} workers (in process: one)")
     for name in NAMES:
         if name == "ray" and find_spec("ray") is None:

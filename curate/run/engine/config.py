@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from curate.run import cores
 from curate.run.database import Limits
 from curate.run.memory import available
 from curate.run.schema import PATH, UserError, check, register
@@ -27,15 +27,15 @@ class EngineConfig:
 
     Attributes:
         name: the engine: inprocess, processes or ray.
-        workers: processes, or actors of Ray, that carry out tasks at once; null is one for each core, of a Ray
-            cluster for each of its cores. inprocess has none.
+        workers: processes, or actors of Ray, that carry out tasks at once; null is one for each core that this
+            process may use, of a Ray cluster for each of its cores. inprocess has none.
         gpus_per_worker: of Ray: GPUs that a worker has for itself where it measures or compares embeddings, and then there are no
             more workers than the cluster has GPUs for; a share puts several on one, above 1 they are whole.
         address: of Ray: the cluster's; null starts one on this machine, "auto" finds the one that runs here.
         memory: of the process that decides, for tables: "2GB"; beyond it they go to ``scratch``. null is 40 % of
             what the machine has, or the container if that is less.
         scratch: the folder for what does not fit; null is a folder in the run's own.
-        threads: of a query on tables; null is one for each core.
+        threads: of a query on tables; null is one for each core that this process may use.
     """
 
     name: str = "inprocess"
@@ -86,7 +86,7 @@ class EngineConfig:
     def limits(self, folder: Path) -> Limits:
         """What a database may use, with its scratch in ``folder`` unless the settings name another one."""
         scratch = Path(self.scratch) if self.scratch else folder / "scratch"
-        threads = self.threads or len(os.sched_getaffinity(0))
+        threads = self.threads or cores.usable()
         return Limits(scratch, self.memory_bytes, threads)
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run import remote
+from curate.run import cores, remote
 from curate.run.engine.config import EngineConfig, refuse_absent
 from curate.run.engine.processes import ENVIRONMENT, Attempts
 from curate.run.engine.tasks import (
@@ -72,7 +72,7 @@ def on_ray(config: EngineConfig, folder: Path, shared: Path) -> Iterator[OnRay]:
         os.environ.update(_LOCAL)
     import ray  # pyright: ignore[reportMissingImports]
 
-    workers = config.workers or len(os.sched_getaffinity(0))
+    workers = config.workers or cores.usable()
     shared.mkdir(parents=True, exist_ok=True)
     scratch = None
     if config.address is None:
@@ -102,8 +102,8 @@ def on_ray(config: EngineConfig, folder: Path, shared: Path) -> Iterator[OnRay]:
                 "engine.address out to start it on this machine"
             ) from error
         _refuse_too_many_gpus(config, ray.nodes())
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        yield OnRay(config.workers or max(1, cores), config.gpus_per_worker, shared)
+        at_most = config.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        yield OnRay(at_most, config.gpus_per_worker, shared)
     finally:
         ray.shutdown()
         if scratch is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from curate.run import cores
 from curate.run.engine.config import EngineConfig
 from curate.run.engine.inprocess import InProcess
 from curate.run.engine.tasks import Engine
@@ -27,7 +27,7 @@ def open_engine(config: EngineConfig, folder: Path) -> Iterator[Engine]:
     if config.name == "processes":
         from curate.run.engine.processes import Processes
 
-        yield Processes(config.workers or len(os.sched_getaffinity(0)))
+        yield Processes(config.workers or cores.usable())
     elif config.name == "ray":
         from curate.run.engine.on_ray import on_ray
 

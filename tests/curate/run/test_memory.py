@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.run import memory
+from curate.run import control_groups
 from curate.run.engine.config import EngineConfig
 from curate.run.memory import available, give_back
 
@@ -51,8 +51,8 @@ V2, V1 = "memory.max", "memory.limit_in_bytes"
     ],
 )
 def test_a_container_has_less_than_its_machine(groups, files, least, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(memory, "_MOUNT", tmp_path / "mount")
+    monkeypatch.setattr(control_groups, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "_MOUNT", tmp_path / "mount")
     if groups is not None:
         (tmp_path / "groups").write_text(groups)
     for name, text in files.items():
