@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from curate.run import cores, remote
+from curate.run.engine.attempts import Attempts
 from curate.run.engine.config import EngineConfig, refuse_absent
-from curate.run.engine.processes import ENVIRONMENT, Attempts
+from curate.run.engine.processes import ENVIRONMENT
 from curate.run.engine.tasks import (
-    ATTEMPTS,
     Progress,
     Result,
     Worker,
@@ -161,7 +161,7 @@ class OnRay:
         workers = most_workers(self._workers, gpus, ray.cluster_resources().get("GPU", 0.0))
         left = Attempts(tasks)
         actors: dict[Any, _Running] = {}  # by what each was asked for
-        started, said, stillborn = time.monotonic(), False, 0
+        started, said = time.monotonic(), False
         try:
             while left.waiting or any(actor.place is not None for actor in actors.values()):
                 busy = sum(actor.place is not None for actor in actors.values())
@@ -181,8 +181,8 @@ class OnRay:
                         outcome = ray.get(asked)
                     except RayError as error:
                         ray.kill(actor.handle)  # it may be only out of reach, and would write on
-                        stillborn = 0 if actor.is_built else stillborn + 1
-                        result = _of_dead(actor, left, stillborn, error)
+                        how = f"({' '.join(str(error).split())})"
+                        result = left.worker_ended(actor.place, actor.is_built, how)
                     else:
                         result = _heard(actor, outcome, left, progress)
                         actors[_asked_next(actor, left)] = actor
@@ -264,25 +264,6 @@ def _asked_next(actor: _Running, left: Attempts) -> Any:
         return actor.handle.wait.remote()
     actor.place = left.begin()
     return actor.handle.attempt.remote(left.tasks[actor.place])
-
-
-def _of_dead(actor: _Running, left: Attempts, stillborn: int, error: Exception) -> Result | None:
-    """What becomes of the task of an actor that ended or is out of reach; no other task is charged.
-
-    Args:
-        actor: which no longer runs.
-        left: the tasks.
-        stillborn: how many actors in a row ended before they were built.
-        error: Ray's.
-    """
-    said = " ".join(str(error).split())
-    if stillborn >= ATTEMPTS:
-        raise RuntimeError(
-            f"{stillborn} actors in a row ended before they were built, the last: {said}"
-        )
-    if actor.place is None:
-        return None
-    return left.failed(actor.place, f"its process ended ({said})")
 
 
 class Actor:

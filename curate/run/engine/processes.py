@@ -10,17 +10,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from socket import socketpair
 from threading import Thread
 from typing import IO, Any
 
 from curate.run.engine import worker_process
-from curate.run.engine.tasks import ATTEMPTS, Progress, Result, WorkerSpec
+from curate.run.engine.attempts import Attempts
+from curate.run.engine.tasks import Progress, Result, WorkerSpec
 from curate.run.progress import Bar
 from curate.run.schema import UserError
 
@@ -32,47 +31,6 @@ ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 _PATIENCE_S = 5.0  # for a process that has nothing left to do
-
-
-@dataclass
-class Attempts:
-    """The tasks of a pass: which wait, and how often each was begun.
-
-    Attributes:
-        waiting: places in the list of tasks, the next one first.
-        begun: by place.
-        errors: of the last attempt, by place.
-    """
-
-    tasks: Sequence[Any]
-    waiting: deque[int] = field(init=False)
-    begun: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.waiting = deque(range(len(self.tasks)))
-
-    def begin(self) -> int:
-        """The next place, whose task is begun."""
-        place = self.waiting.popleft()
-        self.begun[place] = self.begun.get(place, 0) + 1
-        return place
-
-    def done(self, place: int, value: Any) -> Result:
-        """The result of a task that was carried out."""
-        return Result(self.tasks[place], value, attempts=self.begun.pop(place))
-
-    def failed(self, place: int, error: str, refusal: bool = False) -> Result | None:
-        """The result of a task that failed once more; None where it is tried again, before all others."""
-        if refusal or self.begun[place] >= ATTEMPTS:
-            attempts = self.begun.pop(place)
-            return Result(self.tasks[place], error=error, attempts=attempts, refusal=refusal)
-        self.waiting.appendleft(place)
-        return None
-
-    def take_back(self, place: int) -> None:
-        """A task that was begun did not reach its worker: it waits again, before all others, and nothing was tried."""
-        self.begun[place] -= 1
-        self.waiting.appendleft(place)
 
 
 class Processes:
@@ -93,7 +51,6 @@ class Processes:
         """
         left = Attempts(tasks)
         workers: list[_Worker] = []
-        stillborn = 0  # workers in a row that ended before they were built
         try:
             while left.waiting or any(worker.place is not None for worker in workers):
                 while len(workers) < min(self._workers, len(left.waiting) + _busy(workers)):
@@ -104,8 +61,9 @@ class Processes:
                         message = worker.receive()
                     except (EOFError, OSError):
                         workers.remove(worker)
-                        stillborn = 0 if worker.is_built else stillborn + 1
-                        result = _of_dead(worker, left, stillborn, progress)
+                        how = worker.end(at_once=True)
+                        progress(-worker.counted)
+                        result = left.worker_ended(worker.place, worker.is_built, how)
                     else:
                         result = _heard(worker, message, left, progress)
                     # Also the task of a dead worker, to one that had none: that one says nothing more by itself.
@@ -162,19 +120,6 @@ def _give(workers: Sequence[_Worker], left: Attempts) -> None:
                 left.take_back(place)
             else:
                 worker.place = place
-
-
-def _of_dead(worker: _Worker, left: Attempts, stillborn: int, progress: Progress) -> Result | None:
-    """What becomes of the task of a worker that ended by itself; no other task is charged."""
-    how = worker.end(at_once=True)
-    if stillborn >= ATTEMPTS:
-        raise RuntimeError(
-            f"{stillborn} workers in a row ended before they were built, the last {how}"
-        )
-    if worker.place is None:
-        return None
-    progress(-worker.counted)
-    return left.failed(worker.place, f"its process ended {how}")
 
 
 class _Worker:

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from curate.run.engine import config
+from curate.run.engine.attempts import Attempts
 from curate.run.engine.config import EngineConfig
 from curate.run.engine.on_ray import Actor, most_workers
 from curate.run.engine.opened import open_engine
-from curate.run.engine.processes import Attempts, Processes, _give
+from curate.run.engine.processes import Processes, _give
 from curate.run.engine.tasks import ATTEMPTS, TasksFailed, WorkerSpec, values
 from curate.run.schema import UserError
 
@@ -165,7 +166,7 @@ def test_a_worker_that_cannot_be_built_is_no_tasks_fault(engines, tmp_path, name
 @pytest.mark.parametrize("name", ENGINES[1:])
 def test_workers_that_die_before_they_are_built_are_given_up(engines, name):
     with pytest.raises(RuntimeError, match=r"3 .* in a row ended before they were built"):
-        list(engines(name).map(WorkerSpec(f"{TOY}:stillborn"), plain()))
+        list(engines(name).map(WorkerSpec(f"{TOY}:dies_unbuilt"), plain()))
 
 
 def test_there_are_no_more_processes_than_tasks(tmp_path, monkeypatch):

@@ -53,6 +53,6 @@ def worker(folder, refuse=False):
 
 
 @contextmanager
-def stillborn():
+def dies_unbuilt():
     os.kill(os.getpid(), signal.SIGKILL)
     yield
