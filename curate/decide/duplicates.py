@@ -138,9 +138,8 @@ def keepers(
     search kept; mirror images are not copies here, as captions may speak of left and right. A search
     drops a picture only if a picture that it keeps is near it: of a chain a-b-c whose ends are not
     near, a and c are kept. If a later search drops that picture as well, the one named for both is
-    near the second and not necessarily near the first. Nor is a picture of a crowd, see ``near``, whose leader goes
-    necessarily near the one that is named for both. A near copy has a near hash and a thumbnail that
-    is alike by ``evidence.COPIES``.
+    near the second and not necessarily near the first. So it is with a picture of a crowd whose leader
+    goes, see ``near``. A near copy has a near hash and a thumbnail that is alike by ``evidence.COPIES``.
 
     Args:
         connection: with the view ``images``, see ``tables``, and ``left_images(image BIGINT, similarity
