@@ -26,9 +26,14 @@ _PREFILTERED = ["has_caption", "caption", "width", "height", "bytes", "error", "
 
 
 def is_done(path: Path, spec: AnnotationSpec) -> bool:
-    """Whether a part holds all that ``spec`` asks for, and no image that another try may read."""
+    """Whether a part is measured as ``spec`` asks, and holds no image that another try may read."""
+    return is_measured(path, spec) and not part_head(path).get("to_retry")
+
+
+def is_measured(path: Path, spec: AnnotationSpec) -> bool:
+    """Whether a part holds all that ``spec`` asks for; images that cannot be read were tried at least once."""
     head = part_head(path)
-    if not head or head["to_retry"] or not spec.measures.items() <= head["measures"].items():
+    if not head or not spec.measures.items() <= head["measures"].items():
         return False
     if not stored_in(head).holds(spec.stored):
         return False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from curate.annotate import work
 from curate.annotate.config import AnnotateConfig
-from curate.annotate.done import is_done
+from curate.annotate.done import is_done, is_measured
 from curate.annotate.known import Known, index
 from curate.annotate.listing import Plan, Task, make_plan
 from curate.annotate.parts import FORMAT, LIST, part_head, read_part
@@ -163,10 +163,16 @@ def check_rejects(plan: Plan, measure: Measure) -> None:
     _InOrder(plan.tasks, measure).take(set(), iter(()))
 
 
-def unfinished(tasks: Sequence[Task], measure: Measure) -> list[bool]:
+def unfinished(tasks: Sequence[Task], measure: Measure, *, retry: bool = True) -> list[bool]:
     """For each task whether its part is done; damaged parts are said.
 
     A part that is new is not read again: the check of a part that is there reads it once, in threads.
+
+    Args:
+        tasks: which.
+        measure: how they are measured.
+        retry: whether an image that cannot be read leaves its task undone. Each command that measures tries such an
+            image once; one that only asks whether all was measured would otherwise never get an answer.
     """
     parquet.check_ahead([path for t in tasks if (path := measure.folder / t.part).is_file()])
 
@@ -174,10 +180,17 @@ def unfinished(tasks: Sequence[Task], measure: Measure) -> list[bool]:
         path = measure.folder / task.part
         if path.is_file() and not part_head(path):
             Bar.write(f"annotations/{path.name} is damaged; it is measured again")
-        return is_done(path, measure.spec)
+        return (is_done if retry else is_measured)(path, measure.spec)
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(is_there, tasks))
+
+
+def to_retry(tasks: Sequence[Task], measure: Measure) -> int:
+    """How many of these tasks, which are measured, have an image that the next ``measure_tasks`` tries again."""
+    with ThreadPoolExecutor() as pool:
+        heads = pool.map(part_head, [measure.folder / task.part for task in tasks])
+        return sum(bool(head.get("to_retry")) for head in heads)
 
 
 @contextmanager

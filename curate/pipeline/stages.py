@@ -29,6 +29,7 @@ from curate.annotate.stage import (
     list_tasks,
     measure_tasks,
     settle,
+    to_retry,
     unfinished,
 )
 from curate.annotate.store import StorePlace, folder_of
@@ -128,7 +129,9 @@ def annotate_share(config: CurateConfig, source: Source, curate_dir: Path) -> No
 
 
 def check_done(source: Source, measure: Measure, settings: str) -> Annotations:
-    """List the tasks again, as the data may have changed, and check that each is done.
+    """List the tasks again, as the data may have changed, and check that each is measured.
+
+    An image that cannot be read counts as unreadable, as in a plain run: measuring again tries it once more.
 
     Raises:
         UserError: some are not, and it says which shares to measure again; or more images in a row are unreadable
@@ -136,7 +139,7 @@ def check_done(source: Source, measure: Measure, settings: str) -> Annotations:
     """
     plan = list_tasks(source, measure, settings)
     measure = measure.of(plan)
-    done = unfinished(plan.tasks, measure)
+    done = unfinished(plan.tasks, measure, retry=False)
     left = [task for task, is_done in zip(plan.tasks, done, strict=True) if not is_done]
     if left:
         images = sum(task.images for task in left)
@@ -149,6 +152,11 @@ def check_done(source: Source, measure: Measure, settings: str) -> Annotations:
     except TooMany:
         (measure.tasks / PLAN).unlink()  # once the input is mended, the shares list it again
         raise
+    if again := to_retry(plan.tasks, measure):
+        _say(
+            f"note: {again} of {len(plan.tasks)} tasks have images that cannot be read, which count as unreadable; "
+            f"stage=annotate tries them again"
+        )
     return settle(plan, measure)
 
 

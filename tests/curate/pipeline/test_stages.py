@@ -5,14 +5,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from curate import readers
+from curate.annotate.config import AnnotateConfig
 from curate.annotate.listing import read_plan
+from curate.clip.config import ClipConfig
+from curate.decide.config import SplitConfig
+from curate.measures import heif
+from curate.pipeline import full
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
+from curate.run import ledger
+from curate.run.config import RunConfig
 from curate.run.schema import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -189,6 +198,55 @@ def test_a_driver_that_is_killed_goes_on_and_a_killed_worker_does_not_matter(
     first = lambda pid: workers_of(pid)[:1]  # noqa: E731
     assert killed_when(command, "worker", one_part, first, *engine) == 0
     assert bytes_of(other) == whole
+
+
+@pytest.fixture
+def small(tiny_clip, make_pictures, tmp_path):
+    """The settings of a curation of forty pictures in eight tasks, to be run in this process."""
+    pictures = make_pictures(tmp_path / "few", 40)
+    return CurateConfig(
+        run=RunConfig(root=str(tmp_path / "runs"), name="small"),
+        dataset=FolderConfig(name="small", reader="folder", root=str(pictures)),
+        clip=ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu", batch_size=8),
+        split=SplitConfig(val=0.0, test=0.0, minimum=0),
+        annotate=AnnotateConfig(images_per_part=5),
+    )
+
+
+def run_here(config, stage=None, shard=None, name="small", rate=None):
+    """The folder of a curation, one stage or all of it."""
+    rate = config.annotate.max_reject_rate if rate is None else rate
+    full.run(
+        replace(
+            config,
+            stage=stage,
+            shard=shard,
+            run=replace(config.run, name=name),
+            annotate=replace(config.annotate, max_reject_rate=rate),
+        ),
+        readers.read(config.dataset),
+    )
+    return Path(config.run.root, name, "curate")
+
+
+def test_what_cannot_be_read_is_tried_by_each_measuring_and_holds_up_no_finish(
+    small, monkeypatch, bytes_of, capsys
+):
+    monkeypatch.setattr(heif, "_registered", lambda: False)
+    picture = Path(small.dataset.root, "0007.png")
+    picture.write_bytes(b"\0\0\0\x14ftypheic\0\0\0\0heic" + bytes(9))
+    whole = bytes_of(run_here(small, name="plain"))
+    for share in ("0/2", "1/2"):
+        run_here(small, "annotate", share)
+    capsys.readouterr()
+    folder = run_here(small, "finish")
+    assert "1 of 8 tasks have images that cannot be read" in capsys.readouterr().out
+    assert bytes_of(folder) == whole
+    assert dict(ledger.read(folder)["status"].value_counts()) == {"kept": 39, "unreadable": 1}
+    seen = []
+    monkeypatch.setattr(heif, "_registered", lambda: seen.append(1))
+    run_here(small, name="plain")
+    assert len(seen) == 1  # once in a command
 
 
 def config(**more):
