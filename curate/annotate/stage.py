@@ -18,6 +18,7 @@ from curate.annotate.rejects import COLUMNS, Errors, Rejects, TooMany
 from curate.annotate.spec import AnnotationSpec
 from curate.annotate.store import StorePlace, Used, opened
 from curate.clip.scorer import ClipScorer
+from curate.measures.not_fetched import state_at
 from curate.readers.source import Source
 from curate.run import parquet
 from curate.run.database import Limits, connect, parquet_files
@@ -158,9 +159,15 @@ def check_rejects(plan: Plan, measure: Measure) -> None:
     """Check the share of unreadable images of a plan whose tasks are all done, as one pass over all would have.
 
     Raises:
-        UserError: more in a row are unreadable than ``config.max_reject_rate`` allows.
+        TooMany: more in a row are unreadable than ``config.max_reject_rate`` allows. Whatever lies behind and is
+            unreadable is deleted: one pass would not have come that far, and the same cause may have spoilt it.
     """
-    _InOrder(plan.tasks, measure).take(set(), iter(()))
+    counted = _InOrder(plan.tasks, measure)
+    try:
+        counted.take(set(), iter(()))
+    except TooMany:
+        counted.forget_later(plan.tasks)
+        raise
 
 
 def unfinished(tasks: Sequence[Task], measure: Measure, *, retry: bool = True) -> list[bool]:
@@ -287,9 +294,10 @@ class _InOrder:
             self._next += 1
 
     def forget_later(self, left: Sequence[Task]) -> None:
-        """Delete what workers have measured beyond the window that stopped the pass, where it is unreadable.
+        """Delete what was measured beyond the window that stopped the pass, where it is unreadable.
 
         One worker alone would not have come that far; and once the cause is mended, these images are measured again.
+        Parts stay whose only unreadable images were not fetched: trying again would change nothing.
 
         Args:
             left: the tasks that were not done when the pass began.
@@ -297,9 +305,10 @@ class _InOrder:
         counted = {task.number for task in self._tasks[: self._next]}
         for task in left:
             path = self._measure.folder / task.part
-            is_new = task.number not in counted and path.is_file()
-            if is_new and Errors.of(read_part(path, COLUMNS)).found:
-                path.unlink()
+            if task.number not in counted and path.is_file():
+                found = Errors.of(read_part(path, COLUMNS)).found
+                if not all(state_at(location) for _, _, location in found):
+                    path.unlink()
 
 
 def _remove_superseded(plan: Plan, measure: Measure) -> None:

@@ -135,7 +135,7 @@ def check_done(source: Source, measure: Measure, settings: str) -> Annotations:
 
     Raises:
         UserError: some are not, and it says which shares to measure again; or more images in a row are unreadable
-            than ``annotate.max_reject_rate`` allows, over all tasks as in a plain run.
+            than ``annotate.max_reject_rate`` allows, over all tasks as in a plain run, whatever the shares allowed.
     """
     plan = list_tasks(source, measure, settings)
     measure = measure.of(plan)

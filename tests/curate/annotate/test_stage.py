@@ -13,6 +13,7 @@ from PIL import Image
 
 from curate import readers
 from curate.annotate import measurer as measure
+from curate.annotate import rejects
 from curate.annotate import stage as annotate
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.embeddings import Embeddings
@@ -450,3 +451,35 @@ def test_text_that_is_no_utf_8_is_damage(run, make_pictures, tmp_path):
     part.write_bytes(part.read_bytes().replace(b"0001.png", b"0001.\xffng"))
     with pytest.raises(UserError, match="is damaged"):
         load_annotations([part], SPEC)
+
+
+@pytest.fixture
+def lenient(tiny_clip, tmp_path):
+    """How parts of five pictures are measured, however many are unreadable."""
+    scorer = load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu", batch_size=8))
+    config = AnnotateConfig(images_per_part=5, max_reject_rate=1.0)
+    return annotate.Measure(tmp_path / "run/annotations", config, SPEC, lambda: scorer)
+
+
+def test_behind_a_stop_what_was_not_fetched_stays(lenient, make_pictures, tmp_path, monkeypatch):
+    """Its address says why there is no picture, so that another try would give the same."""
+    monkeypatch.setattr(rejects, "WINDOW", 5)
+    root = make_pictures(tmp_path / "pictures", 20)
+    loaded = readers.read(FolderConfig(name="x", reader="folder", root=str(root)))
+    places = dict.fromkeys((0, 1, 2, 11), "nowhere.png") | {7: location_of("timeout")}
+
+    def load(location):
+        if location == location_of("timeout"):
+            raise UnreadableImage(error_of("timeout"))
+        return loaded.load(location) if location != "nowhere.png" else b"no picture"
+
+    moved = [
+        replace(c, location=places.get(number, c.location))
+        for number, c in enumerate(loaded.candidates())
+    ]
+    source = Source.of(moved, load)
+    parts = annotate.annotate(source, lenient).parts
+    strict = replace(lenient, config=AnnotateConfig(images_per_part=5))
+    with pytest.raises(UserError, match="3 of 5 images in a row"):
+        annotate.check_rejects(annotate.list_tasks(source, strict), strict)
+    assert [path.is_file() for path in parts] == [False, True, False, True]

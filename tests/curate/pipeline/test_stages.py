@@ -1,6 +1,7 @@
 """One curation on several engines, in several processes, and killed: always the same bytes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,15 @@ from pathlib import Path
 import pytest
 
 from curate import readers
+from curate.annotate import measurer, rejects
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.listing import read_plan
+from curate.annotate.rejects import TooMany
 from curate.clip.config import ClipConfig
 from curate.decide.config import SplitConfig
 from curate.measures import heif
+from curate.measures.decode import probe
+from curate.measures.unreadable import UnreadableImage
 from curate.pipeline import full
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
@@ -247,6 +252,38 @@ def test_what_cannot_be_read_is_tried_by_each_measuring_and_holds_up_no_finish(
     monkeypatch.setattr(heif, "_registered", lambda: seen.append(1))
     run_here(small, name="plain")
     assert len(seen) == 1  # once in a command
+
+
+def test_a_finish_that_stops_has_all_that_is_unreadable_behind_measured_again(
+    small, monkeypatch, bytes_of
+):
+    """The shares let everything pass; the decoder is mended after the finish."""
+    monkeypatch.setattr(rejects, "WINDOW", 10)
+    whole = bytes_of(run_here(small, name="plain"))
+    paths = sorted(Path(small.dataset.root).glob("*.png"))
+    undecoded = {paths[number].read_bytes() for number in (*range(10, 16), 22, 38)}
+
+    def broken(data):
+        if data in undecoded:
+            raise UnreadableImage("not an image")
+        return probe(data)
+
+    monkeypatch.setattr(measurer, "probe", broken)
+
+    def measured():
+        for share in ("0/2", "1/2"):
+            run_here(small, "annotate", share, rate=1.0)
+
+    shutil.rmtree(Path(small.run.root, ".cache"))  # which knows these pictures by now
+    measured()
+    folder = Path(small.run.root, "small", "curate")
+    assert len(parts_of(folder)) == 8
+    with pytest.raises(TooMany, match=r"6 of 10 images.* '0010\.png'"):
+        run_here(small, "finish")
+    assert [int(name.split("-")[1]) for name in parts_of(folder)] == [0, 1, 5, 6]
+    undecoded.clear()
+    measured()
+    assert bytes_of(run_here(small, "finish")) == whole
 
 
 def config(**more):
