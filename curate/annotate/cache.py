@@ -20,6 +20,8 @@ from curate.annotate.stored_embeddings import stored_in
 from curate.clip.similarity import STORED as STORED_AS
 from curate.measures import registry
 from curate.readers.candidate import Candidate
+from curate.run.progress import Bar
+from curate.run.schema import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,9 @@ _REMEMBERED = 1_000_000  # entries of what a process has measured itself, 16 byt
 class AnnotationCache:
     """Finds measurements in parts that are known, and in those that were added; the parts stay on the disk.
 
+    A part that is gone or damaged when it is read counts as unknown, the latter with a line: only the footers of
+    known parts were read so far, and another process may delete some.
+
     Attributes:
         used: the parts in which something was found.
     """
@@ -82,6 +87,7 @@ class AnnotationCache:
         self._versions = versions
         self.used: set[Path] = set()
         self._parts = list(known.parts)
+        self._lost: set[int] = set()  # the numbers of parts that were gone or damaged
         self._candidates, self._contents, self._captions = (
             HashIndex(known.opened(kind), _REMEMBERED)
             for kind in ("candidates", "contents", "captions")
@@ -138,19 +144,29 @@ class AnnotationCache:
         return found
 
     def _texts_in(self, number: int, rows: list[int]) -> dict[str, np.ndarray]:
-        """The captions at some rows of a part that were scored, with their embeddings."""
+        """The captions at some rows of a part that were scored, with their embeddings; none of a part that is lost."""
         columns = ["caption", "text_embedding"]
-        table = read_part(self._parts[number], columns).take(pa.array(rows))
+        if number in self._lost:
+            return {}
+        try:
+            table = read_part(self._parts[number], columns).take(pa.array(rows))
+        except (FileNotFoundError, UserError) as error:
+            self._lose(number, error)
+            return {}
         self.used.add(self._parts[number])
         stored = zip(*(table[name].to_pylist() for name in columns), strict=True)
         return {caption: _vector(embedding) for caption, embedding in stored if embedding}
 
     def _record(self, place: int | None, **expected: str) -> ImageRecord | None:
         """The record at ``place``, if its row has the ``expected`` values: two hashes may be equal."""
-        if place is None:
+        if place is None or place >> PLACE_BITS in self._lost:
             return None
         path, row = self._parts[place >> PLACE_BITS], place & _ROW
-        table = _whole_part(path, path.stat().st_mtime_ns)
+        try:
+            table = _whole_part(path, path.stat().st_mtime_ns)
+        except (FileNotFoundError, UserError) as error:
+            self._lose(place >> PLACE_BITS, error)
+            return None
         if any(table[name][row].as_py() != value for name, value in expected.items()):
             return None
         self.used.add(path)
@@ -162,6 +178,20 @@ class AnnotationCache:
         values = {column: table[column][row].as_py() for column in registry.image_columns(current)}
         embedding = table["image_embedding"][row].as_py()
         return ImageRecord(**stored, values=values, embedding=embedding and _vector(embedding))
+
+    def _lose(self, number: int, error: Exception) -> None:
+        """Look nothing up in a part any more."""
+        if number not in self._lost and isinstance(error, UserError):
+            self._say_damaged(self._parts[number])
+        self._lost.add(number)
+
+    def _say_damaged(self, path: Path) -> None:
+        say_damaged(path)
+
+
+def say_damaged(path: Path) -> None:
+    """Say that a run's own part, which stays, is damaged."""
+    Bar.write(f"annotations/{path.name} is damaged; what it held is measured again")
 
 
 @lru_cache(maxsize=4)

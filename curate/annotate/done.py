@@ -39,7 +39,10 @@ def is_measured(path: Path, spec: AnnotationSpec) -> bool:
         return False
     if head["prefilter"] in (None, spec.prefilter.digest):
         return True
-    kept_out = read_part(path, _PREFILTERED).filter(_KEPT_OUT).to_pandas()
+    try:
+        kept_out = read_part(path, _PREFILTERED).filter(_KEPT_OUT).to_pandas()
+    except FileNotFoundError:  # another process has just deleted it
+        return False
     return not spec.prefilter.passes(kept_out).any()
 
 

@@ -7,17 +7,17 @@ and only while there is room. What a process measures itself it finds in memory,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.annotate.hash_index import Run
-from curate.annotate.parts import part_head, read_part
+from curate.annotate.parts import footer, footer_head, read_part
 from curate.annotate.reread import is_marked
 from curate.annotate.stored_embeddings import COLUMNS as EMBEDDINGS
 from curate.annotate.stored_embeddings import stored_in
@@ -82,8 +82,64 @@ class Known:
         return np.memmap(names, np.uint64, "r"), np.memmap(places, np.int64, "r")
 
 
+def index_those_there(
+    listed: Callable[[], tuple[Sequence[Path], Sequence[Path]]],
+    folder: Path,
+    limits: Limits,
+    leave_out: Callable[[Path], None],
+) -> Known:
+    """As ``index``, of parts whose footers alone were read, and which other processes may delete meanwhile.
+
+    Args:
+        listed: gives the parts that lack a measure, and those that have all; called again where some were lost.
+        folder: for the files.
+        limits: of the sorting.
+        leave_out: called with a part that is damaged, which must not be listed again.
+
+    Raises:
+        UserError: see ``index``.
+    """
+    while True:
+        incomplete, complete = listed()
+        parts = [*incomplete, *complete]  # the later ones take precedence
+        try:
+            return index(parts, folder, limits, len(incomplete))
+        except Exception as error:
+            is_gone = not all(path.is_file() for path in parts)
+            damaged = [] if is_gone or not _may_be_damage(error) else _damaged(parts)
+            if not (is_gone or damaged):
+                raise
+            for path in damaged:
+                leave_out(path)
+
+
+def _may_be_damage(error: Exception) -> bool:
+    """Whether a query may have failed for the bytes of a file; not for the lack of memory or of room on the disk."""
+    import duckdb
+
+    lacks_memory = isinstance(error.__cause__ or error, (MemoryError, duckdb.OutOfMemoryException))
+    return not lacks_memory and getattr(error, "errno", None) is None
+
+
+def _damaged(parts: Sequence[Path]) -> list[Path]:
+    """Those whose bytes are no longer what was written."""
+
+    def is_damaged(path: Path) -> bool:
+        try:
+            return not parquet.is_intact(path)
+        except FileNotFoundError:  # deleted meanwhile
+            return True
+
+    with ThreadPoolExecutor() as pool:
+        return [
+            path for path, found in zip(parts, pool.map(is_damaged, parts), strict=True) if found
+        ]
+
+
 def index(parts: Sequence[Path], folder: Path, limits: Limits, incomplete: int = 0) -> Known:
-    """Index ``parts``, which are intact, into files in ``folder``.
+    """Index ``parts`` into files in ``folder``. Of most parts only some columns are read, unchecked.
+
+    Whoever takes a row has its part checked then, and compares the row with what was looked for.
 
     Raises:
         UserError: a part of an earlier release, which has no checksum, is damaged.
@@ -108,11 +164,13 @@ def _create_rows(connection: duckdb.DuckDBPyConnection, parts: Sequence[Path]) -
     Parts of earlier releases, whose columns have other names or whose bytes nobody has checked, are read by Arrow.
     """
     numbers = {path: number for number, path in enumerate(parts)}
-    current = [path for path in parts if _is_current(path)]
-    sparse = [path for path in current if not stored_in(part_head(path)).is_everything]
+    with ThreadPoolExecutor() as pool:
+        kinds = dict(zip(parts, pool.map(_kind, parts), strict=True))
+    current = [path for path in parts if kinds[path] != "old"]
+    sparse = [path for path in current if kinds[path] == "sparse"]
     queries = []
     for name, paths, (image, text) in (
-        ("whole", [path for path in current if path not in {*sparse}], ("true", "true")),
+        ("whole", [path for path in current if kinds[path] == "whole"], ("true", "true")),
         ("sparse", sparse, (f"{name} IS NOT NULL" for name in EMBEDDINGS)),
     ):
         if paths:
@@ -133,7 +191,7 @@ def _create_rows(connection: duckdb.DuckDBPyConnection, parts: Sequence[Path]) -
 
 def _indexed(path: Path, number: int) -> pa.Table:
     """The rows of ``measured`` of a part that Arrow reads."""
-    is_whole = stored_in(part_head(path)).is_everything
+    is_whole = stored_in(footer_head(path)).is_everything
     table = read_part(path, INDEXED if is_whole else (*INDEXED, *EMBEDDINGS))
     columns = {name: table[name] for name in INDEXED}
     columns["place"] = pa.array(np.arange(len(table)) + (number << PLACE_BITS))
@@ -159,10 +217,12 @@ def _create_files(
         connection.sql(f"CREATE TABLE {name} AS SELECT * FROM given")
 
 
-def _is_current(path: Path) -> bool:
-    """Whether a part has a checksum, and the columns' names of today."""
-    names = pq.read_schema(path).names
-    return parquet.checksum_in(path) is not None and {*INDEXED} <= {*names}
+def _kind(path: Path) -> str:
+    """ "old" of a part without checksum or with columns of other names; else whether all embeddings are stored."""
+    names = footer(path).schema.to_arrow_schema().names
+    if parquet.checksum_in(path) is None or not {*INDEXED} <= {*names}:
+        return "old"
+    return "whole" if stored_in(footer_head(path)).is_everything else "sparse"
 
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:

@@ -55,10 +55,18 @@ def _listed(path: Path) -> list[str]:
 
 
 def part_head(path: Path) -> dict[str, Any]:
-    """What a part's footer says about it; empty for one that is missing, damaged or not ours."""
+    """What a part's footer says about it; empty for one that is missing, damaged or not ours. The whole is checked."""
     try:
         return read_head(path) if path.is_file() else {}
-    except UserError:
+    except (FileNotFoundError, UserError):  # the first: another process has just deleted it
+        return {}
+
+
+def head_said(path: Path) -> dict[str, Any]:
+    """As ``part_head``, of a part whose other bytes are checked where they are read."""
+    try:
+        return footer_head(path)
+    except (FileNotFoundError, UserError):
         return {}
 
 

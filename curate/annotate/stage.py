@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from curate.annotate import work
+from curate.annotate.cache import say_damaged
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.done import is_done, is_measured
-from curate.annotate.known import Known, index
+from curate.annotate.known import Known, index_those_there
 from curate.annotate.listing import Plan, Task, make_plan
-from curate.annotate.parts import FORMAT, LIST, part_head, read_part
+from curate.annotate.parts import FORMAT, LIST, head_said, part_head, read_part
 from curate.annotate.rejects import COLUMNS, Errors, Rejects, TooMany
 from curate.annotate.spec import AnnotationSpec
-from curate.annotate.store import StorePlace, Used, opened
+from curate.annotate.store import Inode, StorePlace, Used, inode_of, opened
 from curate.clip.scorer import ClipScorer
 from curate.measures.not_fetched import state_at
 from curate.readers.source import Source
@@ -127,6 +128,7 @@ def measure_tasks(
     known: str = "known",
     *,
     is_whole: bool = True,
+    others: Set[str] = frozenset(),
 ) -> None:
     """Measure some tasks of a plan, those that are not done, and check the share of unreadable images.
 
@@ -137,6 +139,9 @@ def measure_tasks(
         known: the name of the folder, among the tasks, of what was measured before.
         is_whole: whether these are all tasks of the plan. Of a share only those windows of images are checked that
             lie in it whole; ``check_rejects`` checks the others.
+        others: the names of the parts of all other tasks of the plan, which hold no image of these. They are not even
+            opened: a thousand shares that each read what the others measured would read it a thousand times. An image
+            of equal bytes there is measured again, to the same numbers.
 
     Raises:
         UserError, TasksFailed: see ``annotate``.
@@ -148,7 +153,8 @@ def measure_tasks(
     with Bar(total=sum(task.images for task in tasks), desc="annotate", unit="img") as bar:
         count_done(bar, sum(task.images for task in tasks) - sum(task.images for task in left))
         try:
-            with _measured(left, load, measure, measure.tasks / known, bar.update) as results:
+            folder = measure.tasks / known
+            with _measured(left, load, measure, folder, bar.update, others) as results:
                 counted.take({task.number for task in left}, results, is_whole=is_whole)
         except TooMany:
             counted.forget_later(left)
@@ -181,7 +187,6 @@ def unfinished(tasks: Sequence[Task], measure: Measure, *, retry: bool = True) -
         retry: whether an image that cannot be read leaves its task undone. Each command that measures tries such an
             image once; one that only asks whether all was measured would otherwise never get an answer.
     """
-    parquet.check_ahead([path for t in tasks if (path := measure.folder / t.part).is_file()])
 
     def is_there(task: Task) -> bool:
         path = measure.folder / task.part
@@ -207,6 +212,7 @@ def _measured(
     measure: Measure,
     known: Path,
     progress: Callable[[int], object],
+    others: Set[str],
 ) -> Iterator[Iterator[Result]]:
     """The results of the tasks that are left; nothing is opened for none."""
     if not left:
@@ -215,7 +221,8 @@ def _measured(
     with ExitStack() as stack:
         stored, used = Known(), Used()
         if measure.store:
-            opening = opened(measure.store, measure.spec, known / "store", measure.tables)
+            but_for = _inodes(measure.folder, others)
+            opening = opened(measure.store, measure.spec, known / "store", measure.tables, but_for)
             stored, used = stack.enter_context(opening)
         given = work.Measuring(
             tasks=measure.tasks,
@@ -224,7 +231,7 @@ def _measured(
             load=load,
             load_scorer=measure.load_scorer,
             threads=measure.config.workers,
-            known=index(_earlier(measure), known / "own", measure.tables),
+            known=_known(measure, known / "own", others),
             store=measure.store,
             stored=stored,
         )
@@ -244,13 +251,41 @@ def _measured(
             getattr(results, "close", lambda: None)()  # workers end, before what they use does
 
 
-def _earlier(measure: Measure) -> list[Path]:
-    """The parts in the folder of the same format and CLIP."""
-    found = []
-    for path in sorted(measure.folder.glob("part-*.parquet")):
-        head = part_head(path)
-        if (head.get("format"), head.get("clip_model")) == (FORMAT, measure.spec.clip_model):
-            found.append(path)
+def _known(measure: Measure, folder: Path, others: Set[str]) -> Known:
+    """What the run has measured in other parts than ``others``, indexed in ``folder``."""
+    damaged: set[Path] = set()
+
+    def leave_out(path: Path) -> None:
+        damaged.add(path)
+        say_damaged(path)
+
+    def listed() -> tuple[list[Path], list[Path]]:
+        return [], [path for path in _earlier(measure, others) if path not in damaged]
+
+    return index_those_there(listed, folder, measure.tables, leave_out)
+
+
+def _earlier(measure: Measure, others: Set[str]) -> list[Path]:
+    """The parts in the folder of the same format and CLIP, but for ``others``."""
+    paths = sorted(measure.folder.glob("part-*.parquet"))
+    paths = [path for path in paths if path.name not in others]
+    wanted = FORMAT, measure.spec.clip_model
+    with ThreadPoolExecutor() as pool:
+        heads = pool.map(head_said, paths)
+        return [
+            path
+            for path, head in zip(paths, heads, strict=True)
+            if (head.get("format"), head.get("clip_model")) == wanted
+        ]
+
+
+def _inodes(folder: Path, names: Set[str]) -> set[Inode]:
+    """Of those files in a folder that have one of these names."""
+    found: set[Inode] = set()
+    for path in folder.glob("part-*.parquet") if names else ():
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            if path.name in names:
+                found.add(inode_of(path))
     return found
 
 
@@ -287,11 +322,19 @@ class _InOrder:
             if task.number in self._waiting:
                 errors = self._waiting.pop(task.number)
             else:
-                errors = Errors.of(read_part(path, COLUMNS))
+                errors = self._read(path)
             if errors is not None:
                 self._rejects.skip_to(task.image)
                 self._rejects.add(path, errors)
             self._next += 1
+
+    def _read(self, path: Path) -> Errors:
+        try:
+            return Errors.of(read_part(path, COLUMNS))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"another process has deleted {path} meanwhile; type the same command again, and it is measured again"
+            ) from error
 
     def forget_later(self, left: Sequence[Task]) -> None:
         """Delete what was measured beyond the window that stopped the pass, where it is unreadable.
@@ -305,7 +348,9 @@ class _InOrder:
         counted = {task.number for task in self._tasks[: self._next]}
         for task in left:
             path = self._measure.folder / task.part
-            if task.number not in counted and path.is_file():
+            if task.number in counted or not path.is_file():
+                continue
+            with suppress(FileNotFoundError):  # another process was first
                 found = Errors.of(read_part(path, COLUMNS)).found
                 if not all(state_at(location) for _, _, location in found):
                     path.unlink()

@@ -23,7 +23,7 @@ import os
 import uuid
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.annotate.cache import AnnotationCache, ImageRecord
-from curate.annotate.known import PLACE_BITS, Known, found_by, index
-from curate.annotate.parts import FORMAT, part_head, read_part
+from curate.annotate.cache import AnnotationCache
+from curate.annotate.known import PLACE_BITS, Known, found_by, index_those_there
+from curate.annotate.parts import FORMAT, head_said, read_part
 from curate.annotate.spec import AnnotationSpec
 from curate.measures import registry
 from curate.run import parquet
@@ -43,6 +43,9 @@ from curate.run.progress import Bar
 from curate.run.removals import Removals, url_columns
 from curate.run.schema import UserError
 from curate.run.shared_cache import ANNOTATIONS, remove_abandoned, touch
+
+Inode = tuple[int, int]
+"""Of ``inode_of``."""
 
 _LEAST_NEW = 0.5  # of a part's rows: from there on it is linked, not copied
 
@@ -88,7 +91,11 @@ class Used:
 
 @contextmanager
 def opened(
-    place: StorePlace, spec: AnnotationSpec, index_folder: Path, limits: Limits
+    place: StorePlace,
+    spec: AnnotationSpec,
+    index_folder: Path,
+    limits: Limits,
+    but_for: Set[Inode] = frozenset(),
 ) -> Iterator[tuple[Known, Used]]:
     """Index the parts of the store, and keep them from being pruned until the block ends, which fills in ``Used``.
 
@@ -97,6 +104,7 @@ def opened(
         spec: what to measure.
         index_folder: for the index.
         limits: of the sorting.
+        but_for: parts that are these very files are left out.
 
     Raises:
         Busy: the folder is being pruned.
@@ -105,7 +113,9 @@ def opened(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "run.root", shared=True):
         remove_abandoned(folder)
-        known = _indexed(folder, spec, index_folder, limits)
+        known = index_those_there(
+            lambda: _usable(folder, spec, but_for), index_folder, limits, _discard
+        )
         try:
             yield known, used
         finally:
@@ -120,7 +130,7 @@ def opened(
 class SharedStore(AnnotationCache):
     """Finds what any run has measured, and takes over what is new.
 
-    A part that is gone or damaged when it is read counts as missing, the latter with a line.
+    A part that is damaged is deleted.
 
     Attributes:
         images, texts_found: how many were used, as the measurer counts them.
@@ -167,7 +177,7 @@ class SharedStore(AnnotationCache):
         for row in np.flatnonzero(measured):
             new[row] = self._lacks_image(hashes[row])
         for row in np.flatnonzero(scored):
-            new[row] |= self._captions.find(found_by(captions[row])) is None
+            new[row] |= self._lacks(self._captions.find(found_by(captions[row])))
         image = np.cumsum(first) - 1
         of_images = np.zeros(int(first.sum()), bool)
         np.logical_or.at(of_images, image, new)
@@ -176,7 +186,10 @@ class SharedStore(AnnotationCache):
 
     def _lacks_image(self, sha256: str) -> bool:
         place = self._contents.find(found_by(sha256))
-        return place is None or place >> PLACE_BITS < self._incomplete
+        return self._lacks(place) or (place or 0) >> PLACE_BITS < self._incomplete
+
+    def _lacks(self, place: int | None) -> bool:
+        return place is None or place >> PLACE_BITS in self._lost
 
     def _removed(self, part: pa.Table) -> np.ndarray:
         if not (self._removals.keys or self._removals.urls or self._removals.sha256):
@@ -184,23 +197,8 @@ class SharedStore(AnnotationCache):
         columns = ["key", "sha256", *url_columns(part.column_names)]
         return self._removals.drops(part.select(columns).to_pandas()).to_numpy(bool)
 
-    def _record(self, place: int | None, **expected: str) -> ImageRecord | None:
-        try:
-            return super()._record(place, **expected)
-        except (FileNotFoundError, UserError) as error:
-            self._lost(place, error)
-        return None
-
-    def _texts_in(self, number: int, rows: list[int]) -> dict[str, np.ndarray]:
-        try:
-            return super()._texts_in(number, rows)
-        except (FileNotFoundError, UserError) as error:
-            self._lost(number << PLACE_BITS, error)
-        return {}
-
-    def _lost(self, place: int | None, error: Exception) -> None:
-        if place is not None and isinstance(error, UserError):
-            _discard(self._parts[place >> PLACE_BITS])
+    def _say_damaged(self, path: Path) -> None:
+        _discard(path)
 
 
 def take_out(cache_dir: Path, sha256: Set[str]) -> int:
@@ -239,25 +237,16 @@ def _replace(path: Path, part: pa.Table) -> None:
     path.unlink(missing_ok=True)
 
 
-def _indexed(folder: Path, spec: AnnotationSpec, index_folder: Path, limits: Limits) -> Known:
-    while True:
-        incomplete, complete = _usable(folder, spec)
-        parts = [*incomplete, *complete]  # the later ones take precedence
-        try:
-            return index(parts, index_folder, limits, len(incomplete))
-        except Exception:
-            if all(path.is_file() for path in parts):
-                raise  # else some were removed meanwhile
-
-
-def _usable(folder: Path, spec: AnnotationSpec) -> tuple[list[Path], list[Path]]:
-    """The intact parts that lack a measure that ``spec`` asks of images, and those that have all."""
+def _usable(
+    folder: Path, spec: AnnotationSpec, but_for: Set[Inode]
+) -> tuple[list[Path], list[Path]]:
+    """The parts that lack a measure that ``spec`` asks of images, and those that have all."""
     asked = spec.measures
     of_images = [*registry.image_measures(asked), *registry.file_measures(asked)]
     wanted = {measure.name: asked[measure.name] for measure in of_images}
     incomplete: list[Path] = []
     complete: list[Path] = []
-    for path, head in _heads(folder):
+    for path, head in _heads(folder, but_for):
         if (head.get("format"), head.get("clip_model")) != (FORMAT, spec.clip_model):
             _discard(path)
         else:
@@ -266,17 +255,30 @@ def _usable(folder: Path, spec: AnnotationSpec) -> tuple[list[Path], list[Path]]
     return incomplete, complete
 
 
-def _heads(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The parts with what their footers say, which is nothing of a damaged one; checked in threads."""
+def _heads(folder: Path, but_for: Set[Inode]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The parts with what their footers say, which is nothing of a damaged one; read in threads."""
 
-    def head(path: Path) -> dict[str, Any]:
-        with suppress(FileNotFoundError):  # removed meanwhile
-            return part_head(path)
-        return {}
+    def is_other(path: Path) -> bool:
+        try:
+            return not but_for or inode_of(path) not in but_for
+        except FileNotFoundError:  # removed meanwhile
+            return False
 
-    paths = sorted(folder.glob("part-*.parquet"))
     with ThreadPoolExecutor() as pool:
-        yield from zip(paths, pool.map(head, paths), strict=True)
+        paths = sorted(folder.glob("part-*.parquet"))
+        others = pool.map(is_other, paths)
+        paths = [path for path, is_taken in zip(paths, others, strict=True) if is_taken]
+        yield from zip(paths, pool.map(head_said, paths), strict=True)
+
+
+def inode_of(path: Path) -> Inode:
+    """What all names of a file share; of a file with one name, no other has it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _link(path: Path, name: Path) -> bool:

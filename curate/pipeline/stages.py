@@ -119,7 +119,14 @@ def annotate_share(config: CurateConfig, source: Source, curate_dir: Path) -> No
         plan = _shared_plan(source, measure, settings_of(config, measure.spec))
         measure = measure.of(plan)
         mine = plan.tasks[number::count]
-        measure_tasks(mine, source.load, measure, f"known-{number}-of-{count}", is_whole=count == 1)
+        measure_tasks(
+            mine,
+            source.load,
+            measure,
+            f"known-{number}-of-{count}",
+            is_whole=count == 1,
+            others=frozenset(t.part for t in plan.tasks if t.number % count != number),
+        )
     images = sum(task.images for task in mine)
     what = "all" if count == 1 else f"share {number}/{count}"
     _say(

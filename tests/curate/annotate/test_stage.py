@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from curate import readers
+from curate.annotate import known, rejects, store
 from curate.annotate import measurer as measure
-from curate.annotate import rejects
 from curate.annotate import stage as annotate
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.embeddings import Embeddings
@@ -33,6 +33,7 @@ from curate.measures.unreadable import CANNOT_BE_READ, UnreadableImage
 from curate.readers.candidate import Candidate
 from curate.readers.folder import FolderConfig
 from curate.readers.source import Source
+from curate.run import parquet
 from curate.run.files import sha256_of
 from curate.run.schema import UserError
 
@@ -459,6 +460,100 @@ def lenient(tiny_clip, tmp_path):
     scorer = load_clip(ClipConfig(name=f"local-dir:{tiny_clip}", device="cpu", batch_size=8))
     config = AnnotateConfig(images_per_part=5, max_reject_rate=1.0)
     return annotate.Measure(tmp_path / "run/annotations", config, SPEC, lambda: scorer)
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The parts that were indexed, and those that were read as a whole, by a process that has read none before."""
+    seen = {"indexed": [], "whole": []}
+    monkeypatch.setattr(parquet, "_intact", set())
+
+    def index(parts, *more, real=known.index):
+        seen["indexed"] += parts
+        return real(parts, *more)
+
+    def digest_of(path, real=parquet.digest_of):
+        seen["whole"].append(path)
+        return real(path)
+
+    monkeypatch.setattr(known, "index", index)
+    monkeypatch.setattr(parquet, "digest_of", digest_of)
+    return seen
+
+
+def test_a_share_opens_no_part_of_another_and_all_of_an_earlier_listing(
+    lenient, make_pictures, tmp_path, counted, read
+):
+    root = make_pictures(tmp_path / "pictures", 20)
+    (root / "0015.png").write_bytes((root / "0001.png").read_bytes())  # equal, in the other share
+    source = readers.read(FolderConfig(name="x", reader="folder", root=str(root)))
+    shared = store.StorePlace(tmp_path / "store")
+    lenient = replace(lenient, store=shared)
+    alone = replace(lenient, folder=tmp_path / "alone/annotations", store=None)
+    expected = [path.read_bytes() for path in annotate.annotate(source, alone).parts]
+
+    def share(plan, number, most=None):
+        tasks = plan.tasks[number::2]
+        others = {task.part for task in plan.tasks[1 - number :: 2]}
+        folder = f"known-{number}"
+        for seen in read.values():
+            seen.clear()
+        annotate.measure_tasks(
+            tasks[:most], source.load, lenient, folder, is_whole=False, others=others
+        )
+
+    plan = annotate.list_tasks(source, lenient)
+    parts = [lenient.folder / task.part for task in plan.tasks]
+    share(plan, 0)
+    share(plan, 1, most=1)
+    assert read == {"indexed": [], "whole": []}
+    parquet._intact.clear()
+    share(plan, 1)
+    [link] = [path for path in shared.folder.glob("part-*") if path.samefile(parts[1])]
+    assert read == {"indexed": [link, parts[1]], "whole": [parts[1]]}
+    assert [path.read_bytes() for path in annotate.settle(plan, lenient).parts] == expected
+    counted()
+    other = replace(lenient, config=replace(lenient.config, images_per_part=4), store=None)
+    lenient, plan = other, annotate.list_tasks(source, other)
+    share(plan, 0)
+    assert {*read["indexed"]} == {*parts}
+    share(plan, 1)
+    assert {*read["indexed"]} == {*parts}
+    assert counted() == NOTHING
+
+
+@pytest.mark.parametrize("when", ["index", "_create_rows", "_kind", "Known"])
+def test_a_part_that_vanishes_is_unknown(run, make_pictures, tmp_path, counted, monkeypatch, when):
+    """Another process deletes it: when all are listed, while they are indexed, or afterwards."""
+    root = make_pictures(tmp_path / "pictures", 12)
+    rows = run(root)
+    gone, real = current_parts(tmp_path / "annotations")[1], getattr(known, when)
+
+    def deleting(*given):
+        gone.unlink(missing_ok=True)
+        return real(*given)
+
+    monkeypatch.setattr(known, when, deleting)
+    counted()
+    assert run(root, images_per_part=4) == rows
+    assert counted() == {"decoded": 5, "images": 5, "texts": 5}
+
+
+def test_a_part_that_is_deleted_before_it_is_counted_is_named(
+    run, make_pictures, tmp_path, monkeypatch
+):
+    root = make_pictures(tmp_path / "pictures", 12)
+    run(root)
+    gone = current_parts(tmp_path / "annotations")[1]
+
+    def deleting(*given, real=annotate.unfinished):
+        done = real(*given)
+        gone.unlink()
+        return done
+
+    monkeypatch.setattr(annotate, "unfinished", deleting)
+    with pytest.raises(UserError, match=f"another process has deleted .*{gone.name}.* type the"):
+        run(root)
 
 
 def test_behind_a_stop_what_was_not_fetched_stays(lenient, make_pictures, tmp_path, monkeypatch):

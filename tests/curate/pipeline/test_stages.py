@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from curate import readers
-from curate.annotate import measurer, rejects
+from curate.annotate import known, measurer, rejects
 from curate.annotate.config import AnnotateConfig
 from curate.annotate.listing import read_plan
 from curate.annotate.rejects import TooMany
@@ -25,7 +25,7 @@ from curate.measures.unreadable import UnreadableImage
 from curate.pipeline import full
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
-from curate.run import ledger
+from curate.run import ledger, parquet
 from curate.run.config import RunConfig
 from curate.run.schema import UserError
 
@@ -284,6 +284,14 @@ def test_a_finish_that_stops_has_all_that_is_unreadable_behind_measured_again(
     undecoded.clear()
     measured()
     assert bytes_of(run_here(small, "finish")) == whole
+
+
+def test_a_share_reads_nothing_of_what_another_has_measured(small, monkeypatch):
+    run_here(small, "annotate", "0/2")
+    monkeypatch.setattr(parquet, "_intact", set())  # as in another process
+    monkeypatch.setattr(parquet, "digest_of", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(known, "_create_rows", lambda _, parts: pytest.fail(f"{parts}: indexed"))
+    assert len(parts_of(run_here(small, "annotate", "1/2"))) == 8
 
 
 def config(**more):
