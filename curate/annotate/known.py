@@ -21,7 +21,7 @@ from curate.annotate.parts import footer, footer_head, read_part
 from curate.annotate.reread import is_marked
 from curate.annotate.stored_embeddings import COLUMNS as EMBEDDINGS
 from curate.annotate.stored_embeddings import stored_in
-from curate.run import parquet
+from curate.run import arrays, parquet
 from curate.run.database import Limits, connect, parquet_files, registered
 
 if TYPE_CHECKING:
@@ -76,10 +76,14 @@ class Known:
         """The index of a kind, mapped into memory; None where it is empty."""
         if self.folder is None:
             return None
-        names, places = (self.folder / f"{kind}.{what}" for what in ("names", "places"))
-        if not names.stat().st_size:
+        names, places = _files(kind)
+        count = (arrays.path_of(self.folder, names).stat().st_size // 8,)
+        if not count[0]:
             return None
-        return np.memmap(names, np.uint64, "r"), np.memmap(places, np.int64, "r")
+        return (
+            arrays.mapped(self.folder, names, np.uint64, count),
+            arrays.mapped(self.folder, places, np.int64, count),
+        )
 
 
 def index_those_there(
@@ -154,7 +158,7 @@ def index(parts: Sequence[Path], folder: Path, limits: Limits, incomplete: int =
                 f"SELECT md5_number_lower({text}) AS name, max(place) AS place FROM measured "
                 f"WHERE {condition} GROUP BY name ORDER BY name"
             )
-            _write(connection, query, folder / kind)
+            _write(connection, query, folder, kind)
     return Known(folder, tuple(parts), incomplete)
 
 
@@ -225,13 +229,14 @@ def _kind(path: Path) -> str:
     return "whole" if stored_in(footer_head(path)).is_everything else "sparse"
 
 
-def _write(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+def _write(connection: duckdb.DuckDBPyConnection, query: str, folder: Path, kind: str) -> None:
     """Write the names and the places of a query, in its order, as plain numbers."""
     found = connection.sql(query).to_arrow_reader(_ROWS_PER_BATCH)
-    with (
-        path.with_suffix(".names").open("wb") as names,
-        path.with_suffix(".places").open("wb") as places,
-    ):
+    with arrays.writing(folder, *_files(kind)) as (names, places):
         for batch in found:
-            batch.column("name").to_numpy().astype(np.uint64).tofile(names)
-            batch.column("place").to_numpy().astype(np.int64).tofile(places)
+            names.write(batch.column("name").to_numpy().astype(np.uint64))
+            places.write(batch.column("place").to_numpy().astype(np.int64))
+
+
+def _files(kind: str) -> tuple[str, str]:
+    return f"{kind}-names", f"{kind}-places"

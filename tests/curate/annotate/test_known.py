@@ -69,7 +69,7 @@ def test_the_latest_entry_of_each_hash_is_found(tmp_path, threads, seed):
     assert known.parts == tuple(paths)
     for kind, wanted in expected(tables, marked).items():
         names, places = known.opened(kind)
-        assert isinstance(names, np.memmap)
+        assert isinstance(names.base, np.memmap)
         assert names.tolist() == sorted(wanted)
         assert places.tolist() == [wanted[name] for name in sorted(wanted)]
         found = HashIndex(known.opened(kind))
