@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.run.schema import UserError
+from curate.run.scratch import own_folder
 from curate.run.units import size
 
 if TYPE_CHECKING:
@@ -27,7 +32,8 @@ class Limits:
     """What a connection may use.
 
     Attributes:
-        scratch: the folder for what does not fit in memory; made when needed, and empty afterwards.
+        scratch: the folder for what does not fit in memory; it is made, and empty afterwards. Several processes,
+            also of several machines, may use one.
         memory_bytes: beyond it, rows go to ``scratch``. It bounds DuckDB's own buffers, not what Python holds.
         threads: of a query; no result depends on them.
     """
@@ -44,31 +50,37 @@ def connect(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
     Rows come in no order unless a query asks for one: every query whose order matters says ``ORDER BY``.
 
     Raises:
-        OSError: in the block, a query fills the disk of ``limits.scratch``.
+        OSError: ``limits.scratch`` cannot be made; or in the block, a query fills its disk.
         UserError: in the block, a query needs more memory than it may have.
     """
     import duckdb
 
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": f"{limits.memory_bytes}B",
-        "threads": limits.threads,
-        "temp_directory": str(limits.scratch),
-        "preserve_insertion_order": False,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
-    with _explained(limits), duckdb.connect(":memory:", config=settings) as connection:
-        yield connection
+    with own_folder(limits.scratch) as folder:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{limits.memory_bytes}B",
+            "threads": limits.threads,
+            "temp_directory": _as_duckdb_reads(folder),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        with (
+            _explained(limits, folder.name),
+            duckdb.connect(":memory:", config=settings) as connection,
+        ):
+            yield connection
 
 
 @contextmanager
-def _explained(limits: Limits) -> Iterator[None]:
-    """Say what a query lacks as the rest of the program does; DuckDB says it in the words of its own settings."""
+def _explained(limits: Limits, folder: str) -> Iterator[None]:
+    """Say what a query lacks as the rest of the program does; DuckDB says it in the words of its own settings.
+
+    ``folder`` is the name of the connection's own, in which an error's file lies if it lies in ``limits.scratch``.
+    """
     import duckdb
 
     reason = os.strerror(errno.ENOSPC)
     full = OSError(errno.ENOSPC, reason, str(limits.scratch))
-    scratch = (str(limits.scratch), str(limits.scratch.absolute()))
     try:
         yield
     except duckdb.OutOfMemoryException as error:
@@ -81,7 +93,7 @@ def _explained(limits: Limits) -> Iterator[None]:
     except duckdb.IOException as error:
         if reason not in str(error):
             raise
-        if any(folder in str(error) for folder in scratch):
+        if folder in str(error):
             raise full from error
         raise OSError(errno.ENOSPC, str(error)) from error  # of another file, which DuckDB names
 
@@ -91,16 +103,45 @@ def parquet_files(paths: Sequence[Path], *, numbered: bool = False) -> str:
 
     DuckDB takes a name for a pattern of names, and a folder ``split=a`` for a column ``split``: neither is meant here.
 
-    >>> parquet_files([Path("it's/a[1].parquet")])
-    "read_parquet(['it''s/a[[]1].parquet'], hive_partitioning = false)"
+    >>> parquet_files([Path("/it's/a[1].parquet")])
+    "read_parquet(['/it''s/a[[]1].parquet'], hive_partitioning = false)"
 
     Args:
         paths: of the files.
         numbered: with ``file_row_number``, which begins at 0 in each file.
     """
-    names = ", ".join(quoted(_PATTERN.sub(r"[\1]", str(path))) for path in paths)
+    names = ", ".join(quoted(_PATTERN.sub(r"[\1]", _as_duckdb_reads(path))) for path in paths)
     more = ", file_row_number = true" if numbered else ""
     return f"read_parquet([{names}], hive_partitioning = false{more})"
+
+
+def _as_duckdb_reads(path: Path) -> str:
+    """A path that means the same to DuckDB: it takes a tilde at the start for a home, and a backslash for a slash."""
+    path = path.absolute()
+    if "\\" in path.name:
+        path = _link_to(path)
+    elif "\\" in str(path):
+        path = _link_to(path.parent) / path.name
+    return str(path)
+
+
+@cache
+def _link_to(folder: Path) -> Path:
+    """A link to a folder or file, by a name without backslashes; it is there until the program ends.
+
+    Raises:
+        UserError: the folder of temporary files has a backslash in its name as well.
+    """
+    place = Path(tempfile.mkdtemp(prefix="link-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    if "\\" in str(place):
+        raise UserError(
+            f"DuckDB takes the backslash in {folder} for a slash, and the one in TMPDIR={place.parent}, where a link "
+            "could be made, as well: rename one of the two folders, or set TMPDIR"
+        )
+    link = place / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    return link
 
 
 def quoted(text: object) -> str:

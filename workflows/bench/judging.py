@@ -218,7 +218,7 @@ def _watch(scratch: Path, spilled: list[int], done: threading.Event) -> None:
     """Keep the largest size that a folder has had."""
     while not done.wait(0.2):
         sizes = 0
-        for path in scratch.glob("*"):
+        for path in scratch.rglob("*"):
             try:
                 sizes += path.stat().st_size
             except FileNotFoundError:

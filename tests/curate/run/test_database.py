@@ -1,6 +1,8 @@
 """What a query reads is what was named, and what it lacks is said in words that help."""
 
 import errno
+import tempfile
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -49,13 +51,52 @@ def test_other_errors_stay_what_they_are(tmp_path):
         ask(Limits(tmp_path), "SELECT * FROM read_parquet('nowhere.parquet')")
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("x[1]", "x1"), ("a*", "ab"), ("q?", "qz")])
-def test_a_name_is_no_pattern(tmp_path, ours, theirs):
+NAMES = [
+    *(("x[1]", "x1"), ("a*", "ab"), ("q?", "qz"), ("~x", "x")),
+    *(("b\\c", "b/c"), ("b\\c[1]", "b/c1"), ("b\\*", "b/c"), ("s3:", "s3")),
+]
+
+
+@pytest.mark.parametrize("is_relative", [False, True])
+@pytest.mark.parametrize(("ours", "theirs"), NAMES)
+def test_a_name_is_no_pattern(tmp_path, monkeypatch, ours, theirs, is_relative):
     for name, value in ((ours, 1), (theirs, 2)):
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(parents=True)
         pq.write_table(pa.table({"v": [value]}), tmp_path / name / "p.parquet")
-    path = tmp_path / ours / "p.parquet"
+    monkeypatch.chdir(tmp_path)
+    path = Path("" if is_relative else tmp_path, ours, "p.parquet")
     assert ask(Limits(tmp_path), f"SELECT v FROM {parquet_files([path])}") == [(1,)]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), NAMES)
+def test_scratch_is_where_it_was_meant(tmp_path, monkeypatch, ours, theirs):
+    for name in (ours, theirs):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with connect(Limits(Path(ours), 20_000_000, 1)) as connection:
+        connection.sql(HASHES)
+        spilled = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.tmp")]
+        assert spilled
+        assert all(path.parts[0] == ours for path in spilled)
+
+
+def test_a_backslash_in_both_names_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "b\\c").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "b\\c"))
+    with pytest.raises(UserError, match=r"takes the backslash in .*TMPDIR"):
+        parquet_files([tmp_path / "b\\c" / "p.parquet"])
+
+
+def test_a_connection_shares_no_file_with_another(tmp_path):
+    limits = Limits(tmp_path / "a" / "scratch", 20_000_000, 1)
+    with connect(limits) as one, connect(limits) as other:
+        for connection in (one, other):
+            connection.sql(HASHES)
+        folders = {path.parent for path in limits.scratch.rglob("*.tmp")}
+        assert len(folders) == 2
+        for connection in (one, other):
+            assert connection.sql("SELECT count(*) FROM a WHERE one IS NULL").fetchall() == [(0,)]
+    assert not [*limits.scratch.iterdir()]
 
 
 def test_a_folder_like_a_setting_is_no_column(tmp_path):
