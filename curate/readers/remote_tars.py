@@ -24,7 +24,7 @@ from curate.readers.file_signature import HEAD_BYTES
 from curate.readers.files import IMAGE_SUFFIXES, TEXT_KINDS
 from curate.readers.tars import LINK, BrokenTar, files_in
 from curate.run.files import atomic_write
-from curate.run.remote import RemotePath, shown
+from curate.run.remote import RemotePath, refusal
 from curate.run.schema import UserError
 
 _MOST_BYTES = 2**24  # of a text that is kept
@@ -61,7 +61,8 @@ class RemoteTar(RemotePath):
         """What is kept of the tar, as a file of its size; anything else is asked for.
 
         Raises:
-            UserError: the tar cannot be read, or another one is there.
+            Unreachable: the tar cannot be read now.
+            UserError: this user may not read it, or another one is there.
         """
         digest = hashlib.blake2b(f"{self.url}\0{self.version()}".encode(), digest_size=12)
         path = self.kept / f"{digest.hexdigest()}.headers"
@@ -86,9 +87,7 @@ def _pieces_of(tar: RemoteTar) -> dict[int, bytes]:
                     stream.seek(offset)
                     stream.read(min(size, most))
     except OSError as error:
-        raise UserError(
-            f"{shown(tar.url)} cannot be read ({error}); type the same command again, which goes on with it"
-        ) from error
+        raise refusal(tar, error) from error
     return seen.pieces
 
 

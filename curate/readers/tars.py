@@ -17,7 +17,7 @@ from typing import IO
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 from curate.readers.file_signature import identify
 from curate.readers.files import CAPTION_SUFFIXES, IMAGE_SUFFIXES
-from curate.run.remote import RemotePath
+from curate.run.remote import RemotePath, refusal
 from curate.run.schema import UserError
 
 LINK = -1
@@ -228,6 +228,8 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
 
     Raises:
         UnreadableImage: the tar is missing, cannot be read, or is shorter than before; or the member is a link.
+        Unreachable: a tar elsewhere cannot be read now.
+        UserError: this user may not read a tar elsewhere.
     """
     if size == LINK:
         raise UnreadableImage(_LINKED)
@@ -247,15 +249,18 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
 
 
 def _read_elsewhere(path: RemotePath, offset: int, size: int) -> bytes:
-    """As `read_range`; what keeps a machine from being reached is no fault of a picture, and stops the command."""
+    """As `read_range`; what keeps a machine from being reached is no fault of a picture.
+
+    Raises:
+        Unreachable: it cannot be read now.
+        UserError: this user may not read it.
+    """
     try:
         data = path.read_range(offset, size)
     except FileNotFoundError as error:
         raise UnreadableImage(MISSING_FILE) from error
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); type the same command again, which goes on from there"
-        ) from error
+        raise refusal(path, error) from error
     if len(data) != size:
         raise UnreadableImage("truncated")
     return data
@@ -282,7 +287,8 @@ class UnchangedTars:
 
         Raises:
             UnreadableImage: as there.
-            UserError: the tar was replaced or changed.
+            Unreachable: a tar elsewhere cannot be read now.
+            UserError: the tar was replaced or changed, or this user may not read it.
         """
         try:
             return read_range(path, offset, size)

@@ -21,6 +21,7 @@ from curate.run.lacking import explain_lack
 from curate.run.overrides import is_multirun, prepare, remember, without_rivals
 from curate.run.printable import printable, printable_output
 from curate.run.refusals import explain
+from curate.run.remote import Unreachable
 from curate.run.schema import Busy, UserError
 from curate.run.signals import EXIT_INTERRUPTED, interruptible
 
@@ -114,6 +115,8 @@ def exit_codes() -> Iterator[None]:
         _leave(str(error), error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(explain(error))  # before OSError, which Hydra's missing choices are as well
+    except Unreachable as error:
+        _leave(str(error), EXIT_FAILED)
     except OSError as error:
         if not (said := explain_refusal(error)):
             _fail()

@@ -37,6 +37,23 @@ _ANONYMOUS = "FSSPEC_S3_ANON"
 _BLOCK_BYTES = 4 * 2**20  # of one request, where a file is read from its beginning on
 
 
+class Unreachable(OSError):
+    """A file elsewhere cannot be read now, and another attempt may succeed; says what to type once none did."""
+
+
+def refusal(path: RemotePath, error: OSError) -> UserError | Unreachable:
+    """What to raise where a file that is there cannot be read: a ``UserError`` if this user may not."""
+    place = shown(path.url)
+    if isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error):
+        return UserError(
+            f"{place} may not be read ({error}); give credentials in the environment that may, and type the same "
+            "command again, which goes on from there"
+        )
+    return Unreachable(
+        f"{place} cannot be read ({error}); type the same command again, which goes on from there"
+    )
+
+
 def is_remote(place: object) -> bool:
     """Whether a place is a URL and no path.
 

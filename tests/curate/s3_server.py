@@ -23,12 +23,13 @@ class Server:
     """Attributes:
     objects: bytes by ``bucket/key``. changed: when each was written.
     asked: method, path and range of each request.
-    fail: says of method and path whether the request is answered with 403.
+    fail: says of method and path whether the request is answered with ``status``: 403 unless it is set.
     """
 
     def __init__(self):
         self.objects, self.changed, self.asked, self.parts = {}, {}, [], {}
         self.fail = lambda method, path: False
+        self.status = 403
         self.page = 1000
         self.uploads = itertools.count()
 
@@ -73,7 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self._read_body()
         self.server_of.asked.append((self.command, self.name, self.headers.get("Range", "")))
         if self.server_of.fail(self.command, self.name):
-            self._answer(403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+            status = self.server_of.status
+            code = "AccessDenied" if status == 403 else "Other"
+            told = f"<Error><Code>{code}</Code><Message>no</Message></Error>"
+            self._answer(status, told.encode())
             return False
         return True
 

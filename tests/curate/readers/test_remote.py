@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,9 @@ from curate import readers
 from curate.measures.unreadable import UnreadableImage
 from curate.readers.shards import ShardsConfig
 from curate.readers.tables import TableConfig
-from curate.run.remote import RemotePath
+from curate.run.engine.inprocess import InProcess
+from curate.run.engine.tasks import ATTEMPTS, WorkerSpec
+from curate.run.remote import RemotePath, Unreachable
 from curate.run.schema import UserError
 from curate.run.tar import END_OF_TAR, header
 
@@ -157,6 +160,33 @@ def test_a_picture_that_cannot_be_fetched_now_is_not_dropped(s3, work):
     s3.fail = lambda method, path: path.endswith(".tar")
     with pytest.raises(UserError, match="type the same command again"):
         source.load(first.location)
+    s3.status = 400  # the client repeats requests that end with 500 or 503, which takes seconds
+    with pytest.raises(Unreachable, match=r"s3://bucket/set/00000\.tar cannot be read"):
+        source.load(first.location)
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(403, 1), (400, ATTEMPTS)])
+def test_a_task_is_tried_again_unless_its_user_is_denied(s3, work, status, attempts):
+    upload(s3, write_shards(work / "local"), "bucket/set")
+    source = readers.read(shards("s3://bucket/set", work))
+    locations = [candidate.location for candidate in source.candidates()][:1]
+    s3.fail, s3.status = lambda method, path: path.endswith(".tar"), status
+    spec = WorkerSpec(f"{__name__}:loading", {"load": source.load})
+    [result] = InProcess().map(spec, locations)
+    assert (result.attempts, result.refusal) == (attempts, attempts == 1)
+    assert "s3://bucket/set/00000.tar" in result.error
+
+
+@contextmanager
+def loading(load):
+    yield lambda task, _: load(task)
+
+
+def test_a_tar_that_cannot_be_listed_now(s3, work):
+    upload(s3, write_shards(work / "local"), "bucket/set")
+    s3.fail, s3.status = lambda method, path: method == "GET" and path.endswith(".tar"), 400
+    with pytest.raises(Unreachable, match=r"s3://bucket/set/0000.\.tar cannot be read"):
+        list(readers.read(shards("s3://bucket/set", work)).candidates())
 
 
 def table(path, images_dir, **options):

@@ -19,6 +19,7 @@ from curate.run import overrides
 from curate.run.next_command import next_arguments
 from curate.run.overrides import add_entry, prepare, quote_path, value_of
 from curate.run.refusals import explain
+from curate.run.remote import Unreachable
 from curate.run.schema import UserError, to_dataclass
 
 
@@ -245,6 +246,17 @@ def test_the_programs_own_errors_keep_their_traceback_and_leave_with_70(capsys, 
     assert "Traceback" in said
     assert "in broken" in said
     assert str(error) in said
+
+
+def test_what_cannot_be_reached_now_is_no_bug_and_no_mistake(capsys):
+    def broken():
+        raise Unreachable("s3://a/b cannot be read; type the same command again")
+
+    with pytest.raises(SystemExit) as leaving:
+        command.run(broken)
+    assert leaving.value.code == command.EXIT_FAILED
+    said = capsys.readouterr().err
+    assert said == "error: s3://a/b cannot be read; type the same command again\n"
 
 
 def test_a_command_that_breaks_inside_hydra_leaves_with_70(tmp_path):
