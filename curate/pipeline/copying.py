@@ -2,8 +2,8 @@
 
 Copied are the shards and what lies beside them, the ledger, the funnel, the configuration and the report; not the
 annotations, which only this machine needs. ``copied.json`` there says of each file how many bytes it has and their
-SHA-256: what is there with both is not copied again. It is written now and then, so that a copy that was
-interrupted goes on. Parts of a longer ledger that an earlier copy brought are deleted, since whoever reads the folder
+SHA-256: what is there with both is not copied again. It is written before the first file is replaced, without those
+that will be, and now and then, so that a copy that was interrupted goes on. Parts of a longer ledger that an earlier copy brought are deleted, since whoever reads the folder
 would count their pairs; nothing else is that is not replaced.
 """
 
@@ -53,12 +53,10 @@ def copy(config: CurateConfig, curate_dir: Path) -> str:
         stale = [n for n in there if n.startswith(("shards/", _LEDGER)) and n not in wanted]
         old = [n for n in stale if n.startswith(_LEDGER) and "sha256" in there[n]]  # copied by us
         if changed:
-            # From here on the old manifest would describe shards that are about to change.
-            _remove(url, _MANIFEST)
-            there.pop(_MANIFEST, None)
+            _disown(url, {*changed, _MANIFEST}, there)
             _copy_all(curate_dir, url, [n for n in changed if n != _MANIFEST], wanted, there)
         for name in old:
-            _remove(url, name)
+            remote.remove(f"{url}/{name}")
             there.pop(name)
         if changed:
             _copy_file(curate_dir / _MANIFEST, f"{url}/{_MANIFEST}", wanted[_MANIFEST])
@@ -119,6 +117,17 @@ def _there(url: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _disown(url: str, changed: set[str], there: dict[str, dict[str, Any]]) -> None:
+    """Take from ``there``, and from the list in the store, the files that are about to change, and delete the manifest.
+
+    The old ones would say of new files that they are the old.
+    """
+    remote.remove(f"{url}/{_MANIFEST}")
+    for name in changed:
+        there.pop(name, None)
+    _save(url, there)
+
+
 def _copy_all(
     curate_dir: Path,
     url: str,
@@ -126,10 +135,8 @@ def _copy_all(
     wanted: dict[str, dict[str, Any]],
     there: dict[str, dict[str, Any]],
 ) -> None:
-    """Copy files, several at a time; ``there`` is brought up to date, also if one fails."""
+    """Copy files that ``there`` does not hold, several at a time; it is brought up to date, also if one fails."""
     total = sum(wanted[name]["bytes"] for name in names)
-    for name in names:
-        there.pop(name, None)
     saved, done, pool = monotonic(), 0, ThreadPoolExecutor(_THREADS)
     bar = Bar(total=-(-total // _MB), unit="MB", desc="copying", leave=False)
     futures = {
@@ -157,31 +164,25 @@ def _copy_all(
 
 
 def _copy_file(path: Path, url: str, entry: dict[str, Any]) -> None:
-    """Copy one file.
+    """Copy one file; nothing is there by its name if that fails.
 
     Raises:
         UserError: its bytes are not those of its entry.
-        OSError: it cannot be written there.
+        OSError: it cannot be read, or not written there.
     """
     digest = hashlib.sha256()
     with path.open("rb") as stream, remote.written(url) as copied:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
             copied.write(block)
-    if digest.hexdigest() != entry["sha256"]:
-        raise UserError(
-            f"{path} is damaged or was changed: its sha256 is not the manifest's, and the copy at {url} is "
-            "damaged as well. To see what else is, type: python -m curate.verify RUN"
-        )
+        if digest.hexdigest() != entry["sha256"]:
+            raise UserError(
+                f"{path} is damaged or was changed: its sha256 is not the manifest's, so it is not copied to {url}. "
+                "To see what else is, type: python -m curate.verify RUN"
+            )
 
 
 def _save(url: str, there: dict[str, dict[str, Any]]) -> None:
     known = {name: entry for name, entry in sorted(there.items()) if "sha256" in entry}
     with remote.written(f"{url}/{COPIED}") as stream:
         stream.write(json.dumps({"files": known}, indent=1, sort_keys=True).encode())
-
-
-def _remove(url: str, name: str) -> None:
-    system, place = remote.filesystem(f"{url}/{name}")
-    if system.exists(place):
-        system.rm_file(place)

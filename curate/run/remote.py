@@ -19,6 +19,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -129,10 +130,37 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     return system, path
 
 
-def written(url: str) -> IO[bytes]:
-    """A file of a URL, opened for writing; it is there, whole, once it is closed."""
+@contextmanager
+def written(url: str) -> Iterator[IO[bytes]]:
+    """A file of a URL, opened for writing; it is there, whole, once the block ends, and not if it raises.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     system, path = filesystem(url)
-    return cast("IO[bytes]", system.open(path, "wb"))
+    stream = cast("IO[bytes]", system.open(path, "wb"))
+    try:
+        yield stream
+        stream.close()
+    except BaseException:
+        # No client can be told to leave an upload: closing it, as the client does at the latest when it forgets the
+        # file, gives what was written so far the file's name.
+        with suppress(Exception):
+            stream.close()
+        with suppress(Exception):
+            remove(url)
+        raise
+
+
+def remove(url: str) -> None:
+    """Delete a file of a URL, if it is there.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    system, path = filesystem(url)
+    if system.exists(path):
+        system.rm_file(path)
 
 
 @lru_cache(maxsize=16)

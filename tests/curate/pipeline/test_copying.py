@@ -1,8 +1,11 @@
 """The copy of a finished curation in an object store: complete, last the manifest, and resumed."""
 
+import errno
 import hashlib
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -140,6 +143,56 @@ def test_while_shards_change_there_is_no_manifest(s3, finished):
     assert [shard["path"] for shard in listed] == [f"shards/train/00000{n}.tar" for n in range(2)]
 
 
+def test_a_kill_at_any_request_leaves_nothing_that_passes_for_another_curation_s(
+    s3, finished, monkeypatch
+):
+    monkeypatch.setattr(copying, "_THREADS", 1)
+    copying.copy(config_of(), finished(salt=b"one"))
+    s3.objects["bucket/runs/mine/shards/train/000001.tar"] = b"cut"
+    kills = []
+    s3.fail = lambda method, path: kills.append(dict(s3.objects))
+    folder = finished(salt=b"two")
+    copying.copy(config_of(), folder)
+    s3.fail = lambda method, path: False
+    assert is_whole(s3, folder)
+    states = {json.dumps({n: v.hex() for n, v in each.items()}): each for each in kills}
+    assert len(states) > 8
+    for state in states.values():
+        s3.objects = state
+        copying.copy(config_of(), folder := finished(salt=b"one"))
+        assert is_whole(s3, folder)
+
+
+def test_what_cannot_be_read_here_is_not_there_in_part(s3, finished, monkeypatch):
+    folder = finished()
+    copying.copy(config_of(), folder)
+    (folder / "report.html").write_text("another")
+    opened, hashed = Path.open, copying.sha256_of
+
+    def failing(path, *args, **options):
+        if path.name != "report.html":
+            return opened(path, *args, **options)
+        blocks = iter([bytes(2**20), bytes(2**20)])
+
+        def read(_):
+            if (block := next(blocks, None)) is None:
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return block
+
+        return nullcontext(SimpleNamespace(read=read))
+
+    monkeypatch.setattr(
+        copying,
+        "sha256_of",
+        lambda path: "0" * 64 if path == folder / "report.html" else hashed(path),
+    )
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(UserError, match=r"Input/output error: '.*report\.html'"):
+        copying.copy(config_of(), folder)
+    assert "report.html" not in names_in(s3)
+    assert "report.html" not in json.loads(s3.objects["bucket/runs/mine/copied.json"])["files"]
+
+
 def test_of_a_longer_ledger_no_part_stays(s3, finished):
     folder = finished()
     for number in (1, 2):
@@ -184,6 +237,7 @@ def test_a_damaged_shard_is_no_copy(s3, finished):
     with pytest.raises(UserError, match="its sha256 is not the manifest's"):
         copying.copy(config_of(), folder)
     assert "manifest.json" not in names_in(s3)
+    assert "shards/train/000001.tar" not in names_in(s3)
 
 
 def test_a_large_file(s3, finished):
