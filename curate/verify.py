@@ -203,8 +203,8 @@ def _disagreements(curate_dir: Path, images: bool) -> Iterator[str]:
     with ExitStack() as stack:
         table = None
         if not damaged:
-            scratch = Path(stack.enter_context(TemporaryDirectory()))
-            table = stack.enter_context(ledger_table(parts(curate_dir), Limits(scratch)))
+            place = Path(stack.enter_context(TemporaryDirectory()))
+            table = stack.enter_context(ledger_table(parts(curate_dir), Limits.in_temporary(place)))
         if manifest is None:
             yield "manifest.json: damaged, so the shards cannot be checked against it"
         else:

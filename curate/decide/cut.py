@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from curate.decide.shuffled_captions import Null
+    from curate.run.database import Limits
 
 # LAION's share lets three of them pass; with fewer, the cut would be the highest one.
 FEWEST_SHUFFLED = 2_000
@@ -100,10 +102,21 @@ def threshold_of(
     return Threshold(cut, provenance if cut is not None else f"{provenance}: {UNCALIBRATED}")
 
 
-def check(similarity: ClipSimilarityConfig, clip: ClipConfig, run_dir: Path) -> None:
+def check(
+    similarity: ClipSimilarityConfig,
+    clip: ClipConfig,
+    run_dir: Path,
+    limits: Callable[[Path], Limits],
+) -> None:
     """Refuse a cut that belongs to another CLIP; similarities of two CLIPs do not compare.
 
     A cut belongs to ``filters.clip_similarity.made_for``; 0.28 and 0.30 without it are LAION's.
+
+    Args:
+        similarity: the rule's settings.
+        clip: the run's.
+        run_dir: the run's folder.
+        limits: of queries on what is scored there, as ``scored_pairs.scored`` takes them.
 
     Raises:
         UserError: says how strict the cut is for this CLIP, if the run's folder has scored pairs, and
@@ -116,7 +129,7 @@ def check(similarity: ClipSimilarityConfig, clip: ClipConfig, run_dir: Path) -> 
     raise UserError(
         f"filters.clip_similarity.minimum={similarity.minimum:g} was made for {owner}, and this run's "
         f"CLIP is {here}: similarities of two CLIPs do not compare. "
-        f"{_equivalent(run_dir, similarity.minimum, owner, here)}. For a cut that fits any "
+        f"{_equivalent(run_dir, similarity.minimum, owner, here, limits)}. For a cut that fits any "
         "CLIP type filters=default, or filters.clip_similarity.minimum=null with "
         f"filters.clip_similarity.false_keep_rate=0.1; to insist, type {claim(here)}"
     )
@@ -127,12 +140,14 @@ def claim(clip: str) -> str:
     return shlex.quote(f"filters.clip_similarity.made_for={clip}")
 
 
-def _equivalent(run_dir: Path, minimum: float, owner: str, here: str) -> str:
+def _equivalent(
+    run_dir: Path, minimum: float, owner: str, here: str, limits: Callable[[Path], Limits]
+) -> str:
     """One sentence: the equally strict cut for this CLIP, or how to find it."""
     from curate.decide.scored_pairs import scored
 
     for folder in (run_dir, run_dir / DRY_RUN):
-        pairs = scored(folder / "curate", here)
+        pairs = scored(folder / "curate", here, limits)
         if pairs is None or not len((null := pairs.null()).similarities):
             continue
         lets = f"Here it lets {null.false_keep_rate(minimum):.2%} of shuffled captions pass"

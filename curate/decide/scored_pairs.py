@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +15,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curate.run.database import Limits
+from curate.run.lacking import is_full
 from curate.run.provenance import curate_command
 from curate.run.schema import UserError
 
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = ["key", "caption_index", "caption", "pixels_sha256", "clip_similarity"]
+
+
+LimitsOf = Callable[[Path], Limits]
+"""What queries may use, with their scratch in a folder unless a setting names another one."""
 
 
 class _Folder:
@@ -44,12 +52,14 @@ class Scored:
         clip: its name and weights, see ``clip.models.label``.
         folder: holds ``pairs.parquet`` and ``images.parquet`` with some columns of ``tables``; it is deleted with
             the last object that has it.
+        limits: of queries, as ``scored`` takes them.
         embeddings: of the same rows.
         among: the pairs of another curation, without which those of this one are left out.
     """
 
     clip: str
     folder: _Folder
+    limits: LimitsOf
     embeddings: Embeddings
     among: Scored | None = None
 
@@ -87,10 +97,9 @@ class Scored:
     @contextmanager
     def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection with the views ``pairs`` and ``images``."""
-        from curate.run.database import Limits, connect
+        from curate.run.database import connect
 
-        scratch = self.folder.path / "scratch"
-        with connect(Limits(scratch)) as connection:
+        with connect(self.limits(self.folder.path)) as connection:
             pairs = _table(self.folder, "pairs")
             if self.among is not None:
                 pairs += f" SEMI JOIN ({_table(self.among.folder, 'pairs')}) USING (key, caption)"
@@ -105,16 +114,19 @@ def _table(folder: _Folder, name: str) -> str:
     return f"SELECT * FROM {parquet_files([folder.path / f'{name}.parquet'])}"
 
 
-def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
+def scored(
+    curate_dir: Path, clip: str | None = None, limits: LimitsOf = Limits.in_temporary
+) -> Scored | None:
     """The scored pairs of a curation, finished or not; None if ``clip`` has scored none there.
 
     Args:
         curate_dir: the folder that holds ``annotations/``.
         clip: the label of the CLIP; None takes the one that scored the run.
+        limits: of the queries; they lay out what does not fit in memory.
 
     Raises:
-        UserError: several CLIPs have scored parts of the run and none was named, or a part is damaged.
-        OSError: the disk of temporary files is full; it needs about 50 bytes a pair.
+        UserError: several CLIPs have scored parts of the run and none was named, or a part is damaged; or the disk of
+            temporary files is full, which needs about 50 bytes a pair.
     """
     from curate.annotate.embeddings import Embeddings
     from curate.annotate.parts import current_parts, read_head
@@ -135,8 +147,17 @@ def scored(curate_dir: Path, clip: str | None = None) -> Scored | None:
         return None
     for model, parts in found.items():
         inside = _Folder()
-        if _write_tables(parts, inside.path):
-            return Scored(_label(model), inside, Embeddings(parts))
+        try:
+            pairs = _write_tables(parts, inside.path)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise UserError(
+                f"{inside.path}: {os.strerror(errno.ENOSPC)}; set TMPDIR to a folder on a disk with more room, and type "
+                "the same command again"
+            ) from error
+        if pairs:
+            return Scored(_label(model), inside, limits, Embeddings(parts))
     return None
 
 

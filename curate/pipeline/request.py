@@ -50,7 +50,12 @@ def _check_settings(config: CurateConfig) -> None:
     devices.refuse_absent("clip.device", config.clip.device)
     models.check(config.clip)
     tracking.refuse_absent(config.tracker)
-    cut.check(config.filters.clip_similarity, config.clip, config.run.folder)
+    cut.check(
+        config.filters.clip_similarity,
+        config.clip,
+        config.run.folder,
+        config.engine.limits_in_temporary,
+    )
     held_out.named_in(config.split)
     refuse_absent(config.engine)
     if any(key_of(text) == "dataset.shard" for text in typed() or []):

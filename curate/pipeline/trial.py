@@ -32,6 +32,7 @@ from curate.readers.candidate import Candidate
 from curate.readers.source import Source
 from curate.run import ledger
 from curate.run.config import DRY_RUN
+from curate.run.engine.config import EngineConfig
 from curate.run.engine.inprocess import InProcess
 from curate.run.files import remove_parts, replace_folder
 from curate.run.ledger_table import check_complete
@@ -63,10 +64,24 @@ def run(config: CurateConfig, source: Source) -> None:
         shutil.rmtree(part / TASKS)
         replace_folder(part, folder)
     print("\n".join(lines(trial, whole, folder)))
-    config_notes = [*own_part.note(config.dataset), *notes.unsafe(config)]
+    config_notes = [
+        *own_part.note(config.dataset),
+        *notes.unsafe(config),
+        *_alone(config.engine),
+    ]
     for note in [*chosen.notes, *config_notes, *trial.notes]:
         print(f"note: {note}")
     print(f"next, type: {next_command(typed() or [])}")
+
+
+def _alone(engine: EngineConfig) -> Iterator[str]:
+    """A note where the whole data set is measured by several workers, and the trial by none of them."""
+    if engine.name != "inprocess" and engine.workers != 1:
+        several = "several workers" if engine.workers is None else f"{engine.workers} workers"
+        yield (
+            f"the trial measured and packed in this process alone, and the time above is that of one; engine={engine.name} "
+            f"does it with {several} at once, each of which takes about this process's memory as well"
+        )
 
 
 def choose(source: Source, count: int) -> tuple[Source, Count]:
@@ -162,7 +177,8 @@ def _measure(
     def measure(part: list[Candidate], max_reject_rate: float) -> Annotations:
         source = replace(chosen, candidates=lambda: iter(part), total=len(part))
         limits = replace(config.annotate, max_reject_rate=max_reject_rate)
-        return annotate(source, Measure(folder, limits, spec, scorer))
+        tables = config.engine.limits(folder.with_name(TASKS))
+        return annotate(source, Measure(folder, limits, spec, scorer, limits=tables))
 
     def warm_up() -> None:
         scorer()

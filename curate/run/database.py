@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curate.run.memory import for_tables
 from curate.run.schema import UserError
 from curate.run.scratch import own_folder
 from curate.run.units import size
@@ -36,11 +37,30 @@ class Limits:
             also of several machines, may use one.
         memory_bytes: beyond it, rows go to ``scratch``. It bounds DuckDB's own buffers, not what Python holds.
         threads: of a query; no result depends on them.
+        more_memory: what to do where it is not enough.
+        more_scratch: what to type where the disk of ``scratch`` is full; "" leaves that to ``lacking``, which knows the
+            run's own folder.
     """
 
     scratch: Path
     memory_bytes: int = 2_000_000_000
     threads: int = 2
+    more_memory: str = (
+        "a curation takes more with engine.memory=SIZE, and needs less with engine.threads=1"
+    )
+    more_scratch: str = ""
+
+    @classmethod
+    def in_temporary(cls, folder: Path) -> Limits:
+        """Those of a command without keys of the group ``engine``, with its scratch in a temporary ``folder``."""
+        return cls(
+            folder / "scratch",
+            for_tables(),
+            len(os.sched_getaffinity(0)),
+            "type the command where there is more; it takes 40 % of what the machine has, or the container if that is "
+            "less",
+            "set TMPDIR to a folder on a disk with more room, and type the same command again",
+        )
 
 
 @contextmanager
@@ -51,7 +71,8 @@ def connect(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
 
     Raises:
         OSError: ``limits.scratch`` cannot be made; or in the block, a query fills its disk.
-        UserError: in the block, a query needs more memory than it may have.
+        UserError: in the block, a query needs more memory than it may have, or fills the disk of ``limits.scratch``
+            and ``limits.more_scratch`` says what to type.
     """
     import duckdb
 
@@ -80,15 +101,16 @@ def _explained(limits: Limits, folder: str) -> Iterator[None]:
     import duckdb
 
     reason = os.strerror(errno.ENOSPC)
-    full = OSError(errno.ENOSPC, reason, str(limits.scratch))
+    full: Exception = OSError(errno.ENOSPC, reason, str(limits.scratch))
+    if limits.more_scratch:
+        full = UserError(f"{limits.scratch}: {reason}; {limits.more_scratch}")
     try:
         yield
     except duckdb.OutOfMemoryException as error:
         if "max_temp_directory_size" in str(error):  # by default what is free on the disk
             raise full from error
         raise UserError(
-            f"tables need more memory than the {size(limits.memory_bytes)} that they may have; a curation takes "
-            "more with engine.memory=SIZE, and needs less with engine.threads=1"
+            f"tables need more memory than the {size(limits.memory_bytes)} that they may have; {limits.more_memory}"
         ) from error
     except duckdb.IOException as error:
         if reason not in str(error):

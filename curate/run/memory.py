@@ -9,11 +9,18 @@ from collections.abc import Iterator
 
 from curate.run import control_groups
 
+_SHARE = 0.4  # for tables; the rest is for arrays beside them, and for the system's cache of files
+
 
 def available() -> int:
     """Bytes of memory: the machine's, or the least limit of a control group of this process, such as a container's."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_limits()])
+
+
+def for_tables() -> int:
+    """Bytes of memory that tables take where nobody says how many: a share of what is available."""
+    return int(_SHARE * available())
 
 
 def _limits() -> Iterator[int]:

@@ -101,7 +101,7 @@ def _narrow(
         stored = pa.array([row.tobytes() for row in vectors], pa.binary())
         said = {name: table[name].tolist() for name in ("key", "caption")}
         pq.write_table(pa.table(said | {"image_embedding": stored}), part)
-        with connect(Limits(Path(folder, "scratch"))) as connection:
+        with connect(Limits.in_temporary(Path(folder))) as connection:
             for name, columns in tables.items():
                 with registered(connection, "planted", pa.table(columns)):
                     connection.sql(f"CREATE TABLE {name} AS SELECT * FROM planted")

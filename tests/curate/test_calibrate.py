@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -110,6 +111,15 @@ def test_help_is_quick():
     )  # fmt: skip
     assert time.monotonic() - start < 10  # 2 on an idle machine
     assert "--false-keep-rate" in done.stdout
+
+
+def test_a_full_disk_of_temporary_files_is_named(tmp_path, write_scored, small_disk, monkeypatch):
+    curate_dir = write_scored(tmp_path / "a", parts=3) / "curate"
+    (small_disk / "filled").write_bytes(bytes(250_000))
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(UserError, match=rf"{small_disk}.*set TMPDIR"):
+        scored(curate_dir)
+    assert [path.name for path in small_disk.iterdir()] == ["filled"]
 
 
 def test_a_run_without_other_captions_has_no_null(tmp_path, write_scored):

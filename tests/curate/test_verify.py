@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from curate import verify
-from curate.run import checksums
+from curate.run import checksums, database
 from curate.run.files import sha256_of, write_certified, write_text
+from curate.run.memory import for_tables
 from curate.run.parquet import write_table
 from curate.run.schema import UserError
 from curate.verify import problems
@@ -32,6 +34,18 @@ def edit(path, **changes):
 def test_a_sound_run(finished):
     assert found(finished) == ""
     assert found(finished, images=True) == ""
+
+
+def test_tables_take_a_share_of_the_memory_and_the_place_of_temporary_files(finished, monkeypatch):
+    explained, limits = database._explained, []
+    monkeypatch.setattr(
+        database, "_explained", lambda given, name: limits.append(given) or explained(given, name)
+    )
+    assert found(finished) == ""
+    [given] = limits
+    assert given.memory_bytes == for_tables()
+    assert given.scratch.is_relative_to(tempfile.gettempdir())
+    assert "TMPDIR" in given.more_scratch
 
 
 def test_a_flipped_bit(finished):

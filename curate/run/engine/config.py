@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from curate.run import cores
 from curate.run.database import Limits
-from curate.run.memory import available
+from curate.run.memory import for_tables
 from curate.run.schema import PATH, UserError, check, register
 
 NAMES = ("inprocess", "processes", "ray")
@@ -18,7 +18,6 @@ _OF_ENGINES = {"workers": ("processes", "ray"), "gpus_per_worker": ("ray",), "ad
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)", re.IGNORECASE)
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _LEAST_BYTES = 100_000_000
-_SHARE = 0.4  # of the memory that there is, for tables, where no size is given
 
 
 @dataclass
@@ -78,7 +77,7 @@ class EngineConfig:
     def memory_bytes(self) -> int:
         """``memory`` in bytes."""
         if self.memory is None:
-            return int(_SHARE * available())
+            return for_tables()
         found = _SIZE.fullmatch(self.memory)
         assert found is not None, self.memory
         return int(float(found[1]) * _UNITS[found[2].lower()])
@@ -87,7 +86,14 @@ class EngineConfig:
         """What a database may use, with its scratch in ``folder`` unless the settings name another one."""
         scratch = Path(self.scratch) if self.scratch else folder / "scratch"
         threads = self.threads or cores.usable()
-        return Limits(scratch, self.memory_bytes, threads)
+        advice = "type engine.scratch=FOLDER, on a disk with more room; the same command resumes"
+        more = advice if self.scratch else ""
+        return Limits(scratch, self.memory_bytes, threads, more_scratch=more)
+
+    def limits_in_temporary(self, folder: Path) -> Limits:
+        """As ``limits``, of a ``folder`` for temporary files, which TMPDIR chooses."""
+        advice = "type engine.scratch=FOLDER, on a disk with more room, or set TMPDIR to one"
+        return replace(self.limits(folder), more_scratch=advice)
 
 
 def refuse_absent(config: EngineConfig) -> None:

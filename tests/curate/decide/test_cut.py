@@ -9,7 +9,14 @@ from curate.decide.cut import is_blind, least_separation, threshold_of
 from curate.decide.laion import LAION_CUTS, LAION_FALSE_KEEP
 from curate.decide.scored_pairs import scored
 from curate.decide.shuffled_captions import Null
+from curate.filters.config import FiltersConfig
 from curate.filters.similarity import ClipSimilarityConfig
+from curate.pipeline import request
+from curate.pipeline.config import CurateConfig
+from curate.readers.folder import FolderConfig
+from curate.run import database
+from curate.run.config import RunConfig
+from curate.run.engine.config import EngineConfig
 from curate.run.schema import UserError
 
 OPENAI = ClipConfig(name="ViT-B-32-quickgelu", pretrained="openai")
@@ -18,7 +25,7 @@ LAION_2B = ClipConfig(name="ViT-B-32", pretrained="laion2b_s34b_b79k")
 
 def check(clip, run_dir, minimum, made_for=None):
     similarity = ClipSimilarityConfig(minimum=minimum, made_for=made_for)
-    cut.check(similarity, clip, run_dir)
+    cut.check(similarity, clip, run_dir, EngineConfig().limits_in_temporary)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +73,26 @@ def test_what_was_measured_before_gives_the_equal_cut(folder, tmp_path, write_sc
     assert f"type filters.clip_similarity.minimum={strict:.4f} " in str(refusal.value)
     assert f"lets {null.false_keep_rate(0.28):.2%} of shuffled" in str(refusal.value)
     check(LAION_2B, tmp_path / "run", float(f"{strict:.4f}"))
+
+
+def test_the_engine_s_limits_hold_for_what_is_asked_of_it(tmp_path, write_scored, monkeypatch):
+    write_scored(tmp_path / "run", clip="ViT-B-32 laion2b_s34b_b79k")
+    explained, limits = database._explained, []
+    monkeypatch.setattr(
+        database, "_explained", lambda given, name: limits.append(given) or explained(given, name)
+    )
+    engine = EngineConfig(memory="150MB", threads=1, scratch=str(tmp_path / "scratch"))
+    config = CurateConfig(
+        run=RunConfig(root=str(tmp_path), name="run"),
+        dataset=FolderConfig(name="set", reader="folder", root=str(tmp_path)),
+        clip=LAION_2B,
+        filters=FiltersConfig(clip_similarity=ClipSimilarityConfig(minimum=0.28)),
+        engine=engine,
+    )
+    with pytest.raises(UserError, match="too few to find a cut"):
+        request.check(config)
+    assert {*limits} == {engine.limits_in_temporary(tmp_path)}
+    assert "engine.scratch=FOLDER" in limits[0].more_scratch
 
 
 def test_few_shuffled_captions_give_no_cut(tmp_path, write_scored):

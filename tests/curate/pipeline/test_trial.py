@@ -19,7 +19,7 @@ from curate.pipeline.config import CurateConfig
 from curate.readers.candidate import Candidate
 from curate.readers.folder import FolderConfig
 from curate.readers.source import Source
-from curate.run import ledger
+from curate.run import database, ledger
 from curate.run.config import RunConfig
 from curate.run.engine.config import EngineConfig
 from curate.run.intervals import wilson
@@ -126,6 +126,23 @@ def test_memory_grows_with_the_images_once_tables_are_full_and_so_does_the_disk(
     )
     fits = replace(alone, table_bytes=10**15, work_bytes=0)
     assert more(forecast.working_bytes, fits) == pytest.approx(1e9 * trial.ledger_bytes / 90)
+
+
+def test_the_engine_s_limits_hold_and_its_workers_are_not_tried(
+    config, tmp_path, monkeypatch, capsys
+):
+    config.engine = EngineConfig(
+        name="processes", workers=3, memory="150MB", threads=1, scratch=str(tmp_path / "scratch")
+    )
+    explained, limits = database._explained, []
+    monkeypatch.setattr(
+        database, "_explained", lambda given, name: limits.append(given) or explained(given, name)
+    )
+    config.dry_run = 20
+    tried(config, monkeypatch)
+    assert {*limits} == {config.engine.limits(tmp_path)}
+    assert "in this process alone" in (said := capsys.readouterr().out)
+    assert "engine=processes does it with 3 workers at once" in said
 
 
 def test_a_trial_may_keep_nothing(config, monkeypatch, capsys):

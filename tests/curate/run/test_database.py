@@ -2,6 +2,7 @@
 
 import errno
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.run.database import Limits, connect, parquet_files
+from curate.run.engine.config import EngineConfig
+from curate.run.memory import for_tables
 from curate.run.schema import UserError
 
 HASHES = "CREATE TABLE a AS SELECT hash(i) AS one, hash(i + 1) AS other FROM range(2000000) t(i)"
@@ -23,6 +26,25 @@ def ask(limits, *queries):
 def test_a_query_that_needs_more_memory_names_the_setting(tmp_path):
     with pytest.raises(UserError, match=r"than the 5\.0 MB .*engine\.memory=SIZE"):
         ask(Limits(tmp_path / "scratch", 5_000_000), "SELECT list(i) FROM range(3000000) t(i)")
+
+
+def test_a_command_without_settings_names_what_it_has(small_disk):
+    limits = Limits.in_temporary(small_disk)
+    assert limits.memory_bytes == for_tables()
+    with pytest.raises(UserError, match="set TMPDIR") as refused:
+        ask(replace(limits, memory_bytes=20_000_000), HASHES)
+    assert str(small_disk) in str(refused.value)
+    with pytest.raises(
+        UserError, match=r"than the 5\.0 MB .*40 % of what the machine has"
+    ) as refused:
+        ask(replace(limits, memory_bytes=5_000_000), "SELECT list(i) FROM range(3000000) t(i)")
+    assert "engine" not in str(refused.value)
+
+
+def test_a_disk_that_a_setting_names_is_changed_by_it(small_disk, tmp_path):
+    limits = EngineConfig(scratch=str(small_disk)).limits(tmp_path)
+    with pytest.raises(UserError, match=rf"{small_disk}: No space.*type engine\.scratch=FOLDER"):
+        ask(replace(limits, memory_bytes=20_000_000), HASHES)
 
 
 @pytest.mark.parametrize("most", ["1MB", "1TB"])
