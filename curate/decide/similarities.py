@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from curate.run.database import named
 from curate.run.ledger_table import LedgerTable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Similarities:
     @classmethod
     def of(cls, ledger: LedgerTable, condition: str = "true") -> Similarities:
         """Those of the pairs that have one and meet a condition in SQL."""
-        query = f"SELECT clip_similarity AS similarity FROM ledger WHERE {condition}"
+        query = f"SELECT clip_similarity AS similarity FROM {named(ledger.name)} WHERE {condition}"
         return cls.asked(ledger.connection, query)
 
     @classmethod

@@ -99,8 +99,18 @@ def read(
     import pandas as pd
 
     paths = parts(curate_dir)
-    parquet.check_ahead(paths)
+    check_parts(paths)
     return pd.concat([read_part(path, columns, filters) for path in paths], ignore_index=True)
+
+
+def check_parts(paths: Sequence[Path]) -> None:
+    """Check many files of a ledger at once, for readers that take one after the other.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    for path in parquet.check_ahead(paths)[:1]:
+        raise parquet.damaged(path, _remedy(path.parents[1]))
 
 
 def columns(curate_dir: Path) -> list[str]:

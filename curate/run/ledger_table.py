@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.run import ledger, parquet
+from curate.run import ledger
 from curate.run.database import Limits, connect, named, parquet_files
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class LedgerTable:
         Raises:
             UserError: a part is damaged.
         """
-        parquet.check_ahead(list(parts))
+        ledger.check_parts(parts)
         return LedgerTable(self.connection, parts, name)
 
     def __contains__(self, column: str) -> bool:
@@ -178,7 +178,7 @@ def ledger_table(parts: Sequence[Path], limits: Limits) -> Iterator[LedgerTable]
     Raises:
         UserError: a part is damaged.
     """
-    parquet.check_ahead(list(parts))
+    ledger.check_parts(parts)
     with connect(limits) as connection:
         yield LedgerTable(connection, parts)
 
@@ -197,6 +197,7 @@ def check_complete(table: LedgerTable, pairs: int) -> None:
         agree += f" AND (rule IS NULL OR (rule = '') = {is_kept})"
     differ = f"NOT coalesce({agree}, false)"
     if count := table.count(differ):
-        first = table.tuples(f"SELECT key FROM ledger WHERE {differ} ORDER BY row LIMIT 3")
+        query = f"SELECT key FROM {named(table.name)} WHERE {differ} ORDER BY row LIMIT 3"
+        first = table.tuples(query)
         wrong = [key for (key,) in first]
         raise RuntimeError(f"kept, rule, reason and status disagree for {count} pairs: {wrong}")

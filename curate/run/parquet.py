@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from os import SEEK_END
@@ -110,10 +110,16 @@ def is_intact(path: Path) -> bool:
     return True
 
 
-def check_ahead(paths: list[Path]) -> None:
-    """Check many files at once, for readers that take one after the other; they raise for the damaged."""
+def check_ahead(paths: Sequence[Path]) -> list[Path]:
+    """Check many files at once, for readers that take one after the other; those that are damaged, in order."""
     with ThreadPoolExecutor() as pool:
-        list(pool.map(is_intact, paths))
+        found = pool.map(is_intact, paths)
+        return [path for path, intact in zip(paths, found, strict=True) if not intact]
+
+
+def damaged(path: Path, advice: str) -> UserError:
+    """What to raise for a file that is not what it says of itself; ``advice`` says what to do."""
+    return UserError(f"{path} is damaged (its checksum is another); {advice}")
 
 
 @contextmanager
@@ -124,7 +130,7 @@ def reporting_damage(path: Path, remedy: str | Callable[[], str]) -> Iterator[No
     """
     advice = remedy if callable(remedy) else lambda: remedy
     if not is_intact(path):
-        raise UserError(f"{path} is damaged (its checksum is another); {advice()}")
+        raise damaged(path, advice())
     try:
         yield
     except Exception as error:

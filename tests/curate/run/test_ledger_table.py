@@ -5,8 +5,10 @@ import re
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from curate.decide.similarities import Similarities
 from curate.run import ledger, ledger_table
 from curate.run.database import Limits
 from curate.run.ledger_table import check_complete
@@ -147,6 +149,37 @@ def test_a_damaged_part_is_named(tmp_path):
         ledger_table.ledger_table(parts, Limits(tmp_path / "scratch")),
     ):
         pass
+
+
+def test_damage_that_leaves_the_footer_readable_is_refused(opened, tmp_path, monkeypatch):
+    small_ledgers.write(tmp_path / "other" / "ledger", table())
+    parts = ledger.parts(tmp_path / "other")
+    content = bytearray(parts[2].read_bytes())
+    content[len(content) // 3] ^= 1
+    parts[2].write_bytes(content)
+    monkeypatch.setattr(ledger, "schema", pq.read_schema)  # checks nothing
+    with pytest.raises(
+        UserError, match=r"part-00002\.parquet is damaged \(its checksum is another\)"
+    ):
+        opened.beside("before", parts)
+    with (
+        pytest.raises(
+            UserError, match=r"part-00002\.parquet is damaged \(its checksum is another\)"
+        ),
+        ledger_table.ledger_table(parts, Limits(tmp_path / "scratch")),
+    ):
+        pass
+
+
+def test_a_ledger_beside_another_is_checked_itself(opened, tmp_path):
+    frame = table(9, extra=[]).assign(kept=True, status="kept")
+    frame.loc[7, "status"] = "dropped"
+    small_ledgers.write(tmp_path / "other" / "ledger", frame)
+    other = opened.beside("before", ledger.parts(tmp_path / "other"))
+    with pytest.raises(RuntimeError, match=re.escape("disagree for 1 pairs: ['k2']")):
+        check_complete(other, 9)
+    own = frame["clip_similarity"].dropna()
+    assert Similarities.of(other).values.tolist() == sorted({*own})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.run import parquet
 from curate.run.parquet import checksum_in, digest_of, is_intact, reporting_damage, write_table
 from curate.run.schema import UserError
 
@@ -46,6 +47,19 @@ def test_any_flipped_bit_is_noticed_or_leaves_the_table_as_it_was(tmp_path):
             with suppress(OSError):  # then Arrow notices it
                 assert pq.read_table(path).equals(TABLE)
     assert set(unnoticed) <= set(range(mark, mark + 17))  # the name under which the checksum stands
+
+
+def test_the_damaged_among_many_are_found_and_each_is_read_once(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{number}.parquet" for number in range(4)]
+    for path in paths:
+        write_table(path, TABLE)
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"PAR1", b"PAR2", 1) if path.stem in "13" else content)
+        os.utime(path, ns=(10**9, 10**9))  # or the clock may not have moved since
+    read = []
+    monkeypatch.setattr(parquet, "digest_of", lambda path: read.append(path) or digest_of(path))
+    assert parquet.check_ahead(paths) == [paths[1], paths[3]]
+    assert sorted(read) == paths
 
 
 def test_a_table_without_a_checksum_is_taken_as_it_is(tmp_path):
