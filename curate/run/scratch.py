@@ -46,13 +46,16 @@ def _made(scratch: Path) -> tuple[Path, int]:
     name = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     begun, folder = scratch / f".begun.{name}.part", scratch / f".tables.{name}.part"
     begun.mkdir(parents=True)
-    lock = os.open(begun / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    lock = None
     try:
+        lock = os.open(begun / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         with suppress(OSError):  # no locks on this file system: nobody deletes it then
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         begun.rename(folder)  # it never has this name without the lock
     except BaseException:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
+        shutil.rmtree(begun, ignore_errors=True)
         raise
     return folder, lock
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from curate.run.files import remove_parts
 from curate.run.scratch import own_folder
 
@@ -42,6 +44,21 @@ def test_another_machine_s_stays_until_all_is_cleared(tmp_path):
     with own_folder(tmp_path):
         assert theirs.is_dir()
     remove_parts(tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+    opened = os.open
+
+    def refuse(path, *given, **named):
+        if str(path).endswith(".lock"):
+            raise OSError(28, "No space left on device")
+        return opened(path, *given, **named)
+
+    monkeypatch.setattr("os.open", refuse)
+    with pytest.raises(OSError, match="No space"), own_folder(tmp_path):
+        pass
+    monkeypatch.undo()
     assert not [*tmp_path.iterdir()]
 
 
