@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curate.run import cores
 from curate.run.memory import for_tables
 from curate.run.schema import UserError
 from curate.run.scratch import own_folder
@@ -56,7 +57,7 @@ class Limits:
         return cls(
             folder / "scratch",
             for_tables(),
-            len(os.sched_getaffinity(0)),
+            cores.usable(),
             "type the command where there is more; it takes 40 % of what the machine has, or the container if that is "
             "less",
             "set TMPDIR to a folder on a disk with more room, and type the same command again",

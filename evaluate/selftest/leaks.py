@@ -113,7 +113,8 @@ def _left(twins: bool) -> Outcome:
 
     with _narrow(*planted(np.random.default_rng(0), twins)) as (connection, embedded):
         level = siblings.find(connection, embedded, embedded.folder, join=False).level
-        found = leaks.measure(connection, embedded, embedded.parts, level).share("val") or 0.0
+        found = leaks.measure(connection, embedded, embedded.parts, level, embedded.folder)
+        found = found.share("val") or 0.0
     right = found >= FOUND if twins else found <= FALSE_ALARMS
     return Outcome(f"{share(found)} have a twin in train", right)
 
