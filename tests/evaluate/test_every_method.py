@@ -53,9 +53,9 @@ ALWAYS = {
     ("full", "sd15"),
     ("lora", "sd15"),
     ("locon", "sd21_v"),
-    ("dora", "sdxl"),
+    ("dora", "sd15"),
     ("lokr", "sdxl"),
-    ("loha", "sd21_v"),
+    ("loha", "sd15"),
     ("controlnet", "sd15"),
 }
 

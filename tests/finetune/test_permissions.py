@@ -8,7 +8,9 @@ import stat
 import pytest
 
 
-@pytest.fixture(params=[0o027, 0o077, 0o002])
+@pytest.fixture(
+    params=[0o027, *(pytest.param(mask, marks=pytest.mark.slow) for mask in (0o077, 0o002))]
+)
 def umask(request):
     before = os.umask(request.param)
     yield request.param

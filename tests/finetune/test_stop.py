@@ -127,6 +127,7 @@ def test_damage_to_the_checkpoint_of_a_stop_changes_no_byte_in_the_end(
     assert checksums.damaged(config.folder) == []
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again_it_still_ends_the_same(
     make_config, run_training, whole_run, signal_at, monkeypatch
 ):

@@ -40,7 +40,8 @@ def drawn(model, unet) -> np.ndarray:
     return pipeline("red bar", generator=noise, **size).images
 
 
-@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_losses_and_pictures_are_those_of_a_copy_for_each_row(make_config, run_training, method):
     config = make_config(method=method, **{"optim.lr": 0.01})
     run_training(config)

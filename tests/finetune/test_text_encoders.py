@@ -244,7 +244,7 @@ def test_settings_that_contradict_each_other_are_refused():
             settings("method=lora", "cache.captions=text")
 
 
-@pytest.mark.parametrize("method", ["lora", "lokr", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("lokr", marks=pytest.mark.slow), "full"])
 def test_a_start_has_the_networks_of_the_training(make, make_config, run_training, method):
     first = make("first", method, **{"heldout.items": 0, "train.samples": 4})
     run_training(first)

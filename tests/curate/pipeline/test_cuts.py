@@ -26,6 +26,7 @@ QUICK = [
     (16, "processes", 2, "500MB"),
     (5, "ray", 1, "2GB"),
 ]
+ALWAYS = (QUICK[1], QUICK[3])  # `make test-all` takes the others, too
 MORE = [way for way in product(TASKS, NAMES, THREADS, MEMORY) if way not in (WHOLE, *QUICK)]
 
 
@@ -91,7 +92,11 @@ def test_the_pictures_have_what_deciding_has_to_tell_apart(of_few):
     assert sum(path.endswith(".tar") for path in hashes) > 5
 
 
-@pytest.mark.parametrize("way", QUICK, ids=str)
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=() if way in ALWAYS else pytest.mark.slow) for way in QUICK],
+    ids=str,
+)
 def test_no_byte_depends_on_how_the_work_is_done(few, tiny_clip, of_few, tmp_path, way):
     assert curated(tmp_path, few, tiny_clip, COUNT, way) == of_few[0]
 

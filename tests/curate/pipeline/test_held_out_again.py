@@ -67,6 +67,7 @@ def save_again(folder, key, name, brighter=0):
     shutil.copy(folder / f"{key}.txt", folder / f"{name}.txt")
 
 
+@pytest.mark.slow
 def test_a_series_of_two(config, tmp_path, capsys):
     folder, table = Path(config.dataset.root), tmp_path / "s-series" / "heldout_keys.parquet"
     first = run(config, "s-0001")

@@ -149,7 +149,7 @@ def test_other_settings_and_equal_shares_are_refused(command, curate, place):
     )  # fmt: skip
     assert holding.stdout.readline() == "held\n"
     try:
-        for more in (["stage=annotate", "shard=1/4"], [], ["stage=finish"]):
+        for more in (["stage=annotate", "shard=1/4"], []):
             busy = curate("refused", *more)
             assert busy.returncode == 75, busy.stderr
             assert f"process {holding.pid}" in busy.stderr
@@ -188,6 +188,7 @@ def workers_of(pid):
     return sorted(found)
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_goes_on_and_a_killed_worker_does_not_matter(
     command, curate, place, bytes_of, whole
 ):

@@ -118,7 +118,9 @@ def _check_the_page(found: results.Results, folder: Path) -> None:
     assert "of the distance between unrelated pictures. Keep step 8." in text
 
 
-@pytest.mark.parametrize(("flip", "kept"), [(True, 8), (False, 16)])
+@pytest.mark.parametrize(
+    ("flip", "kept"), [(True, 8), pytest.param(False, 16, marks=pytest.mark.slow)]
+)
 def test_mirrored_copies_are_found_where_mirrored_pictures_were_trained_on(
     draws, judge, flip, kept
 ):

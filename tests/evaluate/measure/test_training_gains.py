@@ -95,6 +95,7 @@ def test_pictures_are_copied_from_the_shards_that_hold_them(make_run, tmp_path):
     assert training_pictures.save(curate_dir, shards, [], folder) == {}
 
 
+@pytest.mark.slow
 def test_an_evaluation_lists_pairs_that_remove_takes(make_run, clip_dir, monkeypatch):
     training = make_run()
     monkeypatch.setattr(reconsider, "unknown", lambda found: "")  # this model knows no captions

@@ -207,7 +207,6 @@ def fast(team, monkeypatch):
 
 # Those in which most kinds of writes happen; `make test-all` takes the others, too.
 ALWAYS = ("first", "promoted by hand", "rolled back", "nothing to do")
-ALWAYS += ("two data sets, given up, and the next",)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def ldm_folder(tmp_path_factory: pytest.TempPathFactory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_losses_by_noise_level_go_from_little_noise_to_much(
     ldm_folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
