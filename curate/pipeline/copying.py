@@ -3,8 +3,8 @@
 Copied are the shards and what lies beside them, the ledger, the funnel, the configuration and the report; not the
 annotations, which only this machine needs. ``copied.json`` there says of each file how many bytes it has and their
 SHA-256: what is there with both is not copied again. It is written before the first file is replaced, without those
-that will be, and now and then, so that a copy that was interrupted goes on. Parts of a longer ledger that an earlier copy brought are deleted, since whoever reads the folder
-would count their pairs; nothing else is that is not replaced.
+that will be, and now and then, so that a copy that was interrupted goes on. Parts of a longer ledger that an earlier
+copy brought are deleted, since whoever reads the folder would count their pairs; nothing else is that is not replaced.
 """
 
 from __future__ import annotations
