@@ -68,7 +68,7 @@ def test_it_ends_with_its_parent(stand_in, number):
     assert stand_in.notes[1:] == ["SIGTERM"]
 
 
-def wait_for(true, seconds=20.0):
+def wait_for(true, seconds=60.0):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
