@@ -74,6 +74,11 @@ class CurateConfig:
         accepted = ", ".join(("null", ANNOTATE, FINISH))
         check(self.stage in (None, ANNOTATE, FINISH), "stage", self.stage, accepted)
         self.shard = _fraction("shard", self.shard)
+        if self.shard is not None and self.stage == FINISH:
+            raise UserError(
+                f"shard={self.shard} is a share of the measuring, and stage={FINISH} goes on from all of them; leave "
+                f"shard={self.shard} out"
+            )
         if self.shard is not None and self.stage != ANNOTATE:
             raise UserError(
                 f"shard={self.shard} is a share of the measuring; type stage=annotate as well. For a part of the data set "

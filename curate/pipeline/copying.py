@@ -45,7 +45,7 @@ def copy(config: CurateConfig, curate_dir: Path) -> str:
         return ""
     url = config.run.copy_to.rstrip("/")
     try:
-        there = _there(url)
+        there = _reached(url, curate_dir)
         known = read_manifest(curate_dir).sha256_of_shards()
         names = list(_files(curate_dir))
         wanted = {name: _entry(curate_dir / name, known.get(name)) for name in [*names, _MANIFEST]}
@@ -63,10 +63,7 @@ def copy(config: CurateConfig, curate_dir: Path) -> str:
         if changed or old:
             _save(url, {**there, _MANIFEST: wanted[_MANIFEST]})
     except OSError as error:
-        raise UserError(
-            f"run.copy_to={url}: {error}. The curation in {curate_dir} is finished, and only its copy is not: type "
-            "the same command again, which goes on with it, or run.copy_to=null"
-        ) from error
+        raise UserError(f"run.copy_to={url}: {error}. {_left(curate_dir)}") from error
     lines = [f"copied: {len(changed):,} of {len(wanted):,} files to {url}; the others were there"]
     if old:
         lines.append(f"deleted there: {len(old):,} parts of an earlier curation's longer ledger")
@@ -95,6 +92,21 @@ def _files(curate_dir: Path) -> Iterator[str]:
 
 def _entry(path: Path, sha256: str | None) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256 or sha256_of(path)}
+
+
+def _reached(url: str, curate_dir: Path) -> dict[str, dict[str, Any]]:
+    """As ``_there``; an address that is wrong, which the client says as a ``UserError``, leaves the curation finished."""
+    try:
+        return _there(url)
+    except UserError as error:
+        raise UserError(f"{error}. {_left(curate_dir)}") from error
+
+
+def _left(curate_dir: Path) -> str:
+    return (
+        f"The curation in {curate_dir} is finished, and only its copy is not: type the same command again, which goes "
+        "on with it, or run.copy_to=null"
+    )
 
 
 def _there(url: str) -> dict[str, dict[str, Any]]:

@@ -54,7 +54,8 @@ def run(config: CurateConfig, source: Source) -> None:
     if config.stage == ANNOTATE:
         stages.annotate_share(config, _watched(source, config), curate_dir)
         return
-    with locked(curate_dir):
+    # Under another name nothing is measured that could be finished.
+    with locked(curate_dir, "" if config.stage == FINISH else "run.name"):
         _run(config, source, curate_dir)
 
 

@@ -61,7 +61,7 @@ def _check_settings(config: CurateConfig) -> None:
     if any(key_of(text) == "dataset.shard" for text in typed() or []):
         print(f"note: dataset.shard is called part now; type part={config.part}", flush=True)
     if config.run.copy_to is not None:
-        remote.check("run.copy_to", config.run.copy_to)
+        remote.check_writable("run.copy_to", config.run.copy_to)
     for key in ("root", "index", "spool"):
         place = getattr(config.dataset, key, None)
         remote.refuse_local_only(f"dataset.{key}", place, f"type dataset.{key}=PATH")

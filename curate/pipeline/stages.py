@@ -138,12 +138,17 @@ def annotate_share(config: CurateConfig, source: Source, curate_dir: Path) -> No
 def check_done(source: Source, measure: Measure, settings: str) -> Annotations:
     """List the tasks again, as the data may have changed, and check that each is measured.
 
+    The list of shares that measure with other settings stays as it is.
+
     An image that cannot be read counts as unreadable, as in a plain run: measuring again tries it once more.
 
     Raises:
-        UserError: some are not, and it says which shares to measure again; or more images in a row are unreadable
+        UserError: the tasks were listed with other settings; or some are not measured, and it says which shares to measure
+            again; or more images in a row are unreadable
             than ``annotate.max_reject_rate`` allows, over all tasks as in a plain run, whatever the shares allowed.
     """
+    if listed := read_plan(measure.tasks):
+        _refuse_others(listed, measure, settings)
     plan = list_tasks(source, measure, settings)
     measure = measure.of(plan)
     done = unfinished(plan.tasks, measure, retry=False)
@@ -151,7 +156,7 @@ def check_done(source: Source, measure: Measure, settings: str) -> Annotations:
     if left:
         images = sum(task.images for task in left)
         raise UserError(
-            f"{len(left)} of {len(plan.tasks)} tasks ({images} images) are not measured yet, or not with these settings; "
+            f"not measured yet, or not with these settings: {len(left)} of {len(plan.tasks)} tasks ({images} images); "
             f"type the same settings with {_to_type(left, measure.tasks)}, then this command again"
         )
     try:
@@ -174,7 +179,7 @@ def _to_type(left: list[Task], tasks_dir: Path) -> str:
     if counts in (set(), {1}):
         return "stage=annotate"
     if len(counts) > 1:
-        return "stage=annotate, without shard,"
+        return "stage=annotate and no shard"
     (count,) = counts
     shares = sorted({task.number % count for task in left})
     typed = " and ".join(f"shard={share}/{count}" for share in shares[:8])
@@ -188,12 +193,21 @@ def _shared_plan(source: Source, measure: Measure, settings: str) -> Plan:
         plan = read_plan(measure.tasks)
         if plan is None:
             return list_tasks(source, measure, settings)
+    _refuse_others(plan, measure, settings)
+    return plan
+
+
+def _refuse_others(plan: Plan, measure: Measure, settings: str) -> None:
+    """Refuse a plan that was made with other settings; other processes may go by it.
+
+    Raises:
+        UserError: says so.
+    """
     if plan.settings != settings:
         raise UserError(
             f"the tasks in {measure.tasks} were listed with other settings of dataset, clip, filters or annotate; type those "
             f"again, or delete {measure.tasks} once no other process measures"
         )
-    return plan
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def locked(folder: Path, option: str = "run.name", *, shared: bool = False) -> I
 
     Args:
         folder: of a stage; it is made, unless the lock is shared.
-        option: the key that the user can change to work in another folder.
+        option: the key that the user can change to work in another folder; "" for none.
         shared: for reading: others may read as well, and nobody may write. Where there is nothing to
             read, or no lock can be made on a file system that is read-only, nothing is locked.
 
@@ -47,8 +47,8 @@ def locked(folder: Path, option: str = "run.name", *, shared: bool = False) -> I
     try:
         if not _acquire(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             raise Busy(
-                f"another process is at work in {folder}{_named(file)}; wait for it and type "
-                f"the same command again, or take another {option}"
+                f"another process is at work in {folder}{_named(file)}; wait for it and type the same command again"
+                + (f", or take another {option}" if option else "")
             )
         _write_line(file, alone=not shared)
         try:

@@ -102,13 +102,33 @@ def check(key: str, url: str) -> None:
         return
     if scheme not in known_implementations and scheme not in fsspec.available_protocols():
         raise UserError(
-            f"{key}={shown(url)}: {scheme}:// is unknown; accepted: a path, s3://, and the schemes of fsspec, such "
-            f"as gs, az, hf, https. Type {key}=s3://BUCKET/PREFIX"
+            f"{key}={shown(url)}: {scheme}:// is unknown; accepted: s3://, and the schemes of fsspec, such as gs, az "
+            f"and hf. Type {key}=s3://BUCKET/PREFIX"
         )
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        raise UserError(f"{key}={shown(url)}: {error}") from error
+        raise UserError(f"{key}={shown(url)}: {error}; install what it names with pip") from error
+
+
+def check_writable(key: str, url: str) -> None:
+    """As ``check``, of a URL that is written to.
+
+    Raises:
+        UserError: as there; or it is a path, or nothing can be written by its scheme.
+    """
+    scheme = found[1] if (found := _URL.match(url)) else ""
+    if scheme in ("file", "local"):
+        raise UserError(
+            f"{key}={url} names a folder of this machine, and {key} copies to an object store; name the folder "
+            "of the run itself by run.root=FOLDER"
+        )
+    if scheme in ("http", "https"):
+        raise UserError(
+            f"{key}={shown(url)}: nothing can be written by {scheme}; type {key}=s3://BUCKET/PREFIX, with "
+            f"{_ENDPOINTS[0]} for another server than Amazon's"
+        )
+    check(key, url)
 
 
 def public_environment() -> dict[str, str]:

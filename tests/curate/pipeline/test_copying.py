@@ -292,3 +292,25 @@ def test_the_end_of_a_curation(s3, tiny_clip, make_pictures, tmp_path, capsys):
     assert b"test-secret" not in b"".join(s3.objects.values())
     full.run(config, readers.read(config.dataset))
     assert "copied: 0 of " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://host/x", r"nothing can be written by https; type run\.copy_to=s3://"),
+        ("file:///tmp/x", r"copies to an object store; .* run\.root=FOLDER"),
+        ("nowhere://x/y", "nowhere:// is unknown"),
+    ],
+)
+def test_where_nothing_can_be_written_is_refused(url, said):
+    with pytest.raises(UserError, match=said):
+        remote.check_writable("run.copy_to", url)
+
+
+def test_a_wrong_address_says_that_the_curation_is_finished(finished, monkeypatch):
+    def nowhere(key, url):
+        raise UserError("Amazon S3 does not say where this bucket is")
+
+    monkeypatch.setattr(remote, "found", nowhere)
+    with pytest.raises(UserError, match=r"where this bucket is\. The curation in .* is finished"):
+        copying.copy(config_of(), finished())

@@ -138,6 +138,10 @@ def test_other_settings_and_equal_shares_are_refused(command, curate, place):
     other = curate("refused", "stage=annotate", "shard=1/4", "dataset.limit=3")
     assert other.returncode == 2
     assert "listed with other settings" in other.stderr
+    mistaken = curate("refused", "stage=finish", "dataset.limit=3")
+    assert mistaken.returncode == 2
+    assert "listed with other settings" in mistaken.stderr
+    assert read_plan(folder / "tasks") == plan  # by which the shares go
     holding = subprocess.Popen(
         [
             sys.executable, "-c",
@@ -311,7 +315,7 @@ def test_part_is_the_name_of_dataset_shard():
     ("more", "said"),
     [
         ({"shard": "0/2"}, r"type stage=annotate as well.*part=0/2"),
-        ({"stage": "finish", "shard": "0/2"}, "type stage=annotate as well"),
+        ({"stage": "finish", "shard": "0/2"}, "leave shard=0/2 out"),
         ({"stage": "anotate"}, "Type stage=annotate"),
         ({"stage": "annotate", "shard": "2/2"}, "shard=2/2 is out of range"),
         ({"part": "3"}, "part=3 is out of range"),
