@@ -55,7 +55,16 @@ def _parts(rule: dict[str, Any], figures: dict[str, Any], blind: bool) -> list[s
         unfetched = sum(each["pairs"] for each in figures.get("not_fetched", ()))
     counted = ((unfetched, "have a picture that was not fetched"),)
     counted += ((dropped - unfetched, _fate(rule["rule"], blind)),)
-    return [f"{count:,} {fate}" for count, fate in counted if count]
+    return [
+        f"{count:,} {_of_one(fate) if count == 1 else fate}" for count, fate in counted if count
+    ]
+
+
+def _of_one(fate: str) -> str:
+    """The same of one pair."""
+    for several, one in (("are copies of others", "is a copy of another"), ("have ", "has ")):
+        fate = fate.replace(several, one, 1)
+    return fate
 
 
 def _fate(rule: str, blind: bool) -> str:

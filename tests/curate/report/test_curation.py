@@ -347,7 +347,24 @@ def test_the_headline_says_what_became_of_the_pairs(own, by, says):
     assert f"{found['kept']} of 400 pairs kept" in text
     assert says in text
     fallen = found["pairs_in"] - found["kept"]
-    assert sum(int(n) for n in re.findall(r"(\d+) (?:fell|are copies|have|could)", text)) == fallen
+    assert (
+        sum(int(n) for n in re.findall(r"(\d+) (?:fell|are copies|is a copy|have|has|could)", text))
+        == fallen
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "count", "says"),
+    [
+        ("duplicate", 1, "1 is a copy of another"),
+        ("duplicate", 2, "2 are copies of others"),
+        ("no_caption", 1, "1 has no caption"),
+        ("no_caption", 2, "2 have no caption"),
+        ("score", 1, "1 fell to the rule on score"),
+    ],
+)
+def test_the_headline_counts_in_singular_and_plural(rule, count, says):
+    assert headline._parts({"rule": rule, "dropped": count}, {}, blind=False) == [says]
 
 
 def test_the_headline_says_what_was_not_measured(monkeypatch):
