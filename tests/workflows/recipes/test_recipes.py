@@ -41,7 +41,9 @@ def test_all_are_here():
     names = (
         "Dockerfile crontab darkroom-retrain.service darkroom-retrain.timer github-actions.yaml "
     )
-    assert [path.name for path in FILES] == sorted([*names.split(), "kubernetes.yaml", "slurm.sh"])
+    assert [path.name for path in FILES] == sorted(
+        [*names.split(), "kubernetes.yaml", "slurm.sh", "slurm-curate.sh"]
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
