@@ -45,10 +45,10 @@ def curate(config) -> Path:
     return Path(config.run.root, config.run.name, "curate")
 
 
-def cut_searches(patch) -> None:
-    """Have the searches for copies done in several tasks by the engine, as they are for very many pictures."""
+def cut_searches(patch, count) -> None:
+    """Have the searches for copies of ``count`` pictures done in several tasks by the engine, as for very many."""
     patch.setattr(near, "_FEW", 0)
-    patch.setattr(near, "BUCKET", 50)
+    patch.setattr(near, "BUCKET", max(50, count // 4))
     patch.setattr(semantic, "ALONE", 50)
 
 

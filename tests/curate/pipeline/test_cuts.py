@@ -60,7 +60,7 @@ def curated(root, pictures, clip, count, way):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(full, "open_engine", shuffling)
-        every_rule.cut_searches(patch)
+        every_rule.cut_searches(patch, count)
         curate_dir = every_rule.curate(config)
     assert counts[0] == tasks  # the first that are mapped measure
     assert not (curate_dir / "tasks").exists()

@@ -65,7 +65,7 @@ def curated(config, marks, stage="", fault=""):
     marks.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(full, "open_engine", faulty)
-        every_rule.cut_searches(patch)
+        every_rule.cut_searches(patch, COUNT)
         return every_rule.curate(config), seen
 
 
