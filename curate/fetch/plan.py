@@ -22,7 +22,8 @@ from curate.readers.tables import TableConfig
 from curate.readers.tables.entries import identity_files
 from curate.readers.tables.files import FETCHED, TableFile, folder_of
 from curate.run.files import read_json, write_certified
-from curate.run.remote import RemotePath, base_of, is_remote
+from curate.run.remote import base_of, is_remote
+from curate.run.remote_files import RemotePath
 from curate.run.schema import UserError
 
 FILE = FETCHED

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any
 
 from curate.pipeline.config import CurateConfig
-from curate.run import remote, tracking
+from curate.run import remote, remote_files, tracking
 from curate.run.checksums import FILE as CHECKSUMS
 from curate.run.files import sha256_of
 from curate.run.manifest import read_manifest
@@ -111,10 +111,10 @@ def _left(curate_dir: Path) -> str:
 
 def _there(url: str) -> dict[str, dict[str, Any]]:
     """What ``copied.json`` says of files that are there with that size; of others their size alone."""
-    sizes = {path.url: path.stat().st_size for path in remote.found("run.copy_to", url)}
+    sizes = {path.url: path.stat().st_size for path in remote_files.found("run.copy_to", url)}
     listed: dict[str, dict[str, Any]] = {}
     if f"{url}/{COPIED}" in sizes:
-        with remote.RemotePath(f"{url}/{COPIED}").open() as stream:
+        with remote_files.RemotePath(f"{url}/{COPIED}").open() as stream:
             data = stream.read()
         try:
             listed = json.loads(data)["files"]

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path, PureWindowsPath
 
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
-from curate.run.remote import RemotePath
+from curate.run.remote_files import RemotePath
 
 IMAGE_SUFFIXES = tuple(
     f".{name}"

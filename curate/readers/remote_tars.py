@@ -24,7 +24,7 @@ from curate.readers.file_signature import HEAD_BYTES
 from curate.readers.files import IMAGE_SUFFIXES, TEXT_KINDS
 from curate.readers.tars import LINK, BrokenTar, files_in
 from curate.run.files import atomic_write
-from curate.run.remote import RemotePath, refusal
+from curate.run.remote_files import RemotePath, refusal
 from curate.run.schema import UserError
 
 _MOST_BYTES = 2**24  # of a text that is kept

@@ -17,7 +17,7 @@ from typing import IO
 from curate.measures.unreadable import CANNOT_BE_READ, MISSING_FILE, UnreadableImage
 from curate.readers.file_signature import identify
 from curate.readers.files import CAPTION_SUFFIXES, IMAGE_SUFFIXES
-from curate.run.remote import RemotePath, refusal
+from curate.run.remote_files import RemotePath, refusal
 from curate.run.schema import UserError
 
 LINK = -1

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from curate.readers.files import TAR_SUFFIXES, files_below
-from curate.run.remote import RemotePath, base_of, check, found, is_remote, relative
+from curate.run.remote import base_of, check, is_remote
+from curate.run.remote_files import RemotePath, found, relative
 from curate.run.schema import UserError
 
 _PATTERN = re.compile(r"[*?\[{]")

@@ -21,7 +21,7 @@ from curate.readers.files import version_of
 from curate.readers.shards.paths import stem_of
 from curate.readers.tars import check_tar
 from curate.run.files import atomic_write
-from curate.run.remote import RemotePath
+from curate.run.remote_files import RemotePath
 from curate.run.schema import UserError
 
 _OPEN: dict[str, Any] = {

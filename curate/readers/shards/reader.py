@@ -50,7 +50,7 @@ from curate.readers.shards.sample import Sample, Texts
 from curate.readers.source import Source
 from curate.readers.tars import BrokenTar, UnchangedTars, iter_samples, read_range
 from curate.readers.text_encoding import TextDecoder
-from curate.run.remote import RemotePath
+from curate.run.remote_files import RemotePath
 from curate.run.schema import UserError
 
 _MOST_SEARCHED = 200_000  # text members, for those that are not UTF-8: half a minute

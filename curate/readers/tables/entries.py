@@ -31,7 +31,8 @@ from curate.readers.tables.files import TableFile
 from curate.readers.tables.keys import RowKeys
 from curate.readers.tables.row_identity import row_identity
 from curate.readers.tables.rows import FIRST_ROWS
-from curate.run.remote import RemotePath, base_of, is_remote, relative
+from curate.run.remote import base_of, is_remote
+from curate.run.remote_files import RemotePath, relative
 from curate.run.schema import UserError
 
 

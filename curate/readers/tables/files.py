@@ -17,8 +17,9 @@ from curate.readers.counted_notes import CountedNotes
 from curate.readers.file_signature import HEAD_BYTES, PARQUET, identify
 from curate.readers.files import raise_error
 from curate.readers.text_encoding import TextDecoder
-from curate.run.remote import RemotePath, is_remote
-from curate.run.remote import found as elsewhere
+from curate.run.remote import is_remote
+from curate.run.remote_files import RemotePath
+from curate.run.remote_files import found as elsewhere
 from curate.run.schema import UserError
 
 TYPES = ("csv", "tsv", "jsonl", "parquet")

@@ -40,8 +40,9 @@ from curate.readers.tars import (
     iter_samples,
     read_range,
 )
-from curate.run.remote import RemotePath, base_of, check, relative
-from curate.run.remote import found as elsewhere
+from curate.run.remote import base_of, check
+from curate.run.remote_files import RemotePath, relative
+from curate.run.remote_files import found as elsewhere
 
 Matches = Callable[
     [int, int, Callable[[], Sequence[Sequence[str]]]], tuple[list[str], dict[int, str]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from curate.readers.columns import twice
 from curate.readers.counted_notes import CountedNotes
 from curate.readers.tables.files import TableFile
-from curate.run.remote import RemotePath
+from curate.run.remote_files import RemotePath
 from curate.run.schema import UserError
 
 if TYPE_CHECKING:

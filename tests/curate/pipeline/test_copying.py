@@ -18,7 +18,7 @@ from curate.pack.config import ShardsConfig
 from curate.pipeline import copying, full, request
 from curate.pipeline.config import CurateConfig
 from curate.readers.folder import FolderConfig
-from curate.run import remote
+from curate.run import remote, remote_files
 from curate.run.config import RunConfig
 from curate.run.manifest import Manifest, ShardInfo, write_manifest
 from curate.run.schema import UserError
@@ -311,6 +311,6 @@ def test_a_wrong_address_says_that_the_curation_is_finished(finished, monkeypatc
     def nowhere(key, url):
         raise UserError("Amazon S3 does not say where this bucket is")
 
-    monkeypatch.setattr(remote, "found", nowhere)
+    monkeypatch.setattr(remote_files, "found", nowhere)
     with pytest.raises(UserError, match=r"where this bucket is\. The curation in .* is finished"):
         copying.copy(config_of(), finished())

@@ -16,7 +16,8 @@ from curate.readers.shards import ShardsConfig
 from curate.readers.tables import TableConfig
 from curate.run.engine.inprocess import InProcess
 from curate.run.engine.tasks import ATTEMPTS, WorkerSpec
-from curate.run.remote import RemotePath, Unreachable
+from curate.run.remote import Unreachable
+from curate.run.remote_files import RemotePath
 from curate.run.schema import UserError
 from curate.run.tar import END_OF_TAR, header
 
