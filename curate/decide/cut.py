@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +21,8 @@ from curate.run.schema import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from curate.decide.scored_pairs import LimitsOf
     from curate.decide.shuffled_captions import Null
-    from curate.run.database import Limits
 
 # LAION's share lets three of them pass; with fewer, the cut would be the highest one.
 FEWEST_SHUFFLED = 2_000
@@ -106,7 +105,7 @@ def check(
     similarity: ClipSimilarityConfig,
     clip: ClipConfig,
     run_dir: Path,
-    limits: Callable[[Path], Limits],
+    limits: LimitsOf,
 ) -> None:
     """Refuse a cut that belongs to another CLIP; similarities of two CLIPs do not compare.
 
@@ -140,9 +139,7 @@ def claim(clip: str) -> str:
     return shlex.quote(f"filters.clip_similarity.made_for={clip}")
 
 
-def _equivalent(
-    run_dir: Path, minimum: float, owner: str, here: str, limits: Callable[[Path], Limits]
-) -> str:
+def _equivalent(run_dir: Path, minimum: float, owner: str, here: str, limits: LimitsOf) -> str:
     """One sentence: the equally strict cut for this CLIP, or how to find it."""
     from curate.decide.scored_pairs import scored
 

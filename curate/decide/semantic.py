@@ -3,9 +3,10 @@
 Up to ``ALONE`` pictures are one cluster, in which all are compared with all. More are divided by spherical
 k-means (Dhillon and Modha 2001, "Concept Decompositions for Large Sparse Text Data Using Clustering") into
 about as many clusters as the root of their number, each picture into its two nearest, as in SemDeDup (Abbas et
-al. 2023). Two pictures that share neither are not compared: of pairs with a cosine of 0.96, one in a thousand. And where copies are dropped, a
-picture is compared with its first ``NEIGHBOURS`` near ones in each cluster alone: ten thousand pictures of one product
-have fifty million pairs. A copy stays only if none of so many preferred ones is kept, but a later one is.
+al. 2023). Two pictures that share neither are not compared: of pairs with a cosine of 0.96, one in a thousand. Where
+copies are dropped, a picture is paired with its first ``NEIGHBOURS`` near ones in each cluster alone: ten thousand
+pictures of one product have fifty million pairs. A copy stays by mistake only if none of so many preferred ones is
+kept, and a later one is.
 
 Clusters are found on vectors rounded to 127ths, whose products are integers that single precision holds
 exactly: the sum of their squares is below 2**15 for 512 dimensions and far below 2**24 for any CLIP. So neither

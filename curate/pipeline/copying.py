@@ -63,7 +63,7 @@ def copy(config: CurateConfig, curate_dir: Path) -> str:
         if changed or old:
             _save(url, {**there, _MANIFEST: wanted[_MANIFEST]})
     except OSError as error:
-        raise UserError(f"run.copy_to={url}: {error}. {_left(curate_dir)}") from error
+        raise UserError(f"run.copy_to={url}: {error}. {_to_resume(curate_dir)}") from error
     lines = [f"copied: {len(changed):,} of {len(wanted):,} files to {url}; the others were there"]
     if old:
         lines.append(f"deleted there: {len(old):,} parts of an earlier curation's longer ledger")
@@ -99,10 +99,11 @@ def _reached(url: str, curate_dir: Path) -> dict[str, dict[str, Any]]:
     try:
         return _there(url)
     except UserError as error:
-        raise UserError(f"{error}. {_left(curate_dir)}") from error
+        raise UserError(f"{error}. {_to_resume(curate_dir)}") from error
 
 
-def _left(curate_dir: Path) -> str:
+def _to_resume(curate_dir: Path) -> str:
+    """What to say where the curation is complete and its copy is not."""
     return (
         f"The curation in {curate_dir} is finished, and only its copy is not: type the same command again, which goes "
         "on with it, or run.copy_to=null"
