@@ -172,7 +172,7 @@ def _beside(name: str, value: str, section: str, accepted: Sequence[str]) -> str
         return f"did you mean {shlex.quote(f'{FOREIGN[last]}={value}')}"
     if near := get_close_matches(last, accepted, n=1):
         instead = shlex.quote(f"{above}.{near[0]}={value}")
-        return f"accepted: {', '.join(accepted)}. Did you mean {instead}?"
+        return f"accepted: {', '.join(accepted)}. Did you mean {instead}"
     return ""
 
 

@@ -78,7 +78,11 @@ def test_shares_leave_a_finished_curation_its_checksums(config, make_pictures):
     listed = set(checksums.read(curate_dir).files)
     assert listed == {name for name in before if not name.startswith("annotations/")}
     assert any(name.startswith("shards/") for name in listed)
-    assert "are not measured yet" in refused(config, stage="finish")
+    missing = refused(config, stage="finish")
+    assert missing.startswith(
+        "not measured yet, or not with these settings: 1 of 3 tasks (5 images)"
+    )
+    assert "shard=1/2" in missing
     assert listed < set(checksums.read(curate_dir).files)
     run(config, **{**in_shares, "shard": "1/2"})
     refused(config, stage="finish", filters=TOO_STRICT)
