@@ -20,7 +20,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo retrain-demo schedule schedule-stop test test-all check fix bench training fetch judge verdicts clean
+.PHONY: help env demo retrain-demo schedule schedule-stop test test-all check fix bench training fetch engines judge verdicts clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -83,11 +83,11 @@ fix: $(STAMP)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## speed, as ratios inside one run; make bench training, make bench fetch: of these; make bench judge: 10^8 rows; make bench verdicts: for hours
-	$(BIN)/python -m workflows.bench $(if $(filter verdicts,$(MAKECMDGOALS)),verdicts --root $(RUNS)/verdicts $(ROWS),$(patsubst judge,judging,$(patsubst fetch,fetching,$(filter training fetch judge,$(MAKECMDGOALS)))))
+bench: $(STAMP)  ## speed, as ratios inside one run; make bench training (or fetch, or engines): only that; make bench judge: 10^8 rows; make bench verdicts: for hours
+	$(BIN)/python -m workflows.bench $(if $(filter verdicts,$(MAKECMDGOALS)),verdicts --root $(RUNS)/verdicts $(ROWS),$(patsubst judge,judging,$(patsubst fetch,fetching,$(filter training fetch engines judge,$(MAKECMDGOALS)))))
 
 # The word after bench; of verdicts some rows: make bench verdicts ROWS="demo few --seeds 0,1"
-training fetch judge verdicts:
+training fetch engines judge verdicts:
 	@$(if $(filter bench,$(MAKECMDGOALS)),:,echo "type: make bench $@" >&2; exit 2)
 
 clean:  ## remove the environment and caches; runs stay
