@@ -3,6 +3,7 @@
 Ray itself asks 169.254.169.254 and metadata.google.internal where it runs, when a cluster is started, also with its
 usage statistics off (``ray.dashboard.modules.usage_stats``). A local cluster here has no dashboard and binds to
 127.0.0.1 alone: ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0`` makes it do so on Linux, and leaves out its look at 8.8.8.8.
+Ray writes a token to ``~/.ray/auth_token``, and other users of this machine cannot reach the cluster without it.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def on_ray(config: EngineConfig, folder: Path, shared: Path) -> Iterator[OnRay]:
     refuse_absent(config)
     if config.address is None:
         os.environ.update(_LOCAL)
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray  # pyright: ignore[reportMissingImports]
 
     workers = config.workers or cores.usable()

@@ -1,5 +1,6 @@
 """What a cluster of Ray is asked for and told when it is connected to; a stand-in takes Ray's place."""
 
+import os
 import sys
 from types import ModuleType
 
@@ -94,3 +95,19 @@ def test_nodes_are_told_where_an_object_store_is_but_no_key(ray, tmp_path, monke
         monkeypatch.setenv(name, value)
     with on_ray(EngineConfig(name="ray", address="auto"), tmp_path / "ray", tmp_path):
         assert ray.options["runtime_env"] == {"env_vars": {**ENVIRONMENT, **told}}
+
+
+@pytest.mark.parametrize(
+    ("address", "typed", "used"),
+    [(None, None, "token"), (None, "disabled", "disabled"), ("auto", None, None)],
+)
+def test_a_cluster_of_ones_own_asks_for_a_token_unless_set_otherwise(
+    ray, tmp_path, monkeypatch, address, typed, used
+):
+    monkeypatch.setenv("RAY_AUTH_MODE", "before")  # so that it is put back
+    if typed is None:
+        monkeypatch.delenv("RAY_AUTH_MODE")
+    else:
+        monkeypatch.setenv("RAY_AUTH_MODE", typed)
+    with on_ray(EngineConfig(name="ray", address=address), tmp_path / "ray", tmp_path):
+        assert os.environ.get("RAY_AUTH_MODE") == used
