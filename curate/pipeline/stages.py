@@ -143,9 +143,9 @@ def check_done(source: Source, measure: Measure, settings: str) -> Annotations:
     An image that cannot be read counts as unreadable, as in a plain run: measuring again tries it once more.
 
     Raises:
-        UserError: the tasks were listed with other settings; or some are not measured, and it says which shares to measure
-            again; or more images in a row are unreadable
-            than ``annotate.max_reject_rate`` allows, over all tasks as in a plain run, whatever the shares allowed.
+        UserError: the tasks were listed with other settings; or some are not measured, and it says which shares to
+            measure again; or more images in a row are unreadable than ``annotate.max_reject_rate`` allows, over all
+            tasks as in a plain run, whatever the shares allowed.
     """
     if listed := read_plan(measure.tasks):
         _refuse_others(listed, measure, settings)
