@@ -271,6 +271,7 @@ def answer(folder, environment):
         server.stdin.close()
 
 
+@pytest.mark.quick_cases(60)
 @pytest.mark.parametrize(
     ("command", "arguments", "says"), CASES, ids=lambda value: " ".join(value) if isinstance(value, list) else None
 )  # fmt: skip

@@ -90,6 +90,7 @@ def test_what_a_killed_evaluation_left_is_removed(commands):
     assert not list(run_dir.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_judging_is_one_paragraph(make_run, clip_dir, tmp_path, capsys):
     trained = make_run()
     folder = trained.run.folder / "evaluate"

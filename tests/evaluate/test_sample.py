@@ -130,6 +130,7 @@ def test_a_killed_command_leaves_what_it_drew(draw, monkeypatch):
     assert "draws 2 pictures, 2 are there already" in said
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "name", ["dpm_solver", "unipc", "euler", "euler_ancestral", "ddim", "ddpm"]
 )

@@ -48,6 +48,7 @@ def oblong(seed: int) -> Image.Image:
     return picture(seed, 64).resize([(48, 36), (36, 60), (40, 40)][seed % 3])
 
 
+@pytest.mark.slow  # test_every_method has another of this family
 def test_sdxl_from_shards_to_verdict(
     make_config, run_training, xl_dir, clip_dir, monkeypatch, tmp_path, capsys
 ):

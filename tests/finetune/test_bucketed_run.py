@@ -148,6 +148,7 @@ def test_a_run_in_buckets_says_its_buckets_and_is_judged_by_the_same_losses(
         run_training(make_config())
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("cut", "views"), [(9, {}), (17, VIEWS)])
 def test_a_run_in_buckets_that_is_cut_resumes_to_the_same_bytes(
     make_config, run_training, monkeypatch, tmp_path, cut, views

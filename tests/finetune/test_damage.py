@@ -49,6 +49,7 @@ def remove(path):
     path.unlink()
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -144,6 +145,7 @@ def test_where_the_one_before_has_no_optimizer_left_training_says_so(make_config
         run_training(config)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("damage", [truncate, remove])
 @pytest.mark.parametrize("name", ["weights.safetensors", "state.safetensors"])
 def test_a_damaged_checkpoint_of_an_earlier_release_is_found(trained, run_training, name, damage):
@@ -162,6 +164,7 @@ def as_earlier(folder):
     (folder / "state.json").write_text(json.dumps(state))
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     "name",
     [

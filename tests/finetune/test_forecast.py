@@ -18,6 +18,7 @@ from finetune.models import load_model
 from tests.finetune.conftest import curate, picture
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("method", ["full", "lora", "lora and text encoder"])
 @pytest.mark.parametrize("keep", [None, 1])
 def test_the_disk_holds_what_was_forecast(make_config, run_training, capsys, method, keep):

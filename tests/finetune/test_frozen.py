@@ -125,6 +125,7 @@ def pair(config, kind) -> tuple[Any, Any]:
 ALL = [*ADAPTERS, "dora of convolutions"]
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("held", ["bf16", "fp8"])
 @pytest.mark.parametrize("method", ALL)
 def test_what_cures_forgetting_reads_held_weights_as_rounded_ones(make_config, method, held):
@@ -158,6 +159,7 @@ def test_what_cures_forgetting_reads_held_weights_as_rounded_ones(make_config, m
             torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.quick_cases(8)
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("held", ["bf16", "fp8"])
 @pytest.mark.parametrize("method", ALL)
@@ -239,6 +241,7 @@ def test_releasing_gives_the_base_back(make_config):
     assert {weight.dtype for weight in unet.parameters()} == {torch.float32}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("held", ["bf16", "fp8"])
 def test_a_training_measures_resumes_and_exports(
     make_config, run_training, monkeypatch, capsys, held
@@ -278,7 +281,8 @@ def test_a_training_measures_resumes_and_exports(
     assert abs(exact - rounded).max() > 1e-6
 
 
-@pytest.mark.parametrize("held", ["bf16", "fp8"])
+@pytest.mark.quick_cases(1)
+@pytest.mark.parametrize("held", ["fp8", "bf16"])
 def test_a_dora_of_convolutions_is_held_back_scaled_and_exported(
     make_config, run_training, capsys, held
 ):

@@ -57,12 +57,13 @@ cli.run(main, "train")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
         "loss",  # process 0 sees nothing of it by itself
-        pytest.param("both", marks=pytest.mark.slow),
-        pytest.param("gradient", marks=pytest.mark.slow),
+        "both",
+        "gradient",
     ],
 )
 def test_all_processes_end_with_70_and_name_the_samples_of_the_one_where_it_arose(

@@ -41,6 +41,7 @@ def allocated(unet: nn.Module, predict) -> int:
     return highest
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(("method", "held"), [("full", "fp32"), ("lora", "fp32"), ("lora", "bf16")])
 def test_the_peak_is_what_a_real_update_allocates(make_config, method, held, checkpointing):

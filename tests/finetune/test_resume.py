@@ -22,6 +22,7 @@ class Killed(BaseException):
     """Stands in for the power cut: no ``except Exception`` sees it."""
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("cut", [2, 5, 9, 14, 17, 21])
 def test_a_run_cut_at_any_write_resumes_to_the_same_bytes(
     make_config, run_training, monkeypatch, whole_run, cut

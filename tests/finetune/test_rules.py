@@ -136,6 +136,7 @@ def test_a_run_that_lost_all_it_had_gained_at_its_last_look_had_an_effect():
     assert kept(lost) == 2
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("pictures", [32, 64, 128])
 @pytest.mark.parametrize(("checkpoints", "most"), [(10, 0.02), (30, 0.03)])
 def test_a_settled_run_is_neither_stopped_nor_called_worse(pictures, checkpoints, most):

@@ -243,6 +243,7 @@ def test_two_processes_train_what_one_does(make_config, run_training, tmp_path, 
         torch.testing.assert_close(last[1][name], weight, atol=2e-5, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_accumulation_changes_nothing_but_rounding(make_config, run_training):
     whole, pieces = make_config("a"), make_config("b", **{"optim.gradient_accumulation": 4})
     for config in (whole, pieces):

@@ -144,6 +144,7 @@ def export(tmp_path, make_config, run_training):
     return first
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -268,6 +269,7 @@ def test_a_split_that_holds_out_what_the_start_was_trained_on_is_refused(
     run_training(config)
 
 
+@pytest.mark.slow
 def test_a_few_that_it_was_trained_on_are_not_measured_with_all_of_their_group(
     make_config, run_training, capsys, tmp_path
 ):
@@ -373,6 +375,7 @@ def test_what_is_damaged_is_made_again(started, run_training, lost):
     assert digests(config) == whole
 
 
+@pytest.mark.slow
 def test_the_start_of_an_attempt_that_stored_nothing_does_not_stay(
     started, run_training, monkeypatch
 ):

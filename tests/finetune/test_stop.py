@@ -90,6 +90,7 @@ def test_a_signal_at_any_moment_changes_no_byte_in_the_end(
     assert not list(config.folder.rglob("*.part"))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("name", "number", "damaged", "from_step"),
     [
@@ -203,6 +204,7 @@ def test_the_command_ends_with_130_and_goes_on(make_config, run_training, tmp_pa
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_update_ends_with_130(make_config, tmp_path):
     """While torch loads, or pictures are encoded, there is nothing to store."""
     config = make_config(train=3_000)

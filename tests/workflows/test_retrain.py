@@ -130,6 +130,7 @@ def test_a_series_from_an_experiment(run, fake, folder, monkeypatch):
     assert run(*mine)[1]["current"] == "mine-0005"
 
 
+@pytest.mark.slow
 def test_an_experiment_that_is_edited_meanwhile_is_the_next_run_s(run, fake, folder):
     """All steps of a run read one state of it; the next start begins with the new one."""
     seen, path = [], folder / "mine.yaml"
@@ -152,6 +153,7 @@ def test_an_experiment_that_is_edited_meanwhile_is_the_next_run_s(run, fake, fol
     assert said["changes"] == ["evaluate: grid.items: 3, now 5", "train: optim.lr: 0.001, now 0.01"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_an_experiment_that_changed_is_given_up_and_else_gone_on_with(
     run, fake, folder
 ):
@@ -192,6 +194,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_a_command_would_refuse_is_refused_before_a_run_is_begun(
     run, fake, folder, monkeypatch, what
@@ -210,6 +213,7 @@ def test_what_a_command_would_refuse_is_refused_before_a_run_is_begun(
         assert not (folder / "runs").exists()
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("why", [[], ["--why"]])
 def test_a_folder_that_is_gone_begins_no_run_of_a_series_either(run, fake, folder, why):
     assert run("experiment=mine.yaml")[0] == 0
@@ -269,6 +273,7 @@ UNREAD = (
 )
 
 
+@pytest.mark.slow
 def test_files_that_no_reader_opens_start_nothing(run, fake, folder):
     """Neither by the full look nor by the quick one, which knows them from then on."""
     (folder / "pictures" / "a.txt").write_text("a picture")
@@ -315,6 +320,7 @@ def test_messages_keep_their_secrets(run, folder):
     assert Record.load(folder / "runs" / "mine-0001").arguments[1] == "notify.url=***"
 
 
+@pytest.mark.slow
 def test_a_registry_follows_also_where_nothing_else_is_to_do(run, folder, monkeypatch):
     """The quick look is no reason to leave it behind; the login that was typed lies in no file."""
     monkeypatch.setattr(tries, "PAUSE_S", 0.001)
@@ -393,6 +399,7 @@ def of_two(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_files_that_no_reader_opens_start_nothing_in_any_data_set(run, of_two):
     assert run("experiment=mine.yaml")[0] == 0
     for name in ("pictures", "photos"):
@@ -435,6 +442,7 @@ def test_a_place_of_one_data_set_is_retyped_as_that_one_takes_it(run, of_two):
     assert run(*mine, line.replace("FOLDER", "away"))[0] == 0
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_curated_is_needed_no_more(run, fake, of_two):
     def interrupted():
         if fake.ran[-1].endswith("photos"):
@@ -452,6 +460,7 @@ def test_a_data_set_that_is_curated_is_needed_no_more(run, fake, of_two):
     assert fake.ran.count("curate mine-0001-own") == 1
 
 
+@pytest.mark.quick_cases(10)
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

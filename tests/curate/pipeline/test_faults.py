@@ -115,13 +115,9 @@ def test_a_fault_costs_an_attempt_or_is_reported(drawn, tiny_clip, tmp_path, who
     assert not (curate_dir / "tasks").exists()
 
 
-@pytest.mark.parametrize(
-    ("stage", "fault"),
-    [
-        *each(DRIVER_BEFORE, ()),
-        *each(DRIVER_AMID, ("pack.final_ledger:writing",)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [DRIVER_BEFORE, DRIVER_AMID])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_driver_goes_on(drawn, tiny_clip, tmp_path, whole, stage, fault):
     given = [str(tmp_path), str(drawn), str(tiny_clip), stage, fault]
     code = "import sys; from tests.curate.pipeline import test_faults; test_faults.driver(*sys.argv[1:])"

@@ -313,6 +313,7 @@ def test_too_much_unreadable_stops_the_run(config, tmp_path):
         run(config)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("images_per_part", [1, 3, 10, 512])
 def test_too_many_unreadable_images_in_a_row_stop_the_run_however_it_is_cut(
     config, make_pictures, tmp_path, monkeypatch, images_per_part
@@ -342,6 +343,7 @@ def test_too_many_unreadable_images_in_a_row_stop_the_run_however_it_is_cut(
     assert ledger.read(run(config))["status"].value_counts()["unreadable"] == 5
 
 
+@pytest.mark.slow
 def test_shares_and_finish_stop_where_a_plain_run_does(
     config, make_pictures, tmp_path, monkeypatch
 ):
@@ -371,6 +373,7 @@ def test_shares_and_finish_stop_where_a_plain_run_does(
         run(replace(config, stage="finish"))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parametrize("similarity", [{"false_keep_rate": 0.1}, {"minimum": -1.0}])
 def test_where_no_two_captions_differ_nothing_is_calibrated(
@@ -484,6 +487,7 @@ def test_an_image_that_cannot_be_read_any_more_is_counted_by_the_same_command(
     assert table.loc[table["status"] == "unreadable", "key"].tolist() == ["0003"]
 
 
+@pytest.mark.slow
 def test_what_was_run_before_changes_nothing(config, bytes_of, tmp_path):
     strict = FiltersConfig(
         caption=CaptionFilterConfig(min_words=4),

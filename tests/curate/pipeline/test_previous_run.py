@@ -212,6 +212,7 @@ def test_other_rows_of_the_table_of_held_out_pictures_are_named(config, tmp_path
         run(config)
 
 
+@pytest.mark.slow
 def test_a_replacement_that_was_killed_goes_on_without_a_word(
     config, monkeypatch, bytes_of, tmp_path
 ):
@@ -245,6 +246,7 @@ def test_the_training_of_another_run_counts_too(config):
         run(config)
 
 
+@pytest.mark.slow
 def test_without_a_training_or_in_a_trial_nobody_is_asked(config, capsys):
     run(config)
     (config.run.folder / "finetune").mkdir()  # it never got to a checkpoint

@@ -75,6 +75,7 @@ def curate(config, name=None, root=None):
     return config.run.folder / "curate"
 
 
+@pytest.mark.slow
 def test_five_percent_more_in_a_new_run_score_five_percent(
     config, make_pictures, tmp_path, scored, bytes_of
 ):

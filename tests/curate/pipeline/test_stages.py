@@ -83,6 +83,7 @@ def parts_of(folder):
     return sorted(path.name for path in folder.glob("annotations/part-*.parquet"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "ray"])
 def test_an_engine_changes_no_byte(curate, place, bytes_of, whole, engine):
     if find_spec(engine) is None and engine == "ray":
@@ -93,6 +94,7 @@ def test_an_engine_changes_no_byte(curate, place, bytes_of, whole, engine):
     assert "42 img" in done.stderr
 
 
+@pytest.mark.slow
 def test_shares_at_once_and_a_finish_are_a_curation(command, curate, place, bytes_of, whole):
     folder = place / "shares/small/curate"
     early = curate("shares", "stage=finish")

@@ -173,6 +173,7 @@ def test_an_image_that_cannot_be_read_is_named(render):
     assert "is &lt;gone&gt;" in render(make_verdicts(), gone)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "change",
     [

@@ -84,6 +84,7 @@ def test_the_demo_is_what_these_settings_are(section):
     assert applied(section, "experiment=demo") == composed(section, DEMO[section])
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("experiment/*.yaml")))
 @pytest.mark.parametrize("section", SCHEMAS)
 def test_every_experiment_composes(section, name):
@@ -242,6 +243,7 @@ def test_each_command_takes_any_name_as_it_is_typed(name, tmp_path):
     assert (shown.root, shown.name) == (f"{tmp_path}/{{a}}, [b]", "it's, (a=b)")
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_reads_its_section_and_refuses_the_others_mistakes(name, write, tmp_path):
     good = write(

@@ -50,6 +50,7 @@ def test_a_name_means_the_key_that_is_likest(section, name, means):
     assert keys.meant(name, section)[0] == means
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("section", ["curate", "train", "evaluate", "sample", "retrain"])
 def test_no_suggestion_is_a_group_that_takes_no_value(section):
     known, tops = keys.keys(section), keys.groups(section)

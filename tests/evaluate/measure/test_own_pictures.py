@@ -74,6 +74,7 @@ def judge(make_run, clip_dir):
     return judged
 
 
+@pytest.mark.slow
 def test_the_latest_checkpoint_that_does_not_copy_is_kept(draws, judge):
     draws(copies=lambda row: row >= 3)
     code, found, asked = judge()
@@ -118,9 +119,8 @@ def _check_the_page(found: results.Results, folder: Path) -> None:
     assert "of the distance between unrelated pictures. Keep step 8." in text
 
 
-@pytest.mark.parametrize(
-    ("flip", "kept"), [(True, 8), pytest.param(False, 16, marks=pytest.mark.slow)]
-)
+@pytest.mark.quick_cases(1)
+@pytest.mark.parametrize(("flip", "kept"), [(True, 8), (False, 16)])
 def test_mirrored_copies_are_found_where_mirrored_pictures_were_trained_on(
     draws, judge, flip, kept
 ):
@@ -133,6 +133,7 @@ def test_mirrored_copies_are_found_where_mirrored_pictures_were_trained_on(
     assert all(own and distance < 0.2 for own, distance in pairs) == flip
 
 
+@pytest.mark.slow
 def test_where_all_copy_the_base_is_kept(draws, judge):
     draws(copies=lambda row: row >= 1)
     _, found, _ = judge()
@@ -175,6 +176,7 @@ def test_blank_pictures_are_left_out_and_counted(draws, judge):
     assert found.verdict.kept == 12
 
 
+@pytest.mark.slow
 def test_too_few_are_not_judged(draws, judge):
     draws(copies=lambda row: row >= 4, blank=5)
     code, found, _ = judge()

@@ -57,6 +57,7 @@ FRAMES = [
 ]
 
 
+@pytest.mark.quick_cases(9)
 @pytest.mark.parametrize("frame", FRAMES, ids=["noise", "oblong", "picture"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_seed_draws_what_diffusers_draws(model, pipeline_dir, name: str, frame: Frame):

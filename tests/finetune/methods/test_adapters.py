@@ -186,14 +186,8 @@ def test_the_norm_of_an_update_is_that_of_the_merged_weights(unet, kind):
     assert every == {id(weight) for weight in method.trainable(unet).values()}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "dora",
-        pytest.param("lokr", marks=pytest.mark.slow),
-        pytest.param("loha", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dora", "lokr", "loha"])
 def test_a_training_resumes_and_exports_and_another_starts_with_it(
     make_config, run_training, kind, capsys
 ):

@@ -234,6 +234,7 @@ def base_of(config: ModelConfig) -> dict[str, torch.Tensor]:
 # Exports
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize("kind", METHODS)
 def test_both_files_are_applied_as_trained(base, tmp_path, kind):
     method = METHODS[kind]
@@ -453,6 +454,7 @@ SDXL = Original(
 )
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("original", "kind", "count"),
     [

@@ -89,6 +89,7 @@ def merged_into(encoder, weights: dict[str, torch.Tensor]):
     return encoder
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "full"])
 def test_both_files_hold_the_text_encoders_as_trained(base, tmp_path, kind):
     method = method_of(kind)
@@ -124,6 +125,7 @@ def _stems(file: Path) -> set[str]:
     return {name.partition(".")[0] for name in load_file(file)}
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("kind", ["lora", "locon", "dora"])
 def test_diffusers_loads_text_encoders_with_their_own_alpha(base, tmp_path, kind):
     method = method_of(kind)

@@ -88,6 +88,7 @@ def replaying(make_config, tmp_path, method: str, **changes):
     return make_config(method=method, **{"optim.lr": 0.01, **found, **changes})
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("method", ["full", "loha"])
 def test_a_training_with_all_of_it_resumes_exactly(
     make_config, run_training, tmp_path, method, capsys

@@ -190,6 +190,7 @@ def test_the_export_is_between_base_and_training_and_is_what_is_judged(
         torch.testing.assert_close(whole.get_submodule(name)(x), ends[1], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_several_scales_are_measured_once_and_one_is_chosen(
     make_config, run_training, tmp_path, capsys
 ):

@@ -53,8 +53,9 @@ def test_a_start_on_many_pairs(tmp_path, monkeypatch):
     assert 0 < seconds < 60
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.usefixtures("_state_of_its_own")
-@pytest.mark.parametrize("family", [SD1, pytest.param(SDXL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", [SD1, SDXL])
 def test_the_line_of_a_gpu_can_be_computed(monkeypatch, family):
     """On the CPU, with a U-Net of the same layers and few channels."""
     small = {"block_out_channels": [32] * len(family.unet["block_out_channels"])}

@@ -69,6 +69,7 @@ def test_it_begins_with_the_promoted_export_where_asked(team):
     assert record(team, "mine-0002").start_from == "mine-0001"
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("gate", "kept", "outcome", "says"),
     [
@@ -190,6 +191,7 @@ def test_until_a_step_and_on_from_there(team, last):
     assert team.commands.ran == [f"{step} mine-0001" for step in steps]
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize("step", ["curate", "finetune", "evaluate", "diff"])
 @pytest.mark.parametrize(
     ("code", "error"), [(2, UserError), (75, Busy), (70, Failed), (-9, Failed)]

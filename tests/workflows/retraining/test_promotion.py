@@ -195,11 +195,13 @@ def test_only_the_last_stay(team):
     assert several(team, ["failed"] * 5, keep=2) == ["4", "5"]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("keep", [None, 5, 9])
 def test_all_stay_where_asked(team, keep):
     assert several(team, ["passed"] * 5, keep=keep) == ["1", "2", "3", "4", "5"]
 
 
+@pytest.mark.slow
 def test_the_promoted_one_and_the_one_before_stay(team):
     assert several(team, ["passed", "passed", *["failed"] * 4], keep=1) == ["1", "2", "6"]
     assert several(team, ["passed"], keep=1) == ["2", "7"]

@@ -228,6 +228,7 @@ def attending(pipeline_dir, tmp_path):
     return make
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("family", [SD1, SD2], ids=lambda family: family.name)
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_an_export_of_stable_diffusion_is_read_back_by_value(
@@ -405,6 +406,7 @@ def narrow(family, tmp_path, monkeypatch):
     return found, StableDiffusionPipeline(**parts, **options, requires_safety_checker=False)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @torch.no_grad()
 def test_a_file_alone_is_a_pipeline(tmp_path, monkeypatch, family):
