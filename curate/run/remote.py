@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from curate.run.schema import UserError
 
@@ -57,8 +56,26 @@ def refuse_local_only(key: str, place: object, instead: str) -> None:
 def shown(url: str) -> str:
     """A URL without a user, a password or a query, which may be secret."""
     scheme, _, rest = url.partition("://")
+    if _holds_login(rest):
+        rest = rest.rpartition("@")[2]
     authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0] if '=' in path else path}"
+    if _holds_login(rest):  # without an @
+        authority = authority.partition(":")[0]
+    return f"{scheme}://{authority}{slash}{path.partition('?')[0] if '=' in path else path}"
+
+
+def _holds_login(rest: str) -> bool:
+    """Whether a URL, behind ``://``, holds a user or a password, which may have a ``/`` in it, as keys of S3 have.
+
+    >>> _holds_login("user:pa/ss@host/a"), _holds_login("user@host"), _holds_login("key:secret")
+    (True, True, True)
+    >>> _holds_login("bucket/a@2x.png"), _holds_login("host:9000/a@2x"), _holds_login("[::1]/a"), _holds_login("[::1]:9000/a")
+    (False, False, False, False)
+    """
+    authority = rest.partition("/")[0]
+    behind = "" if authority.endswith("]") else authority.partition("]")[2] or authority
+    port = behind.rpartition(":")[2] if ":" in behind else ""
+    return "@" in authority or bool(port.strip("0123456789"))
 
 
 def check(key: str, url: str) -> None:
@@ -72,7 +89,7 @@ def check(key: str, url: str) -> None:
 
     found = _URL.match(url)
     scheme = found[1] if found else ""
-    if "@" in (urlsplit(url).netloc if scheme else "") or "=" in url.partition("?")[2]:
+    if (found and _holds_login(found[2])) or "=" in url.partition("?")[2]:
         raise UserError(
             f"{key}={shown(url)}: a URL here holds no user, password or signature, since it is written into "
             "the configuration and the report. Give credentials by the environment, such as AWS_PROFILE or "
@@ -113,8 +130,14 @@ def check_writable(key: str, url: str) -> None:
     check(key, url)
 
 
+def holds_login(url: str) -> bool:
+    """Whether a URL holds a user or a password."""
+    found = _URL.match(url)
+    return found is not None and _holds_login(found[2])
+
+
 def public_environment() -> dict[str, str]:
-    """The variables that say where S3 is and who asks, as far as they are set and hold no secret."""
+    """The variables that say where S3 is and who asks, as far as they are set."""
     names = (*_ENDPOINTS, *_REGIONS, _ANONYMOUS, "AWS_PROFILE")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 

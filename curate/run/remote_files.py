@@ -209,7 +209,7 @@ def found(key: str, pattern: str) -> list[RemotePath]:
         return []
     except OSError as error:
         raise UserError(
-            f"{key}={pattern} cannot be listed ({error}); see that the credentials in the environment may read it"
+            f"{key}={shown(pattern)} cannot be listed ({error}); see that the credentials in the environment may read it"
         ) from error
     from fsspec.utils import glob_translate
 

@@ -236,6 +236,8 @@ def test_a_changed_table_is_noticed(s3, work):
     ("path", "message"),
     [
         ("s3://key:secret@bucket/set", "holds no user, password or signature"),
+        ("s3://key:se/secret/cret@bucket/set", "signature.*type dataset.path=s3://bucket/set"),
+        ("s3://key:secret/set", "holds no user, password or signature"),
         ("https://host/a.tar?X-Amz-Signature=secret", "holds no user, password or signature"),
         ("nowhere://bucket/set", "nowhere:// is unknown"),
         ("file:///data/set", "dataset.path=/data/set"),
