@@ -171,6 +171,8 @@ def cosine_pairs(vectors: Rows, cosine: float, block: int = 4096) -> Pairs:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # ``UNSURE`` holds for products in single precision; the environment may have chosen less, such as TF32.
+    torch.set_float32_matmul_precision("highest")
 
     def load(start: int) -> torch.Tensor:
         return torch.from_numpy(np.array(vectors[start : start + block])).to(device)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from curate.decide import neighbours as near
 from curate.decide.neighbours import components, cosine_pairs, hamming_pairs, joined
@@ -80,6 +81,17 @@ def test_vectors_as_by_brute_force(block):
     found = listed(cosine_pairs(vectors, 0.9, block))
     assert found == sorted(zip(*np.nonzero(expected), strict=True))
     assert listed(cosine_pairs(vectors, 1.0, block)) == [(3, 140)]
+
+
+def test_what_the_environment_chose_for_products_does_not_count():
+    """As TF32 or bf16, whose errors are larger than what is looked at again."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        list(cosine_pairs(np.eye(3, dtype=np.float32), 0.9))
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("block", [7, 64, 4096])
