@@ -53,7 +53,13 @@ def _environment() -> dict[str, str]:
     Nothing secret: Ray shows it to whoever reaches the cluster.
     """
     hub = {name: os.environ[name] for name in _OF_HUB if os.environ.get(name)}
-    return {**ENVIRONMENT, **remote.public_environment(), **hub}
+    known = {**remote.public_environment(), **hub}
+    if secret := sorted(name for name, value in known.items() if remote.holds_login(value)):
+        Bar.write(
+            f"engine=ray: {' and '.join(secret)} holds a user or a password, which Ray would show, and is not given to "
+            "the cluster's machines; set it on each of them"
+        )
+    return {**ENVIRONMENT, **{name: known[name] for name in known if name not in secret}}
 
 
 @contextmanager

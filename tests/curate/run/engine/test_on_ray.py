@@ -111,3 +111,15 @@ def test_a_cluster_of_ones_own_asks_for_a_token_unless_set_otherwise(
         monkeypatch.setenv("RAY_AUTH_MODE", typed)
     with on_ray(EngineConfig(name="ray", address=address), tmp_path / "ray", tmp_path):
         assert os.environ.get("RAY_AUTH_MODE") == used
+
+
+def test_an_address_with_a_password_stays_here(ray, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:secret@mirror.example.org")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://store:9001")
+    with on_ray(EngineConfig(name="ray", address="auto"), tmp_path / "ray", tmp_path):
+        given = ray.options["runtime_env"]["env_vars"]
+    assert given["AWS_ENDPOINT_URL_S3"] == "http://store:9001"
+    assert "HF_ENDPOINT" not in given
+    said = "".join(capsys.readouterr())
+    assert "HF_ENDPOINT holds a user or a password" in said
+    assert "secret" not in said
