@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
 from pickle import UnpicklingError
 from threading import Lock
@@ -37,22 +38,33 @@ _NO_GAIN = 1.1
 
 
 class LazyClip:
-    """A CLIP that is loaded when it is first asked for; pickled it is its configuration alone."""
+    """A CLIP that is loaded when it is first asked for; pickled it is what it was made with."""
 
-    def __init__(self, config: ClipConfig) -> None:
-        self._config = config
+    def __init__(self, config: ClipConfig, known_as: str = "", draft: bool = False) -> None:
+        """``known_as``: its ``fingerprint`` with ``draft``, under which its scores are kept; "" for any."""
+        self._config, self._known_as, self._draft = config, known_as, draft
         self._lock = Lock()
         self.loaded: ClipScorer | None = None
 
     def __call__(self) -> ClipScorer:
-        """The scorer, see ``load_clip``."""
+        """The scorer, see ``load_clip``.
+
+        Raises:
+            UserError: as there; or it is another one in this process than where it is known.
+        """
         with self._lock:
             if self.loaded is None:
+                if self._known_as not in ("", fingerprint(self._config, self._draft)):
+                    raise UserError(
+                        f"clip.name={self._config.name} is another model on {platform.node()} than where the command was "
+                        "typed: its files, or versions of torch, open_clip and the like, differ, and so would its scores. "
+                        "Install the same on all machines"
+                    )
                 self.loaded = load_clip(self._config)
         return self.loaded
 
-    def __reduce__(self) -> tuple[type[LazyClip], tuple[ClipConfig]]:
-        return LazyClip, (self._config,)
+    def __reduce__(self) -> tuple[type[LazyClip], tuple[ClipConfig, str, bool]]:
+        return LazyClip, (self._config, self._known_as, self._draft)
 
 
 def load_clip(config: ClipConfig, on: str | torch.device | None = None) -> ClipScorer:
@@ -105,6 +117,7 @@ def _load(config: ClipConfig, name: str, target: torch.device, dtype: str) -> tu
 
     if dtype == "fp32":
         torch.backends.cudnn.allow_tf32 = False  # on by default; it has 10 bits of mantissa
+        torch.set_float32_matmul_precision("highest")  # the environment may have chosen less
     file = weights_file(config)
     tag = None if config.name.startswith(LOCAL) else str(file or config.pretrained)
     try:

@@ -209,12 +209,19 @@ def batch_size(config: ClipConfig, device: str) -> int:
 
 def arithmetic(config: ClipConfig) -> str:
     """What the last digits of an embedding depend on besides the ``fingerprint``, such as ``cpu-32``."""
-    kind = "cpu" if config.device == "auto" and has_no_gpu() else device(config)
-    return f"{kind.partition(':')[0]}-{batch_size(config, kind)}"
+    kind = _kind(config)
+    return f"{kind}-{batch_size(config, kind)}"
 
 
 def precision(config: ClipConfig) -> str:
     """``fp32``, ``bf16`` or ``fp16``; ``auto`` is bf16 on CUDA, else fp32."""
     if config.precision != "auto":
         return config.precision
-    return "bf16" if device(config).startswith("cuda") else "fp32"
+    return "bf16" if _kind(config) == "cuda" else "fp32"
+
+
+def _kind(config: ClipConfig) -> str:
+    """``cuda``, ``mps`` or ``cpu``; one that is named is not looked for, as it may be another machine's."""
+    if config.device != "auto":
+        return config.device.partition(":")[0]
+    return "cpu" if has_no_gpu() else device(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import MISSING
@@ -69,6 +69,13 @@ class CurateConfig:
         if consent.reserved is None and getattr(self.dataset, "reader", None) in _OTHER_PEOPLES:
             consent.reserved = DROP
         consent.refuse_idle()
+
+    @property
+    def scoring_clip(self) -> ClipConfig:
+        """The CLIP as those load it who score: actors of Ray have a GPU where they are given one, whatever is here."""
+        if self.engine.name != "ray" or self.clip.device != "auto":
+            return self.clip
+        return replace(self.clip, device="cuda" if self.engine.gpus_per_worker else "cpu")
 
     def _check_stage(self) -> None:
         accepted = ", ".join(("null", ANNOTATE, FINISH))

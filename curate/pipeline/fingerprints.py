@@ -30,7 +30,7 @@ def manifest_of(
         shards=tuple(packed.shards),
         totals={name: funnel[name] for name in counts},
         fingerprint={
-            "scorer": fingerprint(config.clip, config.annotate.draft),
+            "scorer": fingerprint(config.scoring_clip, config.annotate.draft),
             "filters": _digest([_rules(config.filters), _blocked(config.filters)]),
             "split": _digest_of_split(config.split, again),
             "heads": _digest(heads),

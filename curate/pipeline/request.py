@@ -47,7 +47,8 @@ def check(config: CurateConfig) -> None:
 
 
 def _check_settings(config: CurateConfig) -> None:
-    devices.refuse_absent("clip.device", config.clip.device)
+    if not config.engine.gpus_per_worker:  # otherwise the device is another machine's
+        devices.refuse_absent("clip.device", config.clip.device)
     models.check(config.clip)
     tracking.refuse_absent(config.tracker)
     cut.check(

@@ -34,7 +34,7 @@ from curate.annotate.stage import (
 )
 from curate.annotate.store import StorePlace, folder_of
 from curate.clip.load import LazyClip
-from curate.clip.models import arithmetic
+from curate.clip.models import arithmetic, device, fingerprint
 from curate.pipeline.config import CurateConfig
 from curate.readers.source import Source
 from curate.run import checksums, provenance, shared_cache
@@ -70,13 +70,16 @@ def measure_of(
     config: CurateConfig, curate_dir: Path, removals: Removals, engine: Engine
 ) -> Measure:
     """How a curation measures."""
-    spec = AnnotationSpec.of(config.clip, config.filters, config.annotate)
-    store = folder_of(cache_dir(config), spec, arithmetic(config.clip))
+    clip = config.scoring_clip
+    if config.engine.name != "ray" and clip.device not in ("auto", "cpu"):
+        device(clip)  # refuses one that is not there before anything is listed
+    spec = AnnotationSpec.of(clip, config.filters, config.annotate)
+    store = folder_of(cache_dir(config), spec, arithmetic(clip))
     return Measure(
         folder=curate_dir / "annotations",
         config=config.annotate,
         spec=spec,
-        load_scorer=LazyClip(config.clip),
+        load_scorer=LazyClip(clip, fingerprint(clip, spec.draft), spec.draft),
         store=StorePlace(store, removals),
         engine=engine,
         limits=config.engine.limits(curate_dir / TASKS),
@@ -90,7 +93,7 @@ def settings_of(config: CurateConfig, spec: AnnotationSpec) -> str:
         "format": FORMAT,
         "dataset": {name: value for name, value in dataset.items() if name not in _FREE},
         "images_per_part": config.annotate.images_per_part,
-        "clip": [spec.clip_model, spec.draft, arithmetic(config.clip)],
+        "clip": [spec.clip_model, spec.draft, arithmetic(config.scoring_clip)],
         "measures": spec.measures,
         "embeddings": spec.stored.kind,
         "prefilter": spec.prefilter.digest,

@@ -28,8 +28,9 @@ class EngineConfig:
         name: the engine: inprocess, processes or ray.
         workers: processes, or actors of Ray, that carry out tasks at once; null is one for each core that this
             process may use, of a Ray cluster for each of its cores. inprocess has none.
-        gpus_per_worker: of Ray: GPUs that a worker has for itself where it measures or compares embeddings, and then there are no
-            more workers than the cluster has GPUs for; a share puts several on one, above 1 they are whole.
+        gpus_per_worker: of Ray: GPUs that a worker has for itself where it measures or compares embeddings; 0: it
+            computes on the processor. There are no more workers than the cluster has GPUs for; a share puts several
+            on one, above 1 they are whole.
         address: of Ray: the cluster's; null starts one on this machine, "auto" finds the one that runs here.
         memory: of the process that decides, for tables: "2GB"; beyond it they go to ``scratch``. null is 40 % of
             what the machine has, or the container if that is less.
