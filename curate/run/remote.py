@@ -56,26 +56,26 @@ def refuse_local_only(key: str, place: object, instead: str) -> None:
 def shown(url: str) -> str:
     """A URL without a user, a password or a query, which may be secret."""
     scheme, _, rest = url.partition("://")
-    if _holds_login(rest):
+    if holds_login(url):
         rest = rest.rpartition("@")[2]
     authority, slash, path = rest.partition("/")
-    if _holds_login(rest):  # without an @
+    if holds_login(f"{scheme}://{rest}"):  # KEY:SECRET without a place behind it
         authority = authority.partition(":")[0]
     return f"{scheme}://{authority}{slash}{path.partition('?')[0] if '=' in path else path}"
 
 
-def _holds_login(rest: str) -> bool:
-    """Whether a URL, behind ``://``, holds a user or a password, which may have a ``/`` in it, as keys of S3 have.
+def holds_login(url: str) -> bool:
+    """Whether a URL holds a user or a password, which may have a ``/`` in it, as secret keys of S3 have.
 
-    >>> _holds_login("user:pa/ss@host/a"), _holds_login("user@host"), _holds_login("key:secret")
+    >>> holds_login("s3://user:pa/ss@bucket/a"), holds_login("http://user@host"), holds_login("s3://key:secret")
     (True, True, True)
-    >>> _holds_login("bucket/a@2x.png"), _holds_login("host:9000/a@2x"), _holds_login("[::1]/a"), _holds_login("[::1]:9000/a")
-    (False, False, False, False)
+    >>> holds_login("s3://bucket/a@2x.png"), holds_login("http://host:9000/a@2x"), holds_login("http://[::1]:9000/a")
+    (False, False, False)
     """
-    authority = rest.partition("/")[0]
-    behind = "" if authority.endswith("]") else authority.partition("]")[2] or authority
-    port = behind.rpartition(":")[2] if ":" in behind else ""
-    return "@" in authority or bool(port.strip("0123456789"))
+    found = _URL.match(url)
+    authority = found[2].partition("/")[0] if found else ""
+    behind = authority.rpartition("]")[2]  # an address of IPv6 has colons of its own
+    return "@" in authority or bool(behind.partition(":")[2].strip("0123456789"))
 
 
 def check(key: str, url: str) -> None:
@@ -89,7 +89,7 @@ def check(key: str, url: str) -> None:
 
     found = _URL.match(url)
     scheme = found[1] if found else ""
-    if (found and _holds_login(found[2])) or "=" in url.partition("?")[2]:
+    if holds_login(url) or "=" in url.partition("?")[2]:
         raise UserError(
             f"{key}={shown(url)}: a URL here holds no user, password or signature, since it is written into "
             "the configuration and the report. Give credentials by the environment, such as AWS_PROFILE or "
@@ -130,12 +130,6 @@ def check_writable(key: str, url: str) -> None:
     check(key, url)
 
 
-def holds_login(url: str) -> bool:
-    """Whether a URL holds a user or a password."""
-    found = _URL.match(url)
-    return found is not None and _holds_login(found[2])
-
-
 def public_environment() -> dict[str, str]:
     """The variables that say where S3 is and who asks, as far as they are set."""
     names = (*_ENDPOINTS, *_REGIONS, _ANONYMOUS, "AWS_PROFILE")
@@ -168,7 +162,7 @@ def written(url: str) -> Iterator[IO[bytes]]:
         yield stream
         stream.close()
     except BaseException:
-        # No client can be told to leave an upload: closing it, as the client does at the latest when it forgets the
+        # No client has a way to drop an upload: closing it, as the client does at the latest when it forgets the
         # file, gives what was written so far the file's name.
         with suppress(Exception):
             stream.close()
